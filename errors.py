@@ -1,0 +1,72 @@
+"""The errors a user can meet.
+
+One root, so that a caller catches everything `optc` raises on purpose with one `except`. A message says what is wrong,
+where (graph, node, value), and what to do about it. Anything that is not an `OptcError` is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OptcError(Exception):
+    """Root of every error that `optc` raises on purpose; `exit_status` is what the command line exits with."""
+
+    exit_status: int = 2
+
+
+class ModelError(OptcError):
+    """The model is broken, or holds something that cannot be handled."""
+
+
+class DataError(OptcError):
+    """The calibration samples do not fit the model."""
+
+
+class TargetError(OptcError):
+    """The target is unknown, not installed, or cannot take this model."""
+
+
+class OutputError(OptcError):
+    """The result cannot be written where it was asked for."""
+
+
+class SpecError(OptcError):
+    """Text that a user wrote (a pipeline, an option) does not parse.
+
+    `text` and `position` (a character offset) put a caret under the place when both are known.
+    """
+
+    def __init__(self, message: str, *, text: str = "", position: int | None = None) -> None:
+        if position is not None:
+            message = f"{message}\n  {text}\n  {' ' * position}^"
+        super().__init__(message)
+        self.text = text
+        self.position = position
+
+
+class PassError(OptcError):
+    """A pass crashed or left the graph invalid: a fault of ours, or of the author of the pass."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, pass_name: str, position: int) -> None:
+        super().__init__(f"pass {position} ({pass_name}): {message}")
+        self.pass_name = pass_name
+        self.position = position
+
+
+class BudgetMissed(OptcError):
+    """The budget was not met; the best result was written all the same."""
+
+    exit_status = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known word nearest to `word`, or the list of all when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known: {', '.join(names)}." if names else ""

@@ -1,0 +1,1 @@
+"""The graph IR: it knows no pass, no target, no runtime."""

@@ -1,0 +1,28 @@
+"""Where a node came from: the source nodes' names and the passes that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+NODES_KEY = "optc.origin"
+PASSES_KEY = "optc.passes"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """`nodes` are names in the model that was read; `passes` is empty for a node that no pass has touched."""
+
+    nodes: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+
+    @staticmethod
+    def merge(origins: Iterable[Origin], by: str) -> Origin:
+        """The origin of a node that the pass `by` made out of nodes of these `origins`."""
+        nodes: dict[str, None] = {}
+        passes: dict[str, None] = {}
+        for origin in origins:
+            nodes.update(dict.fromkeys(origin.nodes))
+            passes.update(dict.fromkeys(origin.passes))
+        passes[by] = None
+        return Origin(tuple(nodes), tuple(passes))

@@ -1,0 +1,1 @@
+"""Passes: graph rewrites, lossless and lossy, and the pipeline that runs them."""

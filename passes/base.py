@@ -1,0 +1,164 @@
+"""What a pass is, what it is given, and what it must answer for.
+
+A pass is a frozen dataclass: its class variables say what it is, its fields are its options. It edits the graph in
+place and returns a `Report` in which every layer that it looked at is done, skipped for a reason, or reverted for a
+reason. What a pass may know about the place the model is built for is in `TargetFacts`; it never imports a target.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from ..ir.types import DType
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..runtime.samples import Samples
+
+Detail: TypeAlias = "str | int | float | bool"
+
+
+class Outcome(enum.Enum):
+    """How a pass left a layer."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    REVERTED = "reverted"
+
+
+class Skip(Exception):
+    """Raised while looking at one layer: leave it as it is, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What became of one layer. `detail` holds the figures worth telling, by name: ratio, rank, error, bits."""
+
+    name: str
+    op: str
+    outcome: Outcome
+    reason: str = ""
+    detail: dict[str, Detail] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Report:
+    """The record of one run of one pass.
+
+    `layers` holds one entry for every layer looked at; `rewrites` counts what a lossless pass did, by rule; `notes` are
+    sentences for the user.
+    """
+
+    spec: str = ""
+    layers: list[Layer] = field(default_factory=list)
+    rewrites: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def done(self, name: str, op: str, **detail: Detail) -> None:
+        self.layers.append(Layer(name, op, Outcome.DONE, "", detail))
+
+    def skipped(self, name: str, op: str, reason: str, **detail: Detail) -> None:
+        self.layers.append(Layer(name, op, Outcome.SKIPPED, reason, detail))
+
+    def revert(self, reason: str) -> None:
+        """Turn every layer that was done into one that was reverted, for one reason: the pass did not pay."""
+        self.layers = [
+            Layer(layer.name, layer.op, Outcome.REVERTED, reason, layer.detail)
+            if layer.outcome is Outcome.DONE
+            else layer
+            for layer in self.layers
+        ]
+        self.notes.append(f"reverted: {reason}")
+
+    def rewrote(self, rule: str, times: int = 1) -> None:
+        if times:
+            self.rewrites[rule] = self.rewrites.get(rule, 0) + times
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(layer.outcome is outcome for layer in self.layers)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the pass says that it left the graph different."""
+        return bool(self.rewrites) or any(layer.outcome is Outcome.DONE for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """What passes may ask about a target.
+
+    `channel_alignment`: kept channels and ranks are multiples of this, because the kernels' register tiles are.
+    `activation_dtype`, `weight_dtype`: the sign combination of the fast int8 kernels.
+    `integer_qdq`: whether QuantizeLinear/DequantizeLinear around an op becomes integer arithmetic.
+    `saturating_int8`: whether u8 x s8 products saturate at 16 bits, so that weights must keep to 7 bits.
+    `sparse_initializers`: whether weights may be stored as `sparse_initializer`.
+    `max_opset`, `max_ir_version`: the newest model the runtime loads.
+    """
+
+    name: str
+    channel_alignment: int = 8
+    activation_dtype: DType = DType.UINT8
+    weight_dtype: DType = DType.INT8
+    integer_qdq: bool = True
+    saturating_int8: bool = False
+    sparse_initializers: bool = True
+    max_opset: int = 26
+    max_ir_version: int = 13
+
+
+class Progress:
+    """Where passes tell how far they are; this one tells nobody. The command line hands in one that draws."""
+
+    @contextmanager
+    def task(self, title: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        """A stretch of work of `total` steps; call what this yields with the number of steps just made."""
+        yield lambda steps: None
+
+
+@dataclass(slots=True)
+class Context:
+    """What a pass is given besides the graph.
+
+    `teacher` is the float model after cleaning: what every lossy pass answers to. `fit` are the samples to fit on,
+    `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
+    """
+
+    target: TargetFacts
+    teacher: Graph | None = None
+    fit: Samples | None = None
+    held: Samples | None = None
+    seed: int = 0
+    threads: int = 0
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass(ABC):
+    """One transformation. The fields of a subclass are its options (see `option`)."""
+
+    name: ClassVar[str]
+    """The word on the command line: lower case, `-` between words."""
+    lossy: ClassVar[bool] = False
+    """Whether outputs may change beyond rounding; a lossy pass is given samples and is watched by the guard."""
+
+    def requires(self, graph: Graph, ctx: Context) -> None:  # noqa: B027 - most passes require nothing
+        """Raise an `OptcError` where the pass cannot run at all; what one layer lacks is a skip instead."""
+
+    @abstractmethod
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        """Edit `graph` in place and say what became of every layer."""
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A pass option: a dataclass field with its help, and the bounds (inclusive) of a number."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high})

@@ -1,0 +1,1 @@
+"""Running graphs: ONNX Runtime sessions, calibration samples, statistics, agreement and latency."""

@@ -106,6 +106,36 @@ class LazyTensor(Tensor):
         return self._array
 
 
+class FillTensor(Tensor):
+    """One element repeated over a shape and held once: what ConstantOfShape makes, at any size for free.
+
+    `numpy()` is a view of the one element (all strides are 0); a writer stores a large one as a ConstantOfShape node.
+    """
+
+    __slots__ = ("element",)
+
+    def __init__(self, element: npt.ArrayLike, shape: Sequence[int], dtype: DType | None = None) -> None:
+        one = ArrayTensor(np.asarray(element).reshape(()), dtype)
+        super().__init__(one.dtype, shape)
+        self.element = one
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.element.nbytes if self.dtype is DType.STRING else super().nbytes
+
+    def numpy(self) -> npt.NDArray[np.generic]:
+        return np.broadcast_to(self.element.numpy(), self.shape)
+
+    def write(self, file: BinaryIO) -> None:
+        if self.dtype.bits % 8:
+            file.write(pack(self.numpy(), self.dtype))
+            return
+        one = pack(self.element.numpy(), self.dtype)
+        piece = max(1, _CHUNK // len(one))
+        for start in range(0, self.size, piece):
+            file.write(one * min(piece, self.size - start))
+
+
 class SourceFile:
     """An open, read-only file that tensors point into.
 

@@ -31,7 +31,7 @@ FunctionKey: TypeAlias = tuple[str, str, str]
 """Domain, name, overload."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Output:
     """One graph output: its fixed name and declared type, and the value returned under them."""
 

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from optc.ir.graph import Graph
+from optc.ir.names import unique_names
+from optc.ir.types import DType, TensorType
+
+FLOAT = TensorType(DType.FLOAT, (2,))
+BOOL = TensorType(DType.BOOL, ())
+
+
+def made(graph: Graph) -> list[str]:
+    """The names of what the nodes of `graph` make, in order."""
+    names = unique_names(graph)
+    return [names[value] for node in graph for value in node.outputs]
+
+
+def test_the_interface_keeps_its_names_and_a_returned_value_takes_the_outputs() -> None:
+    graph = Graph("g")
+    x = graph.add_input("x", FLOAT)
+    hidden = graph.add("Relu", [x], outputs=["y"]).output
+    result = graph.add("Relu", [hidden], outputs=["hint"]).output
+    graph.add_output(result, "y")
+    names = unique_names(graph)
+    assert (names[x], names[hidden], names[result], names[graph.outputs[0]]) == ("x", "y_1", "y", "y")
+
+
+def test_a_taken_hint_gets_a_suffix_and_displaces_no_other_hint() -> None:
+    graph = Graph("g")
+    x = graph.add_input("x", FLOAT)
+    for hint in ("a", "a", "a_1", "a"):
+        graph.add("Relu", [x], outputs=[hint])
+    assert made(graph) == ["a", "a_2", "a_1", "a_3"]
+
+
+def test_an_unnamed_value_is_named_after_its_operator() -> None:
+    graph = Graph("g")
+    first = graph.add("MatMul", [graph.constant([1.0]), graph.constant([2.0])]).output
+    graph.add("MatMul", [first, first])
+    names = unique_names(graph)
+    assert [names[value] for value in graph.constants] == ["constant", "constant_1"]
+    assert made(graph) == ["matmul", "matmul_1"]
+
+
+def test_an_optional_output_that_nobody_named_or_reads_stays_out() -> None:
+    graph = Graph("g")
+    x = graph.add_input("x", FLOAT)
+    graph.add("LSTM", [x], outputs=["", "last", ""])
+    graph.add("MaxPool", [x], outputs=2)
+    assert made(graph) == ["", "last", "", "maxpool", "maxpool_1"]
+
+
+def test_returning_twice_or_returning_an_input_needs_a_name_of_its_own() -> None:
+    graph = Graph("g")
+    x = graph.add_input("x", FLOAT)
+    y = graph.add("Relu", [x], outputs=["y"]).output
+    for value, name in ((y, "y"), (y, "again"), (x, "copy"), (x, "x")):
+        graph.add_output(value, name)
+    names = unique_names(graph)
+    assert [names[output] for output in graph.outputs] == ["y", "again", "copy", "x"]
+    assert [names[output] == names[output.value] for output in graph.outputs] == [True, False, False, True]
+
+
+def test_branches_may_share_names_but_not_with_the_graph_around() -> None:
+    graph = Graph("g")
+    condition, x = graph.add_input("c", BOOL), graph.add_input("x", FLOAT)
+    branches = []
+    for _ in range(2):
+        body = Graph("branch")
+        inner = body.add("Relu", [x], outputs=["inner"]).output
+        body.add_output(body.add("Neg", [inner], outputs=["x"]).output, "y")
+        branches.append(body)
+    node = graph.add("If", [condition], {"then_branch": branches[0], "else_branch": branches[1]}, outputs=["y"])
+    graph.add_output(node.output, "y")
+    names = unique_names(graph)
+    for body, returned in zip(branches, ("y_1", "y_2"), strict=True):
+        first, second = body
+        assert names[first.output] == "inner"
+        assert names[second.output] == names[body.outputs[0]] == returned
+
+
+def test_a_body_that_returns_a_captured_value_names_its_output_apart() -> None:
+    graph = Graph("g")
+    condition, x = graph.add_input("c", BOOL), graph.add_input("x", FLOAT)
+    body = Graph("branch")
+    output = body.add_output(x, "x")
+    graph.add("If", [condition], {"then_branch": body}, outputs=["y"])
+    names = unique_names(graph)
+    assert names[x] == "x"
+    assert names[output] == "x_1"
+
+
+def test_names_are_the_same_on_every_call_and_all_different() -> None:
+    graph = Graph("g")
+    value = graph.add_input("x", FLOAT)
+    for index in range(3000):
+        value = graph.add("Relu", [value], outputs=[("", "a", f"a_{index}")[index % 3]]).output
+    assert unique_names(graph) == unique_names(graph)
+    assert len(set(made(graph))) == 3000

@@ -282,6 +282,20 @@ class Graph:
         self._unlink(node)
         self._link(node, self._last if before is None else before._previous)
 
+    def become(self, other: Graph) -> None:
+        """Take over everything `other` holds; what this graph held is dropped, and `other` is left empty."""
+        for item in (*self, *self._inputs, *self._constants):
+            item._graph = None
+        for item in (*other, *other._inputs, *other._constants):
+            item._graph = self
+        for index, output in enumerate(other._outputs):
+            del output.value._uses[other, index]
+            output.value._uses[self, index] = None
+        for slot in Graph.__slots__:
+            if slot != "parent":
+                setattr(self, slot, getattr(other, slot))
+        Graph.__init__(other, other.name)
+
     def sweep(self) -> int:
         """Remove every node that nothing reads, in bodies too, and every constant left unused; returns how many nodes.
 

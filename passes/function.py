@@ -1,0 +1,71 @@
+"""A user's own function over an onnx-graphsurgeon graph, run as a pass: `path/to/file.py:function`.
+
+The function takes a `gs.Graph` and returns one (or `None` after editing it in place), so what was written for
+onnx-graphsurgeon runs unchanged.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import SpecError, nearest
+from .base import Context, Pass, Report
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+    from ..ir.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionPass(Pass):
+    """Runs `function` of the file `path`. What it changes is its author's business, so the guard leaves it alone."""
+
+    name: ClassVar[str] = "function"
+
+    path: str
+    function: str
+
+    @property
+    def spec(self) -> str:
+        return f"{self.path}:{self.function}"
+
+    def requires(self, graph: Graph, ctx: Context) -> None:
+        self._load()
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        from ..ir.surgeon import from_surgeon, to_surgeon
+        from ..ir.text import dump
+
+        report = Report()
+        before = dump(graph)
+        surgeon = to_surgeon(graph)
+        result = self._load()(surgeon)
+        graph.become(from_surgeon(surgeon if result is None else result))
+        if dump(graph) != before:
+            report.rewrote(self.function)
+        else:
+            report.notes.append(f"{self.spec} changed nothing")
+        return report
+
+    def _load(self) -> Callable[[gs.Graph], gs.Graph | None]:
+        if not os.path.isfile(self.path):
+            raise SpecError(f"there is no file '{self.path}' to take '{self.function}' from")
+        module_spec = importlib.util.spec_from_file_location("optc_user_pass", self.path)
+        if module_spec is None or module_spec.loader is None:
+            raise SpecError(f"'{self.path}' cannot be imported as Python")
+        module = importlib.util.module_from_spec(module_spec)
+        try:
+            module_spec.loader.exec_module(module)
+        except Exception as error:
+            raise SpecError(f"'{self.path}' fails on import: {type(error).__name__}: {error}") from error
+        found = getattr(module, self.function, None)
+        if not callable(found):
+            functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+            raise SpecError(f"'{self.path}' has no function '{self.function}'.{nearest(self.function, functions)}")
+        chosen: Callable[[gs.Graph], gs.Graph | None] = found
+        return chosen

@@ -1,0 +1,79 @@
+"""Watching a pipeline run: time it, dump every step, keep what is needed to reproduce a crash.
+
+An observer sees the graph before and after every pass and must leave it as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tempfile
+from typing import TYPE_CHECKING
+
+from ..errors import OutputError
+from .base import Context, Pass, Report
+from .pipeline import spec
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+
+
+class Observer:
+    """Called around every pass; `position` counts passes from 1."""
+
+    def before(self, position: int, one: Pass, graph: Graph) -> None:
+        """The pass is about to run on `graph`."""
+
+    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        """The pass has run, and the guard has spoken."""
+
+    def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
+        """The pass raised, or left an invalid graph; `before` is what it was given. A sentence for the user, or ''."""
+        return ""
+
+
+class Dump(Observer):
+    """Writes the text of the graph after every pass: `DIR/003_svd.txt`, and `DIR/000_input.txt` before the first."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def before(self, position: int, one: Pass, graph: Graph) -> None:
+        if position == 1:
+            self._write(0, "input", graph)
+
+    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        self._write(position, one.name, graph)
+
+    def _write(self, position: int, name: str, graph: Graph) -> None:
+        path = os.path.join(self.folder, f"{position:03d}_{name}.txt")
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(str(graph))
+        except OSError as error:
+            raise OutputError(f"cannot write the dump {path}: {error.strerror}; choose another folder") from error
+
+
+class Reproduce(Observer):
+    """On a crash, writes the model as the failing pass was given it, and the one command that shows the crash."""
+
+    def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
+        from ..ir.writer import save
+
+        word = re.sub(r"[^\w-]+", "_", one.name)
+        try:
+            folder = tempfile.mkdtemp(prefix=f"optc-crash-{word}-")
+            path = os.path.join(folder, "before.onnx")
+            save(before, path)
+        except (OSError, OutputError) as error:
+            return f"no reproducer could be written: {error}"
+        command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(spec(one))}"
+        source = ctx.fit.source if ctx.fit is not None else ""
+        if source:
+            command += f" --data {shlex.quote(source)}"
+        command += f" --seed {ctx.seed} --traceback"
+        with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8") as file:
+            file.write(command + "\n")
+        return f"to reproduce: {command}"

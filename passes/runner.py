@@ -1,0 +1,72 @@
+"""Running a pipeline: every pass verified, watched and, where it is lossy, judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError, OptcError, PassError
+from ..ir.shapes import infer
+from ..ir.verify import verify
+from .base import Context, Pass, Report
+from .guard import Guard
+from .observers import Observer
+from .pipeline import Pipeline, spec
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+
+
+def run(
+    pipeline: Pipeline, graph: Graph, ctx: Context, *, observers: Sequence[Observer] = (), guard: Guard | None = None
+) -> list[Report]:
+    """Run every pass on `graph` in place; one report a pass, in order.
+
+    After each pass what became dead is removed, nodes are sorted, types inferred anew and the graph verified. A pass
+    that `guard` rejects is undone and its report says why. Raises what a pass raises on purpose (`OptcError`) as it is;
+    anything else, and an invalid graph, as `PassError` with what the observers have to say about it.
+    """
+    reports = []
+    for position, one in enumerate(pipeline, start=1):
+        for observer in observers:
+            observer.before(position, one, graph)
+        before = graph.clone()
+        start = time.perf_counter()
+        try:
+            report = _run_one(one, graph, ctx)
+        except OptcError:
+            raise
+        except Exception as error:
+            raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
+        try:
+            graph.sweep()
+            graph.sort()
+            infer(graph, fresh=True)
+            verify(graph)
+        except ModelError as error:
+            raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
+        if guard is not None and one.lossy and report.changed:
+            reason = guard.objection(before, graph, ctx)
+            if reason:
+                report.revert(reason)
+                graph.become(before)
+        report.seconds = time.perf_counter() - start
+        reports.append(report)
+        for observer in observers:
+            observer.after(position, one, graph, report)
+    return reports
+
+
+def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:
+    one.requires(graph, ctx)
+    report = one.run(graph, ctx)
+    report.spec = spec(one)
+    return report
+
+
+def _crash(
+    position: int, one: Pass, before: Graph, ctx: Context, observers: Sequence[Observer], what: str
+) -> PassError:
+    said = [sentence for o in observers if (sentence := o.crashed(position, one, before, ctx))]
+    return PassError("; ".join([what, *said]), pass_name=one.name, position=position)

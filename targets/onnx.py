@@ -1,0 +1,121 @@
+"""The target `onnx`: an ONNX file for the ONNX Runtime that is installed here."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import TargetError
+from ..ir.types import DType
+from ..passes.base import TargetFacts
+from ..passes.pipeline import Pipeline
+from .base import Artifact, Target
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxTarget(Target):
+    """Emits ONNX at an opset and IR version that the installed runtime loads."""
+
+    name: ClassVar[str] = "onnx"
+    help: ClassVar[str] = "an ONNX file for ONNX Runtime on this machine's kind of CPU"
+
+    @property
+    def facts(self) -> TargetFacts:
+        opset, ir_version = newest_loadable()
+        vnni = has_int8_dot_product()
+        return TargetFacts(
+            name=self.name,
+            channel_alignment=_float_lanes(),
+            activation_dtype=DType.UINT8 if _is_x86() else DType.INT8,
+            weight_dtype=DType.INT8,
+            integer_qdq=True,
+            saturating_int8=_is_x86() and not vnni,
+            sparse_initializers=True,
+            max_opset=opset,
+            max_ir_version=ir_version,
+        )
+
+    def legalisation(self) -> Pipeline:
+        from .onnx_version import OnnxVersion
+
+        opset, ir_version = newest_loadable()
+        return Pipeline((OnnxVersion(opset, ir_version),))
+
+    def emit(self, graph: Graph, path: str) -> Artifact:
+        from ..ir.writer import save
+
+        files = tuple(save(graph, path))
+        return Artifact(path, files, sum(os.path.getsize(file) for file in files))
+
+
+@functools.cache
+def newest_loadable() -> tuple[int, int]:
+    """The newest default-domain opset and IR version that the installed ONNX Runtime loads, found by trying.
+
+    No interface of the runtime tells; a model of one Identity is tried, newest first. Raises `TargetError` where the
+    runtime loads none at all.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+
+    def loads(opset: int, ir_version: int) -> bool:
+        value = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["x"], ["y"])],
+            "probe",
+            [value("x", onnx.TensorProto.FLOAT, [1])],
+            [value("y", onnx.TensorProto.FLOAT, [1])],
+        )
+        model = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=ir_version
+        )
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception:  # the runtime has no error class of its own for this
+            return False
+        return True
+
+    ir_version = next((v for v in range(int(onnx.IR_VERSION), 2, -1) if loads(13, v)), 0)
+    opset = next((v for v in range(onnx.defs.onnx_opset_version(), 6, -1) if loads(v, ir_version)), 0)
+    if not opset:
+        raise TargetError("the installed onnxruntime loads no ONNX model at all; reinstall it: pip install onnxruntime")
+    return opset, ir_version
+
+
+@functools.cache
+def has_int8_dot_product() -> bool:
+    """Whether this CPU multiplies int8 into int32 without a saturating 16-bit step (x86 VNNI, ARM dotprod).
+
+    Where the operating system does not tell, the careful answer: no.
+    """
+    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp"})
+
+
+def _float_lanes() -> int:
+    """Channels in one block of the runtime's blocked convolution kernels: 16 with AVX-512, else 8."""
+    return 16 if "avx512f" in _cpu_flags() else 8
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86")
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()

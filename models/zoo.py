@@ -1,0 +1,137 @@
+"""The table of the zoo: every network by name.
+
+A trained network is a file that ships, with samples; an architecture is built when asked for, with random weights, from
+a specification like `mobilenet_v1:alpha=0.5:resolution=128`, whose options are the builder's own arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import as_file
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, SpecError, nearest
+from ..ir.graph import Graph
+from . import digits
+from .mobilenet import mobilenet_v1, mobilenet_v2
+from .resnet import resnet_cifar
+
+Option: TypeAlias = int | float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One network. `build` makes an architecture and is `None` for a trained one, which is read from its file."""
+
+    name: str
+    description: str
+    source: str
+    build: Callable[..., Graph] | None = None
+
+    @property
+    def kind(self) -> Literal["trained", "architecture"]:
+        return "trained" if self.build is None else "architecture"
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """What may follow the name in a specification, with its default."""
+        if self.build is None:
+            return {}
+        return {name: parameter.default for name, parameter in inspect.signature(self.build).parameters.items()}
+
+
+_ENTRIES = (
+    Entry("digits_dscnn", "depthwise-separable CNN on 16x16 digits, 99.8 % right", "trained here on the UCI digits"),
+    Entry("digits_resnet", "residual CNN on 16x16 digits, 99.5 % right", "trained here on the UCI digits"),
+    Entry("digits_transformer", "transformer encoder on 16x16 digits, 99.0 % right", "trained here on the UCI digits"),
+    Entry(
+        "mobilenet_v1", "depthwise-separable CNN for ImageNet", "Howard et al., 2017, arXiv:1704.04861", mobilenet_v1
+    ),
+    Entry("mobilenet_v2", "inverted residuals for ImageNet", "Sandler et al., 2018, arXiv:1801.04381", mobilenet_v2),
+    Entry("resnet_cifar", "basic-block ResNet for 32x32 images", "He et al., 2015, arXiv:1512.03385", resnet_cifar),
+)
+
+
+def entries() -> tuple[Entry, ...]:
+    """All networks, trained ones first."""
+    return _ENTRIES
+
+
+def find(name: str) -> Entry:
+    """The entry of a name, with or without options behind it. Raises `SpecError` for an unknown one."""
+    word = name.partition(":")[0]
+    for entry in _ENTRIES:
+        if entry.name == word:
+            return entry
+    message = f"the zoo has no network '{word}'.{nearest(word, (entry.name for entry in _ENTRIES))}"
+    raise SpecError(message, text=name, position=0)
+
+
+def load(spec: str) -> Graph:
+    """The network that a specification `name:option=value:…` names. Raises `SpecError` for one that does not parse."""
+    entry = find(spec)
+    options = _parse_options(entry, spec)
+    if entry.build is not None:
+        return entry.build(**options)
+    from ..ir.reader import load as read
+
+    with as_file(digits.DATA / f"{entry.name}.onnx") as path:
+        return read(path)
+
+
+def samples(name: str, split: str) -> dict[str, npt.NDArray[np.float32]]:
+    """Input name to array (n, 1, 16, 16) of a trained network, for `train` (897), `calib` (300) or `test` (600).
+
+    Raises `DataError` for an architecture, which has no samples, and for another split.
+    """
+    return {"input": digits.images(_split(name, split))}
+
+
+def labels(name: str, split: str) -> npt.NDArray[np.int64]:
+    """The right class for each sample of `samples(name, split)`, (n,)."""
+    return digits.labels(_split(name, split))
+
+
+def _split(name: str, split: str) -> digits.Split:
+    entry = find(name)
+    if entry.build is not None:
+        raise DataError(
+            f"{entry.name} is an architecture with random weights and has no samples; give some with --data"
+        )
+    for known in digits.SPLITS:
+        if split == known:
+            return known
+    raise DataError(f"{entry.name} has no split '{split}'.{nearest(split, digits.SPLITS)}")
+
+
+def _parse_options(entry: Entry, spec: str) -> dict[str, Option]:
+    known = entry.options
+    parsed: dict[str, Option] = {}
+    position = len(entry.name) + 1
+    for part in spec.split(":")[1:]:
+        key, equals, text = part.partition("=")
+        if key not in known:
+            message = f"{entry.name} has no option '{key}'.{nearest(key, known)}"
+            raise SpecError(message, text=spec, position=position)
+        try:
+            parsed[key] = _parse(text, type(known[key]))
+        except ValueError as error:
+            message = f"option '{key}' of {entry.name} takes a value like {known[key]}, not '{text}'"
+            raise SpecError(message, text=spec, position=position + len(key) + len(equals)) from error
+        position += len(part) + 1
+    return parsed
+
+
+def _parse(text: str, kind: type[Option]) -> Option:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    if kind is not str and not 0 <= float(text) < 2**31:
+        raise ValueError(text)
+    return kind(text)

@@ -93,4 +93,4 @@ def _gelu(build: Builder, x: Value, name: str) -> Value:
     y = build.node("Erf", f"{name}.erf", [y], shape)
     y = build.node("Add", f"{name}.add", [y, one], shape)
     y = build.node("Mul", f"{name}.mul", [x, y], shape)
-    return build.node("Mul", f"{name}.half", [y, half], shape)
+    return build.node("Mul", f"{name}.halve", [y, half], shape)

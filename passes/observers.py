@@ -70,9 +70,8 @@ class Reproduce(Observer):
         except (OSError, OutputError) as error:
             return f"no reproducer could be written: {error}"
         command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(spec(one))}"
-        source = ctx.fit.source if ctx.fit is not None else ""
-        if source:
-            command += f" --data {shlex.quote(source)}"
+        if ctx.data:
+            command += f" --data {shlex.quote(ctx.data)}"
         command += f" --seed {ctx.seed} --traceback"
         with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8") as file:
             file.write(command + "\n")

@@ -1,0 +1,151 @@
+"""The record of one build, and its JSON form.
+
+Everything that is shown to a user, on the terminal or on a page, is read from here; so the numbers agree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..passes.base import Outcome, Report
+
+SCHEMA = "optc.build/1"
+"""Name and version of the JSON document. The number grows when a field changes its meaning or goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a model costs: stored bytes, weight elements, multiply-accumulates of one sample, nodes."""
+
+    bytes: int
+    params: int
+    macs: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAgreement:
+    """One output of the result against the original's on the held-out samples.
+
+    `kind` is how it was judged: `classes`, `distribution`, `values` or `integers`. `sqnr_db` is the signal-to-noise
+    ratio in dB. `top1` is the share of equal arg-max, `kl` the mean KL(original || result) in nats, `cosine` the mean
+    cosine, `equal` the share of equal elements; `None` where it has no meaning for the kind.
+    """
+
+    name: str
+    kind: str
+    sqnr_db: float
+    top1: float | None = None
+    kl: float | None = None
+    cosine: float | None = None
+    equal: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFigure:
+    """Median milliseconds of one run of each model, timed in turns in one process, and the median of their ratios.
+
+    `ratio` is result over original: below 1 is faster. `low` and `high` are its quartiles.
+    """
+
+    original_ms: float
+    result_ms: float
+    ratio: float
+    low: float
+    high: float
+    batch: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """The samples used: how many to fit on, how many held out to judge, and where they came from."""
+
+    source: str
+    synthetic: bool
+    fit: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass as it went: its report, and what the model cost after it."""
+
+    name: str
+    report: Report
+    after: Size
+
+
+@dataclass(slots=True)
+class BuildReport:
+    """A whole build. `steps` are in the order in which they ran; `notes` are sentences for the user."""
+
+    model: str
+    pipeline: str
+    target: str
+    seed: int
+    versions: dict[str, str]
+    before: Size
+    after: Size
+    steps: list[Step] = field(default_factory=list)
+    samples: SampleRecord | None = None
+    agreement: list[OutputAgreement] = field(default_factory=list)
+    latency: LatencyFigure | None = None
+    artifacts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document, of plain values. Figures that are not finite become `None`, which JSON can say."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "pipeline": self.pipeline,
+            "target": self.target,
+            "seed": self.seed,
+            "versions": self.versions,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "samples": None if self.samples is None else asdict(self.samples),
+            "agreement": [_finite(asdict(one)) for one in self.agreement],
+            "latency": None if self.latency is None else _finite(asdict(self.latency)),
+            "passes": [_step(step) for step in self.steps],
+            "artifacts": self.artifacts,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _step(step: Step) -> dict[str, Any]:
+    report = step.report
+    return {
+        "name": step.name,
+        "spec": report.spec,
+        "seconds": round(report.seconds, 3),
+        **{outcome.value: report.count(outcome) for outcome in Outcome},
+        "rewrites": report.rewrites,
+        "notes": report.notes,
+        "after": asdict(step.after),
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "outcome": layer.outcome.value,
+                "reason": layer.reason,
+                "detail": _finite(layer.detail),
+            }
+            for layer in report.layers
+        ],
+    }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }

@@ -1,0 +1,107 @@
+"""What there is: passes, targets, models that ship. As plain values, and as tables."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from ..ir.types import DType
+from ..passes import table as pass_table
+from ..passes.pipeline import options
+from ..targets import table as target_table
+
+Rows = list[dict[str, Any]]
+
+
+def passes(name: str | None = None) -> Rows:
+    """Every pass, or the one called `name`, with its options. Raises `SpecError` for an unknown name."""
+    chosen = pass_table.classes() if name is None else [pass_table.find(name)]
+    return [
+        {
+            "name": cls.name,
+            "lossy": cls.lossy,
+            "help": _first_sentence(cls),
+            "options": [
+                {
+                    "name": one.name.replace("_", "-"),
+                    "type": one.type_text,
+                    "default": one.default if isinstance(one.default, str | int | float | None) else str(one.default),
+                    "help": one.help,
+                }
+                for one in options(cls)
+            ],
+        }
+        for cls in chosen
+    ]
+
+
+def targets() -> Rows:
+    """Every target with its facts."""
+    found = [target_table.find(name) for name in target_table.names()]
+    return [
+        {
+            "name": target.name,
+            "help": target.help,
+            "facts": {
+                key: value.text if isinstance(value, DType) else value for key, value in asdict(target.facts).items()
+            },
+        }
+        for target in found
+    ]
+
+
+def zoo() -> Rows:
+    """Every model that ships."""
+    from ..models.zoo import entries
+
+    return [{"name": one.name, "kind": one.kind, "help": one.description} for one in entries()]
+
+
+def render_passes(rows: Rows) -> Group:
+    return Group(*(_pass(row) for row in rows))
+
+
+def render_targets(rows: Rows) -> Group:
+    tables = []
+    for row in rows:
+        table = _titled(f"[bold]{row['name']}[/]  {escape(row['help'])}")
+        table.add_column("fact")
+        table.add_column("value")
+        for key, value in row["facts"].items():
+            if key != "name":
+                table.add_row(key.replace("_", " "), str(value))
+        tables.append(table)
+    return Group(*tables)
+
+
+def render_zoo(rows: Rows) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "kind", ""):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(f"[bold]{row['name']}[/]", row["kind"], escape(row["help"]))
+    return table
+
+
+def _pass(row: dict[str, Any]) -> Table:
+    kind = "lossy" if row["lossy"] else "lossless"
+    table = _titled(f"[bold]{row['name']}[/] ({kind})  {escape(row['help'])}")
+    for column in ("option", "type", "default", ""):
+        table.add_column(column)
+    for one in row["options"]:
+        default = "none" if one["default"] is None else str(one["default"]).lower()
+        table.add_row(one["name"], escape(one["type"]), default, escape(one["help"]))
+    return table
+
+
+def _titled(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, min_width=60)
+
+
+def _first_sentence(cls: type) -> str:
+    return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())

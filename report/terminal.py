@@ -1,0 +1,110 @@
+"""A build on the terminal: one table of the whole model, one row a pass, and every layer on request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from ..passes.base import Outcome
+from .build import BuildReport, OutputAgreement, Size, Step
+
+if TYPE_CHECKING:
+    from ..passes.base import Layer
+
+_STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "magenta"}
+
+
+def show(report: BuildReport, console: Console, *, layers: bool) -> None:
+    """Print `report`; with `layers`, also what became of every layer."""
+    parts: list[RenderableType] = [_whole(report), _passes(report)]
+    if layers:
+        parts += [_layers(step) for step in report.steps if step.report.layers]
+    console.print(Group(*parts))
+    for note in report.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    for path in report.artifacts:
+        console.print(f"wrote [bold]{escape(path)}[/]", soft_wrap=True)
+
+
+def amount(count: float, unit: str = "") -> str:
+    """A count as a person reads it: `13.98 M`, `41.0 k`, `312`."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= factor:
+            return f"{count / factor:.3g} {letter}{unit}"
+    return f"{count:g} {unit}".strip()
+
+
+def _whole(report: BuildReport) -> Table:
+    table = Table(title=f"{escape(report.model)}  ->  {report.target}", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "before", "after", "ratio"):
+        table.add_column(column, justify="left" if not column else "right")
+    before, after = report.before, report.after
+    _row(table, "file", before.bytes, after.bytes, "B")
+    _row(table, "parameters", before.params, after.params)
+    _row(table, "MACs", before.macs, after.macs)
+    _row(table, "nodes", before.nodes, after.nodes)
+    if report.latency is not None:
+        latency = report.latency
+        spread = f"{latency.ratio:.2f} ({latency.low:.2f}..{latency.high:.2f})"
+        table.add_row("latency", f"{latency.original_ms:.3g} ms", f"{latency.result_ms:.3g} ms", spread)
+    for output in report.agreement:
+        table.add_row(f"agreement {escape(output.name)}", "", _agreement(output), "")
+    return table
+
+
+def _row(table: Table, name: str, before: int, after: int, unit: str = "") -> None:
+    ratio = f"{after / before:.2f}" if before else "-"
+    table.add_row(name, amount(before, unit), amount(after, unit), ratio)
+
+
+def _agreement(output: OutputAgreement) -> str:
+    parts = []
+    if output.top1 is not None:
+        parts.append(f"top-1 {100 * output.top1:.2f} %")
+    if output.kl is not None:
+        parts.append(f"KL {output.kl:.3g}")
+    if output.cosine is not None:
+        parts.append(f"cosine {output.cosine:.4f}")
+    if output.equal is not None:
+        parts.append(f"equal {100 * output.equal:.2f} %")
+    else:
+        parts.append(f"SQNR {output.sqnr_db:.1f} dB")
+    return ", ".join(parts)
+
+
+def _passes(report: BuildReport) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("pass", "done", "skipped", "reverted", "nodes", "parameters", "MACs", "weights", "seconds"):
+        table.add_column(column, justify="left" if column == "pass" else "right")
+    for step in report.steps:
+        counts = [str(step.report.count(outcome) or "") for outcome in Outcome]
+        if step.report.rewrites:
+            counts[0] = str(sum(step.report.rewrites.values()))
+        table.add_row(escape(step.report.spec), *counts, *_size(step.after), f"{step.report.seconds:.1f}")
+    for step in report.steps:
+        for note in step.report.notes:
+            table.add_row(f"  [yellow]{step.name}:[/] {escape(note)}")
+    return table
+
+
+def _size(size: Size) -> tuple[str, str, str, str]:
+    return str(size.nodes), amount(size.params), amount(size.macs), amount(size.bytes, "B")
+
+
+def _layers(step: Step) -> Table:
+    table = Table(title=f"\n{escape(step.report.spec)}", title_justify="left", box=None, pad_edge=False)
+    for column in ("layer", "op", "", "why, or how"):
+        table.add_column(column)
+    for layer in step.report.layers:
+        style = _STYLE[layer.outcome]
+        table.add_row(escape(layer.name), layer.op, f"[{style}]{layer.outcome.value}[/]", escape(_why(layer)))
+    return table
+
+
+def _why(layer: Layer) -> str:
+    detail = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in
+                       layer.detail.items())  # fmt: skip
+    return "; ".join(text for text in (layer.reason, detail) if text)

@@ -1,0 +1,257 @@
+"""How far a student answers as its teacher does, without labels.
+
+Streamed over samples in batches; only sums are kept. Every float output is measured by signal-to-noise ratio,
+10 log10(sum t^2 / sum (t - s)^2), and cosine, (t . s) / (|t| |s|). Where an output decides between classes, also by
+top-1 agreement and KL(teacher || student) = sum p (log p - log q), in nats, averaged over rows. What an output is
+follows from how the teacher computes it:
+
+- a Softmax at the end: probabilities along its axis;
+- a Sigmoid at the end: independent yes/no probabilities, decided at one half;
+- a MatMul, Gemm or Conv at the end, seen through bias, reshapes and pooling, of shape [rows, classes], or a MatMul or
+  Gemm of any rank: logits along the last axis, of which the softmax is compared;
+- else plain values. Integers, booleans and strings count by how many are equal.
+
+Where the student gives NaN or infinity and the teacher a number, the student's answer counts as zero, and is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ir.graph import Graph, Value
+from .columns import Array
+from .samples import Samples
+from .session import Session
+
+CEILING_DB = 200.0
+"""The SQNR reported for equal outputs, whose noise is zero; the floor for a silent teacher is its negative."""
+
+_PASSED = frozenset(
+    {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "DequantizeLinear", "QuantizeLinear"}
+)
+_POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Clip", "BatchNormalization"})
+_TINY = 1e-12
+
+
+class Kind(enum.Enum):
+    """What an output says."""
+
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
+    DECISIONS = "decisions"
+    VALUES = "values"
+    DISCRETE = "discrete"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAgreement:
+    """One output. `top1`, `kl` and `equal` are `None` where the kind has none; shares are of 1, KL in nats.
+
+    `equal` is the share of equal elements of a discrete output. `broken` counts elements that only the student has as
+    NaN or infinity, or has not at all.
+    """
+
+    name: str
+    kind: Kind
+    sqnr_db: float | None = None
+    cosine: float | None = None
+    top1: float | None = None
+    kl: float | None = None
+    equal: float | None = None
+    broken: int = 0
+
+    @property
+    def share(self) -> float:
+        """The agreement as one number, 1 for a student that answers as the teacher does."""
+        for measure in (self.top1, self.equal, self.cosine):
+            if measure is not None:
+                return measure
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """All outputs, in the graph's order, over `samples` samples."""
+
+    samples: int
+    outputs: tuple[OutputAgreement, ...]
+
+    @property
+    def share(self) -> float:
+        """The share of the worst output."""
+        return min((o.share for o in self.outputs), default=1.0)
+
+    @property
+    def top1(self) -> float | None:
+        """The lowest top-1 agreement of the outputs that decide."""
+        return min((o.top1 for o in self.outputs if o.top1 is not None), default=None)
+
+    @property
+    def kl(self) -> float | None:
+        """The highest KL of the outputs that decide."""
+        return max((o.kl for o in self.outputs if o.kl is not None), default=None)
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """The lowest signal-to-noise ratio of the float outputs."""
+        return min((o.sqnr_db for o in self.outputs if o.sqnr_db is not None), default=None)
+
+
+def agreement(
+    teacher: Graph | Session, student: Graph | Session, samples: Samples, *, batch: int = 32, threads: int = 0
+) -> Agreement:
+    """Run both on all `samples`. A session may be given where it is used again; its outputs must be its graph's.
+
+    Raises `DataError` for bad samples and `TargetError` where a graph does not run.
+    """
+    first = teacher if isinstance(teacher, Session) else Session(teacher, threads=threads)
+    second = student if isinstance(student, Session) else Session(student, threads=threads)
+    sums = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in first.graph.outputs]
+    count = 0
+    for feeds in samples.batches(batch):
+        for total, t, s in zip(sums, first.run(feeds), second.run(feeds), strict=True):
+            total.add(t, s)
+        count += samples.size_of(feeds)
+    return Agreement(count, tuple(total.result() for total in sums))
+
+
+def output_kind(value: Value) -> Kind:
+    """What the output `value` says; see the rules above."""
+    if value.dtype is not None and not value.dtype.is_float:
+        return Kind.DISCRETE
+    rank = None if value.shape is None else len(value.shape)
+    pooled = False
+    at: Value | None = value
+    while at is not None and at.producer is not None:
+        node = at.producer
+        if node.op == "Softmax":
+            return Kind.PROBABILITIES
+        if node.op == "Sigmoid":
+            return Kind.DECISIONS
+        if node.op == "LogSoftmax":
+            return Kind.LOGITS
+        if node.op in ("MatMul", "Gemm") or (node.op == "Conv" and rank == 2):
+            single = value.shape is None or value.shape[-1] == 1 or len(value.shape) < 2
+            return Kind.VALUES if single or (pooled and rank != 2) else Kind.LOGITS
+        if node.op == "Add" and any(v is not None and v.constant is not None for v in node.inputs):
+            at = next(v for v in node.inputs if v is not None and v.constant is None)
+        elif node.op in _PASSED or node.op in _POOLED:
+            pooled |= node.op in _POOLED
+            at = node.input(0)
+        else:
+            break
+    return Kind.VALUES
+
+
+def output_axis(value: Value) -> int:
+    """The axis along which a deciding output holds its classes: the last, or the Softmax's own."""
+    node = value.producer
+    if node is None or node.op not in ("Softmax", "LogSoftmax") or node.graph is None:
+        return -1
+    opset = node.graph.opset()
+    # Before opset 13 Softmax normalised everything from `axis` on; that is one axis only where it is the last.
+    return node.get_int("axis", -1) if opset >= 13 else -1
+
+
+class Sums:
+    """The running sums for one output."""
+
+    __slots__ = (
+        "name", "kind", "axis", "signal", "noise", "answer", "product", "rows", "agreed", "divergence", "broken",
+    )  # fmt: skip
+
+    def __init__(self, name: str, kind: Kind, axis: int = -1) -> None:
+        self.name = name
+        self.kind = kind
+        self.axis = axis
+        self.signal = self.noise = self.answer = self.product = self.divergence = 0.0
+        self.rows = self.agreed = self.broken = 0
+
+    def add(self, teacher: Array, student: Array) -> None:
+        """One batch of this output from both."""
+        if teacher.dtype.kind in "fV":
+            self._floats(np.asarray(teacher, np.float64), np.asarray(student))
+        elif teacher.shape == student.shape:
+            self.rows += teacher.size
+            self.agreed += int(np.count_nonzero(teacher == student))
+        else:
+            self.rows += teacher.size
+            self.broken += teacher.size
+
+    def _floats(self, t: npt.NDArray[np.float64], given: Array) -> None:
+        if given.shape != t.shape or given.dtype.kind not in "fViub":
+            self.broken += t.size
+            s = np.zeros_like(t)
+        else:
+            s = given.astype(np.float64)
+        if not (np.isfinite(t).all() and np.isfinite(s).all()):
+            told = np.isfinite(t)
+            bad = told & ~np.isfinite(s)
+            self.broken += int(np.count_nonzero(bad))
+            s = np.where(told & ~bad, s, 0.0)
+            t = np.where(told, t, 0.0)
+        if not t.size:
+            return
+        error = t - s
+        self.signal += float(np.vdot(t, t))
+        self.noise += float(np.vdot(error, error))
+        self.answer += float(np.vdot(s, s))
+        self.product += float(np.vdot(t, s))
+        if self.kind is Kind.DECISIONS:
+            self.rows += t.size
+            self.agreed += int(np.count_nonzero((t > 0.5) == (s > 0.5)))
+            self.divergence += float(np.sum(_relative(t, s) + _relative(1 - t, 1 - s)))
+        elif self.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
+            t, s = np.moveaxis(t, self.axis, -1), np.moveaxis(s, self.axis, -1)
+            self.rows += t.size // t.shape[-1]
+            self.agreed += int(np.count_nonzero(t.argmax(-1) == s.argmax(-1)))
+            if self.kind is Kind.LOGITS:
+                log_p, log_q = _log_softmax(t), _log_softmax(s)
+                self.divergence += float(np.vdot(np.exp(log_p), log_p - log_q))
+            else:
+                self.divergence += float(np.sum(_relative(t, s)))
+
+    def result(self) -> OutputAgreement:
+        share = self.agreed / self.rows if self.rows else 1.0
+        if self.kind is Kind.DISCRETE:
+            return OutputAgreement(self.name, self.kind, equal=share, broken=self.broken)
+        decides = self.kind is not Kind.VALUES and self.rows > 0
+        return OutputAgreement(
+            self.name,
+            self.kind,
+            sqnr_db=decibel(self.signal, self.noise),
+            cosine=_cosine(self.product, self.signal, self.answer),
+            top1=share if decides else None,
+            kl=max(0.0, self.divergence / self.rows) if decides else None,
+            broken=self.broken,
+        )
+
+
+def decibel(signal: float, noise: float) -> float:
+    """10 log10(signal / noise), within plus and minus `CEILING_DB`."""
+    if noise == 0:
+        return CEILING_DB
+    if signal == 0:
+        return -CEILING_DB
+    return max(-CEILING_DB, min(CEILING_DB, 10 * math.log10(signal / noise)))
+
+
+def _cosine(product: float, signal: float, answer: float) -> float:
+    if signal == 0 or answer == 0:
+        return 1.0 if signal == answer else 0.0
+    return product / math.sqrt(signal) / math.sqrt(answer)
+
+
+def _relative(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """p (log p - log q), where a q of zero counts as a tiny one and a p of zero contributes nothing."""
+    return np.asarray(p * (np.log(np.maximum(p, _TINY)) - np.log(np.maximum(q, _TINY))))
+
+
+def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

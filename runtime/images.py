@@ -1,0 +1,117 @@
+"""Folders of images as samples of an image model.
+
+A pixel p of 0..255 becomes (p / 255 - mean) / std; where a mean or a std is above 1, both are on the 0..255 scale and
+it becomes (p - mean) / std. Without `resize` the image is made to just cover the model's size; `resize=N` makes its
+shorter side N; both then cut out the middle. `resize=(height, width)` stretches it to exactly that. Resampling is
+bilinear. A model that takes uint8 is given pixels as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError
+from ..ir.graph import Value
+from ..ir.types import DType
+from .columns import Array, Column, LoadedColumn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images under `folder`, subfolders included, by path."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def image_column(
+    paths: Sequence[Path],
+    value: Value,
+    axis: int | None,
+    *,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    layout: str,
+    resize: int | tuple[int, int] | None,
+) -> Column:
+    """One row an image. Raises `DataError` where `value` takes no images, or the options do not fit it."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise DataError("reading images needs Pillow: pip install 'optc[images]'") from error
+    dtype = value.dtype or DType.FLOAT
+    shape = value.shape or ()
+    if len(shape) != 4:
+        raise DataError(f"input '{value.name}' has rank {len(shape)}, which is no batch of images; give arrays instead")
+    first = _channels_first(shape, layout, value.name)
+    channels, height, width = (shape[1], shape[2], shape[3]) if first else (shape[3], shape[1], shape[2])
+    mode = _MODES.get(channels if isinstance(channels, int) else 3)
+    if mode is None:
+        raise DataError(f"input '{value.name}' has {channels} channels; images have 1, 3 or 4")
+    fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    shift = np.asarray(mean, np.float32).reshape(-1)
+    scale = np.asarray(std, np.float32).reshape(-1)
+    if {shift.size, scale.size} - {1, len(mode)}:
+        raise DataError(f"mean and std take one number or one a channel: {len(mode)} for input '{value.name}'")
+    if not scale.all():
+        raise DataError("std must not be zero")
+    unit = np.float32(1 if max(shift.max(), scale.max()) > 1 else 255)
+
+    def load(index: int) -> Array:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(paths[index]) as image:
+                pixels = np.asarray(_resize(image.convert(mode), fixed, resize))
+        except (OSError, UnidentifiedImageError, ValueError) as error:
+            raise DataError(f"{paths[index]}: cannot be read as an image: {error}; remove it or repair it") from error
+        pixels = pixels.reshape(*pixels.shape[:2], len(mode))
+        if dtype.is_float:
+            pixels = (pixels.astype(np.float32) / unit - shift) / scale
+        row = pixels.transpose(2, 0, 1) if first else pixels
+        return row[None] if axis is None else row
+
+    return LoadedColumn(value.name, dtype.numpy, len(paths), load)
+
+
+def _channels_first(shape: Sequence[object], layout: str, name: str) -> bool:
+    if layout in ("NCHW", "NHWC"):
+        return layout == "NCHW"
+    if shape[1] in _MODES:
+        return True
+    if shape[3] in _MODES:
+        return False
+    raise DataError(f"input '{name}' {list(shape)} does not show where its channels are; say layout NCHW or NHWC")
+
+
+def _resize(image: Image.Image, fixed: tuple[int, int] | None, resize: int | tuple[int, int] | None) -> Image.Image:
+    from PIL import Image
+
+    bilinear = Image.Resampling.BILINEAR
+    if isinstance(resize, tuple):
+        image = image.resize((resize[1], resize[0]), bilinear)
+    else:
+        factor = _factor(image, fixed, resize)
+        if factor != 1:
+            image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), bilinear)
+    if fixed is None or (image.height, image.width) == fixed:
+        return image
+    left, top = (image.width - fixed[1]) // 2, (image.height - fixed[0]) // 2
+    if left < 0 or top < 0:
+        raise ValueError(f"resized to {image.height}x{image.width}, smaller than the model's {fixed[0]}x{fixed[1]}")
+    return image.crop((left, top, left + fixed[1], top + fixed[0]))
+
+
+def _factor(image: Image.Image, fixed: tuple[int, int] | None, resize: int | None) -> float:
+    if resize is not None:
+        return resize / min(image.width, image.height)
+    if fixed is None:
+        return 1.0
+    return max(fixed[0] / image.height, fixed[1] / image.width)

@@ -1,0 +1,85 @@
+"""Latency of several sessions, interleaved in one process.
+
+Sessions take turns, in an order that is reversed every round, so that a machine that grows warm or busy slows all of
+them alike; what is compared is the ratio within a round. A measurement repeats a short run until it is long enough for
+the clock. Rounds go on until the ratio is known well enough or the time is up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .columns import Array
+from .session import Session
+
+_SHORTEST = 2e-3
+"""Seconds that one measurement lasts at least."""
+_FEWEST, _MOST = 5, 1000
+_ENOUGH = 0.005
+"""The standard error of the median ratio at which measuring stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One session. `seconds` is the median of one run; `ratio` the median over rounds of its time to the first
+    session's, with the quartiles `low` and `high`; below 1 is faster."""
+
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+
+
+def latency(
+    sessions: Sequence[Session], feeds: Mapping[str, Array] | Sequence[Mapping[str, Array]], *, limit: float = 3.0
+) -> tuple[Latency, ...]:
+    """Time `sessions` on `feeds` (the same for all, or one for each) in about `limit` seconds, at least five rounds.
+
+    Threads are the sessions' own. Raises `TargetError` where a run fails.
+    """
+    each = [feeds] * len(sessions) if isinstance(feeds, Mapping) else list(feeds)
+    repeats = [_warm(session, feed) for session, feed in zip(sessions, each, strict=True)]
+    rows: list[list[float]] = []
+    end = time.perf_counter() + limit
+    while len(rows) < _FEWEST or (len(rows) < _MOST and time.perf_counter() < end and not _settled(rows)):
+        row = [0.0] * len(sessions)
+        order = range(len(sessions)) if len(rows) % 2 == 0 else reversed(range(len(sessions)))
+        for i in order:
+            row[i] = _time(sessions[i], each[i], repeats[i])
+        rows.append(row)
+    times = np.asarray(rows)
+    ratios = times / times[:, :1]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=0)
+    return tuple(
+        Latency(float(seconds), float(m), float(a), float(b), len(rows))
+        for seconds, m, a, b in zip(np.median(times, axis=0), middle, low, high, strict=True)
+    )
+
+
+def _warm(session: Session, feed: Mapping[str, Array]) -> int:
+    """Run a few times unmeasured; returns how many runs make one measurement."""
+    session.run(feed)
+    session.run(feed)
+    return max(1, round(_SHORTEST / max(_time(session, feed, 1), 1e-6)))
+
+
+def _time(session: Session, feed: Mapping[str, Array], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        session.run(feed)
+    return (time.perf_counter() - start) / repeats
+
+
+def _settled(rows: list[list[float]]) -> bool:
+    """Whether the median ratios are known to `_ENOUGH`: 1.25 standard deviations, from the quartiles, over root n."""
+    if len(rows) < 4 * _FEWEST or len(rows) % _FEWEST:
+        return False
+    times = np.asarray(rows)
+    low, high = np.quantile(times[:, 1:] / times[:, :1], (0.25, 0.75), axis=0)
+    spread = (high - low).max(initial=0.0) / 1.35
+    return bool(1.25 * spread / np.sqrt(len(rows)) < _ENOUGH)

@@ -1,0 +1,150 @@
+"""Calibration samples: any number of them, streamed in batches, in bounded memory.
+
+Samples belong to the inputs of one graph. Each input is a column of rows (`columns.py`); a batch stacks rows along the
+input's batch axis (`axes.py`). Nothing is read before it is asked for, and the order is always the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from ..errors import DataError
+from .columns import Array, Column, Index, SharedColumn, runs
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+
+Feeds: TypeAlias = dict[str, Array]
+"""Input name -> tensor: what a session runs on."""
+
+Source: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]]"
+
+
+class Samples:
+    """A fixed sequence of samples for the inputs of one graph.
+
+    `axes` maps each input to the axis that counts samples, or to `None` where the graph takes one sample at a time.
+    `synthetic` tells made-up inputs from real ones. `notes` are sentences for the user about how the data was read.
+    """
+
+    __slots__ = ("axes", "synthetic", "notes", "_columns", "_index")
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        axes: Mapping[str, int | None],
+        *,
+        synthetic: bool = False,
+        notes: Sequence[str] = (),
+        index: Index | None = None,
+    ) -> None:
+        """Raises `DataError` where the columns disagree in length or hold nothing."""
+        self.axes = dict(axes)
+        self.synthetic = synthetic
+        self.notes = tuple(notes)
+        self._columns = tuple(columns)
+        first = columns[0]
+        for column in columns:
+            if len(column) != len(first):
+                raise DataError(
+                    f"input '{first.name}' has {len(first)} samples, input '{column.name}' has {len(column)}; "
+                    "every input needs one for each"
+                )
+        if not len(first):
+            raise DataError("there are no samples; give at least one, better a few hundred")
+        self._index: Index = np.arange(len(first), dtype=np.intp) if index is None else index
+
+    @property
+    def count(self) -> int:
+        return len(self._index)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def batched(self) -> bool:
+        """Whether the graph takes more than one sample at a time."""
+        return all(self.axes[c.name] is not None or isinstance(c, SharedColumn) for c in self._columns)
+
+    def batches(self, size: int) -> Iterator[Feeds]:
+        """All samples in order, up to `size` at a time.
+
+        A batch is shorter at the end, where the sizes of samples change from one to the next, and always of one where
+        the graph takes no more. Raises `DataError` for a sample that cannot be read or is not finite.
+        """
+        if size < 1:
+            raise ValueError(f"a batch holds at least one sample, not {size}")
+        step = size if self.batched else 1
+        for start in range(0, self.count, step):
+            at = self._index[start : start + step]
+            rows = [column.rows(at) for column in self._columns]
+            for a, b in runs(rows, len(at)):
+                yield {c.name: self._stack(c, r, a, b) for c, r in zip(self._columns, rows, strict=True)}
+
+    def _stack(self, column: Column, rows: Array | list[Array], a: int, b: int) -> Array:
+        axis = self.axes[column.name]
+        if axis is None or isinstance(column, SharedColumn):
+            return np.asarray(rows[0], order="C")
+        stacked = np.stack(rows[a:b]) if isinstance(rows, list) else rows[a:b]
+        return np.ascontiguousarray(np.moveaxis(stacked, 0, axis))
+
+    def size_of(self, feeds: Mapping[str, Array]) -> int:
+        """How many samples a batch holds."""
+        for name, axis in self.axes.items():
+            if axis is not None:
+                return int(feeds[name].shape[axis])
+        return 1
+
+    def split(self, held: int, seed: int = 0) -> tuple[Samples, Samples]:
+        """Two disjoint parts, `(fit, held)`.
+
+        One sample is drawn from each of `held` equal stretches, so both parts hold all kinds however the samples are
+        ordered. At most half are held out; of a single sample both parts are the whole.
+        """
+        held = min(held, self.count // 2)
+        if held < 1:
+            return self, self
+        drawn = self._spread(held, seed)
+        return self._part(np.setdiff1d(np.arange(self.count), drawn)), self._part(drawn)
+
+    def take(self, count: int, seed: int = 0) -> Samples:
+        """At most `count` samples, drawn evenly over the whole."""
+        return self if count >= self.count else self._part(self._spread(count, seed))
+
+    def _spread(self, count: int, seed: int) -> Index:
+        edges = np.linspace(0, self.count, count + 1).astype(np.intp)
+        return np.asarray(np.random.default_rng(seed).integers(edges[:-1], edges[1:]), dtype=np.intp)
+
+    def _part(self, at: Index) -> Samples:
+        return Samples(
+            self._columns, self.axes, synthetic=self.synthetic, notes=self.notes, index=self._index[np.asarray(at)]
+        )
+
+    def __repr__(self) -> str:
+        kind = "synthetic" if self.synthetic else "real"
+        return f"Samples({self.count} {kind}, axes={self.axes})"
+
+
+def load_samples(
+    source: Source,
+    graph: Graph,
+    *,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto",
+    resize: int | tuple[int, int] | None = None,
+) -> Samples:
+    """Samples for the inputs of `graph` out of files or arrays.
+
+    `source` is an `.npz` (input name -> array), a `.npy`, a folder of `.npy` (of subfolders named by input where there
+    are several), a folder of images, a folder of ONNX `test_data_set_*`, an array, a mapping of arrays, or an iterable
+    of feeds. Arrays are stacked samples first, or as the graph wants its batch. `mean`, `std`, `layout` and `resize`
+    are for images (`images.py`). Raises `DataError`, in one line that says how to put it right.
+    """
+    from .sources import open_source
+
+    return open_source(source, graph, mean=mean, std=std, layout=layout, resize=resize)

@@ -1,0 +1,111 @@
+"""A graph made runnable by ONNX Runtime, with any of its values as outputs."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import TargetError
+from ..ir.clone import clone
+from ..ir.graph import Graph, Value
+from ..ir.types import TensorType
+from .columns import Array
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_INLINE_LIMIT = 1900 << 20
+"""Bytes of constants above which a model no longer fits in one protobuf message (2 GiB) with room for the rest."""
+
+_STATUS = re.compile(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*([A-Z_]+)\s*:\s*")
+_SOURCE = re.compile(r"\S+\.(?:cc|cpp|h):\d+\s+(?:[\w:~<>]+(?:\([^)]*\))?\s*(?:const)?\s*)?")
+
+
+class Session:
+    """`graph` as it is now; later edits do not reach it.
+
+    `outputs` are the values to return, any of the graph's own (inputs and constants too), in the order and as often as
+    wanted; by default the graph's outputs. What they do not need is not run. `threads` is the number of threads within
+    an operator, 0 for all cores. `optimise=False` runs the graph exactly as written. Random operators start from
+    `seed`.
+
+    Raises `TargetError` where ONNX Runtime refuses the model.
+    """
+
+    __slots__ = ("graph", "outputs", "_session", "_names", "_order")
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        outputs: Sequence[Value] | None = None,
+        threads: int = 0,
+        optimise: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.graph = graph
+        self.outputs = tuple(o.value for o in graph.outputs) if outputs is None else tuple(outputs)
+        distinct = dict.fromkeys(self.outputs)
+        place = {value: i for i, value in enumerate(distinct)}
+        self._order = [place[value] for value in self.outputs]
+        self._names = [f"optc.out.{i}" for i in range(len(distinct))]
+        self._session = _open(_returning(graph, tuple(distinct), self._names), threads, optimise, seed)
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs for one set of inputs, in the order asked for. Raises `TargetError` where the run fails."""
+        try:
+            found = self._session.run(self._names, dict(feeds))
+        except Exception as error:
+            raise TargetError(f"running graph '{self.graph.name}' failed: {_one_line(error)}") from error
+        return [found[i] for i in self._order]
+
+
+def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> Graph:
+    """A copy of `graph` that returns exactly `values`, and computes nothing else."""
+    copies: dict[Value, Value] = {}
+    copy = clone(graph, copies)
+    for index in reversed(range(len(copy.outputs))):
+        copy.remove_output(index)
+    for value, name in zip(values, names, strict=True):
+        if value not in copies:
+            raise ValueError(f"value '{value.name}' is not one of graph '{graph.name}' itself")
+        # A shape recorded before a rewrite may be out of date; ONNX Runtime infers it anyway.
+        kind = value.type
+        declared = TensorType(kind.dtype) if isinstance(kind, TensorType) and not kind.sparse else kind
+        copy.add_output(copies[value], name).type = declared
+    copy.sweep()
+    return copy
+
+
+def _open(graph: Graph, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    from ..ir.writer import save, to_bytes
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    onnxruntime.set_seed(seed)
+    size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        model: bytes | str
+        if size < _INLINE_LIMIT:
+            model = to_bytes(graph)
+        else:
+            model = str(Path(folder) / "model.onnx")
+            save(graph, model)
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise TargetError(f"ONNX Runtime does not take graph '{graph.name}': {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    text = _STATUS.sub("", text)
+    return _SOURCE.sub("", text).strip() or type(error).__name__

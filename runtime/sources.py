@@ -1,0 +1,184 @@
+"""Where samples come from: arrays, `.npz`, folders of `.npy`, of images, of ONNX test data, or a stream of feeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, nearest
+from ..ir.graph import Graph, Value
+from ..ir.types import DType
+from .archive import open_npy, open_npz
+from .axes import batch_axes, fed_inputs
+from .columns import Array, ArrayColumn, Column, LoadedColumn, SharedColumn
+from .images import find_images, image_column
+from .layout import check_dtype, fits, samples_first
+from .samples import Samples, Source
+from .spool import Spool
+
+_TAKEN = "an .npz, a .npy, or a folder of .npy files, of images or of test_data_set_*"
+
+
+def open_source(
+    source: Source,
+    graph: Graph,
+    *,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    layout: str,
+    resize: int | tuple[int, int] | None,
+) -> Samples:
+    """See `load_samples`."""
+    inputs = fed_inputs(graph)
+    axes = batch_axes(graph)
+    notes: list[str] = []
+    if not inputs:
+        raise DataError("the model has no inputs, so there is nothing to give samples for")
+    if isinstance(source, np.ndarray):
+        source = {_single(inputs, "an array").name: source}
+    if isinstance(source, Mapping):
+        columns = _of_arrays(source, inputs, axes, "the samples", notes)
+    elif not isinstance(source, str | os.PathLike):
+        columns = _of_feeds(source, inputs, axes)
+    else:
+        path = Path(source)
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder; samples are {_TAKEN}")
+        if path.suffix.lower() == ".npz":
+            columns = _of_arrays(open_npz(path), inputs, axes, str(path), notes)
+        elif path.suffix.lower() == ".npy":
+            columns = _of_arrays({_single(inputs, str(path)).name: open_npy(path)}, inputs, axes, str(path), notes)
+        elif path.is_dir():
+            columns = _of_folder(path, inputs, axes, notes, mean=mean, std=std, layout=layout, resize=resize)
+        else:
+            raise DataError(f"{path}: not a kind of samples that is known; give {_TAKEN}")
+    return Samples(columns, axes, notes=notes)
+
+
+def _single(inputs: Sequence[Value], where: str) -> Value:
+    if len(inputs) != 1:
+        names = ", ".join(f"'{v.name}'" for v in inputs)
+        raise DataError(f"{where} gives one input, but the model has {len(inputs)}: {names}; give an .npz with all")
+    return inputs[0]
+
+
+def _named(have: Iterable[str], inputs: Sequence[Value], where: str, notes: list[str]) -> dict[str, str]:
+    """Input name -> the name it goes by in the source."""
+    names = list(have)
+    wanted = [value.name for value in inputs]
+    if len(wanted) == len(names) == 1:
+        if names != wanted:
+            notes.append(f"{where}: '{names[0]}' is taken for input '{wanted[0]}'")
+        return {wanted[0]: names[0]}
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{where}: nothing for input '{name}'.{nearest(name, names) or ' It is empty.'}")
+    if unused := [name for name in names if name not in wanted]:
+        notes.append(f"{where}: not inputs of the model, left out: {', '.join(unused)}")
+    return {name: name for name in wanted}
+
+
+def _of_arrays(
+    arrays: Mapping[str, Array], inputs: Sequence[Value], axes: Mapping[str, int | None], where: str, notes: list[str]
+) -> list[Column]:
+    names = _named(arrays, inputs, where, notes)
+    shared: list[Value] = []
+    columns: dict[str, Column] = {}
+    for value in inputs:
+        array = np.asanyarray(arrays[names[value.name]])
+        here, axis = f"{where}, '{names[value.name]}'", axes[value.name]
+        if axis is None and len(inputs) > 1 and value.shape is not None and fits(array.shape, value.shape):
+            check_dtype(value, array, here)
+            shared.append(value)
+            continue
+        rows = samples_first(value, axis, array, here)
+        if axis is None and rows.size != array.size:
+            notes.append(f"{here}: {array.shape[0]} rows are no multiple of {rows.shape[1]}; the last were left out")
+        dtype = _dtype(value, rows.dtype)
+        if dtype != rows.dtype:
+            notes.append(f"{here}: {rows.dtype} is fed as {dtype}")
+        column = ArrayColumn(value.name, dtype, rows)
+        column.check()
+        columns[value.name] = column
+    count = max((len(c) for c in columns.values()), default=1)
+    for value in shared:
+        array = np.asarray(arrays[names[value.name]])
+        columns[value.name] = SharedColumn(value.name, _dtype(value, array.dtype), array, count)
+    return [columns[value.name] for value in inputs]
+
+
+def _of_feeds(
+    feeds: Iterable[Mapping[str, Array]], inputs: Sequence[Value], axes: Mapping[str, int | None]
+) -> list[Column]:
+    spools = {value.name: Spool() for value in inputs}
+    for number, feed in enumerate(feeds):
+        where = f"feed {number}"
+        if not isinstance(feed, Mapping):
+            raise DataError(f"{where} is a {type(feed).__name__}; a feed maps input names to arrays")
+        names = _named(feed, inputs, where, [])
+        for value in inputs:
+            for row in samples_first(value, axes[value.name], np.asarray(feed[names[value.name]]), where):
+                spools[value.name].append(row)
+    return [spools[v.name].column(v.name, _dtype(v, np.dtype(np.float32))) for v in inputs]
+
+
+def _of_folder(
+    folder: Path,
+    inputs: Sequence[Value],
+    axes: Mapping[str, int | None],
+    notes: list[str],
+    *,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    layout: str,
+    resize: int | tuple[int, int] | None,
+) -> list[Column]:
+    sets = sorted(p for p in folder.glob("test_data_set_*") if p.is_dir())
+    if not sets and (folder / "input_0.pb").exists():
+        sets = [folder]
+    if sets:
+        return [
+            _of_files([s / f"input_{i}.pb" for s in sets], value, axes[value.name], _read_tensor)
+            for i, value in enumerate(inputs)
+        ]
+    names = {p.name: p for p in folder.iterdir() if p.is_dir() and any(p.glob("*.npy"))}
+    if names:
+        folders = _named(names, inputs, str(folder), notes)
+        return [_of_files(sorted(names[folders[v.name]].glob("*.npy")), v, axes[v.name], open_npy) for v in inputs]
+    if files := sorted(folder.glob("*.npy")):
+        value = _single(inputs, str(folder))
+        return [_of_files(files, value, axes[value.name], open_npy)]
+    if images := find_images(folder):
+        value = _single(inputs, str(folder))
+        return [image_column(images, value, axes[value.name], mean=mean, std=std, layout=layout, resize=resize)]
+    raise DataError(f"{folder}: holds no samples; give {_TAKEN}")
+
+
+def _of_files(files: Sequence[Path], value: Value, axis: int | None, read: Callable[[Path], Array]) -> Column:
+    """One row a file, or several where a file holds a batch."""
+    rows: list[tuple[Path, int]] = []
+    for path in files:
+        rows.extend((path, i) for i in range(len(samples_first(value, axis, read(path), str(path)))))
+
+    def load(index: int) -> Array:
+        path, row = rows[index]
+        return np.asarray(samples_first(value, axis, read(path), str(path))[row])
+
+    return LoadedColumn(value.name, _dtype(value, np.dtype(np.float32)), len(rows), load)
+
+
+def _read_tensor(path: Path) -> Array:
+    import onnx
+
+    try:
+        tensor = onnx.TensorProto.FromString(path.read_bytes())
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    except Exception as error:  # protobuf's own among them
+        raise DataError(f"{path}: cannot be read as an ONNX tensor: {error}") from error
+
+
+def _dtype(value: Value, stored: np.dtype[np.generic]) -> np.dtype[np.generic]:
+    return stored if value.dtype in (None, DType.STRING, DType.UNDEFINED) else value.dtype.numpy

@@ -1,0 +1,254 @@
+"""Samples: every source gives the graph's feeds, whole, in order, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optc.errors import DataError
+from optc.ir.graph import Graph
+from optc.ir.types import DType, Shape, TensorType
+from optc.runtime.axes import batch_axes
+from optc.runtime.samples import Samples, load_samples
+
+
+def graph_of(**inputs: Shape | tuple[DType, Shape]) -> Graph:
+    graph = Graph("g", opsets={"": 17})
+    for name, shape in inputs.items():
+        if shape and isinstance(shape[0], DType):
+            dtype, shape = shape  # type: ignore[assignment]
+        else:
+            dtype = DType.FLOAT
+        graph.add_input(name, TensorType(dtype, shape))  # type: ignore[arg-type]
+    return graph
+
+
+def joined(samples: Samples, name: str, size: int = 4, axis: int = 0) -> np.ndarray:
+    return np.concatenate([feeds[name] for feeds in samples.batches(size)], axis)
+
+
+def rng(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+IMAGE = graph_of(input=("N", 3, 8, 8))
+LSTM = graph_of(input=("N", 16), state=(2, "N", 5))
+
+
+@pytest.mark.parametrize(
+    ("graph", "axes"),
+    [
+        (IMAGE, {"input": 0}),
+        (LSTM, {"input": 0, "state": 1}),
+        (graph_of(x=("T", "N", 4)), {"x": 1}),
+        (graph_of(x=("T", "batch_size", 4), h=("batch_size", 2)), {"x": 1, "h": 0}),
+        (graph_of(x=("rows", 4), h=(2, "rows", 4)), {"x": 0, "h": 1}),
+        (graph_of(x=(None, 4)), {"x": 0}),
+        (graph_of(x=(1, "T")), {"x": None}),
+        (graph_of(x=("N", "T"), rate=(DType.INT64, ())), {"x": 0, "rate": None}),
+        (graph_of(x=(1, 3, 8, 8)), {"x": None}),
+    ],
+)
+def test_batch_axis_is_found_from_the_graph(graph: Graph, axes: dict[str, int | None]) -> None:
+    assert batch_axes(graph) == axes
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_npz_streams_in_order_and_whole(tmp_path: Path, compressed: bool) -> None:
+    data = rng((11, 3, 8, 8))
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "d.npz", input=data)
+    samples = load_samples(tmp_path / "d.npz", IMAGE)
+    assert samples.count == 11
+    assert [len(f["input"]) for f in samples.batches(4)] == [4, 4, 3]
+    np.testing.assert_array_equal(joined(samples, "input"), data)
+
+
+def test_npz_is_mapped_not_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", input=rng((4, 3, 8, 8)))
+    column = load_samples(tmp_path / "d.npz", IMAGE)._columns[0]
+    base = column.array
+    while not isinstance(base, np.memmap):
+        base = base.base
+    assert base.mode == "r"
+
+
+def test_fortran_order_and_second_axis_batches(tmp_path: Path) -> None:
+    x, state = rng((6, 16)), rng((2, 6, 5))
+    np.savez(tmp_path / "graph.npz", input=np.asfortranarray(x), state=state)
+    np.savez(tmp_path / "first.npz", input=x, state=np.moveaxis(state, 1, 0))
+    for name in ("graph", "first"):
+        samples = load_samples(tmp_path / f"{name}.npz", LSTM)
+        np.testing.assert_array_equal(joined(samples, "input"), x)
+        np.testing.assert_array_equal(joined(samples, "state", axis=1), state)
+
+
+def test_static_batch_of_one_is_fed_one_at_a_time() -> None:
+    data = rng((3, 3, 8, 8))
+    samples = load_samples(data, graph_of(x=(1, 3, 8, 8)))
+    assert [f["x"].shape for f in samples.batches(16)] == [(1, 3, 8, 8)] * 3
+    np.testing.assert_array_equal(joined(samples, "x"), data)
+    kept = load_samples(data[:, None], graph_of(x=(1, 3, 8, 8)))
+    np.testing.assert_array_equal(joined(kept, "x"), data)
+
+
+def test_static_batch_of_two_takes_two_rows_at_a_time_and_names_the_rest() -> None:
+    samples = load_samples({"x": rng((5, 4))}, graph_of(x=(2, 4)))
+    assert samples.count == 2
+    assert "left out" in samples.notes[0]
+
+
+def test_shared_input_goes_with_every_batch() -> None:
+    graph = graph_of(x=("N", 4), rate=(DType.INT64, ()))
+    samples = load_samples({"x": rng((5, 4)), "rate": np.array(16000)}, graph)
+    assert [(len(f["x"]), int(f["rate"])) for f in samples.batches(3)] == [(3, 16000), (2, 16000)]
+
+
+def test_folder_of_npy_with_lengths_of_their_own(tmp_path: Path) -> None:
+    graph = graph_of(ids=(DType.INT64, ("N", "T")), mask=(DType.INT64, ("N", "T")))
+    for name in ("ids", "mask"):
+        (tmp_path / name).mkdir()
+        for i, length in enumerate((5, 5, 7)):
+            np.save(tmp_path / name / f"{i}.npy", np.full((length,), i, np.int32))
+    samples = load_samples(tmp_path, graph)
+    assert [f["ids"].shape for f in samples.batches(8)] == [(2, 5), (1, 7)]
+    assert all(f["mask"].dtype == np.int64 for f in samples.batches(8))
+
+
+def test_folder_of_npy_each_a_batch(tmp_path: Path) -> None:
+    data = rng((5, 3, 8, 8))
+    np.save(tmp_path / "a.npy", data[:3])
+    np.save(tmp_path / "b.npy", data[3])
+    np.save(tmp_path / "c.npy", data[4:])
+    np.testing.assert_array_equal(joined(load_samples(tmp_path, IMAGE), "input"), data)
+
+
+def test_onnx_test_data(tmp_path: Path) -> None:
+    import onnx
+
+    data = rng((4, 3, 8, 8))
+    for i in range(4):
+        folder = tmp_path / f"test_data_set_{i}"
+        folder.mkdir()
+        (folder / "input_0.pb").write_bytes(onnx.numpy_helper.from_array(data[i : i + 1]).SerializeToString())
+    np.testing.assert_array_equal(joined(load_samples(tmp_path, IMAGE), "input"), data)
+    assert load_samples(tmp_path / "test_data_set_2", IMAGE).count == 1
+
+
+def test_images_are_scaled_resized_and_laid_out(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    (tmp_path / "cat").mkdir()
+    image.fromarray(pixels).save(tmp_path / "cat" / "0.png")
+    image.fromarray(np.repeat(pixels, 2, axis=1)).save(tmp_path / "cat" / "1.png")
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    samples = load_samples(tmp_path, IMAGE, mean=mean, std=std)
+    want = ((pixels / 255 - mean) / std).astype(np.float32)
+    np.testing.assert_allclose(joined(samples, "input")[0], want.transpose(2, 0, 1), atol=1e-5)
+    middle = np.repeat(pixels, 2, axis=1)[:, 4:12]
+    np.testing.assert_allclose(
+        joined(samples, "input")[1], (((middle / 255) - mean) / std).transpose(2, 0, 1), atol=1e-5
+    )
+    raw = load_samples(tmp_path, graph_of(x=("N", 8, 8, 3)), mean=127.5, std=127.5, resize=(8, 8))
+    np.testing.assert_allclose(joined(raw, "x")[0], (pixels - 127.5) / 127.5, atol=1e-5)
+    (tmp_path / "cat" / "2.png").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"2\.png: cannot be read as an image"):
+        list(load_samples(tmp_path, IMAGE).batches(8))
+
+
+def test_a_stream_of_feeds_is_kept_on_disk() -> None:
+    data = rng((7, 16))
+    feeds = ({"input": data[i : i + 1], "state": np.zeros((2, 1, 5), np.float32)} for i in range(7))
+    samples = load_samples(feeds, LSTM)
+    np.testing.assert_array_equal(joined(samples, "input"), data)
+    assert samples.count == 7
+    ragged = load_samples([{"x": np.ones((1, n), np.float32)} for n in (2, 3, 3)], graph_of(x=("N", "T")))
+    assert [f["x"].shape for f in ragged.batches(4)] == [(1, 2), (2, 3)]
+
+
+def test_split_is_disjoint_whole_and_holds_all_kinds() -> None:
+    data = np.repeat(np.arange(10, dtype=np.float32), 20)[:, None]
+    for ordered in (data, np.tile(data[::20], (20, 1))):
+        samples = load_samples(ordered, graph_of(x=("N", 1)))
+        fit, held = samples.split(60)
+        assert (fit.count, held.count) == (140, 60)
+        both = np.concatenate([joined(fit, "x"), joined(held, "x")])
+        np.testing.assert_array_equal(np.sort(both, 0), data)
+        assert len(np.unique(joined(held, "x"))) == 10
+        np.testing.assert_array_equal(joined(held, "x"), joined(samples.split(60)[1], "x"))
+    assert [part.count for part in load_samples(data[:1], graph_of(x=("N", 1))).split(5)] == [1, 1]
+    assert samples.take(50).count == 50
+    assert len(np.unique(joined(samples.take(50), "x"))) == 10
+
+
+def test_one_array_of_any_name_serves_a_single_input() -> None:
+    samples = load_samples({"images": rng((2, 3, 8, 8)).astype(np.float64)}, IMAGE)
+    assert "'images' is taken for input 'input'" in samples.notes[0]
+    assert "float64 is fed as float32" in samples.notes[1]
+    assert joined(samples, "input").dtype == np.float32
+
+
+def test_extra_arrays_are_left_out_and_named() -> None:
+    samples = load_samples({"input": rng((2, 3, 8, 8)), "labels": np.arange(2)}, IMAGE)
+    assert "labels" in samples.notes[0]
+
+
+def bad(value: float) -> np.ndarray:
+    data = rng((5, 3, 8, 8))
+    data[3, 0, 0, 0] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("graph", "source", "message"),
+    [
+        (LSTM, {"input": rng((2, 16)), "stat": rng((2, 2, 5))}, "nothing for input 'state'. Did you mean 'stat'"),
+        (LSTM, {"input": rng((2, 16)), "state": rng((2, 3, 5))}, "has 2 samples, input 'state' has 3"),
+        (LSTM, rng((2, 16)), "gives one input, but the model has 2"),
+        (IMAGE, {"input": rng((2, 8, 8, 3))}, r"shape \[2, 8, 8, 3\] does not fit input 'input' \[N, 3, 8, 8\]"),
+        (IMAGE, {"input": np.zeros((2, 3, 8, 8), np.uint8)}, "element type uint8 cannot be fed"),
+        (IMAGE, {"input": rng((0, 3, 8, 8))}, "no samples"),
+        (IMAGE, {"input": bad(np.nan)}, "input 'input': sample 3 holds NaN"),
+        (IMAGE, {"input": bad(np.inf)}, "input 'input': sample 3 holds NaN or infinity"),
+        (graph_of(i=(DType.INT32, ("N",))), {"i": np.array([1, 2**40])}, "do not fit in int32"),
+        (IMAGE, [rng((1, 3, 8, 8))], "feed 0 is a ndarray"),
+        (Graph("empty"), rng((1, 2)), "has no inputs"),
+    ],
+)
+def test_bad_arrays_are_refused_in_one_line(graph: Graph, source: object, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        list(load_samples(source, graph).batches(2))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.npz", None, "no such file or folder"),
+        ("junk.npz", b"junk", "cannot be read as an .npz"),
+        ("junk.npy", b"junk", "cannot be read as a .npy"),
+        ("data.csv", b"1,2", "not a kind of samples"),
+        ("folder/readme.txt", b"", "holds no samples"),
+        ("set/test_data_set_0/input_0.pb", b"\xff", "cannot be read as an ONNX tensor"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_samples(tmp_path / Path(name).parts[0], IMAGE)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_npz_and_object_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", input=rng((50, 3, 8, 8)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:2000])
+    np.savez(tmp_path / "object.npz", input=np.array([{}], dtype=object))
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("input.npy", "no array")
+    for name in ("cut", "object", "text"):
+        with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
+            load_samples(tmp_path / f"{name}.npz", IMAGE)

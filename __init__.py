@@ -1,3 +1,66 @@
-"""`optc`: a static, graph-level compression compiler for ONNX models."""
+"""`optc`: a static, graph-level compression compiler for ONNX models.
+
+>>> import optc
+>>> build = optc.compile("zoo:digits_resnet", passes="quant")  # doctest: +SKIP
+>>> build.save("small.onnx")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .compiler import Build, Data, compile
+    from .errors import OptcError
+    from .ir.graph import Graph
+    from .ir.reader import load
+    from .ir.writer import save
+    from .passes.base import Context, Pass, Report
+    from .passes.pipeline import Pipeline
+    from .runtime.samples import Samples, load_samples
+
+__all__ = [
+    "Build",
+    "Context",
+    "Data",
+    "Graph",
+    "OptcError",
+    "Pass",
+    "Pipeline",
+    "Report",
+    "Samples",
+    "compile",
+    "load",
+    "load_samples",
+    "save",
+]
+
+_HOME = {
+    "Build": "compiler",
+    "Context": "passes.base",
+    "Data": "compiler",
+    "Graph": "ir.graph",
+    "OptcError": "errors",
+    "Pass": "passes.base",
+    "Pipeline": "passes.pipeline",
+    "Report": "passes.base",
+    "Samples": "runtime.samples",
+    "compile": "compiler",
+    "load": "ir.reader",
+    "load_samples": "runtime.samples",
+    "save": "ir.writer",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Public names are imported when first used, so that `import optc` stays fast.
+    if name not in _HOME:
+        raise AttributeError(f"module 'optc' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

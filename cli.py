@@ -111,7 +111,7 @@ def compile_model(
 
     from rich.console import Console
 
-    from .compiler import compile
+    from .compiler import Data, compile
     from .passes.observers import Dump, Observer, Reproduce
     from .report.progress import PassLines, TerminalProgress
     from .report.terminal import show
@@ -124,18 +124,16 @@ def compile_model(
     if loud and not errors.is_terminal:
         observers.append(PassLines(errors))
     out = output if output is not None else _beside(model)
+    given = None
+    if data is not None:
+        given = Data(data, _numbers(mean, "--mean"), _numbers(std, "--std"), layout, _size(resize), samples)
     with TerminalProgress(errors) if loud else nullcontext() as progress:
         build = compile(
             model,
             passes,
             target=target,
             output=out,
-            data=data,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
-            layout=layout,
-            resize=_size(resize),
-            samples=samples,
+            data=given,
             seed=seed,
             threads=threads,
             clean=clean,

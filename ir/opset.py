@@ -6,9 +6,11 @@ few kilobytes are handed to it as graph inputs, so memory does not grow with the
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..errors import ModelError
 from .graph import Graph
-from .types import TensorType
+from .types import DType, TensorType
 
 _SMALL = 4096
 """Bytes up to which the converter sees a constant: adapters read shapes, axes, pads and scales, never weights."""
@@ -56,17 +58,51 @@ def convert(graph: Graph, version: int) -> None:
     graph.become(converted)
 
 
-def ir_version_for(graph: Graph) -> int:
-    """The lowest IR version that can hold the graph's opset, as onnx's release table has it (at least 4)."""
-    import onnx.helper
+def lower(graph: Graph, max_opset: int, max_ir_version: int) -> list[str]:
+    """Bring `graph` down to what a runtime loads, and say what was changed; a graph it loads already stays as it is.
 
-    domains = {"": "ai.onnx"}
-    known = {
-        domain: version
-        for domain, version in graph.opsets.items()
-        if (domains.get(domain, domain), version) in onnx.helper.OP_SET_ID_VERSION_MAP
-    }
-    if not known:
-        return 4
-    ids = [onnx.helper.make_opsetid(domains.get(domain, domain), version) for domain, version in known.items()]
-    return max(4, onnx.helper.find_min_ir_version_for(ids, ignore_unknown=True))
+    The IR version is raised where the opset or the graph's features need it. Raises `ModelError` where the graph needs
+    more than the runtime has.
+    """
+    said = []
+    opset = graph.opset()
+    if opset > max_opset:
+        convert(graph, max_opset)
+        said.append(f"opset {opset} to {max_opset}")
+    version = graph.header.ir_version
+    needed = max(_ir_version_for(graph), min(version, max_ir_version))
+    if needed > max_ir_version:
+        raise ModelError(
+            f"the model needs ONNX IR version {needed}, and the installed onnxruntime loads at most {max_ir_version}; "
+            "upgrade it: pip install -U onnxruntime"
+        )
+    if needed != version:
+        said.append(f"IR version {version} to {needed}")
+        graph.header = dataclasses.replace(graph.header, ir_version=needed)
+    return said
+
+
+_IR_VERSION_OF_DTYPE = {
+    **{d: 9 for d in DType if d.name.startswith("FLOAT8E4") or d.name.startswith("FLOAT8E5")},
+    DType.INT4: 10,
+    DType.UINT4: 10,
+    DType.FLOAT4E2M1: 11,
+    DType.FLOAT8E8M0: 12,
+    DType.INT2: 13,
+    DType.UINT2: 13,
+    DType.FLOAT6E2M3: 14,
+    DType.FLOAT6E3M2: 14,
+}
+"""The IR version that brought each element type, from the version notes in onnx's own definition file."""
+
+
+def _ir_version_for(graph: Graph) -> int:
+    """The lowest IR version that can hold the graph: 4, which parts constants from inputs, or what its parts need."""
+    from onnx.helper import OP_SET_ID_VERSION_MAP
+
+    needed = [4]
+    needed += [OP_SET_ID_VERSION_MAP.get((domain or "ai.onnx", number), 4) for domain, number in graph.opsets.items()]
+    needed += [_IR_VERSION_OF_DTYPE.get(v.dtype, 4) for g in graph.graphs() for v in g.constants if v.dtype is not None]
+    if graph.functions:
+        needed.append(8)
+    return max(needed)

@@ -40,4 +40,4 @@ class Target(ABC):
 
     @abstractmethod
     def emit(self, graph: Graph, path: str) -> Artifact:
-        """Write the artifact of a legal graph; files appear whole or not at all. Raises `OutputError`, `TargetError`."""
+        """Write the artifact of a legal graph, whole or not at all. Raises `OutputError`, `TargetError`."""

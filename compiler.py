@@ -1,0 +1,312 @@
+"""The one road: read, clean, passes, each judged, legalise, emit, check, report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from . import __version__
+from .errors import OutputError
+from .ir.cost import cost
+from .ir.graph import Graph
+from .ir.opset import lower
+from .ir.shapes import infer
+from .ir.tensor import FileTensor
+from .ir.verify import verify
+from .passes.base import Context, Pass, Progress, Report
+from .passes.guard import Guard
+from .passes.observers import Observer
+from .passes.pipeline import Pipeline
+from .passes.runner import run
+from .report.build import BuildReport, SampleRecord, Size, Step
+from .runtime.agreement import compare
+from .runtime.latency import compare_latency
+from .runtime.samples import Samples, load_samples
+from .runtime.session import Session
+from .runtime.synthesise import synthesise
+from .targets.base import Artifact, Target
+from .targets.onnx import newest_loadable
+from .targets.table import find
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_graphsurgeon as gs
+
+    from .runtime.samples import Source
+
+Model: TypeAlias = "str | os.PathLike[str] | bytes | Graph | onnx.ModelProto | gs.Graph"
+Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
+
+_SYNTHETIC = 64
+"""Inputs made up where the user gives none."""
+
+_FEW = 32
+"""Samples below which fitting is a gamble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Samples as a user names them: a `source` that `load_samples` takes, how its images become tensors, and how many
+    to use at most."""
+
+    source: Source
+    mean: float | Sequence[float] = 0.0
+    std: float | Sequence[float] = 1.0
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto"
+    resize: int | tuple[int, int] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any."""
+
+    graph: Graph
+    report: BuildReport
+    target: Target
+    artifact: Artifact | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> Artifact:
+        """Write the artifact to `path`; the same bytes each time. Raises `OutputError`."""
+        return self.target.emit(self.graph, os.fspath(path))
+
+
+def read(model: Model) -> Graph:
+    """The graph of a model in any form: a path, `zoo:NAME`, bytes, a ModelProto, a graphsurgeon graph, a `Graph`.
+
+    Sorted, verified, and with types inferred. A `Graph` is copied, so the caller's own stays as it is. Raises
+    `ModelError`.
+    """
+    graph = _load(model)
+    graph.sort()
+    verify(graph)
+    infer(graph)
+    return graph
+
+
+def compile(
+    model: Model,
+    passes: Passes = "prune,svd,quant",
+    *,
+    target: str | Target = "onnx",
+    output: str | os.PathLike[str] | None = None,
+    data: Data | Samples | Source | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    clean: bool = True,
+    guard: bool = True,
+    min_agreement: float | None = None,
+    check: bool = True,
+    observers: Sequence[Observer] = (),
+    progress: Progress | None = None,
+) -> Build:
+    """Compile `model` with `passes` for `target`, and write it to `output` where that is given.
+
+    `data` are unlabeled samples; without them the samples of a zoo model are used, or inputs are made up. Part of them
+    is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
+    agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
+
+    Raises `SpecError` for bad pass text, `ModelError`, `DataError`, `TargetError`, `OutputError`, and `PassError` where
+    a pass crashes.
+    """
+    start = time.perf_counter()
+    progress = Progress() if progress is None else progress
+    pipeline = Pipeline.of(passes)
+    chosen = find(target) if isinstance(target, str) else target
+    path = None if output is None else os.path.abspath(os.fspath(output))
+    if path is not None:
+        _check_place(path)
+    original = read(model)
+    notes = lower(original, *newest_loadable())
+    graph = original.clone()
+
+    ctx = Context(chosen.facts, seed=seed, threads=threads, progress=progress)
+    found = _samples(model, data, original, seed) if pipeline.lossy or check else None
+    if found is not None:
+        ctx.fit, ctx.held = found.split(_held(found.count), seed)
+        ctx.data = _source_text(data)
+        notes += _sample_notes(found, pipeline)
+
+    report = BuildReport(
+        model=_name(model),
+        pipeline=str(pipeline),
+        target=chosen.name,
+        seed=seed,
+        versions=_versions(),
+        before=_size(original),
+        after=_size(original),
+        notes=notes,
+    )
+    recorder = _Recorder()
+    watching = (recorder, *observers)
+    if clean and not any(one.name == "clean" for one in pipeline):
+        run(Pipeline.parse("clean"), graph, ctx, observers=watching)
+    ctx.teacher = graph.clone()
+    judge = Guard(min_agreement) if guard and ctx.held is not None else None
+    run(pipeline, graph, ctx, observers=watching, guard=judge)
+    legal = run(chosen.legalisation(), graph, ctx, observers=observers)
+    report.notes += [note for one in legal for note in one.notes]
+    report.steps = recorder.steps
+    if found is not None and ctx.fit is not None and ctx.held is not None:
+        report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
+
+    with _staging(path) as folder:
+        name = os.path.basename(path) if path is not None else "model.onnx"
+        staged = chosen.emit(graph, os.path.join(folder, name))
+        report.after = replace(_size(graph), bytes=staged.bytes)
+        report.before = replace(report.before, bytes=_stored(model, original))
+        if check and ctx.held is not None:
+            with progress.task("check"):
+                _check(original, staged, ctx, report)
+        artifact = None if path is None else _move(staged, path)
+    report.artifacts = [] if artifact is None else list(artifact.files)
+    report.seconds = time.perf_counter() - start
+    return Build(graph, report, chosen, artifact)
+
+
+class _Recorder(Observer):
+    """Notes what the model cost after every pass."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        self.steps.append(Step(one.name, report, _size(graph)))
+
+
+def _load(model: Model) -> Graph:
+    if isinstance(model, Graph):
+        return model.clone()
+    if isinstance(model, bytes):
+        from .ir.reader import from_bytes
+
+        return from_bytes(model)
+    if isinstance(model, str | os.PathLike):
+        path = os.fspath(model)
+        if path.startswith("zoo:"):
+            from .models.zoo import load as load_zoo
+
+            return load_zoo(path.removeprefix("zoo:"))
+        from .ir.reader import load
+
+        return load(path)
+    if type(model).__module__.startswith("onnx_graphsurgeon"):
+        from .ir.surgeon import from_surgeon
+
+        return from_surgeon(model)
+    from .ir.reader import from_proto
+
+    return from_proto(model)
+
+
+def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:
+    if isinstance(data, Samples):
+        return data
+    if data is None:
+        if isinstance(model, str) and model.startswith("zoo:"):
+            from .models.zoo import samples as zoo_samples
+
+            shipped = zoo_samples(model.removeprefix("zoo:"), "calib")
+            if shipped:
+                return load_samples(shipped, graph)
+        return synthesise(graph, _SYNTHETIC, seed)
+    given = data if isinstance(data, Data) else Data(data)
+    found = load_samples(given.source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
+    return found if given.limit is None else found.take(given.limit, seed)
+
+
+def _source_text(data: Data | Samples | Source | None) -> str:
+    source = data.source if isinstance(data, Data) else data
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+
+
+def _sample_notes(found: Samples, pipeline: Pipeline) -> list[str]:
+    notes = list(found.notes)
+    if found.synthetic:
+        notes.append("no --data was given, so inputs were made up; real samples fit better and judge truly")
+    elif pipeline.lossy and found.count < _FEW:
+        notes.append(f"only {found.count} samples were given; a few hundred fit much better")
+    return notes
+
+
+def _held(count: int) -> int:
+    """Samples kept out of every fit: an eighth, at least 16, at most 128."""
+    return max(16, min(128, count // 8))
+
+
+def _size(graph: Graph) -> Size:
+    found = cost(graph)
+    return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
+
+
+def _check(original: Graph, staged: Artifact, ctx: Context, report: BuildReport) -> None:
+    """Run the artifact as a user's runtime would, beside the original as it was read."""
+    if ctx.held is None:
+        return
+    before = Session(original, threads=ctx.threads)
+    after = Session(read(staged.path), threads=ctx.threads)
+    report.agreement = compare(before, after, ctx.held)
+    report.latency = compare_latency(before, after, ctx.held)
+
+
+def _name(model: Model) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+
+
+def _stored(model: Model, graph: Graph) -> int:
+    """Bytes of the model as it was given: its file and its external data, or what a file of it would take."""
+    if isinstance(model, str | os.PathLike) and not os.fspath(model).startswith("zoo:"):
+        files = {os.path.abspath(os.fspath(model))}
+        for owner in graph.graphs():
+            files.update(v.constant.source.path for v in owner.constants if isinstance(v.constant, FileTensor))
+        return sum(os.path.getsize(file) for file in files)
+    from .ir.writer import size
+
+    return size(graph)
+
+
+def _versions() -> dict[str, str]:
+    return {"optc": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy")}}
+
+
+def _check_place(path: str) -> None:
+    """Fail before the work rather than after it. Raises `OutputError`."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise OutputError(f"there is no folder {folder}; make it, or choose another place with -o")
+    if os.path.isdir(path):
+        raise OutputError(f"{path} is a folder; name a file with -o")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder} is read-only; choose another place with -o")
+
+
+@contextlib.contextmanager
+def _staging(path: str | None) -> Iterator[str]:
+    """A folder to emit into, beside the output so that moving the files there is a rename; gone afterwards."""
+    try:
+        folder = tempfile.mkdtemp(prefix=".optc-", dir=None if path is None else os.path.dirname(path))
+    except OSError as error:
+        raise OutputError(f"cannot write to {os.path.dirname(path or '')}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(staged: Artifact, path: str) -> Artifact:
+    """Put the checked files in their place, the one that names the others last."""
+    folder = os.path.dirname(path)
+    moved = [os.path.join(folder, os.path.basename(file)) for file in staged.files]
+    try:
+        for source, to in sorted(zip(staged.files, moved, strict=True), key=lambda pair: pair[0] == staged.path):
+            os.replace(source, to)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
+    return Artifact(path, tuple(moved), staged.bytes)

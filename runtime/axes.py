@@ -13,7 +13,7 @@ models with such inputs are fed one sample at a time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from ..errors import DataError
 from ..ir.graph import Graph, Value
@@ -46,7 +46,7 @@ def batch_axes(graph: Graph) -> dict[str, int | None]:
     return axes
 
 
-def _axis(value: Value, symbols: Iterable[str]) -> int | None:
+def _axis(value: Value, symbols: Collection[object]) -> int | None:
     if value.shape is None:
         return None
     for axis, dim in enumerate(value.shape):

@@ -25,9 +25,9 @@ from .passes.guard import Guard
 from .passes.observers import Observer
 from .passes.pipeline import Pipeline
 from .passes.runner import run
-from .report.build import BuildReport, SampleRecord, Size, Step
-from .runtime.agreement import compare
-from .runtime.latency import compare_latency
+from .report.build import BuildReport, LatencyFigure, SampleRecord, Size, Step
+from .runtime.agreement import agreement
+from .runtime.latency import latency
 from .runtime.samples import Samples, load_samples
 from .runtime.session import Session
 from .runtime.synthesise import synthesise
@@ -251,9 +251,13 @@ def _check(original: Graph, staged: Artifact, ctx: Context, report: BuildReport)
     if ctx.held is None:
         return
     before = Session(original, threads=ctx.threads)
-    after = Session(read(staged.path), threads=ctx.threads)
-    report.agreement = compare(before, after, ctx.held)
-    report.latency = compare_latency(before, after, ctx.held)
+    after = Session.open(staged.path, threads=ctx.threads)
+    report.agreement = agreement(before, after, ctx.held)
+    feeds = next(ctx.held.batches(1))
+    old, new = latency((before, after), feeds)
+    report.latency = LatencyFigure(
+        1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, ctx.held.size_of(feeds), ctx.threads
+    )
 
 
 def _name(model: Model) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..passes.base import Outcome, Report
+
+if TYPE_CHECKING:
+    from ..runtime.agreement import Agreement
 
 SCHEMA = "optc.build/1"
 """Name and version of the JSON document. The number grows when a field changes its meaning or goes away."""
@@ -24,24 +27,6 @@ class Size:
     params: int
     macs: int
     nodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class OutputAgreement:
-    """One output of the result against the original's on the held-out samples.
-
-    `kind` is how it was judged: `classes`, `distribution`, `values` or `integers`. `sqnr_db` is the signal-to-noise
-    ratio in dB. `top1` is the share of equal arg-max, `kl` the mean KL(original || result) in nats, `cosine` the mean
-    cosine, `equal` the share of equal elements; `None` where it has no meaning for the kind.
-    """
-
-    name: str
-    kind: str
-    sqnr_db: float
-    top1: float | None = None
-    kl: float | None = None
-    cosine: float | None = None
-    equal: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +77,7 @@ class BuildReport:
     after: Size
     steps: list[Step] = field(default_factory=list)
     samples: SampleRecord | None = None
-    agreement: list[OutputAgreement] = field(default_factory=list)
+    agreement: Agreement | None = None
     latency: LatencyFigure | None = None
     artifacts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -110,7 +95,7 @@ class BuildReport:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "samples": None if self.samples is None else asdict(self.samples),
-            "agreement": [_finite(asdict(one)) for one in self.agreement],
+            "agreement": None if self.agreement is None else _agreement(self.agreement),
             "latency": None if self.latency is None else _finite(asdict(self.latency)),
             "passes": [_step(step) for step in self.steps],
             "artifacts": self.artifacts,
@@ -120,6 +105,14 @@ class BuildReport:
 
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _agreement(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "samples": agreement.samples,
+        "share": agreement.share,
+        "outputs": [_finite({**asdict(one), "kind": one.kind.value}) for one in agreement.outputs],
+    }
 
 
 def _step(step: Step) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..passes.base import Outcome
-from .build import BuildReport, OutputAgreement, Size, Step
+from .build import BuildReport, Size, Step
 
 if TYPE_CHECKING:
     from ..passes.base import Layer
+    from ..runtime.agreement import OutputAgreement
 
 _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "magenta"}
 
@@ -50,7 +51,7 @@ def _whole(report: BuildReport) -> Table:
         latency = report.latency
         spread = f"{latency.ratio:.2f} ({latency.low:.2f}..{latency.high:.2f})"
         table.add_row("latency", f"{latency.original_ms:.3g} ms", f"{latency.result_ms:.3g} ms", spread)
-    for output in report.agreement:
+    for output in () if report.agreement is None else report.agreement.outputs:
         table.add_row(f"agreement {escape(output.name)}", "", _agreement(output), "")
     return table
 
@@ -66,12 +67,12 @@ def _agreement(output: OutputAgreement) -> str:
         parts.append(f"top-1 {100 * output.top1:.2f} %")
     if output.kl is not None:
         parts.append(f"KL {output.kl:.3g}")
-    if output.cosine is not None:
-        parts.append(f"cosine {output.cosine:.4f}")
     if output.equal is not None:
         parts.append(f"equal {100 * output.equal:.2f} %")
-    else:
+    if output.sqnr_db is not None:
         parts.append(f"SQNR {output.sqnr_db:.1f} dB")
+    if output.broken:
+        parts.append(f"[red]{output.broken} broken[/]")
     return ", ".join(parts)
 
 

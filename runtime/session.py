@@ -35,7 +35,7 @@ class Session:
     Raises `TargetError` where ONNX Runtime refuses the model.
     """
 
-    __slots__ = ("graph", "outputs", "_session", "_names", "_order")
+    __slots__ = ("graph", "outputs", "threads", "_session", "_names", "_order")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Session:
         seed: int = 0,
     ) -> None:
         self.graph = graph
+        self.threads = threads
         self.outputs = tuple(o.value for o in graph.outputs) if outputs is None else tuple(outputs)
         distinct = dict.fromkeys(self.outputs)
         place = {value: i for i, value in enumerate(distinct)}

@@ -1,0 +1,72 @@
+"""Never worse: after every lossy pass, measure size, speed and agreement, and object to one that made the model worse.
+
+Worse is, against the model as it was before the pass, more stored bytes, or a run that is slower beyond the noise of the
+measurement; and, against the teacher, an agreement below the floor. The floor is the user's where one was given. A pass
+whose options the user spelled out was told how much to lose, so no other floor holds for it; a pass left to its own
+choice must keep `OWN_FLOOR`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .base import Context, Pass
+from .pipeline import spec
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..runtime.samples import Feeds, Samples
+
+OWN_FLOOR = 0.95
+"""The agreement that a pass running on its defaults must leave."""
+
+_SLOWER = 1.03
+"""A median ratio above this counts as slower, if two measurements in a row agree on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Judges passes on the held-out samples. `floor` is the least agreement the user wants, a share of 1."""
+
+    floor: float | None = None
+
+    def objection(self, one: Pass, before: Graph, after: Graph, ctx: Context) -> str:
+        """Why `after`, which `one` made out of `before`, must not stay; empty where it may."""
+        from ..ir.cost import cost
+
+        old, new = cost(before).bytes, cost(after).bytes
+        if new > old:
+            return f"the weights would grow from {old:,} to {new:,} bytes"
+        if ctx.held is None or ctx.teacher is None:
+            return ""
+        return self._disagreement(one, after, ctx) or _slowdown(before, after, ctx.held, ctx.threads)
+
+    def _disagreement(self, one: Pass, after: Graph, ctx: Context) -> str:
+        from ..runtime.agreement import agreement
+
+        floor = self.floor
+        if floor is None and spec(one) == one.name:
+            floor = OWN_FLOOR
+        if floor is None or ctx.teacher is None or ctx.held is None:
+            return ""
+        found = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads)
+        if found.share >= floor:
+            return ""
+        worst = min(found.outputs, key=lambda output: output.share)
+        return f"agreement of output '{worst.name}' would fall to {found.share:.4f}, below {floor:g}"
+
+
+def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> str:
+    from ..runtime.latency import latency
+    from ..runtime.session import Session
+
+    sessions = Session(before, threads=threads), Session(after, threads=threads)
+    feeds: Feeds = next(held.batches(1))
+    ratio = 1.0
+    for _ in range(2):
+        found = latency(sessions, feeds, limit=1.5)[1]
+        if found.ratio <= _SLOWER or found.low <= 1:
+            return ""
+        ratio = found.ratio
+    return f"it would run {ratio:.2f} times as long"

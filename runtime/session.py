@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,24 @@ class Session:
         place = {value: i for i, value in enumerate(distinct)}
         self._order = [place[value] for value in self.outputs]
         self._names = [f"optc.out.{i}" for i in range(len(distinct))]
-        self._session = _open(_returning(graph, tuple(distinct), self._names), threads, optimise, seed)
+        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+            model = _model(_returning(graph, tuple(distinct), self._names), Path(folder))
+            self._session = _create(model, f"graph '{graph.name}'", threads, optimise, seed)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, threads: int = 0, optimise: bool = True, seed: int = 0) -> Session:
+        """The model in a file, run as it stands there. Raises `ModelError` and `TargetError`."""
+        from ..ir.reader import load
+
+        graph = load(path)
+        session = cls.__new__(cls)
+        session.graph = graph
+        session.threads = threads
+        session.outputs = tuple(o.value for o in graph.outputs)
+        session._names = [o.name for o in graph.outputs]
+        session._order = list(range(len(graph.outputs)))
+        session._session = _create(os.fspath(path), os.fspath(path), threads, optimise, seed)
+        return session
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one set of inputs, in the order asked for. Raises `TargetError` where the run fails."""
@@ -81,10 +99,20 @@ def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> G
     return copy
 
 
-def _open(graph: Graph, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
+def _model(graph: Graph, folder: Path) -> bytes | str:
+    """`graph` as ONNX: in memory, or as a file in `folder` where it is too large for one message."""
     from ..ir.writer import save, to_bytes
+
+    size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
+    if size < _INLINE_LIMIT:
+        return to_bytes(graph)
+    path = str(folder / "model.onnx")
+    save(graph, path)
+    return path
+
+
+def _create(model: bytes | str, what: str, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -92,18 +120,10 @@ def _open(graph: Graph, threads: int, optimise: bool, seed: int) -> onnxruntime.
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     onnxruntime.set_seed(seed)
-    size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-        model: bytes | str
-        if size < _INLINE_LIMIT:
-            model = to_bytes(graph)
-        else:
-            model = str(Path(folder) / "model.onnx")
-            save(graph, model)
-        try:
-            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise TargetError(f"ONNX Runtime does not take graph '{graph.name}': {_one_line(error)}") from error
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise TargetError(f"ONNX Runtime does not take {what}: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -1,9 +1,9 @@
 """Never worse: after every lossy pass, measure size, speed and agreement, and object to one that made the model worse.
 
-Worse is, against the model as it was before the pass, more stored bytes, or a run that is slower beyond the noise of the
-measurement; and, against the teacher, an agreement below the floor. The floor is the user's where one was given. A pass
-whose options the user spelled out was told how much to lose, so no other floor holds for it; a pass left to its own
-choice must keep `OWN_FLOOR`.
+Worse is, against the model as it was before the pass, more stored bytes, or a run that is slower beyond the noise of
+the measurement; and, against the teacher, an agreement below the floor. The floor is the user's where one was given. A
+pass whose options the user spelled out was told how much to lose, so no other floor holds for it; a pass left to its
+own choice must keep `OWN_FLOOR`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "
 _TINY = 1e-12
 
 
-class Kind(enum.Enum):
+class Kind(enum.StrEnum):
     """What an output says."""
 
     PROBABILITIES = "probabilities"

@@ -145,9 +145,10 @@ def compile_model(
         )
     document = build.report.to_json()
     if report is not None:
-        from .report.files import write_text
+        from .ir.atomic import Replacement
 
-        write_text(report, document)
+        with Replacement(report) as files:
+            files.open().write(document.encode())
     if json_:
         sys.stdout.write(document)
     elif loud:
@@ -301,7 +302,7 @@ def _first_line(error: CycloptsError) -> str:
 
 
 def _beside(model: str) -> str:
-    stem = model.removeprefix("zoo:") if model.startswith("zoo:") else os.path.splitext(model)[0]
+    stem = model.split(":")[1] if model.startswith("zoo:") else os.path.splitext(model)[0]
     return f"{stem}.optc.onnx"
 
 

@@ -211,11 +211,11 @@ def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, s
         return data
     if data is None:
         if isinstance(model, str) and model.startswith("zoo:"):
-            from .models.zoo import samples as zoo_samples
+            from .models import zoo
 
-            shipped = zoo_samples(model.removeprefix("zoo:"), "calib")
-            if shipped:
-                return load_samples(shipped, graph)
+            name = model.removeprefix("zoo:")
+            if zoo.find(name).kind == "trained":
+                return load_samples(zoo.samples(name, "calib"), graph)
         return synthesise(graph, _SYNTHETIC, seed)
     given = data if isinstance(data, Data) else Data(data)
     found = load_samples(given.source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)

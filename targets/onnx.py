@@ -48,9 +48,11 @@ class OnnxTarget(Target):
         return Pipeline((OnnxVersion(opset, ir_version),))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
-        from ..ir.writer import save
+        from ..ir.writer import LIMIT, save, size
 
-        files = tuple(save(graph, path))
+        split = size(graph) > LIMIT
+        save(graph, path, external=split)
+        files = (path, f"{path}.data") if split else (path,)
         return Artifact(path, files, sum(os.path.getsize(file) for file in files))
 
 

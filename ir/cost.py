@@ -1,0 +1,205 @@
+"""What a model costs: multiply-accumulates, parameters, stored bytes, bytes of activations; per node and in all.
+
+Sizes that stay symbolic count as 1, so figures are per sample; `dims` fixes them by name. A node with bodies costs what
+they cost: the costlier branch of If, the body of Loop and Scan times its trip count where that is known (else once). A
+call of a model-local function costs what the function does with this call's inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .graph import Graph
+from .macs import integer, macs
+from .node import Node, Value
+from .shapes import Inference, analyse
+from .symbols import Size
+from .tensor import Tensor
+from .types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCost:
+    """One run of one node. `params` and `bytes` are of the constants it reads, bodies' included, shared ones too;
+    `activations` are the bytes of its outputs; `integer_macs` are those of `macs` that are products of integers."""
+
+    macs: int = 0
+    integer_macs: int = 0
+    params: int = 0
+    bytes: int = 0
+    activations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCost:
+    """A whole model. `macs`, `integer_macs` and `activations` are sums over the nodes of the outermost graph; `params`
+    and `bytes` count every constant once. `nodes` also holds the nodes inside bodies, for one run of their body."""
+
+    macs: int
+    integer_macs: int
+    params: int
+    bytes: int
+    activations: int
+    nodes: dict[Node, NodeCost]
+
+
+def cost(graph: Graph, dims: Mapping[str, int] | None = None) -> GraphCost:
+    """The cost of `graph`, which stays as it is. Raises `ModelError` where shape inference does."""
+    inference = analyse(graph, dims, fresh=True)
+    nodes: dict[Node, NodeCost] = {}
+    _measure(graph, inference, nodes)
+    top = [nodes[node] for node in graph]
+    inside = [inner for function in graph.functions.values() for inner in function.graph.graphs()]
+    stored = [pair for inner in (*graph.graphs(), *inside) for pair in constants(inner)]
+    return GraphCost(
+        macs=sum(c.macs for c in top),
+        integer_macs=sum(c.integer_macs for c in top),
+        params=sum(parameters(value, tensor) for value, tensor in stored),
+        bytes=sum(tensor.nbytes for _, tensor in stored),
+        activations=sum(c.activations for c in top),
+        nodes=nodes,
+    )
+
+
+def _measure(graph: Graph, inference: Inference, nodes: dict[Node, NodeCost]) -> list[NodeCost]:
+    return [_measure_node(node, inference, nodes) for node in graph]
+
+
+def _measure_node(node: Node, inference: Inference, nodes: dict[Node, NodeCost]) -> NodeCost:
+    inputs = [None if v is None else _sizes(inference.shape(v)) for v in node.inputs]
+    outputs = [_sizes(inference.shape(v)) for v in node.outputs]
+    products = macs(node, inputs, outputs)
+    read = [(v, t) for v in dict.fromkeys(node.inputs) if v is not None and (t := tensor_of(v)) is not None]
+    own = NodeCost(
+        products,
+        products if products and integer(node) else 0,
+        sum(parameters(v, t) for v, t in read),
+        sum(t.nbytes for _, t in read),
+        sum(_bytes(v, inference) for v in node.outputs),
+    )
+    instance = inference.calls.get(node)
+    inner = [_total(_measure(g, inference, nodes)) for g in node.bodies] if node.attributes else []
+    if instance is not None:
+        inner.append(_total(_measure(instance, inference, {})))
+    if inner:
+        times = _trips(node, inference)
+        one = max(inner, key=lambda c: (c.macs, c.activations)) if node.op == "If" else _total(inner)
+        own = NodeCost(
+            own.macs + times * one.macs,
+            own.integer_macs + times * one.integer_macs,
+            own.params + sum(c.params for c in inner),
+            own.bytes + sum(c.bytes for c in inner),
+            own.activations + times * one.activations,
+        )
+    nodes[node] = own
+    return own
+
+
+def _total(costs: list[NodeCost]) -> NodeCost:
+    return NodeCost(
+        sum(c.macs for c in costs),
+        sum(c.integer_macs for c in costs),
+        sum(c.params for c in costs),
+        sum(c.bytes for c in costs),
+        sum(c.activations for c in costs),
+    )
+
+
+def _trips(node: Node, inference: Inference) -> int:
+    """How often the body of a Loop or Scan runs where that is a known number, else 1."""
+    if node.op == "Loop":
+        limit = node.input(0)
+        fact = None if limit is None else inference.facts.get(limit)
+        data = None if fact is None else fact.elements
+        trips = data.reshape(-1)[0] if data is not None and data.size == 1 else None
+        return max(0, trips) if isinstance(trips, int) else 1
+    if node.op == "Scan":
+        count = node.get_int("num_scan_inputs")
+        axis = node.get_ints("scan_input_axes", (0,) * count)[0]
+        scanned = node.input(len(node.inputs) - count)
+        shape = None if scanned is None else _sizes(inference.shape(scanned))
+        return shape[axis] if shape else 1
+    return 1
+
+
+def _sizes(shape: tuple[Size, ...] | None) -> tuple[int, ...] | None:
+    """The shape with every symbol as 1."""
+    return None if shape is None else tuple(s if isinstance(s, int) else max(1, s.at_ones()) for s in shape)
+
+
+def _bytes(value: Value, inference: Inference) -> int:
+    fact = inference.facts.get(value)
+    shape = None if fact is None else _sizes(fact.shape)
+    return 0 if fact is None or shape is None else fact.dtype.file_bytes(math.prod(shape))
+
+
+def constants(graph: Graph) -> Iterator[tuple[Value, Tensor]]:
+    """Every stored tensor that `graph` itself owns: constants, defaults of inputs, what Constant nodes hold."""
+    for value in (*graph.constants, *graph.inputs, *(v for node in graph for v in node.outputs)):
+        tensor = tensor_of(value)
+        if tensor is not None:
+            yield value, tensor
+
+
+def tensor_of(value: Value) -> Tensor | None:
+    """The stored data behind a value, if any."""
+    if value.constant is not None or value.default is not None:
+        return value.constant or value.default
+    node = value.producer
+    if node is not None and node.op == "Constant" and not node.domain:
+        for attribute in node.attributes.values():
+            if isinstance(attribute.value, Tensor):
+                return attribute.value
+    return None
+
+
+def parameters(value: Value, tensor: Tensor) -> int:
+    """How many parameters a stored tensor holds: its elements if it is a weight, else 0.
+
+    Weights are float tensors, integer tensors of 8 bits or less, and 32-bit biases of quantized layers. Scalars, scales
+    and zero points, running statistics of BatchNormalization, bounds, pads, shapes and indices are none.
+    """
+    if not tensor.shape or not value.uses:
+        return 0
+    roles = [(user, index) for user, index in value.uses if isinstance(user, Node)]
+    if roles and all(index in _NO_WEIGHT.get(user.op, ()) for user, index in roles):
+        return 0
+    wide = tensor.dtype.is_integer and tensor.dtype.bits > 8
+    if wide and not any((user.op, index) in _BIAS for user, index in roles):
+        return 0
+    if tensor.dtype in (DType.BOOL, DType.STRING):
+        return 0
+    for user, index in roles:
+        if user.op == "MatMulNBits" and index == 1:
+            return user.get_int("K") * user.get_int("N")
+    return tensor.size
+
+
+_QLINEAR = (1, 2, 4, 5, 6, 7)
+_NO_WEIGHT: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (3, 4),
+    "Clip": (1, 2),
+    "ConvInteger": (2, 3),
+    "DequantizeLinear": (1, 2),
+    "Dropout": (1, 2),
+    "DynamicQuantizeMatMul": (2, 3),
+    "MatMulInteger": (2, 3),
+    "MatMulIntegerToFloat": (2, 3, 4, 5),
+    "MatMulNBits": (2, 3),
+    "OneHot": (1, 2),
+    "Pad": (1, 2, 3),
+    "QGemm": (1, 2, 4, 5, 7, 8),
+    "QLinearAdd": _QLINEAR,
+    "QLinearConv": _QLINEAR,
+    "QLinearMatMul": _QLINEAR,
+    "QLinearMul": _QLINEAR,
+    "QuantizeLinear": (1, 2),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+}
+"""Inputs that hold no weights, by operator."""
+
+_BIAS = frozenset((("DequantizeLinear", 0), ("QLinearConv", 8), ("QGemm", 6)))

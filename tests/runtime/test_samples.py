@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from optc.errors import DataError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, Shape, TensorType

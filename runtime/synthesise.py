@@ -1,0 +1,171 @@
+"""Samples made up from the model alone, for when there are none.
+
+Pictures are leaves and 1/f noise (`noise.py`), of the mean and covariance that a BatchNormalization behind the first
+convolution remembers (`first_layer.py`) where there is one, else of zero mean and unit variance. Other float inputs are
+1/f noise over their long axes. Integers that index a constant table are drawn from its rows; masks are ones, states and
+segment numbers zero, positions count up. Dimensions that the model leaves open get the first usual size at which it
+runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from ..errors import DataError, OptcError
+from ..ir.graph import Graph, Value
+from ..ir.types import DType
+from .axes import batch_axes, fed_inputs
+from .columns import Array, Column
+from .first_layer import InputStatistics, input_statistics
+from .noise import dead_leaves, power_law
+from .samples import Samples
+from .session import Session
+from .spool import Spool
+
+_CHANNELS = (1, 3, 4)
+_PICTURE_SIZES = (224, 256, 128, 64, 32, 512)
+_LENGTHS = (64, 48, 128, 16, 256, 512, 1024, 16000, 1)
+_LONG = 16
+"""Axes shorter than this hold features rather than a signal."""
+_SHARED, _OWN = 0.6, 0.45
+"""The covariance between the channels of `dead_leaves`, and what each has more on its own."""
+_CARRY = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
+
+
+def synthesise(graph: Graph, count: int, seed: int = 0) -> Samples:
+    """`count` samples for the inputs of `graph`; the same ones for the same seed.
+
+    Raises `DataError` where no sizes are found at which the model runs.
+    """
+    axes = batch_axes(graph)
+    inputs = fed_inputs(graph)
+    if not inputs:
+        raise DataError("the model has no inputs, so there is nothing to make samples for")
+    sizes = _sizes(graph, inputs, axes, seed)
+    columns = [_column(value, axes[value.name], sizes, count, seed, i) for i, value in enumerate(inputs)]
+    return Samples(columns, axes, synthetic=True)
+
+
+def _column(value: Value, axis: int | None, sizes: dict[object, int], count: int, seed: int, place: int) -> Column:
+    dtype = value.dtype or DType.FLOAT
+    shape = _row_shape(value, axis, sizes)
+    statistics = input_statistics(value) if dtype.is_float else None
+    spool = Spool()
+    for i in range(count):
+        rng = np.random.default_rng((seed, place, i))
+        spool.append(_row(value, shape, axis, statistics, rng).astype(dtype.numpy))
+    return spool.column(value.name, dtype.numpy)
+
+
+def _row(
+    value: Value,
+    shape: tuple[int, ...],
+    axis: int | None,
+    statistics: InputStatistics | None,
+    rng: np.random.Generator,
+) -> Array:
+    dtype = value.dtype or DType.FLOAT
+    if not dtype.is_float and not dtype.is_integer and dtype is not DType.BOOL:
+        raise DataError(f"input '{value.name}' holds {dtype.text}, which cannot be made up; give samples with --data")
+    name = value.name.lower()
+    if any(word in name for word in ("state", "hidden", "past", "cache", "memory")) or (axis or 0) > 0:
+        return np.zeros(shape)
+    channels = _channel_axis(value, axis)
+    if dtype.is_float or (dtype is DType.UINT8 and channels is not None):
+        if channels is None:
+            long = tuple(i for i, size in enumerate(shape) if size >= _LONG)
+            return power_law(rng, shape, long) if long else rng.standard_normal(shape)
+        picture = _picture(shape, channels, statistics, rng)
+        return np.clip(picture * 60 + 128, 0, 255) if dtype is DType.UINT8 else picture
+    if dtype is DType.BOOL or "mask" in name or not shape:
+        return np.ones(shape)
+    if "type" in name or "segment" in name:
+        return np.zeros(shape)
+    if "position" in name:
+        return np.broadcast_to(np.arange(shape[-1]), shape)
+    rows = _table_rows(value)
+    return np.ones(shape) if rows is None else rng.integers(0, rows, shape)
+
+
+def _picture(
+    shape: tuple[int, ...], channels: int, statistics: InputStatistics | None, rng: np.random.Generator
+) -> Array:
+    """One picture of `shape`, its channels on axis `channels` (which counts from the end: -3 or -1)."""
+    first = channels == -3
+    count, height, width = shape[-3:] if first else (shape[-1], shape[-3], shape[-2])
+    picture = dead_leaves(rng, count, height, width).reshape(count, -1)
+    if statistics is not None and len(statistics.mean) == count:
+        # Leaves are grey for the most part: their channels' covariance is undone before the wanted one is put on.
+        leaves = np.full((count, count), _SHARED) + _OWN * np.eye(count)
+        mixing = np.linalg.cholesky(statistics.covariance) @ np.linalg.inv(np.linalg.cholesky(leaves))
+        picture = (mixing @ picture + statistics.mean[:, None]).astype(np.float32)
+    image = picture.reshape(count, height, width)
+    return (image if first else image.transpose(1, 2, 0)).reshape(shape)
+
+
+def _channel_axis(value: Value, axis: int | None) -> int | None:
+    """Where a picture's channels are, counted from the end (-3 or -1), or `None` where it is no picture."""
+    shape = value.shape
+    if shape is None or len(shape) != 4 or axis not in (0, None):
+        return None
+    for place in (1, 3):
+        if shape[place] in _CHANNELS:
+            return place - 4
+    return None
+
+
+def _table_rows(value: Value) -> int | None:
+    """The rows of the smallest constant table that `value` indexes through Gather."""
+    rows: list[int] = []
+    seen = {value}
+    stack = [value]
+    while stack:
+        at = stack.pop()
+        for user, index in at.uses:
+            op = getattr(user, "op", "")
+            if op == "Gather" and index == 1:
+                table = user.input(0)  # type: ignore[union-attr]
+                if table is not None and table.constant is not None and table.constant.shape:
+                    rows.append(table.constant.shape[user.get_int("axis", 0)])  # type: ignore[union-attr]
+            elif op in _CARRY and index == 0:
+                following = user.output  # type: ignore[union-attr]
+                if following not in seen:
+                    seen.add(following)
+                    stack.append(following)
+    return min(rows, default=None)
+
+
+def _row_shape(value: Value, axis: int | None, sizes: dict[object, int]) -> tuple[int, ...]:
+    shape = value.shape or ()
+    return tuple(
+        d if isinstance(d, int) else sizes[d or (value, i)] for i, d in enumerate(shape) if i != axis or axis is None
+    )
+
+
+def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: dict[str, int | None], seed: int) -> dict[object, int]:
+    """A size for every dimension left open besides the batch, tried until the model runs."""
+    open_dims: dict[object, tuple[int, ...]] = {}
+    for value in inputs:
+        picture = _channel_axis(value, axes[value.name]) is not None
+        for i, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int) and i != axes[value.name]:
+                open_dims.setdefault(dim or (value, i), _PICTURE_SIZES if picture else _LENGTHS)
+    session = Session(graph, threads=1) if open_dims else None
+    if session is None:
+        return {}
+    cause: OptcError | None = None
+    for attempt in itertools.zip_longest(*open_dims.values()):
+        sizes = {dim: size or choices[-1] for (dim, choices), size in zip(open_dims.items(), attempt, strict=True)}
+        columns = [_column(value, axes[value.name], sizes, 1, seed, i) for i, value in enumerate(inputs)]
+        try:
+            session.run(next(Samples(columns, axes).batches(1)))
+        except OptcError as error:
+            cause = error
+            continue
+        return sizes
+    names = ", ".join(str(d) if isinstance(d, str) else f"'{d[0].name}' axis {d[1]}" for d in open_dims)  # type: ignore[index]
+    raise DataError(
+        f"found no sizes for the open dimensions ({names}) at which the model runs; give samples with --data"
+    ) from cause

@@ -1,0 +1,135 @@
+"""Agreement: figures against their definitions, and what each kind of output is taken for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph
+from optc.ir.types import DType, Shape, TensorType
+from optc.runtime.agreement import CEILING_DB, Kind, OutputAgreement, Sums, agreement, output_axis, output_kind
+from optc.runtime.samples import load_samples
+
+RNG = np.random.default_rng(0)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def measured(kind: Kind, teacher: np.ndarray, student: np.ndarray, parts: int = 3) -> OutputAgreement:
+    sums = Sums("out", kind)
+    for t, s in zip(np.array_split(teacher, parts), np.array_split(student, parts), strict=True):
+        sums.add(t, s)
+    return sums.result()
+
+
+def test_logits_by_definition() -> None:
+    t = RNG.standard_normal((50, 7)).astype(np.float32)
+    s = t + 0.5 * RNG.standard_normal((50, 7)).astype(np.float32)
+    found = measured(Kind.LOGITS, t, s)
+    p, q = softmax(t.astype(np.float64)), softmax(s.astype(np.float64))
+    assert found.kl == pytest.approx((p * np.log(p / q)).sum(1).mean())
+    assert found.top1 == (t.argmax(1) == s.argmax(1)).mean() == found.share
+    assert found.sqnr_db == pytest.approx(10 * np.log10((t**2.0).sum() / ((t - s) ** 2.0).sum()), rel=1e-5)
+    assert found.cosine == pytest.approx((t * s).sum() / np.linalg.norm(t) / np.linalg.norm(s), rel=1e-5)
+    probabilities = measured(Kind.PROBABILITIES, p, q)
+    assert probabilities.kl == pytest.approx(found.kl)
+    assert probabilities.top1 == found.top1
+
+
+def test_decisions_are_judged_at_one_half() -> None:
+    t, s = np.array([0.9, 0.2, 0.6, 0.4]), np.array([0.8, 0.7, 0.55, 0.1])
+    found = measured(Kind.DECISIONS, t, s, 1)
+    assert found.top1 == 0.75
+    assert found.kl == pytest.approx((t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).mean())
+
+
+def test_equal_outputs_agree_wholly() -> None:
+    t = RNG.standard_normal((6, 3))
+    for kind in (Kind.LOGITS, Kind.VALUES, Kind.DECISIONS):
+        found = measured(kind, t, t)
+        assert found.sqnr_db == CEILING_DB
+        assert found.share == pytest.approx(1)
+        assert found.kl in (None, 0.0)
+    assert measured(Kind.VALUES, 0 * t, 0 * t).share == 1
+    assert measured(Kind.VALUES, 0 * t, t).sqnr_db == -CEILING_DB
+
+
+def test_discrete_outputs_count_equal_elements() -> None:
+    found = measured(Kind.DISCRETE, np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4]), 2)
+    assert (found.equal, found.sqnr_db, found.share) == (0.75, None, 0.75)
+    assert measured(Kind.DISCRETE, np.array([1, 2]), np.array([1, 2, 3]), 1).equal == 0
+
+
+def test_nan_counts_as_zero_and_is_counted() -> None:
+    t = np.array([[1.0, 2.0], [3.0, 1.0]])
+    s = np.array([[1.0, np.nan], [3.0, np.inf]])
+    found = measured(Kind.LOGITS, t, s, 1)
+    assert found.broken == 2
+    assert found.sqnr_db == pytest.approx(10 * np.log10(15 / 5))
+    assert found.top1 == 0.5
+    assert np.isfinite(found.kl)
+    masked = np.array([[-np.inf, 1.0]])
+    assert measured(Kind.VALUES, masked, masked, 1).broken == 0
+
+
+def test_another_shape_is_no_answer() -> None:
+    found = measured(Kind.VALUES, np.ones((2, 3)), np.ones((2, 4)), 1)
+    assert found.broken == 6
+    assert found.sqnr_db == 0
+
+
+def ending(*ops: str, shape: Shape, dtype: DType = DType.FLOAT, opset: int = 17, **attributes: int) -> Graph:
+    graph = Graph("g", opsets={"": opset})
+    value = graph.add_input("x", TensorType(dtype, shape))
+    for op in ops:
+        other = [graph.constant(np.ones((4, 4), np.float32))] if op in ("MatMul", "Add", "Conv", "Div") else []
+        last = attributes if op == ops[-1] else {}
+        value = graph.add(op, [value, *other], last, types=[TensorType(dtype, shape)]).output
+    graph.add_output(value, "y")
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("ops", "shape", "kind"),
+    [
+        (["MatMul", "Add"], ("N", 4), Kind.LOGITS),
+        (["MatMul"], ("N", "T", 4), Kind.LOGITS),
+        (["MatMul"], ("N", 1), Kind.VALUES),
+        (["Conv", "Relu", "GlobalAveragePool", "Flatten"], ("N", 4), Kind.LOGITS),
+        (["Conv"], ("N", 4, 8, 8), Kind.VALUES),
+        (["MatMul", "Softmax"], ("N", 4), Kind.PROBABILITIES),
+        (["MatMul", "Softmax", "Reshape"], ("N", 4), Kind.PROBABILITIES),
+        (["MatMul", "LogSoftmax"], ("N", 4), Kind.LOGITS),
+        (["MatMul", "Sigmoid"], ("N", 1), Kind.DECISIONS),
+        (["MatMul", "Div"], ("N", 4), Kind.VALUES),
+        (["Concat"], ("N", 9, 4), Kind.VALUES),
+        ([], ("N", 4), Kind.VALUES),
+    ],
+)
+def test_kind_follows_from_the_graph(ops: list[str], shape: Shape, kind: Kind) -> None:
+    assert output_kind(ending(*ops, shape=shape).outputs[0].value) is kind
+
+
+def test_integers_are_discrete_and_softmax_names_its_axis() -> None:
+    assert output_kind(ending(shape=("N",), dtype=DType.INT64).outputs[0].value) is Kind.DISCRETE
+    assert output_axis(ending("Softmax", shape=("N", 4, 9), axis=1).outputs[0].value) == 1
+    assert output_axis(ending("Softmax", shape=("N", 4), axis=1, opset=11).outputs[0].value) == -1
+
+
+def test_whole_graphs_over_samples_in_batches() -> None:
+    teacher = ending("MatMul", shape=("N", 4))
+    student = teacher.clone()
+    (node,) = student
+    node.set_input(1, student.constant(np.diag([1, 1, 1, 0]).astype(np.float32)))
+    data = RNG.standard_normal((10, 4)).astype(np.float32)
+    samples = load_samples(data, teacher)
+    t, s = data @ np.ones((4, 4)), data * [1, 1, 1, 0]
+    for batch in (3, 10):
+        found = agreement(teacher, student, samples, batch=batch, threads=1)
+        assert found.samples == 10
+        assert found.sqnr_db == pytest.approx(10 * np.log10((t**2).sum() / ((t - s) ** 2).sum()), abs=1e-3)
+    same = agreement(teacher, teacher, samples, threads=1)
+    assert (same.share, same.top1, same.kl, same.sqnr_db) == (1, 1, 0, CEILING_DB)

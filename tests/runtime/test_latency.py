@@ -1,0 +1,83 @@
+"""Latency: turns are fair, the ratio is the ratio, and the time is bounded. A stand-in for a session keeps time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from optc.runtime import latency as module
+from optc.runtime.latency import latency
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Sleeper:
+    """Takes `seconds` of the clock, more of it as the clock goes on."""
+
+    def __init__(self, clock: Clock, name: str, seconds: float, drift: float = 0.0) -> None:
+        self.clock, self.name, self.seconds, self.drift = clock, name, seconds, drift
+
+    def run(self, feeds: object) -> list[object]:
+        self.clock.order.append(self.name)
+        self.clock.now += self.seconds * (1 + self.drift * self.clock.now)
+        return []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def test_ratio_of_two(clock: Clock) -> None:
+    first, second = latency([Sleeper(clock, "a", 0.02), Sleeper(clock, "b", 0.01)], {})  # type: ignore[list-item]
+    assert (first.ratio, first.seconds) == (1, pytest.approx(0.02))
+    assert second.ratio == pytest.approx(0.5)
+    assert second.seconds == pytest.approx(0.01)
+    assert first.rounds == 20  # steady times settle at the first look
+
+
+def test_a_machine_that_slows_down_does_not_tip_the_ratio(clock: Clock) -> None:
+    sessions = [Sleeper(clock, "a", 0.02, 0.5), Sleeper(clock, "b", 0.02, 0.5)]
+    _, second = latency(sessions, {}, limit=4.0)  # type: ignore[arg-type]
+    assert second.ratio == pytest.approx(1, abs=0.02)
+    assert {"".join(clock.order[-2:]), "".join(clock.order[-4:-2])} == {"ab", "ba"}
+
+
+def test_short_runs_are_repeated_and_time_is_bounded(clock: Clock) -> None:
+    latency([Sleeper(clock, "a", 1e-4)], {}, limit=1.0)  # type: ignore[list-item]
+    assert len(clock.order) >= 20 * 20
+    clock.now = 0.0
+    slow = latency([Sleeper(clock, "a", 10.0)], {}, limit=1.0)  # type: ignore[list-item]
+    assert slow[0].rounds == 5
+
+
+def test_real_sessions() -> None:
+    from optc.ir.graph import Graph
+    from optc.ir.types import DType, TensorType
+    from optc.runtime.session import Session
+
+    def network(depth: int) -> Session:
+        graph = Graph("g", opsets={"": 17})
+        value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 256)))
+        for _ in range(depth):
+            value = graph.add("MatMul", [value, graph.constant(np.full((256, 256), 0.01, np.float32))]).output
+        graph.add_output(value, "y", TensorType(DType.FLOAT, None))
+        return Session(graph, threads=1)
+
+    start = time.perf_counter()
+    one, many = latency([network(1), network(12)], {"x": np.ones((32, 256), np.float32)}, limit=0.3)
+    assert time.perf_counter() - start < 30
+    assert one.ratio == 1
+    assert many.low <= many.ratio <= many.high
+    assert many.ratio > 2

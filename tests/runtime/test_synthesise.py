@@ -1,0 +1,114 @@
+"""Made-up samples: the same for the same seed, of what the model says about its inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optc.errors import DataError
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.runtime.first_layer import input_statistics
+from optc.runtime.noise import dead_leaves, power_law
+from optc.runtime.synthesise import synthesise
+
+
+def stem(mean: np.ndarray, covariance: np.ndarray) -> Graph:
+    """A convolution of single pixels whose BatchNormalization has seen inputs of `mean` and `covariance`."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((16, 3, 1, 1)).astype(np.float32)
+    flat = weight[:, :, 0, 0].astype(np.float64)
+    graph = Graph("stem", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 3, 24, 20)))
+    conv = graph.add("Conv", [x, graph.constant(weight)])
+    ones = np.ones(16, np.float32)
+    norm = graph.add(
+        "BatchNormalization",
+        [
+            conv.output,
+            graph.constant(ones),
+            graph.constant(0 * ones),
+            graph.constant((flat @ mean).astype(np.float32)),
+            graph.constant(np.einsum("oc,cd,od->o", flat, covariance, flat).astype(np.float32)),
+        ],
+    )
+    graph.add_output(norm.output, "y", TensorType(DType.FLOAT, None))
+    return graph
+
+
+def test_input_statistics_are_those_that_batch_normalization_saw() -> None:
+    mean = np.array([0.5, -1.0, 0.2])
+    root = np.array([[1.0, 0, 0], [0.8, 0.3, 0], [0.7, 0.1, 0.4]])
+    found = input_statistics(stem(mean, root @ root.T).inputs[0])
+    assert found is not None
+    np.testing.assert_allclose(found.mean, mean, atol=0.02)
+    np.testing.assert_allclose(found.covariance, root @ root.T, atol=0.05)
+
+
+def test_pictures_have_those_statistics() -> None:
+    mean = np.array([0.5, -1.0, 0.2])
+    root = np.array([[1.0, 0, 0], [0.8, 0.3, 0], [0.7, 0.1, 0.4]])
+    x = next(synthesise(stem(mean, root @ root.T), 64).batches(64))["x"]
+    pixels = x.swapaxes(0, 1).reshape(3, -1)
+    np.testing.assert_allclose(pixels.mean(1), mean, atol=0.3)
+    np.testing.assert_allclose(np.cov(pixels), root @ root.T, atol=0.3)
+
+
+def test_the_seed_decides() -> None:
+    graph = stem(np.zeros(3), np.eye(3))
+    first, again, other = (next(synthesise(graph, 3, seed).batches(3))["x"] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert synthesise(graph, 3).synthetic
+
+
+def test_inputs_of_a_transformer_and_of_a_cell() -> None:
+    graph = Graph("g", opsets={"": 17})
+    ids = graph.add_input("ids", TensorType(DType.INT64, ("N", 7)))
+    mask = graph.add_input("attention_mask", TensorType(DType.INT64, ("N", 7)))
+    kinds = graph.add_input("token_type_ids", TensorType(DType.INT64, ("N", 7)))
+    state = graph.add_input("state", TensorType(DType.FLOAT, (2, "N", 3)))
+    rows = graph.add("Gather", [graph.constant(np.zeros((11, 4), np.float32)), ids])
+    for value in (rows.output, mask, kinds, state):
+        graph.add_output(value, f"out.{value.name}{len(graph.outputs)}")
+    feeds = next(synthesise(graph, 50).batches(50))
+    assert feeds["ids"].min() == 0
+    assert feeds["ids"].max() == 10
+    assert feeds["ids"].dtype == np.int64
+    assert (feeds["attention_mask"] == 1).all()
+    assert (feeds["token_type_ids"] == 0).all()
+    assert feeds["state"].shape == (2, 50, 3)
+    assert not feeds["state"].any()
+
+
+def test_open_sizes_are_tried_until_the_model_runs() -> None:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", "T")))
+    out = graph.add("MatMul", [x, graph.constant(np.ones((48, 2), np.float32))])
+    graph.add_output(out.output, "y", TensorType(DType.FLOAT, ("N", 2)))
+    assert next(synthesise(graph, 2).batches(2))["x"].shape == (2, 48)
+    out.set_input(1, graph.constant(np.ones((47, 2), np.float32)))
+    with pytest.raises(DataError, match=r"found no sizes for the open dimensions \(T\)"):
+        synthesise(graph, 2)
+
+
+def test_what_cannot_be_made_up_is_said() -> None:
+    graph = Graph("g", opsets={"": 17})
+    text = graph.add_input("text", TensorType(DType.STRING, ("N",)))
+    graph.add_output(text, "y")
+    with pytest.raises(DataError, match="input 'text' holds string"):
+        synthesise(graph, 2)
+
+
+def test_noise_has_the_spectrum_and_the_leaves_have_edges() -> None:
+    rng = np.random.default_rng(0)
+    noise = power_law(rng, (64, 128), (1,))
+    assert noise.std() == pytest.approx(1, abs=1e-3)
+    power = (abs(np.fft.rfft(noise.astype(np.float64), axis=1)) ** 2).mean(0)
+    assert np.log2(power[4:8].mean() / power[16:32].mean()) == pytest.approx(4, abs=0.8)
+    leaves = np.stack([dead_leaves(rng, 3, 32, 40) for _ in range(64)])
+    assert leaves.mean() == pytest.approx(0, abs=0.15)
+    assert leaves.std() == pytest.approx(1, abs=0.15)
+    steps = np.diff(leaves, axis=-1)
+    kurtosis = (steps**4).mean() / (steps**2).mean() ** 2
+    assert kurtosis > 6  # Gaussian noise has 3: edges are rare and large

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -134,17 +134,18 @@ def compile(
         ctx.data = _source_text(data)
         notes += _sample_notes(found, pipeline)
 
+    dims = _sizes(original, found)
     report = BuildReport(
         model=_name(model),
         pipeline=str(pipeline),
         target=chosen.name,
         seed=seed,
         versions=_versions(),
-        before=_size(original),
-        after=_size(original),
+        before=_size(original, dims),
+        after=_size(original, dims),
         notes=notes,
     )
-    recorder = _Recorder()
+    recorder = _Recorder(dims)
     watching = (recorder, *observers)
     if clean and not any(one.name == "clean" for one in pipeline):
         run(Pipeline.parse("clean"), graph, ctx, observers=watching)
@@ -160,7 +161,7 @@ def compile(
     with _staging(path) as folder:
         name = os.path.basename(path) if path is not None else "model.onnx"
         staged = chosen.emit(graph, os.path.join(folder, name))
-        report.after = replace(_size(graph), bytes=staged.bytes)
+        report.after = replace(_size(graph, dims), bytes=staged.bytes)
         report.before = replace(report.before, bytes=_stored(model, original))
         if check and ctx.held is not None:
             with progress.task("check"):
@@ -174,11 +175,12 @@ def compile(
 class _Recorder(Observer):
     """Notes what the model cost after every pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, dims: Mapping[str, int]) -> None:
         self.steps: list[Step] = []
+        self._dims = dims
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
-        self.steps.append(Step(one.name, report, _size(graph)))
+        self.steps.append(Step(one.name, report, _size(graph, self._dims)))
 
 
 def _load(model: Model) -> Graph:
@@ -241,8 +243,22 @@ def _held(count: int) -> int:
     return max(16, min(128, count // 8))
 
 
-def _size(graph: Graph) -> Size:
-    found = cost(graph)
+def _sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
+    """What the symbolic dimensions are for one sample: 1 for the batch, the sample's own sizes elsewhere."""
+    if found is None:
+        return {}
+    feeds = next(found.batches(1))
+    return {
+        dim: size
+        for value in graph.inputs
+        if value.name in feeds and value.shape is not None
+        for dim, size in zip(value.shape, feeds[value.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
+
+
+def _size(graph: Graph, dims: Mapping[str, int]) -> Size:
+    found = cost(graph, dims)
     return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
 
 

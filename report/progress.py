@@ -50,12 +50,14 @@ class TerminalProgress(Progress):
 
 
 class PassLines(Observer):
-    """One line a pass as it ends, for logs that cannot redraw."""
+    """One line a pass as it ends, for logs that cannot redraw; a lossless pass that had nothing to do is not worth one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        if not one.lossy and not report.changed:
+            return
         counts = [f"{n} {outcome.value}" for outcome in Outcome if (n := report.count(outcome))]
         if report.rewrites:
             counts.append(f"{sum(report.rewrites.values())} rewrites")

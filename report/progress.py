@@ -50,7 +50,7 @@ class TerminalProgress(Progress):
 
 
 class PassLines(Observer):
-    """One line a pass as it ends, for logs that cannot redraw; a lossless pass that had nothing to do is not worth one."""
+    """One line a pass as it ends, for logs that cannot redraw; none for a lossless pass that had nothing to do."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

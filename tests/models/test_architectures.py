@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from optc.errors import ModelError, SpecError
 from optc.ir.cost import cost
 from optc.ir.graph import Graph

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from optc.errors import ModelError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
@@ -17,6 +18,7 @@ torch = pytest.importorskip("torch")
 @pytest.mark.parametrize("name", digits.NETWORKS)
 def test_torch_and_onnx_runtime_agree(name: str) -> None:
     import onnxruntime
+
     from optc.models.torch_graph import TorchGraph
 
     graph = digits.NETWORKS[name](he(5))

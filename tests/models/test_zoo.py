@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from optc.errors import DataError, SpecError
 from optc.ir.graph import Graph
 from optc.ir.verify import verify

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,9 @@ def test_trained_networks_answer_right(name: str) -> None:
     verify(graph)
     right = accuracy(graph, name, "test")
     assert right >= 0.98
-    assert f"{100 * right:.1f} %" in zoo.find(name).description
+    stated = re.search(r"([0-9.]+) % right", zoo.find(name).description)
+    assert stated is not None
+    assert 100 * right == pytest.approx(float(stated[1]), abs=0.4), "rounding on another machine may turn two samples"
 
 
 @pytest.mark.parametrize("name", TRAINED)

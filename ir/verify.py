@@ -35,8 +35,9 @@ def _places(model: Graph) -> Iterator[Place]:
 
 def _message(rule: Rule, place: Place, fault: Fault) -> str:
     where = [f"function {place.function.name!r}"] if place.function is not None else []
-    if place.graph.name or not where:
-        where.append(f"graph {place.graph.name!r}")
+    graph = fault.node.graph if fault.node is not None and fault.node.graph is not None else place.graph
+    if graph.name or not where:
+        where.append(f"graph {graph.name!r}")
     if fault.node is not None:
         first = next((value.name for value in fault.node.outputs if value.name), "")
         where.append(f"node {fault.node.name or first!r} ({fault.node.op})")

@@ -23,6 +23,9 @@ def _links(place: Place) -> Iterator[Fault]:
 
 
 def _parents(place: Place) -> Iterator[Fault]:
+    whole = place.model if place.function is None else place.function.graph
+    if place.graph is whole and not place.outermost:
+        yield Fault("a model or function is the body of a node; use a clone, or verify the whole model")
     for node in place.graph:
         if node.attributes:
             bodies = node.bodies

@@ -1,7 +1,7 @@
 """Multiply-accumulates of one node, counted as the papers count them.
 
-Only products count: convolutions, matrix products, recurrent layers, attention. A bias, an activation, a normalisation or
-a pooling counts nothing. Integer forms (QLinearConv, MatMulInteger, …) count as much as their float ones.
+Only products count: convolutions, matrix products, recurrent layers, attention. A bias, an activation, a normalisation
+or a pooling counts nothing. Integer forms (QLinearConv, MatMulInteger, …) count as much as their float ones.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def integer(node: Node) -> bool:
     return len(operands) == 2 and all(p is not None and p.op == "DequantizeLinear" for p in operands)
 
 
-_INTEGER = frozenset(
-    "ConvInteger MatMulInteger QLinearConv QLinearMatMul QGemm MatMulIntegerToFloat DynamicQuantizeMatMul".split()
+_INTEGER = (
+    *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
+    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 )
 
 

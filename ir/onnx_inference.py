@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
-from .graph import Graph
+from .attributes import Attribute
+from .graph import Graph, Value
 from .shape_rules.call import Call, Fact
 from .symbols import Size, Sym, symbol
 from .tensor import ArrayTensor
@@ -27,10 +30,10 @@ def onnx_facts(call: Call) -> list[Fact]:
 
     node = call.node
     nothing = [Fact() for _ in node.outputs]
-    if not onnx.defs.has(node.op, domain=node.domain) or node.bodies:
+    if not onnx.defs.has(node.op, domain=node.domain) or (node.bodies and node.captures):
         return nothing
     probe = Graph("probe", opsets={node.domain: call.version, "": call.opset})
-    inputs = []
+    inputs: list[Value | None] = []
     for index, fact in enumerate(call.facts):
         constant = None if fact is None else _constant(fact)
         if fact is None:
@@ -39,7 +42,11 @@ def onnx_facts(call: Call) -> list[Fact]:
             inputs.append(probe.constant(constant, f"i{index}"))
         else:
             inputs.append(probe.add_input(f"i{index}", type_of(fact, names=False)))
-    twin = probe.add(node.op, inputs, node.attributes, outputs=len(node.outputs), domain=node.domain)
+    attributes = {
+        name: Attribute(attribute.kind, attribute.value.clone()) if isinstance(attribute.value, Graph) else attribute
+        for name, attribute in node.attributes.items()
+    }
+    twin = probe.add(node.op, inputs, attributes, outputs=len(node.outputs), domain=node.domain)
     for index, value in enumerate(twin.outputs):
         probe.add_output(value, f"o{index}")
     model = to_proto(probe)
@@ -47,7 +54,9 @@ def onnx_facts(call: Call) -> list[Fact]:
         model = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return nothing
-    return [fact_of(read_type(output.type), call) for output in model.graph.output]
+    # ONNX invents names for what it leaves open, the same ones for every node: only names that went in are known.
+    given = {dim for value in probe.inputs for dim in value.shape or () if isinstance(dim, str)}
+    return [fact_of(read_type(output.type), call, given) for output in model.graph.output]
 
 
 def _constant(fact: Fact) -> ArrayTensor | None:
@@ -58,16 +67,19 @@ def _constant(fact: Fact) -> ArrayTensor | None:
     return ArrayTensor(np.array(fact.data.tolist(), dtype=fact.dtype.numpy).reshape(fact.data.shape), fact.dtype)
 
 
-def fact_of(type: Type | None, call: Call) -> Fact:
-    """What a type says, with a fresh unknown for every size that it leaves open."""
+def fact_of(type: Type | None, call: Call, names: Collection[str] | None = None) -> Fact:
+    """What a type says, with a fresh unknown for every size that it leaves open, or names by none of `names`."""
     if not isinstance(type, TensorType):
         return Fact(other=type)
     if type.shape is None:
         return Fact(type.dtype)
-    sizes: tuple[Size, ...] = tuple(
-        symbol(dim, call.dims) if isinstance(dim, str) else call.fresh() if dim is None else dim for dim in type.shape
-    )
-    return Fact(type.dtype, sizes)
+    sizes: list[Size] = []
+    for dim in type.shape:
+        if dim is None or (isinstance(dim, str) and names is not None and dim not in names):
+            sizes.append(call.fresh())
+        else:
+            sizes.append(symbol(dim, call.dims) if isinstance(dim, str) else dim)
+    return Fact(type.dtype, tuple(sizes))
 
 
 def type_of(fact: Fact, *, names: bool = True) -> Type | None:

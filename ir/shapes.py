@@ -1,12 +1,12 @@
 """Types, shapes and shape arithmetic: what is known of every value before anything runs.
 
 One walk in topological order. Each node is handed to the shape rule of its operator (`shape_rules`), which works on
-symbolic sizes and on the elements of small integer tensors; to its bodies (`control_flow`) or its function; or to ONNX's
-own inference. Where a rule leaves a size open and the model records one, the recorded one is kept; where both know,
-the inferred one is. Recorded element types must agree: a runtime refuses the model otherwise. A recorded rank that
-disagrees is dropped, as runtimes do.
+symbolic sizes and on the elements of small integer tensors; to its bodies (`control_flow`) or its function; or to
+ONNX's own inference. Where a rule leaves a size open and the model records one, the recorded one is kept; where both
+know, the inferred one is. Recorded element types must agree: a runtime refuses the model otherwise. A recorded rank
+that disagrees is dropped, as runtimes do.
 
-Declared types of the model's inputs and outputs are never changed.
+Declared types of the model's inputs and outputs are never changed, but by `bind`.
 """
 
 from __future__ import annotations
@@ -216,7 +216,10 @@ class _Walk:
             except Cannot:
                 return onnx_facts(call)
         if node.attributes and node.bodies:
-            return control_flow(call, self.body)
+            try:
+                return control_flow(call, self.body)
+            except Cannot:
+                return onnx_facts(call)
         return onnx_facts(call)
 
     def merge(self, value: Value, fact: Fact, recorded: Type | None, call: Call) -> Fact:
@@ -237,10 +240,11 @@ class _Walk:
             return fact
         if all(isinstance(s, int) or s.named for s in fact.shape):
             return fact if fact.dtype == dtype else replace(fact, dtype=dtype)
-        sizes = (
-            size if isinstance(size, int) or size.named or dim is None else symbol(dim, self.dims) if isinstance(dim, str) else dim
-            for size, dim in zip(fact.shape, recorded.shape)
-        )  # fmt: skip
+        sizes = list(fact.shape)
+        for axis, dim in enumerate(recorded.shape):
+            size = sizes[axis]
+            if dim is not None and isinstance(size, Sym) and not size.named:
+                sizes[axis] = symbol(dim, self.dims) if isinstance(dim, str) else dim
         return replace(fact, dtype=dtype, shape=tuple(sizes))
 
 

@@ -1,9 +1,10 @@
 """Sizes that are not numbers: polynomials with integer coefficients over named sizes.
 
-A `Size` is an `int` or a `Sym`. A `Sym` is a sum of products of atoms: names of the model (`N`, `T`), derived atoms whose
-name is the expression itself (`floor((H - 1)/2)`), and unknowns, which start with `?` and stand for one unknown each, so
-that "unknown, but the same" is still known. Equal expressions are equal objects by value, because the terms are kept in a
-canonical order. This is all the algebra that shape arithmetic needs: sums, products, exact and floor division.
+A `Size` is an `int` or a `Sym`. A `Sym` is a sum of products of atoms: names of the model (`N`, `T`), derived atoms
+whose name is the expression itself (`floor((H - 1)/2)`), and unknowns, which start with `?` and stand for one unknown
+each, so that "unknown, but the same" is still known. Equal expressions are equal by value, because the terms are kept
+in a canonical order. This is all the algebra that shape arithmetic needs: sums, products, exact and floor division,
+smaller and larger.
 
 Every named size is taken to be at least 1: an exporter that writes `N` does not mean an empty tensor.
 """

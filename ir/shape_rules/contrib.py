@@ -34,7 +34,7 @@ def matmul_to_float(call: Call) -> list[Fact]:
 
 
 RULES: dict[str, Rule] = {
-    **{op: elementwise.same for op in ("Gelu", "FastGelu", "QuickGelu", "BiasGelu", "BiasSoftmax")},
+    **dict.fromkeys(("Gelu", "FastGelu", "QuickGelu", "BiasGelu", "BiasSoftmax"), elementwise.same),
     **{op: like_zero_point(7) for op in ("QLinearAdd", "QLinearMul")},
     **{op: like_zero_point(4) for op in ("QLinearSigmoid", "QLinearLeakyRelu")},
     "QuantizeLinear": quantized.quantize,

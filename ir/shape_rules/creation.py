@@ -68,7 +68,7 @@ def one_hot(call: Call) -> list[Fact]:
     indices = call.shape(0)
     axis = call.axis(-1, len(indices) + 1)
     depth = call.ints("", 1)
-    size: Size = depth[0] if depth and not isinstance(depth[0], float) else call.fresh()
+    size: Size = call.fresh() if not depth else depth[0] if isinstance(depth[0], Sym) else int(depth[0])
     return [Fact(call.fact(2).dtype, (*indices[:axis], size, *indices[axis:]))]
 
 
@@ -98,7 +98,7 @@ RULES: dict[str, Rule] = {
     "OneHot": one_hot,
     "NonZero": non_zero,
     "NonMaxSuppression": non_max_suppression,
-    **{op: like for op in ("EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli")},
+    **dict.fromkeys(("EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli"), like),
     "RandomNormal": random,
     "RandomUniform": random,
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
 from ..symbols import Size, Sym, divide, floor_divide, maximum, minimum
 from ..types import DType
-from .call import LIMIT, Call, Elements, Fact, Rule
+from .call import LIMIT, Call, Elements, Fact, Rule, Sizes
+
+Element: TypeAlias = "Size | float"
 
 
 def same(call: Call) -> list[Fact]:
@@ -55,25 +58,23 @@ def _cast(data: Elements | None, dtype: DType) -> Elements | None:
         return np.array(data.astype(dtype.numpy).tolist(), dtype=object).reshape(data.shape)
 
 
-def _quotient(a: Size | float, b: Size | float) -> Size | float | None:
+def _quotient(a: Element, b: Element) -> Element | None:
+    """Division as ONNX does it: truncated for integers, which for sizes is rounding down."""
     if isinstance(a, float) or isinstance(b, float):
-        if isinstance(a, Sym) or isinstance(b, Sym):
-            return None
-        return a / b if b else None
+        return None if isinstance(a, Sym) or isinstance(b, Sym) or not b else a / b
     if isinstance(a, Sym) or isinstance(b, Sym):
-        if _surely_at_least(a, 0) and _surely_at_least(b, 1):
-            return floor_divide(a, b)
-        return divide(a, b)
-    return (
-        None if b == 0 else int(np.trunc(a / b)) if abs(a) < 1 << 50 else (abs(a) // abs(b)) * (1 if a * b > 0 else -1)
-    )
+        whole = _surely_at_least(a, 0) and _surely_at_least(b, 1)
+        return floor_divide(a, b) if whole else divide(a, b)
+    if b == 0:
+        return None
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
 def _surely_at_least(size: Size, bound: int) -> bool:
     return size.is_size if isinstance(size, Sym) else size >= bound
 
 
-def _equal(a: object, b: object) -> bool | None:
+def _equal(a: Element, b: Element) -> bool | None:
     if isinstance(a, Sym) or isinstance(b, Sym):
         if a == b:
             return True
@@ -84,58 +85,63 @@ def _equal(a: object, b: object) -> bool | None:
     return bool(a == b)
 
 
-def _less(a: object, b: object) -> bool | None:
+def _less(a: Element, b: Element) -> bool | None:
     if isinstance(a, Sym) or isinstance(b, Sym):
         return None
-    return bool(a < b)  # type: ignore[operator]
+    return bool(a < b)
 
 
-def _real(a: object) -> object:
-    """Floats that are whole numbers may meet symbols."""
-    return int(a) if isinstance(a, float) and a.is_integer() else a
+def _exact(function: Callable[[Element, Element], Element | None]) -> Callable[[Element, Element], Element | None]:
+    """Let symbols meet floats that are whole numbers, and no others."""
 
-
-def _arithmetic(function: Callable[[object, object], object]) -> Callable[[object, object], object]:
-    def apply(a: object, b: object) -> object:
-        if isinstance(a, Sym) or isinstance(b, Sym):
-            a, b = _real(a), _real(b)
-            if isinstance(a, float) or isinstance(b, float):
-                return None
+    def apply(a: Element, b: Element) -> Element | None:
+        if isinstance(a, Sym) and isinstance(b, float):
+            return function(a, int(b)) if b.is_integer() else None
+        if isinstance(b, Sym) and isinstance(a, float):
+            return function(int(a), b) if a.is_integer() else None
         return function(a, b)
 
     return apply
 
 
-_FOLLOW: dict[str, Callable[..., object]] = {
-    "Add": _arithmetic(operator.add),  # type: ignore[arg-type]
-    "Sub": _arithmetic(operator.sub),  # type: ignore[arg-type]
-    "Mul": _arithmetic(operator.mul),  # type: ignore[arg-type]
-    "Div": _arithmetic(_quotient),  # type: ignore[arg-type]
-    "Min": _arithmetic(lambda a, b: minimum(a, b) if isinstance(a, Sym) or isinstance(b, Sym) else min(a, b)),  # type: ignore
-    "Max": _arithmetic(lambda a, b: maximum(a, b) if isinstance(a, Sym) or isinstance(b, Sym) else max(a, b)),  # type: ignore
-    "Equal": _equal,
-    "Less": _less,
-    "Greater": lambda a, b: _less(b, a),
-    "And": lambda a, b: bool(a and b),
-    "Or": lambda a, b: bool(a or b),
-    "Where": lambda c, a, b: a if c else b,
+def _smaller(a: Element, b: Element) -> Element:
+    return minimum(a, b) if isinstance(a, Sym) or isinstance(b, Sym) else min(a, b)  # type: ignore[arg-type]
+
+
+def _larger(a: Element, b: Element) -> Element:
+    return maximum(a, b) if isinstance(a, Sym) or isinstance(b, Sym) else max(a, b)  # type: ignore[arg-type]
+
+
+_FOLLOW: dict[str, tuple[int, Callable[..., Element | None]]] = {
+    "Add": (2, _exact(lambda a, b: a + b)),  # type: ignore[operator]
+    "Sub": (2, _exact(lambda a, b: a - b)),  # type: ignore[operator]
+    "Mul": (2, _exact(lambda a, b: a * b)),  # type: ignore[operator]
+    "Div": (2, _exact(_quotient)),
+    "Min": (2, _exact(_smaller)),
+    "Max": (2, _exact(_larger)),
+    "Equal": (2, _equal),
+    "Less": (2, _less),
+    "Greater": (2, lambda a, b: _less(b, a)),
+    "And": (2, lambda a, b: bool(a and b)),
+    "Or": (2, lambda a, b: bool(a or b)),
+    "Where": (3, lambda c, a, b: a if c else b),
 }
+"""How many inputs are followed, and what makes an element of the output; `None` where that is not known."""
 
 
-def follow(call: Call, shape: tuple[Size, ...]) -> Elements | None:
+def follow(call: Call, shape: Sizes) -> Elements | None:
     """The elements of an elementwise result, where all of them are known."""
-    function = _FOLLOW.get(call.node.op)
-    if function is None or not all(isinstance(s, int) for s in shape):
+    arity, function = _FOLLOW.get(call.node.op, (0, None))
+    sizes = [s for s in shape if isinstance(s, int)]
+    if function is None or len(call.facts) != arity or len(sizes) != len(shape) or math.prod(sizes) > LIMIT:
         return None
-    inputs = [f.elements if f is not None else None for f in call.facts]
+    inputs = [call.data(i) for i in range(arity)]
     known = [data for data in inputs if data is not None]
-    if len(known) != len(inputs) or np.prod(shape, dtype=float) > LIMIT:
+    if len(known) != arity:
         return None
-    if len(known) != function.__code__.co_argcount if call.node.op in ("Where",) else len(known) != 2:
-        return None
-    result = np.empty(shape, dtype=object)
+    result = np.empty(sizes, dtype=object)
     arrays = np.broadcast_arrays(*known)
-    for index in np.ndindex(result.shape):
+    for index in np.ndindex(*sizes):
         made = function(*(array[index] for array in arrays))
         if made is None:
             return None
@@ -201,19 +207,21 @@ def batch_normalisation(call: Call) -> list[Fact]:
     return [Fact(x.dtype, x.shape)] + [Fact(call.fact(i).dtype, call.fact(i).shape) for i in (3, 4, 3, 4)]
 
 
-_SAME = """Relu LeakyRelu PRelu Sigmoid Tanh Erf Exp Log Sqrt Sign Reciprocal Softmax LogSoftmax Hardmax HardSigmoid
-HardSwish Elu Selu Celu ThresholdedRelu Softplus Softsign Mish Gelu Swish Clip Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh
-Acosh Atanh LRN MeanVarianceNormalization InstanceNormalization GroupNormalization CumSum CumProd Shrink LpNormalization
-Trilu ScatterElements ScatterND Scatter ReverseSequence BitwiseNot TensorScatter BitShift ImageScaler Crop Affine
-ParametricSoftplus ScaledTanh"""
+_SAME = """
+Relu LeakyRelu PRelu Sigmoid Tanh Erf Exp Log Sqrt Sign Reciprocal Softmax LogSoftmax Hardmax HardSigmoid
+HardSwish Elu Selu Celu ThresholdedRelu Softplus Softsign Mish Gelu Swish Clip Sin Cos Tan Asin Acos Atan Sinh
+Cosh Asinh Acosh Atanh LRN MeanVarianceNormalization InstanceNormalization GroupNormalization CumSum CumProd
+Shrink LpNormalization Trilu ScatterElements ScatterND Scatter ReverseSequence BitwiseNot TensorScatter
+BitShift ImageScaler Crop Affine ParametricSoftplus ScaledTanh
+"""
 _BROADCAST = "Add Sub Mul Div Pow Mod Min Max Sum Mean BitwiseAnd BitwiseOr BitwiseXor"
 _COMPARE = "Equal Less Greater LessOrEqual GreaterOrEqual And Or Xor"
 
 RULES: dict[str, Rule] = {
-    **{op: same for op in _SAME.split()},
-    **{op: broadcast for op in _BROADCAST.split()},
-    **{op: compare for op in _COMPARE.split()},
-    **{op: unary_number for op in ("Floor", "Ceil", "Round", "Abs", "Neg")},
+    **dict.fromkeys(_SAME.split(), same),
+    **dict.fromkeys(_BROADCAST.split(), broadcast),
+    **dict.fromkeys(_COMPARE.split(), compare),
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Abs", "Neg"), unary_number),
     "Identity": identity,
     "IsNaN": boolean,
     "IsInf": boolean,

@@ -42,8 +42,11 @@ def gemm(call: Call) -> list[Fact]:
 
 
 def einsum_sizes(equation: str, shapes: list[Sizes]) -> tuple[dict[str, Size], list[str]]:
-    """The size of every label of `equation`, and the labels of its output. The axes under `...` are labelled "0", "1", …
-    counted from the last. Raises `ValueError` where equation and shapes do not fit."""
+    """The size of every label of `equation`, and the labels of its output.
+
+    The axes under `...` are labelled "0", "1", … from the last. Raises `ValueError` where equation and shapes do not
+    fit.
+    """
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(shapes):
@@ -96,5 +99,5 @@ RULES: dict[str, Rule] = {
     "QLinearMatMul": qlinear_matmul,
     "Gemm": gemm,
     "Einsum": einsum,
-    **{op: recurrent for op in ("LSTM", "GRU", "RNN")},
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
 }

@@ -8,9 +8,9 @@ from collections import Counter
 
 import numpy as np
 
-from ..symbols import Size, Sym, divide, maximum, minimum, product
+from ..symbols import Size, Sym, divide, floor_divide, maximum, minimum, product
 from ..types import DType
-from .call import INTEGRAL, LIMIT, Call, Elements, Fact, Rule, Sizes
+from .call import LIMIT, Call, Elements, Fact, Rule, Sizes
 
 
 def shape_of(call: Call) -> list[Fact]:
@@ -77,7 +77,7 @@ def _fill(call: Call, source: Sizes | None, shape: list[Size | None]) -> Sizes:
     if found is None and isinstance(above, int) and isinstance(below, int) and below:
         raise call.error(f"{above} elements do not divide by {below}")
     fallback = shape[hole]
-    return tuple(rest[:hole]) + (found if found is not None else fallback or call.fresh(),) + tuple(rest[hole:])
+    return (*rest[:hole], found if found is not None else fallback or call.fresh(), *rest[hole:])
 
 
 def _reshaped(x: Fact, shape: list[Size | None]) -> Elements | None:
@@ -259,8 +259,6 @@ def _extent(call: Call, size: Size, start: Size | None, end: Size | None, step: 
         length = 0 if isinstance(opposite, Sym) and opposite.at_least(0) else length
     if step == 1:
         return length
-    from ..symbols import floor_divide
-
     return floor_divide(length + (step - 1), step)
 
 
@@ -367,14 +365,15 @@ def space_to_depth(call: Call) -> list[Fact]:
 
 
 def resize(call: Call) -> list[Fact]:
-    """Resize and Upsample: `floor(size * scale)`, or the sizes given. Where the aspect ratio is kept, only the rank."""
+    """Resize and Upsample: `floor(size * scale)`, or the sizes given."""
     node, x, shape = call.node, call.fact(0), call.shape(0)
     rank = len(shape)
     axes = tuple(call.normalise(a, rank) for a in node.get_ints("axes", range(rank)))
     made: list[Size] = list(shape)
     sizes = call.ints("", 3) if call.has(3) else None
-    if node.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return [Fact(x.dtype, call.unknown(rank))]
+    policy = node.get_string("keep_aspect_ratio_policy", "stretch")
+    if call.has(3) and policy != "stretch":
+        return [Fact(x.dtype, _kept_aspect(call, shape, axes, sizes, policy))]
     if call.has(3) and call.fact(3).shape != (0,):
         for i, axis in enumerate(axes):
             size = sizes[i] if sizes else None
@@ -389,6 +388,19 @@ def resize(call: Call) -> list[Fact]:
     for i, axis in enumerate(axes):
         made[axis] = _scaled(call, shape[axis], scales[i] if scales and len(scales) == len(axes) else None)
     return [Fact(x.dtype, tuple(made))]
+
+
+def _kept_aspect(call: Call, shape: Sizes, axes: tuple[int, ...], sizes: Sizes | None, policy: str) -> Sizes:
+    """One scale for all axes, the smallest or the largest asked for; sizes rounded, halves up."""
+    made = list(shape)
+    pairs = [(shape[axis], size) for axis, size in zip(axes, sizes or ())]
+    numbers = [(old, new) for old, new in pairs if isinstance(old, int) and isinstance(new, int) and old]
+    if sizes is None or len(numbers) != len(axes):
+        return tuple(call.fresh() if i in axes else s for i, s in enumerate(shape))
+    scale = (min if policy == "not_larger" else max)(new / old for old, new in numbers)
+    for axis, (old, _) in zip(axes, numbers):
+        made[axis] = math.floor(scale * old + 0.5)
+    return tuple(made)
 
 
 def _scaled(call: Call, size: Size, scale: float | Sym | None) -> Size:

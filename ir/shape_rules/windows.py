@@ -1,8 +1,8 @@
-"""Operators that slide a window: convolutions, transposed convolutions, pooling.
+"""Operators that slide a window: convolutions, transposed convolutions, pooling, short-time Fourier transforms.
 
 For size `x`, kernel `k`, stride `s`, dilation `d` and pads `p`, `q` the output size is
-`floor((x + p + q - ((k - 1) d + 1)) / s) + 1` (`ceil` with `ceil_mode`, less one where the last window would start in the
-end padding), and `ceil(x / s)` for the SAME kinds of `auto_pad`.
+`floor((x + p + q - ((k - 1) d + 1)) / s) + 1` (`ceil` with `ceil_mode`, less one where the last window would start in
+the end padding), and `ceil(x / s)` for the SAME kinds of `auto_pad`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def _window(call: Call, spatial: Sizes, kernel: Sizes) -> Sizes:
         if isinstance(room, int) and room < 0:
             raise call.error(f"the window of size {extent} does not fit axis {axis + 2} of size {size} with its pads")
         count = floor_divide(room + (stride - 1 if ceil else 0), stride) + 1
-        if ceil and isinstance(count, int) and isinstance(size, int) and (count - 1) * stride >= size + start:
-            count -= 1
+        if ceil and isinstance(count, int) and isinstance(size, int):
+            count -= (count - 1) * stride >= size + start
+        elif ceil and not (isinstance(extent, int) and end + stride <= extent):
+            count = call.fresh()
         result.append(count)
     return tuple(result)
 
@@ -107,13 +109,27 @@ def roi(call: Call) -> list[Fact]:
     return [Fact(call.fact(0).dtype, (regions[0], x[1], height, width))]
 
 
+def stft(call: Call) -> list[Fact]:
+    """(batch, samples, 1 or 2) to (batch, frames, bins, 2); half of the bins where they are one-sided."""
+    signal = call.shape(0)
+    steps, lengths = call.ints("", 1), call.ints("", 3) if call.has(3) else None
+    length: Size = lengths[0] if lengths else call.fresh()
+    if not lengths and call.has(2) and call.fact(2).shape:
+        length = call.shape(2)[0]
+    step: Size = steps[0] if steps else call.fresh()
+    bins = floor_divide(length, 2) + 1 if call.node.get_int("onesided", 1) else length
+    frames = floor_divide(signal[1] - length, step) + 1 if steps and step != 0 else call.fresh()
+    return [Fact(call.fact(0).dtype, (signal[0], frames, bins, 2))]
+
+
 RULES: dict[str, Rule] = {
+    "STFT": stft,
     "Conv": conv,
     "ConvInteger": conv_integer,
     "QLinearConv": qlinear_conv,
     "ConvTranspose": conv_transpose,
     "RoiAlign": roi,
     "MaxRoiPool": roi,
-    **{op: pool for op in ("MaxPool", "AveragePool", "LpPool")},
-    **{op: global_pool for op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")},
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
 }

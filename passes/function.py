@@ -45,7 +45,7 @@ class FunctionPass(Pass):
         before = dump(graph)
         surgeon = to_surgeon(graph)
         result = self._load()(surgeon)
-        graph.become(from_surgeon(surgeon if result is None else result))
+        graph.become(from_surgeon(surgeon if result is None else result, graph))
         if dump(graph) != before:
             report.rewrote(self.function)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from .graph import Graph, Value
 from .shape_rules.call import Call, Fact
 from .symbols import Size, Sym, symbol
 from .tensor import ArrayTensor
-from .types import Dim, DType, TensorType, Type
+from .types import Dim, DType, OptionalType, SequenceType, TensorType, Type
 
 _SMALL = 4096
 """Bytes up to which ONNX is shown a constant's data: it reads shapes, axes and pads, never weights."""
@@ -68,18 +69,30 @@ def _constant(fact: Fact) -> ArrayTensor | None:
 
 
 def fact_of(type: Type | None, call: Call, names: Collection[str] | None = None) -> Fact:
-    """What a type says, with a fresh unknown for every size that it leaves open, or names by none of `names`."""
+    """What a type says, with a fresh unknown for every size that it leaves open.
+
+    `names` marks a type that ONNX inferred from inputs with these names: other names are its inventions, and a size of
+    0 is what its arithmetic makes of a name.
+    """
     if not isinstance(type, TensorType):
-        return Fact(other=type)
+        return Fact(other=type if names is None else _without_names(type))
     if type.shape is None:
         return Fact(type.dtype)
     sizes: list[Size] = []
     for dim in type.shape:
-        if dim is None or (isinstance(dim, str) and names is not None and dim not in names):
+        if dim is None or (names is not None and (dim not in names if isinstance(dim, str) else names and dim == 0)):
             sizes.append(call.fresh())
         else:
             sizes.append(symbol(dim, call.dims) if isinstance(dim, str) else dim)
     return Fact(type.dtype, tuple(sizes))
+
+
+def _without_names(type: Type | None) -> Type | None:
+    if isinstance(type, TensorType) and type.shape is not None:
+        return replace(type, shape=tuple(d if isinstance(d, int) else None for d in type.shape))
+    if isinstance(type, SequenceType | OptionalType):
+        return replace(type, element=_without_names(type.element))
+    return type
 
 
 def type_of(fact: Fact, *, names: bool = True) -> Type | None:

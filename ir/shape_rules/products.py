@@ -1,8 +1,8 @@
-"""Matrix products, einsum and recurrent layers."""
+"""Matrix products, einsum, attention and recurrent layers."""
 
 from __future__ import annotations
 
-from ..symbols import Size
+from ..symbols import Size, floor_divide
 from ..types import DType
 from .call import Call, Fact, Rule, Sizes
 
@@ -93,11 +93,36 @@ def recurrent(call: Call) -> list[Fact]:
     return [Fact(dtype, (x[0], directions, x[1], hidden)), state, state]
 
 
+def attention(call: Call) -> list[Fact]:
+    """Y like Q with the head size of V; present key and value (batch, heads, past + keys, head size); scores.
+
+    Q, K, V are (batch, heads, length, head size), or (batch, length, heads * head size) with the heads as attributes.
+    """
+    q, k, v = call.shape(0), call.shape(1), call.shape(2)
+    if len(q) == 4:
+        batch, heads, length, _ = q
+        few, keys, size_k, size_v = k[1], k[2], k[3], v[3]
+        made: Sizes = (batch, heads, length, size_v)
+    else:
+        batch, length, _ = q
+        heads, few = call.node.get_int("q_num_heads", 1), call.node.get_int("kv_num_heads", 1)
+        keys, size_k, size_v = k[1], floor_divide(k[2], few), floor_divide(v[2], few)
+        made = (batch, length, heads * size_v)
+    total = keys + call.shape(4)[2] if call.has(4) else keys
+    return [
+        Fact(call.fact(0).dtype, made),
+        Fact(call.fact(1).dtype, (batch, few, total, size_k)),
+        Fact(call.fact(2).dtype, (batch, few, total, size_v)),
+        Fact(call.fact(0).dtype, (batch, heads, length, total)),
+    ]
+
+
 RULES: dict[str, Rule] = {
     "MatMul": matmul,
     "MatMulInteger": matmul_integer,
     "QLinearMatMul": qlinear_matmul,
     "Gemm": gemm,
+    "Attention": attention,
     "Einsum": einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
 }

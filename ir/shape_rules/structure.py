@@ -76,6 +76,8 @@ def _fill(call: Call, source: Sizes | None, shape: list[Size | None]) -> Sizes:
     found = divide(above, below)
     if found is None and isinstance(above, int) and isinstance(below, int) and below:
         raise call.error(f"{above} elements do not divide by {below}")
+    if found is None and isinstance(below, int) and below > 0:
+        found = floor_divide(above, below)
     fallback = shape[hole]
     return (*rest[:hole], found if found is not None else fallback or call.fresh(), *rest[hole:])
 
@@ -186,8 +188,8 @@ def split(call: Call) -> list[Fact]:
             chunk = -(-size // count)
             sizes = tuple(max(0, min(chunk, size - chunk * i)) for i in range(count))
         else:
-            each = divide(size, count)
-            sizes = None if each is None else (each,) * count
+            chunk = floor_divide(size + (count - 1 if call.opset >= 18 else 0), count)
+            sizes = (*(chunk,) * (count - 1), size - chunk * (count - 1)) if call.opset >= 18 else (chunk,) * count
     if sizes is None or len(sizes) != count:
         sizes = call.unknown(count)
     facts, start = [], 0
@@ -319,6 +321,10 @@ def expand(call: Call) -> list[Fact]:
     return [Fact(x.dtype, made, data)]
 
 
+def grid_sample(call: Call) -> list[Fact]:
+    return [Fact(call.fact(0).dtype, call.shape(0)[:2] + call.shape(1)[1:-1])]
+
+
 def tile(call: Call) -> list[Fact]:
     x, shape = call.fact(0), call.shape(0)
     if call.has(2):
@@ -352,16 +358,13 @@ def pad(call: Call) -> list[Fact]:
 def depth_to_space(call: Call) -> list[Fact]:
     n, c, h, w = call.shape(0)
     block = call.node.get_int("blocksize")
-    depth = divide(c, block * block)
-    return [Fact(call.fact(0).dtype, (n, call.fresh() if depth is None else depth, h * block, w * block))]
+    return [Fact(call.fact(0).dtype, (n, floor_divide(c, block * block), h * block, w * block))]
 
 
 def space_to_depth(call: Call) -> list[Fact]:
     n, c, h, w = call.shape(0)
     block = call.node.get_int("blocksize")
-    height, width = (divide(s, block) for s in (h, w))
-    spatial = (call.fresh() if height is None else height, call.fresh() if width is None else width)
-    return [Fact(call.fact(0).dtype, (n, c * block * block, *spatial))]
+    return [Fact(call.fact(0).dtype, (n, c * block * block, floor_divide(h, block), floor_divide(w, block)))]
 
 
 def resize(call: Call) -> list[Fact]:
@@ -410,7 +413,8 @@ def _scaled(call: Call, size: Size, scale: float | Sym | None) -> Size:
         return size
     if isinstance(size, int):
         return math.floor(np.float32(size) * np.float32(scale))
-    return size * int(scale) if float(scale).is_integer() else call.fresh()
+    above, below = float(np.float32(scale)).as_integer_ratio()
+    return floor_divide(size * above, below) if below <= 64 else call.fresh()
 
 
 RULES: dict[str, Rule] = {
@@ -427,6 +431,7 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "GridSample": grid_sample,
     "Expand": expand,
     "Tile": tile,
     "Pad": pad,

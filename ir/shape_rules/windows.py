@@ -125,6 +125,7 @@ def stft(call: Call) -> list[Fact]:
 RULES: dict[str, Rule] = {
     "STFT": stft,
     "Conv": conv,
+    "DeformConv": conv,
     "ConvInteger": conv_integer,
     "QLinearConv": qlinear_conv,
     "ConvTranspose": conv_transpose,

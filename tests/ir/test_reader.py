@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from optc.errors import ModelError
+from optc.ir.attributes import AttributeKind
+from optc.ir.graph import Graph
+from optc.ir.reader import from_bytes, from_proto, load
+from optc.ir.tensor import ArrayTensor, FileTensor, SparseTensor
+from optc.ir.text import dump
+from optc.ir.types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType
+from optc.ir.writer import to_proto
+
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+
+
+def model(
+    nodes: list[onnx.NodeProto],
+    initializers: list[onnx.TensorProto] | None = None,
+    *,
+    inputs: list[onnx.ValueInfoProto] | None = None,
+    outputs: list[onnx.ValueInfoProto] | None = None,
+    ir_version: int = 10,
+    opset: int = 21,
+    **fields: object,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "g", inputs or [X], outputs or [Y], initializers or [])
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, ir_version=ir_version, opset_imports=opsets, **fields)
+
+
+def weight(graph: Graph, name: str) -> npt.NDArray[np.generic]:
+    found = {value.name: value for value in graph.constants}[name].numpy()
+    assert found is not None
+    return found
+
+
+NUMBERED = [dtype for dtype in DType if dtype not in (DType.UNDEFINED, DType.STRING)]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("dtype", NUMBERED, ids=lambda dtype: dtype.text)
+def test_every_element_type_is_read_as_onnx_reads_it(dtype: DType, raw: bool) -> None:
+    values = [1, 0, 1, 1, 0, 1, 1]
+    made = helper.make_tensor("w", int(dtype), [7], values)
+    if raw:
+        array = numpy_helper.to_array(made)
+        made = numpy_helper.from_array(array, "w")
+        assert made.data_type == dtype
+        assert made.HasField("raw_data")
+    read = weight(from_proto(model([helper.make_node("Identity", ["x"], ["y"])], [made])), "w")
+    assert read.dtype == dtype.numpy
+    assert read.tobytes() == numpy_helper.to_array(made).astype(dtype.numpy).tobytes()
+    written = to_proto(from_proto(model([helper.make_node("Identity", ["x"], ["y"])], [made]))).graph.initializer[0]
+    assert numpy_helper.to_array(written).tobytes() == numpy_helper.to_array(made).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT, DType.BFLOAT16, DType.INT4, DType.UINT2, DType.FLOAT6E2M3, DType.BOOL])
+@pytest.mark.parametrize("external", [False, True])
+def test_large_tensors_stay_in_their_file(tmp_path: Path, dtype: DType, external: bool) -> None:
+    elements = (9 << 20) // dtype.bits + 1
+    random = np.random.default_rng(1)
+    data = random.integers(0, 2 if dtype is DType.BOOL else 256, dtype.file_bytes(elements), np.uint8).tobytes()
+    tensor = TensorProto(name="w", data_type=int(dtype), dims=[elements], raw_data=data)
+    expected = numpy_helper.to_array(tensor)
+    proto = model([helper.make_node("Identity", ["x"], ["y"])], [tensor])
+    if external:
+        onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    else:
+        onnx.save(proto, tmp_path / "m.onnx")
+    graph = load(tmp_path / "m.onnx")
+    (value,) = graph.constants
+    assert isinstance(value.constant, FileTensor)
+    assert value.constant.source.path == str(tmp_path / ("m.bin" if external else "m.onnx"))
+    assert value.constant.numpy().tobytes() == expected.tobytes()
+
+
+def test_large_data_is_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
+    def large(seed: int) -> onnx.TensorProto:
+        array = np.random.default_rng(seed).standard_normal((300, 300), np.float32)
+        return numpy_helper.from_array(array, f"t{seed}")
+
+    typed = helper.make_tensor("t9", TensorProto.FLOAT, [90_000], np.arange(90_000, dtype=np.float32))
+    assert len(typed.float_data) == 90_000
+    cell = helper.make_graph(
+        [helper.make_node("Constant", [], ["c"], value=large(1)), helper.make_node("Add", ["c", "t2"], ["r"])],
+        "cell",
+        [],
+        [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
+        [large(2)],
+    )
+    sparse = helper.make_node("Constant", [], ["s"], sparse_value=_sparse(large(3), 90_000))
+    branch = helper.make_node("If", ["cond"], ["y"], then_branch=cell, else_branch=cell)
+    cond = helper.make_tensor_value_info("cond", TensorProto.BOOL, [])
+    proto = model([sparse, branch], [large(4), typed], inputs=[cond])
+    body = [helper.make_node("Constant", [], ["o"], value=large(5))]
+    proto.functions.append(helper.make_function("own", "F", [], ["o"], body, [helper.make_opsetid("", 21)]))
+    proto.graph.sparse_initializer.append(_sparse(large(6), 90_000))
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path)
+    graph = load(path)
+    lazily = [v.constant for owner in graph.graphs() for v in owner.constants]
+    lazily += [a.value for node in graph.walk() for a in node.attributes.values()]
+    lazily += [a.value for f in graph.functions.values() for node in f.graph for a in node.attributes.values()]
+    tensors = [t.values if isinstance(t, SparseTensor) else t for t in lazily if not isinstance(t, Graph)]
+    assert len(tensors) == 9
+    assert all(isinstance(tensor, FileTensor) for tensor in tensors)
+    assert dump(graph, tensors="inline") == dump(from_proto(proto), tensors="inline")
+
+
+def _sparse(values: onnx.TensorProto, size: int) -> onnx.SparseTensorProto:
+    flat = numpy_helper.from_array(numpy_helper.to_array(values).reshape(-1), values.name)
+    indices = numpy_helper.from_array(np.arange(size, dtype=np.int64) * 2, "")
+    return helper.make_sparse_tensor(flat, indices, [2 * size])
+
+
+def test_everything_a_model_says_comes_back() -> None:
+    """A model that uses every field that ONNX has is the same message after reading and writing."""
+    proto = _everything()
+    assert str(to_proto(from_proto(proto))) == str(proto)
+
+
+def _everything() -> onnx.ModelProto:
+    floats = numpy_helper.from_array(np.float32([1, 2]), "w")
+    floats.doc_string = "a weight"
+    floats.metadata_props.add(key="from", value="training")
+    strings = onnx.TensorProto(name="words", data_type=TensorProto.STRING, dims=[2], string_data=[b"a\xff", b"b"])
+    values = numpy_helper.from_array(np.float32([5]), "sparse")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([[0, 1]]), ""), [2, 2])
+    nameless = onnx.SparseTensorProto.FromString(sparse.SerializeToString())
+    nameless.values.ClearField("name")
+
+    body = helper.make_graph(
+        [helper.make_node("Add", ["x", "inner"], ["r"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(np.float32([3]), "inner")],
+        doc_string="a branch",
+    )
+    every = helper.make_node("Every", ["x", "", "w"], ["e", "", "f"], "every", "a node", "own", overload="two")
+    for name, value in {
+        "int": -5,
+        "ints": [1, -2],
+        "float": 1.5,
+        "floats": [0.5, -0.25],
+        "string": "text",
+        "bytes": b"\xfe\xff",
+        "strings": ["a", "b"],
+        "tensor": numpy_helper.from_array(np.int8([1])),
+        "tensors": [numpy_helper.from_array(np.int8([2])), numpy_helper.from_array(np.int8([3]))],
+        "sparse": nameless,
+        "sparses": [nameless],
+        "graph": body,
+        "graphs": [body, body],
+        "type": helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", None, 3]),
+        "types": [helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.INT64, None))],
+    }.items():
+        every.attribute.append(helper.make_attribute(name, value))
+    every.attribute.append(helper.make_attribute("none", [], attr_type=onnx.AttributeProto.INTS))
+    every.attribute[0].doc_string = "an attribute"
+    every.metadata_props.add(key="k", value="v")
+    placed = every.device_configurations.add()
+    placed.configuration_id, placed.pipeline_stage = "two-gpus", 1
+    cond = helper.make_node("If", ["c"], ["y"], "branch", then_branch=body, else_branch=body)
+
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2], "an input"),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("d", TensorProto.FLOAT, [1]),
+        helper.make_value_info("seq", helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, None))),
+        helper.make_value_info("opt", helper.make_optional_type_proto(helper.make_tensor_type_proto(1, [1]))),
+        helper.make_value_info("map", helper.make_map_type_proto(7, helper.make_tensor_type_proto(1, [1]))),
+        helper.make_value_info("opaque", onnx.TypeProto(opaque_type=onnx.TypeProto.Opaque(domain="d", name="n"))),
+        helper.make_value_info("thin", helper.make_sparse_tensor_type_proto(1, [4, "M"])),
+        onnx.ValueInfoProto(name="untyped"),
+    ]
+    inputs[0].metadata_props.add(key="unit", value="metre")
+    inputs[0].type.denotation = "TENSOR"
+    inputs[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    graph = helper.make_graph(
+        [every, cond],
+        "g",
+        inputs,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2], "an output")],
+        [numpy_helper.from_array(np.float32([7]), "d"), floats, strings],
+        "the graph",
+        [helper.make_tensor_value_info("e", TensorProto.FLOAT, ["N"], "a value")],
+        sparse_initializer=[sparse],
+    )
+    graph.metadata_props.add(key="g", value="h")
+    graph.quantization_annotation.add(tensor_name="e").quant_parameter_tensor_names.add(key="SCALE", value="w")
+
+    inner = helper.make_node("LeakyRelu", ["a"], ["b"], "inner")
+    inner.attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
+    function = helper.make_function(
+        "own",
+        "Every",
+        ["a", "unused", "second"],
+        ["b", "b2", "second_out"],
+        [inner, helper.make_node("Identity", ["b"], ["b2"]), helper.make_node("Neg", ["second"], ["second_out"])],
+        [helper.make_opsetid("", 21)],
+        ["slope"],
+        [helper.make_attribute("kept", 3)],
+        "a function",
+        overload="two",
+        value_info=[helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+    )
+    function.metadata_props.add(key="f", value="1")
+    proto = helper.make_model(
+        graph,
+        ir_version=11,
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("own", 3)],
+        functions=[function],
+        producer_name="test",
+        producer_version="1",
+        domain="org.example",
+        model_version=4,
+        doc_string="a model",
+    )
+    for key in ("author", "author"):  # ONNX keeps them in order, twice the same key included
+        proto.metadata_props.add(key=key, value="somebody")
+    proto.training_info.add().algorithm.name = "training"
+    proto.configuration.add(name="two-gpus", num_devices=2)
+    return proto
+
+
+def test_the_parts_are_where_they_belong() -> None:
+    graph = from_proto(_everything())
+    every, branch = graph
+    x = graph.inputs[0]
+    assert x.type == TensorType(DType.FLOAT, ("N", 2), False, "TENSOR", ("DATA_BATCH", ""))
+    assert [value.type for value in graph.inputs[3:]] == [
+        SequenceType(TensorType(DType.FLOAT)),
+        OptionalType(TensorType(DType.FLOAT, (1,))),
+        MapType(DType.INT64, TensorType(DType.FLOAT, (1,))),
+        OpaqueType("d", "n"),
+        TensorType(DType.FLOAT, (4, "M"), sparse=True),
+        None,
+    ]
+    assert graph.inputs[2].default is not None
+    assert graph.inputs[2].constant is None
+    assert every.inputs[1] is None
+    assert not every.outputs[1].uses
+    assert every.attributes["none"].value == ()
+    assert every.attributes["none"].kind is AttributeKind.INTS
+    body = branch.bodies[0]
+    assert body.parent is branch
+    assert branch.captures == (x,)
+    function = graph.functions["own", "Every", "two"]
+    (alpha,) = next(iter(function.graph)).attributes.values()
+    assert (alpha.ref, alpha.value) == ("slope", None)
+    assert every.origin.nodes == ("every",)
+
+
+def test_an_unnamed_node_originates_from_what_it_makes() -> None:
+    (node,) = from_proto(model([helper.make_node("Relu", ["x"], ["y"])]))
+    assert node.origin.nodes == ("y",)
+    assert node.origin.passes == ()
+
+
+def test_nodes_in_any_order_are_sorted() -> None:
+    nodes = [
+        helper.make_node("Add", ["b", "c"], ["y"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Neg", ["a"], ["c"]),
+        helper.make_node("Abs", ["x"], ["a"]),
+    ]
+    graph = from_proto(model(nodes))
+    assert [node.op for node in graph] == ["Abs", "Relu", "Neg", "Add"]
+    assert not graph.sort()
+
+
+def test_a_body_may_read_what_a_later_node_makes() -> None:
+    result = helper.make_tensor_value_info("r", TensorProto.FLOAT, None)
+    inner = helper.make_graph([helper.make_node("Neg", ["late"], ["r"])], "inner", [], [result])
+    outer = helper.make_graph(
+        [helper.make_node("If", ["c"], ["r"], then_branch=inner, else_branch=inner)], "outer", [], [result]
+    )
+    nodes = [
+        helper.make_node("If", ["c"], ["y"], then_branch=outer, else_branch=inner),
+        helper.make_node("Relu", ["x"], ["late"]),
+        helper.make_node("Greater", ["x", "x"], ["c"]),
+    ]
+    graph = from_proto(model(nodes))
+    assert [node.op for node in graph] == ["Relu", "Greater", "If"]
+    late = next(iter(graph)).output
+    assert late in list(graph)[2].captures
+    assert len(late.uses) == 3
+
+
+def test_a_name_inside_a_body_hides_the_same_name_outside() -> None:
+    result = helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N", 4])
+    nodes = [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["r"])]
+    body = helper.make_graph(nodes, "body", [], [result])
+    nodes = [
+        helper.make_node("Abs", ["x"], ["h"]),
+        helper.make_node("Greater", ["h", "x"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body),
+    ]
+    graph = from_proto(model(nodes, outputs=[helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])]))
+    first, second = list(graph)[2].bodies[0]
+    assert second.inputs == (first.output,)
+    onnx.checker.check_model(to_proto(graph))
+
+
+@pytest.mark.parametrize("ir_version", [3, 4])
+def test_an_initializer_that_is_also_an_input(ir_version: int) -> None:
+    w = numpy_helper.from_array(np.float32([1, 2, 3, 4]), "w")
+    inputs = [X, helper.make_tensor_value_info("w", TensorProto.FLOAT, [4])]
+    proto = model([helper.make_node("Add", ["x", "w"], ["y"])], [w], inputs=inputs, ir_version=ir_version, opset=8)
+    graph = from_proto(proto)
+    if ir_version == 3:
+        assert [value.name for value in graph.inputs] == ["x"]
+        assert [value.name for value in graph.constants] == ["w"]
+    else:
+        assert [value.name for value in graph.inputs] == ["x", "w"]
+        assert isinstance(graph.inputs[1].default, ArrayTensor)
+    assert to_proto(graph).graph == proto.graph
+
+
+def test_the_long_name_of_the_default_domain() -> None:
+    proto = model([helper.make_node("Relu", ["x"], ["y"], domain="ai.onnx")])
+    proto.opset_import[0].domain = "ai.onnx"
+    graph = from_proto(proto)
+    (node,) = graph
+    assert (node.domain, graph.opsets) == ("", {"": 21})
+
+
+def test_attributes_without_a_kind_get_it_from_their_field() -> None:
+    node = helper.make_node("Concat", ["x", "x"], ["y"], axis=1)
+    node.attribute[0].ClearField("type")
+    node.attribute.add(name="more", ints=[1, 2])
+    (read,) = from_proto(model([node]))
+    assert read.get_int("axis") == 1
+    assert read.get_ints("more") == (1, 2)
+
+
+def test_origin_is_read_back_and_is_no_metadata() -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    node.metadata_props.add(key="optc.origin", value='["a", "b"]')
+    node.metadata_props.add(key="optc.passes", value='["clean"]')
+    (read,) = from_proto(model([node]))
+    assert read.origin.nodes == ("a", "b")
+    assert read.origin.passes == ("clean",)
+    assert read.metadata is None
+
+
+def test_a_file_and_its_bytes_read_the_same(tmp_path: Path, kit: Path) -> None:
+    path = kit / "models" / "mobilenetv2.onnx"
+    assert dump(load(path)) == dump(from_bytes(path.read_bytes()))
+
+
+def test_a_model_from_memory_takes_external_data_from_the_folder_given(tmp_path: Path) -> None:
+    w = numpy_helper.from_array(np.arange(4, dtype=np.float32), "w")
+    onnx.save(
+        model([helper.make_node("Add", ["x", "w"], ["y"])], [w]),
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="m.bin",
+        size_threshold=0,
+    )
+    proto = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    np.testing.assert_array_equal(weight(from_proto(proto, folder=tmp_path), "w"), np.arange(4))
+    with pytest.raises(ModelError, match=r"tensor .w.*no folder"):
+        from_proto(proto)

@@ -8,9 +8,9 @@ from ..errors import ModelError
 from .conformance import CONFORMANCE
 from .graph import Graph
 from .rule import Fault, Place, Rule
-from .well_formed import WELL_FORMED
+from .well_formed import WALKABLE, WELL_FORMED
 
-RULES: tuple[Rule, ...] = (*WELL_FORMED, *CONFORMANCE)
+RULES: tuple[Rule, ...] = (*WALKABLE, *WELL_FORMED, *CONFORMANCE)
 
 
 def verify(graph: Graph) -> None:
@@ -18,11 +18,20 @@ def verify(graph: Graph) -> None:
 
     Raises `ModelError` at the first fault, naming graph, node, value and rule.
     """
-    for rule in RULES:
-        # A rule may rely on those before it, and the places on the first two: what walks bodies needs whole lists.
-        for place in _places(graph):
-            for fault in rule.check(place):
-                raise ModelError(_message(rule, place, fault))
+    places = []
+    for place in _places(graph):
+        # Finding the next place, and every rule below, relies on whole lists of nodes and on the parents of bodies.
+        _hold(WALKABLE, place)
+        places.append(place)
+    for rule in RULES[len(WALKABLE) :]:
+        for place in places:
+            _hold((rule,), place)
+
+
+def _hold(rules: tuple[Rule, ...], place: Place) -> None:
+    for rule in rules:
+        for fault in rule.check(place):
+            raise ModelError(_message(rule, place, fault))
 
 
 def _places(model: Graph) -> Iterator[Place]:

@@ -125,9 +125,11 @@ def _body_fields(place: Place) -> Iterator[Fault]:
         yield Fault("a function's graph holds functions or a header; these belong to the model")
 
 
-WELL_FORMED = (
+WALKABLE = (
     Rule("links", "the list of nodes is whole and every node in it knows its graph", _links),
     Rule("parents", "every body belongs to the one node that holds it", _parents),
+)
+WELL_FORMED = (
     Rule("owners", "every value is made in exactly one place, which knows it", _owners),
     Rule("uses", "use lists and reads agree, both ways", _uses),
     Rule("scope", "what is read belongs to the reader's graph or one around it", _scope),

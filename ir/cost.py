@@ -35,7 +35,9 @@ class NodeCost:
 @dataclass(frozen=True, slots=True)
 class GraphCost:
     """A whole model. `macs`, `integer_macs` and `activations` are sums over the nodes of the outermost graph; `params`
-    and `bytes` count every constant once. `nodes` also holds the nodes inside bodies, for one run of their body."""
+    and `bytes` count every constant once. `nodes` also holds the nodes inside bodies and called functions, for one run
+    of them.
+    """
 
     macs: int
     integer_macs: int
@@ -48,53 +50,68 @@ class GraphCost:
 def cost(graph: Graph, dims: Mapping[str, int] | None = None) -> GraphCost:
     """The cost of `graph`, which stays as it is. Raises `ModelError` where shape inference does."""
     inference = analyse(graph, dims, fresh=True)
-    nodes: dict[Node, NodeCost] = {}
-    _measure(graph, inference, nodes)
-    top = [nodes[node] for node in graph]
+    meter = _Meter(inference)
+    top = _total(meter.graph(graph))
     inside = [inner for function in graph.functions.values() for inner in function.graph.graphs()]
-    stored = [pair for inner in (*graph.graphs(), *inside) for pair in constants(inner)]
+    stored = [meter.stored(value) for inner in (*graph.graphs(), *inside) for value in constants(inner)]
     return GraphCost(
-        macs=sum(c.macs for c in top),
-        integer_macs=sum(c.integer_macs for c in top),
-        params=sum(parameters(value, tensor) for value, tensor in stored),
-        bytes=sum(tensor.nbytes for _, tensor in stored),
-        activations=sum(c.activations for c in top),
-        nodes=nodes,
+        macs=top.macs,
+        integer_macs=top.integer_macs,
+        params=sum(params for params, _ in stored),
+        bytes=sum(size for _, size in stored),
+        activations=top.activations,
+        nodes=meter.nodes,
     )
 
 
-def _measure(graph: Graph, inference: Inference, nodes: dict[Node, NodeCost]) -> list[NodeCost]:
-    return [_measure_node(node, inference, nodes) for node in graph]
+class _Meter:
+    """One measurement: the costs of the nodes seen so far, and what each stored tensor comes to."""
 
+    def __init__(self, inference: Inference) -> None:
+        self.inference = inference
+        self.nodes: dict[Node, NodeCost] = {}
+        self._stored: dict[Value, tuple[int, int]] = {}
 
-def _measure_node(node: Node, inference: Inference, nodes: dict[Node, NodeCost]) -> NodeCost:
-    inputs = [None if v is None else _sizes(inference.shape(v)) for v in node.inputs]
-    outputs = [_sizes(inference.shape(v)) for v in node.outputs]
-    products = macs(node, inputs, outputs)
-    read = [(v, t) for v in dict.fromkeys(node.inputs) if v is not None and (t := tensor_of(v)) is not None]
-    own = NodeCost(
-        products,
-        products if products and integer(node) else 0,
-        sum(parameters(v, t) for v, t in read),
-        sum(t.nbytes for _, t in read),
-        sum(_bytes(v, inference) for v in node.outputs),
-    )
-    instance = inference.calls.get(node)
-    inner = [_total(_measure(g, inference, nodes)) for g in node.bodies] if node.attributes else []
-    if instance is not None:
-        inner.append(_total(_measure(instance, inference, {})))
-    if inner:
-        times = _trips(node, inference)
-        one = max(inner, key=lambda c: (c.macs, c.activations)) if node.op == "If" else _total(inner)
+    def stored(self, value: Value) -> tuple[int, int]:
+        """Parameters and bytes of the stored tensor behind a value; zeros where there is none."""
+        found = self._stored.get(value)
+        if found is None:
+            tensor = tensor_of(value)
+            found = (0, 0) if tensor is None else (parameters(value, tensor), tensor.nbytes)
+            self._stored[value] = found
+        return found
+
+    def graph(self, graph: Graph) -> list[NodeCost]:
+        return [self.node(node) for node in graph]
+
+    def node(self, node: Node) -> NodeCost:
+        inputs = [None if v is None else _sizes(self.inference.shape(v)) for v in node.inputs]
+        outputs = [_sizes(self.inference.shape(v)) for v in node.outputs]
+        products = macs(node, inputs, outputs)
+        read = [self.stored(v) for v in dict.fromkeys(node.inputs) if v is not None]
         own = NodeCost(
-            own.macs + times * one.macs,
-            own.integer_macs + times * one.integer_macs,
-            own.params + sum(c.params for c in inner),
-            own.bytes + sum(c.bytes for c in inner),
-            own.activations + times * one.activations,
+            products,
+            products if products and integer(node) else 0,
+            sum(params for params, _ in read),
+            sum(size for _, size in read),
+            sum(_bytes(v, self.inference) for v in node.outputs),
         )
-    nodes[node] = own
-    return own
+        instance = self.inference.calls.get(node)
+        inner = [_total(self.graph(g)) for g in node.bodies] if node.attributes else []
+        if instance is not None:
+            inner.append(_total(self.graph(instance)))
+        if inner:
+            times = _trips(node, self.inference)
+            one = max(inner, key=lambda c: (c.macs, c.activations)) if node.op == "If" else _total(inner)
+            own = NodeCost(
+                own.macs + times * one.macs,
+                own.integer_macs + times * one.integer_macs,
+                own.params + sum(c.params for c in inner),
+                own.bytes + sum(c.bytes for c in inner),
+                own.activations + times * one.activations,
+            )
+        self.nodes[node] = own
+        return own
 
 
 def _total(costs: list[NodeCost]) -> NodeCost:
@@ -135,12 +152,11 @@ def _bytes(value: Value, inference: Inference) -> int:
     return 0 if fact is None or shape is None else fact.dtype.file_bytes(math.prod(shape))
 
 
-def constants(graph: Graph) -> Iterator[tuple[Value, Tensor]]:
-    """Every stored tensor that `graph` itself owns: constants, defaults of inputs, what Constant nodes hold."""
-    for value in (*graph.constants, *graph.inputs, *(v for node in graph for v in node.outputs)):
-        tensor = tensor_of(value)
-        if tensor is not None:
-            yield value, tensor
+def constants(graph: Graph) -> Iterator[Value]:
+    """Every value of `graph` itself with stored data: constants, defaults of inputs, outputs of Constant nodes."""
+    yield from graph.constants
+    yield from (value for value in graph.inputs if value.default is not None)
+    yield from (node.output for node in graph if node.op == "Constant" and not node.domain)
 
 
 def tensor_of(value: Value) -> Tensor | None:

@@ -87,7 +87,7 @@ def _write(value: Value, inference: Inference) -> None:
     fact = inference.facts.get(value)
     found = None if fact is None else type_of(fact)
     old = value.type
-    if isinstance(found, TensorType) and isinstance(old, TensorType):
+    if isinstance(found, TensorType) and isinstance(old, TensorType) and (old.sparse or old.denotation or old.axes):
         keeps = old.rank == found.rank
         found = replace(found, sparse=old.sparse, denotation=old.denotation, axes=old.axes if keeps else ())
     if found != old:
@@ -238,8 +238,8 @@ class _Walk:
             return replace(fact_of(recorded, call), dtype=dtype, data=fact.data)
         if len(fact.shape) != len(recorded.shape):
             return fact
-        if all(isinstance(s, int) or s.named for s in fact.shape):
-            return fact if fact.dtype == dtype else replace(fact, dtype=dtype)
+        if fact.dtype == dtype and all(isinstance(s, int) or s.named for s in fact.shape):
+            return fact
         sizes = list(fact.shape)
         for axis, dim in enumerate(recorded.shape):
             size = sizes[axis]

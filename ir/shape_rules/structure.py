@@ -182,6 +182,7 @@ def split(call: Call) -> list[Fact]:
     x, shape = call.fact(0), call.shape(0)
     axis = call.axis(0, len(shape))
     size, count = shape[axis], len(call.node.outputs)
+    chunk: Size
     sizes: tuple[Size, ...] | None = call.ints("split", 1)
     if sizes is None and not call.given("split", 1):
         if isinstance(size, int):

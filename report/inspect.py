@@ -1,0 +1,215 @@
+"""What a model is made of, and where its size and work are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from ..ir.cost import GraphCost, NodeCost, constants, cost, parameters, tensor_of
+from ..ir.graph import Graph
+from ..ir.node import Node
+from ..ir.shapes import analyse
+from ..ir.types import DType, TensorType, Type
+from .terminal import amount
+
+if TYPE_CHECKING:
+    from ..ir.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output: its name and its type as text (`float[N, 3, 32, 32]`)."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The parameters stored in one element type; `zeros` is the share of them that are exactly zero."""
+
+    dtype: str
+    params: int
+    bytes: int
+    zeros: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One of the costliest nodes. `share` is its part of the model's MACs, `output` the type of its first output."""
+
+    name: str
+    op: str
+    output: str
+    macs: int
+    share: float
+    params: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One model. Sizes named in `dims` are symbolic and count as 1 in `macs` and `activations` (bytes)."""
+
+    name: str
+    ir_version: int
+    producer: str
+    opsets: dict[str, int]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    dims: tuple[str, ...]
+    nodes: int
+    functions: int
+    params: int
+    bytes: int
+    macs: int
+    integer_macs: int
+    activations: int
+    weights: tuple[Weights, ...]
+    ops: dict[str, int]
+    layers: tuple[LayerCost, ...]
+
+
+def summary(graph: Graph, *, top: int = 10) -> Summary:
+    """Look at `graph` without changing it; `top` is how many of the costliest layers to keep.
+
+    Reads every weight, to count zeros. Raises `ModelError` where shape inference does.
+    """
+    found = cost(graph)
+    ops = Counter(f"{node.domain}.{node.op}" if node.domain else node.op for node in graph.walk())
+    named = {d: None for v in graph.inputs for d in v.shape or () if isinstance(d, str)}
+    producer = " ".join(word for word in (graph.header.producer_name, graph.header.producer_version) if word)
+    return Summary(
+        name=graph.name,
+        ir_version=graph.header.ir_version,
+        producer=producer,
+        opsets={domain or "ai.onnx": version for domain, version in sorted(graph.opsets.items())},
+        inputs=tuple(Port(value.name, type_text(value.type)) for value in graph.inputs),
+        outputs=tuple(Port(output.name, type_text(output.type)) for output in graph.outputs),
+        dims=tuple(named),
+        nodes=sum(ops.values()),
+        functions=len(graph.functions),
+        params=found.params,
+        bytes=found.bytes,
+        macs=found.macs,
+        integer_macs=found.integer_macs,
+        activations=found.activations,
+        weights=_weights(graph),
+        ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+        layers=_costliest(graph, found, top),
+    )
+
+
+def type_text(type: Type | None) -> str:
+    """A type as a person reads it; `?` stands for what is unknown."""
+    if not isinstance(type, TensorType):
+        return "?" if type is None else str(type)
+    if type.shape is None:
+        return f"{type.dtype.text}[...]"
+    return f"{type.dtype.text}[{', '.join('?' if d is None else str(d) for d in type.shape)}]"
+
+
+def _weights(graph: Graph) -> tuple[Weights, ...]:
+    kinds: dict[DType, list[int]] = {}
+    functions = [inner for function in graph.functions.values() for inner in function.graph.graphs()]
+    for inner in (*graph.graphs(), *functions):
+        for value in constants(inner):
+            tensor = tensor_of(value)
+            count = 0 if tensor is None else parameters(value, tensor)
+            if tensor is not None and count:
+                sums = kinds.setdefault(tensor.dtype, [0, 0, 0])
+                for index, part in enumerate((count, tensor.nbytes, _zeros(tensor))):
+                    sums[index] += part
+    order = sorted(kinds.items(), key=lambda item: -item[1][1])
+    return tuple(Weights(dtype.text, count, size, zeros / count) for dtype, (count, size, zeros) in order)
+
+
+def _zeros(tensor: Tensor) -> int:
+    array = tensor.numpy()
+    return array.size - int(np.count_nonzero(array))
+
+
+def _costliest(graph: Graph, found: GraphCost, top: int) -> tuple[LayerCost, ...]:
+    inference = analyse(graph, fresh=True)
+    total = max(found.macs, 1)
+
+    def weight(item: tuple[Node, NodeCost]) -> tuple[int, int]:
+        return -item[1].macs, -item[1].bytes
+
+    ranked = sorted(((node, found.nodes[node]) for node in graph), key=weight)
+    return tuple(
+        LayerCost(
+            node.name or node.output.name,
+            node.op,
+            type_text(inference.type(node.output)),
+            part.macs,
+            part.macs / total,
+            part.params,
+            part.bytes,
+        )
+        for node, part in ranked[:top]
+        if part.macs or part.bytes
+    )
+
+
+def as_dict(summary: Summary) -> dict[str, Any]:
+    """The summary as plain dicts, lists and numbers, for JSON."""
+    return asdict(summary)
+
+
+def render(summary: Summary, *, title: str = "") -> RenderableType:
+    """The summary for a terminal: the facts, the operators, the costliest layers."""
+    parts: list[RenderableType] = [_facts(summary, title or summary.name), _operators(summary)]
+    if summary.layers:
+        parts.append(_layers(summary))
+    return Group(*parts)
+
+
+def _facts(found: Summary, title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
+    made = f" by {found.producer}" if found.producer else ""
+    table.add_row("format", escape(f"IR {found.ir_version}, {opsets}{made}"))
+    for word, ports in (("input", found.inputs), ("output", found.outputs)):
+        for port in ports:
+            table.add_row(word, f"{escape(port.name)}  [dim]{escape(port.type)}[/]")
+    table.add_row("nodes", f"{found.nodes}" + (f", {found.functions} functions" if found.functions else ""))
+    for index, kind in enumerate(found.weights):
+        zeros = f", {100 * kind.zeros:.1f} % zeros" if kind.zeros else ""
+        text = f"{amount(kind.params)} {kind.dtype}, {amount(kind.bytes, 'B')}{zeros}"
+        table.add_row("" if index else "parameters", text)
+    table.add_row("stored", amount(found.bytes, "B"))
+    note = f"  [dim]with {escape(' = '.join((*found.dims, '1')))}[/]" if found.dims else ""
+    integer = f" ({100 * found.integer_macs / found.macs:.0f} % integer)" if found.integer_macs else ""
+    table.add_row("MACs", amount(found.macs) + integer + note)
+    table.add_row("activations", amount(found.activations, "B") + note)
+    return table
+
+
+def _operators(found: Summary) -> Table:
+    table = Table(title="\noperators", title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_row(escape("  ".join(f"{op}\u00a0{count}" for op, count in found.ops.items())))
+    return table
+
+
+def _layers(found: Summary) -> Table:
+    table = Table(title="\ncostliest layers", title_justify="left", box=None, pad_edge=False)
+    for column in ("layer", "op", "output", "MACs", "share", "parameters", "stored"):
+        if column in ("layer", "op", "output"):
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    for layer in found.layers:
+        share = f"{100 * layer.share:.1f} %"
+        cells = (escape(layer.name), layer.op, escape(layer.output))
+        table.add_row(*cells, amount(layer.macs), share, amount(layer.params), amount(layer.bytes, "B"))
+    return table

@@ -270,7 +270,12 @@ class Graph:
         """Remove all nodes, outputs and constants: what holds values of the graphs around this one lets go of them."""
         for index in reversed(range(len(self._outputs))):
             self.remove_output(index)
-        for node in reversed(self):
+        # In whatever order the nodes stand, bodies that read this graph go first, then the reads among its own nodes.
+        for node in self:
+            for body in node.bodies:
+                body.clear()
+            node.set_inputs(())
+        for node in self:
             self.remove(node)
         for value in tuple(self._constants):
             self.remove(value)

@@ -234,9 +234,9 @@ class Node:
 
     @property
     def captures(self) -> tuple[Value, ...]:
-        """The values that this node's bodies read from the graphs around them, each once."""
+        """The values that this node's bodies read from the graphs around them, each once, in the order of the reads."""
         found: dict[Value, None] = {}
-        inner = {graph for body in self.bodies for graph in body.graphs()}
+        inner = dict.fromkeys(graph for body in self.bodies for graph in body.graphs())
         for body in inner:
             for node in body:
                 found.update((v, None) for v in node._inputs if v is not None and v.graph not in inner)

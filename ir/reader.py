@@ -86,15 +86,15 @@ def _read(model: onnx.ModelProto, tensors: TensorReader) -> Graph:
             f"IR version {model.ir_version} is unknown; the installed onnx {onnx.__version__} reads 1 to "
             f"{onnx.IR_VERSION}"
         )
-    graph = Graph(model.graph.name, opsets=_opsets(model.opset_import, model.ir_version, "the model"))
+    graph = Graph(opsets=_opsets(model.opset_import, model.ir_version, "the model"))
     graph.header = Header(
         ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        domain=model.domain,
+        producer_name=wire.text(model.producer_name),
+        producer_version=wire.text(model.producer_version),
+        domain=wire.text(model.domain),
         model_version=model.model_version,
-        doc=model.doc_string,
-        metadata=tuple((entry.key, entry.value) for entry in model.metadata_props),
+        doc=wire.text(model.doc_string),
+        metadata=tuple((wire.text(entry.key), wire.text(entry.value)) for entry in model.metadata_props),
         extra=_extra(model, ("training_info", "configuration")),
     )
     reader = _Reader(tensors, overridable=model.ir_version >= 4)
@@ -125,10 +125,10 @@ class _Scope:
             if value is not None:
                 return value
             scope = scope.outer
-        return self.later.setdefault(name, Value(name))
+        return self.later.setdefault(name, Value(_name(name)))
 
     def define(self, name: str, value: Value) -> None:
-        if not name:
+        if not _name(name):
             raise ModelError(f"graph {self.graph.name!r}: an input or initializer has no name")
         if name in self.names:
             raise ModelError(f"graph {self.graph.name!r}: value {name!r} is defined twice; names must be unique")
@@ -171,7 +171,7 @@ class _Reader:
 
     def graph(self, proto: onnx.GraphProto, graph: Graph, outer: _Scope | None) -> None:
         """Fill an empty graph."""
-        graph.name, graph.doc = proto.name, proto.doc_string
+        graph.name, graph.doc = wire.text(proto.name), wire.text(proto.doc_string)
         graph.metadata = _strings(proto.metadata_props) or {}
         graph.extra = _extra(proto, ("quantization_annotation",))
         scope = _Scope(graph, outer)
@@ -193,9 +193,9 @@ class _Reader:
         for info in proto.output:
             type = _type_of(info)
             value = scope.find(info.name)
-            output = graph.add_output(value, info.name, type)
+            output = graph.add_output(value, _name(info.name), type)
             output.type = type
-            output.doc, output.metadata = info.doc_string, _strings(info.metadata_props)
+            output.doc, output.metadata = wire.text(info.doc_string), _strings(info.metadata_props)
             if value.type is None:
                 value.type = type
         scope.close()
@@ -221,7 +221,7 @@ class _Reader:
         value = scope.graph.constant(tensor, name)
         if info is not None:
             _annotate(value, info)
-        value.doc = described.doc_string or value.doc
+        value.doc = wire.text(described.doc_string) or value.doc
         value.metadata = _strings(described.metadata_props) or value.metadata
         scope.define(name, value)
 
@@ -229,11 +229,15 @@ class _Reader:
         names, find, add = scope.names, scope.find, scope.graph.add
         for proto in protos:
             made = tuple(proto.output)
+            try:
+                "".join(made)
+            except TypeError:
+                raise ModelError(f"graph {scope.graph.name!r}: node {proto.name!r} makes {made}: not UTF-8") from None
             node = add(
-                proto.op_type,
+                _name(proto.op_type),
                 [(names.get(name) or find(name)) if name else None for name in proto.input],
                 outputs=made,
-                name=proto.name,
+                name=_name(proto.name),
                 domain=_domain(proto.domain),
             )
             for value in node.outputs:
@@ -251,16 +255,22 @@ class _Reader:
                     value.type = _type_of(info)
                     _annotate(value, info)
             for attribute in proto.attribute:
-                node.set_attribute(attribute.name, self._attribute(attribute, scope, node))
+                try:
+                    node.set_attribute(_name(attribute.name), self._attribute(attribute, scope, node))
+                except ModelError as error:
+                    raise ModelError(
+                        f"graph {scope.graph.name!r}: node {proto.name or made[:1]!r} ({proto.op_type}), "
+                        f"attribute {attribute.name!r}: {error}"
+                    ) from error
             self._describe(node, proto)
 
     def _describe(self, node: Node, proto: onnx.NodeProto) -> None:
-        node.overload = proto.overload
-        node.doc = proto.doc_string
+        node.overload = _name(proto.overload)
+        node.doc = wire.text(proto.doc_string)
         name = proto.name or (node.outputs[0].name if node.outputs else "")
         node.origin = Origin((name,) if name else ())
         if proto.metadata_props:
-            metadata = {entry.key: entry.value for entry in proto.metadata_props}
+            metadata = _strings(proto.metadata_props) or {}
             nodes, passes = metadata.pop(NODES_KEY, None), metadata.pop(PASSES_KEY, None)
             if nodes is not None and passes is not None:
                 node.origin = Origin(_listed(nodes), _listed(passes))
@@ -271,7 +281,7 @@ class _Reader:
     def _attribute(self, proto: onnx.AttributeProto, scope: _Scope, node: Node | None) -> Attribute:
         kind = AttributeKind(proto.type) if proto.type else _guessed(proto)
         if proto.ref_attr_name:
-            return Attribute(kind, None, proto.ref_attr_name, proto.doc_string)
+            return Attribute(kind, None, _name(proto.ref_attr_name), wire.text(proto.doc_string))
         value: AttributeValue
         if kind is AttributeKind.INT:
             value = proto.i
@@ -282,9 +292,9 @@ class _Reader:
         elif kind is AttributeKind.FLOATS:
             value = tuple(proto.floats)
         elif kind is AttributeKind.STRING:
-            value = _text(proto.s)
+            value = _string(proto.s)
         elif kind is AttributeKind.STRINGS:
-            value = tuple(_text(s) for s in proto.strings)
+            value = tuple(_string(s) for s in proto.strings)
         elif kind is AttributeKind.TENSOR:
             value = self.tensors.read(proto.t)
         elif kind is AttributeKind.TENSORS:
@@ -302,18 +312,18 @@ class _Reader:
         elif kind is AttributeKind.GRAPHS:
             value = tuple(self._body(g, scope, node) for g in proto.graphs)
         else:
-            raise ModelError(f"graph {scope.graph.name!r}: attribute {proto.name!r} has no kind")
-        return Attribute(kind, value, "", proto.doc_string)
+            raise ModelError("it has no kind that ONNX knows")
+        return Attribute(kind, value, "", wire.text(proto.doc_string))
 
     def _body(self, proto: onnx.GraphProto, scope: _Scope, node: Node | None) -> Graph:
-        body = Graph(proto.name)
+        body = Graph()
         body.parent = node
         self.graph(proto, body, scope)
         return body
 
     def function(self, proto: onnx.FunctionProto, ir_version: int) -> Function:
-        graph = Graph(proto.name, opsets=_opsets(proto.opset_import, ir_version, f"function {proto.name!r}"))
-        graph.doc = proto.doc_string
+        graph = Graph(_name(proto.name), opsets=_opsets(proto.opset_import, ir_version, f"function {proto.name!r}"))
+        graph.doc = wire.text(proto.doc_string)
         graph.metadata = _strings(proto.metadata_props) or {}
         scope = _Scope(graph, None)
         infos = {info.name: info for info in proto.value_info}
@@ -325,15 +335,23 @@ class _Reader:
             scope.define(name, value)
         self.nodes(proto.node, scope, infos)
         for name in proto.output:
-            graph.add_output(scope.find(name), name)
+            graph.add_output(scope.find(name), _name(name))
         scope.close()
-        defaults = {a.name: self._attribute(a, scope, None) for a in proto.attribute_proto}
+        defaults = {_name(a.name): self._attribute(a, scope, None) for a in proto.attribute_proto}
         domain = _domain(proto.domain)
-        return Function(domain, proto.name, proto.overload, graph, tuple(proto.attribute), defaults)
+        attributes = tuple(map(_name, proto.attribute))
+        return Function(domain, graph.name, _name(proto.overload), graph, attributes, defaults)
 
 
 def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return "" if domain == "ai.onnx" else _name(domain)
+
+
+def _name(name: str) -> str:
+    """A name, which has to be UTF-8: it cannot be written otherwise."""
+    if not isinstance(name, str):
+        raise ModelError(f"name {name!r} is not UTF-8; give it another one and export the model again")
+    return name
 
 
 def _opsets(imports: Sequence[onnx.OperatorSetIdProto], ir_version: int, where: str) -> dict[str, int]:
@@ -342,7 +360,9 @@ def _opsets(imports: Sequence[onnx.OperatorSetIdProto], ir_version: int, where: 
         domain = _domain(entry.domain)
         if opsets.setdefault(domain, entry.version) != entry.version:
             raise ModelError(f"{where} imports two versions of opset {domain or 'ai.onnx'!r}")
-    if not opsets and ir_version < 3:
+    if not opsets:
+        if ir_version >= 3:
+            raise ModelError(f"{where} imports no opset; the file is damaged or cut off")
         return {"": 1}
     latest = onnx.defs.onnx_opset_version()
     version = opsets.get("", 1)
@@ -356,20 +376,20 @@ def _opsets(imports: Sequence[onnx.OperatorSetIdProto], ir_version: int, where: 
 def _type_of(info: onnx.ValueInfoProto) -> Type | None:
     try:
         return read_type(info.type) if info.HasField("type") else None
-    except ValueError as error:
-        raise ModelError(f"value {info.name!r}: its type is unknown: {error}") from error
+    except ModelError as error:
+        raise ModelError(f"value {info.name!r}: {error}") from error
 
 
 def _annotate(value: Value, info: onnx.ValueInfoProto) -> None:
     """The description that ValueInfoProto adds, and its type where the value's own says less."""
     if info.doc_string:
-        value.doc = info.doc_string
+        value.doc = wire.text(info.doc_string)
     if info.metadata_props:
         value.metadata = _strings(info.metadata_props)
 
 
 def _strings(entries: Sequence[onnx.StringStringEntryProto]) -> dict[str, str] | None:
-    return {entry.key: entry.value for entry in entries} or None
+    return {wire.text(entry.key): wire.text(entry.value) for entry in entries} or None
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -381,7 +401,7 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(str(name) for name in names) if isinstance(names, list) else (text,)
 
 
-def _text(data: bytes) -> str | bytes:
+def _string(data: bytes) -> str | bytes:
     try:
         return data.decode()
     except UnicodeDecodeError:

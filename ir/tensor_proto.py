@@ -89,13 +89,16 @@ class TensorReader:
         if dtype is DType.STRING:
             raise ModelError(f"tensor {proto.name!r}: strings cannot lie in a file of their own ({location!r})")
         source = self._open(proto.name, location)
-        if length is not None:
-            _check_length(proto, length, dtype, shape)
+        needed = dtype.file_bytes(math.prod(shape))
+        if length not in (None, needed):
+            raise ModelError(
+                f"tensor {proto.name!r}: {length} bytes of {location!r} given where {dtype.text}{list(shape)} takes "
+                f"{needed}; the model is damaged"
+            )
         try:
-            tensor = FileTensor(source, offset, dtype, shape)
+            return FileTensor(source, offset, dtype, shape)
         except ModelError as error:
             raise ModelError(f"tensor {proto.name!r}: {error}") from error
-        return tensor
 
     def _open(self, name: str, location: str) -> SourceFile:
         """The file at `location` in the model's folder, opened once."""

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import onnx
 
+from ..errors import ModelError
 from .types import Dim, DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
+from .wire import text
 
 
 def read_type(proto: onnx.TypeProto) -> Type | None:
-    """The type that a TypeProto states, `None` where it states none. A negative size is an unknown one."""
+    """The type that a TypeProto states, `None` where it states none. A negative size is an unknown one.
+
+    Raises `ModelError` for an element type that ONNX does not have.
+    """
     kind = proto.WhichOneof("value")
     if kind == "tensor_type":
-        return _read_tensor_type(proto.tensor_type, proto.denotation, sparse=False)
+        return _read_tensor_type(proto.tensor_type, text(proto.denotation), sparse=False)
     if kind == "sparse_tensor_type":
-        return _read_tensor_type(proto.sparse_tensor_type, proto.denotation, sparse=True)
+        return _read_tensor_type(proto.sparse_tensor_type, text(proto.denotation), sparse=True)
     if kind == "sequence_type":
         return SequenceType(read_type(proto.sequence_type.elem_type))
     if kind == "optional_type":
         return OptionalType(read_type(proto.optional_type.elem_type))
     if kind == "map_type":
-        return MapType(DType(proto.map_type.key_type), read_type(proto.map_type.value_type))
+        return MapType(_dtype(proto.map_type.key_type), read_type(proto.map_type.value_type))
     if kind == "opaque_type":
-        return OpaqueType(proto.opaque_type.domain, proto.opaque_type.name)
+        return OpaqueType(text(proto.opaque_type.domain), text(proto.opaque_type.name))
     return None
 
 
@@ -29,7 +34,7 @@ def _read_tensor_type(
     proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor, denotation: str, *, sparse: bool
 ) -> TensorType:
     if not proto.HasField("shape"):
-        return TensorType(DType(proto.elem_type), None, sparse, denotation)
+        return TensorType(_dtype(proto.elem_type), None, sparse, denotation)
     shape: list[Dim] = []
     named = False
     for dim in proto.shape.dim:
@@ -37,10 +42,17 @@ def _read_tensor_type(
         if kind == "dim_value":
             shape.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
-            shape.append(dim.dim_param or None)
+            shape.append(text(dim.dim_param) or None)
         named = named or bool(dim.denotation)
-    axes = tuple(dim.denotation for dim in proto.shape.dim) if named else ()
-    return TensorType(DType(proto.elem_type), tuple(shape), sparse, denotation, axes)
+    axes = tuple(text(dim.denotation) for dim in proto.shape.dim) if named else ()
+    return TensorType(_dtype(proto.elem_type), tuple(shape), sparse, denotation, axes)
+
+
+def _dtype(number: int) -> DType:
+    try:
+        return DType(number)
+    except ValueError:
+        raise ModelError(f"unknown element type {number}") from None
 
 
 def write_type(type: Type | None, proto: onnx.TypeProto) -> None:

@@ -106,6 +106,11 @@ def _cut(
     return bytes(out)
 
 
+def text(field: str) -> str:
+    """A string field: the Python protobuf gives bytes where it is not UTF-8, and takes none back."""
+    return field if isinstance(field, str) else bytes(field).decode(errors="backslashreplace")
+
+
 def varint(number: int) -> bytes:
     """A non-negative number, seven bits a byte, lowest first."""
     out = bytearray()

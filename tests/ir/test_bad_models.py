@@ -1,0 +1,287 @@
+"""Whatever is wrong with a file, the reader says so in one `ModelError` that names the place, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from optc.errors import ModelError
+from optc.ir.reader import from_bytes, from_proto, load
+
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
+
+
+def sound(weight: int = 4) -> onnx.ModelProto:
+    w = numpy_helper.from_array(np.arange(weight, dtype=np.float32), "w")
+    nodes = [helper.make_node("Add", ["x", "w"], ["h"], "add"), helper.make_node("Relu", ["h"], ["y"], "relu")]
+    graph = helper.make_graph(nodes, "net", [X], [Y], [w])
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+
+
+def one_line(error: pytest.ExceptionInfo[ModelError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# -- files that are no models
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\x00", "not an ONNX model"),
+        (b"<html><body>404</body></html>", "not an ONNX model"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13\n", "not an ONNX model"),
+        (b"\x08\x0a", "no graph"),
+        (np.random.default_rng(0).bytes(3 << 20), "not an ONNX model"),
+        (bytes(3 << 20), "not an ONNX model"),
+    ],
+    ids=["empty", "zero", "html", "pointer", "no-graph", "random", "zeros"],
+)
+def test_what_is_no_model(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as error:
+        load(path)
+    assert str(path) in one_line(error)
+    assert words in str(error.value)
+
+
+def test_a_folder_and_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a folder"):
+        load(tmp_path)
+    with pytest.raises(ModelError, match="No such file"):
+        load(tmp_path / "none.onnx")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(sound().SerializeToString())
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load(path)
+
+
+@pytest.mark.parametrize("weight", [4, 1 << 20], ids=["small", "large"])
+def test_a_file_cut_off_anywhere(tmp_path: Path, weight: int) -> None:
+    proto = sound(weight)
+    proto.graph.initializer[0].dims[:] = [weight]
+    data = proto.SerializeToString()
+    path = tmp_path / "m.onnx"
+    cuts = range(1, len(data)) if weight == 4 else [*range(1, 120), *range(200, len(data), len(data) // 20)]
+    for length in cuts:
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelError) as error:
+            load(path)
+        one_line(error)
+
+
+@pytest.mark.parametrize("weight", [4, 1 << 19], ids=["small", "large"])
+def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path: Path, weight: int) -> None:
+    data = sound(weight).SerializeToString()
+    random = np.random.default_rng(0)
+    head = data if weight == 4 else data[:60] + data[-60:]
+    path = tmp_path / "m.onnx"
+    refused = 0
+    for at in range(len(head)):
+        place = at if at < 60 or weight == 4 else len(data) - 120 + at
+        changed = bytearray(data)
+        changed[place] = random.integers(0, 256)
+        path.write_bytes(changed)
+        with contextlib.suppress(ModelError):
+            load(path)
+            refused -= 1
+        refused += 1
+    assert refused > len(head) // 4
+
+
+def test_messages_nested_without_end_are_refused(tmp_path: Path) -> None:
+    data = numpy_helper.from_array(np.zeros(1 << 19, np.float32)).SerializeToString()
+    for tag in [0x2A, *[0x32, 0x2A, 0x0A] * 60, 0x3A]:  # a graph in an attribute in a node in a graph, and so on
+        data = bytes([tag]) + _varint(len(data)) + data
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x08\x0a" + data)
+    with pytest.raises(ModelError, match="nested too deep"):
+        load(path)
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
+
+
+# -- models that are broken
+
+
+def change(edit: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    proto = sound()
+    edit(proto)
+    return proto
+
+
+def _cycle(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].input[1] = "y"
+
+
+def _no_external(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].data_location = TensorProto.EXTERNAL
+
+
+def _short(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].raw_data = b"1234"
+
+
+def _typed(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].ClearField("raw_data")
+    proto.graph.initializer[0].float_data.extend([1, 2])
+
+
+def _segment(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].segment.end = 3
+
+
+BROKEN: dict[str, tuple[Callable[[onnx.ModelProto], object], tuple[str, ...]]] = {
+    "dangling input": (
+        lambda p: p.graph.node[1].input.__setitem__(0, "lost"),
+        ("graph 'net'", "node 'relu' (Relu)", "'lost'", "input 0"),
+    ),
+    "dangling output": (lambda p: setattr(p.graph.output[0], "name", "lost"), ("graph 'net'", "output 0", "'lost'")),
+    "value made twice": (
+        lambda p: p.graph.node[1].output.__setitem__(0, "h"),
+        ("graph 'net'", "node 'relu' (Relu)", "'h'", "unique"),
+    ),
+    "node makes an input": (
+        lambda p: p.graph.node[1].output.__setitem__(0, "x"),
+        ("graph 'net'", "node 'relu'", "'x'"),
+    ),
+    "initializer twice": (lambda p: p.graph.initializer.append(p.graph.initializer[0]), ("graph 'net'", "'w'")),
+    "input twice": (lambda p: p.graph.input.append(p.graph.input[0]), ("graph 'net'", "'x'")),
+    "initializer without a name": (lambda p: p.graph.initializer[0].ClearField("name"), ("graph 'net'", "no name")),
+    "cycle": (_cycle, ("graph 'net'", "cycle", "'add'")),
+    "no graph": (lambda p: p.ClearField("graph"), ("no graph",)),
+    "IR version of the future": (lambda p: setattr(p, "ir_version", 99), ("IR version 99",)),
+    "no IR version": (lambda p: p.ClearField("ir_version"), ("IR version 0",)),
+    "opset of the future": (lambda p: setattr(p.opset_import[0], "version", 99), ("opset 99", "knows 1 to")),
+    "no opset": (lambda p: setattr(p.opset_import[0], "version", 0), ("opset 0",)),
+    "two opsets": (
+        lambda p: p.opset_import.append(helper.make_opsetid("ai.onnx", 7)),
+        ("two versions", "ai.onnx"),
+    ),
+    "no opset import": (lambda p: p.ClearField("opset_import"), ("no opset",)),
+    "function twice": (
+        lambda p: p.functions.extend([helper.make_function("d", "F", [], [], [], [helper.make_opsetid("", 21)])] * 2),
+        ("function 'F'", "'d'", "twice"),
+    ),
+    "unknown element type": (lambda p: setattr(p.graph.initializer[0], "data_type", 77), ("tensor 'w'", "77")),
+    "no element type": (lambda p: setattr(p.graph.initializer[0], "data_type", 0), ("tensor 'w'", "type 0")),
+    "negative size": (lambda p: p.graph.initializer[0].dims.__setitem__(0, -4), ("tensor 'w'", "-4")),
+    "too little raw data": (_short, ("tensor 'w'", "4 bytes", "takes 16")),
+    "too little typed data": (_typed, ("tensor 'w'", "2 elements", "[4]")),
+    "a segment": (_segment, ("tensor 'w'", "segments")),
+    "external data nowhere": (_no_external, ("tensor 'w'",)),
+    "attribute without a kind": (
+        lambda p: p.graph.node[0].attribute.add(name="mystery"),
+        ("graph 'net'", "node 'add'", "'mystery'"),
+    ),
+    "unknown attribute kind": (
+        lambda p: p.graph.node[0].attribute.append(onnx.AttributeProto.FromString(b"\x0a\x01a\xa0\x01\x63")),
+        ("graph 'net'", "node 'add'", "'a'"),
+    ),
+    "unknown value type": (
+        lambda p: setattr(p.graph.input[0].type.tensor_type, "elem_type", 77),
+        ("'x'", "77"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model(tmp_path: Path, name: str) -> None:
+    edit, words = BROKEN[name]
+    proto = change(edit)
+    with pytest.raises(ModelError) as error:
+        from_proto(proto)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError) as stored:
+        load(path)
+    text = one_line(stored)
+    assert text.startswith(f"{path}: ")
+    assert text.count(str(path)) == 1
+    assert [word for word in words if word not in text] == []
+    assert [word for word in words if word not in one_line(error)] == []
+
+
+def test_the_model_that_the_broken_ones_come_from_is_sound() -> None:
+    assert len(from_bytes(sound().SerializeToString())) == 2
+
+
+# -- external data
+
+
+def outside(tmp_path: Path, **entries: object) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(64))
+    (folder / "w.bin").write_bytes(np.arange(8, dtype=np.float32).tobytes())
+    proto = sound()
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
+    path = folder / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({}, "refused"),
+        ({"location": "missing.bin"}, "missing"),
+        ({"location": "../secret.bin"}, "refused"),
+        ({"location": "./../secret.bin"}, "refused"),
+        ({"location": "..\\secret.bin"}, "refused"),
+        ({"location": "/etc/passwd"}, "refused"),
+        ({"location": "C:\\secret.bin"}, "refused"),
+        ({"location": "link.bin"}, "refused"),
+        ({"location": "folder/secret.bin"}, "refused"),
+        ({"location": "."}, "missing"),
+        ({"location": "w.bin", "length": 12}, "12 bytes"),
+        ({"location": "w.bin", "offset": 20}, "past the end"),
+        ({"location": "w.bin", "offset": -4}, "past the end"),
+        ({"location": "w.bin", "offset": "four"}, "not a number"),
+        ({"location": "w.bin", "length": "1e3"}, "not a number"),
+    ],
+    ids=str,
+)
+def test_bad_external_data(tmp_path: Path, entries: dict[str, object], words: str) -> None:
+    path = outside(tmp_path, **entries)
+    (path.parent / "link.bin").symlink_to("../secret.bin")
+    (path.parent / "folder").symlink_to("..", target_is_directory=True)
+    with pytest.raises(ModelError) as error:
+        load(path)
+    text = one_line(error)
+    assert words in text
+    assert "tensor 'w'" in text
+    assert str(entries.get("location", "''")) in text.replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize("location", ["w.bin", "./w.bin", "folder/w.bin", "link.bin"])
+def test_good_external_data(tmp_path: Path, location: str) -> None:
+    path = outside(tmp_path, location=location, offset=4, length=16, checksum="0" * 40)
+    (path.parent / "folder").symlink_to(".", target_is_directory=True)
+    (path.parent / "link.bin").symlink_to("w.bin")
+    (value,) = load(path).constants
+    np.testing.assert_array_equal(value.numpy(), np.float32([1, 2, 3, 4]))

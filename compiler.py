@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from . import __version__
-from .errors import OutputError
+from .errors import ModelError, OutputError
 from .ir.cost import cost
 from .ir.graph import Graph
 from .ir.opset import lower
@@ -85,9 +85,14 @@ def read(model: Model) -> Graph:
     `ModelError`.
     """
     graph = _load(model)
-    graph.sort()
-    verify(graph)
-    infer(graph)
+    try:
+        graph.sort()
+        verify(graph)
+        infer(graph)
+    except ModelError as error:
+        if isinstance(model, str | os.PathLike):
+            raise ModelError(f"{os.fspath(model)}: {error}") from error
+        raise
     return graph
 
 
@@ -146,15 +151,13 @@ def compile(
         notes=notes,
     )
     recorder = _Recorder(dims)
-    watching = (recorder, *observers)
-    if clean and not any(one.name == "clean" for one in pipeline):
-        run(Pipeline.parse("clean"), graph, ctx, observers=watching)
-    ctx.teacher = graph.clone()
     judge = Guard(min_agreement) if guard and ctx.held is not None else None
-    run(pipeline, graph, ctx, observers=watching, guard=judge)
-    legal = run(chosen.legalisation(), graph, ctx, observers=observers)
-    report.notes += [note for one in legal for note in one.notes]
-    report.steps = recorder.steps
+    first = Pipeline.parse("clean") if clean and not any(one.name == "clean" for one in pipeline) else Pipeline()
+    last = chosen.legalisation()
+    road = Pipeline((*first, *pipeline, *last))
+    run(road, graph, ctx, observers=(recorder, *observers), guard=judge)
+    # Legalisation that found nothing to do is nobody's business.
+    report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
     if found is not None and ctx.fit is not None and ctx.held is not None:
         report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
 

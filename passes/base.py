@@ -129,9 +129,10 @@ class Progress:
 class Context:
     """What a pass is given besides the graph.
 
-    `teacher` is the float model after cleaning: what every lossy pass answers to. `fit` are the samples to fit on,
-    `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes. `data`
-    is where the samples came from, as the user wrote it. `threads` are those of numerical libraries; 0 lets them choose.
+    `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
+    fit on, `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
+    `data` is where the samples came from, as the user wrote it. `threads` are those of numerical libraries; 0 lets them
+    choose.
     """
 
     target: TargetFacts

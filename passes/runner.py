@@ -23,15 +23,18 @@ def run(
 ) -> list[Report]:
     """Run every pass on `graph` in place; one report a pass, in order.
 
-    After each pass what became dead is removed, nodes are sorted, types inferred anew and the graph verified. A pass
-    that `guard` rejects is undone and its report says why. Raises what a pass raises on purpose (`OptcError`) as it is;
-    anything else, and an invalid graph, as `PassError` with what the observers have to say about it.
+    The graph as the first lossy pass is given it becomes the teacher, unless there is one already. After each pass what
+    became dead is removed, nodes are sorted, types inferred anew and the graph verified. A pass that `guard` rejects is
+    undone and its report says why. Raises what a pass raises on purpose (`OptcError`) as it is; anything else, and an
+    invalid graph, as `PassError` with what the observers have to say about it.
     """
     reports = []
     for position, one in enumerate(pipeline, start=1):
         for observer in observers:
             observer.before(position, one, graph)
         before = graph.clone()
+        if one.lossy and ctx.teacher is None:
+            ctx.teacher = before.clone()
         start = time.perf_counter()
         try:
             report = _run_one(one, graph, ctx)

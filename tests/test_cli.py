@@ -105,7 +105,7 @@ def test_a_bad_model_is_one_line(name: str, tmp_path: Path) -> None:
     content, words = BAD_MODELS[name]
     path = write(tmp_path / "bad.onnx", content)
     before = Path(path).read_bytes()
-    assert_one_line(optc(path, "--passes", "quant"), 2, "bad.onnx" if name != "cycle" else "", *words)
+    assert_one_line(optc(path, "--passes", "quant"), 2, "bad.onnx", *words)
     assert Path(path).read_bytes() == before
     assert os.listdir(tmp_path) == ["bad.onnx"]
 
@@ -164,7 +164,7 @@ def test_no_model_at_all() -> None:
 
 
 def test_the_output_place_must_exist(good: str, tmp_path: Path) -> None:
-    assert_one_line(optc(good, "-o", str(tmp_path / "no" / "such" / "out.onnx")), 2, "out.onnx")
+    assert_one_line(optc(good, "-o", str(tmp_path / "no" / "such" / "out.onnx")), 2, "there is no folder")
     assert_one_line(optc(good, "-o", str(tmp_path)), 2, "folder")
     assert_one_line(optc(good, "-o", "/proc/out.onnx"), 2, "/proc")
 
@@ -172,7 +172,7 @@ def test_the_output_place_must_exist(good: str, tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     out.write_bytes(b"what was there before")
-    done = optc("zoo:digits_resnet", "--passes", "clean", "--no-check", "-o", str(out), file_limit=20_000)
+    done = optc("zoo:digits_resnet", "--passes", "clean", "--no-check", "-q", "-o", str(out), file_limit=20_000)
     assert_one_line(done, 2, "out.onnx")
     assert os.listdir(tmp_path) == ["out.onnx"]
     assert out.read_bytes() == b"what was there before"
@@ -254,7 +254,12 @@ def test_a_user_function_over_graphsurgeon(good: str, tmp_path: Path) -> None:
 def test_dump_writes_the_graph_after_every_pass(good: str, tmp_path: Path) -> None:
     done = optc(good, "--passes", "quant", "--dump", str(tmp_path / "dump"), "-o", str(tmp_path / "out.onnx"))
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path / "dump")) == ["000_input.txt", "001_clean.txt", "002_quant.txt"]
+    assert sorted(os.listdir(tmp_path / "dump")) == [
+        "000_input.txt",
+        "001_clean.txt",
+        "002_quant.txt",
+        "003_onnx-version.txt",
+    ]
 
 
 @pytest.mark.parametrize("command", [["passes"], ["targets"], ["zoo"], ["inspect", "zoo:digits_dscnn"]])

@@ -45,7 +45,8 @@ class _Namer:
             give(value, self.fresh(value.name) if value.name in taken else value.name)
         for output in graph.outputs:
             value = output.value
-            if value in names and value.name == output.name and value.graph is graph:
+            own = names.get(value) if value.graph is graph else None
+            if own is not None and (own == output.name or (value.is_input and value.name == output.name)):
                 names[output] = names[value]
                 continue
             give(output, self.fresh(output.name) if output.name in taken else output.name)

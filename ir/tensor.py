@@ -136,6 +136,30 @@ class FillTensor(Tensor):
             file.write(one * min(piece, self.size - start))
 
 
+class BroadcastTensor(Tensor):
+    """Elements repeated along axes and held once: `core` has the rank of `shape`, and size 1 where it is repeated.
+
+    What Expand makes, or a generated weight times a vector; a writer stores a large one as an Expand node.
+    """
+
+    __slots__ = ("core",)
+
+    def __init__(self, core: npt.ArrayLike, shape: Sequence[int], dtype: DType | None = None) -> None:
+        self.core = ArrayTensor(core, dtype)
+        super().__init__(self.core.dtype, shape)
+        np.broadcast_to(self.core.numpy(), self.shape)
+
+    def numpy(self) -> npt.NDArray[np.generic]:
+        return np.broadcast_to(self.core.numpy(), self.shape)
+
+    def write(self, file: BinaryIO) -> None:
+        if self.dtype.bits % 8 or not self.shape:
+            super().write(file)
+            return
+        for row in self.numpy():
+            file.write(pack(row, self.dtype))
+
+
 class SourceFile:
     """An open, read-only file that tensors point into.
 

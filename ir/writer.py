@@ -27,10 +27,10 @@ from .attributes import Attribute, AttributeKind
 from .graph import Function, Graph, Node, Output, Value
 from .names import unique_names
 from .origin import NODES_KEY, PASSES_KEY
-from .tensor import ArrayTensor, FillTensor, SparseTensor, Tensor
+from .tensor import ArrayTensor, BroadcastTensor, FillTensor, SparseTensor, Tensor
 from .tensor_proto import describe_tensor, tensor_bytes
 from .type_proto import write_type
-from .types import DType, Type
+from .types import DType, TensorType, Type
 
 LIMIT = (1 << 31) - 1
 """Bytes that protobuf allows in one message, and so in one file without external data."""
@@ -100,6 +100,7 @@ class _Writer:
         self.held: list[tuple[onnx.TensorProto, Tensor]] = []
         self.inlined = 0
         self.taken: set[str] = set()
+        self.shapes: dict[tuple[Graph | None, tuple[int, ...]], str] = {}
         self.names: Mapping[Value | Output, str] = {}
         self.ir_version = 0
 
@@ -175,8 +176,8 @@ class _Writer:
         for value in graph.constants:
             tensor = value.constant
             assert tensor is not None
-            if isinstance(tensor, FillTensor) and _can_fill(tensor, graph):
-                self._fill(value, tensor, proto)
+            if isinstance(tensor, FillTensor | BroadcastTensor) and _pays(tensor, graph):
+                self._repeat(value, tensor, proto)
             else:
                 self._initializer(value, tensor, proto)
                 if self.ir_version < 4:
@@ -282,8 +283,8 @@ class _Writer:
         proto.output.extend(self.names[output] for output in graph.outputs)
         for value in graph.constants:  # a function has no initializers
             assert value.constant is not None
-            if isinstance(value.constant, FillTensor) and _can_fill(value.constant, graph):
-                self._fill(value, value.constant, proto)
+            if isinstance(value.constant, FillTensor | BroadcastTensor) and _pays(value.constant, graph):
+                self._repeat(value, value.constant, proto)
             else:
                 self._constant(self.names[value], value.constant, proto)
         self.nodes(graph, proto)
@@ -319,16 +320,36 @@ class _Writer:
         key = "sparse_value" if isinstance(tensor, SparseTensor) else "value"
         self._attribute(key, Attribute.of(tensor), node.attribute.add())
 
-    def _fill(self, value: Value, tensor: FillTensor, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
-        """A large tensor of one repeated element is made by a node: its shape is stored, not its elements."""
+    def _repeat(
+        self, value: Value, tensor: FillTensor | BroadcastTensor, proto: onnx.GraphProto | onnx.FunctionProto
+    ) -> None:
+        """A large tensor of repeated elements is made by a node: its shape is stored, and what is repeated."""
         name = self.names[value]
-        shape = f"{name}/shape"
-        while shape in self.taken:
-            shape += "_"
-        self._constant(shape, ArrayTensor(np.array(tensor.shape, np.int64)), proto)
-        node = proto.node.add(op_type="ConstantOfShape", input=[shape], output=[name])
-        element = ArrayTensor(tensor.element.numpy().reshape(1), tensor.dtype)
-        self._attribute("value", Attribute.of(element), node.attribute.add())
+        shape = self.shapes.get((value.graph, tensor.shape), "")
+        if not shape:
+            shape = self._stored(f"{name}/shape", ArrayTensor(np.array(tensor.shape, np.int64)), proto)
+            self.shapes[value.graph, tensor.shape] = shape
+        if isinstance(tensor, FillTensor):
+            node = proto.node.add(op_type="ConstantOfShape", input=[shape], output=[name])
+            element = ArrayTensor(tensor.element.numpy().reshape(1), tensor.dtype)
+            self._attribute("value", Attribute.of(element), node.attribute.add())
+        else:
+            core = self._stored(f"{name}/core", tensor.core, proto)
+            proto.node.add(op_type="Expand", input=[core, shape], output=[name])
+
+    def _stored(self, name: str, tensor: Tensor, proto: onnx.GraphProto | onnx.FunctionProto) -> str:
+        """Store a tensor under a new name like `name`, which is returned."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        if isinstance(proto, onnx.FunctionProto):
+            self._constant(name, tensor, proto)
+            return name
+        self._tensor(name, tensor, proto.initializer.add())
+        if self.ir_version < 4:
+            info = proto.input.add(name=name)
+            write_type(TensorType(tensor.dtype, tensor.shape), info.type)
+        return name
 
     def _sparse(self, name: str, tensor: SparseTensor, proto: onnx.SparseTensorProto) -> None:
         proto.dims.extend(tensor.shape)
@@ -361,13 +382,14 @@ def _stream(tensor: Tensor, file: BinaryIO) -> None:
         raise ValueError(f"{tensor!r} wrote {written} bytes and had announced {tensor.nbytes}")
 
 
-_FILLED = 1024
-"""Bytes from which a tensor of one repeated element is written as a ConstantOfShape node."""
+_REPEATED = 256
+"""Bytes that must be saved for a tensor of repeated elements to be written as a ConstantOfShape or Expand node."""
 
 
-def _can_fill(tensor: FillTensor, graph: Graph) -> bool:
+def _pays(tensor: FillTensor | BroadcastTensor, graph: Graph) -> bool:
     plain = tensor.dtype.bits >= 8 and tensor.dtype.numpy.kind in "fiub"
-    return tensor.nbytes >= _FILLED and plain and graph.opset() >= 9
+    core = tensor.element if isinstance(tensor, FillTensor) else tensor.core
+    return tensor.nbytes - core.nbytes >= _REPEATED and plain and graph.opset() >= 9
 
 
 def _has_info(value: Value) -> bool:

@@ -1,0 +1,5 @@
+"""Convolutions rewritten as depthwise-separable ones."""
+
+from .depthwise import Depthwise
+
+__all__ = ["Depthwise"]

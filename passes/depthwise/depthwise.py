@@ -1,0 +1,33 @@
+"""The pass `depthwise`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ..base import Context, Pass, Report, option
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Depthwise(Pass):
+    """Rewrite convolutions as depthwise-separable ones, fitted to the teacher's answers without training.
+
+    Rank k has k depthwise filters a channel; k terms cost about k (1/n + 1/taps) of the layer.
+    """
+
+    name: ClassVar[str] = "depthwise"
+    lossy: ClassVar[bool] = True
+
+    rank: int = option(0, "depthwise filters a channel; 0: as few as `error` allows, layer by layer", low=0)
+    error: float = option(
+        0.01, "largest loss in a layer, as a share of its answer's variance (where rank is 0)", low=0.0, high=1.0
+    )
+    form: Literal["auto", "dw-pw", "pw-dw"] = option("auto", "depthwise first, pointwise first, or the better one")
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        from .layers import separate
+
+        return separate(self, graph, ctx)

@@ -1,0 +1,77 @@
+"""Depthwise then pointwise: W[o,i,:] ~ sum_t P[o,i,t] D[i,t,:], rank terms a channel (Network Decoupling's DP form).
+
+A depthwise convolution with `rank` filters a channel, then a 1 x 1. Both factors are fitted to W* in the metric H by
+alternating least squares, each step exact, so the loss never rises:
+
+  start  per channel i: SVD of W*_i L_i with H_ii = L_i L_i^T (the whitened decoupling)
+  P      one regression on the depthwise outputs, dimension c * rank
+  D      channel after channel: (P_i^T P_i) dD_i H_ii = P_i^T R_i with R = (W* - What) H, a Kronecker system of
+         rank * kh * kw unknowns
+
+The rank cannot exceed the number of taps, where the form is exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def dw_pw(weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: int = 4) -> tuple[Array, Array]:
+    """P (n, c, rank) and D (c, rank, taps) for `weight` (n, c*taps) in the metric `hessian`."""
+    taps = weight.shape[1] // channels
+    d = _start(weight, hessian, channels, min(rank, taps))
+    crossed = weight @ hessian
+    p = _pointwise(d, hessian, crossed)
+    for _ in range(sweeps):
+        d = _depthwise(p, d, weight, hessian)
+        p = _pointwise(d, hessian, crossed)
+    size = np.sqrt(np.maximum(np.linalg.norm(d, axis=2), 1e-30) / np.maximum(np.linalg.norm(p, axis=0), 1e-30))
+    return p * size, d / size[:, :, None]
+
+
+def merged(p: Array, d: Array) -> Array:
+    """The dense weights (n, c*taps) that the pair stands for."""
+    return np.asarray(np.einsum("nct,ctk->nck", p, d, optimize=True).reshape(len(p), -1))
+
+
+def _start(weight: Array, hessian: Array, channels: int, rank: int) -> Array:
+    n, taps = len(weight), weight.shape[1] // channels
+    each = np.arange(channels)
+    blocks = hessian.reshape(channels, taps, channels, taps)[each, :, each, :]
+    low = np.linalg.cholesky(blocks)
+    by_channel = weight.reshape(n, channels, taps).transpose(1, 0, 2)
+    _, _, vt = np.linalg.svd(by_channel @ low, full_matrices=False)
+    vt = vt[:, :rank]
+    if vt.shape[1] < rank:  # fewer outputs than terms: fill with the remaining unit directions
+        rest = np.eye(taps)[: rank - vt.shape[1]]
+        vt = np.concatenate([vt, np.broadcast_to(rest, (channels, *rest.shape))], axis=1)
+    return np.asarray(np.linalg.solve(low.transpose(0, 2, 1), vt.transpose(0, 2, 1)).transpose(0, 2, 1))
+
+
+def _pointwise(d: Array, hessian: Array, crossed: Array) -> Array:
+    channels, rank, taps = d.shape
+    size = channels * rank
+    th = (d @ hessian.reshape(channels, taps, channels * taps)).reshape(size, channels, taps)
+    gram = np.einsum("zck,ctk->zct", th, d, optimize=True).reshape(size, size)
+    right = np.einsum("nck,ctk->nct", crossed.reshape(-1, channels, taps), d, optimize=True).reshape(-1, size)
+    gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / size
+    return np.asarray(np.linalg.solve(gram, right.T).T.reshape(-1, channels, rank))
+
+
+def _depthwise(p: Array, d: Array, weight: Array, hessian: Array) -> Array:
+    channels, rank, taps = d.shape
+    d = d.copy()
+    rest = (weight - merged(p, d)) @ hessian
+    eye = np.eye(rank)
+    for i in range(channels):
+        s = slice(i * taps, (i + 1) * taps)
+        gram = p[:, i].T @ p[:, i]
+        gram += 1e-9 * max(np.trace(gram), 1e-30) / rank * eye
+        step = np.linalg.solve(gram, p[:, i].T @ rest[:, s])
+        step = np.linalg.solve(hessian[s, s], step.T).T
+        d[i] += step
+        rest -= p[:, i] @ (step @ hessian[s, :])
+    return d

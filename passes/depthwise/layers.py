@@ -1,0 +1,172 @@
+"""Making convolutions depthwise-separable on the walk.
+
+Only dense convolutions with a kernel of more than one tap have anything to separate; the layer that reads the graph's
+input is left alone. Without a fixed rank, ranks are tried from one upwards until the loss stays within `error` of the
+answer's variance, as long as MACs and parameters are saved. Pointwise first is only offered where the layer does not
+stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ...ir.graph import Value
+from ...ir.origin import Origin
+from ..base import Context, Report, Skip
+from ..linear import Linear, linear_layers, too_small
+from ..regression import Array, Target
+from ..walk import Step, too_wide, walk
+from . import dw_pw, pw_dw
+
+if TYPE_CHECKING:
+    from ...ir.attributes import Attribute
+    from ...ir.graph import Graph, Node
+    from .depthwise import Depthwise
+
+Attributes: TypeAlias = "Attribute | list[int] | int"
+
+DEAREST = 256
+"""Channels times rank above which pointwise-first, with a factorisation of that size an output, is not tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Separated:
+    """One separable form of a layer: weights of its two convolutions in ONNX layout, and the dense weights they
+    mean."""
+
+    form: str
+    rank: int
+    first: Array
+    second: Array
+    merged: Array
+    loss: float
+
+
+def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
+    """Run the pass `depthwise`."""
+    report = Report()
+    layers, refused = linear_layers(graph)
+    for node, reason in refused:
+        report.skipped(node.name, node.op, reason)
+    reasons = _kept_dense(layers)
+    for layer in layers:
+        if too_wide(layer):
+            report.skipped(layer.name, layer.op, too_wide(layer))
+    for step in walk(graph, ctx, layers):
+        layer = step.layer
+        try:
+            if layer in reasons:
+                raise Skip(reasons[layer])
+            made = _choose(step, options)
+        except Skip as skip:
+            step.settle()
+            report.skipped(layer.name, layer.op, skip.reason)
+            continue
+        error = round(step.target.error(made.merged[None]), 6)
+        _replace(layer, made, step.target.bias(made.merged[None]))
+        report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error)
+    return report
+
+
+def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
+    reasons = too_small(layers)
+    for layer in layers:
+        if not layer.is_conv or int(np.prod(layer.kernel)) == 1:
+            reasons[layer] = "it has no spatial kernel to separate"
+        elif layer.groups > 1:
+            reasons[layer] = "grouped convolution: separable already"
+        elif layer.source.is_input:
+            reasons[layer] = "it reads the model's input: few weights, and every one of them matters"
+    return reasons
+
+
+def _choose(step: Step, options: Depthwise) -> Separated:
+    """The separable form that the options ask for. Raises `Skip` where staying dense is best."""
+    layer, target = step.layer, step.target
+    taps = int(np.prod(layer.kernel))
+    forms = _forms(layer, options.form)
+    if options.rank:
+        if options.rank > taps:
+            raise Skip(f"rank {options.rank} is more than its {taps} kernel taps")
+        made = [fit(target, layer, form, options.rank) for form in forms]
+        return min(made, key=lambda one: one.loss)
+    for rank in range(1, taps):
+        if not _saves(layer, rank):
+            break
+        made = [fit(target, layer, form, rank) for form in forms]
+        best = min(made, key=lambda one: one.loss)
+        if best.loss <= options.error * target.energy:
+            return best
+    raise Skip(f"no rank saves MACs and parameters within an error of {options.error:g}")
+
+
+def _saves(layer: Linear, rank: int) -> bool:
+    _, n, d = layer.shape
+    return rank * (d + n * layer.channels) < n * d and rank * (n * (d // layer.channels) + n * layer.channels) < n * d
+
+
+def _forms(layer: Linear, wanted: str) -> tuple[str, ...]:
+    pointwise_first = max(layer.strides) == 1
+    if wanted == "pw-dw":
+        if not pointwise_first:
+            raise Skip("it strides, and pointwise first would run at the input's resolution")
+        return ("pw-dw",)
+    if wanted == "auto" and pointwise_first and layer.channels <= DEAREST // 4:
+        return ("dw-pw", "pw-dw")
+    return ("dw-pw",)
+
+
+def fit(target: Target, layer: Linear, form: str, rank: int) -> Separated:
+    """The separable form of `layer` (groups = 1) nearest to its target."""
+    w, h, c, kernel = target.weight[0], target.hessian[0], layer.channels, layer.kernel
+    ones = (1,) * len(kernel)
+    if form == "dw-pw":
+        p, d = dw_pw.dw_pw(w, h, c, rank)
+        whole = dw_pw.merged(p, d)
+        rank = d.shape[1]
+        first, second = d.reshape(c * rank, 1, *kernel), p.reshape(len(p), c * rank, *ones)
+    else:
+        p, d = pw_dw.pw_dw(w, h, c, rank)
+        whole = pw_dw.merged(p, d)
+        rank = d.shape[1]
+        first, second = p.reshape(len(p) * rank, c, *ones), d.reshape(len(p), rank, *kernel)
+    return Separated(form, rank, first, second, whole, target.loss(whole[None]))
+
+
+def _replace(layer: Linear, made: Separated, bias: Array) -> None:
+    """Two convolutions in the layer's place; the one with the kernel strides, pads and dilates as the layer did."""
+    node = layer.node
+    graph = node.graph
+    assert graph is not None
+    plain: dict[str, Attributes] = {"kernel_shape": [1] * len(layer.kernel)}
+    spatial: dict[str, Attributes] = {"kernel_shape": list(layer.kernel)}
+    spatial |= {k: v for k, v in node.attributes.items() if k not in ("group", "kernel_shape")}
+    weight = layer.weight.name
+
+    def conv(value: Value, data: Array, groups: int, shift: Array | None, last: bool, kernel: bool) -> Node:
+        inputs = [value, graph.constant(np.ascontiguousarray(data, dtype=np.float32), f"{weight}.{int(last)}")]
+        if shift is not None:
+            inputs.append(graph.constant(shift.astype(np.float32), f"{weight}.bias"))
+        name = node.output.name if last else f"{node.output.name}.0"
+        return graph.add(
+            "Conv",
+            inputs,
+            {**(spatial if kernel else plain), "group": groups},
+            outputs=[name],
+            types=[node.output.type] if last else (),
+            name=f"{node.name}.{int(last)}" if node.name else "",
+            origin=Origin.merge([node.origin], by="depthwise"),
+            before=node,
+        )
+
+    if made.form == "dw-pw":
+        middle = conv(layer.source, made.first, layer.channels, None, False, True)
+        end = conv(middle.output, made.second, 1, bias, True, False)
+    else:
+        middle = conv(layer.source, made.first, 1, None, False, False)
+        end = conv(middle.output, made.second, len(made.second), bias, True, True)
+    node.output.replace_uses(end.output)
+    graph.remove(node)

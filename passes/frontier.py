@@ -1,0 +1,119 @@
+"""Executing a graph piece by piece, each node once, while passes rewrite what lies ahead.
+
+`advance(wanted)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the samples, and
+keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ..ir.clone import copy_nodes
+from ..ir.graph import Graph, Node, User, Value
+from ..ir.types import TensorType
+from ..runtime.spill import Data, Spill
+
+if TYPE_CHECKING:
+    from ..runtime.samples import Samples
+    from ..runtime.session import Session
+
+
+class Frontier:
+    """The student's progress through its own graph. `kept` stores the values; it is shared, and not closed here."""
+
+    def __init__(self, graph: Graph, samples: Samples, size: int, kept: Spill, threads: int) -> None:
+        self._graph = graph
+        self._samples = samples
+        self._size = size
+        self._kept = kept
+        self._threads = threads
+        self._executed: set[Node] = set()
+        self._live: set[Value] = set()
+        self._batches = 0
+
+    def advance(self, wanted: Sequence[Value]) -> Iterator[dict[Value, Data]]:
+        """Compute `wanted` and yield it batch by batch. Exhaust the iterator: only then is the frontier whole."""
+        nodes, reads = self._missing(wanted)
+        ahead = set(nodes)
+        made = [v for node in nodes for v in node.outputs if v in wanted or not self._settled(v, ahead)]
+        stored = [v for v in reads if v in self._live]
+        given = [v for v in reads if v not in self._live]
+        if nodes:
+            session, names = self._compile(nodes, reads, made)
+        for batch, feeds in enumerate(self._samples.batches(self._size) if given else [{}] * self._batches):
+            values: dict[Value, Data] = {v: self._kept.get(v, batch) for v in stored}
+            values.update((v, feeds[v.name]) for v in given)
+            if nodes:
+                found = session.run({names[v]: array for v, array in values.items()})
+                values.update(zip(made, found, strict=True))
+                for value in made:
+                    self._kept.append(value, values[value])
+            self._batches = max(self._batches, batch + 1)
+            yield {v: values[v] for v in wanted}
+        self._executed |= ahead
+        self._live.update(made)
+        for value in [v for v in self._live if self._settled(v, set())]:
+            self._live.discard(value)
+            self._kept.drop(value)
+
+    def _missing(self, wanted: Sequence[Value]) -> tuple[list[Node], list[Value]]:
+        """The nodes still to run for `wanted`, in order, and the values at hand that these (or the caller) read."""
+        nodes: dict[Node, None] = {}
+        reads: dict[Value, None] = {}
+        entered: set[Node] = set()
+        stack: list[Value | Node] = list(reversed(wanted))
+        while stack:
+            item = stack.pop()
+            if isinstance(item, Node):  # everything before it is in place
+                nodes[item] = None
+            elif item.constant is None and (item in self._live or item.producer is None):
+                reads[item] = None
+            elif item.producer is not None and item.producer not in entered:
+                entered.add(item.producer)
+                stack.append(item.producer)
+                stack += [v for v in (*item.producer.inputs, *item.producer.captures) if v is not None]
+        return list(nodes), list(reads)
+
+    def _settled(self, value: Value, ahead: set[Node]) -> bool:
+        """Whether every node that reads `value` has run, or is among those `ahead`."""
+        for user, _ in value.uses:
+            node = _outermost(user, self._graph)
+            if node is not None and node not in self._executed and node not in ahead:
+                return False
+        return True
+
+    def _compile(self, nodes: list[Node], reads: list[Value], made: list[Value]) -> tuple[Session, dict[Value, str]]:
+        from ..runtime.session import Session
+
+        part = Graph(self._graph.name, opsets=self._graph.opsets)
+        part.header, part.functions = self._graph.header, self._graph.functions
+        twins: dict[Value, Value] = {}
+        names: dict[Value, str] = {}
+        for value in reads:
+            names[value] = value.name if value.is_input else f"optc.in.{len(names)}"
+            kind = value.type
+            # Shapes recorded before an edit may be out of date: the runtime sees the arrays anyway.
+            twins[value] = part.add_input(
+                names[value], TensorType(kind.dtype) if isinstance(kind, TensorType) else kind
+            )
+        copy_nodes(self._graph, nodes, part, twins)
+        for node in part:
+            for value in node.outputs:
+                value.type = None
+        return Session(part, outputs=[twins[v] for v in made], threads=self._threads), names
+
+
+def _outermost(user: User, graph: Graph) -> Node | None:
+    """The node of `graph` that `user` is, or is inside of; `None` for `graph` itself (its outputs)."""
+    while user is not graph:
+        if isinstance(user, Node):
+            if user.graph is graph:
+                return user
+            owner = user.graph
+        else:
+            owner = user
+        if owner is None or owner.parent is None:
+            return None
+        user = owner.parent
+    return None

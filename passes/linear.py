@@ -1,0 +1,265 @@
+"""Linear layers: Conv, Gemm and MatMul with constant weights, seen as y = W x + b.
+
+One view for all of them: `weights()` is (groups, n, d) with d ordered (channel, kernel...), `inputs` and `targets` take
+rows at sampled output positions, `write` puts new weights and bias back in the op's own layout. A MatMul whose result
+is only ever shifted by a constant vector is a layer with a bias, and its output is the Add's.
+
+Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; ConvTranspose; transposed
+Gemm inputs; stacked MatMul weights (rank above 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.graph import Graph, Node, Value
+from ..ir.types import DType
+from ..runtime.patches import take_outputs, take_patches
+from .base import Skip
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.float32]
+
+OPS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
+FLOATS = frozenset({DType.FLOAT})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """A linear layer. `add` is the node that adds a MatMul's bias, where there is one."""
+
+    node: Node
+    add: Node | None
+    groups: int
+    kernel: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.name or self.output.name or self.node.op
+
+    @property
+    def op(self) -> str:
+        return self.node.op
+
+    @property
+    def source(self) -> Value:
+        """The value it reads."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> Value:
+        return (self.add or self.node).output
+
+    @property
+    def weight(self) -> Value:
+        value = self.node.inputs[1]
+        assert value is not None
+        return value
+
+    @property
+    def bias_place(self) -> tuple[Node, int] | None:
+        """Where the bias is read: node and input index; `None` for a MatMul without one."""
+        if self.op != "MatMul":
+            return self.node, 2
+        if self.add is None:
+            return None
+        return self.add, next(i for i, v in enumerate(self.add.inputs) if v is not self.node.output)
+
+    @property
+    def is_conv(self) -> bool:
+        return self.op == "Conv"
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.node.get_ints("strides", (1,) * len(self.kernel))
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        return self.node.get_ints("dilations", (1,) * len(self.kernel))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(groups, outputs a group, inputs a row)."""
+        sizes = self.weight.constant.shape if self.weight.constant else ()
+        if self.is_conv:
+            return self.groups, sizes[0] // self.groups, int(np.prod(sizes[1:]))
+        if self.op == "Gemm" and self.node.get_int("transB"):
+            return 1, sizes[0], sizes[1]
+        return 1, sizes[1], sizes[0]
+
+    @property
+    def channels(self) -> int:
+        """Input channels a group: d without the kernel."""
+        return self.shape[2] // int(np.prod(self.kernel or (1,)))
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups > 1 and self.channels == 1
+
+    def geometry(self) -> tuple[object, ...]:
+        """Equal for layers that read the same rows of the same value."""
+        pads = self.node.get_ints("pads"), self.node.get_string("auto_pad")
+        return self.source, self.is_conv, self.groups, self.kernel, self.strides, self.dilations, pads
+
+    def weights(self) -> Array:
+        """W as (groups, n, d)."""
+        data = np.asarray(self.weight.numpy(), dtype=np.float64)
+        if self.is_conv:
+            return data.reshape(self.shape)
+        if self.op == "Gemm":
+            data = data * self.node.get_float("alpha", 1.0)
+            return (data if self.node.get_int("transB") else data.T)[None]
+        return data.T[None]
+
+    def bias(self) -> Array | None:
+        """b as (groups * n,); `None` for a MatMul that adds none."""
+        place = self.bias_place
+        if place is None:
+            return None
+        groups, n, _ = self.shape
+        value = place[0].input(place[1])
+        if value is None:
+            return np.zeros(groups * n)
+        scale = self.node.get_float("beta", 1.0) if self.op == "Gemm" else 1.0
+        return np.asarray(np.broadcast_to(np.asarray(value.numpy(), np.float64).reshape(-1) * scale, (groups * n,)))
+
+    def write(self, weight: Array, bias: Array | None) -> None:
+        """Make `weight` (groups, n, d) and `bias` (groups * n,) the layer's own."""
+        graph = self.node.graph
+        assert graph is not None
+        assert self.weight.constant is not None
+        if self.is_conv:
+            data = weight.reshape(self.weight.constant.shape)
+        elif self.op == "Gemm":
+            flat = weight[0] / self.node.get_float("alpha", 1.0)
+            data = flat if self.node.get_int("transB") else flat.T
+        else:
+            data = weight[0].T
+        self.node.set_input(1, graph.constant(np.ascontiguousarray(data, dtype=np.float32), self.weight.name))
+        place = self.bias_place
+        if bias is not None and place is not None:
+            node, index = place
+            old = node.input(index)
+            name = old.name if old is not None else f"{self.name}.bias"
+            node.set_input(index, graph.constant(bias.astype(np.float32), name))
+            if self.op == "Gemm":
+                node.set_attribute("beta", 1.0)
+
+    def sites(self, y: Rows) -> tuple[int, int]:
+        """How many positions the output `y` can be sampled at, and how many rows each gives."""
+        if self.is_conv:
+            return int(np.prod(y.shape[2:])), y.shape[0]
+        return int(np.prod(y.shape[:-1])), 1
+
+    def inputs(self, x: Rows, positions: NDArray[np.intp], output: tuple[int, ...]) -> Rows:
+        """Rows (count, groups * d) of the input `x` behind `positions` of an output of shape `output`."""
+        if not self.is_conv:
+            return np.ascontiguousarray(x.reshape(-1, x.shape[-1])[positions], dtype=np.float32)
+        pads = self._begin_pads(x.shape[2:], output[2:])
+        return take_patches(x, positions, output[2:], self.kernel, self.strides, pads, self.dilations)
+
+    def targets(self, y: Rows, positions: NDArray[np.intp]) -> Rows:
+        """Rows (count, groups * n) of an output `y` at `positions`."""
+        if self.is_conv:
+            return take_outputs(y, positions)
+        return np.ascontiguousarray(y.reshape(-1, y.shape[-1])[positions], dtype=np.float32)
+
+    def _begin_pads(self, sizes: tuple[int, ...], output: tuple[int, ...]) -> tuple[int, ...]:
+        mode = self.node.get_string("auto_pad", "NOTSET")
+        rank = len(self.kernel)
+        if mode in ("", "NOTSET"):
+            return self.node.get_ints("pads", (0,) * (2 * rank))[:rank]
+        if mode == "VALID":
+            return (0,) * rank
+        begins = []
+        for size, out, k, s, d in zip(sizes, output, self.kernel, self.strides, self.dilations, strict=True):
+            total = max((out - 1) * s + (k - 1) * d + 1 - size, 0)
+            begins.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
+        return tuple(begins)
+
+
+def linear_layer(node: Node) -> Linear:
+    """The layer that `node` (one of `OPS`) is. Raises `Skip` where it is one that cannot be rewritten."""
+    if node.op == "ConvTranspose":
+        raise Skip("transposed convolution")
+    weight = node.input(1)
+    if weight is None or weight.constant is None:
+        other = node.input(0)
+        if node.op == "MatMul" and other is not None and other.constant is not None:
+            raise Skip("its constant is on the left")
+        raise Skip("its weight is computed, not a constant")
+    if weight.constant.dtype not in FLOATS:
+        raise Skip(f"its weight is {weight.constant.dtype.text}, not float")
+    if len(weight.uses) > 1:
+        raise Skip("its weight is shared with another layer")
+    if node.op == "Gemm" and node.get_int("transA"):
+        raise Skip("its input is transposed")
+    if node.op == "MatMul" and len(weight.constant.shape) != 2:
+        raise Skip(f"its weight has rank {len(weight.constant.shape)}")
+    bias = node.input(2) if node.op != "MatMul" else None
+    if bias is not None and bias.constant is None:
+        raise Skip("its bias is computed, not a constant")
+    if node.op == "Gemm" and bias is not None and bias.constant is not None:
+        columns = weight.constant.shape[0 if node.get_int("transB") else 1]
+        if bias.constant.size not in (1, columns) or (bias.constant.shape or (1,))[-1] != bias.constant.size:
+            raise Skip(f"its bias has shape {list(bias.constant.shape)}, not one number an output")
+    if not np.isfinite(np.asarray(weight.numpy(), dtype=np.float32)).all():
+        raise Skip("its weight is not finite")
+    kernel = weight.constant.shape[2:] if node.op == "Conv" else ()
+    return Linear(node, _bias_add(node), node.get_int("group", 1) if node.op == "Conv" else 1, kernel)
+
+
+def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:
+    """The linear layers of a graph in its order, and the nodes that could not be taken, with the reason."""
+    layers: list[Linear] = []
+    refused: list[tuple[Node, str]] = []
+    for node in graph.walk():
+        if node.domain or node.op not in OPS:
+            continue
+        if node.graph is not graph:
+            refused.append((node, "it is inside the body of a control-flow operator"))
+            continue
+        if node.op == "MatMul" and not any(v is not None and v.constant is not None for v in node.inputs):
+            continue  # a product of activations has no weights to speak of
+        try:
+            layers.append(linear_layer(node))
+        except Skip as skip:
+            refused.append((node, skip.reason))
+    return layers, refused
+
+
+def _bias_add(node: Node) -> Node | None:
+    """The Add that gives a MatMul its bias: its only reader, with one constant number an output."""
+    if node.op != "MatMul" or len(node.output.uses) != 1 or not node.output.users:
+        return None
+    add = node.output.users[0]
+    weight = node.inputs[1]
+    if add.op != "Add" or add.domain or add.graph is not node.graph or weight is None or weight.constant is None:
+        return None
+    other = next((v for v in add.inputs if v is not node.output), None)
+    if other is None or other.constant is None or other.constant.dtype not in FLOATS:
+        return None
+    return add if other.constant.shape == weight.constant.shape[1:] else None
+
+
+SMALL = 0.005
+"""Share of all linear weights below which a layer has nothing to give and, often being the first or last, much to
+lose."""
+
+
+def too_small(layers: Sequence[Linear]) -> dict[Linear, str]:
+    """The layers whose weights are a negligible share of all, with the reason to leave them."""
+    total = sum(math.prod(layer.shape) for layer in layers)
+    shares = {layer: math.prod(layer.shape) / total for layer in layers}
+    return {
+        layer: f"its weights are {100 * share:.2g} % of all: too few to matter"
+        for layer, share in shares.items()
+        if share < SMALL
+    }

@@ -1,0 +1,150 @@
+"""Unstructured and n:m pruning on the walk: masks on the target weights, then a least-squares refit of what stays.
+
+Three masks are tried (SparseGPT, magnitude, magnitude scaled by the inputs) and the one whose refit answers the teacher
+best is kept. n:m groups run along the reduction axis: over the input channels at a fixed kernel tap, as kernels that
+use them read the weights.
+
+Left dense: layers that read the graph's input and depthwise layers (a few percent of the weights, and the most
+fragile), but their remaining weights are refitted too. With `scope=global` a first walk over the unchanged student
+records each layer's error at several sparsities, and the knapsack spreads the ratio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SpecError
+from ..allocate import knapsack
+from ..base import Context, Report, Skip
+from ..choice import Choice
+from ..linear import Linear, linear_layers, too_small
+from ..regression import Array, Target, inverse_factor
+from ..walk import Step, too_wide, walk
+from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
+from .refit import refit_masked
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+    from .prune import Prune
+
+LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
+
+
+def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
+    """Run `prune:kind=unstructured` or `kind=nm`."""
+    if options.kind == "nm" and options.n >= options.m:
+        raise SpecError(f"n={options.n} of m={options.m} keeps everything; n must be less than m")
+    report = Report()
+    layers, refused = linear_layers(graph)
+    for node, reason in refused:
+        report.skipped(node.name, node.op, reason)
+    dense = _kept_dense(layers)
+    patterns = _patterns(options, graph, ctx, [layer for layer in layers if layer not in dense])
+    for layer in layers:
+        if too_wide(layer):
+            report.skipped(layer.name, layer.op, too_wide(layer))
+    for step in walk(graph, ctx, layers):
+        _visit(step, patterns.get(step.layer), dense.get(step.layer, "pruning it is not worth its error"), report)
+    return report
+
+
+def _visit(step: Step, pattern: Pattern | None, reason: str, report: Report) -> None:
+    layer = step.layer
+    try:
+        if pattern is None:
+            raise Skip(reason)
+        weight = prune_layer(step.target, pattern, layer)
+    except Skip as skip:
+        step.settle()
+        report.skipped(layer.name, layer.op, skip.reason)
+        return
+    step.settle(weight)
+    report.done(
+        layer.name,
+        layer.op,
+        sparsity=round(float(np.mean(weight == 0.0)), 4),
+        error=round(step.target.error(weight), 6),
+        ridge=step.target.ridge,
+    )
+
+
+def prune_layer(target: Target, pattern: Pattern, layer: Linear) -> Array:
+    """The pruned weights (groups, n, d) nearest to the target under `pattern`."""
+    if isinstance(pattern, Grouped) and layer.channels < pattern.m:
+        raise Skip(f"{layer.channels} input channels are fewer than m={pattern.m}")
+    order = _reduction_order(layer, pattern)
+    out = np.empty_like(target.weight)
+    for group in range(len(out)):
+        w, h = target.weight[group][:, order], target.hessian[group][np.ix_(order, order)]
+        out[group][:, order] = _prune_matrix(w, h, pattern)
+    return out
+
+
+def _prune_matrix(w: Array, h: Array, pattern: Pattern) -> Array:
+    magnitude = w**2
+    masks = (
+        sparsegpt_mask(w, inverse_factor(h), pattern),
+        keep_largest(magnitude, pattern),
+        keep_largest(magnitude * np.diagonal(h), pattern),
+    )
+    tried = [refit_masked(w, h, mask, steps=12) for mask in masks]
+    losses = [float(np.sum(((t - w) @ h) * (t - w))) for t in tried]
+    best = int(np.argmin(losses))
+    return refit_masked(w, h, masks[best], start=tried[best], steps=30)
+
+
+def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:
+    """Columns as (kernel, channel) for n:m groups, so that a group runs over input channels; unchanged otherwise."""
+    d = layer.shape[2]
+    if isinstance(pattern, Unstructured):
+        return np.arange(d)
+    return np.arange(d).reshape(layer.channels, -1).T.reshape(-1)
+
+
+def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
+    """The layers that stay dense, with the reason."""
+    reasons = too_small(layers)
+    for layer in layers:
+        if layer.depthwise:
+            reasons[layer] = "depthwise: few weights, and every one of them matters"
+        elif layer.source.is_input:
+            reasons[layer] = "it reads the model's input: few weights, and every one of them matters"
+        elif too_wide(layer):
+            reasons[layer] = too_wide(layer)
+    return reasons
+
+
+def _patterns(options: Prune, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Pattern | None]:
+    patterns: dict[Linear, Pattern | None] = {}
+    if options.kind == "nm":
+        patterns.update((layer, Grouped(options.n, options.m)) for layer in layers)
+    elif options.scope == "layer":
+        patterns.update((layer, Unstructured(options.ratio)) for layer in layers)
+    elif layers:
+        curves: dict[Linear, list[Choice]] = {}
+        for step in walk(graph, ctx, layers):
+            curves[step.layer] = _curve(step)
+        budget = (1.0 - options.ratio) * sum(float(np.prod(layer.shape)) for layer in layers)
+        for layer, choice in zip(curves, knapsack(list(curves.values()), budget), strict=True):
+            sparsity = choice.settings.get("sparsity", 0.0)
+            patterns[layer] = Unstructured(sparsity) if sparsity else None
+    return patterns
+
+
+def _curve(step: Step) -> list[Choice]:
+    """Weights kept against relative error, at every level of `LEVELS`; cheap masks, refitted."""
+    target = step.target
+    weights = float(target.weight.size)
+    choices = []
+    for sparsity in LEVELS:
+        loss = 0.0
+        for w, h in zip(target.weight, target.hessian, strict=True):
+            mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
+            kept = refit_masked(w, h, mask, steps=6)
+            loss += float(np.sum(((kept - w) @ h) * (kept - w)))
+        error = loss / max(target.energy, 1e-30)
+        choices.append(Choice((1.0 - sparsity) * weights, error, "prune", {"sparsity": sparsity}))
+    return choices

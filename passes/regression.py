@@ -1,0 +1,161 @@
+"""Target weights: the weights that best repair everything already changed upstream, and the metric to judge others by.
+
+For a layer y = W x + b whose inputs x^ come from the student and whose targets t come from the teacher,
+
+    minimise over What, bhat:   E || t - (What x^ + bhat) ||^2 + lam || What - W ||^2                        (0)
+
+has the solution  W* = W + (C - W H)(H + lam I)^-1,  bhat = tbar - What mu, and for every other What the objective
+exceeds the optimum by exactly  tr((What - W*) (H + lam I) (What - W*)^T).  So pruning, factoring or rounding a layer
+against its teacher is the same problem as doing it to W* in the metric H + lam I. (He et al. 2017, "Channel pruning
+for accelerating very deep neural networks"; Zhang et al. 2015, asymmetric reconstruction.) The ridge pulls to W, not
+to 0: a pull to 0 shrinks the outputs layer after layer.
+
+The ridge is chosen by rows held out from the fit; W itself is among the candidates, so a target never generalises worse
+than the weights it replaces. Rows that are too few for the width therefore show as a large ridge, not as an overfit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..runtime.moments import Statistics
+
+Array = NDArray[np.float64]
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the mean diagonal of H
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a layer should become: `weight` (groups, n, d) in the metric `hessian` (groups, d, d).
+
+    `mean` (groups, d) and `target_mean` (groups, n) give the bias; `energy` is the total variance of the teacher's
+    answer and `floor` what even W* leaves of it, so (floor + loss) / energy is a relative error. `ridge` is relative to
+    the mean diagonal of H; `rows` the number of rows behind it.
+    """
+
+    weight: Array
+    hessian: Array
+    mean: Array
+    target_mean: Array
+    energy: float
+    floor: float
+    ridge: float
+    rows: int
+
+    def loss(self, weight: Array) -> float:
+        """tr((What - W*) (H + lam I) (What - W*)^T), in the teacher's units; `weight` is (groups, n, d)."""
+        delta = weight.reshape(self.weight.shape) - self.weight
+        return float(np.sum((delta @ self.hessian) * delta))
+
+    def error(self, weight: Array) -> float:
+        """Relative error of `weight`: unexplained part of the teacher's variance, 0 (perfect) upwards."""
+        return (self.floor + self.loss(weight)) / max(self.energy, 1e-30)
+
+    def bias(self, weight: Array) -> Array:
+        """The optimal bias for `weight`, flat (groups * n,)."""
+        answered = np.einsum("gnd,gd->gn", weight.reshape(self.weight.shape), self.mean)
+        return np.asarray((self.target_mean - answered).reshape(-1))
+
+
+def residual(moments: Statistics, weight: Array, *, bias: Array | None = None) -> float:
+    """E || t - weight x - bias ||^2 over the rows of `moments`; the optimal bias (groups, n) where none is given."""
+    out = float(moments.variance.sum() - 2.0 * np.sum(weight * moments.cross))
+    out += float(np.sum((weight @ moments.covariance) * weight))
+    if bias is not None:
+        off = moments.target_mean - np.einsum("gnd,gd->gn", weight, moments.mean) - bias
+        out += float(np.sum(off**2))
+    return max(out, 0.0)
+
+
+def solve_spd(matrix: Array, right: Array) -> Array:
+    """`right @ matrix^-1` per group, for symmetric positive semi-definite `matrix`.
+
+    Falls back to the pseudo-inverse where the matrix is singular to working precision.
+    """
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+    if matrix.shape[0] > 1:
+        try:
+            return np.asarray(np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            return right @ np.linalg.pinv(matrix, hermitian=True)
+    try:
+        factor = cho_factor(matrix[0], lower=True, check_finite=False)
+    except LinAlgError:
+        return right @ np.linalg.pinv(matrix, hermitian=True)
+    return np.asarray(cho_solve(factor, right[0].T, check_finite=False).T)[None]
+
+
+def damped(h: Array, ridge: float) -> Array:
+    """H + lam I with lam = ridge * mean(diag H) over all groups, and never zero."""
+    scale = float(np.mean(np.diagonal(h, axis1=1, axis2=2)))
+    return np.asarray(h + (ridge * scale if scale > 0.0 else 1.0) * np.eye(h.shape[1]))
+
+
+def inverse_factor(h: Array) -> Array:
+    """Upper-triangular R with H^-1 = R^T R, for positive definite H (d, d), without forming the inverse.
+
+    Reversing rows and columns turns the lower Cholesky factor of H into the one that is needed (ALGORITHMS 1a.5): with
+    F = H reversed = L L^T, R = reversed(L^-1). R_jj^2 is the j-th diagonal of the inverse of H[j:, j:].
+    """
+    from scipy.linalg import cholesky
+    from scipy.linalg.lapack import dtrtri
+
+    low = cholesky(h[::-1, ::-1], lower=True, check_finite=False)
+    inverse, info = dtrtri(low, lower=1)
+    if info != 0:
+        raise DataError("the input covariance is singular: give more samples or a larger ridge")
+    return np.ascontiguousarray(inverse[::-1, ::-1])
+
+
+def fit_target(
+    weight: Array, everything: Statistics, fit: Statistics | None = None, held: Statistics | None = None
+) -> Target:
+    """Target of a layer with weights `weight` (groups, n, d), from the moments of all its rows.
+
+    `fit` and `held` are the moments of two parts of the rows: the ridge is the one that, fitted on `fit`, answers
+    `held` best. Without them it is the middle of `RIDGES`. Raises DataError where there are no rows or they are not
+    finite.
+    """
+    h, c = everything.covariance, everything.cross
+    if everything.count == 0 or not (np.isfinite(h).all() and np.isfinite(c).all()):
+        raise DataError("no finite samples reached this layer")
+    ridge: float | None = RIDGES[len(RIDGES) // 2]
+    if fit is not None and held is not None and fit.count and held.count:
+        ridge = _choose(weight, fit, held)
+    if ridge is None:  # nothing repairs better than leaving the weights alone
+        metric, best = damped(h, RIDGES[len(RIDGES) // 2]), weight
+    else:
+        metric = damped(h, ridge)
+        best = weight + solve_spd(metric, c - weight @ h)
+    return Target(
+        weight=best,
+        hessian=metric,
+        mean=everything.mean,
+        target_mean=everything.target_mean,
+        energy=float(everything.variance.sum()),
+        floor=residual(everything, best),
+        ridge=float("inf") if ridge is None else ridge,
+        rows=everything.count,
+    )
+
+
+def _choose(weight: Array, fit: Statistics, held: Statistics) -> float | None:
+    """The ridge with the lowest held-out residual, or None where the unchanged weights have it."""
+
+    def error(candidate: Array) -> float:
+        bias = fit.target_mean - np.einsum("gnd,gd->gn", candidate, fit.mean)
+        return residual(held, candidate, bias=bias)
+
+    step = fit.cross - weight @ fit.covariance
+    best, least = None, error(weight)
+    for ridge in RIDGES:
+        now = error(weight + solve_spd(damped(fit.covariance, ridge), step))
+        if now < least:
+            best, least = ridge, now
+    return best

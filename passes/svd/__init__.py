@@ -1,0 +1,5 @@
+"""Low-rank factorisation of linear layers."""
+
+from .svd import Svd
+
+__all__ = ["Svd"]

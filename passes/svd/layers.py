@@ -1,0 +1,168 @@
+"""Factoring every layer of a graph on the walk.
+
+A layer is offered the unchanged form and, for every form that fits it, ranks from one upwards; kept are only choices
+that save MACs and parameters. Without a ratio each layer takes the cheapest choice whose loss stays within `error` of
+its answer's variance. With one, each layer keeps that share of its MACs (`scope=layer`), or a first walk over the
+unchanged student records every choice's error and the knapsack spreads the share (`scope=global`).
+
+Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
+pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..allocate import knapsack
+from ..base import Context, Report, Skip
+from ..choice import Choice
+from ..linear import Linear, linear_layers, too_small
+from ..regression import Target
+from ..walk import Step, too_wide, walk
+from .channel import channel_split
+from .spatial import spatial_curve
+from .split import Split, Work, forms_of, split
+from .tucker import tucker_split
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+    from .svd import Svd
+
+
+def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
+    """Run the pass `svd`."""
+    report = Report()
+    layers, refused = linear_layers(graph)
+    for node, reason in refused:
+        report.skipped(node.name, node.op, reason)
+    for layer in layers:
+        if too_wide(layer):
+            report.skipped(layer.name, layer.op, too_wide(layer))
+    whole = _kept_whole(layers)
+    chosen = (
+        _allocated(options, graph, ctx, [x for x in layers if x not in whole])
+        if options.ratio is not None and options.scope == "global"
+        else {}
+    )
+    for step in walk(graph, ctx, layers):
+        layer = step.layer
+        try:
+            if layer in whole:
+                raise Skip(whole[layer])
+            work = Work.of(step)
+            made = _choose(step, options, ctx, work, chosen.get(layer))
+        except Skip as skip:
+            step.settle()
+            report.skipped(layer.name, layer.op, skip.reason)
+            continue
+        detail = dict(zip(("rank", "rank_in"), _ranks(made), strict=False))
+        macs = work.macs(made.form, _ranks(made)[0], detail.get("rank_in", 0))
+        error = step.target.error(made.merged[None])
+        made.apply(layer, step.target)
+        report.done(layer.name, layer.op, form=made.form, **detail, macs=round(macs / work.macs("keep", 0), 4),
+                    error=round(error, 6))  # fmt: skip
+    return report
+
+
+def _kept_whole(layers: list[Linear]) -> dict[Linear, str]:
+    """The layers that stay whole, with the reason."""
+    reasons = too_small(layers)
+    for layer in layers:
+        if layer.groups > 1:
+            reasons[layer] = "grouped convolution: thin already"
+        elif layer.source.is_input:
+            reasons[layer] = "it reads the model's input: few weights, and every one of them matters"
+    return reasons
+
+
+def _ranks(made: Split) -> tuple[int, ...]:
+    return (len(made.factors[-2]),) if len(made.factors) == 2 else (len(made.factors[1]), len(made.factors[0]))
+
+
+def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | None) -> Split:
+    """The split that the options ask for. Raises `Skip` where leaving the layer whole is best."""
+    forms = _forms(options, step.layer)
+    align = options.align or ctx.target.channel_alignment
+    target = step.target
+    if fixed is not None:
+        if fixed.form == "keep":
+            raise Skip("the share it could give is cheaper elsewhere")
+        return _build(target, step.layer, fixed)
+    choices = [c for c in choices_of(target, step.layer, work, forms, align) if c.form != "keep"]
+    if options.ratio is not None:
+        limit = options.ratio * work.macs("keep", 0)
+        best: dict[str, Choice] = {}
+        for choice in choices:
+            if choice.cost <= limit and (choice.form not in best or choice.error < best[choice.form].error):
+                best[choice.form] = choice
+        if not best:
+            raise Skip(f"no rank in steps of {align} keeps within {options.ratio:g} of its MACs")
+        return min((_build(target, step.layer, c) for c in best.values()), key=lambda made: made.loss)
+    for choice in sorted(choices, key=lambda c: c.cost):
+        if choice.error > 3.0 * options.error:
+            continue  # refitting never gains that much
+        made = _build(target, step.layer, choice)
+        if made.loss <= options.error * target.energy:
+            return made
+    raise Skip(f"no rank saves MACs and parameters within an error of {options.error:g}")
+
+
+def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:
+    forms = forms_of(layer)
+    if options.form == "auto":
+        return forms
+    if options.form not in forms:
+        raise Skip(f"the {options.form} form needs a kernel of at least 2 x 2")
+    return (options.form,)
+
+
+def _build(target: Target, layer: Linear, choice: Choice) -> Split:
+    return split(target, layer, choice.form, int(choice.settings["rank"]), int(choice.settings.get("rank_in", 0)))
+
+
+def choices_of(target: Target, layer: Linear, work: Work, forms: tuple[str, ...], align: int) -> list[Choice]:
+    """The unchanged layer, and every split that saves both MACs and parameters, with its cost in MACs and its error."""
+    whole, size = work.macs("keep", 0), work.parameters("keep", 0)
+    choices = [Choice(whole, 0.0)]
+    for form, rank, inner, loss in _losses(target, layer, work, forms, align):
+        macs = work.macs(form, rank, inner)
+        if macs < whole and work.parameters(form, rank, inner) < size:
+            settings = {"rank": rank, "rank_in": inner} if inner else {"rank": rank}
+            choices.append(Choice(macs, loss / max(target.energy, 1e-30), form, settings))
+    return choices
+
+
+def _losses(
+    target: Target, layer: Linear, work: Work, forms: tuple[str, ...], align: int
+) -> Iterator[tuple[str, int, int, float]]:
+    """(form, rank, inner rank, loss) over all ranks in steps of `align`; spatial losses are before refitting."""
+    w, h = target.weight[0], target.hessian[0]
+    if "channel" in forms:
+        losses = channel_split(w, h).losses
+        yield from (("channel", r, 0, float(losses[r])) for r in range(align, len(losses), align))
+    if "spatial" in forms:
+        losses = spatial_curve(w, h, (work.n, work.c, work.kernel[0], work.kernel[1]))
+        yield from (("spatial", r, 0, float(losses[r])) for r in range(align, len(losses), align))
+    if "tucker" in forms:
+        step = max(align, work.c // 8)
+        for inner in range(step, work.c, step):
+            _, rest, lost = tucker_split(w, h, work.c, inner)
+            yield from (("tucker", r, inner, lost + float(rest.losses[r])) for r in range(align, work.n, align))
+
+
+def _allocated(options: Svd, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Choice]:
+    """One choice a layer under the budget of MACs, from the errors of the unchanged student."""
+    align = options.align or ctx.target.channel_alignment
+    found: dict[Linear, list[Choice]] = {}
+    for step in walk(graph, ctx, layers):
+        work = Work.of(step)
+        try:
+            forms = _forms(options, step.layer)
+        except Skip:
+            forms = ()
+        found[step.layer] = choices_of(step.target, step.layer, work, forms, align)
+    budget = float(np.sum([max(c.cost for c in choices) for choices in found.values()])) * (options.ratio or 1.0)
+    return dict(zip(found, knapsack(list(found.values()), budget), strict=True))

@@ -1,0 +1,198 @@
+"""One layer as a chain of thinner ones: what a form costs, what it loses, and the nodes it becomes.
+
+`Split` holds the factors of one form at one rank. All forms end in a node that gives the layer's old output (same name,
+so that later passes still find the teacher's value) and carry the bias there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.origin import Origin
+from ..linear import Linear
+from ..regression import Array, Target
+from ..walk import Step
+from .channel import ChannelSplit, channel_split
+from .spatial import merged, spatial_split
+from .tucker import tucker_split
+
+FORMS = ("channel", "spatial", "tucker")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a layer does: weights n x c x kernel, `positions` outputs a sample, `wide` positions after striding only the
+    first kernel axis, `read` input positions."""
+
+    n: int
+    c: int
+    kernel: tuple[int, ...]
+    positions: int
+    wide: int
+    read: int
+
+    @staticmethod
+    def of(step: Step) -> Work:
+        layer, positions = step.layer, step.positions
+        strides = layer.strides if layer.is_conv else ()
+        across = strides[-1] if len(strides) == 2 else 1
+        _, n, _ = layer.shape
+        return Work(n, layer.channels, layer.kernel, positions, positions * across, positions * int(np.prod(strides)))
+
+    @property
+    def taps(self) -> int:
+        return int(np.prod(self.kernel or (1,)))
+
+    def macs(self, form: str, rank: int, inner: int = 0) -> int:
+        """Multiply-accumulates a sample of `form` at `rank` (Tucker: r_out, with r_in = `inner`)."""
+        n, c, taps = self.n, self.c, self.taps
+        if form == "keep":
+            return n * c * taps * self.positions
+        if form == "channel":
+            return rank * (c * taps + n) * self.positions
+        if form == "spatial":
+            return rank * (c * self.kernel[0] * self.wide + n * self.kernel[1] * self.positions)
+        return inner * c * self.read + rank * (inner * taps + n) * self.positions
+
+    def parameters(self, form: str, rank: int, inner: int = 0) -> int:
+        n, c, taps = self.n, self.c, self.taps
+        if form == "keep":
+            return n * c * taps
+        if form == "channel":
+            return rank * (c * taps + n)
+        if form == "spatial":
+            return rank * (c * self.kernel[0] + n * self.kernel[1])
+        return inner * c + rank * (inner * taps + n)
+
+
+def forms_of(layer: Linear) -> tuple[str, ...]:
+    """The forms that can split this layer."""
+    if layer.is_conv and len(layer.kernel) == 2 and min(layer.kernel) > 1:
+        return FORMS
+    if layer.is_conv and int(np.prod(layer.kernel)) > 1:
+        return ("channel", "tucker")
+    return ("channel",)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The factors of one form; `loss` as `Target.loss` counts it."""
+
+    form: str
+    factors: tuple[Array, ...]
+    merged: Array
+    loss: float
+
+    def apply(self, layer: Linear, target: Target) -> None:
+        """Put the chain in the layer's place."""
+        bias = None if layer.bias_place is None else target.bias(self.merged)
+        if layer.is_conv:
+            _replace_conv(layer, self.factors, bias)
+        else:
+            _replace_product(layer, self.factors, bias)
+
+
+def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -> Split:
+    """Factor the target of `layer` (groups = 1) into `form` at `rank`."""
+    w, h = target.weight[0], target.hessian[0]
+    if form == "channel":
+        return channel_form(layer, channel_split(w, h), target, rank)
+    if form == "spatial":
+        shape = (len(w), layer.channels, layer.kernel[0], layer.kernel[1])
+        p, v = spatial_split(w, h, shape, rank)
+        whole = merged(p, v)
+        first, second = v[:, :, :, None], p[:, :, None, :]
+        return Split(form, (first, second), whole, target.loss(whole[None]))
+    basis, rest, _ = tucker_split(w, h, layer.channels, inner)
+    a, b = rest.factors(rank)
+    taps = layer.kernel
+    core = b.reshape(rank, inner, *taps)
+    whole = a @ np.tensordot(b.reshape(rank, inner, -1), basis, axes=([1], [0])).transpose(0, 2, 1).reshape(rank, -1)
+    ones = (1,) * len(taps)
+    return Split(form, (basis.reshape(*basis.shape, *ones), core, a.reshape(*a.shape, *ones)), whole,
+                 target.loss(whole[None]))  # fmt: skip
+
+
+def channel_form(layer: Linear, found: ChannelSplit, target: Target, rank: int) -> Split:
+    a, b = found.factors(rank)
+    whole = a @ b
+    if layer.is_conv:
+        ones = (1,) * len(layer.kernel)
+        return Split("channel", (b.reshape(rank, layer.channels, *layer.kernel), a.reshape(*a.shape, *ones)), whole,
+                     target.loss(whole[None]))  # fmt: skip
+    return Split("channel", (b, a), whole, target.loss(whole[None]))
+
+
+def _constant(graph: Graph, data: Array, name: str) -> Value:
+    return graph.constant(np.ascontiguousarray(data, dtype=np.float32), name)
+
+
+def _replace_conv(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.float64] | None) -> None:
+    node = layer.node
+    graph = node.graph
+    assert graph is not None
+    origin = Origin.merge([node.origin], by="svd")
+    value = layer.source
+    for number, factor in enumerate(factors):
+        last = number == len(factors) - 1
+        inputs = [value, _constant(graph, factor, f"{layer.weight.name}.{number}")]
+        if last and bias is not None:
+            inputs.append(_constant(graph, bias, f"{layer.weight.name}.bias"))
+        made = graph.add(
+            "Conv",
+            inputs,
+            _geometry(node, factor.shape[2:], layer.kernel),
+            outputs=[node.output.name if last else f"{node.output.name}.{number}"],
+            types=[node.output.type] if last else (),
+            name=f"{node.name}.{number}" if node.name else "",
+            origin=origin,
+            before=node,
+        )
+        value = made.output
+    node.output.replace_uses(value)
+    graph.remove(node)
+
+
+def _geometry(node: Node, kernel: tuple[int, ...], full: tuple[int, ...]) -> dict[str, list[int] | str]:
+    """Attributes of a factor: along the axes where it has the full kernel it strides, pads and dilates as the layer
+    did.
+
+    A 1 x 1 layer's stride belongs to its first factor, whose kernel is the full one; a later 1 x 1 has none.
+    """
+    rank = len(kernel)
+    strides, dilations = node.get_ints("strides", (1,) * rank), node.get_ints("dilations", (1,) * rank)
+    pads, auto = node.get_ints("pads", (0,) * (2 * rank)), node.get_string("auto_pad", "NOTSET")
+    takes = [size == whole and whole > 1 for size, whole in zip(kernel, full, strict=True)]
+    attributes: dict[str, list[int] | str] = {
+        "kernel_shape": list(kernel),
+        "strides": [s if t else 1 for s, t in zip(strides, takes, strict=True)],
+        "dilations": [d if t else 1 for d, t in zip(dilations, takes, strict=True)],
+    }
+    if auto in ("", "NOTSET"):
+        attributes["pads"] = [p if t else 0 for p, t in zip(pads, takes * 2, strict=True)]
+    else:
+        attributes["auto_pad"] = auto
+    return attributes
+
+
+def _replace_product(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.float64] | None) -> None:
+    """MatMul and Gemm: a MatMul to the rank, then the old node on the second factor."""
+    node = layer.node
+    graph = node.graph
+    assert graph is not None
+    first, second = factors
+    thin = graph.add(
+        "MatMul",
+        [layer.source, _constant(graph, first.T, f"{layer.weight.name}.0")],
+        outputs=[f"{node.output.name}.0"],
+        name=f"{node.name}.0" if node.name else "",
+        origin=Origin.merge([node.origin], by="svd"),
+        before=node,
+    )
+    node.set_input(0, thin.output)
+    node.origin = thin.origin
+    layer.write(second[None], bias)

@@ -1,0 +1,40 @@
+"""The pass `svd`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ..base import Context, Pass, Report, option
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Svd(Pass):
+    """Split layers into two or three thinner ones where that saves work.
+
+    Every rank's error is known from one eigendecomposition of what the layer should answer, so ranks are chosen, not
+    guessed; the factors are fitted to the teacher's answers with the inputs that really arrive.
+    """
+
+    name: ClassVar[str] = "svd"
+    lossy: ClassVar[bool] = True
+
+    ratio: float | None = option(
+        None, "share of the MACs to keep; none: as few as `error` allows, layer by layer", low=0.01, high=1.0
+    )
+    error: float = option(
+        0.01, "largest loss in a layer, as a share of its answer's variance (where ratio is none)", low=0.0, high=1.0
+    )
+    form: Literal["auto", "channel", "spatial", "tucker"] = option(
+        "auto", "channel: kxk then 1x1; spatial: kx1 then 1xk; tucker: 1x1, kxk, 1x1; auto: the best of them"
+    )
+    scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
+    align: int = option(0, "ranks are multiples of this; 0: of what the target's kernels like", low=0)
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        from .layers import factorise
+
+        return factorise(self, graph, ctx)

@@ -1,0 +1,54 @@
+"""Tucker-2: 1 x 1 (c -> r_in), k x k (r_in -> r_out), 1 x 1 (r_out -> n).
+
+Given a basis Q (r_in, c) of the input channels, the rest has a closed form: regress W* onto the projected input (metric
+T H T^T with T = Q (x) I), then the channel split of that regression. Q starts as the leading directions of what W*
+reads, whitened by the channel covariance. (Kim et al. 2016; ALGORITHMS 2a.4.)
+
+1 x 1 kernels reduce to the channel split and are left to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .channel import ChannelSplit, channel_split
+
+Array = NDArray[np.float64]
+
+
+def input_basis(weight: Array, hessian: Array, channels: int, rank: int) -> Array:
+    """Q (rank, channels): the input directions that carry most of the output, in the metric `hessian`."""
+    n = len(weight)
+    taps = weight.shape[1] // channels
+    blocks = hessian.reshape(channels, taps, channels, taps)
+    covariance = np.einsum("cudu->cd", blocks) / taps
+    reads = weight.reshape(n, channels, taps).transpose(1, 0, 2).reshape(channels, n * taps)
+    low = np.linalg.cholesky(covariance + 1e-9 * np.trace(covariance) / channels * np.eye(channels))
+    # the input is L e with white e; keep the directions of e that W* amplifies most, Q = U_r^T L^-1
+    u, _, _ = np.linalg.svd(low.T @ reads, full_matrices=False)
+    return np.asarray(np.linalg.solve(low.T, u[:, :rank]).T)
+
+
+def projected(weight: Array, hessian: Array, basis: Array) -> tuple[Array, Array]:
+    """W* regressed onto the projected input, (n, r_in * taps), and the metric there."""
+    rank, channels = basis.shape
+    taps = weight.shape[1] // channels
+    d = weight.shape[1]
+    th = np.tensordot(basis, hessian.reshape(channels, taps * d), axes=1).reshape(rank * taps, channels, taps)
+    metric = np.einsum("zcu,rc->zru", th, basis, optimize=True).reshape(rank * taps, rank * taps)
+    metric[np.diag_indices_from(metric)] += 1e-10 * np.trace(metric) / len(metric)
+    right = weight @ th.reshape(rank * taps, d).T
+    return np.linalg.solve(metric, right.T).T, metric
+
+
+def tucker_split(weight: Array, hessian: Array, channels: int, rank_in: int) -> tuple[Array, ChannelSplit, float]:
+    """Basis Q (r_in, c), the channel split of the rest (all output ranks), and the loss of the projection alone.
+
+    The whole loss of an output rank r is the projection's loss plus `split.losses[r]`.
+    """
+    basis = input_basis(weight, hessian, channels, rank_in)
+    core, metric = projected(weight, hessian, basis)
+    total = float(np.sum((weight @ hessian) * weight))
+    explained = float(np.sum((core @ metric) * core))
+    return basis, channel_split(core, metric), max(total - explained, 0.0)

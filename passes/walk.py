@@ -1,0 +1,271 @@
+"""The walk: visit linear layers in topological order, each with the target weights that repair everything before it.
+
+    for step in walk(graph, ctx, layers):
+        ...                      # replace step.layer, judged by step.target; or leave it
+        step.settle()            # or keep its form and only take the repairing weights
+
+The teacher runs once over the samples; rows of its answers are kept at sampled positions. The student runs once too:
+what is kept between two layers is the frontier, the values that nodes still to come will read, so each node is executed
+a single time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with the
+samples.
+
+A layer that is added to a skip path is asked for what the *sum* lacks: its target is the teacher's sum less the
+student's skip value (ALGORITHMS section 0, the residual r). Layers that read the same rows of the same value share one
+covariance.
+
+The teacher is `ctx.teacher` where it has a value of the same name and shape, and otherwise the graph as it stood when
+the walk began (a layer that an earlier pass made has no counterpart in the float model).
+
+Edits between two steps may touch only the current layer and what follows it: what came before has been executed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..ir.clone import clone
+from ..ir.graph import Graph, Node, Value
+from ..runtime.moments import Moments
+from ..runtime.patches import sample_positions
+from ..runtime.spill import Data, Spill
+from .base import Context
+from .frontier import Frontier
+from .linear import Linear, linear_layers
+from .regression import Array, Target, fit_target
+
+WIDEST = 6144
+"""Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer on the walk, with what it should become. `output` is the shape of its output in the first batch."""
+
+    layer: Linear
+    target: Target
+    output: tuple[int, ...]
+
+    @property
+    def positions(self) -> int:
+        """Output positions a sample: MACs are weights times this."""
+        if self.layer.is_conv:
+            return int(np.prod(self.output[2:]))
+        return int(np.prod(self.output[1:-1])) if len(self.output) > 2 else 1
+
+    def settle(self, weight: Array | None = None) -> None:
+        """Write `weight` (groups, n, d), by default the target's own, with the bias that goes with it."""
+        chosen = self.target.weight if weight is None else weight.reshape(self.target.weight.shape)
+        self.layer.write(chosen, None if self.layer.bias_place is None else self.target.bias(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What one layer is asked for: the student value it completes (its own output, or the sum it goes into)."""
+
+    layer: Linear
+    answer: Value
+    skip: Value | None
+
+
+def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, rows: int = 24576) -> Iterator[Step]:
+    """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
+
+    `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width). Raises DataError
+    where there are no samples.
+    """
+    if ctx.fit is None or ctx.fit.count == 0:
+        raise DataError("this pass needs calibration samples; give some with --data")
+    if layers is None:
+        layers = linear_layers(graph)[0]
+    groups = _groups(graph, [layer for layer in layers if not too_wide(layer)])
+    size = _batch_size(ctx, [layer for group in groups for layer in group])
+    with Spill() as kept:
+        asks = _asks(groups)
+        shapes = _teach(graph, ctx, asks, kept, size, rows)
+        frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads)
+        with ctx.progress.task("walk", len(groups)) as tick:
+            for number, group in enumerate(asks):
+                fit, held = _collect(number, group, frontier, kept)
+                start = 0
+                everything = fit.merged(held)
+                for ask in group:
+                    n = ask.layer.shape[1]
+                    part = slice(start, start + n)
+                    start += n
+                    centred = ask.layer.bias_place is not None
+                    target = fit_target(
+                        ask.layer.weights(),
+                        everything.statistics(part, centred=centred),
+                        fit.statistics(part, centred=centred),
+                        held.statistics(part, centred=centred),
+                    )
+                    yield Step(ask.layer, target, shapes[ask.layer])
+                tick(1)
+
+
+def too_wide(layer: Linear) -> str:
+    """Why a layer is not walked, or "": its covariance would take more memory than it is worth."""
+    d = layer.shape[2]
+    return f"{d} inputs a row, more than the {WIDEST} whose covariance is kept" if d > WIDEST else ""
+
+
+def _collect(number: int, group: list[_Ask], frontier: Frontier, kept: Spill) -> tuple[Moments, Moments]:
+    """Moments of the group's rows: those to fit on, and every fifth batch held out."""
+    first = group[0].layer
+    groups, _, d = first.shape
+    n = sum(ask.layer.shape[1] for ask in group)
+    fit, held = Moments(groups, d, n), Moments(groups, d, n)
+    wanted = [first.source, *(ask.skip for ask in group if ask.skip is not None)]
+    for batch, values in enumerate(frontier.advance(wanted)):
+        positions = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
+        output = tuple(kept.get(("shape", number), batch).tolist())
+        x = first.inputs(_floats(values[first.source]), positions, output)
+        answers = []
+        for ask in group:
+            t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
+            if ask.skip is not None:
+                t = t - ask.layer.targets(_floats(values[ask.skip]), positions)
+            answers.append(t.reshape(len(t), groups, -1))
+        (held if batch % 5 == 4 else fit).add(x, np.concatenate(answers, axis=2))
+    for ask in group:
+        kept.drop(("answer", ask.layer))
+    kept.drop(("at", number))
+    kept.drop(("shape", number))
+    return fit, held
+
+
+def _teach(
+    graph: Graph, ctx: Context, asks: list[list[_Ask]], kept: Spill, size: int, rows: int
+) -> dict[Linear, tuple[int, ...]]:
+    """Run the teacher once and keep rows of its answers; returns the shape of every layer's output in the first
+    batch."""
+    from ..runtime.session import Session
+
+    assert ctx.fit is not None
+    shapes: dict[Linear, tuple[int, ...]] = {}
+    for reference, pairs in _references(graph, ctx.teacher, asks):
+        values = tuple(dict.fromkeys(value for _, value in pairs))
+        answers = dict(pairs)
+        session = Session(reference, outputs=values, threads=ctx.threads)
+        for batch, feeds in enumerate(ctx.fit.batches(size)):
+            found = dict(zip(values, session.run(feeds), strict=True))
+            for number, group in enumerate(asks):
+                positions = None
+                for ask in group:
+                    if ask.answer not in answers:
+                        continue
+                    y = _floats(found[answers[ask.answer]])
+                    shapes.setdefault(ask.layer, y.shape)
+                    if positions is None:
+                        share = ctx.fit.size_of(feeds) / ctx.fit.count
+                        positions = _positions(ask.layer, y, rows, share, (ctx.seed, number, batch))
+                        if kept.count(("at", number)) == batch:
+                            kept.append(("at", number), positions)
+                            kept.append(("shape", number), np.asarray(y.shape))
+                    kept.append(("answer", ask.layer), ask.layer.targets(y, positions))
+    return shapes
+
+
+def _positions(layer: Linear, y: Rows, rows: int, share: float, seed: tuple[int, ...]) -> NDArray[np.intp]:
+    """Positions for a batch that holds `share` of the samples."""
+    groups, _, d = layer.shape
+    wanted = max(rows if groups == 1 else rows // 4, 16 * d)
+    sites, each = layer.sites(y)
+    return sample_positions(sites, math.ceil(wanted * share / each), np.random.default_rng(seed))
+
+
+def _floats(array: Data) -> Rows:
+    return np.asarray(array, dtype=np.float32)
+
+
+def _references(
+    graph: Graph, teacher: Graph | None, asks: list[list[_Ask]]
+) -> Iterator[tuple[Graph, list[tuple[Value, Value]]]]:
+    """The graphs that answer, each with (student value, its own value) for the values it answers for."""
+    wanted = list(dict.fromkeys(ask.answer for group in asks for ask in group))
+    named = {} if teacher is None else _unique_names(teacher)
+    own = _unique_names(graph)
+    pairs = []
+    for value in wanted:
+        other = named.get(value.name)
+        if other is not None and own.get(value.name) is value and value.shape and other.shape == value.shape:
+            pairs.append((value, other))
+    if teacher is not None and pairs:
+        yield teacher, pairs
+    known = {value for value, _ in pairs}
+    rest = [value for value in wanted if value not in known]
+    if rest:
+        twins: dict[Value, Value] = {}
+        copy = clone(graph, twins)
+        yield copy, [(value, twins[value]) for value in rest]
+
+
+def _unique_names(graph: Graph) -> dict[str, Value]:
+    found: dict[str, Value | None] = {}
+    for node in graph:
+        for value in node.outputs:
+            found[value.name] = None if value.name in found or not value.name else value
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _asks(groups: list[list[Linear]]) -> list[list[_Ask]]:
+    place = {layer.node: number for number, group in enumerate(groups) for layer in group}
+    return [[_ask(layer, number, place) for layer in group] for number, group in enumerate(groups)]
+
+
+def _ask(layer: Linear, number: int, place: dict[Node, int]) -> _Ask:
+    """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
+    out = layer.output
+    if len(out.uses) == 1 and out.users and out.users[0].op == "Add" and not out.users[0].domain:
+        add = out.users[0]
+        other = next((v for v in add.inputs if v is not out), None)
+        same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
+        if other is not None and same and other.constant is None and _known_before(other, number, place):
+            return _Ask(layer, add.output, other)
+    return _Ask(layer, out, None)
+
+
+def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:
+    """Whether no layer from group `number` on lies before `value`."""
+    seen: set[Node] = set()
+    stack = [value.producer]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if place.get(node, -1) >= number:
+            return False
+        stack += [v.producer for v in (*node.inputs, *node.captures) if v is not None]
+    return True
+
+
+def _groups(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
+    """Layers by depth (so that a short skip path is walked before the long one that it meets), equal rows together."""
+    depth: dict[Node, int] = {}
+    for node in graph:
+        reads = (v.producer for v in (*node.inputs, *node.captures) if v is not None)
+        depth[node] = 1 + max((depth.get(p, 0) for p in reads if p is not None), default=0)
+    by_rows: dict[tuple[int, tuple[object, ...], bool], list[Linear]] = {}
+    for layer in layers:
+        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None)
+        by_rows.setdefault(key, []).append(layer)
+    return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
+
+
+def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 64, memory: int = 96 << 20) -> int:
+    """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
+    assert ctx.fit is not None
+    each = 1
+    for layer in layers:
+        shape = layer.output.shape or ()
+        each += 4 * int(np.prod([d if isinstance(d, int) else 64 for d in shape[1:]]))
+    return max(1, min(most, memory // each, ctx.fit.count // 5))

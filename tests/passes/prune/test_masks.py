@@ -1,0 +1,104 @@
+"""Masks, refits and removal orders against brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from optc.passes.prune.masks import Grouped, Unstructured, keep_largest, sparsegpt_mask
+from optc.passes.prune.refit import refit_columns, refit_masked
+from optc.passes.prune.structured import Consumer, removal_order
+from optc.passes.regression import inverse_factor
+
+
+def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(4 * d, d)) @ rng.normal(size=(d, d))
+    return rng.normal(size=(n, d)), x.T @ x / len(x) + 0.01 * np.eye(d)
+
+
+def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
+    return float(np.sum(((w - target) @ h) * (w - target)))
+
+
+def test_unstructured_drops_exactly_the_share_even_with_ties() -> None:
+    mask = keep_largest(np.ones((4, 10)), Unstructured(0.3))
+    assert mask.sum() == 28
+    kept = keep_largest(np.arange(10.0)[None], Unstructured(0.4))
+    assert kept[0].tolist() == [False] * 4 + [True] * 6
+
+
+def test_groups_keep_n_of_every_m() -> None:
+    rng = np.random.default_rng(0)
+    w, h = problem(5, 14)
+    for mask in (
+        keep_largest(rng.random((5, 14)), Grouped(2, 4)),
+        sparsegpt_mask(w, inverse_factor(h), Grouped(2, 4), block=8),
+    ):
+        assert (mask[:, :12].reshape(5, 3, 4).sum(axis=2) == 2).all()
+        assert mask[:, 12:].all()
+
+
+def test_sparsegpt_keeps_the_share_and_with_one_column_left_to_choose_is_optimal() -> None:
+    w, h = problem(6, 20)
+    mask = sparsegpt_mask(w, inverse_factor(h), Unstructured(0.5), block=8)
+    assert mask.sum() == 60
+    # a diagonal metric has no compensation: the mask is by w^2 h_jj
+    diagonal = np.diag(np.linspace(1.0, 3.0, 20))
+    found = sparsegpt_mask(w, inverse_factor(diagonal), Unstructured(0.5), block=20)
+    np.testing.assert_array_equal(found, keep_largest(w**2 * np.diagonal(diagonal), Unstructured(0.5)))
+
+
+def test_refit_solves_every_row_exactly() -> None:
+    w, h = problem(5, 12)
+    mask = np.random.default_rng(1).random((5, 12)) < 0.5
+    found = refit_masked(w, h, mask, steps=200, tolerance=1e-12)
+    for row, target, keep in zip(found, w, mask, strict=True):
+        k = np.flatnonzero(keep)
+        exact = np.linalg.solve(h[np.ix_(k, k)], h[k] @ target)
+        np.testing.assert_allclose(row[k], exact, rtol=1e-5, atol=1e-7)
+        assert not row[~keep].any()
+
+
+def test_refit_never_raises_the_loss_and_keeps_the_zeros() -> None:
+    w, h = problem(8, 30)
+    mask = keep_largest(w**2, Unstructured(0.7))
+    losses = [loss(refit_masked(w, h, mask, steps=s), w, h) for s in (0, 2, 5, 20)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_refit_of_columns_is_the_masked_one() -> None:
+    w, h = problem(4, 9)
+    columns = np.array([0, 3, 4, 8])
+    mask = np.zeros((4, 9), dtype=bool)
+    mask[:, columns] = True
+    np.testing.assert_allclose(
+        refit_columns(w, h, columns), refit_masked(w, h, mask, steps=200, tolerance=1e-13)[:, columns], rtol=1e-6
+    )
+
+
+def exact_error(consumers: list[Consumer], kept: np.ndarray, width: int) -> float:
+    total = 0.0
+    for c in consumers:
+        columns = (kept[:, None] * width + np.arange(width)).reshape(-1)
+        w = np.zeros_like(c.weight)
+        w[:, columns] = refit_columns(c.weight, c.hessian, columns)
+        total += loss(w, c.weight, c.hessian) / c.energy
+    return total
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_removal_errors_are_those_of_the_refit_on_what_is_kept(width: int) -> None:
+    consumers = [Consumer(*problem(n, 6 * width, seed), energy=float(n)) for seed, n in enumerate((4, 7))]
+    found = removal_order(consumers, 6)
+    assert sorted(found.order.tolist()) == list(range(6))
+    for count in range(1, 6):
+        assert found.errors[6 - count] == pytest.approx(exact_error(consumers, found.kept(count), width), rel=1e-6)
+
+
+def test_the_first_removal_is_the_best_one() -> None:
+    consumers = [Consumer(*problem(5, 16), energy=1.0)]
+    found = removal_order(consumers, 8)
+    best = min(itertools.combinations(range(8), 7), key=lambda k: exact_error(consumers, np.array(k), 2))
+    assert tuple(found.kept(7)) == best

@@ -1,0 +1,84 @@
+"""Factorisations against optimality, exactness at full rank, and monotone losses."""
+
+import numpy as np
+import pytest
+
+from optc.passes.svd.channel import channel_split
+from optc.passes.svd.spatial import merged, spatial_split
+from optc.passes.svd.tucker import tucker_split
+
+
+def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(4 * d, d)) @ rng.normal(size=(d, d))
+    return rng.normal(size=(n, d)), x.T @ x / len(x) + 0.01 * np.eye(d)
+
+
+def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
+    return float(np.sum(((w - target) @ h) * (w - target)))
+
+
+@pytest.mark.parametrize(("n", "d"), [(6, 18), (18, 6), (8, 8)])
+def test_channel_split_is_optimal_at_every_rank(n: int, d: int) -> None:
+    w, h = problem(n, d)
+    found = channel_split(w, h)
+    singular = np.linalg.svd(w @ np.linalg.cholesky(h), compute_uv=False)  # Eckart-Young in the whitened space
+    for rank in range(min(n, d) + 1):
+        a, b = found.factors(rank)
+        assert found.losses[rank] == pytest.approx(np.sum(singular[rank:] ** 2), abs=1e-8 * np.sum(singular**2))
+        assert loss(a @ b, w, h) == pytest.approx(found.losses[rank], abs=1e-8 * np.sum(singular**2))
+
+
+def test_channel_factors_are_equally_large() -> None:
+    a, b = channel_split(*problem(6, 18)).factors(4)
+    np.testing.assert_allclose(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=1))
+
+
+def test_channel_split_of_a_singular_metric() -> None:
+    w, h = problem(4, 10)
+    h[:, 5:] = 0.0
+    h[5:, :] = 0.0
+    found = channel_split(w, h)
+    a, b = found.factors(4)
+    assert loss(a @ b, w, h) < 1e-9 * loss(0 * w, w, h)
+
+
+def test_spatial_split_is_exact_at_full_rank_and_falls_with_rank() -> None:
+    shape = (6, 4, 3, 3)
+    w, h = problem(6, 36)
+    losses = []
+    for rank in (2, 4, 8, 12):
+        p, v = spatial_split(w, h, shape, rank)
+        assert (p.shape, v.shape) == ((6, rank, 3), (rank, 4, 3))
+        losses.append(loss(merged(p, v), w, h))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 1e-8 * loss(0 * w, w, h)
+
+
+def test_spatial_sweeps_never_raise_the_loss() -> None:
+    shape = (6, 4, 3, 3)
+    w, h = problem(6, 36)
+    losses = [loss(merged(*spatial_split(w, h, shape, 5, sweeps=s)), w, h) for s in (0, 1, 3, 8)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+
+
+def test_spatial_split_means_two_convolutions() -> None:
+    shape = (3, 2, 3, 3)
+    p, v = spatial_split(*problem(3, 18), shape, 4)
+    dense = np.einsum("orv,rcu->ocuv", p, v)
+    np.testing.assert_allclose(merged(p, v).reshape(shape), dense, atol=1e-12)
+
+
+@pytest.mark.parametrize("inner", [2, 4, 5])
+def test_tucker_loss_is_projection_plus_split(inner: int) -> None:
+    w, h = problem(6, 45)
+    basis, rest, lost = tucker_split(w, h, 5, inner)
+    total = loss(0 * w, w, h)
+    for rank in (2, 6):
+        a, b = rest.factors(rank)
+        core = b.reshape(rank, inner, 9)
+        whole = a @ np.einsum("rit,ic->rct", core, basis).reshape(rank, -1)
+        assert loss(whole, w, h) == pytest.approx(lost + rest.losses[rank], abs=1e-6 * total)
+    if inner == 5:
+        assert lost + rest.losses[6] < 1e-7 * total

@@ -1,0 +1,115 @@
+"""Target weights against brute-force least squares."""
+
+import numpy as np
+import pytest
+
+from optc.errors import DataError
+from optc.passes.regression import damped, fit_target, inverse_factor, residual, solve_spd
+from optc.runtime.moments import Moments
+
+
+def layer(groups: int, n: int, d: int, count: int, noise: float, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(d, d))
+    x = (rng.normal(size=(count, groups, d)) @ mix + 2.0).astype(np.float32)
+    truth = rng.normal(size=(groups, n, d))
+    t = np.einsum("rgd,gnd->rgn", x, truth) + 1.5 + noise * rng.normal(size=(count, groups, n))
+    return x, t.astype(np.float32), truth, rng
+
+
+def moments(x: np.ndarray, t: np.ndarray) -> Moments:
+    found = Moments(x.shape[1], x.shape[2], t.shape[2])
+    found.add(x, t)
+    return found
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_target_is_the_ridge_regression_towards_the_old_weights(groups: int) -> None:
+    x, t, truth, rng = layer(groups, 4, 6, 5000, 0.1)
+    old = truth + rng.normal(size=truth.shape)
+    found = fit_target(old, moments(x, t).statistics())
+    h = moments(x, t).statistics().covariance
+    lam = found.ridge * np.mean(np.diagonal(h, axis1=1, axis2=2))
+    for g in range(groups):
+        xc, tc = x[:, g] - x[:, g].mean(0, dtype=float), t[:, g] - t[:, g].mean(0, dtype=float)
+        a = np.concatenate([xc / np.sqrt(5000), np.sqrt(lam) * np.eye(6)])
+        b = np.concatenate([tc / np.sqrt(5000), np.sqrt(lam) * old[g].T])
+        np.testing.assert_allclose(found.weight[g], np.linalg.lstsq(a, b, rcond=None)[0].T, rtol=1e-3, atol=1e-3)
+
+
+def test_loss_is_the_excess_of_the_ridge_objective() -> None:
+    x, t, truth, rng = layer(1, 3, 5, 4000, 0.5)
+    old = truth + 0.3 * rng.normal(size=truth.shape)
+    stats = moments(x, t).statistics()
+    found = fit_target(old, stats)
+    lam = found.ridge * np.mean(np.diagonal(stats.covariance[0]))
+
+    def objective(w: np.ndarray) -> float:
+        return residual(stats, w) + lam * float(np.sum((w - old) ** 2))
+
+    other = truth + rng.normal(size=truth.shape)
+    assert objective(other) - objective(found.weight) == pytest.approx(found.loss(other), rel=1e-6)
+
+
+def test_bias_makes_the_mean_right() -> None:
+    x, t, truth, _ = layer(1, 3, 5, 4000, 0.5)
+    found = fit_target(truth, moments(x, t).statistics())
+    off = truth * 0.7
+    answer = x[:, 0].astype(float) @ off[0].T + found.bias(off)
+    np.testing.assert_allclose(answer.mean(0), t[:, 0].mean(0, dtype=float), atol=1e-3)
+
+
+def test_held_out_rows_choose_a_large_ridge_for_few_rows_and_a_small_one_for_many() -> None:
+    ridges = []
+    for count in (60, 20000):
+        x, t, truth, rng = layer(1, 4, 40, count, 30.0)
+        old = truth + 0.1 * rng.normal(size=truth.shape)
+        cut = count * 4 // 5
+        fit, held = moments(x[:cut], t[:cut]), moments(x[cut:], t[cut:])
+        found = fit_target(old, fit.merged(held).statistics(), fit.statistics(), held.statistics())
+        ridges.append(found.ridge)
+    assert ridges[0] > ridges[1]
+
+
+def test_unchanged_weights_stay_where_nothing_is_better() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(50, 1, 40)).astype(np.float32)
+    old = rng.normal(size=(1, 2, 40))
+    t = np.einsum("rgd,gnd->rgn", x, old) + 5.0 * rng.normal(size=(50, 1, 2))
+    fit, held = moments(x[:40], t[:40].astype(np.float32)), moments(x[40:], t[40:].astype(np.float32))
+    found = fit_target(old, fit.merged(held).statistics(), fit.statistics(), held.statistics())
+    if np.isinf(found.ridge):
+        np.testing.assert_array_equal(found.weight, old)
+    else:
+        assert found.ridge >= 1e-1
+
+
+def test_constant_inputs_and_singular_covariances_are_survived() -> None:
+    x = np.ones((100, 1, 4), dtype=np.float32)
+    old = np.arange(8.0).reshape(1, 2, 4)
+    t = np.einsum("rgd,gnd->rgn", x, old).astype(np.float32)
+    found = fit_target(old, moments(x, t).statistics())
+    np.testing.assert_allclose(found.weight, old)
+    np.testing.assert_allclose(found.bias(found.weight), 0.0, atol=1e-5)
+
+
+def test_no_rows_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="no finite samples"):
+        fit_target(np.ones((1, 2, 3)), Moments(1, 3, 2).statistics())
+
+
+def test_inverse_factor_is_the_upper_factor_of_the_inverse() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(30, 12))
+    h = a.T @ a
+    r = inverse_factor(h)
+    np.testing.assert_allclose(r.T @ r, np.linalg.inv(h), rtol=1e-9)
+    np.testing.assert_array_equal(r, np.triu(r))
+    for j in range(12):
+        assert r[j, j] ** 2 == pytest.approx(np.linalg.inv(h[j:, j:])[0, 0])
+
+
+def test_solving_falls_back_to_the_pseudo_inverse() -> None:
+    h = np.diag([2.0, 0.0])[None]
+    np.testing.assert_allclose(solve_spd(h, np.array([[[4.0, 0.0]]])), [[[2.0, 0.0]]])
+    assert damped(np.zeros((1, 2, 2)), 0.1)[0, 0, 0] > 0

@@ -306,8 +306,8 @@ def _check_place(path: str) -> None:
         raise OutputError(f"there is no folder {folder}; make it, or choose another place with -o")
     if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; name a file with -o")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder} is read-only; choose another place with -o")
+    with _staging(path):  # the only sure way to know is to try
+        pass
 
 
 @contextlib.contextmanager
@@ -316,7 +316,8 @@ def _staging(path: str | None) -> Iterator[str]:
     try:
         folder = tempfile.mkdtemp(prefix=".optc-", dir=None if path is None else os.path.dirname(path))
     except OSError as error:
-        raise OutputError(f"cannot write to {os.path.dirname(path or '')}: {error.strerror}") from error
+        where = os.path.dirname(path) if path is not None else tempfile.gettempdir()
+        raise OutputError(f"cannot write in {where}: {error.strerror}; choose another place with -o") from error
     try:
         yield folder
     finally:

@@ -1,0 +1,47 @@
+"""MatMul and Add into Gemm, and Transpose into Gemm.
+
+    1. MatMul(A, B) + c                      ->  Gemm(A, B, c)            for A and B of rank 2
+    2. Gemm(Transpose(A), B)                 ->  Gemm<transA>(A, B), and the same for B
+    3. MatMul(A, B) with A = Transpose(A'), constant B, then + c: by 1 and then 2
+
+Exact up to the rounding of one addition. Does not fire where a rank is not known to be 2, where c does not
+broadcast into the result (rank above 2, or a size that is neither 1 nor provably the result's), for types other
+than floats, or where the product is read by others.
+"""
+
+from __future__ import annotations
+
+from ...ir.node import Node
+from .broadcast import fits_into
+from .layer import FLOATS
+from .rewriter import Rewriter, Rule
+from .transpose import permutation
+
+
+def _add(node: Node, rewriter: Rewriter) -> bool:
+    for index in (0, 1):
+        product, added = rewriter.made_only_for(node, index, "MatMul"), node.input(1 - index)
+        if product is None or added is None or added.shape is None:
+            continue
+        a, b = product.inputs[0], product.inputs[1]
+        if a is None or b is None or a.shape is None or b.shape is None or len(a.shape) != 2 or len(b.shape) != 2:
+            continue
+        if node.output.dtype not in FLOATS or not fits_into(added.shape, (a.shape[0], b.shape[1])):
+            continue
+        rewriter.replace(node, rewriter.make(node, "Gemm", [a, b, added], merged=[product]))
+        return True
+    return False
+
+
+def _transposed(node: Node, rewriter: Rewriter) -> bool:
+    for index, name in ((0, "transA"), (1, "transB")):
+        transpose = rewriter.made_only_for(node, index, "Transpose")
+        if transpose is not None and permutation(transpose) == (1, 0):
+            node.set_attribute(name, 1 - node.get_int(name))
+            rewriter.set_input(node, index, transpose.inputs[0])
+            rewriter.touch(node, transpose)
+            return True
+    return False
+
+
+RULES = (Rule("matmul-add", ("Add",), _add), Rule("gemm-transpose", ("Gemm",), _transposed))

@@ -1,0 +1,192 @@
+"""Running a pipeline: verified, watched, undone where the guard objects, and reproducible where it crashes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from optc.errors import PassError
+from optc.ir.graph import Graph
+from optc.ir.reader import load
+from optc.ir.types import DType, TensorType
+from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
+from optc.passes.guard import Guard
+from optc.passes.observers import Dump, Observer, Reproduce
+from optc.passes.pipeline import Pipeline
+from optc.passes.runner import run
+from optc.runtime.samples import load_samples
+
+WEIGHT = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+
+
+def graph_of_one_layer() -> Graph:
+    graph = Graph("one", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    y = graph.add("MatMul", [x, graph.constant(WEIGHT, "w")], outputs=["y"], name="layer").output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 3)))
+    return graph
+
+
+def context(graph: Graph) -> Context:
+    rows = np.random.default_rng(1).standard_normal((64, 4)).astype(np.float32)
+    fit, held = load_samples({"x": rows}, graph).split(16)
+    return Context(TargetFacts("test"), fit=fit, held=held, threads=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Pass):
+    """Multiplies the weights; a factor far from 1 is a bad idea."""
+
+    name: ClassVar[str] = "scale"
+    lossy: ClassVar[bool] = True
+
+    factor: float = 1.0
+    grow: bool = False
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Report()
+        node = next(iter(graph))
+        noise = np.random.default_rng(2).standard_normal(WEIGHT.shape).astype(np.float32)
+        weight = WEIGHT + np.float32(self.factor - 1) * noise
+        if self.grow:
+            double = graph.constant(np.concatenate([weight, weight]))
+            axes = [graph.constant(np.array([n])) for n in (0, 4, 0)]
+            node.set_input(1, graph.add("Slice", [double, *axes], before=node).output)
+        else:
+            node.set_input(1, graph.constant(weight, "w"))
+        report.done(node.name, node.op, factor=self.factor)
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class Crash(Pass):
+    name: ClassVar[str] = "crash"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        next(iter(graph)).name = "half done"
+        raise ZeroDivisionError("by zero")
+
+
+@dataclass(frozen=True, slots=True)
+class Break(Pass):
+    name: ClassVar[str] = "break"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        next(iter(graph)).op = "NoSuchOp"
+        return Report()
+
+
+@dataclass
+class Log(Observer):
+    said: list[str] = field(default_factory=list)
+
+    def before(self, position: int, one: Pass, graph: Graph) -> None:
+        self.said.append(f"before {position} {one.name}")
+
+    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        self.said.append(f"after {position} {one.name}")
+
+    def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
+        self.said.append(f"crashed {position} {next(iter(before)).name}")
+        return "an observer's word"
+
+
+def test_observers_see_every_pass_in_order() -> None:
+    graph, log = graph_of_one_layer(), Log()
+    reports = run(Pipeline((Scale(), Scale())), graph, context(graph), observers=[log])
+    assert log.said == ["before 1 scale", "after 1 scale", "before 2 scale", "after 2 scale"]
+    assert len(reports) == 2
+    assert all(one.spec == "scale" and one.seconds > 0 for one in reports)
+
+
+def test_the_teacher_is_the_graph_before_the_first_lossy_pass() -> None:
+    graph = graph_of_one_layer()
+    ctx = context(graph)
+    run(Pipeline((Scale(2.0), Scale(3.0))), graph, ctx)
+    assert ctx.teacher is not None
+    np.testing.assert_array_equal(next(iter(ctx.teacher)).inputs[1].numpy(), WEIGHT)  # type: ignore[union-attr]
+
+
+def test_a_crash_names_the_pass_and_hands_the_graph_before_it() -> None:
+    graph, log = graph_of_one_layer(), Log()
+    with pytest.raises(PassError, match=r"pass 2 \(crash\): ZeroDivisionError: by zero; an observer's word") as raised:
+        run(Pipeline((Scale(), Crash())), graph, context(graph), observers=[log])
+    assert raised.value.exit_status == 1
+    assert log.said[-1] == "crashed 2 layer"
+
+
+def test_an_invalid_graph_is_the_passes_fault() -> None:
+    graph = graph_of_one_layer()
+    with pytest.raises(PassError, match=r"left an invalid graph: .*NoSuchOp"):
+        run(Pipeline((Break(),)), graph, context(graph))
+
+
+def test_the_reproducer_holds_the_model_and_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    graph = graph_of_one_layer()
+    with pytest.raises(PassError) as raised:
+        run(Pipeline((Crash(),)), graph, context(graph), observers=[Reproduce()])
+    found = re.search(r"to reproduce: (optc .*)", str(raised.value))
+    assert found is not None
+    words = shlex.split(found[1])
+    assert words[2:5] == ["--no-clean", "--passes", "crash"]
+    assert next(iter(load(words[1]))).name == "layer", "the graph as the pass was given it"
+
+
+def test_dump_numbers_its_files(tmp_path: Path) -> None:
+    graph = graph_of_one_layer()
+    run(Pipeline((Scale(),)), graph, context(graph), observers=[Dump(str(tmp_path))])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000_input.txt", "001_scale.txt"]
+    assert "MatMul" in (tmp_path / "001_scale.txt").read_text()
+
+
+def test_a_pass_on_its_defaults_must_keep_the_answers() -> None:
+    graph = graph_of_one_layer()
+
+    @dataclass(frozen=True, slots=True)
+    class Ruin(Scale):
+        name: ClassVar[str] = "ruin"
+        factor: float = 30.0
+
+    (report,) = run(Pipeline((Ruin(),)), graph, context(graph), guard=Guard())
+    assert report.count(Outcome.REVERTED) == 1
+    assert report.count(Outcome.DONE) == 0
+    assert "agreement of output 'y' would fall" in report.layers[0].reason
+    np.testing.assert_array_equal(next(iter(graph)).inputs[1].numpy(), WEIGHT)  # type: ignore[union-attr]
+
+
+def test_a_loss_that_the_user_asked_for_stays_unless_a_floor_is_given() -> None:
+    asked = Pipeline((Scale(30.0),))
+    graph = graph_of_one_layer()
+    (report,) = run(asked, graph, context(graph), guard=Guard())
+    assert report.count(Outcome.DONE) == 1
+    graph = graph_of_one_layer()
+    (report,) = run(asked, graph, context(graph), guard=Guard(floor=0.9))
+    assert report.count(Outcome.REVERTED) == 1
+    graph = graph_of_one_layer()
+    (report,) = run(asked, graph, context(graph), guard=None)
+    assert report.count(Outcome.DONE) == 1
+
+
+def test_a_model_that_grew_is_undone() -> None:
+    graph = graph_of_one_layer()
+    (report,) = run(Pipeline((Scale(1.0, True),)), graph, context(graph), guard=Guard())
+    assert "would grow" in report.layers[0].reason
+    assert [node.op for node in graph] == ["MatMul"]
+
+
+def test_a_model_that_became_slower_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optc.runtime import latency
+    from optc.runtime.latency import Latency
+
+    slow = (Latency(1.0, 1.0, 1.0, 1.0, 9), Latency(2.0, 2.0, 1.9, 2.1, 9))
+    monkeypatch.setattr(latency, "latency", lambda sessions, feeds, limit: slow)
+    graph = graph_of_one_layer()
+    (report,) = run(Pipeline((Scale(1.0),)), graph, context(graph), guard=Guard())
+    assert report.layers[0].reason == "it would run 2.00 times as long"

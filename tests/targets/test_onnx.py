@@ -1,0 +1,80 @@
+"""The target `onnx`: what it finds out about the runtime, and the versions it brings a graph to."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from optc.errors import ModelError, TargetError
+from optc.ir.graph import Graph
+from optc.ir.opset import convert, lower
+from optc.ir.types import DType, TensorType
+from optc.ir.writer import to_bytes
+from optc.targets import table
+from optc.targets.onnx import newest_loadable
+
+
+def relu(opset: int, ir_version: int = 8) -> Graph:
+    graph = Graph("relu", opsets={"": opset})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 600)))
+    bias = graph.constant(np.arange(1200, dtype=np.float32).reshape(2, 600)[0], "bias")
+    summed = graph.add("Add", [x, bias], outputs=["s"]).output
+    y = graph.add("ReduceSum" if opset < 13 else "Relu", [summed], {"axes": [1]} if opset < 13 else None).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, None))
+    graph.header = type(graph.header)(ir_version=ir_version)
+    return graph
+
+
+def test_the_newest_loadable_versions_load() -> None:
+    opset, ir_version = newest_loadable()
+    assert 17 <= opset <= onnx.defs.onnx_opset_version()
+    assert 8 <= ir_version <= onnx.IR_VERSION
+    session = onnxruntime.InferenceSession(to_bytes(relu(opset, ir_version)), providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].name == "y"
+
+
+def test_facts_are_whole() -> None:
+    facts = table.find("onnx").facts
+    assert facts.name == "onnx"
+    assert facts.channel_alignment in (8, 16)
+    assert {facts.activation_dtype, facts.weight_dtype} <= {DType.INT8, DType.UINT8}
+    assert (facts.max_opset, facts.max_ir_version) == newest_loadable()
+
+
+def test_an_unknown_target_gets_the_nearest_name() -> None:
+    with pytest.raises(TargetError, match="Did you mean 'onnx'"):
+        table.find("onx")
+
+
+def test_convert_keeps_weights_away_from_the_converter_and_the_answers_equal() -> None:
+    graph = relu(11)
+    weight = next(iter(graph.constants)).constant
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 600)).astype(np.float32)}
+    before = onnxruntime.InferenceSession(to_bytes(graph), providers=["CPUExecutionProvider"]).run(None, feeds)
+    graph.constant(np.zeros(5000, np.float32), "unused")
+    convert(graph, 13)
+    assert graph.opset() == 13
+    assert any(value.constant is weight or value.name == "bias" for value in graph.constants)
+    after = onnxruntime.InferenceSession(to_bytes(graph), providers=["CPUExecutionProvider"]).run(None, feeds)
+    np.testing.assert_array_equal(before[0], after[0])
+    assert [v.name for v in graph.inputs] == ["x"]
+
+
+def test_lower_says_what_it_changed_and_leaves_the_rest() -> None:
+    assert lower(relu(17, 8), 21, 10) == []
+    graph = relu(21, 12)
+    assert lower(graph, 17, 9) == ["opset 21 to 17", "IR version 12 to 9"]
+    assert graph.opset() == 17
+    assert graph.header.ir_version == 9
+    old = relu(17, 3)
+    assert lower(old, 21, 10) == ["IR version 3 to 8"]
+
+
+def test_lower_refuses_what_the_runtime_cannot_have() -> None:
+    graph = relu(21)
+    four = graph.constant(np.zeros(8), "four")
+    four.type = TensorType(DType.INT4, (8,))
+    with pytest.raises(ModelError, match="needs ONNX IR version 10"):
+        lower(graph, 21, 9)

@@ -23,7 +23,7 @@ from .node import Node, Value
 from .onnx_inference import fact_of, onnx_facts, type_of
 from .shape_rules import RULES, Call, Cannot, Fact
 from .symbols import Size, Sym, symbol
-from .types import DType, TensorType, Type
+from .types import Dim, DType, TensorType, Type
 
 __all__ = ["Inference", "Size", "Sym", "analyse", "bind", "infer"]
 
@@ -70,6 +70,11 @@ def infer(graph: Graph, *, fresh: bool = False) -> Inference:
     type contradicts the inferred one.
     """
     inference = analyse(graph, fresh=fresh)
+    _record(graph, inference)
+    return inference
+
+
+def _record(graph: Graph, inference: Inference) -> None:
     for inner in graph.graphs():
         if inner is not graph:
             for value in inner.inputs:
@@ -80,7 +85,6 @@ def infer(graph: Graph, *, fresh: bool = False) -> Inference:
         if inner is not graph:
             for output in inner.outputs:
                 output.type = inference.type(output.value) or output.type
-    return inference
 
 
 def _write(value: Value, inference: Inference) -> None:
@@ -114,14 +118,20 @@ def bind(graph: Graph, dims: Mapping[str, int]) -> Inference:
             sizes = [s if isinstance(s, int) and not isinstance(d, int) else d for d, s in zip(declared.shape, shape)]
             declared = replace(declared, shape=tuple(sizes)) if len(sizes) == declared.rank == len(shape) else declared
         output.type = declared
-    return infer(graph, fresh=True)
+    _record(graph, inference)
+    return inference
 
 
 def _bound(type: Type | None, dims: Mapping[str, int]) -> Type | None:
     if not isinstance(type, TensorType) or type.shape is None:
         return type
-    sizes = [symbol(d, dims) if isinstance(d, str) else d for d in type.shape]
-    return replace(type, shape=tuple(str(s) if isinstance(s, Sym) else s for s in sizes))
+    sizes: list[Dim] = []
+    for dim in type.shape:
+        size = symbol(dim, dims) if isinstance(dim, str) else dim
+        # A name that holds none of the bound ones stays spelled as it is.
+        unbound = isinstance(dim, str) and size == symbol(dim)
+        sizes.append(dim if unbound else str(size) if isinstance(size, Sym) else size)
+    return replace(type, shape=tuple(sizes))
 
 
 def analyse(graph: Graph, dims: Mapping[str, int] | None = None, *, fresh: bool = False) -> Inference:
@@ -150,8 +160,10 @@ class _Walk:
         for index, value in enumerate(graph.inputs):
             given = inputs[index] if inputs is not None and index < len(inputs) else None
             call = self.call_for(None, opset, 0)
-            recorded = fact_of(value.type, call)
-            self.facts[value] = recorded if given is None else self.merge(value, given, value.type, call)
+            if given is None:
+                self.facts[value] = fact_of(value.type, call)
+            else:
+                self.facts[value] = given if self.fresh and _says(given) else self.merge(value, given, value.type, call)
         for node in ordered(graph):
             self.visit(node, opset)
         return [self.fact(output.value) for output in graph.outputs]
@@ -196,8 +208,7 @@ class _Walk:
             made = []
         for index, value in enumerate(node.outputs):
             fact = made[index] if index < len(made) else Fact()
-            nothing = fact.dtype is DType.UNDEFINED and fact.other is None
-            if value.type is not None and (nothing or not self.fresh):
+            if value.type is not None and not (self.fresh and _says(fact)):
                 fact = self.merge(value, fact, value.type, call)
             if value in self.declared:
                 fact = self.merge(value, fact, self.declared[value], call)
@@ -225,7 +236,7 @@ class _Walk:
     def merge(self, value: Value, fact: Fact, recorded: Type | None, call: Call) -> Fact:
         """The inferred fact, completed by a recorded type."""
         if not isinstance(recorded, TensorType):
-            return Fact(other=recorded) if fact.dtype is DType.UNDEFINED and fact.other is None else fact
+            return fact if _says(fact) else Fact(other=recorded)
         if fact.other is not None:
             return fact
         dtype = fact.dtype or recorded.dtype
@@ -246,6 +257,10 @@ class _Walk:
             if dim is not None and isinstance(size, Sym) and not size.named:
                 sizes[axis] = symbol(dim, self.dims) if isinstance(dim, str) else dim
         return replace(fact, dtype=dtype, shape=tuple(sizes))
+
+
+def _says(fact: Fact) -> bool:
+    return fact.dtype is not DType.UNDEFINED or fact.other is not None
 
 
 def ordered(graph: Graph) -> Iterable[Node]:

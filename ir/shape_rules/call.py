@@ -51,9 +51,7 @@ class Fact:
         return None if self.shape is None else len(self.shape)
 
 
-_FOLLOWED = frozenset(
-    (DType.INT64, DType.INT32, DType.BOOL, DType.FLOAT, DType.DOUBLE, DType.UINT8, DType.INT8, DType.FLOAT16)
-)
+_FOLLOWED = frozenset((DType.INT64, DType.INT32, DType.BOOL, DType.FLOAT, DType.DOUBLE))
 INTEGRAL = frozenset((DType.INT64, DType.INT32, DType.BOOL))
 
 

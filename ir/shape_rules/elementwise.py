@@ -40,22 +40,41 @@ def cast(call: Call) -> list[Fact]:
     x = call.fact(0)
     to = call.node.get_int("to")
     dtype = DType(to) if to else DType[call.node.get_string("to", "UNDEFINED").upper()]
-    return [Fact(dtype, x.shape, _cast(x.elements, dtype))]
+    return [Fact(dtype, x.shape, _cast(x, dtype))]
 
 
 def cast_like(call: Call) -> list[Fact]:
     x = call.fact(0)
-    return [Fact(call.fact(1).dtype, x.shape, _cast(x.elements, call.fact(1).dtype))]
+    return [Fact(call.fact(1).dtype, x.shape, _cast(x, call.fact(1).dtype))]
 
 
-def _cast(data: Elements | None, dtype: DType) -> Elements | None:
-    if data is None or not (dtype.is_float or dtype.is_integer or dtype is DType.BOOL):
+def _cast(x: Fact, dtype: DType) -> Elements | None:
+    data = x.elements
+    if data is None or dtype in (DType.UNDEFINED, DType.STRING):
         return None
-    symbolic = [isinstance(v, Sym) for v in data.reshape(-1)]
-    if any(symbolic):
-        return data if dtype is not DType.BOOL and dtype.bits >= 32 else None
-    with np.errstate(all="ignore"):
-        return np.array(data.astype(dtype.numpy).tolist(), dtype=object).reshape(data.shape)
+    if not any(isinstance(v, Sym) for v in data.reshape(-1)):
+        with np.errstate(all="ignore"):
+            cast = np.array(data.tolist(), dtype=x.dtype.numpy).astype(dtype.numpy)
+        return np.array(cast.tolist(), dtype=object).reshape(data.shape)
+    if dtype not in (DType.INT64, DType.INT32, DType.FLOAT, DType.DOUBLE):
+        return None
+
+    def one(element: Element) -> Element:
+        return element if isinstance(element, Sym) else float(element) if dtype.is_float else int(element)
+
+    return _map(one, data)
+
+
+def _map(function: Callable[[Element], Element | None], data: Elements) -> Elements | None:
+    """`function` of every element; `None` where it is `None` for one."""
+    items: list[Element] = data.reshape(-1).tolist()
+    result = np.empty(len(items), dtype=object)
+    for index, item in enumerate(items):
+        made = function(item)
+        if made is None:
+            return None
+        result[index] = made
+    return result.reshape(data.shape)
 
 
 def _quotient(a: Element, b: Element) -> Element | None:
@@ -140,12 +159,17 @@ def follow(call: Call, shape: Sizes) -> Elements | None:
     if len(known) != arity:
         return None
     result = np.empty(sizes, dtype=object)
+    dtype = call.fact(arity - 1).dtype
+    limit = {DType.INT64: 1 << 63, DType.INT32: 1 << 31, DType.FLOAT: 1 << 24, DType.DOUBLE: 1 << 53, DType.BOOL: 2}
+    if dtype not in limit:
+        return None
     arrays = np.broadcast_arrays(*known)
     for index in np.ndindex(*sizes):
         made = function(*(array[index] for array in arrays))
-        if made is None:
+        if made is None or (isinstance(made, int) and abs(made) >= limit[dtype]):
             return None
-        result[index] = made
+        # One operation in double precision, rounded, is the operation in single precision.
+        result[index] = float(np.float32(made)) if isinstance(made, float) and dtype is DType.FLOAT else made
     return result
 
 
@@ -173,24 +197,30 @@ def logical_not(call: Call) -> list[Fact]:
     return [Fact(DType.BOOL, call.shape(0), None if data is None else np.logical_not(data).astype(object))]
 
 
-def unary_number(call: Call) -> list[Fact]:
-    """Unary operators met in shape arithmetic: exact on whole numbers, symbolic or not."""
+def _absolute(a: Element) -> Element | None:
+    if isinstance(a, Sym):
+        return a if a.is_size else None
+    return abs(a)
+
+
+def _whole(function: Callable[[float], int]) -> Callable[[Element], Element]:
+    """Rounding, which leaves symbols and integers as they are."""
+    return lambda a: float(function(a)) if isinstance(a, float) and math.isfinite(a) else a
+
+
+_UNARY: dict[str, Callable[[Element], Element | None]] = {
+    "Abs": _absolute,
+    "Ceil": _whole(math.ceil),
+    "Floor": _whole(math.floor),
+    "Neg": lambda a: -a,
+    "Round": _whole(round),
+}
+
+
+def unary(call: Call) -> list[Fact]:
+    """The unary operators of shape arithmetic."""
     x = call.fact(0)
-    data = x.elements
-    if data is not None:
-        symbolic = any(isinstance(v, Sym) for v in data.reshape(-1))
-        if call.node.op == "Neg":
-            data = np.array([-v for v in data.reshape(-1)] + [None], dtype=object)[:-1].reshape(data.shape)
-        elif symbolic:
-            # A symbol is a whole number, so Floor, Ceil and Round leave it; Abs does where it is a size.
-            data = data if all(not isinstance(v, float) for v in data.reshape(-1)) else None
-            if data is not None and call.node.op == "Abs" and not all(_surely_at_least(v, 0) for v in data.reshape(-1)):
-                data = None
-        else:
-            numbers = np.array(data.tolist(), dtype=float if x.dtype.is_float else np.int64)
-            function = {"Floor": np.floor, "Ceil": np.ceil, "Round": np.rint, "Abs": np.abs}[call.node.op]
-            data = np.array(function(numbers).tolist(), dtype=object).reshape(numbers.shape)
-    return [Fact(x.dtype, x.shape, data)]
+    return [Fact(x.dtype, x.shape, None if x.elements is None else _map(_UNARY[call.node.op], x.elements))]
 
 
 def normalisation(call: Call) -> list[Fact]:
@@ -221,7 +251,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME.split(), same),
     **dict.fromkeys(_BROADCAST.split(), broadcast),
     **dict.fromkeys(_COMPARE.split(), compare),
-    **dict.fromkeys(("Floor", "Ceil", "Round", "Abs", "Neg"), unary_number),
+    **dict.fromkeys(_UNARY, unary),
     "Identity": identity,
     "IsNaN": boolean,
     "IsInf": boolean,

@@ -193,13 +193,15 @@ def split(call: Call) -> list[Fact]:
             sizes = (*(chunk,) * (count - 1), size - chunk * (count - 1)) if call.opset >= 18 else (chunk,) * count
     if sizes is None or len(sizes) != count:
         sizes = call.unknown(count)
-    facts, start = [], 0
+    facts: list[Fact] = []
+    start: int | None = 0
     for part in sizes:
         data = None
-        if x.elements is not None and isinstance(part, int):
+        if x.elements is not None and isinstance(part, int) and start is not None:
             data = np.take(x.elements, range(start, start + part), axis=axis)
-            start += part
-        facts.append(Fact(x.dtype, (*shape[:axis], part, *shape[axis + 1 :]), data))
+        start = start + part if start is not None and isinstance(part, int) else None
+        size = call.fresh() if isinstance(part, Sym) and not part.is_size else part
+        facts.append(Fact(x.dtype, (*shape[:axis], size, *shape[axis + 1 :]), data))
     return facts
 
 

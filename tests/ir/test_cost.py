@@ -11,8 +11,6 @@ from optc.ir.cost import cost
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 
-KIT = Path(__file__).parents[2].parent / "shared" / "kit" / "models"
-
 
 def weight(graph: Graph, *shape: int, dtype: type = np.float32):
     return graph.constant(np.zeros(shape, dtype))
@@ -129,7 +127,6 @@ def test_an_if_costs_its_costlier_branch() -> None:
     assert found.params == 16 + 24
 
 
-@pytest.mark.skipif(not KIT.exists(), reason="the measuring kit is not here")
 @pytest.mark.parametrize(
     ("model", "params", "macs"),
     [
@@ -143,9 +140,9 @@ def test_an_if_costs_its_costlier_branch() -> None:
         ("minilm_l6", 13.03, 520),
     ],
 )
-def test_trained_models(model: str, params: float, macs: float) -> None:
+def test_trained_models(kit: Path, model: str, params: float, macs: float) -> None:
     from optc.ir.reader import load
 
-    found = cost(load(KIT / f"{model}.onnx"), {"T": 48})
+    found = cost(load(kit / "models" / f"{model}.onnx"), {"T": 48})
     assert round(found.params / 1e6, 2) == params
     assert round(found.macs / 1e6, 1 if macs < 10 else 0) == macs

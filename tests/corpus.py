@@ -116,7 +116,8 @@ def _run(model: onnx.ModelProto, feeds: Sequence[object]) -> list[object]:
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [info.name for info in session.get_inputs()]
-    return session.run(None, dict(zip(names, feeds)))
+    arrays = [np.asarray(feed) if isinstance(feed, np.generic) else feed for feed in feeds]
+    return session.run(None, dict(zip(names, arrays)))
 
 
 def _evaluate(model: onnx.ModelProto, feeds: Sequence[object]) -> list[object]:

@@ -1,9 +1,10 @@
 """Never worse: after every lossy pass, measure size, speed and agreement, and object to one that made the model worse.
 
-Worse is, against the model as it was before the pass, more stored bytes, or a run that is slower beyond the noise of
-the measurement; and, against the teacher, an agreement below the floor. The floor is the user's where one was given. A
-pass whose options the user spelled out was told how much to lose, so no other floor holds for it; a pass left to its
-own choice must keep `OWN_FLOOR`.
+Against the model as it was before the pass, worse is more stored bytes, or a run that is slower beyond the noise of the
+measurement, unless the pass at least halved the model: that trade a user may want, so it stays, with a note. Against
+the teacher, worse is an agreement below the floor: the user's where one was given. A pass whose options the user
+spelled out was told how much to lose, so no other floor holds for it; a pass left to its own choice must keep
+`OWN_FLOOR`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .base import Context, Pass
+from .base import Context, Pass, Report
 from .pipeline import spec
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 OWN_FLOOR = 0.95
 """The agreement that a pass running on its defaults must leave."""
 
+_HALVED = 0.5
 _SLOWER = 1.03
 """A median ratio above this counts as slower, if two measurements in a row agree on it."""
 
@@ -31,8 +33,11 @@ class Guard:
 
     floor: float | None = None
 
-    def objection(self, one: Pass, before: Graph, after: Graph, ctx: Context) -> str:
-        """Why `after`, which `one` made out of `before`, must not stay; empty where it may."""
+    def objection(self, one: Pass, before: Graph, after: Graph, ctx: Context, report: Report) -> str:
+        """Why `after`, which `one` made out of `before`, must not stay; empty where it may.
+
+        What the user should know of a result that stays goes into the notes of `report`.
+        """
         from ..ir.cost import cost
 
         old, new = cost(before).bytes, cost(after).bytes
@@ -40,7 +45,18 @@ class Guard:
             return f"the weights would grow from {old:,} to {new:,} bytes"
         if ctx.held is None or ctx.teacher is None:
             return ""
-        return self._disagreement(one, after, ctx) or _slowdown(before, after, ctx.held, ctx.threads)
+        objection = self._disagreement(one, after, ctx)
+        if objection:
+            return objection
+        ratio = _slowdown(before, after, ctx.held, ctx.threads)
+        if ratio > 1 and new > _HALVED * old:
+            return f"it would run {ratio:.2f} times as long"
+        if ratio > 1:
+            report.notes.append(
+                f"the result runs {ratio:.2f} times as long here, and was kept because it stores {new / old:.2f} of "
+                "the bytes"
+            )
+        return ""
 
     def _disagreement(self, one: Pass, after: Graph, ctx: Context) -> str:
         from ..runtime.agreement import agreement
@@ -57,7 +73,8 @@ class Guard:
         return f"agreement of output '{worst.name}' would fall to {found.share:.4f}, below {floor:g}"
 
 
-def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> str:
+def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> float:
+    """How many times as long `after` runs, measured twice to be sure; 1 where it is not slower."""
     from ..runtime.latency import latency
     from ..runtime.session import Session
 
@@ -67,6 +84,6 @@ def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> str:
     for _ in range(2):
         found = latency(sessions, feeds, limit=1.5)[1]
         if found.ratio <= _SLOWER or found.low <= 1:
-            return ""
+            return 1.0
         ratio = found.ratio
-    return f"it would run {ratio:.2f} times as long"
+    return ratio

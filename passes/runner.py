@@ -50,7 +50,7 @@ def run(
         except ModelError as error:
             raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
         if guard is not None and one.lossy and report.changed:
-            reason = guard.objection(one, before, graph, ctx)
+            reason = guard.objection(one, before, graph, ctx, report)
             if reason:
                 report.revert(reason)
                 graph.become(before)

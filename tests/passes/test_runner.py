@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -190,3 +191,17 @@ def test_a_model_that_became_slower_is_undone(monkeypatch: pytest.MonkeyPatch) -
     graph = graph_of_one_layer()
     (report,) = run(Pipeline((Scale(1.0),)), graph, context(graph), guard=Guard())
     assert report.layers[0].reason == "it would run 2.00 times as long"
+
+
+def test_a_slower_model_of_half_the_bytes_stays_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optc.ir import cost
+    from optc.passes import guard
+
+    graph = graph_of_one_layer()
+    sizes = iter([1000, 400])
+    real = cost.cost(graph)
+    monkeypatch.setattr(cost, "cost", lambda graph: dataclasses.replace(real, bytes=next(sizes)))
+    monkeypatch.setattr(guard, "_slowdown", lambda *arguments: 1.5)
+    (report,) = run(Pipeline((Scale(1.0),)), graph, context(graph), guard=Guard())
+    assert report.count(Outcome.DONE) == 1
+    assert report.notes == ["the result runs 1.50 times as long here, and was kept because it stores 0.40 of the bytes"]

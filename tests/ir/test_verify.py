@@ -245,6 +245,7 @@ def test_a_sound_model_passes() -> None:
         f"y = Loop<body={BODY}>(n, c, x)",
         f"y, z = Scan<num_scan_inputs=1, body={BODY}>(x, x, x)",
         "y = Cast<to=1, __mark=2>(x)",
+        "y = ImageScaler<scale=0.5>(x)",
         "_, y = LSTM<hidden_size=1>(x, w, w, _, _)",
     ):
         graph = Graph()

@@ -10,6 +10,7 @@ import dataclasses
 
 from ..errors import ModelError
 from .graph import Graph
+from .tensor import Tensor
 from .types import DType, TensorType
 
 _SMALL = 4096
@@ -29,7 +30,7 @@ def convert(graph: Graph, version: int) -> None:
     from .writer import to_proto
 
     shell = graph.clone()
-    held = {}
+    held: dict[str, tuple[Tensor, str]] = {}
     interface = len(shell.inputs)
     names = {value.name for body in shell.graphs() for value in (*body.inputs, *body.constants)}
     for value in tuple(shell.constants):

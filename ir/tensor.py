@@ -280,10 +280,10 @@ def unpack(raw: npt.NDArray[np.uint8], dtype: DType, shape: Sequence[int]) -> np
         codes = np.packbits(bits, axis=1, bitorder="little").reshape(shape)
     else:
         shifts = np.arange(0, 8, dtype.bits, dtype=np.uint8)
-        codes = ((raw[:, None] >> shifts) & ((1 << dtype.bits) - 1)).reshape(-1)[:size].reshape(shape)
+        codes = ((raw[:, None] >> shifts) & np.uint8((1 << dtype.bits) - 1)).reshape(-1)[:size].reshape(shape)
     if dtype.is_integer and not dtype.name.startswith("U"):
         shift = 8 - dtype.bits
-        signed: npt.NDArray[np.int8] = (codes << shift).view(np.int8) >> shift
+        signed = (codes << shift).view(np.int8) >> np.int8(shift)
         return signed.astype(dtype.numpy)
     if dtype.is_integer:
         return codes.astype(dtype.numpy)

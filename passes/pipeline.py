@@ -201,7 +201,7 @@ def _convert_one(kind: object, text: str) -> object:
         return next((member for member in kind if str(member.value) == text), _NO)
     if kind in (int, float):
         try:
-            return kind(text)  # type: ignore[operator]
+            return kind(text)
         except ValueError:
             return _NO
     return text if kind is str else _NO

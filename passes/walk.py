@@ -37,6 +37,7 @@ from ..runtime.spill import Data, Spill
 from .base import Context
 from .frontier import Frontier
 from .linear import Linear, linear_layers
+from .refit import refit_masked
 from .regression import Array, Target, fit_target
 
 WIDEST = 6144
@@ -61,9 +62,19 @@ class Step:
         return int(np.prod(self.output[1:-1])) if len(self.output) > 2 else 1
 
     def settle(self, weight: Array | None = None) -> None:
-        """Write `weight` (groups, n, d), by default the target's own, with the bias that goes with it."""
-        chosen = self.target.weight if weight is None else weight.reshape(self.target.weight.shape)
+        """Write `weight` (groups, n, d) with the bias that goes with it.
+
+        By default the target's own weights; where the layer has zeros (an earlier pass pruned it) they stay zeros.
+        """
+        chosen = self._repaired() if weight is None else weight.reshape(self.target.weight.shape)
         self.layer.write(chosen, None if self.layer.bias_place is None else self.target.bias(chosen))
+
+    def _repaired(self) -> Array:
+        mask = self.layer.weights() != 0.0
+        if mask.all():
+            return self.target.weight
+        parts = zip(self.target.weight, self.target.hessian, mask, strict=True)
+        return np.stack([refit_masked(w, h, keep) for w, h, keep in parts])
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from ..allocate import knapsack
 from ..base import Context, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, linear_layers, too_small
+from ..refit import refit_masked
 from ..regression import Array, Target, inverse_factor
 from ..walk import Step, too_wide, walk
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
-from .refit import refit_masked
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph

@@ -124,8 +124,9 @@ def _build(target: Target, layer: Linear, choice: Choice) -> Split:
 
 
 def choices_of(target: Target, layer: Linear, work: Work, forms: tuple[str, ...], align: int) -> list[Choice]:
-    """The unchanged layer, and every split that saves both MACs and parameters, with its cost in MACs and its error."""
-    whole, size = work.macs("keep", 0), work.parameters("keep", 0)
+    """The unchanged layer, and every split that saves MACs and has fewer parameters than the layer has that are not
+    zero, with its cost in MACs and its error."""
+    whole, size = work.macs("keep", 0), int(np.count_nonzero(layer.weights()))
     choices = [Choice(whole, 0.0)]
     for form, rank, inner, loss in _losses(target, layer, work, forms, align):
         macs = work.macs(form, rank, inner)
@@ -150,7 +151,9 @@ def _losses(
         step = max(align, work.c // 8)
         for inner in range(step, work.c, step):
             _, rest, lost = tucker_split(w, h, work.c, inner)
-            yield from (("tucker", r, inner, lost + float(rest.losses[r])) for r in range(align, work.n, align))
+            yield from (
+                ("tucker", r, inner, lost + float(rest.losses[r])) for r in range(align, len(rest.losses), align)
+            )
 
 
 def _allocated(options: Svd, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Choice]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from optc.passes.prune.masks import Grouped, Unstructured, keep_largest, sparsegpt_mask
-from optc.passes.prune.refit import refit_columns, refit_masked
 from optc.passes.prune.structured import Consumer, removal_order
+from optc.passes.refit import refit_columns, refit_masked
 from optc.passes.regression import inverse_factor
 
 

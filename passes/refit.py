@@ -12,9 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .masks import Mask
-
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 def refit_masked(

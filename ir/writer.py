@@ -1,36 +1,25 @@
 """Writing the graph as an ONNX model.
 
-Weights are streamed: the model is serialised with a marker where each large weight goes, and the pieces are written one
-after the other (see `wire.splice`), so memory does not grow with the model. A file appears whole or not at all: it is
-written under another name beside its place and then renamed. The same graph gives the same bytes.
-
-The header says which IR version and opsets are written; nothing here chooses them. A value returned under a name that
-it cannot have (a graph input, a value returned twice, a value of the graph around) is returned through an `Identity`.
+Weights are streamed: the model is serialised with a stand-in where each large weight goes, and the pieces are written
+one after the other (see `wire.splice`), so memory does not grow with the model. A file appears whole or not at all (see
+`atomic`). The same graph gives the same bytes.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import BinaryIO
 
-import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
 
 from ..errors import ModelError
 from . import wire
 from .atomic import Replacement
-from .attributes import Attribute, AttributeKind
-from .graph import Function, Graph, Node, Output, Value
-from .names import unique_names
-from .origin import NODES_KEY, PASSES_KEY
-from .tensor import ArrayTensor, BroadcastTensor, FillTensor, SparseTensor, Tensor
-from .tensor_proto import describe_tensor, tensor_bytes
-from .type_proto import write_type
-from .types import DType, TensorType, Type
+from .graph import Graph
+from .graph_writer import GraphWriter, check_length
+from .tensor import Tensor
 
 LIMIT = (1 << 31) - 1
 """Bytes that protobuf allows in one message, and so in one file without external data."""
@@ -46,82 +35,59 @@ def save(graph: Graph, path: str | os.PathLike[str], *, external: bool | None = 
     `ModelError` where the graph cannot be said in ONNX or does not fit in one file, `OutputError` where the place
     cannot be written. `path` may be the file that the graph was loaded from.
     """
-    writer = _Writer()
-    model = writer.model(graph)
+    message = _Message(graph)
     with Replacement(path) as files:
         file = files.open()
-        if not external:
-            pieces, length = writer.pieces(model)
-            if length <= LIMIT or external is False:
-                _check_length(length)
-                writer.write(pieces, file)
-                return
-        side = files.open(".data")
-        writer.move_out(os.path.basename(files.path) + ".data", side)
-        pieces, length = writer.pieces(model)
-        _check_length(length)
-        writer.write(pieces, file)
+        if external is None:
+            external = message.length > LIMIT
+        if external:
+            message.move_out(os.path.basename(files.path) + ".data", files.open(".data"))
+        message.write(file)
 
 
 def size(graph: Graph) -> int:
-    """Bytes that the model takes in one file, whether or not they would fit in one; no weight is read."""
-    writer = _Writer()
-    return writer.pieces(writer.model(graph))[1]
+    """Bytes that the model takes in one file, whether or not they would fit in one; no large weight is read."""
+    return _Message(graph).length
 
 
 def to_bytes(graph: Graph) -> bytes:
     """The serialised ModelProto, weights and all. Raises `ModelError`, also above protobuf's limit of 2 GiB."""
-    writer = _Writer()
-    pieces, length = writer.pieces(writer.model(graph))
-    _check_length(length)
     file = BytesIO()
-    writer.write(pieces, file)
+    _Message(graph).write(file)
     return file.getvalue()
 
 
 def to_proto(graph: Graph) -> onnx.ModelProto:
     """The model as a ModelProto, weights and all. Raises `ModelError`, also above protobuf's limit of 2 GiB."""
-    return _Writer(stream=False).model(graph)
+    return GraphWriter(large=None, limit=LIMIT).model(graph)
 
 
-def _check_length(length: int) -> None:
-    if length > LIMIT:
-        raise ModelError(
-            f"the model takes {length} bytes, more than the {LIMIT} that one ONNX file can hold; "
-            f"save it with external data"
-        )
+class _Message:
+    """A serialised model in `pieces`, a number standing for the weight of that index; `length` is that of them all."""
 
+    def __init__(self, graph: Graph) -> None:
+        writer = GraphWriter(large=_LARGE, limit=LIMIT)
+        self.model = writer.model(graph)
+        self.held = writer.held
+        self._serialise()
 
-class _Writer:
-    """Builds one ModelProto; `held` are the weights kept out of it, each with the TensorProto that marks its place."""
-
-    def __init__(self, *, stream: bool = True) -> None:
-        self.stream = stream
-        self.held: list[tuple[onnx.TensorProto, Tensor]] = []
-        self.inlined = 0
-        self.taken: set[str] = set()
-        self.shapes: dict[tuple[Graph | None, tuple[int, ...]], str] = {}
-        self.names: Mapping[Value | Output, str] = {}
-        self.ir_version = 0
-
-    # -- bytes
-
-    def pieces(self, model: onnx.ModelProto) -> tuple[list[memoryview | int], int]:
+    def _serialise(self) -> None:
         try:
-            data = model.SerializeToString(deterministic=True)
+            data = self.model.SerializeToString(deterministic=True)
         except EncodeError as error:
-            raise ModelError(f"the model without its large weights is more than {LIMIT} bytes: {error}") from error
-        return wire.splice(data, [tensor.nbytes for _, tensor in self.held])
+            raise ModelError(f"the model without its large weights takes more than {LIMIT} bytes: {error}") from error
+        self.pieces, self.length = wire.splice(data, [tensor.nbytes for _, tensor in self.held])
 
-    def write(self, pieces: Iterable[memoryview | int], file: BinaryIO) -> None:
-        for piece in pieces:
+    def write(self, file: BinaryIO) -> None:
+        check_length(self.length, LIMIT)
+        for piece in self.pieces:
             if isinstance(piece, int):
                 _stream(self.held[piece][1], file)
             else:
                 file.write(piece)
 
     def move_out(self, location: str, file: BinaryIO) -> None:
-        """Write the weights held out of the model to `file` and let the model say where they are."""
+        """Write the large weights to `file` and let the model say that they are at `location`."""
         for proto, tensor in self.held:
             file.write(bytes(-file.tell() % _ALIGNMENT))
             proto.ClearField("raw_data")
@@ -131,247 +97,7 @@ class _Writer:
                 proto.external_data.add(key=key, value=str(value))
             _stream(tensor, file)
         self.held = []
-
-    # -- protobuf
-
-    def model(self, graph: Graph) -> onnx.ModelProto:
-        header = graph.header
-        model = onnx.ModelProto()
-        model.MergeFromString(header.extra)
-        self.ir_version = model.ir_version = header.ir_version
-        for field, text in (
-            ("producer_name", header.producer_name),
-            ("producer_version", header.producer_version),
-            ("domain", header.domain),
-            ("doc_string", header.doc),
-        ):
-            if text:
-                setattr(model, field, text)
-        if header.model_version:
-            model.model_version = header.model_version
-        for key, text in header.metadata:
-            model.metadata_props.add(key=key, value=text)
-        _write_opsets(graph, model)
-        self._name(graph)
-        self.graph(graph, model.graph)
-        for function in graph.functions.values():
-            self._name(function.graph)
-            self.function(function, model.functions.add())
-        return model
-
-    def _name(self, graph: Graph) -> None:
-        self.names = unique_names(graph)
-        self.taken = set(self.names.values())
-
-    def graph(self, graph: Graph, proto: onnx.GraphProto) -> None:
-        proto.MergeFromString(graph.extra)
-        proto.name = graph.name
-        if graph.doc:
-            proto.doc_string = graph.doc
-        _write_strings(graph.metadata, proto)
-        for value in graph.inputs:
-            self._info(self.names[value], value, value.type, proto.input.add())
-            if value.default is not None:
-                self._initializer(value, value.default, proto)
-        for value in graph.constants:
-            tensor = value.constant
-            assert tensor is not None
-            if isinstance(tensor, FillTensor | BroadcastTensor) and _pays(tensor, graph):
-                self._repeat(value, tensor, proto)
-            else:
-                self._initializer(value, tensor, proto)
-                if self.ir_version < 4:
-                    self._info(self.names[value], value, value.type, proto.input.add())
-        self.nodes(graph, proto)
-        for output in graph.outputs:
-            self._info(self.names[output], output, output.type, proto.output.add())
-        outputs = {output.value for output in graph.outputs if self.names[output] == self.names[output.value]}
-        for node in graph:
-            for value in node.outputs:
-                if _has_info(value) and value not in outputs and self.names[value]:
-                    self._info(self.names[value], value, value.type, proto.value_info.add())
-
-    def nodes(self, graph: Graph, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
-        for node in graph:
-            self._node(node, proto.node.add())
-        for output in graph.outputs:
-            name, source = self.names[output], self.names[output.value]
-            if name != source or output.value.graph is not graph:
-                if not graph.opset():
-                    raise ModelError(
-                        f"graph {graph.name!r}: output {name!r} returns {source!r}, which takes an Identity, "
-                        f"but the model does not import the ai.onnx opset"
-                    )
-                proto.node.add(op_type="Identity", input=[source], output=[name])
-
-    def _node(self, node: Node, proto: onnx.NodeProto) -> None:
-        names = self.names
-        if node.extra:
-            proto.MergeFromString(node.extra)
-        proto.op_type = node.op
-        proto.input.extend([names[value] if value is not None else "" for value in node.inputs])
-        proto.output.extend([names[value] for value in node.outputs])
-        if node.name:
-            proto.name = node.name
-        if node.domain:
-            proto.domain = node.domain
-        if node.overload:
-            proto.overload = node.overload
-        if node.doc:
-            proto.doc_string = node.doc
-        for name, attribute in node.attributes.items():
-            self._attribute(name, attribute, proto.attribute.add())
-        if node.metadata:
-            _write_strings(node.metadata, proto)
-        if node.origin.passes and self.ir_version >= 10:
-            proto.metadata_props.add(key=NODES_KEY, value=json.dumps(node.origin.nodes))
-            proto.metadata_props.add(key=PASSES_KEY, value=json.dumps(node.origin.passes))
-
-    def _attribute(self, name: str, attribute: Attribute, proto: onnx.AttributeProto) -> None:
-        kind, value = attribute.kind, attribute.value
-        proto.name = name
-        proto.type = int(kind)  # type: ignore[assignment]
-        if attribute.doc:
-            proto.doc_string = attribute.doc
-        if attribute.ref:
-            proto.ref_attr_name = attribute.ref
-        elif kind is AttributeKind.INT:
-            proto.i = value  # type: ignore[assignment]
-        elif kind is AttributeKind.INTS:
-            proto.ints.extend(value)
-        elif kind is AttributeKind.FLOAT:
-            proto.f = value  # type: ignore[assignment]
-        elif kind is AttributeKind.FLOATS:
-            proto.floats.extend(value)
-        elif isinstance(value, str | bytes):
-            proto.s = _encoded(value)
-        elif isinstance(value, SparseTensor):
-            self._sparse("", value, proto.sparse_tensor)
-        elif isinstance(value, Tensor):
-            self._tensor("", value, proto.t)
-        elif isinstance(value, Graph):
-            self.graph(value, proto.g)
-        elif isinstance(value, tuple):
-            for item in value:
-                if isinstance(item, str | bytes):
-                    proto.strings.append(_encoded(item))
-                elif isinstance(item, SparseTensor):
-                    self._sparse("", item, proto.sparse_tensors.add())
-                elif isinstance(item, Tensor):
-                    self._tensor("", item, proto.tensors.add())
-                elif isinstance(item, Graph):
-                    self.graph(item, proto.graphs.add())
-                else:
-                    write_type(item, proto.type_protos.add())  # type: ignore[arg-type]
-        else:
-            proto.tp.SetInParent()
-            write_type(value, proto.tp)  # type: ignore[arg-type]
-
-    def function(self, function: Function, proto: onnx.FunctionProto) -> None:
-        graph = function.graph
-        proto.name, proto.domain = function.name, function.domain
-        if function.overload:
-            proto.overload = function.overload
-        if graph.doc:
-            proto.doc_string = graph.doc
-        _write_strings(graph.metadata, proto)
-        _write_opsets(graph, proto)
-        proto.attribute.extend(function.attributes)
-        for name, attribute in function.defaults.items():
-            self._attribute(name, attribute, proto.attribute_proto.add())
-        proto.input.extend(self.names[value] for value in graph.inputs)
-        proto.output.extend(self.names[output] for output in graph.outputs)
-        for value in graph.constants:  # a function has no initializers
-            assert value.constant is not None
-            if isinstance(value.constant, FillTensor | BroadcastTensor) and _pays(value.constant, graph):
-                self._repeat(value, value.constant, proto)
-            else:
-                self._constant(self.names[value], value.constant, proto)
-        self.nodes(graph, proto)
-        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
-            if _has_info(value) and self.names[value]:
-                self._info(self.names[value], value, value.type, proto.value_info.add())
-
-    def _info(self, name: str, item: Value | Output, type: Type | None, proto: onnx.ValueInfoProto) -> None:
-        proto.name = name
-        if type is not None:
-            write_type(type, proto.type)
-        if item.doc:
-            proto.doc_string = item.doc
-        if item.metadata:
-            _write_strings(item.metadata, proto)
-
-    def _initializer(self, value: Value, tensor: Tensor, proto: onnx.GraphProto) -> None:
-        if isinstance(tensor, SparseTensor):
-            sparse = proto.sparse_initializer.add()
-            self._sparse(self.names[value], tensor, sparse)
-            made = sparse.values
-        else:
-            made = proto.initializer.add()
-            self._tensor(self.names[value], tensor, made)
-        if value.constant is not None:
-            if value.doc:
-                made.doc_string = value.doc
-            if value.metadata:
-                _write_strings(value.metadata, made)
-
-    def _constant(self, name: str, tensor: Tensor, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
-        node = proto.node.add(op_type="Constant", output=[name])
-        key = "sparse_value" if isinstance(tensor, SparseTensor) else "value"
-        self._attribute(key, Attribute.of(tensor), node.attribute.add())
-
-    def _repeat(
-        self, value: Value, tensor: FillTensor | BroadcastTensor, proto: onnx.GraphProto | onnx.FunctionProto
-    ) -> None:
-        """A large tensor of repeated elements is made by a node: its shape is stored, and what is repeated."""
-        name = self.names[value]
-        shape = self.shapes.get((value.graph, tensor.shape), "")
-        if not shape:
-            shape = self._stored(f"{name}/shape", ArrayTensor(np.array(tensor.shape, np.int64)), proto)
-            self.shapes[value.graph, tensor.shape] = shape
-        if isinstance(tensor, FillTensor):
-            node = proto.node.add(op_type="ConstantOfShape", input=[shape], output=[name])
-            element = ArrayTensor(tensor.element.numpy().reshape(1), tensor.dtype)
-            self._attribute("value", Attribute.of(element), node.attribute.add())
-        else:
-            core = self._stored(f"{name}/core", tensor.core, proto)
-            proto.node.add(op_type="Expand", input=[core, shape], output=[name])
-
-    def _stored(self, name: str, tensor: Tensor, proto: onnx.GraphProto | onnx.FunctionProto) -> str:
-        """Store a tensor under a new name like `name`, which is returned."""
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        if isinstance(proto, onnx.FunctionProto):
-            self._constant(name, tensor, proto)
-            return name
-        self._tensor(name, tensor, proto.initializer.add())
-        if self.ir_version < 4:
-            info = proto.input.add(name=name)
-            write_type(TensorType(tensor.dtype, tensor.shape), info.type)
-        return name
-
-    def _sparse(self, name: str, tensor: SparseTensor, proto: onnx.SparseTensorProto) -> None:
-        proto.dims.extend(tensor.shape)
-        self._tensor(name, tensor.values, proto.values)
-        self._tensor("", tensor.indices, proto.indices)
-
-    def _tensor(self, name: str, tensor: Tensor, proto: onnx.TensorProto) -> None:
-        if name:
-            proto.name = name
-        describe_tensor(tensor, proto)
-        if tensor.dtype is DType.STRING:
-            proto.string_data.extend(tensor.numpy().reshape(-1).tolist())
-            return
-        if not self.stream or tensor.nbytes < _LARGE:
-            self.inlined += tensor.nbytes
-            _check_length(self.inlined)
-            raw = tensor_bytes(tensor)
-            if not self.stream or not raw.startswith(wire.STAND_IN):
-                proto.raw_data = raw
-                return
-        proto.raw_data = wire.stand_in(len(self.held))
-        self.held.append((proto, tensor))
+        self._serialise()
 
 
 def _stream(tensor: Tensor, file: BinaryIO) -> None:
@@ -380,34 +106,3 @@ def _stream(tensor: Tensor, file: BinaryIO) -> None:
     written = file.tell() - before
     if written != tensor.nbytes:
         raise ValueError(f"{tensor!r} wrote {written} bytes and had announced {tensor.nbytes}")
-
-
-_REPEATED = 256
-"""Bytes that must be saved for a tensor of repeated elements to be written as a ConstantOfShape or Expand node."""
-
-
-def _pays(tensor: FillTensor | BroadcastTensor, graph: Graph) -> bool:
-    plain = tensor.dtype.bits >= 8 and tensor.dtype.numpy.kind in "fiub"
-    core = tensor.element if isinstance(tensor, FillTensor) else tensor.core
-    return tensor.nbytes - core.nbytes >= _REPEATED and plain and graph.opset() >= 9
-
-
-def _has_info(value: Value) -> bool:
-    return value.type is not None or bool(value.doc) or value.metadata is not None
-
-
-def _encoded(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode()
-
-
-def _write_opsets(graph: Graph, proto: onnx.ModelProto | onnx.FunctionProto) -> None:
-    for domain, version in graph.opsets.items():
-        proto.opset_import.add(domain=domain, version=version)
-
-
-def _write_strings(
-    strings: Mapping[str, str],
-    proto: onnx.GraphProto | onnx.FunctionProto | onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto,
-) -> None:
-    for key, text in strings.items():
-        proto.metadata_props.add(key=key, value=text)

@@ -18,6 +18,7 @@ from optc.errors import ModelError, OutputError
 from optc.ir import wire, writer
 from optc.ir.attributes import Attribute, AttributeKind
 from optc.ir.graph import Function, Graph, Header
+from optc.ir.graph_writer import GraphWriter
 from optc.ir.origin import Origin
 from optc.ir.reader import from_bytes, from_proto, load
 from optc.ir.tensor import ArrayTensor, FileTensor, FillTensor, LazyTensor, SparseTensor, Tensor
@@ -91,9 +92,9 @@ def test_weights_are_streamed_wherever_they_are(tmp_path: Path) -> None:
     function.add_output(function.constant(large(7), "inside"), "o")
     graph.functions["own", "F", ""] = Function("own", "F", "", function)
     graph.add_output(node.output, "y")
-    model = writer._Writer()
-    proto = model.model(graph)
-    assert len(model.held) == 9  # the else branch has a copy of its own; sparse data is two tensors
+    held = GraphWriter(large=1 << 14, limit=LIMIT)
+    proto = held.model(graph)
+    assert len(held.held) == 9  # the else branch has a copy of its own; sparse data is two tensors
     assert len(proto.SerializeToString()) < 10_000
     data = to_bytes(graph)
     assert data == to_proto(graph).SerializeToString(deterministic=True)

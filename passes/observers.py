@@ -57,7 +57,10 @@ class Dump(Observer):
 
 
 class Reproduce(Observer):
-    """On a crash, writes the model as the failing pass was given it, and the one command that shows the crash."""
+    """On a crash, writes the model as the failing pass was given it, and the one command that shows the crash.
+
+    `command.txt` is a shell script: it goes back to the folder that relative paths of the command start from.
+    """
 
     def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
         from ..ir.writer import save
@@ -72,7 +75,7 @@ class Reproduce(Observer):
         command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(spec(one))}"
         if ctx.data:
             command += f" --data {shlex.quote(ctx.data)}"
-        command += f" --seed {ctx.seed} --traceback"
+        command += f" --target {shlex.quote(ctx.target.name)} --seed {ctx.seed} --traceback"
         with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8") as file:
-            file.write(command + "\n")
+            file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
         return f"to reproduce: {command}"

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -63,19 +63,19 @@ def zoo() -> Rows:
 
 
 def render_passes(rows: Rows) -> Group:
-    return Group(*(_pass(row) for row in rows))
+    return Group(*(part for row in rows for part in _pass(row)))
 
 
 def render_targets(rows: Rows) -> Group:
-    tables = []
+    tables: list[RenderableType] = []
     for row in rows:
-        table = _titled(f"[bold]{row['name']}[/]  {escape(row['help'])}")
+        table = Table(box=None, pad_edge=False)
         table.add_column("fact")
         table.add_column("value")
         for key, value in row["facts"].items():
             if key != "name":
                 table.add_row(key.replace("_", " "), str(value))
-        tables.append(table)
+        tables += [f"[bold]{row['name']}[/]  {escape(row['help'])}", table, ""]
     return Group(*tables)
 
 
@@ -88,19 +88,15 @@ def render_zoo(rows: Rows) -> Table:
     return table
 
 
-def _pass(row: dict[str, Any]) -> Table:
+def _pass(row: dict[str, Any]) -> tuple[RenderableType, ...]:
     kind = "lossy" if row["lossy"] else "lossless"
-    table = _titled(f"[bold]{row['name']}[/] ({kind})  {escape(row['help'])}")
+    table = Table(box=None, pad_edge=False)
     for column in ("option", "type", "default", ""):
         table.add_column(column)
     for one in row["options"]:
         default = "none" if one["default"] is None else str(one["default"]).lower()
         table.add_row(one["name"], escape(one["type"]), default, escape(one["help"]))
-    return table
-
-
-def _titled(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, min_width=60)
+    return f"[bold]{row['name']}[/] ({kind})  {escape(row['help'])}", table, ""
 
 
 def _first_sentence(cls: type) -> str:

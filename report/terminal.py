@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,10 +20,20 @@ _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "m
 
 def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     """Print `report`; with `layers`, also what became of every layer."""
-    parts: list[RenderableType] = [_whole(report), _passes(report)]
-    if layers:
-        parts += [_layers(step) for step in report.steps if step.report.layers]
-    console.print(Group(*parts))
+    console.print(f"[bold]{escape(report.model)}[/]  ->  {report.target}", soft_wrap=True)
+    console.print(_whole(report))
+    for output in () if report.agreement is None else report.agreement.outputs:
+        console.print(f"agreement of {escape(output.name)}: {_agreement(output)}", soft_wrap=True)
+    console.print()
+    console.print(_passes(report))
+    for step in report.steps:
+        for note in step.report.notes:
+            console.print(f"[yellow]{step.name}:[/] {escape(note)}", soft_wrap=True)
+    for step in report.steps if layers else ():
+        if step.report.layers:
+            console.print(f"\n[bold]{escape(step.report.spec)}[/]", soft_wrap=True)
+            console.print(_layers(step))
+    console.print()
     for note in report.notes:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for path in report.artifacts:
@@ -39,7 +49,7 @@ def amount(count: float, unit: str = "") -> str:
 
 
 def _whole(report: BuildReport) -> Table:
-    table = Table(title=f"{escape(report.model)}  ->  {report.target}", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column in ("", "before", "after", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
     before, after = report.before, report.after
@@ -51,8 +61,6 @@ def _whole(report: BuildReport) -> Table:
         latency = report.latency
         spread = f"{latency.ratio:.2f} ({latency.low:.2f}..{latency.high:.2f})"
         table.add_row("latency", f"{latency.original_ms:.3g} ms", f"{latency.result_ms:.3g} ms", spread)
-    for output in () if report.agreement is None else report.agreement.outputs:
-        table.add_row(f"agreement {escape(output.name)}", "", _agreement(output), "")
     return table
 
 
@@ -85,9 +93,6 @@ def _passes(report: BuildReport) -> Table:
         if step.report.rewrites:
             counts[0] = str(sum(step.report.rewrites.values()))
         table.add_row(escape(step.report.spec), *counts, *_size(step.after), f"{step.report.seconds:.1f}")
-    for step in report.steps:
-        for note in step.report.notes:
-            table.add_row(f"  [yellow]{step.name}:[/] {escape(note)}")
     return table
 
 
@@ -96,9 +101,9 @@ def _size(size: Size) -> tuple[str, str, str, str]:
 
 
 def _layers(step: Step) -> Table:
-    table = Table(title=f"\n{escape(step.report.spec)}", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column in ("layer", "op", "", "why, or how"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for layer in step.report.layers:
         style = _STYLE[layer.outcome]
         table.add_row(escape(layer.name), layer.op, f"[{style}]{layer.outcome.value}[/]", escape(_why(layer)))

@@ -1,0 +1,429 @@
+"""Channel groups: removing channels gives what zeroing their weights gives, and what must stay says why."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optc.ir.channels import ChannelGroup, Channels, channel_groups
+from optc.ir.graph import Graph, Value
+from optc.ir.reader import load
+from optc.ir.shapes import infer
+from optc.ir.tensor import ArrayTensor
+from optc.ir.types import DType, Shape, TensorType
+from optc.ir.verify import verify
+from optc.models.zoo import load as zoo
+from optc.runtime.session import Session
+from optc.runtime.synthesise import synthesise
+
+CASES: dict[str, Callable[[Net], Value]] = {}
+
+
+class Net:
+    """A graph written one node a line; weights are seeded by their shape and place."""
+
+    def __init__(self, shape: Shape = ("N", 6, 8, 8), opset: int = 18) -> None:
+        self.graph = Graph("net", opsets={"": opset})
+        self.x = self.graph.add_input("x", TensorType(DType.FLOAT, shape))
+        self.count = 0
+
+    def weight(self, *shape: int) -> Value:
+        self.count += 1
+        rng = np.random.default_rng((self.count, *shape))
+        return self.graph.constant((0.1 + abs(rng.standard_normal(shape))).astype(np.float32), f"w{self.count}")
+
+    def ints(self, *values: int) -> Value:
+        return self.graph.constant(np.array(values, np.int64))
+
+    def __call__(self, op: str, *inputs: Value | None, outputs: int = 1, **attributes: object) -> Value:
+        return self.graph.add(op, inputs, attributes, outputs=outputs, name=f"{op}.{len(self.graph)}").output  # type: ignore[arg-type]
+
+    def conv(self, x: Value, read: int, made: int, kernel: int = 1, group: int = 1) -> Value:
+        pads = [kernel // 2] * 4
+        weight = self.weight(made, read // group, kernel, kernel)
+        return self("Conv", x, weight, self.weight(made), group=group, pads=pads)
+
+    def finish(self, y: Value) -> Graph:
+        self.graph.add_output(y, "y")
+        infer(self.graph)
+        self.graph.outputs[0].type = y.type
+        return self.graph
+
+
+def case(function: Callable[[Net], Value]) -> Callable[[Net], Value]:
+    CASES[function.__name__] = function
+    return function
+
+
+@case
+def residual(n: Net) -> Value:
+    a = n("Relu", n.conv(n.x, 6, 8, 3))
+    b = n.conv(n("Relu", n.conv(a, 8, 12, 3)), 12, 8, 3)
+    return n.conv(n("Add", a, b), 8, 5)
+
+
+@case
+def depthwise_with_multiplier(n: Net) -> Value:
+    a = n.conv(n.x, 6, 8)
+    return n.conv(n("Clip", n.conv(a, 8, 16, 3, group=8)), 16, 5)
+
+
+@case
+def grouped(n: Net) -> Value:
+    a = n.conv(n.x, 6, 12)
+    return n.conv(n("Relu", n.conv(a, 12, 8, 3, group=2)), 8, 5)
+
+
+@case
+def shuffle(n: Net) -> Value:
+    a = n.conv(n.conv(n.x, 6, 12), 12, 12, 1, group=3)
+    b = n("Transpose", n("Reshape", a, n.ints(0, 3, 4, 8, 8)), perm=[0, 2, 1, 3, 4])
+    return n.conv(n.conv(n("Reshape", b, n.ints(0, -1, 8, 8)), 12, 12, 3, group=12), 12, 5)
+
+
+@case
+def concat_of_branches(n: Net) -> Value:
+    a = n("Relu", n.conv(n.x, 6, 4))
+    b, c = n.conv(a, 4, 6), n.conv(a, 4, 8, 3)
+    return n.conv(n("Concat", b, n.x, c, axis=1), 20, 5)
+
+
+@case
+def split_in_parts(n: Net) -> Value:
+    a = n.conv(n.x, 6, 10)
+    parts = n.graph.add("Split", [a, n.ints(4, 6)], {"axis": 1}, outputs=2)
+    return n("Add", n.conv(parts.outputs[0], 4, 5), n.conv(parts.outputs[1], 6, 5))
+
+
+@case
+def split_evenly_for_a_gate(n: Net) -> Value:
+    a = n.conv(n.x, 6, 12)
+    parts = n.graph.add("Split", [a], {"axis": 1, "num_outputs": 2}, outputs=2)
+    return n.conv(n("Mul", parts.outputs[0], n("Sigmoid", parts.outputs[1])), 6, 5)
+
+
+@case
+def split_into_uneven_rest(n: Net) -> Value:
+    a = n.conv(n.x, 6, 12)
+    parts = n.graph.add("Split", [a], {"axis": 1, "num_outputs": 2}, outputs=2)
+    return n("Add", n.conv(parts.outputs[0], 6, 5), n.conv(n("Relu", parts.outputs[1]), 6, 5))
+
+
+@case
+def sliced(n: Net) -> Value:
+    a = n.conv(n.x, 6, 10)
+    b = n("Slice", a, n.ints(2, 1), n.ints(-1, 8), n.ints(1, 2), n.ints(1, 2))
+    return n.conv(n("Relu", b), 7, 5)
+
+
+@case
+def padded_shortcut(n: Net) -> Value:
+    a = n.conv(n.x, 6, 4)
+    wide = n("Pad", n("Slice", a, n.ints(0), n.ints(99), n.ints(2), n.ints(2)), n.ints(0, 2, 0, 0, 0, 2, 0, 0))
+    b = n("Conv", n("Relu", a), n.weight(8, 4, 3, 3), strides=[2, 1], pads=[1, 1, 1, 1])
+    return n.conv(n("Add", wide, b), 8, 5)
+
+
+@case
+def picked(n: Net) -> Value:
+    a = n.conv(n.x, 6, 8)
+    return n.conv(n("Relu", n("Gather", a, n.ints(7, 0, 3, 3, -2), axis=1)), 5, 5)
+
+
+@case
+def squeeze_and_excite(n: Net) -> Value:
+    a = n("HardSwish", n.conv(n.x, 6, 12))
+    s = n.conv(n("Relu", n.conv(n("GlobalAveragePool", a), 12, 3)), 3, 12)
+    return n.conv(n("Mul", a, n("HardSigmoid", s)), 12, 5)
+
+
+@case
+def flattened(n: Net) -> Value:
+    a = n("MaxPool", n("Relu", n.conv(n.x, 6, 4)), kernel_shape=[2, 2], strides=[2, 2])
+    b = n("Relu", n("Gemm", n("Flatten", a), n.weight(7, 64), n.weight(7), transB=1))
+    return n("Gemm", b, n.weight(7, 5), n.weight(1, 5))
+
+
+@case
+def reshaped_and_summed(n: Net) -> Value:
+    a = n("Reshape", n("Relu", n.conv(n.x, 6, 4)), n.ints(-1, 4, 64))
+    b = n("ReduceMean", n("Transpose", a, perm=[0, 2, 1]), n.ints(1), keepdims=0)
+    return n("Unsqueeze", n("ReduceSum", n("Unsqueeze", b, n.ints(2)), n.ints(1), keepdims=0), n.ints(1))
+
+
+@case
+def norms(n: Net) -> Value:
+    a = n("BatchNormalization", n.conv(n.x, 6, 8), *(n.weight(8) for _ in range(4)))
+    b = n("PRelu", n("InstanceNormalization", a, n.weight(8), n.weight(8)), n.weight(8, 1, 1))
+    return n.conv(n("Div", n("Mul", b, n.weight(1, 8, 1, 1)), n.weight(1)), 8, 5)
+
+
+@case
+def transposed_convolutions(n: Net) -> Value:
+    a = n("ConvTranspose", n.conv(n.x, 6, 8), n.weight(8, 6, 2, 2), n.weight(6), strides=[2, 2])
+    return n.conv(n("ConvTranspose", n("Relu", a), n.weight(6, 1, 2, 2), n.weight(6), group=6), 6, 5)
+
+
+@case
+def resampled(n: Net) -> Value:
+    a = n("DepthToSpace", n.conv(n.x, 6, 16), blocksize=2)
+    b = n("SpaceToDepth", n("DepthToSpace", n.conv(n.x, 6, 16), blocksize=2, mode="CRD"), blocksize=2)
+    c = n("Resize", n.conv(b, 16, 3), None, None, n.graph.constant(np.array([2, 3, 16, 16], np.int64)))
+    return n.conv(n("Concat", a, n("Expand", c, n.ints(1, 3, 1, 1)), axis=1), 7, 5)
+
+
+@case
+def upsampled(n: Net) -> Value:
+    scales = n.graph.constant(np.array([1, 1, 2, 2], np.float32))
+    a = n("Resize", n.conv(n.x, 6, 4), None, scales)
+    return n.conv(n("Tile", a, n.ints(1, 2, 1, 1)), 8, 5)
+
+
+@case
+def shared_weight(n: Net) -> Value:
+    w = n.weight(6, 6, 1, 1)
+    a = n("Conv", n("Relu", n("Conv", n.conv(n.x, 6, 6), w)), w)
+    return n.conv(a, 6, 5)
+
+
+@case
+def quantized(n: Net) -> Value:
+    a, scale = n("Relu", n.conv(n.x, 6, 8)), n.weight(8)
+    return n.conv(n("DequantizeLinear", n("QuantizeLinear", a, scale, axis=1), scale, axis=1), 8, 5)
+
+
+@case
+def weights_on_the_left(n: Net) -> Value:
+    a = n("Relu", n("MatMul", n.weight(9, 8), n("Squeeze", n("Gather", n.x, n.ints(2), axis=1), n.ints(1))))
+    return n("MatMul", n.weight(5, 9), a)
+
+
+@case
+def attention(n: Net) -> Value:
+    x = n("Reshape", n.x, n.ints(0, 48, 8))
+    heads = n.ints(0, 0, 4, 3)
+
+    def project() -> Value:
+        row = n("Add", n("MatMul", x, n.weight(8, 12)), n.weight(12))
+        return n("Transpose", n("Reshape", row, heads), perm=[0, 2, 1, 3])
+
+    q, k, v = project(), project(), project()
+    scores = n("Softmax", n("MatMul", n("Mul", q, n.weight(1)), n("Transpose", k, perm=[0, 1, 3, 2])), axis=-1)
+    mixed = n("Reshape", n("Transpose", n("MatMul", scores, v), perm=[0, 2, 1, 3]), n.ints(0, 0, 12))
+    stream = n("Add", x, n("MatMul", mixed, n.weight(12, 8)))
+    normal = n("LayerNormalization", stream, n.weight(8), n.weight(8))
+    return n("Add", normal, n("MatMul", n("Gelu20", n("MatMul", normal, n.weight(8, 16))), n.weight(16, 8)))
+
+
+@case
+def fused_attention(n: Net) -> Value:
+    x = n("Reshape", n.x, n.ints(0, 48, 8))
+    row = n("Add", n("MatMul", x, n.weight(8, 36)), n.weight(36))
+    parts = n("Transpose", n("Reshape", row, n.ints(0, 0, 3, 4, 3)), perm=[2, 0, 3, 1, 4])
+    q, k, v = (n("Gather", parts, n.graph.constant(np.array(i, np.int64)), axis=0) for i in range(3))
+    scores = n("Softmax", n("MatMul", q, n("Transpose", k, perm=[0, 1, 3, 2])), axis=-1)
+    mixed = n("Reshape", n("Transpose", n("MatMul", scores, v), perm=[0, 2, 1, 3]), n.ints(0, 0, 12))
+    return n("MatMul", mixed, n.weight(12, 8))
+
+
+def built(name: str) -> Graph:
+    graph = Net()
+    if name == "attention":
+        # Gelu is an operator from opset 20 on; a square does as well here.
+        made = CASES[name]
+
+        class Squared(Net):
+            def __call__(self, op: str, *inputs: Value | None, outputs: int = 1, **attributes: object) -> Value:
+                if op == "Gelu20":
+                    return super().__call__("Mul", inputs[0], inputs[0])
+                return super().__call__(op, *inputs, outputs=outputs, **attributes)
+
+        graph = Squared()
+        return graph.finish(made(graph))
+    return graph.finish(CASES[name](graph))
+
+
+def zero(keeps: Mapping[ChannelGroup, np.ndarray]) -> None:
+    """Zero every weight of the channels that are not kept."""
+    for group, keep in keeps.items():
+        for member in group.members:
+            array = np.array(member.value.numpy())
+            gone = [slice(None)] * array.ndim
+            gone[member.axis] = np.flatnonzero((member.index >= 0) & ~keep[member.index])  # type: ignore[call-overload]
+            # Scales of a quantization divide; the others are factors and terms.
+            if member.uses[0][0].op not in ("QuantizeLinear", "DequantizeLinear", "Div"):
+                array[tuple(gone)] = 0
+            member.value.constant = ArrayTensor(array)
+
+
+def check(graph: Graph, seed: int, batch: int = 2) -> int:
+    """Removed against zeroed, random channels of every group that may lose some; returns how many went."""
+    rng = np.random.default_rng(seed)
+    zeroed, pruned = graph.clone(), graph.clone()
+    left, right = Channels(zeroed), Channels(pruned)
+    keeps: tuple[dict[ChannelGroup, np.ndarray], dict[ChannelGroup, np.ndarray]] = ({}, {})
+    gone = 0
+    for a, b in zip(left.groups, right.groups, strict=True):
+        assert (a.size, a.reason) == (b.size, b.reason)
+        if a.prunable:
+            keep = rng.random(a.size) < rng.choice([0.3, 0.6, 0.9])
+            keep[rng.integers(a.size)] = True
+            keep[(np.flatnonzero(keep)[0] + 1) % a.size] = False
+            keeps[0][a] = keeps[1][b] = keep
+            gone += int((~keep).sum())
+    zero(keeps[0])
+    right.prune(keeps[1])
+    verify(pruned)
+    for group, keep in keeps[1].items():
+        for member in group.members:
+            assert member.value.constant is not None
+            assert member.value.constant.shape[member.axis] <= len(member.index) - (~keep).sum()
+    feeds = next(synthesise(graph, batch, seed).batches(batch))
+    before = Session(zeroed, optimise=False, threads=1).run(feeds)
+    after = Session(pruned, optimise=False, threads=1).run(feeds)
+    for x, y in zip(before, after, strict=True):
+        assert x.shape == y.shape
+        np.testing.assert_allclose(y, x, rtol=0, atol=2e-5 * abs(x).max())
+        assert np.isfinite(x).all()
+        assert abs(x).max() > 0
+    return gone
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_removed_is_zeroed(name: str) -> None:
+    graph = built(name)
+    for seed in range(4):
+        assert check(graph, seed + zlib.crc32(name.encode())) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("residual", [8, 12]),
+        ("depthwise_with_multiplier", [8]),
+        ("grouped", [6, 4]),
+        ("shuffle", [4, 4]),
+        ("concat_of_branches", [4, 6, 8]),
+        ("split_in_parts", [4, 6]),
+        ("split_evenly_for_a_gate", [6]),
+        ("split_into_uneven_rest", [6, 6]),
+        ("sliced", [3, 7]),
+        ("padded_shortcut", [4, 4]),
+        ("squeeze_and_excite", [12, 3]),
+        ("flattened", [4, 7]),
+        ("reshaped_and_summed", [4]),
+        ("shared_weight", [6]),
+        ("weights_on_the_left", [9]),
+        ("attention", [4, 16]),
+        ("fused_attention", [4]),
+    ],
+)
+def test_groups_are_as_expected(name: str, sizes: list[int]) -> None:
+    groups = channel_groups(built(name))
+    assert [g.size for g in groups if g.prunable] == sizes
+    assert all(g.reason for g in groups if not g.prunable)
+
+
+def test_members_map_channels_to_slices() -> None:
+    groups = {g.size: g for g in channel_groups(built("flattened"))}
+    members = {(m.uses[0][0].op, m.role.value): m for m in groups[4].members}
+    gemm = members["Gemm", "consumer"]
+    assert gemm.axis == 1
+    np.testing.assert_array_equal(gemm.positions(2), np.arange(32, 48))
+    assert members["Conv", "producer"].positions(2).tolist() == [2]
+    heads = next(g for g in channel_groups(built("fused_attention")) if g.prunable)
+    (producer,) = heads.producers
+    assert producer.positions(1).tolist() == [3, 4, 5, 15, 16, 17, 27, 28, 29]
+    assert [m.positions(1).tolist() for m in heads.consumers] == [[3, 4, 5]]
+
+
+def reasons(build: Callable[[Net], Value], net: Net | None = None) -> list[str]:
+    net = net or Net()
+    return [g.reason for g in channel_groups(net.finish(build(net)))]
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda n: n.conv(n.x, 6, 5), "graph output 'y'"),
+        (lambda n: n.conv(n("Softmax", n.conv(n.x, 6, 5), axis=1), 5, 5), "works across channels"),
+        (lambda n: n.conv(n("LRN", n.conv(n.x, 6, 5), size=3), 5, 5), "what it does with channels is not known"),
+        (lambda n: n.conv(n("ReduceMean", n.conv(n.x, 6, 5), n.ints(1)), 1, 5), "works across channels"),
+        (lambda n: n.conv(n("Add", n.x, n.conv(n.x, 6, 6)), 6, 5), "'x', which it reads beside, cannot shrink"),
+        (lambda n: n("Add", n("Size", n.conv(n.x, 6, 5)), n.ints(1)), "what it does with channels is not known"),
+        (lambda n: n("Add", n("Shape", n.conv(n.x, 6, 5)), n.ints(1)), "the number of channels is read"),
+        (lambda n: n.conv(n("Gather", n.conv(n.x, 6, 5), n.ints(2), axis=0), 5, 5), ""),
+        (lambda n: n.conv(n.conv(n.x, 6, 1), 1, 5), "it is a single channel"),
+    ],
+)
+def test_what_must_stay_says_why(build: Callable[[Net], Value], reason: str) -> None:
+    found = reasons(build)[0]
+    assert found.endswith(reason) if reason else not found
+
+
+def test_a_weight_with_another_reader_stays() -> None:
+    def build(n: Net) -> Value:
+        bias = n.weight(6)
+        a = n("Conv", n.x, n.weight(6, 6, 1, 1), bias)
+        return n("Add", n.conv(a, 6, 6), n("Conv", n.x, n.weight(6, 1, 1, 1), bias, group=6))
+
+    assert reasons(build)[0] == "weight 'w1' is also read by Conv 'Conv.2'"
+
+
+def test_sizes_picked_from_a_shape_do_not_hold_channels() -> None:
+    """The exporters' view: Shape, Gather the batch, Concat with -1."""
+
+    def build(n: Net) -> Value:
+        a = n.conv(n.x, 6, 4)
+        batch = n("Unsqueeze", n("Gather", n("Shape", a), n.graph.constant(np.array(0, np.int64))), n.ints(0))
+        flat = n("Reshape", a, n("Concat", batch, n.ints(-1), axis=0))
+        return n("MatMul", flat, n.weight(256, 5))
+
+    net = Net()
+    graph = net.finish(build(net))
+    assert [g.size for g in channel_groups(graph) if g.prunable] == [4]
+    assert check(graph, 0) > 0
+
+
+def test_prune_refuses_what_would_break() -> None:
+    channels = Channels(built("residual"))
+    free = next(g for g in channels.groups if g.prunable)
+    held = next(g for g in channels.groups if not g.prunable)
+    with pytest.raises(ValueError, match="keeps at least one"):
+        channels.prune({free: np.zeros(free.size, bool)})
+    with pytest.raises(ValueError, match="keeps at least one"):
+        channels.prune({free: np.ones(free.size + 1, bool)})
+    with pytest.raises(ValueError, match="must stay: graph output"):
+        channels.prune({held: np.arange(held.size) > 0})
+
+
+def test_keeping_all_changes_nothing() -> None:
+    for name in CASES:
+        graph = built(name)
+        before = str(graph)
+        channels = Channels(graph)
+        channels.prune({g: np.ones(g.size, bool) for g in channels.groups})
+        assert str(graph) == before, name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits_dscnn",
+        "digits_resnet",
+        "digits_transformer",
+        "resnet_cifar:depth=8",
+        "mobilenet_v2:width=0.35:resolution=96",
+    ],
+)
+def test_zoo(name: str) -> None:
+    assert check(zoo(name), 0) > 0
+
+
+def test_kit(kit: Path) -> None:
+    for path in sorted((kit / "models").glob("*.onnx")):
+        assert check(load(path), 1) > 0, path.name

@@ -1,0 +1,120 @@
+"""The distribution of an activation, in constant memory whatever the number of samples.
+
+Bins have a width that is a power of two and edges at its multiples; where a value falls outside, the width doubles and
+neighbouring bins merge, exactly. So batches can come in any order and sizes, and nothing is read twice. Exact zeros
+(what Relu makes of half its input) are counted apart: every grid holds 0 without error.
+
+Extremes are exact. Bins are filled from at most `SAMPLE` elements of a batch, taken at a fixed stride.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 4096
+SAMPLE = 1 << 17
+
+
+class Histogram:
+    """Counts over [start, start + BINS) * 2**exponent; `low` and `high` are the exact extremes seen."""
+
+    __slots__ = ("counts", "exponent", "high", "low", "start", "zeros")
+
+    def __init__(self) -> None:
+        self.low = math.inf
+        self.high = -math.inf
+        self.zeros = 0.0
+        self.exponent = 0
+        self.start = 0
+        self.counts: NDArray[np.float64] = np.zeros(0)
+
+    @property
+    def empty(self) -> bool:
+        return self.low > self.high
+
+    def add(self, x: NDArray[np.floating]) -> None:
+        """Count the elements of `x`. Elements that are not finite are left out."""
+        flat = x.reshape(-1)
+        if not flat.size:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            flat = flat[np.isfinite(flat)]
+            if not flat.size:
+                return
+            low, high = float(flat.min()), float(flat.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        # An odd stride does not keep step with rows and channels, whose sizes are mostly even.
+        stride = max(1, math.ceil(flat.size / SAMPLE)) | 1
+        some = flat[::stride] if flat.size > SAMPLE else flat
+        weight = flat.size / some.size
+        zeros = some.size - np.count_nonzero(some)
+        self.zeros += weight * zeros
+        some = some[some != 0] if zeros else some
+        self._cover()
+        if some.size:
+            at = np.floor(np.ldexp(some.astype(np.float64), -self.exponent)).astype(np.int64) - self.start
+            self.counts += weight * np.bincount(np.clip(at, 0, BINS - 1), minlength=BINS)
+
+    def merge(self, other: Histogram) -> None:
+        """Count all that `other` has counted."""
+        if other.empty:
+            return
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.zeros += other.zeros
+        twin = Histogram()
+        twin.low, twin.high, twin.exponent, twin.start = self.low, self.high, other.exponent, other.start
+        twin.counts = other.counts.copy()
+        self._cover(at_least=other.exponent)
+        twin._cover(at_least=self.exponent)
+        self._shift(min(self.start, twin.start))
+        twin._shift(self.start)
+        self.counts += twin.counts
+
+    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centres and counts of the bins that hold anything, zeros left out; centres kept within the extremes."""
+        used = np.flatnonzero(self.counts)
+        centres = np.ldexp(used + (self.start + 0.5), self.exponent)
+        return np.clip(centres, self.low, self.high), self.counts[used]
+
+    def _cover(self, at_least: int = -1000) -> None:
+        """Widen the bins until [low, high] fits."""
+        width = max(self.high - self.low, abs(self.high) * 1e-6, abs(self.low) * 1e-6, 1e-35)
+        exponent = max(math.ceil(math.log2(width / (BINS - 2))), at_least)
+        if not self.counts.size:
+            self.exponent = exponent
+            self.start = self._first()
+            self.counts = np.zeros(BINS)
+            return
+        while self.exponent < exponent:
+            self._double()
+        while True:
+            start = min(self.start, self._first())
+            last = math.floor(math.ldexp(self.high, -self.exponent))
+            used = np.flatnonzero(self.counts)
+            top = max(last, self.start + int(used[-1]) if used.size else last)
+            if top - self._first() < BINS:
+                self._shift(self._first() if used.size == 0 else min(start, self.start + int(used[0])))
+                return
+            self._double()
+
+    def _first(self) -> int:
+        return math.floor(math.ldexp(self.low, -self.exponent))
+
+    def _double(self) -> None:
+        indices = (np.arange(self.start, self.start + BINS) >> 1) - (self.start >> 1)
+        self.counts = np.asarray(np.bincount(indices, self.counts, minlength=BINS)[:BINS], np.float64)
+        self.start >>= 1
+        self.exponent += 1
+
+    def _shift(self, start: int) -> None:
+        """Let the bins begin at `start`; every bin in use must stay inside."""
+        if start == self.start:
+            return
+        counts = np.zeros(BINS)
+        used = np.flatnonzero(self.counts)
+        counts[used + (self.start - start)] = self.counts[used]
+        self.start, self.counts = start, counts

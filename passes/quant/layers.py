@@ -1,0 +1,153 @@
+"""The layers whose weights are quantized: Conv, Gemm and MatMul with constant float32 weights.
+
+Each other node with weights of its own is a named skip; see `layer_of`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.types import DType
+from ..base import Skip
+
+OPS = frozenset({"Conv", "Gemm", "MatMul"})
+WEIGHTED = OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
+QUANTIZED = frozenset(
+    {
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+        "ConvInteger", "MatMulInteger",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """`source` is the activation read, `weight` and `bias` are constants (`bias` may be absent)."""
+
+    node: Node
+    source: Value
+    weight: Value
+    bias: Value | None
+
+    @property
+    def name(self) -> str:
+        return name_of(self.node)
+
+    @property
+    def op(self) -> str:
+        return self.node.op
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight is (outputs, reduction) rather than (reduction, outputs); for Gemm and MatMul."""
+        return self.node.op == "Gemm" and self.node.get_int("transB") != 0
+
+    @property
+    def axis(self) -> int:
+        """The axis of the weight that counts output channels."""
+        return 0 if self.node.op == "Conv" or self.transposed else 1
+
+    @property
+    def channels(self) -> int:
+        assert self.weight.constant is not None
+        return self.weight.constant.shape[self.axis]
+
+    @property
+    def depthwise(self) -> bool:
+        """One input channel a group: the runtime has a kernel of its own, which does not saturate."""
+        assert self.weight.constant is not None
+        return self.node.op == "Conv" and self.node.get_int("group", 1) > 1 and self.weight.constant.shape[1] == 1
+
+
+def name_of(node: Node) -> str:
+    return node.name or (node.outputs[0].name if node.outputs else "") or node.op
+
+
+def is_kept(node: Node, pattern: str) -> bool:
+    """Whether the user's shell-like pattern (several with `|`) names the node, or a node that it was made from."""
+    return any(
+        fnmatch.fnmatchcase(name, part)
+        for part in pattern.split("|")
+        if part
+        for name in (name_of(node), *node.origin.nodes)
+    )
+
+
+def layer_of(node: Node, keep: str = "") -> Layer:
+    """The layer of a Conv, Gemm or MatMul node. Raises `Skip` with the reason why it cannot be quantized."""
+    if is_kept(node, keep):
+        raise Skip("kept by name")
+    if node.op not in OPS:
+        raise Skip(f"{node.op} has no integer kernel")
+    source, weight, bias = node.input(0), node.input(1), node.input(2)
+    if source is None or weight is None:
+        raise Skip("reads nothing")
+    for value in (source, weight):
+        if value.producer is not None and value.producer.op in QUANTIZED:
+            raise Skip("already quantized")
+    if weight.constant is None:
+        raise Skip("both operands are computed" if node.op == "MatMul" else "the weight is computed")
+    if weight.constant.dtype is not DType.FLOAT:
+        raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
+    if source.constant is not None:
+        raise Skip("the input is constant")
+    rank = len(weight.constant.shape)
+    if not weight.constant.size:
+        raise Skip("the weight is empty")
+    if node.op == "Conv" and rank < 3:
+        raise Skip(f"the weight has rank {rank}")
+    if node.op != "Conv" and rank != 2:
+        raise Skip(f"the weight has rank {rank}, not 2")
+    if bias is not None and (bias.constant is None or bias.constant.dtype is not DType.FLOAT):
+        raise Skip("the bias is computed")
+    if node.op == "Gemm":
+        if node.get_int("transA"):
+            raise Skip("the input is transposed")
+        if node.get_float("alpha", 1.0) != 1.0 or (bias is not None and node.get_float("beta", 1.0) != 1.0):
+            raise Skip("alpha or beta is not 1")
+        if bias is not None and bias.constant is not None:
+            shape = bias.constant.shape
+            if len(shape) == 2 and shape[0] != 1:
+                raise Skip("the bias differs between rows")
+    return Layer(node, source, weight, bias)
+
+
+def find_layers(graph: Graph, keep: str = "") -> tuple[dict[Node, Layer], dict[Node, str]]:
+    """The layers of `graph` in order, and every other node that multiplies, with the reason why it is none."""
+    layers: dict[Node, Layer] = {}
+    skipped: dict[Node, str] = {}
+    for node in graph.walk():
+        if node.op not in WEIGHTED or node.domain:
+            continue
+        if node.graph is not graph:
+            skipped[node] = "inside the body of a control-flow node"
+            continue
+        try:
+            layers[node] = layer_of(node, keep)
+        except Skip as skip:
+            skipped[node] = skip.reason
+    for node, other in _conflicts(layers).items():
+        del layers[node]
+        skipped[node] = f"{name_of(other)} reads the same weight and needs it float"
+    return layers, skipped
+
+
+def _conflicts(layers: dict[Node, Layer]) -> dict[Node, Node]:
+    """Layers whose weight somebody reads who will not read these codes: storing both would make the file larger."""
+    found: dict[Node, Node] = {}
+    while True:
+        size = len(found)
+        for node, layer in layers.items():
+            for user, index in layer.weight.uses:
+                twin = layers.get(user) if isinstance(user, Node) and user not in found else None
+                same = (
+                    twin is not None
+                    and index == 1
+                    and (twin.op == "Conv", twin.axis) == (node.op == "Conv", layer.axis)
+                )
+                if not same and node not in found and isinstance(user, Node):
+                    found[node] = user
+        if len(found) == size:
+            return found

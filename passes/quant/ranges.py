@@ -1,0 +1,76 @@
+"""The range of an activation grid, from its histogram.
+
+A grid over [a, b] with K codes has step D = (b - a) / (K - 1). What it does to x is rounding inside, D^2/12 on average,
+and clipping outside, so
+
+    E(a, b) = D^2/12 * P(a < x < b, x != 0) + E[(x - b)^2; x > b] + E[(a - x)^2; x < a].
+
+`mse` scans candidates for both ends at once (the tails come from cumulative sums) and takes the least E; a range that
+is all to one side of 0 keeps its other end at 0. `percentile` cuts the same share off both tails; `minmax` cuts none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .histogram import Histogram
+
+CANDIDATES = 128
+SMALLEST = 0.02
+"""The shortest end tried, as a share of the extreme."""
+
+
+def find_range(histogram: Histogram, how: str, codes: int, percentile: float = 99.99) -> tuple[float, float]:
+    """The ends of the grid, 0 included; `how` is mse, minmax or percentile.
+
+    `codes` is the number of codes; `percentile` is in percent.
+    An empty histogram (nothing finite was seen) gives (0, 0).
+    """
+    if histogram.empty:
+        return 0.0, 0.0
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    if how == "minmax" or low == high:
+        return low, high
+    if how == "percentile":
+        return _percentile(histogram, percentile)
+    return _least_squares(histogram, codes)
+
+
+def _percentile(histogram: Histogram, percentile: float) -> tuple[float, float]:
+    x, p = histogram.points()
+    p = np.append(p, histogram.zeros)
+    order = np.argsort(np.append(x, 0.0), kind="stable")
+    x, p = np.append(x, 0.0)[order], p[order]
+    share = np.cumsum(p) / p.sum()
+    tail = 1.0 - percentile / 100.0
+    low = float(x[np.searchsorted(share, tail)])
+    high = float(x[min(int(np.searchsorted(share, 1.0 - tail)), len(x) - 1)])
+    return min(low, 0.0), max(high, 0.0)
+
+
+def _least_squares(histogram: Histogram, codes: int) -> tuple[float, float]:
+    x, p = histogram.points()
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    shrink = np.linspace(SMALLEST, 1.0, CANDIDATES)
+    lows = low * shrink if low < 0.0 else np.zeros(1)
+    highs = high * shrink if high > 0.0 else np.zeros(1)
+    below, outside_low = _tail(-x[::-1], p[::-1], -lows)
+    above, outside_high = _tail(x, p, highs)
+    step = (highs[None, :] - lows[:, None]) / (codes - 1)
+    inside = p.sum() - outside_low[:, None] - outside_high[None, :]
+    error = step**2 / 12.0 * np.maximum(inside, 0.0) + below[:, None] + above[None, :]
+    # Of equal errors the widest range: it is last, and unseen data lies outside rather than inside.
+    flat = len(error.reshape(-1)) - 1 - int(np.argmin(error.reshape(-1)[::-1]))
+    i, j = np.unravel_index(flat, error.shape)
+    return float(lows[i]), float(highs[j])
+
+
+def _tail(
+    x: NDArray[np.float64], p: NDArray[np.float64], bounds: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each bound b: the sum of p (x - b)^2, and of p, over x > b. `x` ascends."""
+    suffix = [np.append(np.cumsum((p * x**k)[::-1])[::-1], 0.0) for k in range(3)]
+    first = np.searchsorted(x, bounds, side="right")
+    s0, s1, s2 = (s[first] for s in suffix)
+    return np.maximum(s2 - 2.0 * bounds * s1 + bounds**2 * s0, 0.0), s0

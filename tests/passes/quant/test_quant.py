@@ -1,0 +1,246 @@
+"""The pass as a whole: small trained networks keep their answers, in the runtime's integer kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.ir.verify import verify
+from optc.ir.writer import to_bytes
+from optc.models import zoo
+from optc.passes.base import Context, Outcome, Report, TargetFacts
+from optc.passes.clean import Clean
+from optc.passes.quant import Quant
+from optc.runtime.agreement import agreement
+from optc.runtime.samples import load_samples
+from optc.runtime.session import Session
+from optc.targets.onnx import OnnxTarget
+
+
+def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = None, **facts: object) -> Report:
+    """Quantize in place, as the runner would."""
+    held = load_samples(samples, graph)
+    # The tests run on this machine's kernels, whichever they are.
+    target = dataclasses.replace(OnnxTarget().facts, **facts)  # type: ignore[arg-type]
+    ctx = Context(target, fit=held, held=held, threads=1)
+    one = one or Quant()
+    one.requires(graph, ctx)
+    report = one.run(graph, ctx)
+    graph.sweep()
+    graph.sort()
+    infer(graph, fresh=True)
+    verify(graph)
+    return report
+
+
+def runtime_ops(graph: Graph, folder: Path) -> Counter[str]:
+    """The ops that ONNX Runtime is left with after its own optimisation."""
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(to_bytes(graph), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+def cleaned(name: str) -> Graph:
+    graph = zoo.load(name)
+    infer(graph)
+    Clean().run(graph, Context(TargetFacts("test")))
+    infer(graph, fresh=True)
+    return graph
+
+
+@pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet", "digits_transformer"])
+def test_a_trained_network_keeps_its_mind(name: str) -> None:
+    graph = cleaned(name)
+    teacher = graph.clone()
+    report = quantized(graph, zoo.samples(name, "calib"))
+    assert report.count(Outcome.DONE) >= 4
+    assert {layer.reason for layer in report.layers if layer.reason} <= {"both operands are computed"}
+    test = load_samples(zoo.samples(name, "test"), graph)
+    assert agreement(teacher, graph, test, threads=1).share >= 0.99
+    assert len(to_bytes(graph)) < 0.5 * len(to_bytes(teacher))
+
+
+@pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet"])
+def test_no_float_is_left_between_integer_kernels(name: str, tmp_path: Path) -> None:
+    graph = cleaned(name)
+    layers = sum(node.op in ("Conv", "Gemm") for node in graph)
+    quantized(graph, zoo.samples(name, "calib"))
+    ops = runtime_ops(graph, tmp_path)
+    assert ops["QLinearConv"] + ops["QGemm"] == layers
+    assert ops["QuantizeLinear"] == 1
+    assert ops["DequantizeLinear"] == 0
+    assert not {"Conv", "Gemm", "Add", "Relu", "Clip", "GlobalAveragePool", "FusedConv"} & set(ops)
+
+
+def convolutions(*, keep_relu_input: bool = False) -> Graph:
+    """conv -> relu -> (slice + pad) -> add -> concat with the other branch -> conv."""
+    rng = np.random.default_rng(0)
+    graph = Graph("branches", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 8, 8)))
+
+    def conv(value, outputs: int, inputs: int, name: str):  # type: ignore[no-untyped-def]
+        weight = rng.normal(size=(outputs, inputs, 3, 3)).astype(np.float32) / 6
+        bias = rng.normal(size=outputs).astype(np.float32) / 4
+        inputs = [value, graph.constant(weight, f"{name}_w"), graph.constant(bias, f"{name}_b")]
+        return graph.add("Conv", inputs, {"pads": [1] * 4}, outputs=[name], name=name).output
+
+    a = graph.add("Relu", [conv(x, 8, 4, "a")], name="a_relu").output
+    ends = [graph.constant(np.asarray(v)) for v in ([0, 0], [8, 8], [2, 3])]
+    cut = graph.add("Slice", [a, *ends]).output
+    pads = graph.constant(np.asarray([0, 2, 0, 0, 0, 0, 0, 0]))
+    wide = graph.add("Pad", [cut, pads]).output
+    b = conv(x, 10, 4, "b")
+    total = graph.add("Add", [wide, b]).output
+    relu = graph.add("Relu", [total]).output
+    c = graph.add("Relu", [conv(x, 6, 4, "c")], name="c_relu").output
+    both = graph.add("Concat", [relu, c], {"axis": 1}).output
+    pooled = graph.add("MaxPool", [both], {"kernel_shape": [2, 2], "strides": [2, 2]}).output
+    if keep_relu_input:
+        pooled = graph.add("Add", [pooled, graph.add("Relu", [pooled]).output]).output
+    graph.add_output(conv(pooled, 3, 16, "y"), "y", TensorType(DType.FLOAT, ("N", 3, 4, 4)))
+    infer(graph)
+    return graph
+
+
+@pytest.mark.parametrize("keep_relu_input", [False, True])
+def test_branches_stay_integer_and_close(keep_relu_input: bool, tmp_path: Path) -> None:
+    graph = convolutions(keep_relu_input=keep_relu_input)
+    teacher = graph.clone()
+    x = np.random.default_rng(3).normal(size=(64, 4, 8, 8)).astype(np.float32)
+    quantized(graph, {"x": x})
+    ops = runtime_ops(graph, tmp_path)
+    assert ops["QLinearConv"] == 4
+    assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
+    assert not {"Conv", "Add", "Relu"} & set(ops)
+    exact = Session(graph, threads=1, optimise=False).run({"x": x})[0]
+    want, found = (Session(g, threads=1).run({"x": x})[0] for g in (teacher, graph))
+    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 30
+    assert np.abs(exact - found).max() <= 2.1 * np.abs(exact).max() / 255  # the fused kernels do the same arithmetic
+
+
+def test_pruned_zeros_stay_zeros() -> None:
+    graph = convolutions()
+    for node in tuple(graph):
+        if node.op == "Conv":
+            weight = np.array(node.inputs[1].numpy())  # type: ignore[union-attr]
+            weight[:, ::2] = 0
+            node.set_input(1, graph.constant(weight))
+    quantized(graph, {"x": np.random.default_rng(3).normal(size=(16, 4, 8, 8)).astype(np.float32)})
+    convs = [node for node in graph if node.op == "Conv"]
+    assert len(convs) == 4
+    for conv in convs:
+        codes = conv.inputs[1].producer.inputs[0]  # type: ignore[union-attr]
+        assert codes is not None
+        assert codes.dtype is DType.INT8
+        assert not codes.numpy()[:, ::2].any()  # type: ignore[index]
+
+
+def test_quantizing_twice_changes_nothing_the_second_time() -> None:
+    graph = convolutions()
+    x = {"x": np.random.default_rng(3).normal(size=(16, 4, 8, 8)).astype(np.float32)}
+    quantized(graph, x)
+    before = to_bytes(graph)
+    report = quantized(graph, x)
+    assert to_bytes(graph) == before
+    assert {(layer.outcome, layer.reason) for layer in report.layers} == {(Outcome.SKIPPED, "already quantized")}
+    assert not report.changed
+    assert report.notes
+
+
+def test_equal_inputs_give_equal_bytes() -> None:
+    x = {"x": np.random.default_rng(3).normal(size=(16, 4, 8, 8)).astype(np.float32)}
+    first, second = convolutions(), convolutions()
+    quantized(first, x)
+    quantized(second, x)
+    assert to_bytes(first) == to_bytes(second)
+
+
+def test_layers_kept_by_name_stay_float() -> None:
+    graph = convolutions()
+    report = quantized(graph, {"x": np.zeros((4, 4, 8, 8), np.float32)}, Quant(keep="a|y*"))
+    kept = {layer.name: layer.reason for layer in report.layers if layer.outcome is Outcome.SKIPPED}
+    assert kept == {"a": "kept by name", "y": "kept by name"}
+    floats = [node.name for node in graph if node.op == "Conv" and node.inputs[1].constant is not None]  # type: ignore[union-attr]
+    assert floats == ["a", "y"]
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5])
+def test_constant_activations(value: float) -> None:
+    graph = convolutions()
+    teacher = graph.clone()
+    x = np.full((4, 4, 8, 8), value, np.float32)
+    quantized(graph, {"x": x})
+    want, found = (Session(g, threads=1).run({"x": x})[0] for g in (teacher, graph))
+    assert np.abs(want - found).max() < 0.05 * np.abs(want).max()
+
+
+def linear(weight: np.ndarray, *, uses: int = 1, attributes: dict[str, float] | None = None) -> Graph:
+    graph = Graph("linear", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", weight.shape[0])))
+    w = graph.constant(weight, "w")
+    for i in range(uses):
+        y = graph.add("Gemm", [x, w], attributes or {}, outputs=[f"y{i}"], name=f"gemm{i}").output
+        graph.add_output(y, f"y{i}", TensorType(DType.FLOAT, ("N", weight.shape[1])))
+    infer(graph)
+    return graph
+
+
+def test_layers_that_share_a_weight_share_its_codes() -> None:
+    rng = np.random.default_rng(0)
+    graph = linear(rng.normal(size=(16, 8)).astype(np.float32), uses=2)
+    report = quantized(graph, {"x": rng.normal(size=(32, 16)).astype(np.float32)})
+    assert report.count(Outcome.DONE) == 2
+    assert sum(v.dtype is DType.INT8 and v.shape == (16, 8) for v in graph.constants) == 1
+
+
+def test_a_weight_that_somebody_else_reads_stays_float() -> None:
+    rng = np.random.default_rng(0)
+    graph = linear(rng.normal(size=(16, 8)).astype(np.float32))
+    weight = next(v for v in graph.constants if v.shape == (16, 8))
+    graph.add_output(graph.add("Exp", [weight], name="reader").output, "e", TensorType(DType.FLOAT, (16, 8)))
+    report = quantized(graph, {"x": rng.normal(size=(32, 16)).astype(np.float32)})
+    assert [layer.reason for layer in report.layers] == ["reader reads the same weight and needs it float"]
+
+
+def test_what_cannot_be_quantized_says_why() -> None:
+    rng = np.random.default_rng(0)
+    graph = linear(rng.normal(size=(16, 8)).astype(np.float32), attributes={"alpha": 0.5})
+    y = graph.outputs[0].value
+    double = graph.add("MatMul", [y, graph.add("Exp", [graph.constant(np.ones((8, 4), np.float32))]).output]).output
+    graph.add_output(double, "z", TensorType(DType.FLOAT, ("N", 4)))
+    before = len(graph)
+    report = quantized(graph, {"x": rng.normal(size=(32, 16)).astype(np.float32)})
+    assert [layer.reason for layer in report.layers] == ["alpha or beta is not 1", "both operands are computed"]
+    assert len(graph) == before
+    assert not report.changed
+
+
+def test_a_huge_bias_on_a_tiny_weight_does_not_overflow() -> None:
+    rng = np.random.default_rng(0)
+    graph = linear(rng.normal(size=(16, 8)).astype(np.float32) * 1e-7)
+    gemm = next(iter(graph))
+    gemm.set_input(2, graph.constant(np.full(8, 1000.0, np.float32), "b"))
+    x = rng.normal(size=(32, 16)).astype(np.float32)
+    quantized(graph, {"x": x})
+    assert Session(graph, threads=1).run({"x": x})[0] == pytest.approx(1000.0, rel=1e-3)
+
+
+def test_an_older_opset_is_raised() -> None:
+    rng = np.random.default_rng(0)
+    graph = linear(rng.normal(size=(16, 8)).astype(np.float32))
+    graph.opsets[""] = 11
+    report = quantized(graph, {"x": rng.normal(size=(32, 16)).astype(np.float32)})
+    assert report.count(Outcome.DONE) == 1
+    assert graph.opset() >= 13

@@ -15,3 +15,7 @@ def kit() -> Path:
     if not (KIT / "MANIFEST.md").is_file():
         pytest.skip("the kit of real models is not here")
     return KIT
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write what the passes make into tests/golden")

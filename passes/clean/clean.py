@@ -47,6 +47,10 @@ class Clean(Pass):
         return report
 
 
+def _constants(graph: Graph) -> int:
+    return sum(len(each.constants) for each in graph.graphs())
+
+
 def _made(graph: Graph) -> Iterator[Value]:
     """The values that nodes make."""
     return (value for node in graph.walk() for value in node.outputs)
@@ -58,7 +62,9 @@ def clean(graph: Graph, report: Report, recorded: dict[Value, Type | None]) -> N
     from .rewriter import Rewriter, is_plain
     from .rules import by_op
 
+    stored = _constants(graph)
     report.rewrote("dead", graph.sweep())
+    report.rewrote("dead", stored - _constants(graph))
     if graph.opset() < _OLDEST:
         if graph.opset():
             report.notes.append(f"operator set {graph.opset()}: only dead nodes were removed; the rules need {_OLDEST}")

@@ -99,7 +99,6 @@ class Rewriter:
         value.name = value.name or old.name
         self.push(old.users)
         old.replace_uses(value)
-        self.push(value.users)
         if value.producer is not None:
             self.push((value.producer,))
         self.drop(node)
@@ -129,7 +128,7 @@ class Rewriter:
                     pending.append(source.producer)
                 elif source.constant is not None and not source.uses and source.graph is not None:
                     source.graph.remove(source)
-                self.push(source.users)
+                self._push_last_reader(source)
 
     def make(
         self,
@@ -175,7 +174,7 @@ class Rewriter:
         node.set_input(index, value)
         self.push((node,))
         if old is not None:
-            self.push(old.users)
+            self._push_last_reader(old)
             if old.producer is not None:
                 self.drop(old.producer)
             elif old.constant is not None and not old.uses and old.graph is not None:
@@ -187,6 +186,11 @@ class Rewriter:
         self.push((node, *node.output.users))
 
     # -- the worklist
+
+    def _push_last_reader(self, value: Value) -> None:
+        """What one node alone reads may be merged into it; where there are many readers nothing has changed for them."""
+        if len(value.uses) == 1:
+            self.push(value.users)
 
     def push(self, nodes: Iterable[Node]) -> None:
         for node in nodes:

@@ -85,14 +85,7 @@ def read(model: Model) -> Graph:
     `ModelError`.
     """
     graph = _load(model)
-    try:
-        graph.sort()
-        verify(graph)
-        infer(graph)
-    except ModelError as error:
-        if isinstance(model, str | os.PathLike):
-            raise ModelError(f"{os.fspath(model)}: {error}") from error
-        raise
+    _prepare(graph, model)
     return graph
 
 
@@ -128,7 +121,9 @@ def compile(
     path = None if output is None else os.path.abspath(os.fspath(output))
     if path is not None:
         _check_place(path)
-    original = read(model)
+    original = _load(model)
+    annotated = any(value.type is not None for node in original.walk() for value in node.outputs)
+    _prepare(original, model)
     notes = lower(original, *newest_loadable())
     graph = original.clone()
 
@@ -158,6 +153,8 @@ def compile(
     run(road, graph, ctx, observers=(recorder, *observers), guard=judge)
     # Legalisation that found nothing to do is nobody's business.
     report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
+    if not annotated:
+        _forget_types(graph)
     if found is not None and ctx.fit is not None and ctx.held is not None:
         report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
 
@@ -209,6 +206,25 @@ def _load(model: Model) -> Graph:
     from .ir.reader import from_proto
 
     return from_proto(model)
+
+
+def _prepare(graph: Graph, model: Model) -> None:
+    """Sort, verify and type a graph that was just loaded; a complaint names the file it came from."""
+    try:
+        graph.sort()
+        verify(graph)
+        infer(graph)
+    except ModelError as error:
+        if isinstance(model, str | os.PathLike):
+            raise ModelError(f"{os.fspath(model)}: {error}") from error
+        raise
+
+
+def _forget_types(graph: Graph) -> None:
+    """Drop what was inferred of the values inside: a model that came without these annotations must not grow by them."""
+    for node in graph.walk():
+        for value in node.outputs:
+            value.type = None
 
 
 def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:

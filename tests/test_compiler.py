@@ -110,6 +110,19 @@ def test_a_failed_build_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.onnx"]
 
 
+def test_a_model_without_annotations_does_not_grow_by_them(tmp_path: Path) -> None:
+    graph = zoo.load("digits_dscnn")
+    annotated = len(to_bytes(graph))
+    for node in graph:
+        for value in node.outputs:
+            value.type = None
+    bare = len(to_bytes(graph))
+    assert bare < annotated
+    build = compile(graph, "", clean=False, check=False, output=tmp_path / "out.onnx")
+    assert build.report.after.bytes <= bare
+    assert not onnx.load(tmp_path / "out.onnx").graph.value_info
+
+
 def test_public_names_exist() -> None:
     assert {name for name in optc.__all__ if getattr(optc, name) is None} == set()
     with pytest.raises(AttributeError):

@@ -221,7 +221,7 @@ def _prepare(graph: Graph, model: Model) -> None:
 
 
 def _forget_types(graph: Graph) -> None:
-    """Drop what was inferred of the values inside: a model that came without these annotations must not grow by them."""
+    """Drop the types inferred of values inside: a model that came without such annotations must not grow by them."""
     for node in graph.walk():
         for value in node.outputs:
             value.type = None

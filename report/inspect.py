@@ -11,10 +11,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ..ir.cost import GraphCost, NodeCost, constants, cost, parameters, tensor_of
+from ..ir.cost import GraphCost, NodeCost, cost
 from ..ir.graph import Graph
 from ..ir.node import Node
 from ..ir.shapes import analyse
+from ..ir.stored import parameters, stored_values, tensor_of
 from ..ir.types import DType, TensorType, Type
 from .terminal import amount
 
@@ -117,15 +118,13 @@ def type_text(type: Type | None) -> str:
 
 def _weights(graph: Graph) -> tuple[Weights, ...]:
     kinds: dict[DType, list[int]] = {}
-    functions = [inner for function in graph.functions.values() for inner in function.graph.graphs()]
-    for inner in (*graph.graphs(), *functions):
-        for value in constants(inner):
-            tensor = tensor_of(value)
-            count = 0 if tensor is None else parameters(value, tensor)
-            if tensor is not None and count:
-                sums = kinds.setdefault(tensor.dtype, [0, 0, 0])
-                for index, part in enumerate((count, tensor.nbytes, _zeros(tensor))):
-                    sums[index] += part
+    for value in stored_values(graph):
+        tensor = tensor_of(value)
+        count = 0 if tensor is None else parameters(value, tensor)
+        if tensor is not None and count:
+            sums = kinds.setdefault(tensor.dtype, [0, 0, 0])
+            for index, part in enumerate((count, tensor.nbytes, _zeros(tensor))):
+                sums[index] += part
     order = sorted(kinds.items(), key=lambda item: -item[1][1])
     return tuple(Weights(dtype.text, count, size, zeros / count) for dtype, (count, size, zeros) in order)
 

@@ -6,14 +6,14 @@ node to ONNX's own inference, and `ModelError` where no run of the node can succ
 
 from __future__ import annotations
 
-from . import contrib, creation, elementwise, products, quantized, reductions, structure, windows
+from . import contrib, creation, elementwise, products, quantized, reductions, resizing, selection, structure, windows
 from .call import Call, Cannot, Fact, Rule
 
 __all__ = ["RULES", "Call", "Cannot", "Fact", "Rule"]
 
 RULES: dict[tuple[str, str], Rule] = {
     ("", op): rule
-    for module in (creation, elementwise, products, quantized, reductions, structure, windows)
+    for module in (creation, elementwise, products, quantized, reductions, resizing, selection, structure, windows)
     for op, rule in module.RULES.items()
 } | {("com.microsoft", op): rule for op, rule in contrib.RULES.items()}
 """(domain, op) -> rule."""

@@ -203,18 +203,18 @@ class Graph:
         `outputs` is a count or the hint names; `types` are the outputs' types where known.
         """
         node = Node(self, op, domain, name, tuple(inputs))
-        for key, attribute in (attributes or {}).items():
-            node.set_attribute(key, attribute)
+        if attributes:
+            for key, attribute in attributes.items():
+                node.set_attribute(key, attribute)
         if origin is not None:
             node.origin = origin
         hints = ("",) * outputs if isinstance(outputs, int) else outputs
-        made = []
-        for index, hint in enumerate(hints):
-            value = Value(hint, types[index] if index < len(types) else None)
+        node._outputs = tuple([Value(hint) for hint in hints])
+        for index, value in enumerate(node._outputs):
             value.producer = node
             value.index = index
-            made.append(value)
-        node._outputs = tuple(made)
+            if index < len(types):
+                value.type = types[index]
         if after is not None:
             self._link(node, after)
         else:
@@ -257,8 +257,9 @@ class Graph:
         for value in item._outputs:
             if value._uses:
                 raise ValueError(f"output {value.name!r} of node {item.name!r} ({item.op}) is still used")
-        for body in item.bodies:
-            body.clear()
+        if item.attributes:
+            for body in item.bodies:
+                body.clear()
         for index, read in enumerate(item._inputs):
             if read is not None:
                 del read._uses[item, index]

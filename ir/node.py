@@ -99,11 +99,15 @@ class Value:
         """Let every reader of this value, graph outputs included, read `other` instead."""
         if other is self:
             return
-        for user, index in tuple(self._uses):
+        for use in self._uses:
+            user, index = use
             if isinstance(user, Node):
-                user.set_input(index, other)
+                inputs = user._inputs
+                user._inputs = (other,) if len(inputs) == 1 else (*inputs[:index], other, *inputs[index + 1 :])
             else:
-                user.set_output(index, other)
+                user._outputs[index].value = other
+            other._uses[use] = None
+        self._uses.clear()
 
     def __repr__(self) -> str:
         return f"Value({self.name!r})"

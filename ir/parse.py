@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import nearest
 from .attributes import Attribute, AttributeKind, AttributeValue
@@ -69,7 +70,6 @@ class _Declared:
     name: str
     type: Type | None
     notes: _Notes
-    typed: bool
     value: str
     at: int
 
@@ -82,6 +82,14 @@ class _Parser(LiteralScanner):
     # -- the model
 
     def model(self) -> Graph:
+        fields: dict[str, Callable[[], Any]] = {
+            "ir_version": self.whole,
+            "domain": self.string,
+            "model_version": self.whole,
+            "doc": self.string,
+            "metadata": self.pairs,
+            "extra": self.base64,
+        }
         header = Header()
         opsets: dict[str, int] | None = None
         functions: list[Function] = []
@@ -95,23 +103,13 @@ class _Parser(LiteralScanner):
                 functions.append(self._function())
             elif word == "opset":
                 opsets = self._opset(opsets)
-            elif word == "ir_version":
-                header = replace(header, ir_version=self.whole())
             elif word == "producer":
                 header = replace(header, producer_name=self.string(), producer_version=self.string())
-            elif word == "domain":
-                header = replace(header, domain=self.string())
-            elif word == "model_version":
-                header = replace(header, model_version=self.whole())
-            elif word == "doc":
-                header = replace(header, doc=self.string())
-            elif word == "metadata":
-                header = replace(header, metadata=self.pairs())
-            elif word == "extra":
-                header = replace(header, extra=self.base64())
+            elif word in fields:
+                header = replace(header, **{word: fields[word]()})
             else:
-                known = "ir_version, producer, domain, model_version, doc, metadata, extra, opset, graph, function"
-                self.fail(f"'{word}' cannot stand here; a model is made of {known}, and of one graph", start)
+                known = ", ".join(fields)
+                self.fail(f"'{word}' cannot stand here, only {known}, producer, opset, function, and one graph", start)
         if graph is None:
             self.fail("the text ends without a graph")
         for resolve in self.later:
@@ -153,7 +151,7 @@ class _Parser(LiteralScanner):
         graph.doc, graph.metadata, graph.extra = notes.doc, dict(notes.metadata), notes.extra
         graph.opsets = notes.opsets or {}
         graph.name = graph.name if notes.name is None else notes.name
-        declared = {o.value: o.type for o in reversed(outputs) if o.typed}
+        declared = {o.value: o.type for o in reversed(outputs) if o.type is not _UNTYPED}
         self.expect("{")
         while not self.take("}"):
             self._statement(graph, scope, declared)
@@ -171,15 +169,14 @@ class _Parser(LiteralScanner):
     def _output(self) -> _Declared:
         start = self.at
         name = self.name()
-        typed = self.take(":")
-        type = self.value_type() if typed else None
+        type = self.value_type() if self.take(":") else _UNTYPED
         notes = self._notes()
-        return _Declared(name, type, notes, typed, self.name() if self.take("=") else name, start)
+        return _Declared(name, type, notes, self.name() if self.take("=") else name, start)
 
     def _return(self, graph: Graph, scope: _Scope, outputs: list[_Declared]) -> None:
         for declared in outputs:
             made = graph.add_output(self._find(scope, declared.value, declared.at), declared.name)
-            if declared.typed:
+            if declared.type is not _UNTYPED:
                 made.type = declared.type
             made.doc = declared.notes.doc
             made.metadata = dict(declared.notes.metadata) or None
@@ -344,4 +341,5 @@ class _Parser(LiteralScanner):
 
 
 _UNTYPED = OpaqueType("", "untyped")
+"""Stands for a type that the text leaves out, where `None` is one that it says is unknown."""
 _LITERALS = frozenset(DTYPES) | {"sparse"}

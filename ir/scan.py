@@ -18,7 +18,6 @@ _T = TypeVar("_T")
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
 _WHOLE = re.compile(r"-?\d+")
-_LETTERS = re.compile(r"\w*", re.ASCII)
 
 
 class Scanner:
@@ -37,8 +36,8 @@ class Scanner:
         return self.text[self.at] if self.at < len(self.text) else "\0"
 
     def word_ahead(self) -> str:
-        """The letters and digits that come next, perhaps none."""
-        match = _LETTERS.match(self.text, self.at)
+        """The word that comes next, `""` where none does."""
+        match = WORD.match(self.text, self.at)
         return match.group() if match else ""
 
     def take(self, token: str) -> bool:

@@ -19,8 +19,11 @@ from optc.ir.types import DType, SequenceType, Shape, TensorType, Type
 from optc.ir.verify import verify
 from optc.ir.writer import to_bytes
 
-HINTS = st.sampled_from(["", "a", "b", "x", "a_1", "relu", "1", "b c", "_", "from", "é"])
-"""Few, so that they collide."""
+HINTS = st.one_of(
+    st.sampled_from(["", "a", "b", "x", "a_1", "relu", "1", "b c", "_", "from", "é"]),
+    st.text('ab_.:-/>$1 "\\', max_size=4),
+)
+"""Names that collide, and names of what the text's own syntax is made of."""
 DTYPES = st.sampled_from([dtype for dtype in DType if dtype is not DType.UNDEFINED])
 STRINGS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 RELAXED = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)

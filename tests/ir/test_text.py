@@ -208,6 +208,7 @@ def test_header_functions_and_opsets_come_back() -> None:
 def test_awkward_names_are_quoted() -> None:
     names = ["1", "a b", "a,b", "_", "from", "doc", 'a"b', "é", "a->b", "x:0", "a\nb", "#", "\ud800"]
     plain = ["onnx::Conv_1", "/layer/conv/Conv_output_0", "a.b", "a-b", "float", "graph", "none", "sparse"]
+    plain += ["doc.1", "from-a", "_.1", "none.x", "opset::a", "_x"]
     graph = Graph("#")
     for name in names + plain:
         graph.add(name, [graph.add_input(name, None)], name=name, domain=name, origin=Origin((name,), (name,)))

@@ -46,8 +46,14 @@ class Sym:
         return not any("?x" in atom for monomial, _ in self.terms for atom in monomial)
 
     def at_least(self, bound: int) -> bool:
-        """Whether it is surely at least `bound`: sizes are at least 1, and none is taken away."""
-        return self.is_size and self.at_ones() >= bound and all(c > 0 for m, c in self.terms if m)
+        """Whether it is surely at least `bound`: named sizes are at least 1, others at least 0, none is taken away."""
+        lowest = 0
+        for monomial, coefficient in self.terms:
+            if monomial and (coefficient < 0 or any("-" in atom or "?x" in atom for atom in monomial)):
+                return False
+            if not any("(" in atom or "?" in atom for atom in monomial):
+                lowest += coefficient
+        return lowest >= bound
 
     def at_ones(self) -> int:
         """The number it becomes when every atom is 1."""

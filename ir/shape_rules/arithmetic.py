@@ -62,24 +62,25 @@ def _quotient(a: Element, b: Element) -> Element | None:
 
 
 def _surely_at_least(size: Size, bound: int) -> bool:
-    return size.is_size if isinstance(size, Sym) else size >= bound
+    return size.at_least(bound) if isinstance(size, Sym) else size >= bound
 
 
 def _equal(a: Element, b: Element) -> bool | None:
-    if isinstance(a, Sym) or isinstance(b, Sym):
-        if a == b:
-            return True
-        for one, two in ((a, b), (b, a)):
-            if isinstance(one, Sym) and isinstance(two, int) and (one.at_least(two + 1) or (two < 0 and one.is_size)):
-                return False
+    if not (isinstance(a, Sym) or isinstance(b, Sym)):
+        return bool(a == b)
+    if isinstance(a, float) or isinstance(b, float):
         return None
-    return bool(a == b)
+    if a == b:
+        return True
+    return False if _surely_at_least(a - b, 1) or _surely_at_least(b - a, 1) else None
 
 
 def _less(a: Element, b: Element) -> bool | None:
-    if isinstance(a, Sym) or isinstance(b, Sym):
+    if not (isinstance(a, Sym) or isinstance(b, Sym)):
+        return bool(a < b)
+    if isinstance(a, float) or isinstance(b, float):
         return None
-    return bool(a < b)
+    return True if _surely_at_least(b - a, 1) else False if _surely_at_least(a - b, 0) else None
 
 
 def _exact(function: Callable[[Element, Element], Element | None]) -> Callable[[Element, Element], Element | None]:
@@ -147,7 +148,7 @@ def follow(call: Call, shape: Sizes) -> Elements | None:
 
 def _absolute(a: Element) -> Element | None:
     if isinstance(a, Sym):
-        return a if a.is_size else None
+        return a if a.at_least(0) else None
     return abs(a)
 
 

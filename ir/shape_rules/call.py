@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
@@ -148,19 +149,13 @@ class Call:
         rank = max(len(shape) for shape in shapes)
         result: list[Size] = []
         for axis in range(rank):
-            sizes = {s[axis - rank + len(s)] for s in shapes if axis - rank + len(s) >= 0} - {1}
-            numbers = {s for s in sizes if isinstance(s, int)}
+            there = [shape[axis - rank + len(shape)] for shape in shapes if axis - rank + len(shape) >= 0]
+            sizes = [size for size in there if size != 1]
+            numbers = {size for size in sizes if isinstance(size, int)}
             if len(numbers) > 1:
                 raise self.error(f"shapes {', '.join(map(show, shapes))} do not broadcast")
-            if numbers:
-                result.append(numbers.pop())
-                continue
-            # Sizes that differ are equal when the model runs, or 1: the largest is the result.
-            largest: Size = 1
-            for shape in shapes:
-                if axis - rank + len(shape) >= 0:
-                    largest = maximum(largest, shape[axis - rank + len(shape)])
-            result.append(largest)
+            # Symbols that differ are equal when the model runs, or 1: a number decides, else the largest.
+            result.append(numbers.pop() if numbers else reduce(maximum, sizes) if sizes else 1)
         return tuple(result)
 
     def error(self, message: str) -> ModelError:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..attributes import AttributeKind
-from ..symbols import Size, Sym, floor_divide
+from ..symbols import Size, Sym, floor_divide, maximum
 from ..tensor import Tensor
 from ..types import DType
 from .call import LIMIT, Call, Fact, Rule
@@ -55,7 +55,7 @@ def range_(call: Call) -> list[Fact]:
         ends = [v for v in (start, limit) if isinstance(v, Sym)]
         if not whole or step < 0 or not all(v.is_size for v in ends):
             return [Fact(dtype, call.unknown(1))]
-        length: Size = floor_divide(limit - start + (step - 1), step)
+        length: Size = floor_divide(maximum(limit - start, 0) + (step - 1), step)
         return [Fact(dtype, (length,))]
     count = max(0, math.ceil((limit - start) / step))
     data = None

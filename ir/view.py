@@ -1,0 +1,207 @@
+"""The graph as networkx sees it: paths, dominators, cuts and partitions.
+
+Nodes of the view are the nodes of one graph (bodies belong to the node that holds them) and two ends: `SOURCE` before
+everything that is given, `SINK` after everything that is returned. Edges carry the value that flows along them;
+constants do not flow. Which channels depend on each other is told by `channels`.
+
+networkx is imported when a view is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+from .graph import Graph, Node, Value
+
+if TYPE_CHECKING:
+    import networkx
+
+View: TypeAlias = "networkx.MultiDiGraph[Place]"
+
+
+class End(Enum):
+    """What lies before the graph's inputs and behind its outputs."""
+
+    SOURCE = "source"
+    SINK = "sink"
+
+
+SOURCE, SINK = End.SOURCE, End.SINK
+Place: TypeAlias = "Node | End"
+
+
+def view(graph: Graph) -> View:
+    """A directed multigraph from `SOURCE` over the nodes of `graph` to `SINK`.
+
+    Every edge has the attribute `value`. A graph input flows from `SOURCE`; constants do not flow. A node that reads
+    nothing but constants hangs from nothing, and one that nothing reads leads nowhere. The view does not follow later
+    edits.
+    """
+    import networkx
+
+    made: View = networkx.MultiDiGraph()
+    made.add_node(SOURCE)
+    made.add_nodes_from(graph)
+    made.add_node(SINK)
+    for node in graph:
+        for value in _reads(node):
+            made.add_edge(value.producer or SOURCE, node, value=value)
+    for output in graph.outputs:
+        if output.value.constant is None:
+            made.add_edge(output.value.producer or SOURCE, SINK, value=output.value)
+    return made
+
+
+def dominators(graph: Graph) -> dict[Node, Place]:
+    """The immediate dominator of every node that an input reaches: the last place that all paths to it go through."""
+    import networkx
+
+    found = networkx.immediate_dominators(view(graph), SOURCE)
+    return {node: found[node] for node in graph if node in found}
+
+
+def post_dominators(graph: Graph) -> dict[Node, Place]:
+    """The immediate post-dominator of every node that reaches an output: the first place that its paths share."""
+    import networkx
+
+    found = networkx.immediate_dominators(view(graph).reverse(copy=False), SINK)
+    return {node: found[node] for node in graph if node in found}
+
+
+def cut_values(graph: Graph) -> list[Value]:
+    """The values at which the graph falls in two, in order: each is all that its later part needs of its earlier one.
+
+    No input, no branch and no output goes around it. What depends on no input counts as constant. The graph's input is
+    among them where there is but one.
+    """
+    order: dict[Node, int] = {}
+    for node in _sorted(graph):
+        if any(v.producer is None or v.producer in order for v in _reads(node)):
+            order[node] = len(order)
+    end = len(order)
+    # A value is alive from where it is made to where it is last read; a cut is where exactly one is.
+    spans: list[tuple[int, int, Value]] = []
+    for value in (*graph.inputs, *(value for node in order for value in node.outputs)):
+        made = -1 if value.producer is None else order[value.producer]
+        last = max((order[user] for user in _readers(value, graph)), default=made)
+        spans.append((made, end if any(user is graph for user, _ in value.uses) else last, value))
+    alive = [0] * (end + 2)
+    for made, last, _ in spans:
+        if last > made:
+            alive[made + 1] += 1
+            alive[last + 1] -= 1
+    for i in range(1, len(alive)):
+        alive[i] += alive[i - 1]
+    cuts = [(made, value) for made, last, value in spans if last > made and alive[made + 1] == 1]
+    return [value for _, value in sorted(cuts, key=lambda cut: cut[0])]
+
+
+def articulation_nodes(graph: Graph) -> list[Node]:
+    """The nodes that every path from an input to an output goes through, in order."""
+    import networkx
+
+    places = view(graph)
+    if SINK not in networkx.descendants(places, SOURCE):
+        return []
+    found = networkx.immediate_dominators(places, SOURCE)
+    chain: list[Node] = []
+    at = found[SINK]
+    while isinstance(at, Node):
+        chain.append(at)
+        at = found[at]
+    return chain[::-1]
+
+
+def is_convex(nodes: Iterable[Node]) -> bool:
+    """Whether no path leaves the set and comes back: only then can it be cut out and run as one."""
+    inside = set(nodes)
+    outside: set[Node] = set()
+    stack = [user for node in inside for user in _following(node) if user not in inside]
+    while stack:
+        node = stack.pop()
+        if node in outside:
+            continue
+        outside.add(node)
+        for user in _following(node):
+            if user in inside:
+                return False
+            stack.append(user)
+    return True
+
+
+def convex_partitions(graph: Graph, label: Callable[[Node], Hashable]) -> list[tuple[Hashable, list[Node]]]:
+    """All nodes in parts of one label each, every part convex and connected, and the parts without a cycle among them.
+
+    A node joins a part of its label that it reads from where no other path leads there; the parts come in an order in
+    which they can run. Greedy: few parts, not provably the fewest.
+    """
+    part_of: dict[Node, int] = {}
+    members: list[list[Node]] = []
+    labels: list[Hashable] = []
+    # For every part, all parts that it depends on, itself included, as bits.
+    needs: list[int] = []
+    for node in _sorted(graph):
+        mine = label(node)
+        sources = dict.fromkeys(part_of[v.producer] for v in _reads(node) if v.producer in part_of)
+        needed = functools.reduce(operator.or_, (needs[part] for part in sources), 0)
+        chosen = -1
+        for part in sources:
+            if labels[part] != mine:
+                continue
+            # Joining is safe where nothing else that the node reads depends on the part.
+            if not any(needs[other] >> part & 1 for other in sources if other != part):
+                chosen = part
+                break
+        if chosen < 0:
+            chosen = len(members)
+            members.append([])
+            labels.append(mine)
+            needs.append(needed | 1 << chosen)
+        elif needed & ~needs[chosen]:
+            needs = [need | needed if need >> chosen & 1 else need for need in needs]
+        part_of[node] = chosen
+        members[chosen].append(node)
+    order = sorted(range(len(members)), key=lambda part: (needs[part].bit_count(), part))
+    return [(labels[part], members[part]) for part in order]
+
+
+def _reads(node: Node) -> list[Value]:
+    """What flows into `node`: its inputs and what its bodies capture, without constants."""
+    values = (*(v for v in node.inputs if v is not None), *node.captures)
+    return [v for v in values if v.constant is None]
+
+
+def _readers(value: Value, graph: Graph) -> list[Node]:
+    """The nodes of `graph` that read `value`, themselves or in a body."""
+    found = []
+    for user, _ in value.uses:
+        node = _outermost(user, graph)
+        if node is not None:
+            found.append(node)
+    return found
+
+
+def _outermost(user: Node | Graph | None, graph: Graph) -> Node | None:
+    """The node of `graph` that `user` is or lies in; `None` for `graph` itself."""
+    while user is not None and user is not graph:
+        owner = user.graph if isinstance(user, Node) else user.parent
+        if owner is graph and isinstance(user, Node):
+            return user
+        user = owner
+    return None
+
+
+def _following(node: Node) -> list[Node]:
+    graph = node.graph
+    return [] if graph is None else [user for value in node.outputs for user in _readers(value, graph)]
+
+
+def _sorted(graph: Graph) -> Sequence[Node]:
+    """The nodes in an order in which they can run, whatever order they stand in."""
+    from .shapes import ordered
+
+    return list(ordered(graph))

@@ -188,7 +188,7 @@ class Rewriter:
     # -- the worklist
 
     def _push_last_reader(self, value: Value) -> None:
-        """What one node alone reads may be merged into it; where there are many readers nothing has changed for them."""
+        """What one node alone reads may be merged into it; for many readers nothing has changed."""
         if len(value.uses) == 1:
             self.push(value.users)
 

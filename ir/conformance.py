@@ -7,12 +7,11 @@ and kinds of attributes. Operators of other domains pass, for nothing is known o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
 
 from .attributes import Attribute, AttributeKind
 from .graph import Function, Graph, Node, Output, Value
 from .rule import Fault, Place, Rule
+from .signature import Signature, onnx_domains, signature_of
 from .tensor import SparseTensor, Tensor
 from .types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
 
@@ -144,9 +143,9 @@ def _schemas(place: Place) -> Iterator[Fault]:
         version = imported.get(node.domain, 0)
         if not version or (functions and (node.domain, node.op, node.overload) in functions):
             continue
-        if node.domain not in _onnx_domains():
+        if node.domain not in onnx_domains():
             continue
-        signature = _signature(node.op, node.domain, version)
+        signature = signature_of(node.op, node.domain, version)
         if signature is None and not node.domain and node.op in _NEVER_SPECIFIED:
             continue
         if signature is None:
@@ -156,43 +155,7 @@ def _schemas(place: Place) -> Iterator[Fault]:
             yield from _against(signature, node)
 
 
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """What onnx's schema says of one operator. `required` are the places of inputs that may not be absent."""
-
-    inputs: tuple[int, int]
-    outputs: tuple[int, int]
-    required: tuple[int, ...]
-    kinds: dict[str, AttributeKind]
-    needed: tuple[str, ...]
-
-
-@cache
-def _onnx_domains() -> frozenset[str]:
-    from onnx.defs import get_all_schemas
-
-    return frozenset(schema.domain for schema in get_all_schemas())
-
-
-@cache
-def _signature(op: str, domain: str, version: int) -> _Signature | None:
-    from onnx.defs import OpSchema, SchemaError, get_schema
-
-    try:
-        schema = get_schema(op, version, domain)
-    except SchemaError:
-        return None
-    single = OpSchema.FormalParameterOption.Single
-    return _Signature(
-        (schema.min_input, schema.max_input),
-        (schema.min_output, schema.max_output),
-        tuple(index for index, parameter in enumerate(schema.inputs) if parameter.option == single),
-        {name: AttributeKind[str(attribute.type).rpartition(".")[2]] for name, attribute in schema.attributes.items()},
-        tuple(name for name, attribute in schema.attributes.items() if attribute.required),
-    )
-
-
-def _against(signature: _Signature, node: Node) -> Iterator[Fault]:
+def _against(signature: Signature, node: Node) -> Iterator[Fault]:
     inputs, outputs = node._inputs, node._outputs
     low, high = signature.inputs
     if not low <= len(inputs) <= high:

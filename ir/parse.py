@@ -106,6 +106,7 @@ class _Parser(LiteralScanner):
             elif word == "producer":
                 header = replace(header, producer_name=self.string(), producer_version=self.string())
             elif word in fields:
+                self._refuse_elided()
                 header = replace(header, **{word: fields[word]()})
             else:
                 known = ", ".join(fields)
@@ -245,6 +246,7 @@ class _Parser(LiteralScanner):
     def _notes(self) -> _Notes:
         notes = _Notes()
         while (word := self.word_ahead()) in RESERVED and self.take(word):
+            self._refuse_elided()
             if word == "doc":
                 notes.doc = self.string()
             elif word == "metadata":
@@ -261,6 +263,10 @@ class _Parser(LiteralScanner):
                 origin = notes.origin or Origin()
                 notes.origin = replace(origin, nodes=names) if word == "from" else replace(origin, passes=names)
         return notes
+
+    def _refuse_elided(self) -> None:
+        if self.text.startswith("{...", self.at):
+            self.fail('this note was elided; dump with tensors="inline" to read it back')
 
     # -- attributes, types, tensors
 

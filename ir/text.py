@@ -17,13 +17,15 @@ it (`axes: ints = []`), and `@a` refers to the attribute `a` of the function. Th
 origin where it is not the node's own name, and `doc`, `metadata`, `extra` where there are any; a body is written in
 place (`If<then_branch=graph() -> (z) {...}>(c)`). `#` starts a comment.
 
-Elided tensors (`float[64, 3] {... 1f0c22aa}`: the CRC-32 of the data) read well, but cannot be parsed.
+Elided tensors and notes (`float[64, 3] {... 1f0c22aa}`: the CRC-32 of what stood there) read well, but cannot be
+parsed.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -38,14 +40,16 @@ from .types import MapType, OpaqueType, OptionalType, SequenceType, TensorType
 
 ELIDED = 16
 """Tensors of more than this many elements are elided unless asked for."""
+NOTED = 80
+"""So are `doc`, `metadata` and `extra` of more than this many characters."""
 
 
 def dump(graph: Graph, *, tensors: Literal["inline", "elided"] | int = "elided", origin: bool = True) -> str:
     """The text of `graph`.
 
     `tensors="inline"` writes all data, so that `parse` gives back everything the IR holds; a number elides tensors of
-    more elements. `origin=False` leaves out where the nodes came from. A body alone is written with the names it has
-    inside its model.
+    more elements, and long notes. `origin=False` leaves out where the nodes came from. A body alone is written with
+    the names it has inside its model.
     """
     limit = math.inf if tensors == "inline" else ELIDED if tensors == "elided" else tensors
     printer = _Printer(limit, origin)
@@ -75,11 +79,11 @@ class _Printer:
         if header.model_version:
             yield f"model_version {header.model_version}"
         if header.doc:
-            yield f"doc {quote(header.doc)}"
+            yield f"doc {self.note(quote(header.doc))}"
         if header.metadata:
-            yield f"metadata {_pairs(header.metadata)}"
+            yield f"metadata {self.note(_pairs(header.metadata))}"
         if header.extra:
-            yield f"extra {base64_text(header.extra)}"
+            yield f"extra {self.note(base64_text(header.extra))}"
         yield from _opsets(graph.opsets)
 
     def function(self, function: Function) -> str:
@@ -114,12 +118,12 @@ class _Printer:
             text += f": {type_text(output.type)}"
         elif output.value.type is not None:
             text += ": ?"
-        text += _notes(output.doc, output.metadata)
+        text += self.notes(output.doc, output.metadata)
         value = self.names.get(output.value)
         return text if value == self.names[output] else f"{text} = {self.value(output.value)}"
 
     def block(self, graph: Graph, indent: str, *, opsets: bool) -> str:
-        text = _notes(graph.doc, graph.metadata, graph.extra)
+        text = self.notes(graph.doc, graph.metadata, graph.extra)
         if opsets:
             text += "".join(f" {line}" for line in _opsets(graph.opsets))
         inner = indent + "  "
@@ -134,7 +138,7 @@ class _Printer:
         if tensor is None:
             return f"{self.declared(value)} = none"
         if value.type == TensorType(tensor.dtype, tensor.shape):
-            return f"{self.value(value)}{_notes(value.doc, value.metadata)} = {tensor_text(tensor, self.limit)}"
+            return f"{self.value(value)}{self.notes(value.doc, value.metadata)} = {tensor_text(tensor, self.limit)}"
         return f"{self.declared(value, unknown=': ?')} = {tensor_text(tensor, self.limit)}"
 
     def node(self, node: Node, indent: str) -> str:
@@ -149,11 +153,11 @@ class _Printer:
             text += f" from ({', '.join(name_text(name) for name in node.origin.nodes)})"
             if node.origin.passes:
                 text += f" by ({', '.join(name_text(name) for name in node.origin.passes)})"
-        return text + _notes(node.doc, node.metadata, node.extra)
+        return text + self.notes(node.doc, node.metadata, node.extra)
 
     def declared(self, value: Value, unknown: str = "") -> str:
         kind = unknown if value.type is None else f": {type_text(value.type)}"
-        return f"{self.value(value)}{kind}{_notes(value.doc, value.metadata)}"
+        return f"{self.value(value)}{kind}{self.notes(value.doc, value.metadata)}"
 
     def value(self, value: Value | None) -> str:
         if value is None:
@@ -165,7 +169,7 @@ class _Printer:
 
     def attribute(self, name: str, attribute: Attribute, indent: str) -> str:
         kind, value = attribute.kind, attribute.value
-        doc = _notes(attribute.doc)
+        doc = self.notes(attribute.doc)
         spelled = f"{name_text(name)}: {kind.name.lower()} = "
         if attribute.ref:
             return f"{spelled}@{name_text(attribute.ref)}{doc}"
@@ -190,6 +194,17 @@ class _Printer:
         if value is None or isinstance(value, TensorType | SequenceType | OptionalType | MapType | OpaqueType):
             return type_text(value)
         return str(value)
+
+    def notes(self, doc: str, metadata: Mapping[str, str] | None = None, extra: bytes = b"") -> str:
+        text = f" doc {self.note(quote(doc))}" if doc else ""
+        if metadata:
+            text += f" metadata {self.note(_pairs(metadata.items()))}"
+        return text + (f" extra {self.note(base64_text(extra))}" if extra else "")
+
+    def note(self, text: str) -> str:
+        if self.limit == math.inf or len(text) <= NOTED:
+            return text
+        return f"{{... {zlib.crc32(text.encode()):08x}}}"
 
 
 _TELLING = frozenset(AttributeKind) - {AttributeKind.UNDEFINED, AttributeKind.TYPE_PROTO, AttributeKind.TYPE_PROTOS}
@@ -222,13 +237,6 @@ def _float(value: float) -> str:
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
     return "{" + ", ".join(f"{quote(key)}: {quote(value)}" for key, value in pairs) + "}"
-
-
-def _notes(doc: str, metadata: Mapping[str, str] | None = None, extra: bytes = b"") -> str:
-    text = f" doc {quote(doc)}" if doc else ""
-    if metadata:
-        text += f" metadata {_pairs(metadata.items())}"
-    return text + (f" extra {base64_text(extra)}" if extra else "")
 
 
 def _opsets(opsets: Mapping[str, int]) -> Iterable[str]:

@@ -154,6 +154,24 @@ def test_large_constants_are_elided_and_say_so_when_parsed() -> None:
     assert str(other) != text
 
 
+def test_long_notes_are_elided_and_say_so_when_parsed() -> None:
+    graph = Graph("g")
+    node = graph.add("Relu", [graph.add_input("x", None)])
+    node.doc, node.metadata, graph.doc = "short", {"trace": "line\n" * 100}, "long" * 100
+    again(graph)
+    text = str(graph)
+    assert max(map(len, text.splitlines())) < 100
+    assert 'doc "short" metadata {... ' in text
+    with pytest.raises(ModelError, match="elided"):
+        parse(text)
+    headed = Graph("g")
+    headed.header = Header(doc="long" * 100)
+    with pytest.raises(ModelError, match="elided"):
+        parse(str(headed))
+    node.metadata = {"trace": "line\n" * 101}
+    assert str(graph) != text
+
+
 def test_attributes_of_every_kind() -> None:
     tensor, sparse = ArrayTensor(np.float32([1])), SparseTensor(ArrayTensor([1.5]), ArrayTensor([0]), (4,))
     body = Graph("b")

@@ -13,24 +13,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prune(Pass):
-    """Drop weights, and let the ones that stay make up for it.
+    """Drop weights or whole channels, and let the ones that stay make up for it.
 
     Every layer is fitted to the teacher's answers with the inputs that the pruned layers before it really give. Zeros
-    alone make no dense kernel faster: they pay in compressed size, and as n:m where the hardware reads it.
+    alone make no dense kernel faster: they pay in compressed size, and as n:m where the hardware reads it. Channels
+    that go make the tensors smaller, and everything that reads them faster.
     """
 
     name: ClassVar[str] = "prune"
     lossy: ClassVar[bool] = True
 
-    kind: Literal["unstructured", "nm"] = option(
-        "unstructured", "unstructured: any weight; nm: keep n of every m along the reduction axis"
+    kind: Literal["unstructured", "nm", "channels"] = option(
+        "unstructured",
+        "unstructured: any weight; nm: keep n of every m along the reduction axis; channels: whole channels",
     )
-    ratio: float = option(0.5, "share of the weights to drop (unstructured)", low=0.0, high=0.99)
+    ratio: float | None = option(
+        None,
+        "share of the weights, the channels of a group (scope=layer) or the cost (scope=global) to drop; "
+        "none: half of the weights, and as many channels as are safe",
+        low=0.0,
+        high=0.99,
+    )
     scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
     n: int = option(2, "weights kept of every m (nm)", low=1)
     m: int = option(4, "group size (nm)", low=2)
+    groups: Literal["inner", "all"] = option(
+        "inner", "channels inside of blocks, or those of residual streams too (channels)"
+    )
+    of: Literal["macs", "params"] = option("macs", "the cost that scope=global counts (channels)")
+    align: int = option(
+        0, "kept channels are multiples of this; 0: of what the target's kernels like (channels)", low=0
+    )
 
     def run(self, graph: Graph, ctx: Context) -> Report:
+        if self.kind == "channels":
+            from .channels import prune_channels
+
+            return prune_channels(self, graph, ctx)
         from .weights import prune_weights
 
         return prune_weights(self, graph, ctx)

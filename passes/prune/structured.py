@@ -1,13 +1,15 @@
-"""Structured optimal brain surgeon: in what order the channels of a layer's input can go, and what each removal costs.
+"""Structured optimal brain surgeon: in what order the channels that layers read can go, and what each removal costs.
 
-Channel k is the block S of `width` columns of every consumer of the tensor. Removing it and letting the other columns
-make up for it costs, for one consumer,  tr(W_S [H^-1]_SS^-1 W_S^T);  with several consumers the costs relative to each
-consumer's own energy add up. After each removal
+Channel k is a block S of columns in every consumer. Removing it and letting the columns that stay make up for it costs,
+for one consumer,  tr(W_S [H^-1]_SS^-1 W_S^T);  with several consumers the costs relative to each consumer's own energy
+add up. After each removal
 
     W -= W_S [H^-1]_SS^-1 H^-1_S,:        H^-1 -= H^-1_:,S [H^-1]_SS^-1 H^-1_S,:
 
 so the next score already knows what was compensated (ZipLM, Kurtic et al. 2023, eq. 3 and 4; ALGORITHMS 1a.2). The
 order and the error after each step are recorded once: every number of kept channels is then free.
+
+Of very many channels the few that score least go at once, so that the products are of a useful size.
 """
 
 from __future__ import annotations
@@ -18,74 +20,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+STEPS = 256
+"""About how many times the inverses are updated on the way to a single channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A layer that reads the channels: `weight` (n, channels * width) in the metric `hessian`, and its `energy`."""
+    """A layer that reads the channels: `weight` (n, d) in the metric `hessian` (d, d), and its `energy`.
+
+    `columns` (channels, width) are the columns of each channel; others always stay.
+    """
 
     weight: Array
     hessian: Array
     energy: float
+    columns: Index
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
     """`order` (channels,) first to go first; `errors` (channels + 1,): relative error summed over consumers after k."""
 
-    order: NDArray[np.intp]
+    order: Index
     errors: Array
 
-    def kept(self, count: int) -> NDArray[np.intp]:
-        """The `count` channels that stay, in their old order."""
-        return np.sort(self.order[len(self.order) - count :])
+    def keep(self, count: int) -> NDArray[np.bool_]:
+        """The mask (channels,) of the `count` channels that stay."""
+        mask = np.zeros(len(self.order), dtype=bool)
+        mask[self.order[len(self.order) - count :]] = True
+        return mask
 
 
-def removal_order(consumers: list[Consumer], channels: int, *, stop: int = 1) -> Removal:
-    """Greedy removal order of `channels` channels; the last `stop` are not ranked among themselves (kept by index).
+def removal_order(consumers: list[Consumer], *, stop: int = 1) -> Removal:
+    """Greedy removal order; the last `stop` channels are not ranked among themselves (kept by index).
 
     The hessians must be positive definite (a ridge sees to that).
     """
-    weights = [c.weight.copy() for c in consumers]
-    inverses: list[Array] = [np.asarray(np.linalg.inv(c.hessian), dtype=np.float64) for c in consumers]
-    scales = [1.0 / max(c.energy, 1e-30) for c in consumers]
+    channels = len(consumers[0].columns)
+    rest = [_Rest(c) for c in consumers]
     alive = np.ones(channels, dtype=bool)
     order = np.zeros(channels, dtype=np.intp)
-    errors = np.zeros(channels + 1)
-    for step in range(max(channels - stop, 0)):
+    errors = np.full(channels + 1, np.inf)
+    errors[0] = 0.0
+    gone = 0
+    while channels - gone > stop:
         index = np.flatnonzero(alive)
-        score = np.zeros(len(index))
-        for w, inverse, scale in zip(weights, inverses, scales, strict=True):
-            score += scale * _scores(w, inverse, index, channels)
-        least = int(np.argmin(score))
-        k = int(index[least])
-        order[step] = k
-        errors[step + 1] = errors[step] + max(float(score[least]), 0.0)
-        alive[k] = False
-        for i, w in enumerate(weights):
-            _remove(w, inverses[i], k, channels)
-    rest = np.flatnonzero(alive)
-    order[channels - len(rest) :] = rest
-    errors[channels - len(rest) + 1 :] = np.inf
+        score = np.sum([one.scores(index) for one in rest], axis=0)
+        count = min(max(1, len(index) // STEPS), len(index) - stop)
+        least = np.argsort(score, kind="stable")[:count]
+        order[gone : gone + count] = index[least]
+        errors[gone + 1 : gone + 1 + count] = errors[gone] + np.cumsum(np.maximum(score[least], 0.0))
+        gone += count
+        alive[index[least]] = False
+        for one in rest:
+            one.remove(index[least])
+    order[gone:] = np.flatnonzero(alive)
     return Removal(order, errors)
 
 
-def _scores(w: Array, inverse: Array, index: NDArray[np.intp], channels: int) -> Array:
-    """tr(W_S [H^-1]_SS^-1 W_S^T) for every channel in `index`."""
-    n, width = len(w), w.shape[1] // channels
-    blocks = inverse.reshape(channels, width, channels, width)[index, :, index, :]
-    columns = w.reshape(n, channels, width)[:, index, :].transpose(1, 2, 0)
-    return np.asarray(np.sum(columns * np.linalg.solve(blocks, columns), axis=(1, 2)))
+class _Rest:
+    """What is left of one consumer: compensated weights, and the inverse on the columns that stay."""
 
+    __slots__ = ("_columns", "_inverse", "_live", "_scale", "_weight")
 
-def _remove(w: Array, inverse: Array, k: int, channels: int) -> None:
-    """Take channel k out of `w` and `inverse`, in place (its columns become zero)."""
-    width = w.shape[1] // channels
-    s = slice(k * width, (k + 1) * width)
-    push = np.linalg.solve(inverse[s, s], inverse[s, :])
-    w -= w[:, s] @ push
-    inverse -= inverse[:, s] @ push
-    w[:, s] = 0.0
-    inverse[s, :] = 0.0
-    inverse[:, s] = 0.0
-    inverse[s, s] = np.eye(width)
+    def __init__(self, consumer: Consumer) -> None:
+        self._weight = consumer.weight.copy()
+        self._inverse: Array = np.asarray(np.linalg.inv(consumer.hessian), dtype=np.float64)
+        self._columns = consumer.columns.copy()
+        self._live = np.ones(self._weight.shape[1], dtype=bool)
+        self._scale = 1.0 / max(consumer.energy, 1e-30)
+
+    def scores(self, index: Index) -> Array:
+        """The relative cost of removing each channel in `index`."""
+        at = self._columns[index]
+        columns = self._weight[:, at].transpose(1, 2, 0)
+        blocks = self._inverse[at[:, :, None], at[:, None, :]]
+        if at.shape[1] == 1:
+            return np.asarray(self._scale * np.sum(columns[:, 0] ** 2, axis=1) / blocks[:, 0, 0])
+        return np.asarray(self._scale * np.sum(columns * np.linalg.solve(blocks, columns), axis=(1, 2)))
+
+    def remove(self, index: Index) -> None:
+        s = self._columns[index].reshape(-1)
+        push = np.linalg.solve(self._inverse[np.ix_(s, s)], self._inverse[s, :])
+        self._weight -= self._weight[:, s] @ push
+        self._inverse -= self._inverse[:, s] @ push
+        self._live[s] = False
+        if np.count_nonzero(self._live) < 0.75 * len(self._live):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Forget the columns that are gone."""
+        live = np.flatnonzero(self._live)
+        moved = np.cumsum(self._live) - 1
+        self._columns = moved[self._columns]
+        self._weight = self._weight[:, live]
+        self._inverse = np.ascontiguousarray(self._inverse[np.ix_(live, live)])
+        self._live = np.ones(len(live), dtype=bool)

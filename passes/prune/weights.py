@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ...ir.graph import Graph
     from .prune import Prune
 
+HALF = 0.5
+"""The share of the weights to drop where none is given."""
+
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
 
 
@@ -119,15 +122,16 @@ def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
 
 def _patterns(options: Prune, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Pattern | None]:
     patterns: dict[Linear, Pattern | None] = {}
+    ratio = HALF if options.ratio is None else options.ratio
     if options.kind == "nm":
         patterns.update((layer, Grouped(options.n, options.m)) for layer in layers)
     elif options.scope == "layer":
-        patterns.update((layer, Unstructured(options.ratio)) for layer in layers)
+        patterns.update((layer, Unstructured(ratio)) for layer in layers)
     elif layers:
         curves: dict[Linear, list[Choice]] = {}
         for step in walk(graph, ctx, layers):
             curves[step.layer] = _curve(step)
-        budget = (1.0 - options.ratio) * sum(float(np.prod(layer.shape)) for layer in layers)
+        budget = (1.0 - ratio) * sum(float(np.prod(layer.shape)) for layer in layers)
         for layer, choice in zip(curves, knapsack(list(curves.values()), budget), strict=True):
             sparsity = choice.settings.get("sparsity", 0.0)
             patterns[layer] = Unstructured(sparsity) if sparsity else None

@@ -1,0 +1,333 @@
+"""Channel pruning on the walk: whole channels go, tensors shrink, and every layer answers the teacher again.
+
+A *group* (`ir.channels`) is a set of channels that can only go together. Which of them go is decided by structured
+optimal brain surgeon over all layers that read the group (`structured`); how many, by
+
+  scope=layer   the same share of every group;
+  scope=global  the knapsack over the groups' error curves, so that the model loses a share of its MACs or parameters.
+
+Errors of different groups are made comparable by trial: each group is pruned alone, to a half, and what that does to
+the model's outputs (KL, or noise relative to signal) says how much an error there weighs (ALGORITHMS 6.2, with one
+anchor and the exponent 1).
+
+On the walk a removed channel is a block of zero columns in its readers, refitted on the columns that stay with the
+inputs that really arrive; so the graph keeps its form until the end, when the channels are cut out of every tensor.
+Kept counts are multiples of what the target's kernels like: odd counts make a model slower than the dense one.
+
+Not pruned: residual streams (unless `groups=all`), and what `Coupled.reason` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.channels import ChannelGroup, Channels
+from ...ir.cost import cost
+from ..allocate import knapsack
+from ..base import Context, Detail, Report
+from ..choice import Choice
+from ..linear import Linear, linear_layers
+from ..walk import Step, too_wide, walk
+from .coupled import Coupled, Mask, coupled_groups, refit_without
+from .damage import Damage
+from .structured import Consumer, Removal, removal_order
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph, Node
+    from .prune import Prune
+
+SAFE = 0.98
+"""The agreement on held-out samples that a pass left to its own choice must reach."""
+
+SHARES = (0.35, 0.25, 0.15, 0.08)
+"""The shares of the cost that a pass left to its own choice tries to remove."""
+
+BUSIEST = 0.25
+"""The least share of its channels that a group keeps when the allocator chooses."""
+
+
+@dataclass(slots=True)
+class _Scene:
+    """A graph with its groups and layers. The same graph, or a copy of it, gives the same groups in the same order."""
+
+    graph: Graph
+    channels: Channels
+    layers: list[Linear]
+    groups: list[Coupled]
+
+    @staticmethod
+    def of(graph: Graph, align: int) -> _Scene:
+        channels = Channels(graph)
+        layers, refused = linear_layers(graph)
+        wide = [(layer.node, reason) for layer in layers if (reason := too_wide(layer))]
+        walked = [layer for layer in layers if not too_wide(layer)]
+        return _Scene(graph, channels, walked, coupled_groups(channels.groups, walked, [*refused, *wide], align))
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How many channels each group (by its number) keeps, and in what order its channels go where that is known."""
+
+    counts: dict[int, int]
+    orders: dict[int, Removal] = field(default_factory=dict)
+
+
+def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
+    """Run `prune:kind=channels`."""
+    report = Report()
+    scene = _Scene.of(graph, options.align or ctx.target.channel_alignment)
+    open_ = _open_groups(options, scene, report)
+    if not open_:
+        report.notes.append("no group of channels can be pruned")
+        return report
+    if options.ratio is not None and options.scope == "layer":
+        counts = {i: _share(scene.groups[i], options.ratio) for i in open_}
+        several = [i for i in open_ if len(scene.groups[i].readers) > 1]
+        plan = _Plan(counts, {i: c.removal for i, c in _curves(scene, ctx, several).items()})
+        _carry_out(scene, ctx, plan, report)
+        return report
+    curves = _curves(scene, ctx, open_)
+    if options.ratio is not None:
+        _carry_out(scene, ctx, _allocate(scene, curves, options, options.ratio), report)
+    else:
+        _choose_safely(scene, ctx, curves, options, report)
+    return report
+
+
+def _open_groups(options: Prune, scene: _Scene, report: Report) -> list[int]:
+    """The numbers of the groups that may be pruned; the others are reported."""
+    found = []
+    for i, one in enumerate(scene.groups):
+        reason = one.reason
+        if not reason and one.stream and options.groups == "inner":
+            reason = "a residual stream, which every block behind it reads; groups=all prunes it too"
+        if not reason and not one.counts():
+            reason = f"its {one.size} channels are no more than the {one.unit} that go at a time"
+        if reason:
+            report.skipped(one.name, one.node.op, reason, channels=one.size)
+        else:
+            found.append(i)
+    return found
+
+
+def _share(one: Coupled, ratio: float) -> int:
+    """The channels that stay when `ratio` of them should go: the nearest multiple of the unit, and at least one."""
+    return min(max(round((1.0 - ratio) * one.size / one.unit), 1) * one.unit, one.size)
+
+
+# -- what a group's channels are worth
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """A group's removal order, and how much an error in its readers weighs in the model's outputs."""
+
+    removal: Removal
+    weight: float = 1.0
+
+    def error(self, count: int) -> float:
+        """What keeping `count` channels does to the outputs, to first order."""
+        return self.weight * float(self.removal.errors[len(self.removal.order) - count])
+
+
+def _curves(scene: _Scene, ctx: Context, numbers: Sequence[int]) -> dict[int, _Curve]:
+    """The curves of some groups, from one walk over the unchanged student."""
+    if not numbers:
+        return {}
+    waiting: dict[Node, list[int]] = {}
+    consumers: dict[int, list[Consumer]] = {}
+    steps: dict[int, list[Step]] = {}
+    for i in numbers:
+        for reader in scene.groups[i].readers:
+            waiting.setdefault(reader.layer.node, []).append(i)
+    damage = Damage(scene.graph, ctx)
+    curves: dict[int, _Curve] = {}
+    layers = [layer for layer in scene.layers if layer.node in waiting]
+    for step in walk(scene.graph, ctx, layers):
+        for i in waiting[step.layer.node]:
+            one = scene.groups[i]
+            for reader in one.readers:
+                if reader.layer is step.layer:
+                    consumers.setdefault(i, []).extend(reader.consumers(step.target))
+            steps.setdefault(i, []).append(step)
+            if len(steps[i]) == len({r.layer for r in one.readers}):
+                removal = removal_order(consumers.pop(i), stop=_least(one))
+                curves[i] = _Curve(removal, _weight(one, steps.pop(i), removal, damage))
+    return curves
+
+
+def _least(one: Coupled) -> int:
+    """The fewest channels that a group may keep: a whole unit, and no less than `BUSIEST` of them."""
+    return min(one.counts(), key=lambda count: (count < BUSIEST * one.size, count))
+
+
+def _weight(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) -> float:
+    """Damage at the outputs for each unit of error in the readers, with about half the channels of this group alone."""
+    count = min(one.counts(), key=lambda k: (abs(2 * k - one.size), k))
+    count = max(count, _least(one))
+    keep = removal.keep(count)
+    error = float(removal.errors[one.size - count])
+    if error <= 0.0:
+        return 1.0
+    trial = {}
+    for step in steps:
+        weight = refit_without(step.target, _stays(step.layer, [(one, keep)]))
+        trial[step.layer] = weight, step.target.bias(weight)
+    return max(damage.of(trial) / error, 1e-12)
+
+
+def _stays(layer: Linear, pruned: Sequence[tuple[Coupled, Mask]]) -> Mask:
+    """The columns of a layer that stay when groups that it reads keep these channels."""
+    stays = np.ones(layer.shape[2], dtype=bool)
+    for one, keep in pruned:
+        for reader in one.readers:
+            if reader.layer is layer:
+                stays &= reader.stays(keep)
+    return stays
+
+
+# -- how many channels of each group
+
+
+def _allocate(scene: _Scene, curves: Mapping[int, _Curve], options: Prune, ratio: float) -> _Plan:
+    """The plan that removes at least `ratio` of the cost at the least error.
+
+    Costs of groups that share a layer multiply, but the knapsack adds: its budget is found by bisection, so that the
+    graph as it would really be meets the wanted cost.
+    """
+    whole = _cost(scene.graph, options)
+    shares = _slopes(scene, curves, options)
+    choices = []
+    for i, curve in curves.items():
+        one = scene.groups[i]
+        options_ = [Choice(shares[i] * one.size, 0.0, "keep", {"kept": one.size})]
+        for count in one.counts():
+            if count >= _least(one):
+                options_.append(Choice(shares[i] * count, curve.error(count), "channels", {"kept": count}))
+        choices.append(options_)
+    most = sum(max(c.cost for c in group) for group in choices)
+    least = sum(min(c.cost for c in group) for group in choices)
+    best = {i: int(min(c.settings["kept"] for c in group)) for i, group in zip(curves, choices, strict=True)}
+    low, high = least, most
+    for _ in range(10):
+        budget = (low + high) / 2
+        picked = knapsack(choices, budget)
+        counts = {i: int(choice.settings["kept"]) for i, choice in zip(curves, picked, strict=True)}
+        if _cost_with(scene.graph, counts, curves, options) <= (1.0 - ratio) * whole:
+            best, low = counts, budget
+        else:
+            high = budget
+    return _Plan(best, {i: curve.removal for i, curve in curves.items()})
+
+
+def _cost(graph: Graph, options: Prune) -> float:
+    """What `options.of` counts: MACs of the model, or parameters of its layers (embeddings are none)."""
+    if options.of == "macs":
+        return float(cost(graph).macs)
+    values = {
+        v for n in graph if n.op in ("Conv", "Gemm", "MatMul", "ConvTranspose") for v in n.inputs if v is not None
+    }
+    return float(sum(v.constant.size for v in values if v.constant is not None))
+
+
+def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, _Curve], options: Prune) -> float:
+    """The cost of `graph` with `counts` channels in the groups."""
+    trial = graph.clone()
+    channels = Channels(trial)
+    _cut(channels, {i: curves[i].removal.keep(count) for i, count in counts.items()})
+    return _cost(trial, options)
+
+
+def _slopes(scene: _Scene, curves: Mapping[int, _Curve], options: Prune) -> dict[int, float]:
+    """The cost of one channel of each group, all others as they are."""
+    nodes = cost(scene.graph).nodes
+    found = {}
+    for i in curves:
+        one = scene.groups[i]
+        total = 0.0
+        for member in one.group.members:
+            size = 0 if member.value.constant is None else member.value.constant.size
+            for node, index, _ in member.uses:
+                share = len(member.positions(0)) / len(member.index)
+                if options.of == "params":
+                    total += share * size / len(member.uses)
+                elif index == 1 or (node.op == "MatMul" and index == 0):
+                    total += share * nodes[node].macs
+        found[i] = total
+    return found
+
+
+def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], options: Prune, report: Report) -> None:
+    """The largest of `SHARES` that leaves an agreement of `SAFE` on held-out samples; else nothing is pruned."""
+    from ...runtime.agreement import agreement
+
+    teacher = scene.graph if ctx.teacher is None else ctx.teacher
+    found = 1.0
+    for share in SHARES:
+        plan = _allocate(scene, curves, options, share)
+        trial = _Scene.of(scene.graph.clone(), options.align or ctx.target.channel_alignment)
+        outcome = Report()
+        _carry_out(trial, ctx, plan, outcome)
+        found = 1.0 if ctx.held is None else agreement(teacher, trial.graph, ctx.held, threads=ctx.threads).share
+        if found >= SAFE:
+            report.notes.append(f"removed {share:.0%} of the {options.of}, at an agreement of {found:.4f}")
+            report.layers += outcome.layers
+            scene.graph.become(trial.graph)
+            return
+    for i in curves:
+        one = scene.groups[i]
+        reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {found:.4f}, below {SAFE}"
+        report.skipped(one.name, one.node.op, reason, channels=one.size)
+
+
+# -- doing it
+
+
+def _carry_out(scene: _Scene, ctx: Context, plan: _Plan, report: Report) -> None:
+    """Walk, refit every layer, and cut the channels out."""
+    readers: dict[Linear, list[int]] = {}
+    left: dict[int, set[Linear]] = {}
+    for i, count in plan.counts.items():
+        if count < scene.groups[i].size:
+            for reader in scene.groups[i].readers:
+                readers.setdefault(reader.layer, []).append(i)
+                left.setdefault(i, set()).add(reader.layer)
+    keeps: dict[int, Mask] = {}
+    errors: dict[int, float] = {}
+    for step in walk(scene.graph, ctx, scene.layers):
+        numbers = readers.get(step.layer)
+        if not numbers:
+            step.settle()
+            continue
+        for i in dict.fromkeys(numbers):
+            if i not in keeps:
+                keeps[i] = _order(scene.groups[i], step, plan, i).keep(plan.counts[i])
+        weight = refit_without(step.target, _stays(step.layer, [(scene.groups[i], keeps[i]) for i in numbers]))
+        for i in dict.fromkeys(numbers):
+            errors[i] = max(errors.get(i, 0.0), step.target.error(weight))
+        step.settle(weight)
+    _cut(Channels(scene.graph), keeps)
+    for i, count in plan.counts.items():
+        one = scene.groups[i]
+        if i in keeps:
+            detail: dict[str, Detail] = {"channels": one.size, "kept": count, "error": round(errors[i], 6)}
+            report.done(one.name, one.node.op, **detail)
+        else:
+            report.skipped(one.name, one.node.op, "what it could give is cheaper elsewhere", channels=one.size)
+
+
+def _order(one: Coupled, step: Step, plan: _Plan, number: int) -> Removal:
+    """The removal order from what the walk has found, where one layer reads the group; else as planned."""
+    if len(one.readers) > 1:
+        return plan.orders[number]
+    return removal_order(one.readers[0].consumers(step.target), stop=plan.counts[number])
+
+
+def _cut(channels: Channels, keeps: Mapping[int, Mask]) -> None:
+    masks: dict[ChannelGroup, Mask] = {channels.groups[i]: keep for i, keep in keeps.items() if not keep.all()}
+    if masks:
+        channels.prune(masks)

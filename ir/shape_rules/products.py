@@ -7,7 +7,8 @@ from ..types import DType
 from .call import Call, Fact, Rule, Sizes
 
 
-def _matmul(call: Call, a: Sizes, b: Sizes) -> Sizes:
+def product_shape(call: Call, a: Sizes, b: Sizes) -> Sizes:
+    """The shape of the product of `a` and `b`, as numpy.matmul has it."""
     if not a or not b:
         raise call.error("MatMul takes no scalars")
     left = (1, *a) if len(a) == 1 else a
@@ -19,15 +20,15 @@ def _matmul(call: Call, a: Sizes, b: Sizes) -> Sizes:
 
 
 def matmul(call: Call) -> list[Fact]:
-    return [Fact(call.fact(0).dtype, _matmul(call, call.shape(0), call.shape(1)))]
+    return [Fact(call.fact(0).dtype, product_shape(call, call.shape(0), call.shape(1)))]
 
 
 def matmul_integer(call: Call) -> list[Fact]:
-    return [Fact(DType.INT32, _matmul(call, call.shape(0), call.shape(1)))]
+    return [Fact(DType.INT32, product_shape(call, call.shape(0), call.shape(1)))]
 
 
 def qlinear_matmul(call: Call) -> list[Fact]:
-    return [Fact(call.fact(7).dtype, _matmul(call, call.shape(0), call.shape(3)))]
+    return [Fact(call.fact(7).dtype, product_shape(call, call.shape(0), call.shape(3)))]
 
 
 def gemm(call: Call) -> list[Fact]:

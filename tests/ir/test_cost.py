@@ -146,3 +146,42 @@ def test_trained_models(kit: Path, model: str, params: float, macs: float) -> No
     found = cost(load(kit / "models" / f"{model}.onnx"), {"T": 48})
     assert round(found.params / 1e6, 2) == params
     assert round(found.macs / 1e6, 1 if macs < 10 else 0) == macs
+
+
+@pytest.mark.parametrize("network", ["digits_dscnn", "digits_resnet", "digits_transformer"])
+def test_what_onnx_runtime_makes_of_a_model_costs_the_same(network: str, tmp_path: Path) -> None:
+    """Its fused operators, its quantized ones, and QuantizeLinear pairs: all shapes known, as many MACs."""
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    from optc.ir.reader import load
+    from optc.ir.shapes import infer
+    from optc.ir.writer import save
+    from optc.models import zoo
+
+    class Zeros(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter([{v.name: np.zeros([1, *(v.shape or ())[1:]], np.float32) for v in graph.inputs}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.feeds, None)
+
+    graph = zoo.load(network)
+    source = tmp_path / "model.onnx"
+    save(graph, source)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    for form in (QuantFormat.QOperator, QuantFormat.QDQ):
+        quantize_static(source, tmp_path / f"{form.name}.onnx", Zeros(), quant_format=form)
+    wanted = cost(graph)
+    for name in ("fused", "QOperator", "QDQ"):
+        made = load(tmp_path / f"{name}.onnx")
+        infer(made, fresh=True)
+        for node in made:
+            for value in node.outputs:
+                assert not value.uses or (value.shape is not None and None not in value.shape), (name, node)
+        found = cost(made)
+        assert found.macs == wanted.macs, name
+        assert found.integer_macs == (0 if name == "fused" else found.macs), name

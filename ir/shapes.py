@@ -25,7 +25,7 @@ from .shape_rules import RULES, Call, Cannot, Fact
 from .symbols import Size, Sym, symbol
 from .types import Dim, DType, TensorType, Type
 
-__all__ = ["Inference", "Size", "Sym", "analyse", "bind", "infer"]
+__all__ = ["Inference", "Size", "Sym", "analyse", "bind", "infer", "size_names"]
 
 
 @dataclass(slots=True)
@@ -103,11 +103,7 @@ def bind(graph: Graph, dims: Mapping[str, int]) -> Inference:
 
     Raises `ModelError` where no input has a size of such a name.
     """
-    names = {d for v in graph.inputs if v.shape is not None for d in v.shape if isinstance(d, str)}
-    for name in dims:
-        if name not in names:
-            known = ", ".join(sorted(names)) or "none"
-            raise ModelError(f"graph {graph.name!r}: no input has a size named {name!r}; the named sizes are: {known}")
+    size_names(graph, dims)
     inference = analyse(graph, dims, fresh=True)
     for value in graph.inputs:
         value.type = _bound(value.type, dims)
@@ -120,6 +116,16 @@ def bind(graph: Graph, dims: Mapping[str, int]) -> Inference:
         output.type = declared
     _record(graph, inference)
     return inference
+
+
+def size_names(graph: Graph, asked: Iterable[str] = ()) -> tuple[str, ...]:
+    """The names of symbolic sizes of the inputs, in order. Raises `ModelError` for a name `asked` that is not one."""
+    names = tuple(dict.fromkeys(d for v in graph.inputs for d in v.shape or () if isinstance(d, str)))
+    for name in asked:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise ModelError(f"graph {graph.name!r}: no input has a size named {name!r}; the named sizes are: {known}")
+    return names
 
 
 def _bound(type: Type | None, dims: Mapping[str, int]) -> Type | None:

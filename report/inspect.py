@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from ..ir.cost import GraphCost, NodeCost, cost
 from ..ir.graph import Graph
 from ..ir.node import Node
-from ..ir.shapes import analyse
+from ..ir.shapes import analyse, size_names
 from ..ir.stored import parameters, stored_values, tensor_of
 from ..ir.types import DType, TensorType, Type
 from .terminal import amount
@@ -77,14 +78,17 @@ class Summary:
     layers: tuple[LayerCost, ...]
 
 
-def summary(graph: Graph, *, top: int = 10) -> Summary:
-    """Look at `graph` without changing it; `top` is how many of the costliest layers to keep.
+def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = None) -> Summary:
+    """Look at `graph` without changing it; `top` is how many of the costliest layers to keep, `dims` fixes symbolic
+    sizes by name.
 
-    Reads every weight, to count zeros. Raises `ModelError` where shape inference does.
+    Reads every weight, to count zeros. Raises `ModelError` where shape inference does, and for a name in `dims` that
+    no input has.
     """
-    found = cost(graph)
+    dims = dims or {}
+    named = size_names(graph, dims)
+    found = cost(graph, dims)
     ops = Counter(f"{node.domain}.{node.op}" if node.domain else node.op for node in graph.walk())
-    named = {d: None for v in graph.inputs for d in v.shape or () if isinstance(d, str)}
     producer = " ".join(word for word in (graph.header.producer_name, graph.header.producer_version) if word)
     return Summary(
         name=graph.name,
@@ -93,7 +97,7 @@ def summary(graph: Graph, *, top: int = 10) -> Summary:
         opsets={domain or "ai.onnx": version for domain, version in sorted(graph.opsets.items())},
         inputs=tuple(Port(value.name, type_text(value.type)) for value in graph.inputs),
         outputs=tuple(Port(output.name, type_text(output.type)) for output in graph.outputs),
-        dims=tuple(named),
+        dims=tuple(name for name in named if name not in dims),
         nodes=sum(ops.values()),
         functions=len(graph.functions),
         params=found.params,
@@ -103,7 +107,7 @@ def summary(graph: Graph, *, top: int = 10) -> Summary:
         activations=found.activations,
         weights=_weights(graph),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
-        layers=_costliest(graph, found, top),
+        layers=_costliest(graph, dims, found, top),
     )
 
 
@@ -134,8 +138,8 @@ def _zeros(tensor: Tensor) -> int:
     return array.size - int(np.count_nonzero(array))
 
 
-def _costliest(graph: Graph, found: GraphCost, top: int) -> tuple[LayerCost, ...]:
-    inference = analyse(graph, fresh=True)
+def _costliest(graph: Graph, dims: Mapping[str, int], found: GraphCost, top: int) -> tuple[LayerCost, ...]:
+    inference = analyse(graph, dims, fresh=True)
     total = max(found.macs, 1)
 
     def weight(item: tuple[Node, NodeCost]) -> tuple[int, int]:

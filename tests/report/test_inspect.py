@@ -6,8 +6,10 @@ import io
 import json
 
 import numpy as np
+import pytest
 from rich.console import Console
 
+from optc.errors import ModelError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.report.inspect import as_dict, render, summary
@@ -59,3 +61,12 @@ def test_a_summary_is_drawn_with_names_as_they_are() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for part in ("small.onnx", "float[N, 3, 8, 8]", "costliest layers", "first", "MACs", "8.19 k"):
         assert part in text
+
+
+def test_sizes_may_be_fixed() -> None:
+    once, thrice = summary(small()), summary(small(), dims={"N": 3})
+    assert thrice.macs == 3 * once.macs
+    assert thrice.dims == ()
+    assert thrice.layers[0].output == "float[3, 4, 8, 8]"
+    with pytest.raises(ModelError, match="'M'"):
+        summary(small(), dims={"M": 3})

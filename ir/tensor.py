@@ -50,7 +50,10 @@ class Tensor(ABC):
 
     def write(self, file: BinaryIO) -> None:
         """Append the elements to `file` as ONNX `raw_data`: little-endian, row-major, packed. Not for strings."""
-        file.write(pack(self.numpy(), self.dtype))
+        if self.dtype.bits % 8 or self.dtype is DType.STRING:
+            file.write(pack(self.numpy(), self.dtype))
+        else:  # no copy: a weight may be large
+            file.write(np.ascontiguousarray(self.numpy(), self.dtype.numpy).reshape(-1).view(np.uint8).data)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dtype.text}{list(self.shape)})"
@@ -185,13 +188,14 @@ class SourceFile:
 
         Raises `ModelError` when the file has become shorter since it was opened.
         """
+        buffer = memoryview(bytearray(min(length, _CHUNK)))
         while length:
-            piece = os.pread(self._fd, min(length, _CHUNK), offset)
-            if not piece:
+            read = os.preadv(self._fd, [buffer[:length]], offset)
+            if not read:
                 raise ModelError(f"{self.path}: the file became shorter while it was read; load the model again")
-            file.write(piece)
-            offset += len(piece)
-            length -= len(piece)
+            file.write(buffer[:read])
+            offset += read
+            length -= read
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):

@@ -119,7 +119,7 @@ class Channels:
         groups = []
         for (first, *_), same, found in zip(alike, alike.values(), members, strict=True):
             if found:
-                reason = str(first) or ("it is a single channel" if len(same) == 1 else "")
+                reason = str(first) or ("its channels only go all together" if len(same) == 1 else "")
                 group = ChannelGroup(len(same), tuple(found), reason)
                 self._members[group] = np.asarray(same, np.int64)
                 groups.append(group)

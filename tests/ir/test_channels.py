@@ -357,7 +357,7 @@ def reasons(build: Callable[[Net], Value], net: Net | None = None) -> list[str]:
         (lambda n: n("Add", n("Size", n.conv(n.x, 6, 5)), n.ints(1)), "what it does with channels is not known"),
         (lambda n: n("Add", n("Shape", n.conv(n.x, 6, 5)), n.ints(1)), "the number of channels is read"),
         (lambda n: n.conv(n("Gather", n.conv(n.x, 6, 5), n.ints(2), axis=0), 5, 5), ""),
-        (lambda n: n.conv(n.conv(n.x, 6, 1), 1, 5), "it is a single channel"),
+        (lambda n: n.conv(n.conv(n.x, 6, 1), 1, 5), "its channels only go all together"),
     ],
 )
 def test_what_must_stay_says_why(build: Callable[[Net], Value], reason: str) -> None:

@@ -1,10 +1,10 @@
 """Chains of Casts.
 
-    Cast<c>(Cast<b>(x: a))   ->   Cast<c>(x)        where every number of type a is also one of type b
+    Cast<c>(Cast<b>(x: a))   ->   Cast<c>(x), or x if c is a        where every number of type a is one of type b
 
 Exact because the inner cast loses nothing, so the outer one starts from the same number. Does not fire where the
 inner cast rounds or wraps (float to half, int64 to int32, float to int), for strings, or for the 8-bit floats, whose
-saturation is an attribute.
+saturation is an attribute, nor where others read the value in between and the result is not x: nothing would be saved.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ def _rewrite(node: Node, rewriter: Rewriter) -> bool:
     if inner is None or source is None or source.dtype is None:
         return False
     if not holds(DType(inner.get_int("to")), source.dtype):
+        return False
+    if source.dtype is DType(node.get_int("to")):
+        return rewriter.bypass(node, source)
+    if len(inner.output.uses) > 1:
         return False
     rewriter.set_input(node, 0, source)
     rewriter.touch(node, inner)

@@ -46,7 +46,7 @@ def _operand(node: Node, rewriter: Rewriter) -> bool:
 
 
 def _chain(node: Node, rewriter: Rewriter) -> bool:
-    inner, wanted = rewriter.made_by(node, 0, "Expand"), rewriter.ints(node.input(1))
+    inner, wanted = rewriter.made_only_for(node, 0, "Expand"), rewriter.ints(node.input(1))
     if inner is None or wanted is None or inner.inputs[0] is None or node.output.shape != wanted:
         return False
     rewriter.set_input(node, 0, inner.inputs[0])

@@ -3,8 +3,8 @@
     Transpose<q>(Transpose<p>(x))   ->   Transpose<p[q]>(x)
 
 Exact: both only move elements. Output axis i of the outer is axis q[i] of the inner's output, which is axis p[q[i]] of
-x. A result in the given order is then an identity. Does not fire where a permutation is left to its default and the
-rank is unknown.
+x. A result in the given order is x itself. Does not fire where a permutation is left to its default and the rank is
+unknown, nor where others read the value in between and the result is not x: nothing would be saved.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ def _rewrite(node: Node, rewriter: Rewriter) -> bool:
     first, second = permutation(inner), permutation(node)
     if first is None or second is None or len(first) != len(second):
         return False
-    node.set_attribute("perm", [first[i] for i in second])
-    rewriter.set_input(node, 0, inner.inputs[0])
+    perm, source = [first[i] for i in second], inner.inputs[0]
+    if perm == sorted(perm) and source is not None:
+        return rewriter.bypass(node, source)
+    if len(inner.output.uses) > 1:
+        return False
+    node.set_attribute("perm", perm)
+    rewriter.set_input(node, 0, source)
     rewriter.touch(node, inner)
     return True
 

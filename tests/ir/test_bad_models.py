@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from everything import everything
 from onnx import TensorProto, helper, numpy_helper
 
 from optc.errors import ModelError
+from optc.ir import wire
 from optc.ir.reader import from_bytes, from_proto, load
+from optc.ir.writer import to_bytes
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
@@ -105,6 +108,38 @@ def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path: Path, weight:
             refused -= 1
         refused += 1
     assert refused > len(head) // 4
+
+
+@pytest.mark.parametrize("byte", [0x00, 0x02, 0x7F, 0x80, 0xFF])
+def test_a_model_with_any_byte_changed_is_written_again_or_refused(byte: int) -> None:
+    """Whatever the reader takes, the writer can write."""
+    data = everything().SerializeToString()
+    written = 0
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] = byte
+        with contextlib.suppress(wire.WireError):
+            wire.cut(bytes(changed), 8)
+        with contextlib.suppress(ModelError):
+            to_bytes(from_bytes(bytes(changed)))
+            written += 1
+    assert 100 < written < len(data) - 100
+
+
+def test_a_name_that_is_no_text_is_refused_and_a_comment_that_is_none_is_mended() -> None:
+    data = everything().SerializeToString()
+    for name, changed in {
+        b"every": b"ever\xff",
+        b"inner": b"inn\xfer",
+        b"own": b"ow\x80",
+        b"slope": b"slo\xffe",
+    }.items():
+        with pytest.raises(ModelError, match="not UTF-8") as error:
+            from_bytes(data.replace(name, changed))
+        one_line(error)
+    graph = from_bytes(data.replace(b"a model", b"a m\xffdel").replace(b"the graph", b"the gr\xffph"))
+    assert graph.header.doc == "a m\\xffdel"
+    assert from_bytes(to_bytes(graph)).doc == "the gr\\xffph"
 
 
 def test_messages_nested_without_end_are_refused(tmp_path: Path) -> None:

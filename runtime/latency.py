@@ -1,8 +1,8 @@
 """Latency of several sessions, interleaved in one process.
 
 Sessions take turns, in an order that is reversed every round, so that a machine that grows warm or busy slows all of
-them alike; what is compared is the ratio within a round. A measurement repeats a short run until it is long enough for
-the clock. Rounds go on until the ratio is known well enough or the time is up.
+them alike; what is compared is the ratio within a round. A measurement is the fastest of a few runs: what a busy
+machine adds to a run is never negative. Rounds go on until the ratio is known well enough or the time is up.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from .columns import Array
 from .session import Session
 
-_SHORTEST = 2e-3
-"""Seconds that one measurement lasts at least."""
+_STRETCH = 10e-3
+"""Seconds of runs that one measurement takes the fastest of, where that is more than `_REPEATS` runs."""
+_REPEATS = 3
 _FEWEST, _MOST = 5, 1000
 _ENOUGH = 0.005
 """The standard error of the median ratio at which measuring stops."""
@@ -25,8 +26,8 @@ _ENOUGH = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One session. `seconds` is the median of one run; `ratio` the median over rounds of its time to the first
-    session's, with the quartiles `low` and `high`; below 1 is faster."""
+    """One session. `seconds` is the median over rounds of one run; `ratio` the median over rounds of its time to that of
+    the first session, with the quartiles `low` and `high`; below 1 is faster."""
 
     seconds: float
     ratio: float
@@ -62,17 +63,19 @@ def latency(
 
 
 def _warm(session: Session, feed: Mapping[str, Array]) -> int:
-    """Run a few times unmeasured; returns how many runs make one measurement."""
+    """Run a few times unmeasured; returns how many runs one measurement is the fastest of."""
     session.run(feed)
     session.run(feed)
-    return max(1, round(_SHORTEST / max(_time(session, feed, 1), 1e-6)))
+    return max(_REPEATS, round(_STRETCH / max(_time(session, feed, 1), 1e-6)))
 
 
 def _time(session: Session, feed: Mapping[str, Array], repeats: int) -> float:
-    start = time.perf_counter()
+    taken = []
     for _ in range(repeats):
+        start = time.perf_counter()
         session.run(feed)
-    return (time.perf_counter() - start) / repeats
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def _settled(rows: list[list[float]]) -> bool:

@@ -117,6 +117,8 @@ def _create(model: bytes | str, what: str, threads: int, optimise: bool, seed: i
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    # Threads of one session that wait by spinning would slow the next one down.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     onnxruntime.set_seed(seed)

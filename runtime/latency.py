@@ -26,8 +26,8 @@ _ENOUGH = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One session. `seconds` is the median over rounds of one run; `ratio` the median over rounds of its time to that of
-    the first session, with the quartiles `low` and `high`; below 1 is faster."""
+    """One session. `seconds` is the median over rounds of one run; `ratio` the median over rounds of its time to the
+    first session's, with the quartiles `low` and `high`; below 1 is faster."""
 
     seconds: float
     ratio: float

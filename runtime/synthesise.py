@@ -10,11 +10,13 @@ runs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..errors import DataError, OptcError
 from ..ir.graph import Graph, Value
+from ..ir.symbols import Sym, symbol
 from ..ir.types import DType
 from .axes import batch_axes, fed_inputs
 from .columns import Array, Column
@@ -48,7 +50,7 @@ def synthesise(graph: Graph, count: int, seed: int = 0) -> Samples:
     return Samples(columns, axes, synthetic=True)
 
 
-def _column(value: Value, axis: int | None, sizes: dict[object, int], count: int, seed: int, place: int) -> Column:
+def _column(value: Value, axis: int | None, sizes: Mapping[str, int], count: int, seed: int, place: int) -> Column:
     dtype = value.dtype or DType.FLOAT
     shape = _row_shape(value, axis, sizes)
     statistics = input_statistics(value) if dtype.is_float else None
@@ -137,27 +139,35 @@ def _table_rows(value: Value) -> int | None:
     return min(rows, default=None)
 
 
-def _row_shape(value: Value, axis: int | None, sizes: dict[object, int]) -> tuple[int, ...]:
+def _open_axes(value: Value, axis: int | None) -> list[tuple[int, str]]:
+    """Every axis whose size the model leaves open, besides the batch, with what the model calls that size."""
     shape = value.shape or ()
-    return tuple(
-        d if isinstance(d, int) else sizes[d or (value, i)] for i, d in enumerate(shape) if i != axis or axis is None
-    )
+    return [(i, d or f"{value.name}[{i}]") for i, d in enumerate(shape) if not isinstance(d, int) and i != axis]
 
 
-def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: dict[str, int | None], seed: int) -> dict[object, int]:
-    """A size for every dimension left open besides the batch, tried until the model runs."""
-    open_dims: dict[object, tuple[int, ...]] = {}
+def _row_shape(value: Value, axis: int | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    found = dict(enumerate(value.shape or ()))
+    for i, name in _open_axes(value, axis):
+        size = symbol(name, sizes)
+        found[i] = size if isinstance(size, int) else sizes[name]
+    return tuple(d for i, d in found.items() if isinstance(d, int) and (i != axis or axis is None))
+
+
+def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: Mapping[str, int | None], seed: int) -> dict[str, int]:
+    """A size for every name among the open sizes (`past + 1` has one, `past`), tried until the model runs."""
+    choices: dict[str, tuple[int, ...]] = {}
     for value in inputs:
         picture = _channel_axis(value, axes[value.name]) is not None
-        for i, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int) and i != axes[value.name]:
-                open_dims.setdefault(dim or (value, i), _PICTURE_SIZES if picture else _LENGTHS)
-    session = Session(graph, threads=1) if open_dims else None
-    if session is None:
+        for _, name in _open_axes(value, axes[value.name]):
+            size = symbol(name)
+            for atom in sorted(size.atoms) if isinstance(size, Sym) else ():
+                choices.setdefault(atom, _PICTURE_SIZES if picture else _LENGTHS)
+    if not choices:
         return {}
+    session = Session(graph, threads=1)
     cause: OptcError | None = None
-    for attempt in itertools.zip_longest(*open_dims.values()):
-        sizes = {dim: size or choices[-1] for (dim, choices), size in zip(open_dims.items(), attempt, strict=True)}
+    for attempt in itertools.zip_longest(*choices.values()):
+        sizes = {name: size or known[-1] for (name, known), size in zip(choices.items(), attempt, strict=True)}
         columns = [_column(value, axes[value.name], sizes, 1, seed, i) for i, value in enumerate(inputs)]
         try:
             session.run(next(Samples(columns, axes).batches(1)))
@@ -165,7 +175,7 @@ def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: dict[str, int | None],
             cause = error
             continue
         return sizes
-    names = ", ".join(str(d) if isinstance(d, str) else f"'{d[0].name}' axis {d[1]}" for d in open_dims)  # type: ignore[index]
+    names = ", ".join(choices)
     raise DataError(
         f"found no sizes for the open dimensions ({names}) at which the model runs; give samples with --data"
     ) from cause

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from optc.errors import DataError
 from optc.ir.graph import Graph
+from optc.ir.reader import load
 from optc.ir.types import DType, TensorType
 from optc.runtime.first_layer import input_statistics
 from optc.runtime.noise import dead_leaves, power_law
+from optc.runtime.session import Session
 from optc.runtime.synthesise import synthesise
 
 
@@ -90,6 +94,36 @@ def test_open_sizes_are_tried_until_the_model_runs() -> None:
     out.set_input(1, graph.constant(np.ones((47, 2), np.float32)))
     with pytest.raises(DataError, match=r"found no sizes for the open dimensions \(T\)"):
         synthesise(graph, 2)
+
+
+def test_sizes_that_are_sums_follow_their_parts() -> None:
+    graph = Graph("decoder", opsets={"": 17})
+    ids = graph.add_input("ids", TensorType(DType.INT64, ("batch", "sequence")))
+    past = graph.add_input("past", TensorType(DType.FLOAT, ("batch", 2, "past", 4)))
+    mask = graph.add_input("attention_mask", TensorType(DType.INT64, ("batch", "past + sequence")))
+    for value in (ids, past, mask):
+        graph.add_output(value, f"out.{value.name}")
+    feeds = next(synthesise(graph, 3).batches(3))
+    assert feeds["attention_mask"].shape[1] == feeds["ids"].shape[1] + feeds["past"].shape[2]
+    assert not feeds["past"].any()
+
+
+def test_statistics_are_nearer_to_real_ones_than_those_of_noise(kit: Path) -> None:
+    """Every BatchNormalization of a real model sees about the mean that it remembers."""
+    graph = load(kit / "models" / "cifar_resnet32_bn.onnx")
+    norms = [node for node in graph if node.op == "BatchNormalization"]
+    session = Session(graph, outputs=[v for node in norms if (v := node.input(0)) is not None], threads=1)
+
+    def error(feeds: dict[str, np.ndarray]) -> float:
+        found = []
+        for node, x in zip(norms, session.run(feeds), strict=True):
+            mean, variance = (np.asarray(v.numpy(), np.float64) for v in node.inputs[3:5] if v is not None)
+            found.append(np.mean(abs(x.mean((0, 2, 3)) - mean) / np.sqrt(variance + 1e-5)))
+        return float(np.mean(found))
+
+    made = next(synthesise(graph, 64).batches(64))
+    noise = np.random.default_rng(0).standard_normal(made["input"].shape).astype(np.float32)
+    assert error(made) < 0.6 * error({"input": noise})
 
 
 def test_what_cannot_be_made_up_is_said() -> None:

@@ -218,6 +218,9 @@ class _Walk:
                 fact = self.merge(value, fact, value.type, call)
             if value in self.declared:
                 fact = self.merge(value, fact, self.declared[value], call)
+            if fact.shape is not None and any(isinstance(s, Sym) and s.large for s in fact.shape):
+                short = (call.fresh() if isinstance(s, Sym) and s.large else s for s in fact.shape)
+                fact = replace(fact, shape=tuple(short))
             self.facts[value] = fact
 
     def infer(self, call: Call) -> list[Fact]:

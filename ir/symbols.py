@@ -45,6 +45,11 @@ class Sym:
         """Whether it comes from sizes alone, hence cannot be negative; an unknown *element* (`?x…`) can be."""
         return not any("?x" in atom for monomial, _ in self.terms for atom in monomial)
 
+    @property
+    def large(self) -> bool:
+        """Whether it is longer than shape arithmetic makes them: better forgotten than squared once more."""
+        return len(self.terms) > 32 or sum(len(atom) for monomial, _ in self.terms for atom in monomial) > 1000
+
     def at_least(self, bound: int) -> bool:
         """Whether it is surely at least `bound`: named sizes are at least 1, others at least 0, none is taken away."""
         lowest = 0

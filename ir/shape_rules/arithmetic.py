@@ -141,6 +141,8 @@ def follow(call: Call, shape: Sizes) -> Elements | None:
         made = function(*(array[index] for array in arrays))
         if made is None or (isinstance(made, int) and abs(made) >= limit[dtype]):
             return None
+        if isinstance(made, Sym) and made.large:
+            return None
         # One operation in double precision, rounded, is the operation in single precision.
         result[index] = float(np.float32(made)) if isinstance(made, float) and dtype is DType.FLOAT else made
     return result

@@ -160,6 +160,17 @@ def test_an_unknown_element_is_no_size() -> None:
     assert first != second
 
 
+@pytest.mark.parametrize(
+    "step", ["h{1} = Mul(h{0}, h{0})\n", "a{1} = Div(h{0}, int64[] {{3}})\nh{1} = Min(a{1}, h{0})\n"]
+)
+def test_arithmetic_that_explodes_is_given_up(step: str) -> None:
+    """Squaring a size forty times has 2**40 factors."""
+    lines = "h0 = Shape<end=1>(x)\nh1 = Add(h0, int64[] {1})\n" + "".join(step.format(i, i + 1) for i in range(1, 40))
+    graph = graph_of("x: float[N, 3]", lines + "y = ConstantOfShape(h40)")
+    infer(graph)
+    assert graph.outputs[0].value.shape == (None,)
+
+
 class TestRecorded:
     """How types that the model records meet the inferred ones."""
 

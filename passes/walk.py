@@ -83,7 +83,14 @@ class _Ask:
 
     layer: Linear
     answer: Value
-    skip: Value | None
+    sum: Node | None = None
+
+    @property
+    def skip(self) -> Value | None:
+        """The other summand, as it is now: the node that makes it may have been replaced since the walk began."""
+        if self.sum is None:
+            return None
+        return next(v for v in self.sum.inputs if v is not self.layer.output)
 
 
 def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, rows: int = 24576) -> Iterator[Step]:
@@ -240,8 +247,8 @@ def _ask(layer: Linear, number: int, place: dict[Node, int]) -> _Ask:
         other = next((v for v in add.inputs if v is not out), None)
         same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
         if other is not None and same and other.constant is None and _known_before(other, number, place):
-            return _Ask(layer, add.output, other)
-    return _Ask(layer, out, None)
+            return _Ask(layer, add.output, add)
+    return _Ask(layer, out)
 
 
 def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:
@@ -272,7 +279,7 @@ def _groups(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
     return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
 
 
-def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 64, memory: int = 96 << 20) -> int:
+def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 64, memory: int = 192 << 20) -> int:
     """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
     assert ctx.fit is not None
     each = 1

@@ -145,7 +145,7 @@ def _replace_conv(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.fl
         made = graph.add(
             "Conv",
             inputs,
-            _geometry(node, factor.shape[2:], layer.kernel),
+            _geometry(node, factor.shape[2:], layer.kernel, first=number == 0),
             outputs=[node.output.name if last else f"{node.output.name}.{number}"],
             types=[node.output.type] if last else (),
             name=f"{node.name}.{number}" if node.name else "",
@@ -157,16 +157,16 @@ def _replace_conv(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.fl
     graph.remove(node)
 
 
-def _geometry(node: Node, kernel: tuple[int, ...], full: tuple[int, ...]) -> dict[str, list[int] | str]:
+def _geometry(node: Node, kernel: tuple[int, ...], full: tuple[int, ...], *, first: bool) -> dict[str, list[int] | str]:
     """Attributes of a factor: along the axes where it has the full kernel it strides, pads and dilates as the layer
     did.
 
-    A 1 x 1 layer's stride belongs to its first factor, whose kernel is the full one; a later 1 x 1 has none.
+    Along an axis of one tap every factor has the full kernel; the first one strides there.
     """
     rank = len(kernel)
     strides, dilations = node.get_ints("strides", (1,) * rank), node.get_ints("dilations", (1,) * rank)
     pads, auto = node.get_ints("pads", (0,) * (2 * rank)), node.get_string("auto_pad", "NOTSET")
-    takes = [size == whole and whole > 1 for size, whole in zip(kernel, full, strict=True)]
+    takes = [first if whole == 1 else size == whole for size, whole in zip(kernel, full, strict=True)]
     attributes: dict[str, list[int] | str] = {
         "kernel_shape": list(kernel),
         "strides": [s if t else 1 for s, t in zip(strides, takes, strict=True)],

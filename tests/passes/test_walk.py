@@ -1,0 +1,309 @@
+"""The walk: sequential targets, each node executed once, skip paths, shared inputs, and layers that cannot be taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optc.errors import DataError
+from optc.ir.graph import Graph, Node, Value
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.ir.verify import verify
+from optc.passes.base import Context, Outcome, TargetFacts
+from optc.passes.depthwise import Depthwise
+from optc.passes.frontier import Frontier
+from optc.passes.linear import linear_layers
+from optc.passes.prune import Prune
+from optc.passes.svd import Svd
+from optc.passes.walk import walk
+from optc.runtime.samples import load_samples
+from optc.runtime.session import Session
+
+
+class Net:
+    """A small convolutional graph in the making."""
+
+    def __init__(self, *, batch: str | int = "N", channels: int = 8, size: int = 6, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.graph = Graph("net", opsets={"": 17})
+        self.x = self.graph.add_input("x", TensorType(DType.FLOAT, (batch, channels, size, size)))
+        self.batch = batch
+
+    def weight(self, *shape: int) -> Value:
+        scale = 1.0 / np.sqrt(np.prod(shape[1:]))
+        return self.graph.constant((self.rng.normal(size=shape) * scale).astype(np.float32))
+
+    def conv(self, x: Value, n: int, c: int, k: int = 3, *, bias: bool = True, **attributes: object) -> Value:
+        inputs = [x, self.weight(n, c, k, k), *([self.weight(n)] if bias else [])]
+        attributes = {"pads": [k // 2] * 4, **attributes}
+        return self.graph.add("Conv", inputs, attributes, name=f"conv{len(self.graph)}", outputs=["y"]).output
+
+    def add(self, op: str, *inputs: Value, **attributes: object) -> Value:
+        return self.graph.add(op, inputs, attributes).output
+
+    def done(self, *outputs: Value) -> Graph:
+        for i, value in enumerate(outputs):
+            self.graph.add_output(value, f"out{i}", TensorType(DType.FLOAT, None))
+        for i, node in enumerate(self.graph):
+            for value in node.outputs:
+                value.name = f"v{i}"
+        infer(self.graph)
+        verify(self.graph)
+        return self.graph
+
+
+def residual_net(**options: int | str) -> Graph:
+    """Linear bottlenecks as in MobileNetV2: the skip value is itself a convolution's output."""
+    net = Net(**options)
+    a = net.conv(net.add("Relu", net.conv(net.x, 16, 8)), 8, 16, 1)
+    b = net.conv(net.add("Relu", net.conv(a, 16, 8, 1)), 8, 16, 3)
+    c = net.add("Add", b, a)
+    d = net.conv(net.add("Relu", net.conv(c, 16, 8, 3, strides=[2, 2])), 8, 16, 3)
+    short = net.conv(c, 8, 8, 1, strides=[2, 2], bias=False)
+    e = net.add("Relu", net.add("Add", d, short))
+    f = net.add("Flatten", net.add("GlobalAveragePool", e))
+    head = net.graph.add("Gemm", [f, net.weight(5, 8), net.weight(5)], {"transB": 1}, name="head").output
+    return net.done(head)
+
+
+def context(graph: Graph, count: int = 64, seed: int = 1) -> Context:
+    rng = np.random.default_rng(seed)
+    shape = [d if isinstance(d, int) else count for d in graph.inputs[0].shape or ()]
+    if graph.inputs[0].shape and isinstance(graph.inputs[0].shape[0], int):
+        feeds = [{"x": rng.normal(size=shape).astype(np.float32)} for _ in range(count)]
+        samples = load_samples(feeds, graph)
+    else:
+        samples = load_samples({"x": rng.normal(size=shape).astype(np.float32)}, graph)
+    return Context(TargetFacts("onnx"), teacher=graph.clone(), fit=samples, threads=1)
+
+
+def distance(teacher: Graph, student: Graph, ctx: Context) -> float:
+    """Relative squared error of the first output over the samples."""
+    assert ctx.fit is not None
+    a, b = Session(teacher, threads=1), Session(student, threads=1)
+    pairs = [(a.run(feeds)[0], b.run(feeds)[0]) for feeds in ctx.fit.batches(16)]
+    y, z = (np.concatenate([pair[i] for pair in pairs]).astype(float) for i in (0, 1))
+    return float(np.sum((y - z) ** 2) / np.sum((y - y.mean(axis=0)) ** 2))
+
+
+def test_nothing_changed_means_nothing_to_repair() -> None:
+    graph = residual_net()
+    ctx = context(graph)
+    steps = 0
+    for step in walk(graph, ctx):
+        steps += 1
+        assert step.target.error(step.target.weight) < 1e-6
+        np.testing.assert_allclose(step.target.weight, step.layer.weights(), atol=1e-3)
+        step.settle()
+    assert steps == len(linear_layers(graph)[0])
+    assert distance(ctx.teacher, graph, ctx) < 1e-8
+
+
+def test_later_layers_repair_what_earlier_ones_lost() -> None:
+    lost = {}
+    for repair in (False, True):
+        graph = residual_net()
+        ctx = context(graph, 256)
+        for number, step in enumerate(walk(graph, ctx)):
+            if number == 0:  # drop most of the first layer, crudely
+                weight = step.layer.weights()
+                weight[:, ::2] *= 0.2
+                step.layer.write(weight, step.layer.bias())
+            elif repair:
+                step.settle()
+        lost[repair] = distance(ctx.teacher, graph, ctx)
+    assert lost[True] < 0.5 * lost[False]
+
+
+def test_every_node_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = residual_net()
+    ran: list[Node] = []
+    compile_ = Frontier._compile
+
+    def watch(self: Frontier, nodes: list[Node], reads: list[Value], made: list[Value]) -> object:
+        ran.extend(nodes)
+        return compile_(self, nodes, reads, made)
+
+    monkeypatch.setattr(Frontier, "_compile", watch)
+    for _ in walk(graph, context(graph)):
+        pass
+    assert len(ran) == len(set(ran)) == len(graph) - 1  # all but the head itself, whose answer nobody reads
+
+
+def test_a_layer_after_a_skip_makes_up_for_the_skip_path() -> None:
+    graph = residual_net()
+    ctx = context(graph, 256)
+    for step in walk(graph, ctx):
+        if step.layer.output.users[0].op == "Add" and step.layer.kernel == (3, 3):
+            break
+        bias = step.layer.bias()
+        step.layer.write(step.layer.weights(), None if bias is None else bias + 0.5)
+    else:
+        pytest.fail("no layer is added to a skip path")
+    # the shift of the skip value is taken into the bias of the layer that is added to it
+    other = step.layer.bias()
+    assert other is not None
+    shift = step.target.bias(step.target.weight) - other
+    assert np.abs(shift).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        [Prune(ratio=0.5)],
+        [Prune(kind="nm")],
+        [Svd(ratio=0.6, align=1)],
+        [Svd(ratio=0.6, align=1, scope="global")],
+        [Svd(ratio=0.6, align=1, form="spatial")],
+        [Svd(ratio=0.6, align=1, form="tucker")],
+        [Depthwise(rank=2)],
+        [Depthwise(rank=2, form="pw-dw")],
+        [Prune(ratio=0.3), Svd(ratio=0.7, align=1), Depthwise(rank=3)],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_passes_keep_the_graph_valid_and_near_the_teacher(passes: list, batch: str | int) -> None:
+    graph = residual_net(batch=batch)
+    ctx = context(graph, 64)
+    for one in passes:
+        report = one.run(graph, ctx)
+        graph.sweep()
+        graph.sort()
+        infer(graph, fresh=True)
+        verify(graph)
+        assert report.count(Outcome.DONE)
+        assert all(layer.reason for layer in report.layers if layer.outcome is not Outcome.DONE)
+    assert distance(ctx.teacher, graph, ctx) < 0.9
+    assert [o.name for o in graph.outputs] == ["out0"]
+
+
+def test_all_taps_lose_nothing() -> None:
+    graph = residual_net()
+    ctx = context(graph, 256)
+    Depthwise(rank=9, form="dw-pw").run(graph, ctx)
+    assert distance(ctx.teacher, graph, ctx) < 1e-4
+
+
+def test_svd_finds_the_rank_that_weights_really_have() -> None:
+    graph = residual_net()
+    for layer in linear_layers(graph)[0]:
+        u, s, vt = np.linalg.svd(layer.weights()[0], full_matrices=False)
+        layer.write(((u[:, :3] * s[:3]) @ vt[:3])[None], layer.bias())
+    ctx = context(graph, 256)
+    report = Svd(align=1, error=1e-3, form="channel").run(graph, ctx)
+    done = [layer for layer in report.layers if layer.outcome is Outcome.DONE]
+    assert len(done) >= 5
+    assert all(int(layer.detail["rank"]) <= 3 for layer in done)
+    assert distance(ctx.teacher, graph, ctx) < 0.02
+
+
+def test_the_same_run_gives_the_same_bytes() -> None:
+    from optc.ir.writer import to_bytes
+
+    made = []
+    for _ in range(2):
+        graph = residual_net()
+        Prune(ratio=0.5).run(graph, context(graph))
+        graph.sweep()
+        made.append(to_bytes(graph))
+    assert made[0] == made[1]
+
+
+def test_zeros_of_an_earlier_pass_stay_zero() -> None:
+    graph = residual_net()
+    ctx = context(graph)
+    Prune(ratio=0.5).run(graph, ctx)
+    masks = {layer.name: layer.weights() == 0.0 for layer in linear_layers(graph)[0]}
+    for step in walk(graph, ctx):
+        step.settle()
+    for layer in linear_layers(graph)[0]:
+        assert not layer.weights()[masks[layer.name]].any()
+
+
+def test_global_scope_keeps_the_ratio_over_all_layers() -> None:
+    graph = residual_net()
+    Prune(ratio=0.6, scope="global").run(graph, context(graph, 128))
+    inner = [layer for layer in linear_layers(graph)[0] if not layer.source.is_input]
+    zeros = sum(int((layer.weights() == 0).sum()) for layer in inner)
+    total = sum(layer.weights().size for layer in inner)
+    assert 0.55 < zeros / total < 0.75
+
+
+def test_layers_that_cannot_be_taken_say_why() -> None:
+    net = Net(channels=4)
+    shared = net.weight(4, 4, 1, 1)
+    a = net.graph.add("Conv", [net.x, shared], name="first").output
+    b = net.graph.add("Conv", [a, shared], name="second").output
+    c = net.graph.add("ConvTranspose", [b, net.weight(4, 4, 1, 1)], name="transposed").output
+    computed = net.add("Relu", net.weight(4, 4, 1, 1))
+    d = net.graph.add("Conv", [c, computed], name="computed").output
+    bad = net.graph.constant(np.full((4, 4, 1, 1), np.nan, np.float32))
+    e = net.graph.add("Conv", [d, bad], name="nan").output
+    graph = net.done(e)
+    layers, refused = linear_layers(graph)
+    assert not layers
+    assert {node.name: reason for node, reason in refused} == {
+        "first": "its weight is shared with another layer",
+        "second": "its weight is shared with another layer",
+        "transposed": "transposed convolution",
+        "computed": "its weight is computed, not a constant",
+        "nan": "its weight is not finite",
+    }
+    report = Prune().run(graph, context(graph))
+    assert report.count(Outcome.SKIPPED) == 5
+
+
+def test_zero_weights_and_dead_channels_do_no_harm() -> None:
+    net = Net()
+    weight = np.zeros((8, 8, 3, 3), np.float32)
+    a = net.graph.add("Conv", [net.x, net.graph.constant(weight)], {"pads": [1] * 4}, name="zero").output
+    b = net.conv(net.add("Relu", a), 8, 8)
+    c = net.conv(net.add("Add", b, net.x), 8, 8)
+    graph = net.done(c)
+    ctx = context(graph)
+    for one in (Prune(ratio=0.2), Svd(ratio=0.8, align=1)):
+        one.run(graph, ctx)
+        graph.sweep()
+        infer(graph, fresh=True)
+    assert np.isfinite(distance(ctx.teacher, graph, ctx))
+
+
+def test_products_with_and_without_a_bias() -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("tokens", opsets={"": 17})
+    given = graph.add_input("x", TensorType(DType.FLOAT, ("N", "T", 12)))
+    x = graph.add("Tanh", [given]).output
+
+    def constant(*shape: int) -> Value:
+        return graph.constant((rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32))
+
+    q = graph.add("MatMul", [x, constant(12, 16)], name="q").output
+    k = graph.add("Add", [constant(16), graph.add("MatMul", [x, constant(12, 16)], name="k").output]).output
+    h = graph.add("Relu", [graph.add("Mul", [q, k]).output]).output
+    out = graph.add("MatMul", [h, constant(16, 10)], name="out").output
+    graph.add_output(out, "y", TensorType(DType.FLOAT, ("N", "T", 10)))
+    for i, node in enumerate(graph):
+        node.output.name = f"v{i}"
+    infer(graph)
+    data = rng.normal(size=(128, 5, 12)).astype(np.float32)
+    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=load_samples({"x": data}, graph), threads=1)
+    layers = {layer.name: layer for layer in linear_layers(graph)[0]}
+    assert layers["q"].bias() is None
+    assert layers["k"].bias() is not None
+    for step in walk(graph, ctx):
+        assert step.target.error(step.layer.weights()) < 1e-6
+    before = len(graph)
+    report = Svd(ratio=0.9, align=1).run(graph, ctx)
+    assert report.count(Outcome.DONE) == 3
+    infer(graph, fresh=True)
+    verify(graph)
+    assert len(graph) == before + 3
+    assert distance(ctx.teacher, graph, ctx) < 0.5
+
+
+def test_no_samples_is_a_data_error() -> None:
+    graph = residual_net()
+    with pytest.raises(DataError, match="--data"):
+        next(walk(graph, Context(TargetFacts("onnx"))))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..base import Pass, Report
+from ..base import Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -36,6 +36,8 @@ class Clean(Pass):
     name: ClassVar[str] = "clean"
     lossy: ClassVar[bool] = False
 
+    notes: bool = option(True, "keep what an exporter noted on nodes (metadata and doc strings; stack traces, often)")
+
     def run(self, graph: Graph, ctx: Context) -> Report:
         """Clean `graph` and its functions in place; the report counts the rewrites of each rule."""
         report = Report()
@@ -44,7 +46,17 @@ class Clean(Pass):
             clean(each, report, recorded)
             for value in _made(each):
                 value.type = recorded.get(value)
+            if not self.notes:
+                report.rewrote("notes", _forget_notes(each))
         return report
+
+
+def _forget_notes(graph: Graph) -> int:
+    """Drop metadata and doc strings of nodes; returns from how many."""
+    noted = [node for node in graph.walk() if node.metadata or node.doc]
+    for node in noted:
+        node.metadata, node.doc = None, ""
+    return len(noted)
 
 
 def _constants(graph: Graph) -> int:

@@ -15,7 +15,9 @@ Small vectors of floats stay apart: two biases that happen to be equal are still
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
+
+import numpy as np
 
 from ...ir.attributes import Attribute
 from ...ir.graph import Graph
@@ -60,22 +62,37 @@ def merge_constants(graph: Graph) -> int:
     """Store equal constants of each graph once; returns how many went."""
     merged = 0
     for each in graph.graphs():
-        groups: dict[tuple[DType, tuple[int, ...]], list[Value]] = {}
+        groups: dict[Hashable, list[Value]] = {}
         for value in each.constants:
             tensor = value.constant
             if tensor is None or isinstance(tensor, SparseTensor) or not (tensor.nbytes >= TIED or _is_index(tensor)):
                 continue
             groups.setdefault((tensor.dtype, tensor.shape), []).append(value)
-        for values in groups.values():
-            seen: dict[Hashable, Value] = {}
-            for value in values if len(values) > 1 else ():
-                assert value.constant is not None
-                first = seen.setdefault(_content(value.constant), value)
-                if first is not value:
-                    value.replace_uses(first)
-                    each.remove(value)
-                    merged += 1
+        for look in (_sample, _content):  # weights are read in full only where a sample of them is the same
+            groups = _split(groups.values(), look)
+        for first, *others in groups.values():
+            for value in others:
+                value.replace_uses(first)
+                each.remove(value)
+                merged += 1
     return merged
+
+
+def _split(groups: Iterable[list[Value]], look: Callable[[Tensor], Hashable]) -> dict[Hashable, list[Value]]:
+    """Groups of more than one value, divided by what `look` finds."""
+    found: dict[Hashable, list[Value]] = {}
+    for index, group in enumerate(groups):
+        for value in group if len(group) > 1 else ():
+            assert value.constant is not None
+            found.setdefault((index, look(value.constant)), []).append(value)
+    return found
+
+
+def _sample(tensor: Tensor) -> Hashable:
+    if tensor.dtype is DType.STRING:
+        return None
+    array = core(tensor.numpy())
+    return array.reshape(-1)[:: max(1, array.size // 64)].tobytes() if array.flags.c_contiguous else None
 
 
 def _is_index(tensor: Tensor) -> bool:
@@ -101,8 +118,10 @@ def _content(tensor: Tensor) -> Hashable:
     if tensor.dtype is DType.STRING:
         return tuple(tensor.numpy().reshape(-1).tolist())
     part = core(compact(tensor.numpy()))
-    data = part.tobytes()
-    return part.shape, data if len(data) <= 64 else hashlib.blake2b(data, digest_size=16).digest()
+    if part.nbytes <= 64:
+        return part.shape, part.tobytes()
+    data = np.ascontiguousarray(part).view(np.uint8)
+    return part.shape, hashlib.blake2b(data.data, digest_size=16).digest()
 
 
 def _attribute_key(attribute: Attribute) -> Hashable:

@@ -195,6 +195,17 @@ def test_weights_that_are_shared_are_not_copied() -> None:
     assert len(graph.constants) == 2
 
 
+def test_notes_of_an_exporter_go_only_when_asked_for() -> None:
+    text = 'graph g(x: float[N, 3]) -> (y: float[N, 3]) { y = Relu(x) doc "why" metadata {"stack": "trace"} }'
+    graph = parse(text)
+    assert not clean(graph).rewrites
+    (node,) = graph
+    assert (node.doc, node.metadata) == ("why", {"stack": "trace"})
+    report = Clean(notes=False).run(graph, Context(TargetFacts("onnx")))
+    assert report.rewrites == {"notes": 1}
+    assert (node.doc, node.metadata) == ("", None)
+
+
 def test_the_measure_of_equality_can_fail() -> None:
     one = np.float32([1, 2, 3])
     assert distance(one, one) == 0

@@ -42,7 +42,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
     cuts: dict[int, int] = {}
     try:
         if source.size > _WHOLE:
-            data, cuts = wire.cut(data, _LARGE)
+            data, cuts = wire.cut(data, _LARGE, source.release)
         proto = _parse(data)
         return _read(proto, TensorReader(source, cuts, os.path.dirname(source.path)))
     except wire.WireError as error:

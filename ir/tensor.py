@@ -183,6 +183,11 @@ class SourceFile:
             self._map = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
         return self._map
 
+    def release(self) -> None:
+        """Give back the pages mapped so far; they come back when touched again."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def copy(self, offset: int, length: int, file: BinaryIO) -> None:
         """Append `length` bytes from `offset` to `file`, in pieces, without mapping them.
 

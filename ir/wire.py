@@ -15,7 +15,7 @@ Source: protobuf.dev, "Encoding". Field numbers: onnx.proto.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
@@ -59,22 +59,30 @@ _PAYLOADS = (_RAW_DATA, _tag(4), _tag(10))
 """raw_data, and float_data and double_data, which are packed as the same bytes."""
 
 
-def cut(data: Buffer, threshold: int) -> tuple[Buffer, dict[int, int]]:
+def cut(data: Buffer, threshold: int, passed: Callable[[], object] = lambda: None) -> tuple[Buffer, dict[int, int]]:
     """A serialised ModelProto with every weight of `threshold` bytes or more replaced by a marker.
 
     Returns the smaller message (`data` itself where nothing was cut) and offset -> length, in `data`, of what was cut;
-    the marker holds offset and length. Raises `WireError`.
+    the marker holds offset and length. `passed` is called after each weight: the kernel maps pages far around the few
+    bytes that are looked at, and a mapped file can let go of them again. Raises `WireError`.
     """
     cuts: dict[int, int] = {}
     try:
-        smaller = _cut(data, 0, len(data), _MODEL, threshold, cuts, 0)
+        smaller = _cut(data, 0, len(data), _MODEL, threshold, cuts, passed, 0)
     except IndexError:
         raise WireError("the data ends inside a field", len(data)) from None
     return (data if smaller is None else smaller), cuts
 
 
 def _cut(
-    data: Buffer, start: int, end: int, message: _Message, threshold: int, cuts: dict[int, int], depth: int
+    data: Buffer,
+    start: int,
+    end: int,
+    message: _Message,
+    threshold: int,
+    cuts: dict[int, int],
+    passed: Callable[[], object],
+    depth: int,
 ) -> bytes | None:
     """`data[start:end]`, a message, with its large weights cut out; `None` where it has none."""
     if depth > DEEPEST:
@@ -92,7 +100,7 @@ def _cut(
             body, tag = b"\x08" + varint(content) + b"\x10" + varint(stop - content), _SEGMENT
         else:
             inner = message.get(tag)
-            smaller = None if inner is None else _cut(data, content, stop, inner, threshold, cuts, depth + 1)
+            smaller = None if inner is None else _cut(data, content, stop, inner, threshold, cuts, passed, depth + 1)
             if smaller is None:
                 continue
             body = smaller
@@ -102,6 +110,8 @@ def _cut(
     if kept == start or len(found) > 1:  # data that came in several pieces is left to the parser
         return None
     cuts.update(found)
+    if found:
+        passed()
     out += data[kept:end]
     return bytes(out)
 

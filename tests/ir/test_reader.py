@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +268,20 @@ def test_a_model_from_memory_takes_external_data_from_the_folder_given(tmp_path:
     np.testing.assert_array_equal(weight(from_proto(proto, folder=tmp_path), "w"), np.arange(4))
     with pytest.raises(ModelError, match=r"tensor .w.*no folder"):
         from_proto(proto)
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    sound = model([helper.make_node("Relu", ["x"], ["y"])])
+    broken = model([helper.make_node("Relu", ["lost"], ["y"])])
+    assert gc.isenabled()
+    from_proto(sound)
+    assert gc.isenabled()
+    with pytest.raises(ModelError):
+        from_proto(broken)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        from_proto(sound)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

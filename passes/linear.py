@@ -65,9 +65,9 @@ class Linear:
 
     @property
     def bias_place(self) -> tuple[Node, int] | None:
-        """Where the bias is read: node and input index; `None` for a MatMul without one."""
+        """Where the bias is read: node and input index; `None` for a layer without one, which stays without."""
         if self.op != "MatMul":
-            return self.node, 2
+            return (self.node, 2) if self.node.input(2) is not None else None
         if self.add is None:
             return None
         return self.add, next(i for i, v in enumerate(self.add.inputs) if v is not self.node.output)
@@ -119,14 +119,13 @@ class Linear:
         return data.T[None]
 
     def bias(self) -> Array | None:
-        """b as (groups * n,); `None` for a MatMul that adds none."""
+        """b as (groups * n,); `None` where none is added."""
         place = self.bias_place
         if place is None:
             return None
         groups, n, _ = self.shape
-        value = place[0].input(place[1])
-        if value is None:
-            return np.zeros(groups * n)
+        value = place[0].inputs[place[1]]
+        assert value is not None
         scale = self.node.get_float("beta", 1.0) if self.op == "Gemm" else 1.0
         return np.asarray(np.broadcast_to(np.asarray(value.numpy(), np.float64).reshape(-1) * scale, (groups * n,)))
 
@@ -146,9 +145,9 @@ class Linear:
         place = self.bias_place
         if bias is not None and place is not None:
             node, index = place
-            old = node.input(index)
-            name = old.name if old is not None else f"{self.name}.bias"
-            node.set_input(index, graph.constant(bias.astype(np.float32), name))
+            old = node.inputs[index]
+            assert old is not None
+            node.set_input(index, graph.constant(bias.astype(np.float32), old.name))
             if self.op == "Gemm":
                 node.set_attribute("beta", 1.0)
 

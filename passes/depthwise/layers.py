@@ -66,7 +66,7 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         error = round(step.target.error(made.merged[None]), 6)
-        _replace(layer, made, step.target.bias(made.merged[None]))
+        _replace(layer, made, None if layer.bias_place is None else step.target.bias(made.merged[None]))
         report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error)
     return report
 
@@ -136,7 +136,7 @@ def fit(target: Target, layer: Linear, form: str, rank: int) -> Separated:
     return Separated(form, rank, first, second, whole, target.loss(whole[None]))
 
 
-def _replace(layer: Linear, made: Separated, bias: Array) -> None:
+def _replace(layer: Linear, made: Separated, bias: Array | None) -> None:
     """Two convolutions in the layer's place; the one with the kernel strides, pads and dilates as the layer did."""
     node = layer.node
     graph = node.graph

@@ -30,9 +30,15 @@ class Prune(Pass):
     ratio: float | None = option(
         None,
         "share of the weights, the channels of a group (scope=layer) or the cost (scope=global) to drop; "
-        "none: half of the weights, and as many channels as are safe",
+        "none: as many weights as `error` allows, and as many channels as are safe",
         low=0.0,
         high=0.99,
+    )
+    error: float = option(
+        0.01,
+        "largest loss in a layer, as a share of its answer's variance (unstructured, where ratio is none)",
+        low=0.0,
+        high=1.0,
     )
     scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
     n: int = option(2, "weights kept of every m (nm)", low=1)

@@ -6,7 +6,8 @@ use them read the weights.
 
 Left dense: layers that read the graph's input and depthwise layers (a few percent of the weights, and the most
 fragile), but their remaining weights are refitted too. With `scope=global` a first walk over the unchanged student
-records each layer's error at several sparsities, and the knapsack spreads the ratio.
+records each layer's error at several sparsities, and the knapsack spreads the ratio. Without a ratio each layer loses
+what `error` allows.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from ...ir.graph import Graph
     from .prune import Prune
 
-HALF = 0.5
-"""The share of the weights to drop where none is given."""
+ADAPTIVE = Unstructured(0.0)
+"""Stands for the sparsity that the error allows, found when the layer is reached."""
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
 
@@ -50,15 +51,18 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
     for step in walk(graph, ctx, layers):
-        _visit(step, patterns.get(step.layer), dense.get(step.layer, "pruning it is not worth its error"), report)
+        reason = dense.get(step.layer, "pruning it is not worth its error")
+        _visit(step, patterns.get(step.layer), reason, options.error, report)
     return report
 
 
-def _visit(step: Step, pattern: Pattern | None, reason: str, report: Report) -> None:
+def _visit(step: Step, pattern: Pattern | None, reason: str, error: float, report: Report) -> None:
     layer = step.layer
     try:
         if pattern is None:
             raise Skip(reason)
+        if pattern == ADAPTIVE:
+            pattern = _sparsest(step.target, error)
         weight = prune_layer(step.target, pattern, layer)
     except Skip as skip:
         step.settle()
@@ -122,16 +126,17 @@ def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
 
 def _patterns(options: Prune, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Pattern | None]:
     patterns: dict[Linear, Pattern | None] = {}
-    ratio = HALF if options.ratio is None else options.ratio
     if options.kind == "nm":
         patterns.update((layer, Grouped(options.n, options.m)) for layer in layers)
+    elif options.ratio is None:
+        patterns.update(dict.fromkeys(layers, ADAPTIVE))
     elif options.scope == "layer":
-        patterns.update((layer, Unstructured(ratio)) for layer in layers)
+        patterns.update((layer, Unstructured(options.ratio)) for layer in layers)
     elif layers:
         curves: dict[Linear, list[Choice]] = {}
         for step in walk(graph, ctx, layers):
             curves[step.layer] = _curve(step)
-        budget = (1.0 - ratio) * sum(float(np.prod(layer.shape)) for layer in layers)
+        budget = (1.0 - options.ratio) * sum(float(np.prod(layer.shape)) for layer in layers)
         for layer, choice in zip(curves, knapsack(list(curves.values()), budget), strict=True):
             sparsity = choice.settings.get("sparsity", 0.0)
             patterns[layer] = Unstructured(sparsity) if sparsity else None
@@ -140,15 +145,29 @@ def _patterns(options: Prune, graph: Graph, ctx: Context, layers: list[Linear]) 
 
 def _curve(step: Step) -> list[Choice]:
     """Weights kept against relative error, at every level of `LEVELS`; cheap masks, refitted."""
-    target = step.target
-    weights = float(target.weight.size)
-    choices = []
-    for sparsity in LEVELS:
-        loss = 0.0
-        for w, h in zip(target.weight, target.hessian, strict=True):
-            mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
-            kept = refit_masked(w, h, mask, steps=6)
-            loss += float(np.sum(((kept - w) @ h) * (kept - w)))
-        error = loss / max(target.energy, 1e-30)
-        choices.append(Choice((1.0 - sparsity) * weights, error, "prune", {"sparsity": sparsity}))
-    return choices
+    weights = float(step.target.weight.size)
+    return [Choice((1.0 - s) * weights, _error_at(step.target, s), "prune", {"sparsity": s}) for s in LEVELS]
+
+
+def _error_at(target: Target, sparsity: float) -> float:
+    """The loss at a sparsity as a share of the answer's variance, from a cheap mask and a short refit."""
+    loss = 0.0
+    for w, h in zip(target.weight, target.hessian, strict=True):
+        mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
+        kept = refit_masked(w, h, mask, steps=6)
+        loss += float(np.sum(((kept - w) @ h) * (kept - w)))
+    return loss / max(target.energy, 1e-30)
+
+
+def _sparsest(target: Target, error: float) -> Unstructured:
+    """The highest of `LEVELS` whose loss stays within `error`. Raises `Skip` where none does."""
+    low, high = 0, len(LEVELS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _error_at(target, LEVELS[middle]) <= error:
+            low = middle
+        else:
+            high = middle
+    if low == 0:
+        raise Skip(f"no share of its weights can go within an error of {error:g}")
+    return Unstructured(LEVELS[low])

@@ -164,6 +164,7 @@ def inspect(
     text: Annotated[bool, Parameter(negative=())] = False,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     top: int = 10,
+    dim: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """Show what a model is made of, and where its size and work are.
 
@@ -177,6 +178,8 @@ def inspect(
         Print the summary as JSON.
     top
         How many of the costliest layers to list.
+    dim
+        Size of a symbolic dimension, NAME=SIZE; may be given several times. 1 unless given.
     """
     from .compiler import read
 
@@ -188,7 +191,7 @@ def inspect(
 
     from .report.inspect import as_dict, render, summary
 
-    found = summary(graph, top=top)
+    found = summary(graph, top=top, dims=_dims(dim or []))
     if json_:
         print(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
     else:
@@ -311,6 +314,14 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise SpecError(f"{flag} takes numbers parted by commas, not '{text}'") from None
+
+
+def _dims(texts: list[str]) -> dict[str, int]:
+    try:
+        pairs = [text.rsplit("=", 1) for text in texts]
+        return {name: int(size) for name, size in pairs}
+    except ValueError:
+        raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{' '.join(texts)}'") from None
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ import numpy as np
 from ...ir.node import Node
 from .affine import operand
 from .broadcast import channel_axis
-from .fill import elementwise, reshape
+from .fill import Array, elementwise, reshape
 from .layer import LAYERS, Affine, after, before, output_channels, weight
 from .rewriter import Rewriter, Rule
 
@@ -50,21 +50,23 @@ def _after_layer(node: Node, rewriter: Rewriter) -> bool:
         return False
     if made.scale.size != output_channels(layer, weights):
         return False
-    if layer.op in ("Gemm", "MatMul"):
-        shape = layer.inputs[0].shape if layer.inputs[0] is not None else None
-        if layer.op == "MatMul" and (shape is None or len(shape) != 2 or weights.ndim != 2):
-            return False
-        if layer.op == "MatMul":
-            gemm = rewriter.make(node, "Gemm", layer.inputs, merged=[layer]).producer
-            assert gemm is not None
-            if not after(gemm, made, node, rewriter):
-                rewriter.drop(gemm)
-                return False
-            rewriter.replace(node, gemm.output)
-            return True
+    if layer.op == "MatMul":
+        return _into_gemm(node, layer, weights, made, rewriter)
     if not after(layer, made, node, rewriter):
         return False
     rewriter.replace(node, layer.output)
+    return True
+
+
+def _into_gemm(node: Node, product: Node, weights: Array, made: Affine, rewriter: Rewriter) -> bool:
+    """A MatMul has no bias: of rank 2 it becomes a Gemm, with the scale in its weights and the shift as its bias."""
+    shape = product.inputs[0].shape if product.inputs[0] is not None else None
+    if shape is None or len(shape) != 2 or weights.ndim != 2 or made.shift is None:
+        return False
+    if not after(product, Affine(made.scale), node, rewriter):
+        return False
+    bias = rewriter.constant(node, np.asarray(made.shift, weights.dtype), f"{node.output.name}.bias")
+    rewriter.replace(node, rewriter.make(node, "Gemm", [*product.inputs, bias], merged=[product]))
     return True
 
 
@@ -104,12 +106,16 @@ def _absorbs(node: Node, rewriter: Rewriter) -> bool:
     if step.shift is not None:
         new_beta = elementwise(lambda b, t: b + t, new_beta, reshape(step.shift, (step.shift.size,)))
     new_beta = elementwise(lambda b: b.astype(beta.dtype), new_beta)
-    for index, old, new in ((1, gamma, new_gamma), (2, beta, new_beta)):
+    made = {1: np.broadcast_to(new_gamma, gamma.shape), 2: np.broadcast_to(new_beta, beta.shape)}
+    if step.scale is None:
+        del made[1]
+    if not rewriter.pays(list(made.values()), node, normalise):
+        return False
+    for index, array in made.items():
         value = normalise.inputs[index]
-        if new is not old and value is not None:
-            rewriter.set_input(
-                normalise, index, rewriter.constant(normalise, np.broadcast_to(new, gamma.shape), value.name)
-            )
+        rewriter.set_input(
+            normalise, index, rewriter.constant(normalise, array, value.name if value is not None else "")
+        )
     rewriter.touch(normalise, node)
     rewriter.replace(node, normalise.output)
     return True

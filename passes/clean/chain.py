@@ -49,7 +49,11 @@ def _rewrite(node: Node, rewriter: Rewriter) -> bool:
     if a is None or b is None or a.dtype != b.dtype:
         return False
     op, merged = _merge(a, b, signs[inner_node.op], signs[node.op], signs is _SUMS)
-    if merged is None or stored_bytes(merged) > max(a.nbytes, b.nbytes):
+    if (
+        merged is None
+        or stored_bytes(merged) > max(a.nbytes, b.nbytes)
+        or not rewriter.pays([merged], node, inner_node)
+    ):
         return False
     inputs = [inner[0], rewriter.constant(node, merged, outer[1].name)]
     rewriter.replace(node, rewriter.make(node, op, inputs, merged=[inner_node]))

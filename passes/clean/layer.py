@@ -19,11 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.node import Node, Value
-from ...ir.tensor import BroadcastTensor, FillTensor
+from ...ir.node import Node
 from ...ir.types import DType
 from .fill import Array, core, elementwise, is_uniform, reshape, stored_bytes
-from .rewriter import SMALL, Rewriter
+from .rewriter import Rewriter
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FLOATS = (DType.FLOAT16, DType.FLOAT, DType.DOUBLE)
@@ -229,7 +228,7 @@ def _apply(
         if stored_bytes(weights) == weights.nbytes:
             stored_bias = np.ascontiguousarray(stored_bias)
     made = [a for a in (None if scaled is weights else scaled, stored_bias) if a is not None]
-    if not all(_sound(a) for a in made) or not _pays(made, layer, by):
+    if not all(_sound(a) for a in made) or not rewriter.pays(made, layer, by):
         return False
     if scaled is not weights:
         rewriter.set_input(layer, 1, rewriter.constant(layer, scaled, old.name))
@@ -250,17 +249,3 @@ def _sound(array: Array) -> bool:
     largest = float(np.abs(sample).max(initial=0))
     info = np.finfo(array.dtype)
     return largest == 0 or largest >= math.ldexp(float(info.tiny), info.nmant)
-
-
-def _pays(made: list[Array], layer: Node, by: Node) -> bool:
-    """Whether the new constants take no more than those that only `layer` and `by` read, plus a node's record."""
-    freed: dict[Value, None] = {}
-    for value in (*layer.inputs[1:], *by.inputs):
-        if value is not None and value.constant is not None and all(user in (layer, by) for user, _ in value.uses):
-            freed[value] = None
-    kept = sum(
-        v.constant.nbytes
-        for v in freed
-        if v.constant is not None and not isinstance(v.constant, FillTensor | BroadcastTensor)
-    )
-    return sum(stored_bytes(a) for a in made) <= kept + SMALL

@@ -17,7 +17,7 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.origin import Origin
 from ...ir.tensor import Tensor
 from ...ir.types import TensorType, Type
-from .fill import Array, compact, store
+from .fill import Array, compact, store, stored_bytes
 
 SMALL = 256
 """Bytes by which one rewrite may enlarge the constants: what the record of a removed node takes in a file."""
@@ -86,6 +86,14 @@ class Rewriter:
         if producer is None or len(producer.output.uses) != 1 or any(v.uses for v in producer.outputs[1:]):
             return None
         return producer
+
+    def pays(self, made: Sequence[Array], *nodes: Node) -> bool:
+        """Whether new constants take no more bytes than those that only `nodes` read, plus `SMALL`."""
+        freed: dict[Value, int] = {}
+        for value in (v for node in nodes for v in node.inputs):
+            if value is not None and value.constant is not None and all(user in nodes for user, _ in value.uses):
+                freed[value] = stored_bytes(value.constant.numpy())
+        return sum(stored_bytes(array) for array in made) <= sum(freed.values()) + SMALL
 
     # -- doing
 

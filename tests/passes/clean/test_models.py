@@ -195,6 +195,20 @@ def test_weights_that_are_shared_are_not_copied() -> None:
     assert len(graph.constants) == 2
 
 
+def test_a_batchnorm_after_a_large_matmul_makes_a_gemm() -> None:
+    random = np.random.default_rng(0)
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 64)))
+    weight = graph.constant(random.standard_normal((64, 48)).astype(np.float32))
+    given = [graph.constant(random.uniform(0.5, 1, 48).astype(np.float32)) for _ in range(4)]
+    y = graph.add("BatchNormalization", [graph.add("MatMul", [x, weight]).output, *given]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 48)))
+    original = graph.clone()
+    assert clean(graph).rewrites == {"batchnorm-after": 1}
+    assert [node.op for node in graph] == ["Gemm"]
+    assert_equivalent(original, graph, feeds(original))
+
+
 def test_notes_of_an_exporter_go_only_when_asked_for() -> None:
     text = 'graph g(x: float[N, 3]) -> (y: float[N, 3]) { y = Relu(x) doc "why" metadata {"stack": "trace"} }'
     graph = parse(text)

@@ -182,12 +182,13 @@ def _viable(node: Node, plan: Placement, awaited: set[Node]) -> bool:
     """Whether a node can go on with codes: its operands are codes, and somebody waits for codes.
 
     Of the operands of a move or Concat one is enough: encoding the others first costs no more than decoding that one. A
-    move that nobody waits for still goes on with codes that its producer made, and they are decoded after it.
+    move that nobody waits for still goes on with codes that its producer made, and they are decoded after it. MaxPool
+    only ever does that: on codes in NCHW order, which is what a float producer leaves, runtimes have no fast kernel.
     """
     inputs = [_is_code(v, plan) for v in operands(node)]
     if node in plan.pointwise:
         return all(inputs) and node in awaited
-    if node in awaited:
+    if node in awaited and node.op != "MaxPool":
         return any(inputs)
     return node.op != "Concat" and all(_made_as_code(v, plan) for v in operands(node))
 

@@ -54,6 +54,7 @@ class Quant(Pass):
         from .calibrate import calibrate
         from .insertion import Insertion
         from .layers import find_layers, name_of
+        from .parameters import encode_biases, encode_weights
         from .placement import place
         from .pooling import pool_spatial_means
 
@@ -64,7 +65,9 @@ class Quant(Pass):
         if not found or ctx.fit is None:
             report.notes.append("there is no layer that could be quantized")
             return report
-        report.rewrote("spatial mean as pooling", pool_spatial_means(graph))
+        if pooled := pool_spatial_means(graph):
+            report.rewrote("spatial mean as pooling", pooled)
+            found, _ = find_layers(graph, self.keep)
         layers = list(found.values())
         plan = place(graph, found, self.keep)
         sources = plan.sources()
@@ -73,13 +76,13 @@ class Quant(Pass):
         few = ctx.fit.take(SAMPLES, ctx.seed)
         fixable = [layer for layer in layers if self.bias_correction and correctable(layer)]
         means = answer_means(graph, fixable, ctx, few)
-        insertion = Insertion(graph, plan, grids, ctx.target)
+        insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
         insertion.activations()
         insertion.constants()
-        insertion.weights(layers, seen.energy, per_channel=self.per_channel)
+        weights = encode_weights(insertion, layers, seen.energy, ctx.target, per_channel=self.per_channel)
         graph.sweep()
         shifts = dict(zip(fixable, correct(graph, fixable, means, ctx, few)))
-        insertion.biases(layers)
+        encode_biases(insertion, layers, weights)
         graph.sweep()
         for layer in layers:
             if layer in shifts:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.types import DType
-from .grid import TINY, Grid, limits
+from .grid import TINY, limits
 from .layers import Layer
 
 Matrix = NDArray[np.float32]
@@ -73,15 +73,27 @@ def _search(
     # Where the pair bound widened a row, ranges down to its own maximum are worth trying as well.
     for shrink in (*SHRINKS, *((0.6, 0.5) if saturating else ())):
         scale = _at_least(peak * shrink, least_scale).astype(np.float32)
-        codes = _codes(rows, scale, top, saturating)
-        off = np.square(rows - codes * scale[:, None])
-        error = off.sum(axis=1, dtype=np.float64) if importance is None else (off * importance).sum(axis=1)
+        error = _row_errors(rows, _codes(rows, scale, top, saturating), scale, importance)
         if shared:
             error = np.full(len(rows), error.sum())
         better = error < least
         least = np.where(better, error, least)
         best = np.where(better, scale, best)
     return best
+
+
+def squared_error(
+    rows: Matrix, codes: NDArray[np.int8], scale: NDArray[np.float32], importance: NDArray[np.float64] | None
+) -> float:
+    """sum h (w - Q(w))^2 over all rows."""
+    return float(_row_errors(rows, codes, scale, importance).sum())
+
+
+def _row_errors(
+    rows: Matrix, codes: NDArray[np.int8], scale: NDArray[np.float32], importance: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    off = np.square(rows - codes * scale[:, None])
+    return np.asarray(off.sum(axis=1, dtype=np.float64) if importance is None else (off * importance).sum(axis=1))
 
 
 def _at_least(scale: NDArray[np.float64], least: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -132,16 +144,12 @@ def reduction_rows(weight: NDArray[np.float32], op: str, *, transposed: bool = F
 
 
 def weight_of_rows(
-    rows: NDArray[np.int8], shape: tuple[int, ...], op: str, *, transposed: bool = False
-) -> NDArray[np.int8]:
+    rows: NDArray[np.generic], shape: tuple[int, ...], op: str, *, transposed: bool = False
+) -> NDArray[np.generic]:
     """The inverse of `reduction_rows`, for codes."""
     if op == "Conv":
         return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1))
     return np.ascontiguousarray(rows if transposed else rows.T)
-
-
-def weight_grid(scale: NDArray[np.float32], dtype: DType, axis: int | None) -> Grid:
-    return Grid(np.asarray(scale if axis is not None else scale[0]), 0, dtype, axis, *limits(dtype))
 
 
 def importance_of(

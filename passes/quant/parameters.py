@@ -1,0 +1,102 @@
+"""Weights and biases of layers as constants in integer codes.
+
+    source codes -> DequantizeLinear -+
+    int8 weight -> DequantizeLinear --+-> layer -> QuantizeLinear -> ...
+    int32 bias -> DequantizeLinear ---+         (scale of bias = scale of source * scale of weight)
+
+is the form that runtimes fuse into one integer kernel. Layers that share a weight share its codes.
+
+Where the target's kernels saturate, weights are kept within the pair bound (`weights.py`). That costs most where
+neighbours are alike, as the colour channels of an image are. A weight that would lose more than `DEAREST` times its
+rounding error to the bound is stored unsigned, with its zero point in the middle: slower to multiply, but exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.graph import Value
+from ...ir.types import DType
+from ..base import TargetFacts
+from .grid import Grid, limits
+from .insertion import Insertion
+from .layers import Layer
+from .weights import importance_of, quantize_rows, reduction_rows, squared_error, weight_of_rows
+
+Energy = Mapping[Value, NDArray[np.float64]]
+
+DEAREST = 2.0
+
+
+def encode_weights(
+    insertion: Insertion, layers: Sequence[Layer], energy: Energy, target: TargetFacts, *, per_channel: bool
+) -> dict[Layer, Grid]:
+    """Let every layer read codes of its weight; returns the grid of each. `energy`: see `Calibration`."""
+    together: dict[Value, list[Layer]] = {}
+    for layer in layers:
+        together.setdefault(layer.weight, []).append(layer)
+    grids: dict[Layer, Grid] = {}
+    for weight, users in together.items():
+        least = _least_scale(insertion, users)
+        codes, grid = encode(users[0], energy.get(users[0].source), target, least, per_channel=per_channel)
+        constant = insertion.graph.constant(codes, weight.name)
+        for layer in users:
+            node = layer.node
+            node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint=weight.name))
+            grids[layer] = grid
+    return grids
+
+
+def encode_biases(insertion: Insertion, layers: Sequence[Layer], grids: Mapping[Layer, Grid]) -> None:
+    """Turn every float bias into int32 codes on the grid of the layer's sums."""
+    for layer in layers:
+        node, bias = layer.node, layer.node.input(2)
+        if bias is None:
+            continue
+        numbers = np.broadcast_to(np.asarray(bias.numpy(), np.float64).reshape(-1), (layer.channels,))
+        scale = np.broadcast_to(grids[layer].scale * insertion.grid(layer.source).scale, (layer.channels,))
+        grid = Grid(np.ascontiguousarray(scale, np.float32), 0, DType.INT32, 0, -(2**31) + 1, 2**31 - 1)
+        codes = insertion.graph.constant(grid.encode(numbers), bias.name)
+        node.set_input(2, insertion.dequantize(codes, grid, before=node, origin=node.origin, hint=bias.name))
+
+
+def encode(
+    layer: Layer,
+    energy: NDArray[np.float64] | None,
+    target: TargetFacts,
+    least: NDArray[np.float64],
+    *,
+    per_channel: bool = True,
+) -> tuple[NDArray[np.generic], Grid]:
+    """Codes of a layer's weight, in its own layout, and their grid, whose scales are at least `least`."""
+    weight = np.asarray(layer.weight.numpy(), np.float32)
+    rows = reduction_rows(weight, layer.op, transposed=layer.transposed)
+    h = importance_of(layer, energy, rows.shape)
+    saturating = target.saturating_int8 and target.activation_dtype is DType.UINT8 and not layer.depthwise
+    dtype, zero = DType.INT8, 0
+    codes, scale = quantize_rows(
+        rows, dtype, importance=h, saturating=saturating, shared=not per_channel, least_scale=least
+    )
+    if saturating:
+        free = quantize_rows(rows, dtype, importance=h, shared=not per_channel, least_scale=least)
+        if squared_error(rows, codes, scale, h) > DEAREST * squared_error(rows, *free, h):
+            codes, scale = free
+            dtype, zero = DType.UINT8, 128
+    axis = layer.axis if per_channel else None
+    grid = Grid(np.asarray(scale if per_channel else scale[0]), zero, dtype, axis, *limits(dtype))
+    shifted = (codes.astype(np.int16) + zero).astype(dtype.numpy)
+    return weight_of_rows(shifted, weight.shape, layer.op, transposed=layer.transposed), grid
+
+
+def _least_scale(insertion: Insertion, users: Sequence[Layer]) -> NDArray[np.float64]:
+    """The least scale of each channel with which int32 holds the bias of every layer that reads the weight."""
+    least = np.zeros(users[0].channels)
+    for layer in users:
+        bias = layer.node.input(2)
+        if bias is not None:
+            numbers = np.abs(np.asarray(bias.numpy(), np.float64)).reshape(-1)
+            least = np.maximum(least, 2 * numbers / (float(insertion.grid(layer.source).scale) * 2**31))
+    return least

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..base import Pass, Report, option
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph
+    from ...ir.graph import Graph, Output
     from ...ir.node import Value
     from ...ir.types import Type
     from ..base import Context
@@ -43,9 +43,14 @@ class Clean(Pass):
         report = Report()
         for each in (graph, *(function.graph for function in graph.functions.values())):
             recorded: dict[Value, Type | None] = {v: v.type for v in _made(each) if v.type is not None}
+            bodies = [inner for inner in each.graphs() if inner is not each]
+            interface: list[Value | Output] = [v for inner in bodies for v in (*inner.inputs, *inner.outputs)]
+            declared = [item.type for item in interface]
             clean(each, report, recorded)
             for value in _made(each):
                 value.type = recorded.get(value)
+            for item, type in zip(interface, declared):
+                item.type = type
             if not self.notes:
                 report.rewrote("notes", _forget_notes(each))
         return report

@@ -44,7 +44,8 @@ class Clean(Pass):
         for each in (graph, *(function.graph for function in graph.functions.values())):
             recorded: dict[Value, Type | None] = {v: v.type for v in _made(each) if v.type is not None}
             bodies = [inner for inner in each.graphs() if inner is not each]
-            interface: list[Value | Output] = [v for inner in bodies for v in (*inner.inputs, *inner.outputs)]
+            interface: list[Value | Output] = [value for inner in bodies for value in inner.inputs]
+            interface += [output for inner in bodies for output in inner.outputs]
             declared = [item.type for item in interface]
             clean(each, report, recorded)
             for value in _made(each):

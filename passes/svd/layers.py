@@ -3,7 +3,8 @@
 A layer is offered the unchanged form and, for every form that fits it, ranks from one upwards; kept are only choices
 that save MACs and parameters. Without a ratio each layer takes the cheapest choice whose loss stays within `error` of
 its answer's variance. With one, each layer keeps that share of its MACs (`scope=layer`), or a first walk over the
-unchanged student records every choice's error and the knapsack spreads the share (`scope=global`).
+unchanged student records every choice's error and the knapsack spreads the share (`scope=global`). Which form a layer
+takes within its share is decided when it is reached, by fitting them all.
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
 pays.
@@ -87,23 +88,21 @@ def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | 
     forms = _forms(options, step.layer)
     align = options.align or ctx.target.channel_alignment
     target = step.target
-    if fixed is not None:
-        if fixed.form == "keep":
-            raise Skip("the share it could give is cheaper elsewhere")
-        return _build(target, step.layer, fixed)
+    if fixed is not None and fixed.form == "keep":
+        raise Skip("the share it could give is cheaper elsewhere")
     choices = [c for c in choices_of(target, step.layer, work, forms, align) if c.form != "keep"]
     if options.ratio is not None:
-        limit = options.ratio * work.macs("keep", 0)
+        limit = options.ratio * work.macs("keep", 0) if fixed is None else fixed.cost
         best: dict[str, Choice] = {}
         for choice in choices:
             if choice.cost <= limit and (choice.form not in best or choice.error < best[choice.form].error):
                 best[choice.form] = choice
         if not best:
-            raise Skip(f"no rank in steps of {align} keeps within {options.ratio:g} of its MACs")
+            raise Skip(f"no rank in steps of {align} keeps within {limit / work.macs('keep', 0):g} of its MACs")
         return min((_build(target, step.layer, c) for c in best.values()), key=lambda made: made.loss)
     for choice in sorted(choices, key=lambda c: c.cost):
-        if choice.error > 3.0 * options.error:
-            continue  # refitting never gains that much
+        if choice.error > 1.5 * options.error:
+            continue  # the curves are not that far from what fitting gives
         made = _build(target, step.layer, choice)
         if made.loss <= options.error * target.energy:
             return made
@@ -139,7 +138,7 @@ def choices_of(target: Target, layer: Linear, work: Work, forms: tuple[str, ...]
 def _losses(
     target: Target, layer: Linear, work: Work, forms: tuple[str, ...], align: int
 ) -> Iterator[tuple[str, int, int, float]]:
-    """(form, rank, inner rank, loss) over all ranks in steps of `align`; spatial losses are before refitting."""
+    """(form, rank, inner rank, loss) over all ranks in steps of `align`; spatial and Tucker losses are estimates."""
     w, h = target.weight[0], target.hessian[0]
     if "channel" in forms:
         losses = channel_split(w, h).losses
@@ -157,15 +156,19 @@ def _losses(
 
 
 def _allocated(options: Svd, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Choice]:
-    """One choice a layer under the budget of MACs, from the errors of the unchanged student."""
+    """One choice a layer under the budget of MACs, from the errors of the unchanged student.
+
+    Errors are shares of each layer's own answer, summed as they are. Weighing them by what each layer alone does to the
+    outputs looks better founded and is worse: layers whose loss the others make up for when nothing else is lost are
+    then given almost nothing (ResNet-20 at half the MACs: 84.1 % so weighed, 90.2 % plain).
+    """
     align = options.align or ctx.target.channel_alignment
     found: dict[Linear, list[Choice]] = {}
     for step in walk(graph, ctx, layers):
-        work = Work.of(step)
         try:
             forms = _forms(options, step.layer)
         except Skip:
             forms = ()
-        found[step.layer] = choices_of(step.target, step.layer, work, forms, align)
+        found[step.layer] = choices_of(step.target, step.layer, Work.of(step), forms, align)
     budget = float(np.sum([max(c.cost for c in choices) for choices in found.values()])) * (options.ratio or 1.0)
     return dict(zip(found, knapsack(list(found.values()), budget), strict=True))

@@ -13,14 +13,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conjugate import descend
+
 Array = NDArray[np.float64]
 
 
 def spatial_curve(weight: Array, hessian: Array, shape: tuple[int, int, int, int]) -> Array:
-    """Loss of every rank 0..min(c*kh, n*kw) before refitting: the tail of the scaled singular values (an upper
-    guide)."""
+    """About the loss of every rank 0..min(c*kh, n*kw).
+
+    The tail of the scaled singular values is the loss before fitting; three ranks are fitted, and what that gains there
+    is carried over to the ranks between.
+    """
     _, s, _ = np.linalg.svd(_unfold(weight, hessian, shape)[0], full_matrices=False)
-    return np.concatenate([np.cumsum((s**2)[::-1])[::-1], [0.0]])
+    tails = np.concatenate([np.cumsum((s**2)[::-1])[::-1], [0.0]])
+    ranks = [max(len(s) // 8, 1), max(len(s) // 4, 1), max(len(s) // 2, 1)]
+    gains = []
+    for rank in ranks:
+        delta = merged(*spatial_split(weight, hessian, shape, rank, sweeps=2)) - weight
+        fitted = float(np.sum((delta @ hessian) * delta))
+        gains.append(np.log(max(fitted, 1e-300) / max(float(tails[rank]), 1e-300)))
+    return np.asarray(tails * np.exp(np.interp(np.arange(len(tails)), ranks, gains)))
 
 
 def spatial_split(
@@ -74,29 +86,13 @@ def _improve_first(p: Array, v: Array, target: Array, hessian: Array, steps: int
     _, c, kh = v.shape
     kw = p.shape[2]
 
-    def pull(difference: Array) -> Array:  # adjoint of `merged` in V, after the metric
+    def pull(difference: Array) -> Array:
         g = (difference @ hessian).reshape(len(p), c * kh, kw)
         return np.asarray(np.einsum("nrw,nqw->rq", p, g, optimize=True).reshape(v.shape))
 
-    curvature = np.einsum("nrw,nrw->r", p, p)[:, None] * np.diagonal(hessian).reshape(c * kh, kw).mean(axis=1)
-    inverse = 1.0 / np.maximum(curvature.reshape(v.shape), 1e-30)
-    r = pull(target - merged(p, v))
-    z = r * inverse
-    direction = z.copy()
-    rho = float(np.sum(r * z))
-    v = v.copy()
-    for _ in range(steps):
-        if rho <= 1e-300:
-            break
-        a = pull(merged(p, direction))
-        step = rho / max(float(np.sum(direction * a)), 1e-300)
-        v += step * direction
-        r -= step * a
-        z = r * inverse
-        fresh = float(np.sum(r * z))
-        direction = z + (fresh / rho) * direction
-        rho = fresh
-    return v
+    spread = np.diagonal(hessian).reshape(c * kh, kw).mean(axis=1)
+    scale = (np.einsum("nrw,nrw->r", p, p)[:, None] * spread).reshape(v.shape)
+    return descend(v, target, lambda one: merged(p, one), pull, scale, steps)
 
 
 def _balanced(p: Array, v: Array) -> tuple[Array, Array]:

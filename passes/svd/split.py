@@ -18,7 +18,7 @@ from ..regression import Array, Target
 from ..walk import Step
 from .channel import ChannelSplit, channel_split
 from .spatial import merged, spatial_split
-from .tucker import tucker_split
+from .tucker import tucker_fit
 
 FORMS = ("channel", "spatial", "tucker")
 
@@ -107,8 +107,7 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
         whole = merged(p, v)
         first, second = v[:, :, :, None], p[:, :, None, :]
         return Split(form, (first, second), whole, target.loss(whole[None]))
-    basis, rest, _ = tucker_split(w, h, layer.channels, inner)
-    a, b = rest.factors(rank)
+    basis, b, a = tucker_fit(w, h, layer.channels, inner, rank)
     taps = layer.kernel
     core = b.reshape(rank, inner, *taps)
     whole = a @ np.tensordot(b.reshape(rank, inner, -1), basis, axes=([1], [0])).transpose(0, 2, 1).reshape(rank, -1)

@@ -2,7 +2,8 @@
 
 Given a basis Q (r_in, c) of the input channels, the rest has a closed form: regress W* onto the projected input (metric
 T H T^T with T = Q (x) I), then the channel split of that regression. Q starts as the leading directions of what W*
-reads, whitened by the channel covariance. (Kim et al. 2016; ALGORITHMS 2a.4.)
+reads, whitened by the channel covariance; conjugate gradient steps then fit it to the chosen output rank. (Kim et al.
+2016; ALGORITHMS 2a.4.)
 
 1 x 1 kernels reduce to the channel split and are left to it.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conjugate import descend
 from .channel import ChannelSplit, channel_split
 
 Array = NDArray[np.float64]
@@ -47,7 +49,37 @@ def tucker_split(weight: Array, hessian: Array, channels: int, rank_in: int) -> 
 
     The whole loss of an output rank r is the projection's loss plus `split.losses[r]`.
     """
-    basis = input_basis(weight, hessian, channels, rank_in)
+    return _rest(weight, hessian, input_basis(weight, hessian, channels, rank_in))
+
+
+def tucker_fit(
+    weight: Array, hessian: Array, channels: int, rank_in: int, rank: int, *, sweeps: int = 3, steps: int = 4
+) -> tuple[Array, Array, Array]:
+    """Q (r_in, c), core (r, r_in * taps) and A (n, r), with the basis fitted to what this output rank can use."""
+    basis, split, _ = tucker_split(weight, hessian, channels, rank_in)
+    taps = weight.shape[1] // channels
+    spread = np.einsum("cucu->c", hessian.reshape(channels, taps, channels, taps)) / taps
+    for _ in range(sweeps):
+        a, b = split.factors(rank)
+        reads = (a @ b).reshape(len(weight), rank_in, taps)
+
+        def push(q: Array, reads: Array = reads) -> Array:
+            return np.asarray(np.einsum("nit,ic->nct", reads, q, optimize=True).reshape(weight.shape))
+
+        def pull(difference: Array, reads: Array = reads) -> Array:
+            g = (difference @ hessian).reshape(len(weight), channels, taps)
+            return np.asarray(np.einsum("nit,nct->ic", reads, g, optimize=True))
+
+        scale = np.einsum("nit,nit->i", reads, reads)[:, None] * spread
+        basis = descend(basis, weight, push, pull, scale, steps)
+        basis, split, _ = _rest(weight, hessian, basis)
+    a, b = split.factors(rank)
+    return basis, b, a
+
+
+def _rest(weight: Array, hessian: Array, basis: Array) -> tuple[Array, ChannelSplit, float]:
+    """What is left to do once the input basis is fixed: regression, then the channel split of it."""
+    basis = np.linalg.qr(basis.T)[0].T  # the span is what matters
     core, metric = projected(weight, hessian, basis)
     total = float(np.sum((weight @ hessian) * weight))
     explained = float(np.sum((core @ metric) * core))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from optc.passes.svd.channel import channel_split
-from optc.passes.svd.spatial import merged, spatial_split
-from optc.passes.svd.tucker import tucker_split
+from optc.passes.svd.spatial import merged, spatial_curve, spatial_split
+from optc.passes.svd.tucker import tucker_fit, tucker_split
 
 
 def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -82,3 +82,26 @@ def test_tucker_loss_is_projection_plus_split(inner: int) -> None:
         assert loss(whole, w, h) == pytest.approx(lost + rest.losses[rank], abs=1e-6 * total)
     if inner == 5:
         assert lost + rest.losses[6] < 1e-7 * total
+
+
+def test_fitting_the_tucker_basis_never_raises_the_loss() -> None:
+    w, h = problem(6, 45)
+    losses = []
+    for sweeps in (0, 1, 4):
+        basis, core, a = tucker_fit(w, h, 5, 3, 4, sweeps=sweeps)
+        whole = a @ np.einsum("rit,ic->rct", core.reshape(4, 3, 9), basis).reshape(4, -1)
+        losses.append(loss(whole, w, h))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+    _, rest, lost = tucker_split(w, h, 5, 3)
+    assert losses[0] == pytest.approx(lost + rest.losses[4], rel=1e-5)
+
+
+def test_the_spatial_curve_is_near_the_fitted_losses() -> None:
+    shape = (6, 4, 3, 3)
+    w, h = problem(6, 36)
+    curve = spatial_curve(w, h, shape)
+    for rank in (2, 4, 6):
+        fitted = loss(merged(*spatial_split(w, h, shape, rank)), w, h)
+        assert fitted < 1.5 * curve[rank]
+        assert curve[rank] < 2.0 * fitted

@@ -7,13 +7,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from . import __version__
-from .errors import ModelError, OutputError
+from .errors import DataError, ModelError, OutputError, TargetError
 from .ir.cost import cost
 from .ir.graph import Graph
 from .ir.opset import lower
@@ -122,13 +122,23 @@ def compile(
     if path is not None:
         _check_place(path)
     original = _load(model)
-    annotated = any(value.type is not None for node in original.walk() for value in node.outputs)
+    annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
     _prepare(original, model)
     notes = lower(original, *newest_loadable())
     graph = original.clone()
 
     ctx = Context(chosen.facts, seed=seed, threads=threads, progress=progress)
-    found = _samples(model, data, original, seed) if pipeline.lossy or check else None
+    found: Samples | None = None
+    teacher: Session | None = None
+    if pipeline.lossy or check:
+        try:
+            found, teacher = _runnable(model, data, original, ctx)
+        except (DataError, TargetError) as error:
+            if data is not None and isinstance(error, DataError):
+                raise
+            if pipeline.lossy:
+                raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
+            notes.append(f"the result was not run beside the original: {error}")
     if found is not None:
         ctx.fit, ctx.held = found.split(_held(found.count), seed)
         ctx.data = _source_text(data)
@@ -153,8 +163,7 @@ def compile(
     run(road, graph, ctx, observers=(recorder, *observers), guard=judge)
     # Legalisation that found nothing to do is nobody's business.
     report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
-    if not annotated:
-        _forget_types(graph)
+    _forget_types(graph, annotated)
     if found is not None and ctx.fit is not None and ctx.held is not None:
         report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
 
@@ -163,9 +172,9 @@ def compile(
         staged = chosen.emit(graph, os.path.join(folder, name))
         report.after = replace(_size(graph, dims), bytes=staged.bytes)
         report.before = replace(report.before, bytes=_stored(model, original))
-        if check and ctx.held is not None:
+        if check and teacher is not None and ctx.held is not None:
             with progress.task("check"):
-                _check(original, staged, ctx, report)
+                _check(teacher, staged, ctx.held, report)
         artifact = None if path is None else _move(staged, path)
     report.artifacts = [] if artifact is None else list(artifact.files)
     report.seconds = time.perf_counter() - start
@@ -220,11 +229,35 @@ def _prepare(graph: Graph, model: Model) -> None:
         raise
 
 
-def _forget_types(graph: Graph) -> None:
-    """Drop the types inferred of values inside: a model that came without such annotations must not grow by them."""
+def _forget_types(graph: Graph, annotated: Collection[str]) -> None:
+    """Drop the types inferred of values inside, but for the names given: a file must not grow by annotations."""
     for node in graph.walk():
         for value in node.outputs:
-            value.type = None
+            if value.name not in annotated:
+                value.type = None
+
+
+def _runnable(
+    model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context
+) -> tuple[Samples, Session]:
+    """The samples, and the model ready to run on them.
+
+    Many an exported model declares a batch axis and holds a Reshape to one sample: it is fed one at a time. Raises
+    `DataError` where there are no samples, and `TargetError` where the model does not run on the first.
+    """
+    found = _samples(model, data, graph, ctx.seed)
+    session = Session(graph, threads=ctx.threads)
+    try:
+        session.run(next(found.batches(1)))
+    except TargetError as error:
+        fix = "give samples with --data" if found.synthetic else "see whether the samples are what the model takes"
+        raise TargetError(f"{error}; {fix}") from error
+    if found.batched and found.count > 1:
+        try:
+            session.run(next(found.batches(2)))
+        except TargetError:
+            return found.singly(), session
+    return found, session
 
 
 def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:
@@ -281,17 +314,14 @@ def _size(graph: Graph, dims: Mapping[str, int]) -> Size:
     return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
 
 
-def _check(original: Graph, staged: Artifact, ctx: Context, report: BuildReport) -> None:
+def _check(before: Session, staged: Artifact, held: Samples, report: BuildReport) -> None:
     """Run the artifact as a user's runtime would, beside the original as it was read."""
-    if ctx.held is None:
-        return
-    before = Session(original, threads=ctx.threads)
-    after = Session.open(staged.path, threads=ctx.threads)
-    report.agreement = agreement(before, after, ctx.held)
-    feeds = next(ctx.held.batches(1))
+    after = Session.open(staged.path, threads=before.threads)
+    report.agreement = agreement(before, after, held)
+    feeds = next(held.batches(1))
     old, new = latency((before, after), feeds)
     report.latency = LatencyFigure(
-        1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, ctx.held.size_of(feeds), ctx.threads
+        1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held.size_of(feeds), before.threads
     )
 
 

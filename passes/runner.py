@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError, OptcError, PassError
+from ..errors import ModelError, OptcError, PassError, TargetError
 from ..ir.shapes import infer
 from ..ir.verify import verify
 from .base import Context, Pass, Report
@@ -25,8 +25,8 @@ def run(
 
     The graph as the first lossy pass is given it becomes the teacher, unless there is one already. After each pass what
     became dead is removed, nodes are sorted, types inferred anew and the graph verified. A pass that `guard` rejects is
-    undone and its report says why. Raises what a pass raises on purpose (`OptcError`) as it is; anything else, and an
-    invalid graph, as `PassError` with what the observers have to say about it.
+    undone and its report says why. Raises what a pass raises on purpose (`OptcError`) as it is; anything else, an
+    invalid graph, and one that fails where the graph before ran, as `PassError` with what the observers say about it.
     """
     reports = []
     for position, one in enumerate(pipeline, start=1):
@@ -38,7 +38,9 @@ def run(
         start = time.perf_counter()
         try:
             report = _run_one(one, graph, ctx)
-        except OptcError:
+        except (OptcError, MemoryError) as error:
+            if isinstance(error, TargetError) and _runs(before, ctx):
+                raise _crash(position, one, before, ctx, observers, str(error)) from error
             raise
         except Exception as error:
             raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
@@ -50,7 +52,12 @@ def run(
         except ModelError as error:
             raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
         if guard is not None and one.lossy and report.changed:
-            reason = guard.objection(one, before, graph, ctx, report)
+            try:
+                reason = guard.objection(one, before, graph, ctx, report)
+            except TargetError as error:
+                if not _runs(before, ctx):
+                    raise
+                raise _crash(position, one, before, ctx, observers, f"left a graph that fails: {error}") from error
             if reason:
                 report.revert(reason)
                 graph.become(before)
@@ -66,6 +73,20 @@ def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:
     report = one.run(graph, ctx)
     report.spec = spec(one)
     return report
+
+
+def _runs(graph: Graph, ctx: Context) -> bool:
+    """Whether the runtime takes the graph and every sample; where it does, a failure inside a pass is the pass's."""
+    from ..runtime.session import Session
+
+    try:
+        session = Session(graph, threads=ctx.threads)
+        for part in (ctx.fit, ctx.held):
+            for feeds in () if part is None else part.batches(32):
+                session.run(feeds)
+    except OptcError:
+        return False
+    return True
 
 
 def _crash(

@@ -244,7 +244,7 @@ def decibel(signal: float, noise: float) -> float:
 def _cosine(product: float, signal: float, answer: float) -> float:
     if signal == 0 or answer == 0:
         return 1.0 if signal == answer else 0.0
-    return product / math.sqrt(signal) / math.sqrt(answer)
+    return max(-1.0, min(1.0, product / math.sqrt(signal) / math.sqrt(answer)))
 
 
 def _relative(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -31,7 +31,7 @@ class Samples:
     `synthetic` tells made-up inputs from real ones. `notes` are sentences for the user about how the data was read.
     """
 
-    __slots__ = ("axes", "synthetic", "notes", "_columns", "_index")
+    __slots__ = ("axes", "synthetic", "notes", "_columns", "_index", "_single")
 
     def __init__(
         self,
@@ -41,12 +41,14 @@ class Samples:
         synthetic: bool = False,
         notes: Sequence[str] = (),
         index: Index | None = None,
+        single: bool = False,
     ) -> None:
         """Raises `DataError` where the columns disagree in length or hold nothing."""
         self.axes = dict(axes)
         self.synthetic = synthetic
         self.notes = tuple(notes)
         self._columns = tuple(columns)
+        self._single = single
         first = columns[0]
         for column in columns:
             if len(column) != len(first):
@@ -68,7 +70,15 @@ class Samples:
     @property
     def batched(self) -> bool:
         """Whether the graph takes more than one sample at a time."""
-        return all(self.axes[c.name] is not None or isinstance(c, SharedColumn) for c in self._columns)
+        return not self._single and all(
+            self.axes[c.name] is not None or isinstance(c, SharedColumn) for c in self._columns
+        )
+
+    def singly(self) -> Samples:
+        """The same samples in batches of one, for a graph that declares a batch axis and takes no batch."""
+        return Samples(
+            self._columns, self.axes, synthetic=self.synthetic, notes=self.notes, index=self._index, single=True
+        )
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """All samples in order, up to `size` at a time.
@@ -121,7 +131,12 @@ class Samples:
 
     def _part(self, at: Index) -> Samples:
         return Samples(
-            self._columns, self.axes, synthetic=self.synthetic, notes=self.notes, index=self._index[np.asarray(at)]
+            self._columns,
+            self.axes,
+            synthetic=self.synthetic,
+            notes=self.notes,
+            index=self._index[np.asarray(at)],
+            single=self._single,
         )
 
     def __repr__(self) -> str:

@@ -56,7 +56,9 @@ class Session:
         self._names = [f"optc.out.{i}" for i in range(len(distinct))]
         with tempfile.TemporaryDirectory(prefix="optc-") as folder:
             model = _model(_returning(graph, tuple(distinct), self._names), Path(folder))
-            self._session = _create(model, f"graph '{graph.name}'", threads, optimise, seed)
+            # ONNX Runtime refuses a model that returns nothing.
+            what = f"graph '{graph.name}'"
+            self._session = _create(model, what, threads, optimise, seed) if distinct else None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, threads: int = 0, optimise: bool = True, seed: int = 0) -> Session:
@@ -70,11 +72,14 @@ class Session:
         session.outputs = tuple(o.value for o in graph.outputs)
         session._names = [o.name for o in graph.outputs]
         session._order = list(range(len(graph.outputs)))
-        session._session = _create(os.fspath(path), os.fspath(path), threads, optimise, seed)
+        made = _create(os.fspath(path), os.fspath(path), threads, optimise, seed) if graph.outputs else None
+        session._session = made
         return session
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one set of inputs, in the order asked for. Raises `TargetError` where the run fails."""
+        if self._session is None:
+            return []
         try:
             found = self._session.run(self._names, dict(feeds))
         except Exception as error:

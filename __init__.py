@@ -8,9 +8,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# Builds of ONNX Runtime send events to their maker unless told not to before they are first imported. Whoever wants
+# that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from .compiler import Build, Data, compile

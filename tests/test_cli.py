@@ -24,7 +24,9 @@ _X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 _Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
 
 
-def optc(*arguments: str, cwd: Path | None = None, file_limit: int | None = None) -> subprocess.CompletedProcess[str]:
+def optc(
+    *arguments: str, cwd: Path | None = None, file_limit: int | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     def limit() -> None:
         if file_limit is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -33,6 +35,7 @@ def optc(*arguments: str, cwd: Path | None = None, file_limit: int | None = None
     return subprocess.run(
         [sys.executable, "-m", "optc", *arguments],
         cwd=cwd,
+        env={**os.environ, **(environment or {})},
         preexec_fn=limit,
         capture_output=True,
         text=True,
@@ -246,9 +249,22 @@ def test_a_user_function_over_graphsurgeon(good: str, tmp_path: Path) -> None:
     done = optc(good, "--passes", "mine.py:rename", "-o", "out.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert onnx.load(tmp_path / "out.onnx").graph.node[0].name == "renamed"
-    crashed = optc(good, "--passes", "mine.py:crash", "-o", "out2.onnx", cwd=tmp_path)
-    assert_one_line(crashed, 1, "RuntimeError: boom", "to reproduce: optc ")
+    (tmp_path / "temporary").mkdir()
+    environment = {"TMPDIR": str(tmp_path / "temporary")}
+    crashed = optc(good, "--passes", "mine.py:crash", "-o", "out2.onnx", cwd=tmp_path, environment=environment)
+    assert_one_line(crashed, 1, "RuntimeError: boom", f"to reproduce: optc {tmp_path}")
+    (kept,) = (tmp_path / "temporary").iterdir()
+    assert sorted(os.listdir(kept)) == ["before.onnx", "command.txt"]
     assert not (tmp_path / "out2.onnx").exists()
+
+
+def test_the_runtime_sends_nothing_home_and_leaves_nothing_behind(good: str, tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    environment = {"TMPDIR": str(tmp_path / "temporary"), "HOME": str(tmp_path / "home")}
+    done = optc(good, "--passes", "quant", "-q", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path / "temporary") == []
+    assert sorted(os.listdir(tmp_path)) == ["good.onnx", "good.optc.onnx", "temporary"]
 
 
 def test_dump_writes_the_graph_after_every_pass(good: str, tmp_path: Path) -> None:

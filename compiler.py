@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 Model: TypeAlias = "str | os.PathLike[str] | bytes | Graph | onnx.ModelProto | gs.Graph"
 Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
 
-_SYNTHETIC = 64
-"""Inputs made up where the user gives none."""
-
 _FEW = 32
 """Samples below which fitting is a gamble."""
 
@@ -270,7 +267,7 @@ def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, s
             name = model.removeprefix("zoo:")
             if zoo.find(name).kind == "trained":
                 return load_samples(zoo.samples(name, "calib"), graph)
-        return synthesise(graph, _SYNTHETIC, seed)
+        return synthesise(graph, seed=seed)
     given = data if isinstance(data, Data) else Data(data)
     found = load_samples(given.source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
     return found if given.limit is None else found.take(given.limit, seed)

@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-_LEAVES = 48
+SHARED = 0.69
+"""The covariance between two channels of dead leaves (measured)."""
+_DEVIATION = 1.265
+"""The standard deviation of the leaves before they are scaled to one (measured)."""
 
 
 def power_law(rng: np.random.Generator, shape: tuple[int, ...], axes: tuple[int, ...], exponent: float = 1.0) -> Floats:
@@ -33,27 +36,35 @@ def power_law(rng: np.random.Generator, shape: tuple[int, ...], axes: tuple[int,
 
 
 def dead_leaves(rng: np.random.Generator, channels: int, height: int, width: int) -> Floats:
-    """One picture (channels, height, width) of leaves, each of one colour with a smooth shade; about zero mean and unit
-    variance."""
+    """One picture (channels, height, width) of leaves: each of one colour with a smooth shade, some striped or grainy.
+
+    Pictures differ in how many leaves they have, in their sizes and in contrast. Over many, channels have zero
+    mean, unit variance and the covariance `SHARED`.
+    """
     size = min(height, width)
     picture = power_law(rng, (channels, height, width), (1, 2))
-    radius = np.clip(size * 0.6 * (1 + 30 * rng.random(_LEAVES)) ** -0.7, 1, size)
-    centre = rng.random((_LEAVES, 2)) * (height, width)
-    slant = rng.random(_LEAVES) * np.pi
-    stretch = np.exp(rng.uniform(-1, 1, _LEAVES))
-    shared = rng.standard_normal((_LEAVES, 1))
-    colour = 0.8 * shared + 0.6 * rng.standard_normal((_LEAVES, channels))
-    for i in range(_LEAVES):
-        reach = radius[i] * max(stretch[i], 1 / stretch[i])
-        top, bottom = int(max(0, centre[i, 0] - reach)), int(min(height, centre[i, 0] + reach + 1))
-        left, right = int(max(0, centre[i, 1] - reach)), int(min(width, centre[i, 1] + reach + 1))
-        if top >= bottom or left >= right:
-            continue
-        dy = np.arange(top, bottom)[:, None] - centre[i, 0]
-        dx = np.arange(left, right)[None, :] - centre[i, 1]
-        along = (np.cos(slant[i]) * dx + np.sin(slant[i]) * dy) / stretch[i]
-        across = (np.cos(slant[i]) * dy - np.sin(slant[i]) * dx) * stretch[i]
+    leaves = int(rng.integers(12, 96))
+    radius = np.clip(0.6 * size * (1 + 30 * rng.random(leaves)) ** -rng.uniform(0.3, 1), 1, size)
+    colour = rng.standard_normal((leaves, 1)) + rng.uniform(0.1, 0.8) * rng.standard_normal((leaves, channels))
+    for i in range(leaves):
+        stretch = np.exp(rng.uniform(-1, 1))
+        reach = radius[i] * max(stretch, 1 / stretch)
+        y, x = rng.random(2) * (height, width)
+        rows = np.arange(max(0, int(y - reach)), min(height, int(y + reach) + 1), dtype=np.float32)[:, None] - y
+        columns = np.arange(max(0, int(x - reach)), min(width, int(x + reach) + 1), dtype=np.float32)[None] - x
+        slant = rng.uniform(0, np.pi)
+        along = (np.cos(slant) * columns + np.sin(slant) * rows) / stretch
+        across = (np.cos(slant) * rows - np.sin(slant) * columns) * stretch
         inside = along**2 + across**2 < radius[i] ** 2 if i % 2 else np.maximum(abs(along), abs(across)) < radius[i] / 2
-        patch = picture[:, top:bottom, left:right]
-        patch[:, inside] = 0.25 * patch[:, inside] + colour[i][:, None].astype(np.float32)
-    return picture
+        texture: np.float64 | np.ndarray[tuple[int, ...], np.dtype[np.floating]] = np.float64(0)
+        kind = rng.random()
+        if kind < 0.3:
+            pitch = rng.uniform(0.3, 3) * stretch
+            texture = rng.uniform(0.2, 1) * np.sin(pitch * along)[inside]
+        elif kind < 0.5:
+            texture = rng.uniform(0.1, 0.6) * rng.standard_normal(int(inside.sum()))
+        top, left = round(rows[0, 0] + y), round(columns[0, 0] + x)
+        patch = picture[:, top : top + inside.shape[0], left : left + inside.shape[1]]
+        patch[:, inside] = 0.25 * patch[:, inside] + colour[i][:, None] + texture
+    contrast = np.exp(0.3 * rng.standard_normal()) / _DEVIATION
+    return np.asarray(contrast * picture, np.float32)

@@ -10,6 +10,7 @@ runs.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..ir.types import DType
 from .axes import batch_axes, fed_inputs
 from .columns import Array, Column
 from .first_layer import InputStatistics, input_statistics
-from .noise import dead_leaves, power_law
+from .noise import SHARED, dead_leaves, power_law
 from .samples import Samples
 from .session import Session
 from .spool import Spool
@@ -29,16 +30,17 @@ from .spool import Spool
 _CHANNELS = (1, 3, 4)
 _PICTURE_SIZES = (224, 256, 128, 64, 32, 512)
 _LENGTHS = (64, 48, 128, 16, 256, 512, 1024, 16000, 1)
+_ELEMENTS, _FEWEST, _MOST = 1 << 23, 64, 512
+"""Elements that all samples together have by default, and the bounds of their number."""
 _LONG = 16
 """Axes shorter than this hold features rather than a signal."""
-_SHARED, _OWN = 0.6, 0.45
-"""The covariance between the channels of `dead_leaves`, and what each has more on its own."""
 _CARRY = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
 
 
-def synthesise(graph: Graph, count: int, seed: int = 0) -> Samples:
+def synthesise(graph: Graph, count: int | None = None, seed: int = 0) -> Samples:
     """`count` samples for the inputs of `graph`; the same ones for the same seed.
 
+    By default 64 to 512 of them, the more the smaller they are.
     Raises `DataError` where no sizes are found at which the model runs.
     """
     axes = batch_axes(graph)
@@ -46,6 +48,9 @@ def synthesise(graph: Graph, count: int, seed: int = 0) -> Samples:
     if not inputs:
         raise DataError("the model has no inputs, so there is nothing to make samples for")
     sizes = _sizes(graph, inputs, axes, seed)
+    if count is None:
+        elements = sum(math.prod(_row_shape(value, axes[value.name], sizes)) for value in inputs)
+        count = min(max(_ELEMENTS // max(elements, 1), _FEWEST), _MOST)
     columns = [_column(value, axes[value.name], sizes, count, seed, i) for i, value in enumerate(inputs)]
     return Samples(columns, axes, synthetic=True)
 
@@ -100,7 +105,7 @@ def _picture(
     picture = dead_leaves(rng, count, height, width).reshape(count, -1)
     if statistics is not None and len(statistics.mean) == count:
         # Leaves are grey for the most part: their channels' covariance is undone before the wanted one is put on.
-        leaves = np.full((count, count), _SHARED) + _OWN * np.eye(count)
+        leaves = np.full((count, count), SHARED) + (1 - SHARED) * np.eye(count)
         mixing = np.linalg.cholesky(statistics.covariance) @ np.linalg.inv(np.linalg.cholesky(leaves))
         picture = (mixing @ picture + statistics.mean[:, None]).astype(np.float32)
     image = picture.reshape(count, height, width)

@@ -66,6 +66,15 @@ def test_the_seed_decides() -> None:
     assert synthesise(graph, 3).synthetic
 
 
+def test_small_samples_are_many() -> None:
+    counts = []
+    for size in (8, 1 << 15, 1 << 18):
+        graph = Graph("g", opsets={"": 17})
+        graph.add_output(graph.add_input("x", TensorType(DType.FLOAT, ("N", size))), "y")
+        counts.append(synthesise(graph).count)
+    assert counts == [512, 256, 64]
+
+
 def test_inputs_of_a_transformer_and_of_a_cell() -> None:
     graph = Graph("g", opsets={"": 17})
     ids = graph.add_input("ids", TensorType(DType.INT64, ("N", 7)))

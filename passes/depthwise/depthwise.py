@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..base import Context, Pass, Report, option
@@ -22,12 +22,18 @@ class Depthwise(Pass):
     lossy: ClassVar[bool] = True
 
     rank: int = option(0, "depthwise filters a channel; 0: as few as `error` allows, layer by layer", low=0)
-    error: float = option(
-        0.01, "largest loss in a layer, as a share of its answer's variance (where rank is 0)", low=0.0, high=1.0
+    error: float | None = option(
+        None,
+        "largest loss in a layer, as a share of its answer's variance (where rank is 0); none: what is safe",
+        low=0.0,
+        high=1.0,
     )
     form: Literal["auto", "dw-pw", "pw-dw"] = option("auto", "depthwise first, pointwise first, or the better one")
 
     def run(self, graph: Graph, ctx: Context) -> Report:
+        from ..tolerance import loosest
         from .layers import separate
 
+        if not self.rank and self.error is None:
+            return loosest(graph, ctx, lambda trial, error: separate(replace(self, error=error), trial, ctx))
         return separate(self, graph, ctx)

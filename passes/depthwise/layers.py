@@ -93,14 +93,15 @@ def _choose(step: Step, options: Depthwise) -> Separated:
             raise Skip(f"rank {options.rank} is more than its {taps} kernel taps")
         made = [fit(target, layer, form, options.rank) for form in forms]
         return min(made, key=lambda one: one.loss)
+    error = options.error or 0.0
     for rank in range(1, taps):
         if not _saves(layer, rank):
             break
         made = [fit(target, layer, form, rank) for form in forms]
         best = min(made, key=lambda one: one.loss)
-        if best.loss <= options.error * target.energy:
+        if best.loss <= error * target.energy:
             return best
-    raise Skip(f"no rank saves MACs and parameters within an error of {options.error:g}")
+    raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
 
 
 def _saves(layer: Linear, rank: int) -> bool:

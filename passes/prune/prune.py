@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..base import Context, Pass, Report, option
@@ -34,9 +34,10 @@ class Prune(Pass):
         low=0.0,
         high=0.99,
     )
-    error: float = option(
-        0.01,
-        "largest loss in a layer, as a share of its answer's variance (unstructured, where ratio is none)",
+    error: float | None = option(
+        None,
+        "largest loss in a layer, as a share of its answer's variance (unstructured, where ratio is none); "
+        "none: what is safe",
         low=0.0,
         high=1.0,
     )
@@ -56,6 +57,9 @@ class Prune(Pass):
             from .channels import prune_channels
 
             return prune_channels(self, graph, ctx)
+        from ..tolerance import loosest
         from .weights import prune_weights
 
+        if self.kind == "unstructured" and self.ratio is None and self.error is None:
+            return loosest(graph, ctx, lambda trial, error: prune_weights(replace(self, error=error), trial, ctx))
         return prune_weights(self, graph, ctx)

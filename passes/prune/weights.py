@@ -52,7 +52,7 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
             report.skipped(layer.name, layer.op, too_wide(layer))
     for step in walk(graph, ctx, layers):
         reason = dense.get(step.layer, "pruning it is not worth its error")
-        _visit(step, patterns.get(step.layer), reason, options.error, report)
+        _visit(step, patterns.get(step.layer), reason, options.error or 0.0, report)
     return report
 
 

@@ -3,8 +3,7 @@
 A layer is offered the unchanged form and, for every form that fits it, ranks from one upwards; kept are only choices
 that save MACs and parameters. Without a ratio each layer takes the cheapest choice whose loss stays within `error` of
 its answer's variance. With one, each layer keeps that share of its MACs (`scope=layer`), or a first walk over the
-unchanged student records every choice's error and the knapsack spreads the share (`scope=global`). Which form a layer
-takes within its share is decided when it is reached, by fitting them all.
+unchanged student records every choice's error and the knapsack spreads the share (`scope=global`).
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
 pays.
@@ -88,25 +87,28 @@ def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | 
     forms = _forms(options, step.layer)
     align = options.align or ctx.target.channel_alignment
     target = step.target
-    if fixed is not None and fixed.form == "keep":
-        raise Skip("the share it could give is cheaper elsewhere")
+    if fixed is not None:
+        if fixed.form == "keep":
+            raise Skip("the share it could give is cheaper elsewhere")
+        return _build(target, step.layer, fixed)
     choices = [c for c in choices_of(target, step.layer, work, forms, align) if c.form != "keep"]
     if options.ratio is not None:
-        limit = options.ratio * work.macs("keep", 0) if fixed is None else fixed.cost
+        limit = options.ratio * work.macs("keep", 0)
         best: dict[str, Choice] = {}
         for choice in choices:
             if choice.cost <= limit and (choice.form not in best or choice.error < best[choice.form].error):
                 best[choice.form] = choice
         if not best:
-            raise Skip(f"no rank in steps of {align} keeps within {limit / work.macs('keep', 0):g} of its MACs")
+            raise Skip(f"no rank in steps of {align} keeps within {options.ratio:g} of its MACs")
         return min((_build(target, step.layer, c) for c in best.values()), key=lambda made: made.loss)
+    error = options.error or 0.0
     for choice in sorted(choices, key=lambda c: c.cost):
-        if choice.error > 1.5 * options.error:
+        if choice.error > 1.5 * error:
             continue  # the curves are not that far from what fitting gives
         made = _build(target, step.layer, choice)
-        if made.loss <= options.error * target.energy:
+        if made.loss <= error * target.energy:
             return made
-    raise Skip(f"no rank saves MACs and parameters within an error of {options.error:g}")
+    raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
 
 
 def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..base import Context, Pass, Report, option
@@ -25,8 +25,11 @@ class Svd(Pass):
     ratio: float | None = option(
         None, "share of the MACs to keep; none: as few as `error` allows, layer by layer", low=0.01, high=1.0
     )
-    error: float = option(
-        0.01, "largest loss in a layer, as a share of its answer's variance (where ratio is none)", low=0.0, high=1.0
+    error: float | None = option(
+        None,
+        "largest loss in a layer, as a share of its answer's variance (where ratio is none); none: what is safe",
+        low=0.0,
+        high=1.0,
     )
     form: Literal["auto", "channel", "spatial", "tucker"] = option(
         "auto", "channel: kxk then 1x1; spatial: kx1 then 1xk; tucker: 1x1, kxk, 1x1; auto: the best of them"
@@ -35,6 +38,9 @@ class Svd(Pass):
     align: int = option(0, "ranks are multiples of this; 0: of what the target's kernels like", low=0)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
+        from ..tolerance import loosest
         from .layers import factorise
 
+        if self.ratio is None and self.error is None:
+            return loosest(graph, ctx, lambda trial, error: factorise(replace(self, error=error), trial, ctx))
         return factorise(self, graph, ctx)

@@ -16,7 +16,9 @@ from optc.passes.frontier import Frontier
 from optc.passes.linear import linear_layers
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
+from optc.passes.tolerance import SAFE
 from optc.passes.walk import walk
+from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 
@@ -307,3 +309,30 @@ def test_no_samples_is_a_data_error() -> None:
     graph = residual_net()
     with pytest.raises(DataError, match="--data"):
         next(walk(graph, Context(TargetFacts("onnx"))))
+
+
+@pytest.mark.parametrize("one", [Prune(), Svd(align=1), Depthwise()], ids=str)
+def test_a_pass_without_an_amount_loses_only_what_is_safe(one: Prune | Svd | Depthwise) -> None:
+    graph = residual_net()
+    ctx = context(graph, 128)
+    assert ctx.fit is not None
+    ctx.fit, ctx.held = ctx.fit.split(32)
+    report = one.run(graph, ctx)
+    share = agreement(ctx.teacher, graph, ctx.held).share
+    assert report.layers
+    assert share >= SAFE
+    if report.changed:
+        assert any("agreement" in note for note in report.notes)
+    else:
+        assert share > 0.9999
+
+
+def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optc.passes.tolerance.SAFE", 1.1)
+    graph = residual_net()
+    ctx = context(graph, 128)
+    ctx.held = ctx.fit
+    report = Prune().run(graph, ctx)
+    assert not report.changed
+    assert report.count(Outcome.REVERTED)
+    assert distance(ctx.teacher, graph, ctx) == 0.0

@@ -10,27 +10,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...ir.clone import clone
-from ..base import Context
 from ..linear import Linear, linear_layer
 from ..regression import Array
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Value
-
-SAMPLES = 64
+    from ...runtime.samples import Samples
 
 
 class Damage:
-    """Tries layers of `graph` with other weights. Runs on samples to fit on; none are kept out for it."""
+    """Tries layers of `graph` with other weights on `samples`, which no weights should have been fitted to."""
 
-    def __init__(self, graph: Graph, ctx: Context) -> None:
+    def __init__(self, graph: Graph, samples: Samples, threads: int) -> None:
         from ...runtime.session import Session
 
-        assert ctx.fit is not None
         self._graph = graph
-        self._samples = ctx.fit.take(SAMPLES, ctx.seed)
-        self._threads = ctx.threads
-        self._teacher = Session(graph, threads=ctx.threads)
+        self._samples = samples
+        self._threads = threads
+        self._teacher = Session(graph, threads=threads)
 
     def of(self, trial: Mapping[Linear, tuple[Array, Array]]) -> float:
         """The damage of giving each layer these weights (groups, n, d) and bias (groups * n,), in a copy."""

@@ -1,8 +1,8 @@
 """Unstructured and n:m pruning on the walk: masks on the target weights, then a least-squares refit of what stays.
 
 Three masks are tried (SparseGPT, magnitude, magnitude scaled by the inputs) and the one whose refit answers the teacher
-best is kept. n:m groups run along the reduction axis: over the input channels at a fixed kernel tap, as kernels that
-use them read the weights.
+best is kept, then weights are exchanged for dropped ones as long as that helps. n:m groups run along the reduction
+axis: over the input channels at a fixed kernel tap, as kernels that use them read the weights.
 
 Left dense: layers that read the graph's input and depthwise layers (a few percent of the weights, and the most
 fragile), but their remaining weights are refitted too. With `scope=global` a first walk over the unchanged student
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 ADAPTIVE = Unstructured(0.0)
 """Stands for the sparsity that the error allows, found when the layer is reached."""
+
+EXCHANGES = 8
+"""Rounds of exchanging kept for dropped weights."""
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
 
@@ -98,9 +101,23 @@ def _prune_matrix(w: Array, h: Array, pattern: Pattern) -> Array:
         keep_largest(magnitude * np.diagonal(h), pattern),
     )
     tried = [refit_masked(w, h, mask, steps=12) for mask in masks]
-    losses = [float(np.sum(((t - w) @ h) * (t - w))) for t in tried]
+    losses = [_loss(t, w, h) for t in tried]
     best = int(np.argmin(losses))
-    return refit_masked(w, h, masks[best], start=tried[best], steps=30)
+    mask, kept, least = masks[best], tried[best], losses[best]
+    for _ in range(EXCHANGES):
+        # where one coordinate step would take each weight, dropped ones too (iterative hard thresholding)
+        moved = kept + ((w - kept) @ h) / np.diagonal(h)
+        other = keep_largest(moved**2 * np.diagonal(h), pattern)
+        fitted = refit_masked(w, h, other, start=moved, steps=12)
+        loss = _loss(fitted, w, h)
+        if loss >= least * (1.0 - 1e-3):
+            break
+        mask, kept, least = other, fitted, loss
+    return refit_masked(w, h, mask, start=kept, steps=30)
+
+
+def _loss(weight: Array, target: Array, h: Array) -> float:
+    return float(np.sum(((weight - target) @ h) * (weight - target)))
 
 
 def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:

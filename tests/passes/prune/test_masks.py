@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from optc.passes.prune import weights
 from optc.passes.prune.masks import Grouped, Unstructured, keep_largest, sparsegpt_mask
 from optc.passes.prune.structured import Consumer, removal_order
 from optc.passes.refit import refit_columns, refit_masked
@@ -104,3 +105,18 @@ def test_the_first_removal_is_the_best_one() -> None:
     found = removal_order(consumers)
     best = min(itertools.combinations(range(8), 7), key=lambda k: exact_error(consumers, np.array(k), 2))
     assert tuple(np.flatnonzero(found.keep(7))) == best
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(0.7), Grouped(2, 4)])
+def test_exchanging_weights_lowers_the_loss_and_keeps_the_pattern(
+    pattern: Unstructured | Grouped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w, h = problem(12, 32)
+    losses = []
+    for rounds in (0, 8):
+        monkeypatch.setattr(weights, "EXCHANGES", rounds)
+        found = weights._prune_matrix(w, h, pattern)
+        losses.append(loss(found, w, h))
+        kept = (found != 0).reshape(12, 8, 4).sum(axis=2)
+        assert (kept == 2).all() if isinstance(pattern, Grouped) else kept.sum() == round(0.3 * 12 * 32)
+    assert losses[1] < 0.97 * losses[0]

@@ -78,10 +78,12 @@ class _Scene:
 
 @dataclass(slots=True)
 class _Plan:
-    """How many channels each group (by its number) keeps, and in what order its channels go where that is known."""
+    """How many channels each group (by its number) keeps, in what order its channels go where that is known, and the
+    share of the cost that is gone then, where that was asked for."""
 
     counts: dict[int, int]
     orders: dict[int, Removal] = field(default_factory=dict)
+    share: float = 0.0
 
 
 def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
@@ -93,14 +95,17 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
         report.notes.append("no group of channels can be pruned")
         return report
     if options.ratio is not None and options.scope == "layer":
-        counts = {i: _share(scene.groups[i], options.ratio) for i in open_}
-        several = [i for i in open_ if len(scene.groups[i].readers) > 1]
-        plan = _Plan(counts, {i: c.removal for i, c in _curves(scene, ctx, several).items()})
-        _carry_out(scene, ctx, plan, report)
+        counts = _shares(scene, open_, options.ratio, report)
+        several = {i: count for i, count in counts.items() if len(scene.groups[i].readers) > 1}
+        curves = _curves(scene, ctx, several, weigh=False)
+        _carry_out(scene, ctx, _Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
         return report
-    curves = _curves(scene, ctx, open_)
+    curves = _curves(scene, ctx, {i: _least(scene.groups[i]) for i in open_})
     if options.ratio is not None:
-        _carry_out(scene, ctx, _allocate(scene, curves, options, options.ratio), report)
+        plan = _allocate(scene, curves, options, options.ratio)
+        _carry_out(scene, ctx, plan, report)
+        most = "no more than " if plan.share < options.ratio else ""
+        report.notes.append(f"removed {most}{plan.share:.1%} of the {options.of}")
     else:
         _choose_safely(scene, ctx, curves, options, report)
     return report
@@ -122,9 +127,19 @@ def _open_groups(options: Prune, scene: _Scene, report: Report) -> list[int]:
     return found
 
 
-def _share(one: Coupled, ratio: float) -> int:
-    """The channels that stay when `ratio` of them should go: the nearest multiple of the unit, and at least one."""
-    return min(max(round((1.0 - ratio) * one.size / one.unit), 1) * one.unit, one.size)
+def _shares(scene: _Scene, numbers: Sequence[int], ratio: float, report: Report) -> dict[int, int]:
+    """How many channels each group keeps when `ratio` of them should go: the nearest multiple of its unit, and at least
+    one unit. Groups that keep all are reported instead."""
+    counts = {}
+    for i in numbers:
+        one = scene.groups[i]
+        count = max(round((1.0 - ratio) * one.size / one.unit), 1) * one.unit
+        if count < one.size:
+            counts[i] = count
+        else:
+            reason = f"{ratio:g} of its {one.size} channels is nearer to none than to the {one.unit} that go at a time"
+            report.skipped(one.name, one.node.op, reason, channels=one.size)
+    return counts
 
 
 # -- what a group's channels are worth
@@ -143,18 +158,18 @@ class _Curve:
         return self.scale * math.pow(self.removal.errors[len(self.removal.order) - count], self.power)
 
 
-def _curves(scene: _Scene, ctx: Context, numbers: Sequence[int]) -> dict[int, _Curve]:
-    """The curves of some groups, from one walk over the unchanged student."""
-    if not numbers or ctx.fit is None:
+def _curves(scene: _Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bool = True) -> dict[int, _Curve]:
+    """The curves of the groups in `floors`, down to that many channels, from one walk over the unchanged student."""
+    if not floors or ctx.fit is None:
         return {}
     waiting: dict[Node, list[int]] = {}
     consumers: dict[int, list[Consumer]] = {}
     steps: dict[int, list[Step]] = {}
-    for i in numbers:
+    for i in floors:
         for reader in scene.groups[i].readers:
             waiting.setdefault(reader.layer.node, []).append(i)
     fit, trial = ctx.fit.split(min(TRIAL, ctx.fit.count // 4), ctx.seed)
-    damage = Damage(scene.graph, trial, ctx.threads)
+    damage = Damage(scene.graph, trial, ctx.threads) if weigh else None
     curves: dict[int, _Curve] = {}
     layers = [layer for layer in scene.layers if layer.node in waiting]
     for step in walk(scene.graph, replace(ctx, fit=fit), layers):
@@ -165,8 +180,9 @@ def _curves(scene: _Scene, ctx: Context, numbers: Sequence[int]) -> dict[int, _C
                     consumers.setdefault(i, []).extend(reader.consumers(step.target))
             steps.setdefault(i, []).append(step)
             if len(steps[i]) == len({r.layer for r in one.readers}):
-                removal = removal_order(consumers.pop(i), stop=_least(one))
-                curves[i] = _weighed(one, steps.pop(i), removal, damage)
+                removal = removal_order(consumers.pop(i), stop=floors[i])
+                found = steps.pop(i)
+                curves[i] = _Curve(removal) if damage is None else _weighed(one, found, removal, damage)
     return curves
 
 
@@ -238,7 +254,8 @@ def _allocate(scene: _Scene, curves: Mapping[int, _Curve], options: Prune, ratio
             best, low = counts, budget
         else:
             high = budget
-    return _Plan(best, {i: curve.removal for i, curve in curves.items()})
+    share = 1.0 - _cost_with(scene.graph, best, curves, options) / max(whole, 1.0)
+    return _Plan(best, {i: curve.removal for i, curve in curves.items()}, share)
 
 
 def _cost(graph: Graph, options: Prune) -> float:
@@ -279,19 +296,22 @@ def _slopes(scene: _Scene, curves: Mapping[int, _Curve], options: Prune) -> dict
 
 
 def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], options: Prune, report: Report) -> None:
-    """The largest of `SHARES` that leaves an agreement of `SAFE` on held-out samples; else nothing is pruned."""
+    """The largest of `SHARES` that leaves an agreement of `SAFE` on held-out samples; else nothing is pruned.
+
+    Without held-out samples there is nothing to judge by, and the smallest is taken.
+    """
     from ...runtime.agreement import agreement
 
     teacher = scene.graph if ctx.teacher is None else ctx.teacher
     found = 1.0
-    for share in SHARES:
+    for share in SHARES if ctx.held is not None else SHARES[-1:]:
         plan = _allocate(scene, curves, options, share)
         trial = _Scene.of(scene.graph.clone(), options.align or ctx.target.channel_alignment)
         outcome = Report()
         _carry_out(trial, ctx, plan, outcome)
         found = 1.0 if ctx.held is None else agreement(teacher, trial.graph, ctx.held, threads=ctx.threads).share
         if found >= SAFE:
-            report.notes.append(f"removed {share:.0%} of the {options.of}, at an agreement of {found:.4f}")
+            report.notes.append(f"removed {plan.share:.1%} of the {options.of}, at an agreement of {found:.4f}")
             report.layers += outcome.layers
             scene.graph.become(trial.graph)
             return

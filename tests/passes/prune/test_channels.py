@@ -204,6 +204,32 @@ def test_streams_shrink_in_every_layer_at_once() -> None:
     assert error(ctx, graph) < 1.0
 
 
+def test_most_of_a_stream_goes_in_the_order_of_what_it_costs() -> None:
+    """Two channels of the stream are all that matters to what reads it, and they are the ones that stay."""
+    net = Net("N", 3, 6, 6)
+    stem = net.weight(8, 3)
+    w = net.weight(4, 8, 1)
+    w[:, [i for i in range(8) if i not in (2, 5)]] *= 1e-3
+    stream = net.relu(net.conv(net.x, stem, name="stem"))
+    body = net.weight(8, 8)
+    body[:, [i for i in range(8) if i not in (2, 5)]] *= 1e-3
+    stream = net.relu(net.add(stream, net.conv(stream, body, name="body")))
+    graph = net.finish(net.conv(stream, w, name="head"))
+    ctx = context(graph, align=1)
+    assert done(run(graph, ctx, ratio=0.75, groups="all")) == {"stem": 2}
+    assert error(ctx, graph) < 0.01
+
+
+def test_what_cannot_be_met_is_said() -> None:
+    graph = residual()
+    report = run(graph, context(graph), ratio=0.95, scope="global")
+    assert any("removed no more than" in note for note in report.notes)
+    little = residual()
+    report = run(little, context(little, align=8), ratio=0.1)
+    assert not report.changed
+    assert "nearer to none" in reasons(report)["up0"]
+
+
 @pytest.mark.parametrize(("of", "ratio"), [("macs", 0.3), ("params", 0.25)])
 def test_the_allocator_meets_the_share_and_no_more_than_it_must(of: str, ratio: float) -> None:
     graph = residual()

@@ -6,8 +6,11 @@ import sys
 
 
 def main() -> None:
-    from .cli import run
-
+    try:
+        from .cli import run
+    except KeyboardInterrupt:  # while the modules load
+        print("optc: interrupted; no output was written", file=sys.stderr)
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+from cyclopts.validators import Number
 
 from . import __version__
-from .errors import DataError, OptcError, SpecError
+from .errors import OptcError, OutputError, SpecError
 
 _INTERRUPTED = 130
 
@@ -26,6 +28,7 @@ app = App(
     help="Make a trained ONNX model smaller and faster, and show what was lost.\n\n"
     "optc model.onnx --passes prune,svd,quant --data samples.npz",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -42,12 +45,12 @@ def compile_model(
     std: Annotated[str, Parameter(group=_DATA)] = "1",
     layout: Annotated[Literal["auto", "NCHW", "NHWC"], Parameter(group=_DATA)] = "auto",
     resize: Annotated[str | None, Parameter(group=_DATA)] = None,
-    samples: Annotated[int | None, Parameter(group=_DATA)] = None,
-    seed: Annotated[int, Parameter(group=_RUN)] = 0,
-    threads: Annotated[int, Parameter(group=_RUN)] = 0,
+    samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
+    seed: Annotated[int, Parameter(group=_RUN, validator=Number(gte=0, lte=2**31 - 1))] = 0,
+    threads: Annotated[int, Parameter(group=_RUN, validator=Number(gte=0, lte=1024))] = 0,
     clean: Annotated[bool, Parameter(group=_RUN)] = True,
     guard: Annotated[bool, Parameter(group=_RUN)] = True,
-    min_agreement: Annotated[float | None, Parameter(group=_RUN)] = None,
+    min_agreement: Annotated[float | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1))] = None,
     check: Annotated[bool, Parameter(group=_RUN)] = True,
     dump: Annotated[str | None, Parameter(group=_RUN)] = None,
     traceback: Annotated[bool, Parameter(group=_RUN, negative=())] = False,
@@ -73,7 +76,8 @@ def compile_model(
         Calibration samples, unlabeled: an .npz (input name -> array), a folder of .npy or of images, or a folder of
         ONNX test_data_set_*. Without it inputs are made up, and the report says so.
     mean
-        Images: subtracted from pixels of 0..255, one number or one a channel (123.7,116.3,103.5).
+        Images: subtracted from pixels of 0..255, one number or one a channel (123.7,116.3,103.5); of pixels of 0..1
+        where mean and std are all at most 1.
     std
         Images: pixels are divided by this after the mean is subtracted.
     layout
@@ -111,7 +115,7 @@ def compile_model(
 
     from rich.console import Console
 
-    from .compiler import Data, compile
+    from .compiler import Data, check_place, compile
     from .passes.observers import Dump, Observer, Reproduce
     from .report.progress import PassLines, TerminalProgress
     from .report.terminal import show
@@ -124,9 +128,11 @@ def compile_model(
     if loud and not errors.is_terminal:
         observers.append(PassLines(errors))
     out = output if output is not None else _beside(model)
-    given = None
-    if data is not None:
-        given = Data(data, _numbers(mean, "--mean"), _numbers(std, "--std"), layout, _size(resize), samples)
+    _check_apart(out, "-o", {"--data": data})
+    if report is not None:
+        _check_apart(report, "--report", {"MODEL": model, "-o": out, "--data": data})
+        check_place(report, "--report")
+    given = Data(data, _numbers(mean, "--mean"), _numbers(std, "--std"), layout, _size(resize), samples)
     with TerminalProgress(errors) if loud else nullcontext() as progress:
         build = compile(
             model,
@@ -163,7 +169,7 @@ def inspect(
     *,
     text: Annotated[bool, Parameter(negative=())] = False,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    top: int = 10,
+    top: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
     dim: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """Show what a model is made of, and where its size and work are.
@@ -273,6 +279,9 @@ def run(argv: Sequence[str]) -> int:
     try:
         status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
+    except UnusedCliTokensError as error:
+        rest = " ".join(error.unused_tokens or ())
+        return _fail(f"one MODEL or command is taken at a time, and this is left over: {rest} (see optc --help)", 2)
     except CycloptsError as error:
         return _fail(_first_line(error), 2)
     except OptcError as error:
@@ -291,7 +300,7 @@ def run(argv: Sequence[str]) -> int:
         if "--traceback" in argv:
             raise
         where = "run again with --traceback and report what it shows"
-        return _fail(f"internal error: {type(error).__name__}: {error}; {where}", 1)
+        return _fail(f"internal error: {type(error).__name__}: {' '.join(str(error).split())}; {where}", 1)
     return status if isinstance(status, int) else 0
 
 
@@ -309,11 +318,22 @@ def _beside(model: str) -> str:
     return f"{stem}.optc.onnx"
 
 
+def _check_apart(path: str, flag: str, others: Mapping[str, str | None]) -> None:
+    """Raises `OutputError` where `path` is a file that the same command reads or writes otherwise."""
+    for other, name in others.items():
+        if name and os.path.realpath(path) == os.path.realpath(name):
+            raise OutputError(f"{flag} would overwrite {other}, which is {path} too; name another file")
+
+
 def _numbers(text: str, flag: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise SpecError(f"{flag} takes numbers parted by commas, not '{text}'") from None
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)) or (flag == "--std" and min(numbers) <= 0):
+        kind = "positive numbers" if flag == "--std" else "numbers"
+        raise SpecError(f"{flag} takes {kind} parted by commas, not '{text}'")
+    return numbers
 
 
 def _dims(texts: list[str]) -> dict[str, int]:
@@ -328,7 +348,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
-    try:
-        return int(height), int(width or height)
-    except ValueError:
-        raise DataError(f"--resize takes HEIGHTxWIDTH, such as 224x224, not '{text}'") from None
+    if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
+        raise SpecError(f"--resize takes HEIGHTxWIDTH, such as 224x224, not '{text}'")
+    return int(height), int(width or height)

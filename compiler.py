@@ -50,10 +50,10 @@ _FEW = 32
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Samples as a user names them: a `source` that `load_samples` takes, how its images become tensors, and how many
-    to use at most."""
+    """Samples as a user names them: a `source` that `load_samples` takes (none: those of a zoo model, or made-up ones),
+    how its images become tensors, and how many to use at most."""
 
-    source: Source
+    source: Source | None = None
     mean: float | Sequence[float] = 0.0
     std: float | Sequence[float] = 1.0
     layout: Literal["auto", "NCHW", "NHWC"] = "auto"
@@ -117,7 +117,7 @@ def compile(
     chosen = find(target) if isinstance(target, str) else target
     path = None if output is None else os.path.abspath(os.fspath(output))
     if path is not None:
-        _check_place(path)
+        check_place(path)
     original = _load(model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
     _prepare(original, model)
@@ -131,7 +131,7 @@ def compile(
         try:
             found, teacher = _runnable(model, data, original, ctx)
         except (DataError, TargetError) as error:
-            if data is not None and isinstance(error, DataError):
+            if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
                 raise
             if pipeline.lossy:
                 raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
@@ -260,16 +260,17 @@ def _runnable(
 def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:
     if isinstance(data, Samples):
         return data
-    if data is None:
-        if isinstance(model, str) and model.startswith("zoo:"):
-            from .models import zoo
-
-            name = model.removeprefix("zoo:")
-            if zoo.find(name).kind == "trained":
-                return load_samples(zoo.samples(name, "calib"), graph)
-        return synthesise(graph, seed=seed)
     given = data if isinstance(data, Data) else Data(data)
-    found = load_samples(given.source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
+    source = given.source
+    if source is None and isinstance(model, str) and model.startswith("zoo:"):
+        from .models import zoo
+
+        name = model.removeprefix("zoo:")
+        source = zoo.samples(name, "calib") if zoo.find(name).kind == "trained" else None
+    if source is None:
+        found = synthesise(graph, seed=seed)
+    else:
+        found = load_samples(source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
     return found if given.limit is None else found.take(given.limit, seed)
 
 
@@ -342,25 +343,29 @@ def _versions() -> dict[str, str]:
     return {"optc": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy")}}
 
 
-def _check_place(path: str) -> None:
-    """Fail before the work rather than after it. Raises `OutputError`."""
+def check_place(path: str, flag: str = "-o") -> None:
+    """Fail before the work rather than after it where no file can be put at `path`. Raises `OutputError`."""
+    path = os.path.abspath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise OutputError(f"there is no folder {folder}; make it, or choose another place with -o")
+        raise OutputError(f"there is no folder {folder}; make it, or choose another place with {flag}")
     if os.path.isdir(path):
-        raise OutputError(f"{path} is a folder; name a file with -o")
-    with _staging(path):  # the only sure way to know is to try
+        raise OutputError(f"{path} is a folder; name a file with {flag}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        # A device or a pipe would be replaced by a file.
+        raise OutputError(f"{path} is not a plain file; name one with {flag}")
+    with _staging(path, flag):  # the only sure way to know is to try
         pass
 
 
 @contextlib.contextmanager
-def _staging(path: str | None) -> Iterator[str]:
+def _staging(path: str | None, flag: str = "-o") -> Iterator[str]:
     """A folder to emit into, beside the output so that moving the files there is a rename; gone afterwards."""
     try:
         folder = tempfile.mkdtemp(prefix=".optc-", dir=None if path is None else os.path.dirname(path))
     except OSError as error:
         where = os.path.dirname(path) if path is not None else tempfile.gettempdir()
-        raise OutputError(f"cannot write in {where}: {error.strerror}; choose another place with -o") from error
+        raise OutputError(f"cannot write in {where}: {error.strerror}; choose another place with {flag}") from error
     try:
         yield folder
     finally:

@@ -32,6 +32,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
     name = os.fspath(path)
     if os.path.isdir(name):
         raise ModelError(f"{name}: is a folder; give the path of an .onnx file")
+    if not name or (os.path.exists(name) and not os.path.isfile(name)):
+        raise ModelError(f"{name or 'empty name'}: is not a plain file; give the path of an .onnx file")
     try:
         source = SourceFile(name)
     except OSError as error:

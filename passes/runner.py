@@ -93,4 +93,5 @@ def _crash(
     position: int, one: Pass, before: Graph, ctx: Context, observers: Sequence[Observer], what: str
 ) -> PassError:
     said = [sentence for o in observers if (sentence := o.crashed(position, one, before, ctx))]
-    return PassError("; ".join([what, *said]), pass_name=one.name, position=position)
+    # What others raise may run over many lines.
+    return PassError("; ".join([" ".join(what.split()), *said]), pass_name=one.name, position=position)

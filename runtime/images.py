@@ -26,6 +26,12 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+class ImageColumn(LoadedColumn):
+    """Rows that are decoded from image files."""
+
+    __slots__ = ()
+
+
 def find_images(folder: Path) -> list[Path]:
     """The images under `folder`, subfolders included, by path."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -78,7 +84,7 @@ def image_column(
         row = pixels.transpose(2, 0, 1) if first else pixels
         return row[None] if axis is None else row
 
-    return LoadedColumn(value.name, dtype.numpy, len(paths), load)
+    return ImageColumn(value.name, dtype.numpy, len(paths), load)
 
 
 def _channels_first(shape: Sequence[object], layout: str, name: str) -> bool:

@@ -123,6 +123,8 @@ class Samples:
 
     def take(self, count: int, seed: int = 0) -> Samples:
         """At most `count` samples, drawn evenly over the whole."""
+        if count < 1:
+            raise DataError(f"{count} samples are none; take at least one, better a few hundred")
         return self if count >= self.count else self._part(self._spread(count, seed))
 
     def _spread(self, count: int, seed: int) -> Index:

@@ -14,7 +14,7 @@ from ..ir.types import DType
 from .archive import open_npy, open_npz
 from .axes import batch_axes, fed_inputs
 from .columns import Array, ArrayColumn, Column, LoadedColumn, SharedColumn
-from .images import find_images, image_column
+from .images import ImageColumn, find_images, image_column
 from .layout import check_dtype, fits, samples_first
 from .samples import Samples, Source
 from .spool import Spool
@@ -45,8 +45,8 @@ def open_source(
         columns = _of_feeds(source, inputs, axes)
     else:
         path = Path(source)
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder; samples are {_TAKEN}")
+        if not os.fspath(source) or not path.exists():
+            raise DataError(f"{os.fspath(source) or 'empty name'}: no such file or folder; samples are {_TAKEN}")
         if path.suffix.lower() == ".npz":
             columns = _of_arrays(open_npz(path), inputs, axes, str(path), notes)
         elif path.suffix.lower() == ".npy":
@@ -55,6 +55,9 @@ def open_source(
             columns = _of_folder(path, inputs, axes, notes, mean=mean, std=std, layout=layout, resize=resize)
         else:
             raise DataError(f"{path}: not a kind of samples that is known; give {_TAKEN}")
+    asked = np.any(mean) or np.any(np.asarray(std) != 1) or layout != "auto" or resize is not None
+    if asked and not isinstance(columns[0], ImageColumn):
+        notes.append("mean, std, layout and resize are for images; these samples were taken as they are")
     return Samples(columns, axes, notes=notes)
 
 

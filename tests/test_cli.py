@@ -172,6 +172,48 @@ def test_the_output_place_must_exist(good: str, tmp_path: Path) -> None:
     assert_one_line(optc(good, "-o", "/proc/out.onnx"), 2, "/proc")
 
 
+def test_no_option_overwrites_what_another_names(good: str, tmp_path: Path) -> None:
+    data = npz(tmp_path / "rows.npz", x=ROWS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert_one_line(optc(good, "--report", good), 2, "--report would overwrite MODEL")
+    assert_one_line(optc(good, "--data", data, "--report", data), 2, "--report would overwrite --data")
+    assert_one_line(optc(good, "--data", data, "-o", data), 2, "-o would overwrite --data")
+    assert_one_line(optc(good, "-o", "a", "--report", "a", cwd=tmp_path), 2, "--report would overwrite -o")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(good: str, tmp_path: Path) -> None:
+    assert_one_line(optc(good, "--report", str(tmp_path / "no" / "r.json")), 2, "there is no folder", "--report")
+    assert os.listdir(tmp_path) == ["good.onnx"]
+
+
+def test_a_pipe_is_neither_a_model_nor_replaced_by_one(good: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert_one_line(optc(good, "-o", str(pipe)), 2, "not a plain file")
+    assert_one_line(optc(str(pipe)), 2, "not a plain file")
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--samples", "0"], "--samples"),
+        (["--seed", "-1"], "--seed"),
+        (["--threads", "-1"], "--threads"),
+        (["--min-agreement", "98"], "--min-agreement"),
+        (["--std", "0"], "--std takes positive numbers"),
+        (["--mean", "nan"], "--mean takes numbers"),
+        (["--resize", "0"], "HEIGHTxWIDTH"),
+        (["--data", ""], "no such file"),
+        (["twice.onnx"], "left over: twice.onnx"),
+    ],
+)
+def test_a_number_out_of_range_is_one_line(flags: list[str], word: str, good: str, tmp_path: Path) -> None:
+    assert_one_line(optc(good, *flags, cwd=tmp_path), 2, word)
+    assert os.listdir(tmp_path) == ["good.onnx"]
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     out.write_bytes(b"what was there before")

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optc.compiler import compile
+from optc.compiler import Data, compile
 from optc.errors import DataError, PassError, TargetError
 from optc.ir.graph import Graph
 from optc.passes.base import Context, Pass, Report
@@ -187,3 +187,30 @@ def test_agreement_is_a_share(tmp_path: Path) -> None:
     assert build.report.agreement.share <= 1
     session = onnxruntime.InferenceSession(str(tmp_path / "o.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(session.run(None, {"x": rows})[0], np.maximum(rows, 0))
+
+
+def test_the_number_of_samples_holds_for_made_up_ones_too() -> None:
+    build = compile(model([MATMUL], [X], [Y], {"w": W43}), "clean", data=Data(limit=6), threads=1)
+    assert build.report.samples is not None
+    assert build.report.samples.synthetic
+    assert build.report.samples.fit + build.report.samples.held == 6
+
+
+def test_options_for_images_are_not_ignored_in_silence() -> None:
+    rows = RANDOM.standard_normal((40, 4)).astype(np.float32)
+    build = compile(model([MATMUL], [X], [Y], {"w": W43}), "clean", data=Data(rows, mean=(3.0,)), threads=1)
+    assert any("are for images" in note for note in build.report.notes)
+
+
+class Shouts(Pass):
+    """Crashes with an error of many lines."""
+
+    name: ClassVar[str] = "shouts"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        raise TypeError("first\n  second\n\nthird")
+
+
+def test_a_crash_is_told_in_one_line() -> None:
+    with pytest.raises(PassError, match=r"TypeError: first second third$"):
+        compile(model([MATMUL], [X], [Y], {"w": W43}), Shouts(), threads=1)

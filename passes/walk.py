@@ -48,11 +48,16 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One layer on the walk, with what it should become. `output` is the shape of its output in the first batch."""
+    """One layer on the walk, with what it should become.
+
+    `output` is the shape of its output in the first batch; `disturbed` tells whether a layer before it was changed on
+    this walk, so that there is something to repair.
+    """
 
     layer: Linear
     target: Target
     output: tuple[int, ...]
+    disturbed: bool
 
     @property
     def positions(self) -> int:
@@ -64,8 +69,11 @@ class Step:
     def settle(self, weight: Array | None = None) -> None:
         """Write `weight` (groups, n, d) with the bias that goes with it.
 
-        By default the target's own weights; where the layer has zeros (an earlier pass pruned it) they stay zeros.
+        By default the target's own weights where the layer is `disturbed`, and no change where it is not; zeros that
+        the layer has (an earlier pass pruned it) stay zeros.
         """
+        if weight is None and not self.disturbed:
+            return
         chosen = self._repaired() if weight is None else weight.reshape(self.target.weight.shape)
         self.layer.write(chosen, None if self.layer.bias_place is None else self.target.bias(chosen))
 
@@ -109,6 +117,7 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
         asks = _asks(groups)
         shapes = _teach(graph, ctx, asks, kept, size, rows)
         frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads)
+        disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
             for number, group in enumerate(asks):
                 fit, held = _collect(number, group, frontier, kept)
@@ -125,7 +134,9 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
                         fit.statistics(part, centred=centred),
                         held.statistics(part, centred=centred),
                     )
-                    yield Step(ask.layer, target, shapes[ask.layer])
+                    before = ask.layer.node.inputs
+                    yield Step(ask.layer, target, shapes[ask.layer], disturbed)
+                    disturbed = disturbed or ask.layer.node.inputs != before
                 tick(1)
 
 

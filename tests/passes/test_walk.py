@@ -336,3 +336,14 @@ def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPa
     assert not report.changed
     assert report.count(Outcome.REVERTED)
     assert distance(ctx.teacher, graph, ctx) == 0.0
+
+
+def test_a_pass_that_finds_nothing_changes_nothing() -> None:
+    from optc.ir.writer import to_bytes
+
+    graph = residual_net()
+    before = to_bytes(graph)
+    for one in (Svd(error=0.0), Depthwise(error=0.0), Prune(error=0.0)):
+        report = one.run(graph, context(graph))
+        assert not report.changed
+        assert to_bytes(graph) == before

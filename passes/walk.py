@@ -101,7 +101,7 @@ class _Ask:
         return next(v for v in self.sum.inputs if v is not self.layer.output)
 
 
-def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, rows: int = 24576) -> Iterator[Step]:
+def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, rows: int = 32768) -> Iterator[Step]:
     """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
 
     `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width). Raises DataError

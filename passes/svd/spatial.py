@@ -36,7 +36,7 @@ def spatial_curve(weight: Array, hessian: Array, shape: tuple[int, int, int, int
 
 
 def spatial_split(
-    weight: Array, hessian: Array, shape: tuple[int, int, int, int], rank: int, *, sweeps: int = 3, steps: int = 6
+    weight: Array, hessian: Array, shape: tuple[int, int, int, int], rank: int, *, sweeps: int = 5, steps: int = 8
 ) -> tuple[Array, Array]:
     """P (n, r, kw) and V (r, c, kh) for `weight` (n, c*kh*kw) of `shape` (n, c, kh, kw) in the metric `hessian`."""
     kw = shape[3]

@@ -66,6 +66,11 @@ class Step:
             return int(np.prod(self.output[2:]))
         return int(np.prod(self.output[1:-1])) if len(self.output) > 2 else 1
 
+    @property
+    def thin(self) -> bool:
+        """Whether there are fewer than four rows an input, so that the ridge, not the samples, decides much."""
+        return self.target.rows < 4 * self.layer.shape[2]
+
     def settle(self, weight: Array | None = None) -> None:
         """Write `weight` (groups, n, d) with the bias that goes with it.
 
@@ -138,6 +143,11 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
                     yield Step(ask.layer, target, shapes[ask.layer], disturbed)
                     disturbed = disturbed or ask.layer.node.inputs != before
                 tick(1)
+
+
+def thin_note(layers: int) -> str:
+    """What to tell the user of so many layers whose step was `thin`."""
+    return f"{layers} layers have too few rows for their width and were held near their old weights; give more samples"
 
 
 def too_wide(layer: Linear) -> str:

@@ -18,7 +18,7 @@ from ...ir.origin import Origin
 from ..base import Context, Report, Skip
 from ..linear import Linear, linear_layers, too_small
 from ..regression import Array, Target
-from ..walk import Step, too_wide, walk
+from ..walk import Step, thin_note, too_wide, walk
 from . import dw_pw, pw_dw
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
     for layer in layers:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
+    thin = 0
     for step in walk(graph, ctx, layers):
+        thin += step.thin
         layer = step.layer
         try:
             if layer in reasons:
@@ -68,6 +70,8 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
         error = round(step.target.error(made.merged[None]), 6)
         _replace(layer, made, None if layer.bias_place is None else step.target.bias(made.merged[None]))
         report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error)
+    if thin:
+        report.notes.append(thin_note(thin))
     return report
 
 

@@ -24,7 +24,7 @@ from ..choice import Choice
 from ..linear import Linear, linear_layers, too_small
 from ..refit import refit_masked
 from ..regression import Array, Target, inverse_factor
-from ..walk import Step, too_wide, walk
+from ..walk import Step, thin_note, too_wide, walk
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
     for layer in layers:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
+    thin = 0
     for step in walk(graph, ctx, layers):
+        thin += step.thin
         reason = dense.get(step.layer, "pruning it is not worth its error")
         _visit(step, patterns.get(step.layer), reason, options.error or 0.0, report)
+    if thin:
+        report.notes.append(thin_note(thin))
     return report
 
 

@@ -21,7 +21,7 @@ from ..base import Context, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, linear_layers, too_small
 from ..regression import Target
-from ..walk import Step, too_wide, walk
+from ..walk import Step, thin_note, too_wide, walk
 from .channel import channel_split
 from .spatial import spatial_curve
 from .split import Split, Work, forms_of, split
@@ -47,7 +47,9 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         if options.ratio is not None and options.scope == "global"
         else {}
     )
+    thin = 0
     for step in walk(graph, ctx, layers):
+        thin += step.thin
         layer = step.layer
         try:
             if layer in whole:
@@ -64,6 +66,8 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         made.apply(layer, step.target)
         report.done(layer.name, layer.op, form=made.form, **detail, macs=round(macs / work.macs("keep", 0), 4),
                     error=round(error, 6))  # fmt: skip
+    if thin:
+        report.notes.append(thin_note(thin))
     return report
 
 

@@ -347,3 +347,13 @@ def test_a_pass_that_finds_nothing_changes_nothing() -> None:
         report = one.run(graph, context(graph))
         assert not report.changed
         assert to_bytes(graph) == before
+
+
+def test_too_few_samples_are_said_and_survived() -> None:
+    graph = residual_net()
+    ctx = context(graph, 2)
+    report = Prune(ratio=0.5).run(graph, ctx)
+    assert any("too few rows" in note for note in report.notes)
+    assert np.isfinite(distance(ctx.teacher, graph, ctx))
+    many = residual_net()
+    assert not Prune(ratio=0.5).run(many, context(many, 512)).notes

@@ -68,6 +68,23 @@ class Placement:
                 found.setdefault(self.group[value], []).append(value)
         return found
 
+    def float_products(self) -> dict[Value, list[Layer]]:
+        """The inputs of MatMul and Gemm that float ops make, each with the layers that read it; none that others share
+        a grid with."""
+        found: dict[Value, list[Layer]] = {}
+        for layer in self.layers.values():
+            found.setdefault(layer.source, []).append(layer)
+        shared = {v for v, first in self.group.items() if first is not v} | {
+            first for v, first in self.group.items() if first is not v
+        }
+        return {
+            source: layers
+            for source, layers in found.items()
+            if all(layer.op != "Conv" for layer in layers)
+            and source not in shared
+            and not ((maker := self.maker.get(source)) is not None and self.integer(maker))
+        }
+
 
 def operands(node: Node) -> tuple[Value, ...]:
     """The activations that a move or pointwise node computes on, without shapes, indices, pads and constants."""

@@ -2,7 +2,9 @@
 
 Weights get a symmetric grid, one scale a channel; activations an asymmetric grid, one a tensor, found on the
 calibration samples. What is written is plain ONNX, laid so that runtimes turn it into integer kernels with no float in
-between (`placement.py`, `insertion.py`). Biases are then corrected against the float model (`bias.py`).
+between (`placement.py`, `insertion.py`, `parameters.py`). Inputs of MatMul and Gemm are scaled channel by channel where
+that pays (`smooth.py`), embedding tables are stored as codes (`tables.py`), and in the end biases are corrected against
+the float model (`bias.py`).
 
 Skipped, each with its reason: layers that are already quantized, weights that are computed or not float32, layers in
 bodies of control flow, ops without an integer kernel, and layers named by `keep`.
@@ -57,12 +59,17 @@ class Quant(Pass):
         from .parameters import encode_biases, encode_weights
         from .placement import place
         from .pooling import pool_spatial_means
+        from .smooth import smooth
+        from .tables import encode_tables
 
         report = Report()
         found, skipped = find_layers(graph, self.keep)
         for node, reason in skipped.items():
             report.skipped(name_of(node), node.op, reason)
         if not found or ctx.fit is None:
+            if encode_tables(graph, self.keep, report):
+                graph.sweep()
+                return report
             report.notes.append("there is no layer that could be quantized")
             return report
         if pooled := pool_spatial_means(graph):
@@ -70,10 +77,16 @@ class Quant(Pass):
             found, _ = find_layers(graph, self.keep)
         layers = list(found.values())
         plan = place(graph, found, self.keep)
+        few = ctx.fit.take(SAMPLES, ctx.seed)
+        rules: dict[Value, str] = {}
+        if groups := plan.float_products():
+            rules = smooth(graph, groups, ctx, few, how=self._rules)
+            found, _ = find_layers(graph, self.keep)
+            layers = list(found.values())
+            plan = place(graph, found, self.keep)
         sources = plan.sources()
         seen = calibrate(graph, [v for values in sources.values() for v in values], layers, ctx)
-        grids = self._grids(sources, seen.histograms, ctx)
-        few = ctx.fit.take(SAMPLES, ctx.seed)
+        grids = self._grids(sources, seen.histograms, rules, ctx)
         fixable = [layer for layer in layers if self.bias_correction and correctable(layer)]
         means = answer_means(graph, fixable, ctx, few)
         insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
@@ -83,6 +96,7 @@ class Quant(Pass):
         graph.sweep()
         shifts = dict(zip(fixable, correct(graph, fixable, means, ctx, few)))
         encode_biases(insertion, layers, weights)
+        encode_tables(graph, self.keep, report)
         graph.sweep()
         for layer in layers:
             if layer in shifts:
@@ -91,8 +105,16 @@ class Quant(Pass):
                 report.done(layer.name, layer.op, bits=8)
         return report
 
+    @property
+    def _rules(self) -> tuple[str, ...]:
+        return ("mse", "minmax") if self.range == "mse" else (self.range,)
+
     def _grids(
-        self, sources: Mapping[Value, Sequence[Value]], histograms: Mapping[Value, Histogram], ctx: Context
+        self,
+        sources: Mapping[Value, Sequence[Value]],
+        histograms: Mapping[Value, Histogram],
+        rules: Mapping[Value, str],
+        ctx: Context,
     ) -> dict[Value, Grid]:
         from .grid import activation_grid, limits
         from .histogram import Histogram
@@ -105,6 +127,6 @@ class Quant(Pass):
             merged = Histogram()
             for value in values:
                 merged.merge(histograms[value])
-            ends = find_range(merged, self.range, high - low + 1, self.percentile)
+            ends = find_range(merged, rules.get(group, self.range), high - low + 1, self.percentile)
             grids[group] = activation_grid(*ends, dtype, symmetric=self.symmetric)
         return grids

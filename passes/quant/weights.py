@@ -39,11 +39,12 @@ def quantize_rows(
     saturating: bool = False,
     shared: bool = False,
     least_scale: NDArray[np.float64] | None = None,
+    search: bool = True,
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Codes (n, d) and scales (n,) of `rows` (n, d), reduction axis last and in the kernel's order.
 
     `importance` is h, (d,) or (n, d); `shared` gives all rows one scale; `least_scale` (n,) bounds scales from below.
-    A row of zeros gets scale 1 (or its bound).
+    A row of zeros gets scale 1 (or its bound). `search=False` takes the full range.
     """
     n = len(rows)
     top = limits(dtype)[1]
@@ -53,7 +54,7 @@ def quantize_rows(
     if shared:
         peak = np.full(n, peak.max(initial=0.0))
     best = _at_least(peak, least_scale)
-    if dtype.bits <= 8 and rows.size:
+    if search and rows.size:
         best = _search(rows, peak, top, importance, saturating, shared, least_scale)
     scale = best.astype(np.float32)
     return _codes(rows, scale, top, saturating), scale

@@ -244,3 +244,44 @@ def test_an_older_opset_is_raised() -> None:
     report = quantized(graph, {"x": rng.normal(size=(32, 16)).astype(np.float32)})
     assert report.count(Outcome.DONE) == 1
     assert graph.opset() >= 13
+
+
+def embedding() -> Graph:
+    """ids -> table -> LayerNormalization with a few channels far larger than the rest -> MatMul -> Add."""
+    rng = np.random.default_rng(0)
+    graph = Graph("embedding", opsets={"": 17})
+    ids = graph.add_input("ids", TensorType(DType.INT64, ("N", 6)))
+    table = graph.constant(rng.normal(size=(50, 32)).astype(np.float32), "table")
+    x = graph.add("Gather", [table, ids], name="embed").output
+    scale = np.where(np.arange(32) < 2, 60.0, 1.0).astype(np.float32)
+    norm = [x, graph.constant(scale, "gamma"), graph.constant(np.zeros(32, np.float32), "beta")]
+    normal = graph.add("LayerNormalization", norm, {"axis": -1}, name="norm").output
+    weight = (rng.normal(size=(32, 16)) / np.where(np.arange(32) < 2, 60.0, 1.0)[:, None]).astype(np.float32)
+    y = graph.add("MatMul", [normal, graph.constant(weight, "w")], name="product").output
+    y = graph.add("Add", [y, graph.constant(rng.normal(size=16).astype(np.float32), "b")]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 6, 16)))
+    infer(graph)
+    return graph
+
+
+def test_large_channels_are_scaled_into_the_norm_and_the_table_is_stored_as_codes() -> None:
+    graph = embedding()
+    teacher = graph.clone()
+    ids = np.random.default_rng(1).integers(0, 50, size=(64, 6))
+    report = quantized(graph, {"ids": ids})
+    assert {(layer.name, layer.outcome) for layer in report.layers} == {
+        ("product", Outcome.DONE),
+        ("embed", Outcome.DONE),
+    }
+    assert not any(node.op == "Mul" for node in graph)  # 1/s went into the normalisation
+    assert not any(v.dtype is DType.FLOAT and len(v.shape or ()) == 2 for v in graph.constants)
+    want, found = (Session(g, threads=1).run({"ids": ids})[0] for g in (teacher, graph))
+    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 32
+
+
+def test_a_table_with_another_reader_stays_float() -> None:
+    graph = embedding()
+    table = next(v for v in graph.constants if v.shape == (50, 32))
+    graph.add_output(graph.add("Exp", [table]).output, "e", TensorType(DType.FLOAT, (50, 32)))
+    report = quantized(graph, {"ids": np.zeros((4, 6), np.int64)})
+    assert {layer.name: layer.reason for layer in report.layers}["embed"] == "its table has another reader"

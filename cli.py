@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 from cyclopts.validators import Number
 
 from . import __version__
 from .errors import OptcError, OutputError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _INTERRUPTED = 130
 
@@ -154,11 +159,12 @@ def compile_model(
         from .ir.atomic import Replacement
 
         with Replacement(report) as files:
-            files.open().write(document.encode())
+            # A file name that is no Unicode is spelled by JSON's own escapes.
+            files.open().write(document.encode(errors="backslashreplace"))
     if json_:
         sys.stdout.write(document)
     elif loud:
-        show(build.report, Console(), layers=verbose)
+        show(build.report, _console(), layers=verbose)
     return 0
 
 
@@ -193,15 +199,13 @@ def inspect(
     if text:
         print(graph)
         return 0
-    from rich.console import Console
-
     from .report.inspect import as_dict, render, summary
 
     found = summary(graph, top=top, dims=_dims(dim or []))
     if json_:
         print(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
     else:
-        Console().print(render(found, title=model))
+        _console().print(render(found, title=model))
     return 0
 
 
@@ -216,15 +220,13 @@ def passes(name: str | None = None, /, *, json_: Annotated[bool, Parameter(name=
     json_
         Print the list as JSON.
     """
-    from rich.console import Console
-
     from .report import listing
 
     found = listing.passes(name)
     if json_:
         print(json.dumps(found, indent=2))
     else:
-        Console().print(listing.render_passes(found))
+        _console().print(listing.render_passes(found))
     return 0
 
 
@@ -237,15 +239,13 @@ def targets(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = F
     json_
         Print the list as JSON.
     """
-    from rich.console import Console
-
     from .report import listing
 
     found = listing.targets()
     if json_:
         print(json.dumps(found, indent=2))
     else:
-        Console().print(listing.render_targets(found))
+        _console().print(listing.render_targets(found))
     return 0
 
 
@@ -258,15 +258,13 @@ def zoo(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False
     json_
         Print the list as JSON.
     """
-    from rich.console import Console
-
     from .report import listing
 
     found = listing.zoo()
     if json_:
         print(json.dumps(found, indent=2))
     else:
-        Console().print(listing.render_zoo(found))
+        _console().print(listing.render_zoo(found))
     return 0
 
 
@@ -276,6 +274,12 @@ def run(argv: Sequence[str]) -> int:
     0 done, 1 a fault of ours, 2 the user's input, 3 a missed budget, 130 interrupted. What a user did wrong is one
     line on standard error; a traceback is shown only where `--traceback` asks for it.
     """
+    # A caller may have closed them; what is said then goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names in a model may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -292,16 +296,33 @@ def run(argv: Sequence[str]) -> int:
         return _fail("interrupted; no output was written", _INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; that is no error, and there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
     except MemoryError:
         return _fail("out of memory; use fewer samples (--samples) or a machine with more", 2)
     except Exception as error:
         if "--traceback" in argv:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _silence()
+            return _fail("standard output cannot be written: its disk is full", 2)
         where = "run again with --traceback and report what it shows"
         return _fail(f"internal error: {type(error).__name__}: {' '.join(str(error).split())}; {where}", 1)
     return status if isinstance(status, int) else 0
+
+
+def _console() -> Console:
+    """Standard output, at least 80 columns wide: a table in less would show no figure whole."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(80, console.width)
+    return console
+
+
+def _silence() -> None:
+    """Let what standard output still holds go nowhere, or Python would complain on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:

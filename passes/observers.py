@@ -76,6 +76,6 @@ class Reproduce(Observer):
         if ctx.data:
             command += f" --data {shlex.quote(ctx.data)}"
         command += f" --target {shlex.quote(ctx.target.name)} --seed {ctx.seed} --traceback"
-        with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8") as file:
+        with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
         return f"to reproduce: {command}"

@@ -72,8 +72,10 @@ class Session:
         session.outputs = tuple(o.value for o in graph.outputs)
         session._names = [o.name for o in graph.outputs]
         session._order = list(range(len(graph.outputs)))
-        made = _create(os.fspath(path), os.fspath(path), threads, optimise, seed) if graph.outputs else None
-        session._session = made
+        name = os.fspath(path)
+        # ONNX Runtime takes names in Unicode only; a file called otherwise is handed over as its bytes.
+        model: bytes | str = name if _is_unicode(name) else Path(name).read_bytes()
+        session._session = _create(model, name, threads, optimise, seed) if graph.outputs else None
         return session
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -131,6 +133,14 @@ def _create(model: bytes | str, what: str, threads: int, optimise: bool, seed: i
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise TargetError(f"ONNX Runtime does not take {what}: {_one_line(error)}") from error
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _one_line(error: Exception) -> str:

@@ -309,6 +309,40 @@ def test_the_runtime_sends_nothing_home_and_leaves_nothing_behind(good: str, tmp
     assert sorted(os.listdir(tmp_path)) == ["good.onnx", "good.optc.onnx", "temporary"]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminal_cannot_show(encoding: str, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"odd-\xff\xe2\x9c\x93[red].onnx")
+    made = model([helper.make_node("MatMul", ["x", "w"], ["y"], "[red]\u2713\n\x1b[31m%s")])
+    write(tmp_path / odd, made)
+    environment = {"PYTHONIOENCODING": encoding}
+    for flags in (["-o", "out.onnx", "--verbose", "--report", "r.json"], ["-o", "out.onnx", "--json"]):
+        done = optc(odd, "--passes", "clean", *flags, cwd=tmp_path, environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert "[red]" in done.stdout
+    assert json.loads((tmp_path / "r.json").read_bytes())["model"] == odd
+    shown = optc("inspect", odd, "--text", cwd=tmp_path, environment=environment)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_closed_streams_and_a_narrow_terminal(good: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "optc", good, "--passes", "clean", "-o", str(tmp_path / "out.onnx")]
+    done = subprocess.run(["/bin/sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "out.onnx").exists()
+    narrow = optc("passes", "quant", environment={"COLUMNS": "20"}).stdout
+    assert narrow == optc("passes", "quant", environment={"COLUMNS": "80"}).stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "optc", "passes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["optc: standard output cannot be written: its disk is full"]
+
+
 def test_dump_writes_the_graph_after_every_pass(good: str, tmp_path: Path) -> None:
     done = optc(good, "--passes", "quant", "--dump", str(tmp_path / "dump"), "-o", str(tmp_path / "out.onnx"))
     assert done.returncode == 0, done.stderr

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
+    # A job that is told to end cleans up as one that is interrupted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from .cli import run
     except KeyboardInterrupt:  # while the modules load

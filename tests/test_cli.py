@@ -224,25 +224,29 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_at_once_and_leaves_nothing(told: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
+    (tmp_path / "temporary").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "optc", "zoo:digits_resnet", "--passes", "prune,svd,quant", "-o", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
     )
     assert process.stderr is not None
     # The first line says that `clean` has run: the build is then in the middle of its work.
     assert process.stderr.readline().startswith("clean")
     start = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert rest.strip().splitlines()[-1] == "optc: interrupted; no output was written"
     assert "Traceback" not in rest
     assert time.monotonic() - start < 30
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["temporary"]
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 @pytest.mark.slow

@@ -111,7 +111,10 @@ def _resize(image: Image.Image, fixed: tuple[int, int] | None, resize: int | tup
         return image
     left, top = (image.width - fixed[1]) // 2, (image.height - fixed[0]) // 2
     if left < 0 or top < 0:
-        raise ValueError(f"resized to {image.height}x{image.width}, smaller than the model's {fixed[0]}x{fixed[1]}")
+        raise DataError(
+            f"an image resized to {image.height}x{image.width} is smaller than the model's {fixed[0]}x{fixed[1]}; "
+            "resize to that or more"
+        )
     return image.crop((left, top, left + fixed[1], top + fixed[0]))
 
 

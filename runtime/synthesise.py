@@ -99,7 +99,10 @@ def _row(
 def _picture(
     shape: tuple[int, ...], channels: int, statistics: InputStatistics | None, rng: np.random.Generator
 ) -> Array:
-    """One picture of `shape`, its channels on axis `channels` (which counts from the end: -3 or -1)."""
+    """One picture of `shape`, its channels on axis `channels` (which counts from the end: -3 or -1), or as many as a
+    fixed batch holds."""
+    if len(shape) == 4:
+        return np.stack([_picture(shape[1:], channels, statistics, rng) for _ in range(shape[0])]).reshape(shape)
     first = channels == -3
     count, height, width = shape[-3:] if first else (shape[-1], shape[-3], shape[-2])
     picture = dead_leaves(rng, count, height, width).reshape(count, -1)

@@ -214,3 +214,14 @@ class Shouts(Pass):
 def test_a_crash_is_told_in_one_line() -> None:
     with pytest.raises(PassError, match=r"TypeError: first second third$"):
         compile(model([MATMUL], [X], [Y], {"w": W43}), Shouts(), threads=1)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("passes", ["clean", "quant"])
+def test_pictures_in_a_batch_of_fixed_size(batch: int, passes: str) -> None:
+    weights = {"w": RANDOM.standard_normal((8, 3, 3, 3)).astype(np.float32)}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    fixed = model(nodes, [value("x", [batch, 3, 8, 8])], [value("y", [batch, 8, 6, 6])], weights)
+    build = compile(fixed, passes, threads=1, data=Data(limit=4))
+    assert build.report.agreement is not None
+    assert build.report.agreement.share > 0.99

@@ -147,7 +147,8 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
 
 def thin_note(layers: int) -> str:
     """What to tell the user of so many layers whose step was `thin`."""
-    return f"{layers} layers have too few rows for their width and were held near their old weights; give more samples"
+    which = "one layer has" if layers == 1 else f"{layers} layers have"
+    return f"{which} too few rows for the width, so the fit stays nearer to the old weights; give more samples"
 
 
 def too_wide(layer: Linear) -> str:

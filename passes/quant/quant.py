@@ -35,6 +35,7 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     lossy: ClassVar[bool] = True
 
+    activations: Literal["int8", "none"] = option("int8", "int8 kernels, or none: weights stored in int8, run in float")
     range: Literal["mse", "minmax", "percentile"] = option("mse", "how the range of an activation is chosen")
     percentile: float = option(99.99, "percent of values inside the range (range=percentile)", low=50, high=100)
     per_channel: bool = option(True, "one weight scale a channel rather than one a tensor")
@@ -60,6 +61,7 @@ class Quant(Pass):
         from .placement import place
         from .pooling import pool_spatial_means
         from .smooth import smooth
+        from .storage import store_weights
         from .tables import encode_tables
 
         report = Report()
@@ -71,6 +73,15 @@ class Quant(Pass):
                 graph.sweep()
                 return report
             report.notes.append("there is no layer that could be quantized")
+            return report
+        if self.activations == "none":
+            layers = list(found.values())
+            seen = calibrate(graph, [], layers, ctx)
+            store_weights(graph, layers, seen, ctx, per_channel=self.per_channel)
+            for layer in layers:
+                report.done(layer.name, layer.op, bits=8)
+            encode_tables(graph, self.keep, report)
+            graph.sweep()
             return report
         if pooled := pool_spatial_means(graph):
             report.rewrote("spatial mean as pooling", pooled)

@@ -285,3 +285,13 @@ def test_a_table_with_another_reader_stays_float() -> None:
     graph.add_output(graph.add("Exp", [table]).output, "e", TensorType(DType.FLOAT, (50, 32)))
     report = quantized(graph, {"ids": np.zeros((4, 6), np.int64)})
     assert {layer.name: layer.reason for layer in report.layers}["embed"] == "its table has another reader"
+
+
+def test_weights_alone_are_stored_in_int8_and_folded_by_the_runtime(tmp_path: Path) -> None:
+    graph = cleaned("digits_dscnn")
+    teacher = graph.clone()
+    quantized(graph, zoo.samples("digits_dscnn", "calib"), Quant(activations="none"))
+    assert not {"Cast", "QuantizeLinear", "DequantizeLinear"} & set(runtime_ops(graph, tmp_path))
+    assert len(to_bytes(graph)) < 0.6 * len(to_bytes(teacher))
+    test = load_samples(zoo.samples("digits_dscnn", "test"), graph)
+    assert agreement(teacher, graph, test, threads=1).share >= 0.995

@@ -84,7 +84,7 @@ class Quant(Pass):
             graph.sweep()
             return report
         if pooled := pool_spatial_means(graph):
-            report.rewrote("spatial mean as pooling", pooled)
+            report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
             found, _ = find_layers(graph, self.keep)
         layers = list(found.values())
         plan = place(graph, found, self.keep)

@@ -3,7 +3,7 @@
     weight = Cast(codes) * scale
 
 is an expression over constants, which runtimes fold when they load the model: the file shrinks to about a quarter,
-speed and every kernel stay those of the float model. (DequantizeLinear in its place would be run again at every inference.)
+speed and every kernel stay those of the float model. (DequantizeLinear in its place would run at every inference.)
 """
 
 from __future__ import annotations

@@ -289,8 +289,8 @@ def _sample_notes(found: Samples, pipeline: Pipeline) -> list[str]:
 
 
 def _held(count: int) -> int:
-    """Samples kept out of every fit: an eighth, at least 16, at most 128."""
-    return max(16, min(128, count // 8))
+    """Samples kept out of every fit: a fifth, at least 16, at most 128."""
+    return max(16, min(128, count // 5))
 
 
 def _sizes(graph: Graph, found: Samples | None) -> dict[str, int]:

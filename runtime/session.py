@@ -54,11 +54,9 @@ class Session:
         place = {value: i for i, value in enumerate(distinct)}
         self._order = [place[value] for value in self.outputs]
         self._names = [f"optc.out.{i}" for i in range(len(distinct))]
-        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-            model = _model(_returning(graph, tuple(distinct), self._names), Path(folder))
-            # ONNX Runtime refuses a model that returns nothing.
-            what = f"graph '{graph.name}'"
-            self._session = _create(model, what, threads, optimise, seed) if distinct else None
+        copy = _returning(graph, tuple(distinct), self._names)
+        # ONNX Runtime refuses a model that returns nothing.
+        self._session = _open(copy, threads, optimise, seed) if distinct else None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, threads: int = 0, optimise: bool = True, seed: int = 0) -> Session:
@@ -106,16 +104,18 @@ def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> G
     return copy
 
 
-def _model(graph: Graph, folder: Path) -> bytes | str:
-    """`graph` as ONNX: in memory, or as a file in `folder` where it is too large for one message."""
+def _open(graph: Graph, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:
+    """`graph` handed over in memory, or as a file where it is too large for one message."""
     from ..ir.writer import save, to_bytes
 
+    what = f"graph '{graph.name}'"
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
-        return to_bytes(graph)
-    path = str(folder / "model.onnx")
-    save(graph, path)
-    return path
+        return _create(to_bytes(graph), what, threads, optimise, seed)
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        path = str(Path(folder) / "model.onnx")
+        save(graph, path)
+        return _create(path, what, threads, optimise, seed)
 
 
 def _create(model: bytes | str, what: str, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:

@@ -10,7 +10,7 @@ def main() -> None:
     # A job that is told to end cleans up as one that is interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from .cli import run
+        from .cli.app import run
     except KeyboardInterrupt:  # while the modules load
         print("optc: interrupted; no output was written", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,89 @@
+"""Argv to commands to an exit status: the only place that decides one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, UnusedCliTokensError
+
+from .. import __version__
+from ..errors import OptcError
+from .compile import compile_model
+from .inspect import inspect
+from .listing import passes, targets, zoo
+
+_INTERRUPTED = 130
+
+app = App(
+    name="optc",
+    version=__version__,
+    version_flags=["--version"],
+    help="Make a trained ONNX model smaller and faster, and show what was lost.\n\n"
+    "optc model.onnx --passes prune,svd,quant --data samples.npz",
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    default_command=compile_model,
+)
+for command in (inspect, passes, targets, zoo):
+    app.command(command)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return the exit status.
+
+    0 done, 1 a fault of ours, 2 the user's input, 3 a missed budget, 130 interrupted. What a user did wrong is one
+    line on standard error; a traceback is shown only where `--traceback` asks for it.
+    """
+    # A caller may have closed them; what is said then goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names in a model may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except UnusedCliTokensError as error:
+        rest = " ".join(error.unused_tokens or ())
+        return _fail(f"one MODEL or command is taken at a time, and this is left over: {rest} (see optc --help)", 2)
+    except CycloptsError as error:
+        return _fail(_first_line(error), 2)
+    except OptcError as error:
+        if "--traceback" in argv:
+            raise
+        return _fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _fail("interrupted; no output was written", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does; that is no error, and there is nobody left to tell.
+        _silence()
+        return 0
+    except MemoryError:
+        return _fail("out of memory; use fewer samples (--samples) or a machine with more", 2)
+    except Exception as error:
+        if "--traceback" in argv:
+            raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _silence()
+            return _fail("standard output cannot be written: its disk is full", 2)
+        where = "run again with --traceback and report what it shows"
+        return _fail(f"internal error: {type(error).__name__}: {' '.join(str(error).split())}; {where}", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _silence() -> None:
+    """Let what standard output still holds go nowhere, or Python would complain on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"optc: {message}", file=sys.stderr)
+    return status
+
+
+def _first_line(error: CycloptsError) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,44 @@
+"""What several options are written as, and the values they stand for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+from ..errors import OutputError, SpecError
+
+
+def check_apart(path: str, flag: str, others: Mapping[str, str | None]) -> None:
+    """Raises `OutputError` where `path` is a file that the same command reads or writes otherwise."""
+    for other, name in others.items():
+        if name and os.path.realpath(path) == os.path.realpath(name):
+            raise OutputError(f"{flag} would overwrite {other}, which is {path} too; name another file")
+
+
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(map(math.isfinite, found)) or (flag == "--std" and min(found) <= 0):
+        kind = "positive numbers" if flag == "--std" else "numbers"
+        raise SpecError(f"{flag} takes {kind} parted by commas, not '{text}'")
+    return found
+
+
+def dims(texts: Sequence[str]) -> dict[str, int]:
+    try:
+        pairs = [text.rsplit("=", 1) for text in texts]
+        return {name: int(size) for name, size in pairs}
+    except ValueError:
+        raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{' '.join(texts)}'") from None
+
+
+def image_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
+        raise SpecError(f"--resize takes HEIGHTxWIDTH, such as 224x224, not '{text}'")
+    return int(height), int(width or height)

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from . import __version__
-from .errors import DataError, ModelError, OutputError, TargetError
+from .errors import DataError, ModelError, OutputError, SpecError, TargetError
 from .ir.cost import cost
 from .ir.graph import Graph
 from .ir.opset import lower
@@ -31,9 +31,9 @@ from .runtime.latency import latency
 from .runtime.samples import Samples, load_samples
 from .runtime.session import Session
 from .runtime.synthesise import synthesise
+from .targets import table
 from .targets.base import Artifact, Target
 from .targets.onnx import newest_loadable
-from .targets.table import find
 
 if TYPE_CHECKING:
     import onnx
@@ -114,7 +114,7 @@ def compile(
     start = time.perf_counter()
     progress = Progress() if progress is None else progress
     pipeline = Pipeline.of(passes)
-    chosen = find(target) if isinstance(target, str) else target
+    chosen = _one_target(target) if isinstance(target, str) else target
     path = None if output is None else os.path.abspath(os.fspath(output))
     if path is not None:
         check_place(path)
@@ -145,7 +145,7 @@ def compile(
     report = BuildReport(
         model=_name(model),
         pipeline=str(pipeline),
-        target=chosen.name,
+        target=table.spec(chosen),
         seed=seed,
         versions=_versions(),
         before=_size(original, dims),
@@ -176,6 +176,13 @@ def compile(
     report.artifacts = [] if artifact is None else list(artifact.files)
     report.seconds = time.perf_counter() - start
     return Build(graph, report, chosen, artifact)
+
+
+def _one_target(text: str) -> Target:
+    found = table.parse(text)
+    if len(found) != 1:
+        raise SpecError(f"one target is built at a time, not {len(found)}", text=text, position=0)
+    return found[0]
 
 
 class _Recorder(Observer):

@@ -95,7 +95,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class TargetFacts:
-    """What passes may ask about a target.
+    """What passes may ask about a target. `name` is its text on the command line, options and all.
 
     `channel_alignment`: kept channels and ranks are multiples of this, because the kernels' register tiles are.
     `activation_dtype`, `weight_dtype`: the sign combination of the fast int8 kernels.

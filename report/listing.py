@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -12,8 +12,11 @@ from rich.table import Table
 
 from ..ir.types import DType
 from ..passes import table as pass_table
-from ..passes.pipeline import options
+from ..passes.spec import options
 from ..targets import table as target_table
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Rows = list[dict[str, Any]]
 
@@ -26,32 +29,37 @@ def passes(name: str | None = None) -> Rows:
             "name": cls.name,
             "lossy": cls.lossy,
             "help": _first_sentence(cls),
-            "options": [
-                {
-                    "name": one.name.replace("_", "-"),
-                    "type": one.type_text,
-                    "default": one.default if isinstance(one.default, str | int | float | None) else str(one.default),
-                    "help": one.help,
-                }
-                for one in options(cls)
-            ],
+            "options": _options(cls),
         }
         for cls in chosen
     ]
 
 
 def targets() -> Rows:
-    """Every target with its facts."""
-    found = [target_table.find(name) for name in target_table.names()]
+    """Every target with its options, and its facts as they are when none is given."""
+    found = [target_table.find(name)() for name in target_table.names()]
     return [
         {
             "name": target.name,
             "help": target.help,
+            "options": _options(type(target)),
             "facts": {
                 key: value.text if isinstance(value, DType) else value for key, value in asdict(target.facts).items()
             },
         }
         for target in found
+    ]
+
+
+def _options(cls: type[DataclassInstance]) -> Rows:
+    return [
+        {
+            "name": one.name.replace("_", "-"),
+            "type": one.type_text,
+            "default": one.default if isinstance(one.default, str | int | float | None) else str(one.default),
+            "help": one.help,
+        }
+        for one in options(cls)
     ]
 
 
@@ -75,7 +83,8 @@ def render_targets(rows: Rows) -> Group:
         for key, value in row["facts"].items():
             if key != "name":
                 table.add_row(key.replace("_", " "), str(value))
-        tables += [f"[bold]{row['name']}[/]  {escape(row['help'])}", table, ""]
+        shown: list[RenderableType] = [_option_table(row), ""] if row["options"] else []
+        tables += [f"[bold]{row['name']}[/]  {escape(row['help'])}", *shown, table, ""]
     return Group(*tables)
 
 
@@ -90,13 +99,17 @@ def render_zoo(rows: Rows) -> Table:
 
 def _pass(row: dict[str, Any]) -> tuple[RenderableType, ...]:
     kind = "lossy" if row["lossy"] else "lossless"
+    return f"[bold]{row['name']}[/] ({kind})  {escape(row['help'])}", _option_table(row), ""
+
+
+def _option_table(row: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("option", "type", "default", ""):
         table.add_column(column)
     for one in row["options"]:
         default = "none" if one["default"] is None else str(one["default"]).lower()
         table.add_row(one["name"], escape(one["type"]), default, escape(one["help"]))
-    return f"[bold]{row['name']}[/] ({kind})  {escape(row['help'])}", table, ""
+    return table
 
 
 def _first_sentence(cls: type) -> str:

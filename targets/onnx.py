@@ -6,12 +6,13 @@ import functools
 import os
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import TargetError
 from ..ir.types import DType
-from ..passes.base import TargetFacts
+from ..passes.base import TargetFacts, option
 from ..passes.pipeline import Pipeline
+from ..passes.spec import text_of
 from .base import Artifact, Target
 
 if TYPE_CHECKING:
@@ -23,19 +24,24 @@ class OnnxTarget(Target):
     """Emits ONNX at an opset and IR version that the installed runtime loads."""
 
     name: ClassVar[str] = "onnx"
-    help: ClassVar[str] = "an ONNX file for ONNX Runtime on this machine's kind of CPU"
+    help: ClassVar[str] = "an ONNX file for ONNX Runtime"
+
+    cpu: Literal["here", "x86", "x86-vnni", "arm"] = option(
+        "here", "kind of CPU the model will run on: its int8 kernels want other forms"
+    )
 
     @property
     def facts(self) -> TargetFacts:
         opset, ir_version = newest_loadable()
-        vnni = has_int8_dot_product()
+        x86 = _is_x86() if self.cpu == "here" else self.cpu != "arm"
+        saturating = not has_int8_dot_product() if self.cpu == "here" else self.cpu == "x86"
         return TargetFacts(
-            name=self.name,
-            channel_alignment=_float_lanes(),
-            activation_dtype=DType.UINT8 if _is_x86() else DType.INT8,
+            name=text_of(self.name, self),
+            channel_alignment=_float_lanes() if self.cpu == "here" else 16 if self.cpu == "x86-vnni" else 8,
+            activation_dtype=DType.UINT8 if x86 else DType.INT8,
             weight_dtype=DType.INT8,
             integer_qdq=True,
-            saturating_int8=_is_x86() and not vnni,
+            saturating_int8=x86 and saturating,
             sparse_initializers=True,
             max_opset=opset,
             max_ir_version=ir_version,

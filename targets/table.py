@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import entry_points
 
-from ..errors import TargetError, nearest
+from ..errors import SpecError, nearest
+from ..passes.spec import given, items, text_of
 from .base import Target
 
 GROUP = "optc.targets"
@@ -19,14 +20,30 @@ def names() -> tuple[str, ...]:
     return (*TABLE, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in TABLE))
 
 
-def find(name: str) -> Target:
-    """The target for a word. Raises `TargetError` with the nearest word where there is none."""
+def find(name: str, *, text: str = "", position: int | None = None) -> type[Target]:
+    """The target class for a word. Raises `SpecError`, pointing into `text`, where there is none."""
     if name in TABLE:
         module, _, attribute = TABLE[name].partition(":")
-        cls: type[Target] = getattr(importlib.import_module(module), attribute)
-        return cls()
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            loaded: type[Target] = entry.load()
-            return loaded()
-    raise TargetError(f"no target is called '{name}'.{nearest(name, names())}")
+        found = getattr(importlib.import_module(module), attribute)
+    else:
+        entry = next((entry for entry in entry_points(group=GROUP) if entry.name == name), None)
+        if entry is None:
+            raise SpecError(f"no target is called '{name}'.{nearest(name, names())}", text=text, position=position)
+        found = entry.load()
+    if not (isinstance(found, type) and issubclass(found, Target)):
+        raise SpecError(f"'{name}' comes from {found!r}, which is not a subclass of optc's Target")
+    return found
+
+
+def parse(text: str) -> tuple[Target, ...]:
+    """The targets that `text` spells, `onnx:cpu=arm`; several are parted by commas. Raises `SpecError`."""
+    found: list[Target] = []
+    for item in items(text):
+        cls = find(item[0].text, text=text, position=item[0].position)
+        found.append(cls(**given(text, cls, item)))
+    return tuple(found)
+
+
+def spec(target: Target) -> str:
+    """The text of a target: its word and the options that differ from their defaults."""
+    return text_of(target.name, target)

@@ -13,7 +13,8 @@ from optc.errors import SpecError
 from optc.ir.graph import Graph
 from optc.passes import table
 from optc.passes.base import Context, Pass, Report, option
-from optc.passes.pipeline import Pipeline, options, spec
+from optc.passes.pipeline import Pipeline, spec
+from optc.passes.spec import options
 
 
 class Kind(enum.Enum):

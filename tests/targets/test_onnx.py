@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from optc.errors import ModelError, TargetError
+from optc.compiler import compile
+from optc.errors import ModelError, SpecError
 from optc.ir.graph import Graph
 from optc.ir.opset import convert, lower
 from optc.ir.types import DType, TensorType
@@ -36,7 +37,7 @@ def test_the_newest_loadable_versions_load() -> None:
 
 
 def test_facts_are_whole() -> None:
-    facts = table.find("onnx").facts
+    facts = table.find("onnx")().facts
     assert facts.name == "onnx"
     assert facts.channel_alignment in (8, 16)
     assert {facts.activation_dtype, facts.weight_dtype} <= {DType.INT8, DType.UINT8}
@@ -44,8 +45,22 @@ def test_facts_are_whole() -> None:
 
 
 def test_an_unknown_target_gets_the_nearest_name() -> None:
-    with pytest.raises(TargetError, match="Did you mean 'onnx'"):
-        table.find("onx")
+    with pytest.raises(SpecError, match="Did you mean 'onnx'"):
+        table.parse("onx:cpu=arm")
+
+
+def test_the_cpu_of_a_target_decides_the_int8_form() -> None:
+    arm, vnni, plain = table.parse("onnx:cpu=arm,onnx:cpu=x86-vnni,onnx:cpu=x86")
+    assert (arm.facts.activation_dtype, arm.facts.saturating_int8) == (DType.INT8, False)
+    assert (vnni.facts.activation_dtype, vnni.facts.saturating_int8) == (DType.UINT8, False)
+    assert (plain.facts.activation_dtype, plain.facts.saturating_int8) == (DType.UINT8, True)
+    assert [table.spec(one) for one in (arm, vnni)] == ["onnx:cpu=arm", "onnx:cpu=x86-vnni"]
+    assert arm.facts.name == "onnx:cpu=arm"
+
+
+def test_one_target_is_built_at_a_time() -> None:
+    with pytest.raises(SpecError, match="one target"):
+        compile("zoo:digits_dscnn", "clean", target="onnx,onnx:cpu=arm")
 
 
 def test_convert_keeps_weights_away_from_the_converter_and_the_answers_equal() -> None:

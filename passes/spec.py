@@ -1,0 +1,208 @@
+"""Items as text and back: `word:option=value:option=value`, parted by commas, for passes and for targets.
+
+The options of an item are the fields of its dataclass. A value that holds a comma, a colon or a space is quoted. There
+are no braces, because a shell would expand them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import SpecError, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a pass, read from its dataclass field."""
+
+    name: str
+    annotation: object
+    default: object
+    help: str
+    low: float | None
+    high: float | None
+
+    @property
+    def type_text(self) -> str:
+        """The type as a user should read it: `float`, `global|layer`, `int|none`."""
+        return "|".join(_words(self.annotation))
+
+
+def options(cls: type[DataclassInstance]) -> tuple[Option, ...]:
+    """The options of a pass or target class, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        Option(
+            field.name,
+            hints[field.name],
+            field.default,
+            field.metadata.get("help", ""),
+            field.metadata.get("low"),
+            field.metadata.get("high"),
+        )
+        for field in dataclasses.fields(cls)
+        if field.init
+    )
+
+
+def text_of(name: str, one: DataclassInstance) -> str:
+    """The text of one item: its word and the options that differ from their defaults."""
+    parts = [name]
+    for choice in options(type(one)):
+        value = getattr(one, choice.name)
+        if value != choice.default:
+            parts.append(f"{choice.name.replace('_', '-')}={_quote(_format(value))}")
+    return ":".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    text: str
+    position: int
+
+
+def items(text: str) -> Iterator[list[Token]]:
+    """Split at commas, and each item at colons, outside quotes; every token knows where it stood."""
+    item: list[Token] = []
+    start, quote, buffer = 0, "", ""
+    quoted_at = 0
+    for i, char in enumerate(text + ","):
+        if quote:
+            if i == len(text):
+                raise SpecError("the quote is never closed", text=text, position=quoted_at)
+            if char == quote:
+                quote = ""
+            else:
+                buffer += char
+        elif char in "'\"":
+            quote, quoted_at = char, i
+        elif char in ",:":
+            lead = len(buffer) - len(buffer.lstrip())
+            item.append(Token(buffer.strip(), start + lead))
+            start, buffer = i + 1, ""
+            if char == ",":
+                if not any(token.text for token in item):
+                    if not text.strip():
+                        return
+                    raise SpecError("a pass is missing here (a stray comma?)", text=text, position=item[0].position)
+                yield item
+                item = []
+        else:
+            buffer += char
+
+
+def given(text: str, cls: type[DataclassInstance], item: Sequence[Token]) -> dict[str, object]:
+    """The options that the tokens after an item's word set, by field name.
+
+    Raises `SpecError` with a caret under the place of `text` that is wrong.
+    """
+    word = item[0].text
+    known = {choice.name.replace("_", "-"): choice for choice in options(cls)}
+    found: dict[str, object] = {}
+    for token in item[1:]:
+        key, equals, value = token.text.partition("=")
+        key = key.strip().replace("_", "-")
+        if key not in known:
+            hint = nearest(key, known) if known else f" '{word}' has no options."
+            raise SpecError(f"'{word}' has no option '{key}'.{hint}", text=text, position=token.position)
+        choice = known[key]
+        at = token.position + len(token.text) - len(value.lstrip())
+        if not equals:
+            raise SpecError(f"option '{key}' needs a value: {key}={choice.type_text}", text=text, position=at)
+        if choice.name in found:
+            raise SpecError(f"option '{key}' is given twice", text=text, position=token.position)
+        try:
+            found[choice.name] = convert(choice, value.strip())
+        except ValueError as error:
+            raise SpecError(str(error), text=text, position=at) from None
+    return found
+
+
+def convert(choice: Option, text: str) -> object:
+    """The value of an option from its text. Raises `ValueError` saying what was expected."""
+    for kind in _alternatives(choice.annotation):
+        found = _convert_one(kind, text)
+        if found is _NO:
+            continue
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            low, high = choice.low, choice.high
+            if not math.isfinite(found) or (low is not None and found < low) or (high is not None and found > high):
+                bounds = (
+                    f"from {low:g}" if high is None else f"up to {high:g}" if low is None else f"{low:g} to {high:g}"
+                )
+                raise ValueError(f"'{choice.name}' must be {bounds}, not {text}")
+        return found
+    hint = nearest(text, _words(choice.annotation)) if _is_closed(choice.annotation) else ""
+    raise ValueError(f"'{choice.name}' takes {choice.type_text}, not '{text}'.{hint}")
+
+
+_NO = object()
+
+
+def _convert_one(kind: object, text: str) -> object:
+    if kind is type(None):
+        return None if text.lower() == "none" else _NO
+    if kind is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), _NO)
+    if typing.get_origin(kind) is typing.Literal:
+        return next((value for value in typing.get_args(kind) if str(value) == text), _NO)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return next((member for member in kind if str(member.value) == text), _NO)
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            return _NO
+    return text if kind is str else _NO
+
+
+def _alternatives(annotation: object) -> tuple[object, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(sorted(typing.get_args(annotation), key=lambda kind: kind is str))
+    return (annotation,)
+
+
+def _words(annotation: object) -> list[str]:
+    words: list[str] = []
+    for kind in _alternatives(annotation):
+        if kind is type(None):
+            words.append("none")
+        elif kind is bool:
+            words += ["true", "false"]
+        elif typing.get_origin(kind) is typing.Literal:
+            words += [str(value) for value in typing.get_args(kind)]
+        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+            words += [str(member.value) for member in kind]
+        else:
+            words.append(getattr(kind, "__name__", str(kind)))
+    return words
+
+
+def _is_closed(annotation: object) -> bool:
+    return all(kind not in (int, float, str) for kind in _alternatives(annotation))
+
+
+def _format(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _quote(text: str) -> str:
+    if not any(char in text for char in ",: '\"") and text:
+        return text
+    return f'"{text}"' if '"' not in text else f"'{text}'"

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ __version__ = "0.1.0"
 # Builds of ONNX Runtime send events to their maker unless told not to before they are first imported. Whoever wants
 # that sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# What the library has to tell goes to the logger `optc`, and nowhere until an application asks for it.
+logging.getLogger("optc").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from .compiler import Build, Data, compile

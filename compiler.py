@@ -22,7 +22,7 @@ from .ir.tensor import FileTensor
 from .ir.verify import verify
 from .passes.base import Context, Pass, Progress, Report
 from .passes.guard import Guard
-from .passes.observers import Observer
+from .passes.observers import Log, Observer
 from .passes.pipeline import Pipeline
 from .passes.runner import run
 from .report.build import BuildReport, LatencyFigure, SampleRecord, Size, Step
@@ -157,7 +157,7 @@ def compile(
     first = Pipeline.parse("clean") if clean and not any(one.name == "clean" for one in pipeline) else Pipeline()
     last = chosen.legalisation()
     road = Pipeline((*first, *pipeline, *last))
-    run(road, graph, ctx, observers=(recorder, *observers), guard=judge)
+    run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=judge)
     # Legalisation that found nothing to do is nobody's business.
     report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
     _forget_types(graph, annotated)

@@ -88,6 +88,14 @@ class Report:
         return sum(layer.outcome is outcome for layer in self.layers)
 
     @property
+    def summary(self) -> str:
+        """The layers by outcome and the rewrites, in a few words."""
+        counts = [f"{n} {outcome.value}" for outcome in Outcome if (n := self.count(outcome))]
+        if self.rewrites:
+            counts.append(f"{sum(self.rewrites.values())} rewrites")
+        return ", ".join(counts) or "nothing to do"
+
+    @property
     def changed(self) -> bool:
         """Whether the pass says that it left the graph different."""
         return bool(self.rewrites) or any(layer.outcome is Outcome.DONE for layer in self.layers)

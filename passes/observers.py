@@ -5,6 +5,7 @@ An observer sees the graph before and after every pass and must leave it as it i
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -31,6 +32,21 @@ class Observer:
     def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
         """The pass raised, or left an invalid graph; `before` is what it was given. A sentence for the user, or ''."""
         return ""
+
+
+class Log(Observer):
+    """Tells the logger `optc` of every pass: at level INFO how it ended, at DEBUG that it starts and its notes."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("optc")
+
+    def before(self, position: int, one: Pass, graph: Graph) -> None:
+        self._log.debug("%s starts on %d nodes", spec(one), len(graph))
+
+    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        self._log.info("%s: %s (%d nodes, %.1f s)", spec(one), report.summary, len(graph), report.seconds)
+        for note in report.notes:
+            self._log.debug("%s: %s", spec(one), note)
 
 
 class Dump(Observer):

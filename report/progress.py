@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from ..passes.base import Outcome, Pass, Progress, Report
+from ..passes.base import Pass, Progress, Report
 from ..passes.observers import Observer
 from ..passes.pipeline import spec
 
@@ -58,8 +58,4 @@ class PassLines(Observer):
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
         if not one.lossy and not report.changed:
             return
-        counts = [f"{n} {outcome.value}" for outcome in Outcome if (n := report.count(outcome))]
-        if report.rewrites:
-            counts.append(f"{sum(report.rewrites.values())} rewrites")
-        what = ", ".join(counts) or "nothing to do"
-        self._console.print(f"{spec(one)}: {what} ({len(graph)} nodes)", markup=False, soft_wrap=True)
+        self._console.print(f"{spec(one)}: {report.summary} ({len(graph)} nodes)", markup=False, soft_wrap=True)

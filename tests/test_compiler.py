@@ -127,3 +127,13 @@ def test_public_names_exist() -> None:
     assert {name for name in optc.__all__ if getattr(optc, name) is None} == set()
     with pytest.raises(AttributeError):
         optc.nothing  # noqa: B018
+
+
+def test_a_build_tells_the_logger_and_nobody_else(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compile("zoo:digits_dscnn", "clean", check=False)
+    assert capfd.readouterr() == ("", "")
+    caplog.set_level("INFO", logger="optc")
+    compile("zoo:digits_dscnn", "clean", check=False)
+    assert any("clean: " in message and "rewrites" in message for message in caplog.messages)

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from .ir.writer import save
     from .passes.base import Context, Pass, Report
     from .passes.pipeline import Pipeline
+    from .report.budget import Budget
     from .runtime.samples import Samples, load_samples
 
 __all__ = [
+    "Budget",
     "Build",
     "Context",
     "Data",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Budget": "report.budget",
     "Build": "compiler",
     "Context": "passes.base",
     "Data": "compiler",

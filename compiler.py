@@ -25,7 +25,9 @@ from .passes.guard import Guard
 from .passes.observers import Log, Observer
 from .passes.pipeline import Pipeline
 from .passes.runner import run
+from .report.budget import Budget
 from .report.build import BuildReport, LatencyFigure, SampleRecord, Size, Step
+from .report.verdict import judge
 from .runtime.agreement import agreement
 from .runtime.latency import latency
 from .runtime.samples import Samples, load_samples
@@ -46,6 +48,8 @@ Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
 
 _FEW = 32
 """Samples below which fitting is a gamble."""
+_GLANCE = 16
+"""Samples that what is left of an interrupted build is checked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,22 @@ class Build:
     target: Target
     artifact: Artifact | None = None
 
+    @property
+    def met(self) -> bool:
+        """Whether the budget was met; true where there was none."""
+        return self.report.budget is None or self.report.budget.met
+
     def save(self, path: str | os.PathLike[str]) -> Artifact:
         """Write the artifact to `path`; the same bytes each time. Raises `OutputError`."""
         return self.target.emit(self.graph, os.fspath(path))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A build was interrupted, and what the passes before that had made was written all the same: `build`."""
+
+    def __init__(self, message: str, build: Build) -> None:
+        super().__init__(message)
+        self.build = build
 
 
 def read(model: Model) -> Graph:
@@ -98,6 +115,7 @@ def compile(
     clean: bool = True,
     guard: bool = True,
     min_agreement: float | None = None,
+    budget: str | Budget | None = None,
     check: bool = True,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
@@ -107,13 +125,19 @@ def compile(
     `data` are unlabeled samples; without them the samples of a zoo model are used, or inputs are made up. Part of them
     is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
     agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
+    `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
+    same: see `Build.met`.
 
-    Raises `SpecError` for bad pass text, `ModelError`, `DataError`, `TargetError`, `OutputError`, and `PassError` where
-    a pass crashes.
+    Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, and `PassError` where a
+    pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is raised as
+    `Interrupted`.
     """
     start = time.perf_counter()
     progress = Progress() if progress is None else progress
     pipeline = Pipeline.of(passes)
+    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    if limits is not None and limits.measured and not check:
+        raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check, which --no-check leaves out")
     chosen = _one_target(target) if isinstance(target, str) else target
     path = None if output is None else os.path.abspath(os.fspath(output))
     if path is not None:
@@ -153,11 +177,18 @@ def compile(
         notes=notes,
     )
     recorder = _Recorder(dims)
-    judge = Guard(min_agreement) if guard and ctx.held is not None else None
+    warden = Guard(min_agreement) if guard and ctx.held is not None else None
     first = Pipeline.parse("clean") if clean and not any(one.name == "clean" for one in pipeline) else Pipeline()
     last = chosen.legalisation()
     road = Pipeline((*first, *pipeline, *last))
-    run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=judge)
+    stopped = ""
+    try:
+        run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=warden)
+    except KeyboardInterrupt:
+        if path is None or recorder.kept is None:
+            raise
+        graph, stopped = recorder.kept, f"interrupted during '{recorder.current}'"
+        run(last, graph, ctx)
     # Legalisation that found nothing to do is nobody's business.
     report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
     _forget_types(graph, annotated)
@@ -170,12 +201,27 @@ def compile(
         report.after = replace(_size(graph, dims), bytes=staged.bytes)
         report.before = replace(report.before, bytes=_stored(model, original))
         if check and teacher is not None and ctx.held is not None:
-            with progress.task("check"):
-                _check(teacher, staged, ctx.held, report)
+            try:
+                with progress.task("check"):
+                    if stopped:
+                        _glance(teacher, staged, ctx.held, report)
+                    else:
+                        _check(teacher, staged, ctx.held, report)
+            except KeyboardInterrupt:
+                if stopped or path is None or recorder.kept is None:
+                    raise
+                stopped = "interrupted during the check"
+        if limits is not None:
+            report.budget = judge(limits, report, graph, dims)
         artifact = None if path is None else _move(staged, path)
     report.artifacts = [] if artifact is None else list(artifact.files)
     report.seconds = time.perf_counter() - start
-    return Build(graph, report, chosen, artifact)
+    build = Build(graph, report, chosen, artifact)
+    if stopped:
+        done = ", ".join(step.name for step in report.steps)
+        report.notes.append(f"{stopped}: this is the result of {done}")
+        raise Interrupted(f"{stopped}; the result of {done} is kept at {path}", build)
+    return build
 
 
 def _one_target(text: str) -> Target:
@@ -186,14 +232,21 @@ def _one_target(text: str) -> Target:
 
 
 class _Recorder(Observer):
-    """Notes what the model cost after every pass."""
+    """Notes what the model cost after every pass, which pass runs, and the graph after the last lossy one."""
 
     def __init__(self, dims: Mapping[str, int]) -> None:
         self.steps: list[Step] = []
+        self.current = ""
+        self.kept: Graph | None = None
         self._dims = dims
+
+    def before(self, position: int, one: Pass, graph: Graph) -> None:
+        self.current = one.name
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
         self.steps.append(Step(one.name, report, _size(graph, self._dims)))
+        if one.lossy:
+            self.kept = graph.clone()
 
 
 def _load(model: Model) -> Graph:
@@ -328,6 +381,11 @@ def _check(before: Session, staged: Artifact, held: Samples, report: BuildReport
     report.latency = LatencyFigure(
         1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held.size_of(feeds), before.threads
     )
+
+
+def _glance(before: Session, staged: Artifact, held: Samples, report: BuildReport) -> None:
+    """Run the artifact beside the original on a few samples, and time nothing."""
+    report.agreement = agreement(before, Session.open(staged.path, threads=before.threads), held.take(_GLANCE))
 
 
 def _name(model: Model) -> str:

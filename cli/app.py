@@ -56,8 +56,8 @@ def run(argv: Sequence[str]) -> int:
         if "--traceback" in argv:
             raise
         return _fail(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        return _fail("interrupted; no output was written", _INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted; no output was written", _INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; that is no error, and there is nobody left to tell.
         _silence()

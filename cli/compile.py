@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from .console import console
-from .values import check_apart, image_size, numbers
+from .console import console, tell
+from .values import check_apart, image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
 _RUN = Group("Run", sort_key=2)
@@ -35,10 +35,11 @@ def compile_model(
     clean: Annotated[bool, Parameter(group=_RUN)] = True,
     guard: Annotated[bool, Parameter(group=_RUN)] = True,
     min_agreement: Annotated[float | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1))] = None,
+    budget: Annotated[str | None, Parameter(group=_RUN)] = None,
     check: Annotated[bool, Parameter(group=_RUN)] = True,
     dump: Annotated[str | None, Parameter(group=_RUN)] = None,
     traceback: Annotated[bool, Parameter(group=_RUN, negative=())] = False,
-    report: Annotated[str | None, Parameter(group=_TELL)] = None,
+    report: Annotated[list[str] | None, Parameter(group=_TELL, negative=())] = None,
     json_: Annotated[bool, Parameter(name="--json", group=_TELL, negative=())] = False,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], group=_TELL, negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], group=_TELL, negative=())] = False,
@@ -80,6 +81,9 @@ def compile_model(
         Undo a pass that made the model larger, slower or, by its own choice, too different.
     min_agreement
         Undo every pass that takes the agreement with the original below this share (0.98).
+    budget
+        Limits the result must keep, such as size=4MB,latency=0.6x,macs=50%,agreement=99%,kl=0.01. A result that
+        misses one is written all the same; the exit status is then 3.
     check
         Run the artifact beside the original and time both.
     dump
@@ -87,7 +91,8 @@ def compile_model(
     traceback
         Show the Python traceback of an error.
     report
-        File that receives the report as JSON.
+        File that receives the report, in the form its extension names: .json, .md, or .xml (JUnit). May be given
+        several times.
     json_
         Print the report as JSON and nothing else.
     verbose
@@ -99,8 +104,9 @@ def compile_model(
 
     from rich.console import Console
 
-    from ..compiler import Data, check_place, compile
+    from ..compiler import Data, Interrupted, compile
     from ..passes.observers import Dump, Observer, Reproduce
+    from ..report.files import write
     from ..report.progress import PassLines, TerminalProgress
     from ..report.terminal import show
 
@@ -113,38 +119,38 @@ def compile_model(
         observers.append(PassLines(errors))
     out = output if output is not None else _beside(model)
     check_apart(out, "-o", {"--data": data})
-    if report is not None:
-        check_apart(report, "--report", {"MODEL": model, "-o": out, "--data": data})
-        check_place(report, "--report")
+    wanted = reports(report or [], {"MODEL": model, "-o": out, "--data": data})
     given = Data(data, numbers(mean, "--mean"), numbers(std, "--std"), layout, image_size(resize), samples)
+    stopped: Interrupted | None = None
     with TerminalProgress(errors) if loud else nullcontext() as progress:
-        build = compile(
-            model,
-            passes,
-            target=target,
-            output=out,
-            data=given,
-            seed=seed,
-            threads=threads,
-            clean=clean,
-            guard=guard,
-            min_agreement=min_agreement,
-            check=check,
-            observers=observers,
-            progress=progress,
-        )
-    document = build.report.to_json()
-    if report is not None:
-        from ..ir.atomic import Replacement
-
-        with Replacement(report) as files:
-            # A file name that is no Unicode is spelled by JSON's own escapes.
-            files.open().write(document.encode(errors="backslashreplace"))
+        try:
+            build = compile(
+                model,
+                passes,
+                target=target,
+                output=out,
+                data=given,
+                seed=seed,
+                threads=threads,
+                clean=clean,
+                guard=guard,
+                min_agreement=min_agreement,
+                budget=budget,
+                check=check,
+                observers=observers,
+                progress=progress,
+            )
+        except Interrupted as stop:
+            build, stopped = stop.build, stop
+    for path in wanted:
+        write(build.report, path)
+    if stopped is not None:
+        raise stopped
     if json_:
-        sys.stdout.write(document)
+        sys.stdout.write(build.report.to_json())
     elif loud:
         show(build.report, console(), layers=verbose)
-    return 0
+    return tell(build.report.budget)
 
 
 def _beside(model: str) -> str:

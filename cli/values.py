@@ -16,6 +16,21 @@ def check_apart(path: str, flag: str, others: Mapping[str, str | None]) -> None:
             raise OutputError(f"{flag} would overwrite {other}, which is {path} too; name another file")
 
 
+def reports(paths: Sequence[str], others: Mapping[str, str | None]) -> list[str]:
+    """The files that receive a report, each of a known form, in a place that takes it, and none that is named twice.
+
+    Raises `OutputError` and `SpecError`.
+    """
+    from ..compiler import check_place
+    from ..report.files import extension
+
+    for i, path in enumerate(paths):
+        check_apart(path, "--report", {**others, **{f"--report {other}": other for other in paths[:i]}})
+        extension(path)
+        check_place(path, "--report")
+    return list(paths)
+
+
 def numbers(text: str, flag: str) -> tuple[float, ...]:
     try:
         found = tuple(float(part) for part in text.split(","))

@@ -14,6 +14,7 @@ from ..passes.base import Outcome, Report
 
 if TYPE_CHECKING:
     from ..runtime.agreement import Agreement
+    from .verdict import Verdict
 
 SCHEMA = "optc.build/1"
 """Name and version of the JSON document. The number grows when a field changes its meaning or goes away."""
@@ -79,6 +80,7 @@ class BuildReport:
     samples: SampleRecord | None = None
     agreement: Agreement | None = None
     latency: LatencyFigure | None = None
+    budget: Verdict | None = None
     artifacts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -97,6 +99,7 @@ class BuildReport:
             "samples": None if self.samples is None else asdict(self.samples),
             "agreement": None if self.agreement is None else _agreement(self.agreement),
             "latency": None if self.latency is None else _finite(asdict(self.latency)),
+            "budget": None if self.budget is None else self.budget.as_dict(),
             "passes": [_step(step) for step in self.steps],
             "artifacts": self.artifacts,
             "notes": self.notes,

@@ -18,7 +18,7 @@ from ..ir.node import Node
 from ..ir.shapes import analyse, size_names
 from ..ir.stored import parameters, stored_values, tensor_of
 from ..ir.types import DType, TensorType, Type
-from .terminal import amount
+from .amount import amount
 
 if TYPE_CHECKING:
     from ..ir.tensor import Tensor

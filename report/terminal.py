@@ -9,11 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..passes.base import Outcome
+from .amount import amount
 from .build import BuildReport, Size, Step
+from .verdict import figure
 
 if TYPE_CHECKING:
     from ..passes.base import Layer
     from ..runtime.agreement import OutputAgreement
+    from .verdict import Verdict
 
 _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "magenta"}
 
@@ -24,8 +27,9 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     console.print(_whole(report))
     for output in () if report.agreement is None else report.agreement.outputs:
         console.print(f"agreement of {escape(output.name)}: {_agreement(output)}", soft_wrap=True)
-    console.print()
-    console.print(_passes(report))
+    if report.steps:
+        console.print()
+        console.print(_passes(report))
     for step in report.steps:
         for note in step.report.notes:
             console.print(f"[yellow]{step.name}:[/] {escape(note)}", soft_wrap=True)
@@ -33,19 +37,13 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
         if step.report.layers:
             console.print(f"\n[bold]{escape(step.report.spec)}[/]", soft_wrap=True)
             console.print(_layers(step))
+    if report.budget is not None:
+        _show_budget(report.budget, console)
     console.print()
     for note in report.notes:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for path in report.artifacts:
         console.print(f"wrote [bold]{escape(path)}[/]", soft_wrap=True)
-
-
-def amount(count: float, unit: str = "") -> str:
-    """A count as a person reads it: `13.98 M`, `41.0 k`, `312`."""
-    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(count) >= factor:
-            return f"{count / factor:.3g} {letter}{unit}"
-    return f"{count:g} {unit}".strip()
 
 
 def _whole(report: BuildReport) -> Table:
@@ -82,6 +80,38 @@ def _agreement(output: OutputAgreement) -> str:
     if output.broken:
         parts.append(f"[red]{output.broken} broken[/]")
     return ", ".join(parts)
+
+
+def _show_budget(verdict: Verdict, console: Console) -> None:
+    word = "[green]met[/]" if verdict.met else "[red]missed[/]"
+    console.print(f"\n[bold]budget[/] {word}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "wanted", "got", ""):
+        table.add_column(column, justify="right" if column else "left")
+    for one in verdict.results:
+        metric, relative = one.limit.metric, one.limit.relative
+        got = one.reason if one.got is None else figure(metric, one.got, relative=relative)
+        met = "[green]met[/]" if one.met else "[red]missed[/]"
+        table.add_row(metric, figure(metric, one.wanted, relative=relative), got, met)
+    console.print(table)
+    if verdict.layers:
+        console.print(_costliest(verdict))
+
+
+def _costliest(verdict: Verdict) -> Table:
+    table = Table(title="\nlook at these layers first", title_justify="left", box=None, pad_edge=False)
+    for column in ("most", "layer", "op", "stored", "MACs", "error"):
+        table.add_column(column, justify="right" if column in ("stored", "MACs", "error") else "left", overflow="fold")
+    for one in verdict.layers:
+        table.add_row(
+            one.by,
+            escape(one.name),
+            one.op,
+            "" if one.bytes is None else amount(one.bytes, "B"),
+            "" if one.macs is None else amount(one.macs),
+            "" if one.error is None else f"{one.error:.3g}",
+        )
+    return table
 
 
 def _passes(report: BuildReport) -> Table:

@@ -1,0 +1,50 @@
+"""Writing the record of a build in the form that a file's extension asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import SpecError
+
+if TYPE_CHECKING:
+    from .build import BuildReport
+
+
+def _json(report: BuildReport) -> str:
+    return report.to_json()
+
+
+def _markdown(report: BuildReport) -> str:
+    from .markdown import render
+
+    return render(report)
+
+
+def _junit(report: BuildReport) -> str:
+    from .junit import render
+
+    return render(report)
+
+
+FORMATS: Mapping[str, Callable[[BuildReport], str]] = {".json": _json, ".md": _markdown, ".xml": _junit}
+"""Extension -> how the text of such a file is made."""
+
+
+def extension(path: str) -> str:
+    """The extension of `path`, one of `FORMATS`. Raises `SpecError` for any other."""
+    found = os.path.splitext(path)[1].lower()
+    if found not in FORMATS:
+        raise SpecError(f"{path}: a report is written by its extension, one of {', '.join(FORMATS)} (JUnit)")
+    return found
+
+
+def write(report: BuildReport, path: str) -> None:
+    """Write `report` to `path`, whole or not at all. Raises `SpecError` and `OutputError`."""
+    from ..ir.atomic import Replacement
+
+    text = FORMATS[extension(path)](report)
+    with Replacement(path) as files:
+        # What is no Unicode, as in the name of a file, is spelled by escapes.
+        files.open().write(text.encode(errors="backslashreplace"))

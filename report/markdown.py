@@ -1,0 +1,115 @@
+"""A build as Markdown, for the summary page of a CI run: the model before and after, the budget, the passes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..passes.base import Outcome
+from .amount import amount
+from .verdict import figure, layer_errors
+
+if TYPE_CHECKING:
+    from .build import BuildReport
+    from .verdict import Verdict
+
+_WORST = 5
+
+
+def render(report: BuildReport) -> str:
+    """The page, ending in a newline."""
+    parts = [f"## {code(report.model)} for {code(report.target)}", _whole(report)]
+    if report.budget is not None:
+        parts += _budget(report.budget)
+    if report.steps:
+        parts += ["### Passes", _passes(report)]
+    worst = sorted(layer_errors(report).items(), key=lambda item: -item[1][1])[:_WORST]
+    if worst:
+        rows = [(code(name), op, f"{error:.3g}") for name, (op, error) in worst]
+        parts += ["### Most damaged layers", table(("layer", "op", ">error"), rows)]
+    notes = [f"{step.name}: {note}" for step in report.steps for note in step.report.notes] + report.notes
+    if notes:
+        parts.append("\n".join(f"- {plain(note)}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def code(text: str) -> str:
+    """A name as a code span that no name can break out of, in a table either."""
+    text = " ".join(text.split())
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{ticks}{pad}{text.replace('|', chr(92) + '|')}{pad}{ticks}"
+
+
+def plain(text: str) -> str:
+    """A sentence of which no part is taken for markup."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a column whose heading begins with `>` is set to the right."""
+    titles = [title.removeprefix(">") for title in head]
+    rules = ["---:" if title.startswith(">") else "---" for title in head]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, rules, *rows))
+
+
+def _whole(report: BuildReport) -> str:
+    before, after = report.before, report.after
+    rows = [
+        _row("file", before.bytes, after.bytes, "B"),
+        _row("parameters", before.params, after.params),
+        _row("MACs", before.macs, after.macs),
+        _row("nodes", before.nodes, after.nodes),
+    ]
+    if report.latency is not None:
+        one = report.latency
+        spread = f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
+        rows.append(("latency", f"{one.original_ms:.3g} ms", f"{one.result_ms:.3g} ms", spread))
+    for output in () if report.agreement is None else report.agreement.outputs:
+        parts = [f"{100 * output.share:.2f} %"]
+        parts += [] if output.kl is None else [f"KL {output.kl:.3g}"]
+        parts += [] if output.sqnr_db is None else [f"SQNR {output.sqnr_db:.1f} dB"]
+        rows.append((f"agreement of {code(output.name)}", "", ", ".join(parts), ""))
+    return table(("", ">before", ">after", ">ratio"), rows)
+
+
+def _row(name: str, before: int, after: int, unit: str = "") -> tuple[str, ...]:
+    ratio = f"{after / before:.2f}" if before else "-"
+    return name, amount(before, unit), amount(after, unit), ratio
+
+
+def _budget(verdict: Verdict) -> list[str]:
+    rows = []
+    for one in verdict.results:
+        metric, relative = one.limit.metric, one.limit.relative
+        got = one.reason if one.got is None else figure(metric, one.got, relative=relative)
+        rows.append((metric, figure(metric, one.wanted, relative=relative), got, "met" if one.met else "**missed**"))
+    parts = [f"### Budget {'met' if verdict.met else 'missed'}", table(("metric", ">wanted", ">got", ""), rows)]
+    if verdict.layers:
+        cells = [
+            (
+                one.by,
+                code(one.name),
+                one.op,
+                "" if one.bytes is None else amount(one.bytes, "B"),
+                "" if one.macs is None else amount(one.macs),
+                "" if one.error is None else f"{one.error:.3g}",
+            )
+            for one in verdict.layers
+        ]
+        parts.append(table(("most", "layer", "op", ">stored", ">MACs", ">error"), cells))
+    return parts
+
+
+def _passes(report: BuildReport) -> str:
+    rows = []
+    for step in report.steps:
+        counts = [str(step.report.count(outcome) or "") for outcome in Outcome]
+        if step.report.rewrites:
+            counts[0] = str(sum(step.report.rewrites.values()))
+        sizes = (amount(step.after.params), amount(step.after.macs), amount(step.after.bytes, "B"))
+        rows.append((code(step.report.spec), *counts, *sizes, f"{step.report.seconds:.1f}"))
+    head = ("pass", ">done", ">skipped", ">reverted", ">parameters", ">MACs", ">weights", ">seconds")
+    return table(head, rows)

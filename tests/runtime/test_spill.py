@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from optc.runtime.spill import Spill
+
+
+def _stored(folder: Path) -> int:
+    """Bytes in files under `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def test_beyond_the_limit_arrays_live_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -15,12 +21,29 @@ def test_beyond_the_limit_arrays_live_in_files(monkeypatch: pytest.MonkeyPatch, 
         for array in arrays:
             kept.append("a", array)
         assert kept.count("a") == 5
-        assert len(list(tmp_path.rglob("*.npy"))) == 3
+        assert _stored(tmp_path) == 3 * 400
         for i, array in enumerate(arrays):
             np.testing.assert_array_equal(kept.get("a", i), array)
         kept.drop("a")
         assert "a" not in kept
-        assert not list(tmp_path.rglob("*.npy"))
+        assert _stored(tmp_path) == 0
         kept.append("b", arrays[0])
-        assert not list(tmp_path.rglob("*.npy"))  # dropping made room in memory
+        assert _stored(tmp_path) == 0  # dropping made room in memory
     assert not list(tmp_path.iterdir())
+
+
+def test_files_keep_element_type_and_shape() -> None:
+    arrays = [
+        np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        np.arange(4).astype(ml_dtypes.bfloat16),
+        np.zeros((3, 0), dtype=np.int64),
+        np.array(7, dtype=np.int8),
+        np.array([["a", "bc"]], dtype=object),
+    ]
+    with Spill(limit=-1) as kept:
+        for array in arrays:
+            kept.append("mixed", array)
+        for i, array in enumerate(arrays):
+            found = kept.get("mixed", i)
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from optc.cli.app import app
 from optc.compiler import compile
+from optc.ir.writer import save
+from optc.models import zoo
+from optc.passes import table as pass_table
+from optc.passes.pipeline import Pipeline
+from optc.passes.spec import options
 from optc.report.build import SCHEMA
+from optc.targets import table as target_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,14 +28,71 @@ def blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
-def test_the_pass_of_the_guide_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = blocks(ROOT / "docs" / "writing-a-pass.md")
-    assert len(found) == 2
-    module = ModuleType("guide")
-    monkeypatch.setitem(sys.modules, "guide", module)
-    for block in found:
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=relative)
+def test_the_python_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of a page, one after another, in a folder that holds the files its text speaks of."""
+    monkeypatch.chdir(tmp_path)
+    save(zoo.load("digits_dscnn"), "model.onnx")
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    vars(module)["samples"] = zoo.samples("digits_dscnn", "calib")["input"]
+    for block in blocks(page):
         exec(block, vars(module))
-    assert "Outcome.DONE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_command_lines_are_understood(page: Path) -> None:
+    """What a page tells the reader to type is a command with options that there are."""
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in re.findall(r"(?:^|&& )optc (.+?)(?= &&|$)", block.replace("\\\n", " "), re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            if "…" in words or "|" in words:
+                continue
+            _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+            if "passes" in bound.arguments:
+                Pipeline.parse(bound.arguments["passes"])
+
+
+@pytest.mark.parametrize("name", pass_table.TABLE)
+def test_the_page_of_a_pass_names_its_options(name: str) -> None:
+    told = documented(ROOT / "docs" / "passes" / f"{name}.md")
+    assert told == {one.name.replace("_", "-") for one in options(pass_table.find(name))}
+
+
+@pytest.mark.parametrize("name", target_table.TABLE)
+def test_the_page_of_a_target_names_its_options(name: str) -> None:
+    told = documented(ROOT / "docs" / "targets" / f"{name}.md")
+    assert told == {one.name.replace("_", "-") for one in options(target_table.find(name))}
+
+
+def documented(page: Path) -> set[str]:
+    """The names in the first column of the page's table of options."""
+    rows = re.search(r"\| option \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", page.read_text())
+    assert rows, f"{page.name} has no table of options"
+    return {name for row in rows[1].splitlines() for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx", reason="the documentation's extra is not installed: pip install '.[docs]'")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(ROOT / "docs"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "passes" / "quant.html").is_file()
 
 
 def test_every_field_of_the_report_is_documented() -> None:

@@ -5,14 +5,15 @@
 
 for a constant c of one element or one per channel. Exact up to one rounding of the weights. Does not fire where c
 varies along another axis or would broadcast the result to another shape, for c / layer(x), for a shift into a
-padded or transposed convolution or a MatMul (which has no bias), and where the value in between is read by others.
+padded or transposed convolution or a MatMul (which has no bias), where the value in between is read by others, and
+for the last factor of a GELU written out, 0.5 x (1 + erf(x / sqrt 2)): runtimes fuse the whole only while it is there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...ir.node import Node
+from ...ir.node import Node, Value
 from .broadcast import channel_axis, fits_into
 from .fill import compact, elementwise, reshape
 from .layer import FLOATS, LAYERS, Affine, after, before, input_channels, output_axis, output_channels, weight
@@ -82,6 +83,8 @@ def _before(node: Node, rewriter: Rewriter) -> bool:
         step, source = as_affine(inner, index, rewriter), inner.input(1 - index)
         if step is None or source is None or source.shape is None or not fits_into(step[1], source.shape):
             continue
+        if _ends_gelu(source):
+            return False
         rank = len(source.shape)
         axis = 1 if node.op in ("Conv", "ConvTranspose") else rank - 1
         if channel_axis(step[1], rank, axis) not in (1, input_channels(node, weights)):
@@ -90,6 +93,16 @@ def _before(node: Node, rewriter: Rewriter) -> bool:
             rewriter.set_input(node, 0, source)
             return True
     return False
+
+
+def _ends_gelu(product: Value) -> bool:
+    """Whether a value is x * (1 + erf(...)), with the factors in either order."""
+    made = product.producer
+    if made is None or made.op != "Mul":
+        return False
+    sums = [v.producer for v in made.inputs if v is not None and v.producer is not None and v.producer.op == "Add"]
+    terms = [v.producer for node in sums for v in node.inputs if v is not None]
+    return any(term is not None and term.op == "Erf" for term in terms)
 
 
 RULES = (Rule("affine-after", STEPS, _after), Rule("affine-before", LAYERS, _before))

@@ -8,14 +8,14 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import nearest
 from .scan import WORD, Scanner
-from .tensor import ArrayTensor, FillTensor, SparseTensor, Tensor, pack, unpack
+from .tensor import ArrayTensor, BroadcastTensor, FillTensor, SparseTensor, Tensor, pack, unpack
 from .types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
 
 RESERVED = frozenset({"by", "doc", "extra", "from", "metadata", "name", "opset"})
@@ -69,17 +69,25 @@ def type_text(type: Type | None) -> str:
     return text
 
 
-def tensor_text(tensor: Tensor, limit: float = math.inf) -> str:
-    """`float[2] {1, 2}`; the data of more than `limit` elements is elided to its checksum."""
+def tensor_text(tensor: Tensor, limit: float = math.inf, aside: Callable[[Tensor], int] | None = None) -> str:
+    """`float[2] {1, 2}`; the data of more than `limit` elements is elided to its checksum.
+
+    What would be spelled in base64 is handed to `aside` where that is given, and the text holds the number it returns.
+    """
+    sizes = ", ".join(map(str, tensor.shape))
     if isinstance(tensor, SparseTensor):
-        sizes = ", ".join(map(str, tensor.shape))
-        return f"sparse[{sizes}]({tensor_text(tensor.values, limit)}, {tensor_text(tensor.indices, limit)})"
-    head = f"{tensor.dtype.text}[{', '.join(map(str, tensor.shape))}]"
+        parts = (tensor_text(part, limit, aside) for part in (tensor.values, tensor.indices))
+        return f"sparse[{sizes}]({', '.join(parts)})"
+    if isinstance(tensor, BroadcastTensor) and tensor.size <= limit:
+        return f"broadcast[{sizes}]({tensor_text(tensor.core, limit, aside)})"
+    head = f"{tensor.dtype.text}[{sizes}]"
     if isinstance(tensor, FillTensor):
         element = _data(tensor.element)
         return f"{head} {element[:-1]}, ...}}" if element.endswith("}") else f"{head} {element} ..."
     if tensor.size > limit:
         return f"{head} {{... {_checksum(tensor):08x}}}"
+    if aside is not None and tensor.size > SPELLED and tensor.dtype is not DType.STRING:
+        return f"{head} aside {aside(tensor)}"
     return f"{head} {_data(tensor)}"
 
 
@@ -153,7 +161,11 @@ def _from_bytes(raw: bytes, dtype: DType, shape: list[int], fill: bool) -> Tenso
 
 
 class LiteralScanner(Scanner):
-    """Takes types and tensors."""
+    """Takes types and tensors; `aside` gives the tensors that the text holds only a number of."""
+
+    def __init__(self, text: str, aside: Callable[[int, DType, Sequence[int]], Tensor] | None = None) -> None:
+        super().__init__(text)
+        self.aside = aside
 
     def value_type(self) -> Type | None:
         if self.take("?"):
@@ -208,6 +220,13 @@ class LiteralScanner(Scanner):
             indices = self.tensor()
             self.expect(")")
             return SparseTensor(values, indices, sizes)
+        if self.take("broadcast"):
+            self.expect("[")
+            sizes = self.items(self.whole, "]")
+            self.expect("(")
+            core = self.tensor()
+            self.expect(")")
+            return BroadcastTensor(core.numpy(), sizes, core.dtype)
         dtype = self.dtype()
         self.expect("[")
         shape = self.items(self.whole, "]")
@@ -216,6 +235,8 @@ class LiteralScanner(Scanner):
             if self.word_ahead() == "base64":
                 raw = self.base64()
                 return _from_bytes(raw, dtype, shape, self.take("..."))
+            if self.aside is not None and self.take("aside"):
+                return self.aside(self.whole(), dtype, shape)
             self.expect("{")
             if self.take("..."):
                 self.fail('the data of this tensor was elided; dump with tensors="inline" to read it back', start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from .literal import DTYPES, RESERVED, LiteralScanner
 from .origin import Origin
 from .tensor import Tensor
 from .text import own_origin
-from .types import OpaqueType, Type
+from .types import DType, OpaqueType, Type
 
 DEFAULT_OPSET = 21
 """What a text that imports no operator set means; a text that says `opset none` means none."""
@@ -30,9 +30,12 @@ _CONSTANT = re.compile(r"\w+\s*\[")
 _KINDS = {kind.name.lower(): kind for kind in AttributeKind}
 
 
-def parse(text: str) -> Graph:
-    """The graph that `text` describes. Raises `ModelError` with the line and a caret under the place."""
-    return _Parser(text).model()
+def parse(text: str, *, aside: Callable[[int, DType, Sequence[int]], Tensor] | None = None) -> Graph:
+    """The graph that `text` describes. Raises `ModelError` with the line and a caret under the place.
+
+    `aside` gives the tensor behind a number, for a text that was dumped with large tensors aside.
+    """
+    return _Parser(text, aside).model()
 
 
 @dataclass(slots=True)
@@ -75,8 +78,8 @@ class _Declared:
 
 
 class _Parser(LiteralScanner):
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, aside: Callable[[int, DType, Sequence[int]], Tensor] | None = None) -> None:
+        super().__init__(text, aside)
         self.later: list[Callable[[], None]] = []
 
     # -- the model
@@ -348,4 +351,4 @@ class _Parser(LiteralScanner):
 
 _UNTYPED = OpaqueType("", "untyped")
 """Stands for a type that the text leaves out, where `None` is one that it says is unknown."""
-_LITERALS = frozenset(DTYPES) | {"sparse"}
+_LITERALS = frozenset(DTYPES) | {"sparse", "broadcast"}

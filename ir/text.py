@@ -13,7 +13,8 @@ Every value has one name (see `names`). A name is bare where it is a word of let
 JSON string elsewhere; `_` is an output left out, and an input left out. `?` is an unknown size or type. Attributes:
 `1` is an int, `1.0` a float, `"a"` a string, `[1, 2]` ints; where the literal does not tell the kind it stands before
 it (`axes: ints = []`), and `@a` refers to the attribute `a` of the function. The data of a tensor is its elements,
-`base64"..."` of ONNX's `raw_data`, or `{0, ...}` for one element repeated. After a node come its name (`@fc`), the
+`base64"..."` of ONNX's `raw_data`, or `{0, ...}` for one element repeated; one repeated along axes is
+`broadcast[10, 3](float[1, 3] {1, 2, 3})`. After a node come its name (`@fc`), the
 origin where it is not the node's own name, and `doc`, `metadata`, `extra` where there are any; a body is written in
 place (`If<then_branch=graph() -> (z) {...}>(c)`). `#` starts a comment.
 
@@ -26,7 +27,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from .attributes import Attribute, AttributeKind, AttributeValue
@@ -44,15 +45,22 @@ NOTED = 80
 """So are `doc`, `metadata` and `extra` of more than this many characters."""
 
 
-def dump(graph: Graph, *, tensors: Literal["inline", "elided"] | int = "elided", origin: bool = True) -> str:
+def dump(
+    graph: Graph,
+    *,
+    tensors: Literal["inline", "elided"] | int = "elided",
+    origin: bool = True,
+    aside: Callable[[Tensor], int] | None = None,
+) -> str:
     """The text of `graph`.
 
     `tensors="inline"` writes all data, so that `parse` gives back everything the IR holds; a number elides tensors of
-    more elements, and long notes. `origin=False` leaves out where the nodes came from. A body alone is written with
-    the names it has inside its model.
+    more elements, and long notes. `origin=False` leaves out where the nodes came from. Large tensors that are not
+    elided go to `aside`, where that is given, and the text holds the number that it returns for each. A body alone is
+    written with the names it has inside its model.
     """
     limit = math.inf if tensors == "inline" else ELIDED if tensors == "elided" else tensors
-    printer = _Printer(limit, origin)
+    printer = _Printer(limit, origin, aside)
     if graph.parent is not None:
         printer.names = unique_names(graph.root)
         return printer.graph(graph, "") + "\n"
@@ -64,8 +72,9 @@ def dump(graph: Graph, *, tensors: Literal["inline", "elided"] | int = "elided",
 
 
 class _Printer:
-    def __init__(self, limit: float, origin: bool) -> None:
+    def __init__(self, limit: float, origin: bool, aside: Callable[[Tensor], int] | None) -> None:
         self.limit = limit
+        self.aside = aside
         self.origin = origin
         self.names: Mapping[Value | Output, str] = {}
 
@@ -109,7 +118,7 @@ class _Printer:
         return f"({inputs}) -> ({outputs})"
 
     def input(self, value: Value) -> str:
-        default = "" if value.default is None else f" = {tensor_text(value.default, self.limit)}"
+        default = "" if value.default is None else f" = {self.tensor(value.default)}"
         return self.declared(value) + default
 
     def output(self, output: Output, graph: Graph) -> str:
@@ -138,8 +147,8 @@ class _Printer:
         if tensor is None:
             return f"{self.declared(value)} = none"
         if value.type == TensorType(tensor.dtype, tensor.shape):
-            return f"{self.value(value)}{self.notes(value.doc, value.metadata)} = {tensor_text(tensor, self.limit)}"
-        return f"{self.declared(value, unknown=': ?')} = {tensor_text(tensor, self.limit)}"
+            return f"{self.value(value)}{self.notes(value.doc, value.metadata)} = {self.tensor(tensor)}"
+        return f"{self.declared(value, unknown=': ?')} = {self.tensor(tensor)}"
 
     def node(self, node: Node, indent: str) -> str:
         outputs = ", ".join(self.declared(value, _unknown(value)) for value in node.outputs)
@@ -167,6 +176,9 @@ class _Printer:
             return quote(f"not in this model: {value.name}")
         return name_text(name) if name else "_"
 
+    def tensor(self, tensor: Tensor) -> str:
+        return tensor_text(tensor, self.limit, self.aside)
+
     def attribute(self, name: str, attribute: Attribute, indent: str) -> str:
         kind, value = attribute.kind, attribute.value
         doc = self.notes(attribute.doc)
@@ -188,7 +200,7 @@ class _Printer:
         if isinstance(value, str | bytes):
             return quote(value)
         if isinstance(value, Tensor):
-            return tensor_text(value, self.limit)
+            return self.tensor(value)
         if isinstance(value, Graph):
             return self.graph(value, indent)
         if value is None or isinstance(value, TensorType | SequenceType | OptionalType | MapType | OpaqueType):

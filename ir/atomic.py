@@ -4,10 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import time
 from types import TracebackType
 from typing import BinaryIO
 
 from ..errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # there is none on Windows, where nothing abandoned is looked for
+    fcntl = None  # type: ignore[assignment]
+
+ABANDONED = ".optc-"
+"""What names of files and folders begin with that are nobody's once their process has gone."""
+
+_YOUNG = 2.0
+"""Seconds in which a process that has just made a file gets hold of it."""
+
+
+def hold(descriptor: int) -> None:
+    """Mark an open file or folder as in use, until it is closed or the process ends."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # some file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def discard_abandoned(folder: str) -> None:
+    """Remove what killed processes left in `folder`: whatever is named so and held by nobody."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        for name in [name for name in os.listdir(folder) if name.startswith(ABANDONED)]:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if time.time() - os.fstat(descriptor).st_mtime < _YOUNG:
+                        continue
+                    if os.path.isdir(path):
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        os.unlink(path)
+                finally:
+                    os.close(descriptor)
 
 
 class Replacement:
@@ -37,7 +78,7 @@ class Replacement:
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         number = 0
         while True:
-            aside = os.path.join(folder, f".optc-{os.getpid()}-{number}.tmp")
+            aside = os.path.join(folder, f"{ABANDONED}{os.getpid()}-{number}.tmp")
             try:
                 file = os.fdopen(os.open(aside, flags, 0o666), "wb")
             except FileExistsError:
@@ -46,6 +87,7 @@ class Replacement:
                 raise OutputError(f"{place}: cannot be written: {error.strerror}") from error
             else:
                 break
+        hold(file.fileno())
         self._files.append((file, aside, place))
         return file
 

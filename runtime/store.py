@@ -1,0 +1,201 @@
+"""A content-addressed folder: what is costly to make is kept under the digest of what it was made from.
+
+`objects/` holds files by the digest of their content, `records/` small documents by a key of the caller's, each behind
+the digest of its own text. Both are checked when they are read; what is damaged is removed, told in `faults`, and made
+again. Files appear whole or not at all, so any number of processes may share one folder. `trim` removes what was not
+used for longest where the folder takes more than `limit` bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from ..ir.atomic import ABANDONED, discard_abandoned, hold
+from ..ir.fingerprint import Fingerprint, file_digest
+
+DEFAULT_LIMIT = 4 << 30
+"""Bytes that the user's cache may take."""
+
+_DIGEST = re.compile(r"[0-9a-f]{40}")
+
+
+class Store:
+    """The folder `folder`, made when first written to; a folder that cannot be written keeps nothing, and says so once.
+
+    `limit` bounds its bytes; one object takes at most a quarter of that.
+    """
+
+    __slots__ = ("folder", "limit", "faults", "closed")
+
+    def __init__(self, folder: str, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder = os.path.abspath(folder)
+        self.limit = limit
+        self.faults: list[str] = []
+        self.closed = False
+
+    def add(self, write: Callable[[BinaryIO], None]) -> str:
+        """The digest of what `write` writes, which is kept unless it is too large."""
+        with contextlib.closing(_Copy(self)) as copy:
+            write(copy.sink)
+            copy.keep("objects", copy.text)
+            return copy.text
+
+    def object(self, digest: str) -> str | None:
+        """The path of the object with this digest, checked; `None` where there is none."""
+        if not _DIGEST.fullmatch(digest):
+            return None
+        path = self.place("objects", digest)
+        try:
+            if file_digest(path) == digest:
+                os.utime(path)
+                return path
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.close(error)
+            return None
+        self._damaged(path)
+        return None
+
+    def put(self, key: str, document: bytes) -> None:
+        """Keep `document` as the record `key`."""
+        with contextlib.closing(_Copy(self)) as copy:
+            copy.write(_digest(document) + b"\n" + document)
+            copy.keep("records", key)
+
+    def get(self, key: str) -> bytes | None:
+        """The record `key`, checked; `None` where there is none."""
+        path = self.place("records", key)
+        try:
+            with open(path, "rb") as file:
+                head, _, document = file.read().partition(b"\n")
+            if _digest(document) == head:
+                os.utime(path)
+                return document
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.close(error)
+            return None
+        self._damaged(path)
+        return None
+
+    def forget(self, key: str) -> None:
+        """Drop the record `key`, which says what its reader cannot use."""
+        self._damaged(self.place("records", key))
+
+    def trim(self) -> None:
+        """Remove what killed processes left, and the files used least recently, down to nine tenths of the limit."""
+        discard_abandoned(self.folder)
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        if total <= self.limit:
+            return
+        for _, size, path in files:
+            if total <= 0.9 * self.limit:
+                return
+            with contextlib.suppress(OSError):  # another process may have been faster
+                os.unlink(path)
+                total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """(time of the last use, bytes, path) of everything kept."""
+        for kind in ("objects", "records"):
+            for folder, _, names in os.walk(os.path.join(self.folder, kind)):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        path = os.path.join(folder, name)
+                        found = os.stat(path)
+                        yield found.st_mtime, found.st_size, path
+
+    def place(self, kind: str, digest: str) -> str:
+        return os.path.join(self.folder, kind, digest[:2], digest)
+
+    def close(self, error: OSError) -> None:
+        if not self.closed:
+            self.faults.append(f"the cache {self.folder} cannot be used: {error.strerror}; nothing is kept there")
+        self.closed = True
+
+    def _damaged(self, path: str) -> None:
+        self.faults.append(f"an entry of the cache was damaged, and is made again: {path}")
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+class _Copy(Fingerprint):
+    """A new file of a store, whole or not at all; where none can be written, only the digest of it."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+        self._left = store.limit // 4
+        self._file: BinaryIO | None = None
+        self._path = ""
+        if not store.closed:
+            with self._guarded():
+                os.makedirs(store.folder, exist_ok=True)
+                handle, self._path = tempfile.mkstemp(prefix=ABANDONED, dir=store.folder)
+                self._file = os.fdopen(handle, "wb")
+                hold(handle)
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+        size = super().write(data)
+        self._left -= size
+        if self._left < 0:
+            self.close()
+        elif self._file is not None:
+            with self._guarded():
+                self._file.write(data)
+        return size
+
+    def keep(self, kind: str, name: str) -> None:
+        """Put the file in its place."""
+        if self._file is not None:
+            with self._guarded():
+                self._file.flush()
+                place = self._store.place(kind, name)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                os.replace(self._path, place)
+                self._path = ""
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            self._path = ""
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """A folder that cannot be written must not stop a build."""
+        try:
+            yield
+        except OSError as error:
+            self._store.close(error)
+            self.close()
+
+
+def _digest(document: bytes) -> bytes:
+    found = Fingerprint()
+    found.write(document)
+    return found.text.encode()
+
+
+def cache_folder() -> str | None:
+    """The folder that OPTC_CACHE names, or one in the user's own cache; `None` where OPTC_CACHE is `off`."""
+    named = os.environ.get("OPTC_CACHE", "")
+    if named == "off":
+        return None
+    if named:
+        return named
+    from platformdirs import user_cache_dir
+
+    return user_cache_dir("optc", appauthor=False)

@@ -1,0 +1,152 @@
+"""The store keeps what it is given, whole or not at all, within its bounds, for any number of processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optc.ir.fingerprint import file_digest
+from optc.runtime.store import Store, cache_folder
+
+
+def add(store: Store, data: bytes) -> str:
+    return store.add(lambda file: file.write(data) and None)
+
+
+def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "cache"))
+    digest = add(store, b"content")
+    store.put("a" * 40, b"document")
+    again = Store(str(tmp_path / "cache"))
+    path = again.object(digest)
+    assert path is not None
+    assert Path(path).read_bytes() == b"content"
+    assert again.get("a" * 40) == b"document"
+    assert again.get("b" * 40) is None
+    assert again.object("b" * 40) is None
+    assert again.object("../etc") is None
+    assert not again.faults
+
+
+@pytest.mark.parametrize("damage", [b"", b"contemt", b"content and more"])
+def test_a_damaged_entry_is_noticed_and_removed(damage: bytes, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    digest = add(store, b"content")
+    store.put("a" * 40, b"document")
+    for place in (store.place("objects", digest), store.place("records", "a" * 40)):
+        Path(place).write_bytes(damage)
+    assert store.object(digest) is None
+    assert store.get("a" * 40) is None
+    assert len(store.faults) == 2
+    assert "damaged" in store.faults[0]
+    assert add(store, b"content") == digest
+    assert store.object(digest) is not None
+
+
+def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), limit=10_000)
+    digests = [add(store, bytes([i]) * 2000) for i in range(5)]
+    for age, digest in enumerate(digests):
+        os.utime(store.place("objects", digest), (1e9 + age, 1e9 + age))
+    assert store.object(digests[0]) is not None, "using it makes it the newest"
+    digests.append(add(store, b"x" * 2000))
+    store.trim()
+    kept = [store.object(digest) is not None for digest in digests]
+    assert kept == [True, False, False, True, True, True]
+
+
+def test_what_is_too_large_is_not_kept(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), limit=1000)
+    digest = add(store, b"x" * 300)
+    assert store.object(digest) is None
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+
+    def write(file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.add(write)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_folder_that_cannot_be_made_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(str(tmp_path / "file" / "cache"))
+    digest = add(store, b"content")
+    store.put("a" * 40, b"document")
+    assert len(digest) == 40
+    assert store.object(digest) is None
+    assert store.get("a" * 40) is None
+    assert len(store.faults) == 1
+    assert "cannot be used" in store.faults[0]
+
+
+def _fill(folder: str, seed: int) -> bool:
+    store = Store(folder, limit=200_000)
+    for i in range(60):
+        digest = add(store, bytes([i % 20]) * 5000)
+        store.put(f"{i % 20:040x}", bytes([i % 20]) * 100)
+        found = store.get(f"{(i + seed) % 20:040x}")
+        if found is not None and found != bytes([(i + seed) % 20]) * 100:
+            return False
+        path = store.object(digest)
+        if i % 10 == 9:
+            store.trim()
+        if path is not None and os.path.exists(path) and file_digest(path) != digest:
+            return False
+    return not store.faults
+
+
+def test_processes_share_one_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        assert all(pool.starmap(_fill, [(str(tmp_path), seed) for seed in range(3)]))
+    assert not list(tmp_path.glob(".optc-*"))
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from optc.runtime.store import Store\n"
+        "def write(file):\n"
+        "    file.write(b'half'); print('ready', flush=True); time.sleep(60)\n"
+        f"Store({str(tmp_path)!r}).add(write)"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        assert len(list(tmp_path.glob(".optc-*"))) == 2
+        processes[0].kill()
+        processes[0].wait()
+        for path in tmp_path.glob(".optc-*"):
+            os.utime(path, (time.time() - 60,) * 2)
+        Store(str(tmp_path)).trim()
+        assert len(list(tmp_path.glob(".optc-*"))) == 1, "the other one is still being written"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPTC_CACHE", "off")
+    assert cache_folder() is None
+    monkeypatch.setenv("OPTC_CACHE", str(tmp_path))
+    assert cache_folder() == str(tmp_path)
+    monkeypatch.delenv("OPTC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    found = cache_folder()
+    assert found is not None
+    assert found.endswith("optc")

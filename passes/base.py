@@ -8,16 +8,17 @@ reason. What a pass may know about the place the model is built for is in `Targe
 from __future__ import annotations
 
 import enum
+import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from ..ir.types import DType
 
 if TYPE_CHECKING:
-    from ..ir.graph import Graph
+    from ..ir.graph import Graph, Node
     from ..runtime.samples import Samples
 
 Detail: TypeAlias = "str | int | float | bool"
@@ -55,7 +56,7 @@ class Report:
     """The record of one run of one pass.
 
     `layers` holds one entry for every layer looked at; `rewrites` counts what a lossless pass did, by rule; `notes` are
-    sentences for the user.
+    sentences for the user. `cached` tells that the pass was not run, because it had been run on the same before.
     """
 
     spec: str = ""
@@ -63,6 +64,7 @@ class Report:
     rewrites: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    cached: bool = False
 
     def done(self, name: str, op: str, **detail: Detail) -> None:
         self.layers.append(Layer(name, op, Outcome.DONE, "", detail))
@@ -139,8 +141,8 @@ class Context:
 
     `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
     fit on, `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
-    `data` is where the samples came from, as the user wrote it. `threads` are those of numerical libraries; 0 lets them
-    choose.
+    `data` is where the samples came from, as the user wrote it. `overrides` say what single layers want; the later ones
+    win. `threads` are those of numerical libraries; 0 lets them choose.
     """
 
     target: TargetFacts
@@ -148,9 +150,57 @@ class Context:
     fit: Samples | None = None
     held: Samples | None = None
     data: str = ""
+    overrides: tuple[Override, ...] = ()
     seed: int = 0
     threads: int = 0
     progress: Progress = field(default_factory=Progress)
+
+    def options(self, one: PassT, node: Node) -> PassT:
+        """The pass with the options that its overrides give for the layer `node`.
+
+        Raises `Skip` where the layer is to be kept as it is.
+        """
+        changes: dict[str, object] = {}
+        for override in self.overrides:
+            if override.covers(node):
+                if override.keep or one.name in override.skips:
+                    raise Skip(f"kept by {override}")
+                changes.update(override.passes.get(one.name, {}))
+        return replace(one, **changes) if changes else one
+
+    def kept(self, one: Pass, node: Node) -> str:
+        """Why the overrides keep the layer `node` from this pass, or ""."""
+        try:
+            self.options(one, node)
+        except Skip as skip:
+            return skip.reason
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What some layers want: those whose node, or a node that it was made from, has a name that fits the shell-like
+    pattern `match`, and whose operator is `op` where that is given.
+
+    `keep` leaves them as they are, `skips` only in the passes named there; `passes` are options by pass, of those that
+    a layer can have of its own (see `option`).
+    """
+
+    match: str = "*"
+    op: str = ""
+    keep: bool = False
+    skips: frozenset[str] = frozenset()
+    passes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def covers(self, node: Node) -> bool:
+        if self.op and node.op != self.op:
+            return False
+        first = node.name or (node.outputs[0].name if node.outputs else "") or node.op
+        return any(fnmatch.fnmatchcase(name, self.match) for name in (first, *node.origin.nodes))
+
+    def __str__(self) -> str:
+        parts = [*([f"op={self.op}"] if self.op else []), *([f"match={self.match}"] if self.match != "*" else [])]
+        return " ".join(parts) or "match=*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +220,12 @@ class Pass(ABC):
         """Edit `graph` in place and say what became of every layer."""
 
 
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A pass option: a dataclass field with its help, and the bounds (inclusive) of a number."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
+PassT = TypeVar("PassT", bound=Pass)
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, layer: bool = False) -> Any:
+    """A pass option: a dataclass field with its help, and the bounds (inclusive) of a number.
+
+    `layer` marks an option that a single layer can have of its own (`Context.options`).
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "layer": layer})

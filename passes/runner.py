@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import ModelError, OptcError, PassError, TargetError
 from ..ir.shapes import infer
+from ..ir.snapshot import digest, settle
 from ..ir.verify import verify
 from .base import Context, Pass, Report
+from .cached import PassCache, ruling_key
 from .guard import Guard
 from .observers import Observer
 from .pipeline import Pipeline, spec
@@ -19,53 +21,97 @@ if TYPE_CHECKING:
 
 
 def run(
-    pipeline: Pipeline, graph: Graph, ctx: Context, *, observers: Sequence[Observer] = (), guard: Guard | None = None
+    pipeline: Pipeline,
+    graph: Graph,
+    ctx: Context,
+    *,
+    observers: Sequence[Observer] = (),
+    guard: Guard | None = None,
+    cache: PassCache | None = None,
 ) -> list[Report]:
     """Run every pass on `graph` in place; one report a pass, in order.
 
     The graph as the first lossy pass is given it becomes the teacher, unless there is one already. After each pass what
-    became dead is removed, nodes are sorted, types inferred anew and the graph verified. A pass that `guard` rejects is
-    undone and its report says why. Raises what a pass raises on purpose (`OptcError`) as it is; anything else, an
-    invalid graph, and one that fails where the graph before ran, as `PassError` with what the observers say about it.
+    became dead is removed, nodes are sorted, types inferred anew, the graph verified, and brought into the form in
+    which `cache` would give it back. A pass that `guard` rejects is undone and its report says why; one that `cache`
+    knows is not run. Raises what a pass raises on purpose (`OptcError`) as it is; anything else, an invalid graph, and
+    one that fails where the graph before ran, as `PassError` with what the observers say about it.
     """
     reports = []
+    settle(graph)
+    state = "" if cache is None else digest(graph)
+    teacher = "" if cache is None or ctx.teacher is None else digest(ctx.teacher)
     for position, one in enumerate(pipeline, start=1):
         for observer in observers:
             observer.before(position, one, graph)
-        before = graph.clone()
         if one.lossy and ctx.teacher is None:
-            ctx.teacher = before.clone()
+            ctx.teacher, teacher = graph.clone(), state
         start = time.perf_counter()
-        try:
-            report = _run_one(one, graph, ctx)
-        except (OptcError, MemoryError) as error:
-            if isinstance(error, TargetError) and _runs(before, ctx):
-                raise _crash(position, one, before, ctx, observers, str(error)) from error
-            raise
-        except Exception as error:
-            raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
-        try:
-            graph.sweep()
-            graph.sort()
-            infer(graph, fresh=True)
-            verify(graph)
-        except ModelError as error:
-            raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
-        if guard is not None and one.lossy and report.changed:
-            try:
-                reason = guard.objection(one, before, graph, ctx, report)
-            except TargetError as error:
-                if not _runs(before, ctx):
-                    raise
-                raise _crash(position, one, before, ctx, observers, f"left a graph that fails: {error}") from error
-            if reason:
-                report.revert(reason)
-                graph.become(before)
-        report.seconds = time.perf_counter() - start
+        if cache is None:
+            report = _checked(position, one, graph, ctx, observers, guard, None, "")[0]
+            report.seconds = time.perf_counter() - start
+        else:
+            key = cache.key(one, state, teacher, ctx, guard)
+            found = cache.find(key)
+            if found is not None:
+                graph.become(found[0])
+                settle(graph)
+                state, report = found[1].graph, found[1].report
+                report.cached = True
+            else:
+                report, judged = _checked(position, one, graph, ctx, observers, guard, cache, state)
+                report.seconds = time.perf_counter() - start
+                state = cache.keep(key, graph, report, judged)
         reports.append(report)
         for observer in observers:
             observer.after(position, one, graph, report)
     return reports
+
+
+def _checked(
+    position: int,
+    one: Pass,
+    graph: Graph,
+    ctx: Context,
+    observers: Sequence[Observer],
+    guard: Guard | None,
+    cache: PassCache | None,
+    state: str,
+) -> tuple[Report, str]:
+    """Run one pass on `graph`, whose digest is `state`; its report, and the key of the guard's verdict if it spoke."""
+    before = graph.clone()
+    try:
+        report = _run_one(one, graph, ctx)
+    except (OptcError, MemoryError) as error:
+        if isinstance(error, TargetError) and _runs(before, ctx):
+            raise _crash(position, one, before, ctx, observers, str(error)) from error
+        raise
+    except Exception as error:
+        raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
+    try:
+        graph.sweep()
+        graph.sort()
+        infer(graph, fresh=True)
+        verify(graph)
+        settle(graph)
+    except ModelError as error:
+        raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
+    judged = ""
+    if guard is not None and one.lossy and report.changed:
+        try:
+            if cache is None:
+                reason = guard.objection(one, before, graph, ctx, report)
+            else:
+                judged = ruling_key(one, state, digest(graph), guard)
+                reason = cache.judged(judged, report, lambda: guard.objection(one, before, graph, ctx, report))
+        except TargetError as error:
+            if not _runs(before, ctx):
+                raise
+            raise _crash(position, one, before, ctx, observers, f"left a graph that fails: {error}") from error
+        if reason:
+            report.revert(reason)
+            graph.become(before)
+    return report, judged
 
 
 def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:

@@ -21,14 +21,17 @@ class Depthwise(Pass):
     name: ClassVar[str] = "depthwise"
     lossy: ClassVar[bool] = True
 
-    rank: int = option(0, "depthwise filters a channel; 0: as few as `error` allows, layer by layer", low=0)
+    rank: int = option(0, "depthwise filters a channel; 0: as few as `error` allows, layer by layer", low=0, layer=True)
     error: float | None = option(
         None,
         "largest loss in a layer, as a share of its answer's variance (where rank is 0); none: what is safe",
         low=0.0,
         high=1.0,
+        layer=True,
     )
-    form: Literal["auto", "dw-pw", "pw-dw"] = option("auto", "depthwise first, pointwise first, or the better one")
+    form: Literal["auto", "dw-pw", "pw-dw"] = option(
+        "auto", "depthwise first, pointwise first, or the better one", layer=True
+    )
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ..tolerance import loosest

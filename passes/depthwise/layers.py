@@ -52,6 +52,8 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
     for node, reason in refused:
         report.skipped(node.name, node.op, reason)
     reasons = _kept_dense(layers)
+    kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
+    reasons |= kept
     for layer in layers:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
@@ -62,9 +64,10 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
         try:
             if layer in reasons:
                 raise Skip(reasons[layer])
-            made = _choose(step, options)
+            made = _choose(step, ctx.options(options, layer.node))
         except Skip as skip:
-            step.settle()
+            if layer not in kept:
+                step.settle()
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         error = round(step.target.error(made.merged[None]), 6)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -90,20 +91,21 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     """Run `prune:kind=channels`."""
     report = Report()
     scene = _Scene.of(graph, options.align or ctx.target.channel_alignment)
-    open_ = _open_groups(options, scene, report)
+    open_ = _open_groups(options, scene, ctx, report)
     if not open_:
         report.notes.append("no group of channels can be pruned")
         return report
     if options.ratio is not None and options.scope == "layer":
-        counts = _shares(scene, open_, options.ratio, report)
+        ratios = {i: ctx.options(options, scene.groups[i].node).ratio or 0.0 for i in open_}
+        counts = _shares(scene, ratios, report)
         several = {i: count for i, count in counts.items() if len(scene.groups[i].readers) > 1}
         curves = _curves(scene, ctx, several, weigh=False)
-        _carry_out(scene, ctx, _Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
+        _carry_out(options, scene, ctx, _Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
         return report
     curves = _curves(scene, ctx, {i: _least(scene.groups[i]) for i in open_})
     if options.ratio is not None:
         plan = _allocate(scene, curves, options, options.ratio)
-        _carry_out(scene, ctx, plan, report)
+        _carry_out(options, scene, ctx, plan, report)
         most = "no more than " if plan.share < options.ratio else ""
         report.notes.append(f"removed {most}{plan.share:.1%} of the {options.of}")
     else:
@@ -111,11 +113,11 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     return report
 
 
-def _open_groups(options: Prune, scene: _Scene, report: Report) -> list[int]:
+def _open_groups(options: Prune, scene: _Scene, ctx: Context, report: Report) -> list[int]:
     """The numbers of the groups that may be pruned; the others are reported."""
     found = []
     for i, one in enumerate(scene.groups):
-        reason = one.reason
+        reason = one.reason or next((why for node in one.group.nodes if (why := ctx.kept(options, node))), "")
         if not reason and one.stream and options.groups == "inner":
             reason = "a residual stream, which every block behind it reads; groups=all prunes it too"
         if not reason and not one.counts():
@@ -127,11 +129,11 @@ def _open_groups(options: Prune, scene: _Scene, report: Report) -> list[int]:
     return found
 
 
-def _shares(scene: _Scene, numbers: Sequence[int], ratio: float, report: Report) -> dict[int, int]:
-    """How many channels each group keeps when `ratio` of them should go: the nearest multiple of its unit, and at least
-    one unit. Groups that keep all are reported instead."""
+def _shares(scene: _Scene, ratios: Mapping[int, float], report: Report) -> dict[int, int]:
+    """How many channels each group keeps when that share of them should go: the nearest multiple of its unit, and at
+    least one unit. Groups that keep all are reported instead."""
     counts = {}
-    for i in numbers:
+    for i, ratio in ratios.items():
         one = scene.groups[i]
         count = max(round((1.0 - ratio) * one.size / one.unit), 1) * one.unit
         if count < one.size:
@@ -169,20 +171,20 @@ def _curves(scene: _Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bo
         for reader in scene.groups[i].readers:
             waiting.setdefault(reader.layer.node, []).append(i)
     fit, trial = ctx.fit.split(min(TRIAL, ctx.fit.count // 4), ctx.seed)
-    damage = Damage(scene.graph, trial, ctx.threads) if weigh else None
     curves: dict[int, _Curve] = {}
     layers = [layer for layer in scene.layers if layer.node in waiting]
-    for step in walk(scene.graph, replace(ctx, fit=fit), layers):
-        for i in dict.fromkeys(waiting[step.layer.node]):
-            one = scene.groups[i]
-            for reader in one.readers:
-                if reader.layer is step.layer:
-                    consumers.setdefault(i, []).extend(reader.consumers(step.target))
-            steps.setdefault(i, []).append(step)
-            if len(steps[i]) == len({r.layer for r in one.readers}):
-                removal = removal_order(consumers.pop(i), stop=floors[i])
-                found = steps.pop(i)
-                curves[i] = _Curve(removal) if damage is None else _weighed(one, found, removal, damage)
+    with Damage(scene.graph, trial, ctx.threads) if weigh else nullcontext() as damage:
+        for step in walk(scene.graph, replace(ctx, fit=fit), layers):
+            for i in dict.fromkeys(waiting[step.layer.node]):
+                one = scene.groups[i]
+                for reader in one.readers:
+                    if reader.layer is step.layer:
+                        consumers.setdefault(i, []).extend(reader.consumers(step.target))
+                steps.setdefault(i, []).append(step)
+                if len(steps[i]) == len({r.layer for r in one.readers}):
+                    removal = removal_order(consumers.pop(i), stop=floors[i])
+                    found = steps.pop(i)
+                    curves[i] = _Curve(removal) if damage is None else _weighed(one, found, removal, damage)
     return curves
 
 
@@ -308,7 +310,7 @@ def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], op
         plan = _allocate(scene, curves, options, share)
         trial = _Scene.of(scene.graph.clone(), options.align or ctx.target.channel_alignment)
         outcome = Report()
-        _carry_out(trial, ctx, plan, outcome)
+        _carry_out(options, trial, ctx, plan, outcome)
         found = 1.0 if ctx.held is None else agreement(teacher, trial.graph, ctx.held, threads=ctx.threads).share
         if found >= SAFE:
             report.notes.append(f"removed {plan.share:.1%} of the {options.of}, at an agreement of {found:.4f}")
@@ -324,7 +326,7 @@ def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], op
 # -- doing it
 
 
-def _carry_out(scene: _Scene, ctx: Context, plan: _Plan, report: Report) -> None:
+def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report: Report) -> None:
     """Walk, refit every layer, and cut the channels out."""
     readers: dict[Linear, list[int]] = {}
     left: dict[int, set[Linear]] = {}
@@ -338,7 +340,8 @@ def _carry_out(scene: _Scene, ctx: Context, plan: _Plan, report: Report) -> None
     for step in walk(scene.graph, ctx, scene.layers, rows=ROWS):
         numbers = readers.get(step.layer)
         if not numbers:
-            step.settle()
+            if not ctx.kept(options, step.layer.node):
+                step.settle()
             continue
         for i in dict.fromkeys(numbers):
             if i not in keeps:

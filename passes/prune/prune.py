@@ -33,6 +33,7 @@ class Prune(Pass):
         "none: as many weights as `error` allows, and as many channels as are safe",
         low=0.0,
         high=0.99,
+        layer=True,
     )
     error: float | None = option(
         None,
@@ -40,6 +41,7 @@ class Prune(Pass):
         "none: what is safe",
         low=0.0,
         high=1.0,
+        layer=True,
     )
     scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
     n: int = option(2, "weights kept of every m (nm)", low=1)

@@ -7,7 +7,7 @@ axis: over the input channels at a fixed kernel tap, as kernels that use them re
 Left dense: layers that read the graph's input and depthwise layers (a few percent of the weights, and the most
 fragile), but their remaining weights are refitted too. With `scope=global` a first walk over the unchanged student
 records each layer's error at several sparsities, and the knapsack spreads the ratio. Without a ratio each layer loses
-what `error` allows.
+what `error` allows. Layers that the user keeps are not even refitted.
 """
 
 from __future__ import annotations
@@ -49,15 +49,22 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
     for node, reason in refused:
         report.skipped(node.name, node.op, reason)
     dense = _kept_dense(layers)
-    patterns = _patterns(options, graph, ctx, [layer for layer in layers if layer not in dense])
+    kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
+    dense |= kept
+    own = {layer: ctx.options(options, layer.node) for layer in layers if layer not in dense}
+    patterns = _patterns(options, graph, ctx, own)
     for layer in layers:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
     thin = 0
     for step in walk(graph, ctx, layers):
         thin += step.thin
-        reason = dense.get(step.layer, "pruning it is not worth its error")
-        _visit(step, patterns.get(step.layer), reason, options.error or 0.0, report)
+        layer = step.layer
+        if layer in kept:
+            report.skipped(layer.name, layer.op, kept[layer])
+            continue
+        reason = dense.get(layer, "pruning it is not worth its error")
+        _visit(step, patterns.get(layer), reason, own[layer].error or 0.0 if layer in own else 0.0, report)
     if thin:
         report.notes.append(thin_note(thin))
     return report
@@ -145,8 +152,14 @@ def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
     return reasons
 
 
-def _patterns(options: Prune, graph: Graph, ctx: Context, layers: list[Linear]) -> dict[Linear, Pattern | None]:
-    patterns: dict[Linear, Pattern | None] = {}
+def _patterns(options: Prune, graph: Graph, ctx: Context, own: dict[Linear, Prune]) -> dict[Linear, Pattern | None]:
+    """What every layer loses; `own` are the options of each."""
+    layers = [layer for layer, mine in own.items() if mine.ratio == options.ratio]
+    patterns: dict[Linear, Pattern | None] = {
+        layer: ADAPTIVE if mine.ratio is None else Unstructured(mine.ratio)
+        for layer, mine in own.items()
+        if mine.ratio != options.ratio and options.kind != "nm"
+    }
     if options.kind == "nm":
         patterns.update((layer, Grouped(options.n, options.m)) for layer in layers)
     elif options.ratio is None:

@@ -6,7 +6,9 @@ Each other node with weights of its own is a named skip; see `layer_of`.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
@@ -75,10 +77,18 @@ def is_kept(node: Node, pattern: str) -> bool:
     )
 
 
-def layer_of(node: Node, keep: str = "") -> Layer:
+Kept: TypeAlias = "Callable[[Node], str]"
+"""Why a node is to stay float, or ""."""
+
+
+def keep_none(node: Node) -> str:
+    return ""
+
+
+def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
     """The layer of a Conv, Gemm or MatMul node. Raises `Skip` with the reason why it cannot be quantized."""
-    if is_kept(node, keep):
-        raise Skip("kept by name")
+    if reason := kept(node):
+        raise Skip(reason)
     if node.op not in OPS:
         raise Skip(f"{node.op} has no integer kernel")
     source, weight, bias = node.input(0), node.input(1), node.input(2)
@@ -114,7 +124,7 @@ def layer_of(node: Node, keep: str = "") -> Layer:
     return Layer(node, source, weight, bias)
 
 
-def find_layers(graph: Graph, keep: str = "") -> tuple[dict[Node, Layer], dict[Node, str]]:
+def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Layer], dict[Node, str]]:
     """The layers of `graph` in order, and every other node that multiplies, with the reason why it is none."""
     layers: dict[Node, Layer] = {}
     skipped: dict[Node, str] = {}
@@ -125,7 +135,7 @@ def find_layers(graph: Graph, keep: str = "") -> tuple[dict[Node, Layer], dict[N
             skipped[node] = "inside the body of a control-flow node"
             continue
         try:
-            layers[node] = layer_of(node, keep)
+            layers[node] = layer_of(node, kept)
         except Skip as skip:
             skipped[node] = skip.reason
     for node, other in _conflicts(layers).items():

@@ -13,7 +13,7 @@ rounding error to the bound is stored unsigned, with its zero point in the middl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +32,21 @@ DEAREST = 2.0
 
 
 def encode_weights(
-    insertion: Insertion, layers: Sequence[Layer], energy: Energy, target: TargetFacts, *, per_channel: bool
+    insertion: Insertion,
+    layers: Sequence[Layer],
+    energy: Energy,
+    target: TargetFacts,
+    per_channel: Callable[[Layer], bool],
 ) -> dict[Layer, Grid]:
-    """Let every layer read codes of its weight; returns the grid of each. `energy`: see `Calibration`."""
+    """Let every layer read codes of its weight; returns the grid of each. `energy`: see `Calibration`. Of the layers
+    that share a weight the first says whether it has a scale a channel."""
     together: dict[Value, list[Layer]] = {}
     for layer in layers:
         together.setdefault(layer.weight, []).append(layer)
     grids: dict[Layer, Grid] = {}
     for weight, users in together.items():
         least = _least_scale(insertion, users)
-        codes, grid = encode(users[0], energy.get(users[0].source), target, least, per_channel=per_channel)
+        codes, grid = encode(users[0], energy.get(users[0].source), target, least, per_channel=per_channel(users[0]))
         constant = insertion.graph.constant(codes, weight.name)
         for layer in users:
             node = layer.node

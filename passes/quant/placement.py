@@ -25,7 +25,7 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
-from .layers import QUANTIZED, Layer, is_kept
+from .layers import QUANTIZED, Kept, Layer, keep_none
 
 CLAMPS = frozenset({"Relu", "Clip"})
 MOVES = frozenset(
@@ -93,12 +93,12 @@ def operands(node: Node) -> tuple[Value, ...]:
     return tuple(v for v in found if v is not None and v.constant is None)
 
 
-def place(graph: Graph, layers: Mapping[Node, Layer], keep: str = "") -> Placement:
+def place(graph: Graph, layers: Mapping[Node, Layer], kept: Kept = keep_none) -> Placement:
     """Decide for `graph`, given its `layers`."""
     plan = Placement(layers)
     _find_clamps(graph, plan)
     for node in graph:
-        if node.domain or is_kept(node, keep) or not _supported(node, graph.opset(), plan):
+        if node.domain or kept(node) or not _supported(node, graph.opset(), plan):
             continue
         (plan.moves if node.op in MOVES else plan.pointwise).add(node)
     for node in graph:

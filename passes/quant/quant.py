@@ -7,7 +7,7 @@ that pays (`smooth.py`), embedding tables are stored as codes (`tables.py`), and
 the float model (`bias.py`).
 
 Skipped, each with its reason: layers that are already quantized, weights that are computed or not float32, layers in
-bodies of control flow, ops without an integer kernel, and layers named by `keep`.
+bodies of control flow, ops without an integer kernel, and layers that are to be kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...errors import DataError
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph, Value
+    from ...ir.graph import Graph, Node, Value
     from .grid import Grid
     from .histogram import Histogram
 
@@ -38,7 +38,7 @@ class Quant(Pass):
     activations: Literal["int8", "none"] = option("int8", "int8 kernels, or none: weights stored in int8, run in float")
     range: Literal["mse", "minmax", "percentile"] = option("mse", "how the range of an activation is chosen")
     percentile: float = option(99.99, "percent of values inside the range (range=percentile)", low=50, high=100)
-    per_channel: bool = option(True, "one weight scale a channel rather than one a tensor")
+    per_channel: bool = option(True, "one weight scale a channel rather than one a tensor", layer=True)
     symmetric: bool = option(False, "activation grids symmetric around 0")
     bias_correction: bool = option(True, "correct biases towards the float model's means")
     keep: str = option("", "layers to leave float: shell-like patterns of node names, several with |")
@@ -56,7 +56,7 @@ class Quant(Pass):
         from .bias import SAMPLES, answer_means, correct, correctable
         from .calibrate import calibrate
         from .insertion import Insertion
-        from .layers import find_layers, name_of
+        from .layers import Layer, find_layers, is_kept, name_of
         from .parameters import encode_biases, encode_weights
         from .placement import place
         from .pooling import pool_spatial_means
@@ -64,12 +64,18 @@ class Quant(Pass):
         from .storage import store_weights
         from .tables import encode_tables
 
+        def kept(node: Node) -> str:
+            return "kept by name" if is_kept(node, self.keep) else ctx.kept(self, node)
+
+        def per_channel(layer: Layer) -> bool:
+            return ctx.options(self, layer.node).per_channel
+
         report = Report()
-        found, skipped = find_layers(graph, self.keep)
+        found, skipped = find_layers(graph, kept)
         for node, reason in skipped.items():
             report.skipped(name_of(node), node.op, reason)
         if not found or ctx.fit is None:
-            if encode_tables(graph, self.keep, report):
+            if encode_tables(graph, kept, report):
                 graph.sweep()
                 return report
             report.notes.append("there is no layer that could be quantized")
@@ -77,24 +83,24 @@ class Quant(Pass):
         if self.activations == "none":
             layers = list(found.values())
             seen = calibrate(graph, [], layers, ctx)
-            store_weights(graph, layers, seen, ctx, per_channel=self.per_channel)
+            store_weights(graph, layers, seen, ctx, per_channel)
             for layer in layers:
                 report.done(layer.name, layer.op, bits=8)
-            encode_tables(graph, self.keep, report)
+            encode_tables(graph, kept, report)
             graph.sweep()
             return report
         if pooled := pool_spatial_means(graph):
             report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
-            found, _ = find_layers(graph, self.keep)
+            found, _ = find_layers(graph, kept)
         layers = list(found.values())
-        plan = place(graph, found, self.keep)
+        plan = place(graph, found, kept)
         few = ctx.fit.take(SAMPLES, ctx.seed)
         rules: dict[Value, str] = {}
         if groups := plan.float_products():
             rules = smooth(graph, groups, ctx, few, how=self._rules)
-            found, _ = find_layers(graph, self.keep)
+            found, _ = find_layers(graph, kept)
             layers = list(found.values())
-            plan = place(graph, found, self.keep)
+            plan = place(graph, found, kept)
         sources = plan.sources()
         seen = calibrate(graph, [v for values in sources.values() for v in values], layers, ctx)
         grids = self._grids(sources, seen.histograms, rules, ctx)
@@ -103,11 +109,11 @@ class Quant(Pass):
         insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
         insertion.activations()
         insertion.constants()
-        weights = encode_weights(insertion, layers, seen.energy, ctx.target, per_channel=self.per_channel)
+        weights = encode_weights(insertion, layers, seen.energy, ctx.target, per_channel)
         graph.sweep()
         shifts = dict(zip(fixable, correct(graph, fixable, means, ctx, few)))
         encode_biases(insertion, layers, weights)
-        encode_tables(graph, self.keep, report)
+        encode_tables(graph, kept, report)
         graph.sweep()
         for layer in layers:
             if layer in shifts:

@@ -9,7 +9,7 @@ speed and every kernel stay those of the float model. (DequantizeLinear in its p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from .layers import Layer
 from .parameters import encode
 
 
-def store_weights(graph: Graph, layers: Sequence[Layer], seen: Calibration, ctx: Context, *, per_channel: bool) -> None:
+def store_weights(
+    graph: Graph, layers: Sequence[Layer], seen: Calibration, ctx: Context, per_channel: Callable[[Layer], bool]
+) -> None:
     """Let every layer read its weight from int8 codes; layers that share a weight share the expression."""
     target = dataclasses.replace(ctx.target, saturating_int8=False)  # the products are float
     made: dict[Value, Value] = {}
@@ -31,7 +33,7 @@ def store_weights(graph: Graph, layers: Sequence[Layer], seen: Calibration, ctx:
         weight = layer.weight
         if weight not in made:
             least = np.zeros(layer.channels)
-            codes, grid = encode(layer, seen.energy.get(layer.source), target, least, per_channel=per_channel)
+            codes, grid = encode(layer, seen.energy.get(layer.source), target, least, per_channel=per_channel(layer))
             scale = graph.constant(np.ascontiguousarray(grid.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")
             constant = graph.constant(codes, weight.name)

@@ -15,20 +15,20 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from ..base import Report
 from .grid import Grid, limits
-from .layers import is_kept, name_of
+from .layers import Kept, name_of
 from .weights import quantize_rows
 
 LEAST = 1024
 
 
-def encode_tables(graph: Graph, keep: str, report: Report) -> int:
+def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
     """Encode every such table of `graph`, saying so in `report`; returns how many."""
     made = 0
     for node in graph:
         if not _is_table(node):
             continue
-        if is_kept(node, keep):
-            report.skipped(name_of(node), node.op, "kept by name")
+        if reason := kept(node):
+            report.skipped(name_of(node), node.op, reason)
         elif len({user for user, _ in node.inputs[0].uses}) > 1:  # type: ignore[union-attr]
             report.skipped(name_of(node), node.op, "its table has another reader")
         else:

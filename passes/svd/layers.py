@@ -6,7 +6,7 @@ its answer's variance. With one, each layer keeps that share of its MACs (`scope
 unchanged student records every choice's error and the knapsack spreads the share (`scope=global`).
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
-pays.
+pays. Layers that the user keeps are not even refitted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
     whole = _kept_whole(layers)
+    kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
+    whole |= kept
+    own = {layer: ctx.options(options, layer.node) for layer in layers if layer not in kept}
     chosen = (
-        _allocated(options, graph, ctx, [x for x in layers if x not in whole])
+        _allocated(options, graph, ctx, [x for x in layers if x not in whole and own[x].ratio == options.ratio])
         if options.ratio is not None and options.scope == "global"
         else {}
     )
@@ -55,9 +58,10 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
             if layer in whole:
                 raise Skip(whole[layer])
             work = Work.of(step)
-            made = _choose(step, options, ctx, work, chosen.get(layer))
+            made = _choose(step, own[layer], ctx, work, chosen.get(layer))
         except Skip as skip:
-            step.settle()
+            if layer not in kept:
+                step.settle()
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         detail = dict(zip(("rank", "rank_in"), _ranks(made), strict=False))
@@ -172,7 +176,7 @@ def _allocated(options: Svd, graph: Graph, ctx: Context, layers: list[Linear]) -
     found: dict[Linear, list[Choice]] = {}
     for step in walk(graph, ctx, layers):
         try:
-            forms = _forms(options, step.layer)
+            forms = _forms(ctx.options(options, step.layer.node), step.layer)
         except Skip:
             forms = ()
         found[step.layer] = choices_of(step.target, step.layer, Work.of(step), forms, align)

@@ -23,16 +23,23 @@ class Svd(Pass):
     lossy: ClassVar[bool] = True
 
     ratio: float | None = option(
-        None, "share of the MACs to keep; none: as few as `error` allows, layer by layer", low=0.01, high=1.0
+        None,
+        "share of the MACs to keep; none: as few as `error` allows, layer by layer",
+        low=0.01,
+        high=1.0,
+        layer=True,
     )
     error: float | None = option(
         None,
         "largest loss in a layer, as a share of its answer's variance (where ratio is none); none: what is safe",
         low=0.0,
         high=1.0,
+        layer=True,
     )
     form: Literal["auto", "channel", "spatial", "tucker"] = option(
-        "auto", "channel: kxk then 1x1; spatial: kx1 then 1xk; tucker: 1x1, kxk, 1x1; auto: the best of them"
+        "auto",
+        "channel: kxk then 1x1; spatial: kx1 then 1xk; tucker: 1x1, kxk, 1x1; auto: the best of them",
+        layer=True,
     )
     scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
     align: int = option(0, "ranks are multiples of this; 0: of what the target's kernels like", low=0)

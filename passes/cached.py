@@ -1,0 +1,183 @@
+"""Not running a pass again on what it has been run on before.
+
+A pass is a function of the graph that it is given, its options and code, what the context holds (samples, teacher,
+seed, threads, facts of the target, overrides), the guard, and the versions of what it computes with. The digest of all
+that is its key; kept under it are the graph that it left and its report, with the guard's ruling in it. An unchanged
+beginning of a pipeline is so never run again, and a build that was killed goes on behind its last finished pass.
+
+Our own passes are known by the digest of this package's code, a user's function by the bytes of its file, and a pass of
+another package by that package's version; where there is none, the pass always runs.
+
+What the guard has measured is noise at the edge. A ruling is known by the graphs before and after the pass, so that a
+build with a lock file takes the recorded one and comes out the same on any day.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
+from pathlib import Path
+
+from ..errors import ModelError
+from ..ir import snapshot
+from ..ir.fingerprint import Fingerprint, file_digest
+from ..ir.graph import Graph
+from ..runtime.plain import plain, restored
+from ..runtime.store import Store
+from .base import Context, Pass, Report
+from .function import FunctionPass
+from .guard import Guard
+from .pipeline import spec
+
+_COMPUTING = ("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "scipy")
+"""Packages whose version may change what a pass computes."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the guard said of a pass: an objection, or none and what the user should know."""
+
+    objection: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a pass has left: the digest of the graph, the report, and the ruling under its key, if it was judged."""
+
+    graph: str
+    report: Report
+    ruling_key: str = ""
+    ruling: Ruling | None = None
+
+
+@dataclass(slots=True)
+class PassCache:
+    """Keys, finished passes and rulings of one build.
+
+    `store` keeps the passes, `None` where only rulings are wanted. `data` is the digest of the samples. `known` are
+    rulings from a lock file; `rulings` collects those of this build.
+    """
+
+    store: Store | None
+    data: str = ""
+    known: Mapping[str, Ruling] = field(default_factory=dict)
+    rulings: dict[str, Ruling] = field(default_factory=dict)
+
+    def key(self, one: Pass, before: str, teacher: str, ctx: Context, guard: Guard | None) -> str | None:
+        """The key of running `one` on the graph with the digest `before`; `None` where nothing tells its code."""
+        code = code_of(one)
+        if self.store is None or code is None:
+            return None
+        told = {
+            "target": asdict(ctx.target),
+            "overrides": repr(ctx.overrides),
+            "seed": ctx.seed,
+            "threads": ctx.threads,
+            "guard": None if guard is None else asdict(guard),
+            # What leaves every answer as it is has no use for samples.
+            **({"data": self.data, "teacher": teacher} if one.lossy or code != own_code() else {}),
+        }
+        return Fingerprint("pass", spec(one), code, before, json.dumps(told, sort_keys=True), environment()).text
+
+    def find(self, key: str | None) -> tuple[Graph, Entry] | None:
+        """The graph and the entry under `key`, checked; `None` where there is none."""
+        if self.store is None or key is None or (document := self.store.get(key)) is None:
+            return None
+        try:
+            entry: Entry = restored(Entry, json.loads(document))
+            path = self.store.object(entry.graph)
+            if path is None:
+                return None
+            graph = snapshot.read(path)
+        except FileNotFoundError:  # another process has just made room
+            return None
+        except (ValueError, ModelError):
+            self.store.forget(key)
+            return None
+        if entry.ruling is not None:
+            self.rulings[entry.ruling_key] = entry.ruling
+        return graph, entry
+
+    def keep(self, key: str | None, graph: Graph, report: Report, judged: str = "") -> str:
+        """Keep what a pass has left, judged under the ruling key `judged`; returns the digest of the graph."""
+        if self.store is None:
+            return snapshot.digest(graph)
+        digest = self.store.add(lambda file: snapshot.write(graph, file))
+        if key is not None:
+            entry = Entry(digest, report, judged, self.rulings.get(judged))
+            self.store.put(key, json.dumps(plain(entry)).encode())
+        return digest
+
+    def judged(self, key: str, report: Report, judge: Callable[[], str]) -> str:
+        """The objection known under `key`, or what `judge` says, which writes its notes into `report`."""
+        known = self.known.get(key)
+        if known is not None:
+            report.notes += known.notes
+        else:
+            count = len(report.notes)
+            objection = judge()
+            known = Ruling(objection, tuple(report.notes[count:]))
+        self.rulings[key] = known
+        return known.objection
+
+
+def ruling_key(one: Pass, before: str, after: str, guard: Guard) -> str:
+    return Fingerprint("ruling", spec(one), before, after, repr(guard)).text
+
+
+def code_of(one: Pass) -> str | None:
+    """What the code of a pass is known by; `None` where nothing tells."""
+    if isinstance(one, FunctionPass):
+        try:
+            return file_digest(one.path)
+        except OSError:
+            return None
+    return code_of_module(type(one).__module__)
+
+
+def code_of_module(module: str) -> str | None:
+    """What the code of a module is known by: our own by its bytes, another package's by its version."""
+    top = module.partition(".")[0]
+    if top == __name__.partition(".")[0]:
+        return own_code()
+    names = packages_distributions().get(top, ())
+    try:
+        return " ".join(f"{name} {distribution(name).version}" for name in names) or None
+    except PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def own_code() -> str:
+    """The digest of this package's code."""
+    found = Fingerprint()
+    _add_code(Path(__file__).parents[1], "", found)
+    return found.text
+
+
+def _add_code(folder: Path, name: str, found: Fingerprint) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".py":
+            found.write(Fingerprint(f"{name}/{path.name}", file_digest(path)).text.encode())
+        elif (path / "__init__.py").is_file():
+            _add_code(path, f"{name}/{path.name}", found)
+
+
+@functools.cache
+def environment() -> str:
+    """What else decides about the bytes that a pass computes: versions, the machine, and its number of threads."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    words = [f"{name} {version(name)}" for name in _COMPUTING]
+    words += [f"{name}={os.environ.get(name, '')}" for name in _THREAD_VARIABLES]
+    return " ".join([*words, platform.python_version(), platform.system(), platform.machine(), f"{cores} cores"])

@@ -11,6 +11,11 @@ follows from how the teacher computes it:
   Gemm of any rank: logits along the last axis, of which the softmax is compared;
 - else plain values. Integers, booleans and strings count by how many are equal.
 
+Where every sample is decided at many places (pixels, anchor boxes, labels), nearly all of them may be background, and a
+student that finds nothing would agree nearly everywhere. So such outputs are also measured by Cohen's kappa (1960),
+(p - e) / (1 - e) with p the share of equal answers and e what it would be if the two answered independently, each as
+often with every class as it does.
+
 Where the student gives NaN or infinity and the teacher a number, the student's answer counts as zero, and is counted.
 """
 
@@ -50,10 +55,10 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutputAgreement:
-    """One output. `top1`, `kl` and `equal` are `None` where the kind has none; shares are of 1, KL in nats.
+    """One output. `top1`, `kl`, `kappa` and `equal` are `None` where the kind has none; shares are of 1, KL in nats.
 
-    `equal` is the share of equal elements of a discrete output. `broken` counts elements that only the student has as
-    NaN or infinity, or has not at all.
+    `equal` is the share of equal elements of a discrete output; `kappa` is given for many decisions a sample. `broken`
+    counts elements that only the student has as NaN or infinity, or has not at all.
     """
 
     name: str
@@ -64,11 +69,12 @@ class OutputAgreement:
     kl: float | None = None
     equal: float | None = None
     broken: int = 0
+    kappa: float | None = None
 
     @property
     def share(self) -> float:
         """The agreement as one number, 1 for a student that answers as the teacher does."""
-        for measure in (self.top1, self.equal, self.cosine):
+        for measure in (self.kappa, self.top1, self.equal, self.cosine):
             if measure is not None:
                 return measure
         return 1.0
@@ -163,6 +169,7 @@ class Sums:
 
     __slots__ = (
         "name", "kind", "axis", "signal", "noise", "answer", "product", "rows", "agreed", "divergence", "broken",
+        "dense", "answers",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, axis: int = -1) -> None:
@@ -171,6 +178,8 @@ class Sums:
         self.axis = axis
         self.signal = self.noise = self.answer = self.product = self.divergence = 0.0
         self.rows = self.agreed = self.broken = 0
+        self.dense = False
+        self.answers: npt.NDArray[np.int64] | None = None  # (2, classes): how often each of the two gave every class
 
     def add(self, teacher: Array, student: Array) -> None:
         """One batch of this output from both."""
@@ -203,18 +212,36 @@ class Sums:
         self.answer += float(np.vdot(s, s))
         self.product += float(np.vdot(t, s))
         if self.kind is Kind.DECISIONS:
-            self.rows += t.size
-            self.agreed += int(np.count_nonzero((t > 0.5) == (s > 0.5)))
+            self.dense |= t.size > len(t) if t.ndim else False
+            self._decided(t > 0.5, s > 0.5, 2)
             self.divergence += float(np.sum(_relative(t, s) + _relative(1 - t, 1 - s)))
         elif self.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
             t, s = np.moveaxis(t, self.axis, -1), np.moveaxis(s, self.axis, -1)
-            self.rows += t.size // t.shape[-1]
-            self.agreed += int(np.count_nonzero(t.argmax(-1) == s.argmax(-1)))
+            self.dense |= t.size > len(t) * t.shape[-1]
+            self._decided(t.argmax(-1), s.argmax(-1), t.shape[-1])
             if self.kind is Kind.LOGITS:
                 log_p, log_q = _log_softmax(t), _log_softmax(s)
                 self.divergence += float(np.vdot(np.exp(log_p), log_p - log_q))
             else:
                 self.divergence += float(np.sum(_relative(t, s)))
+
+    def _decided(self, teacher: Array, student: Array, classes: int) -> None:
+        """Count two arrays of class numbers."""
+        self.rows += teacher.size
+        self.agreed += int(np.count_nonzero(teacher == student))
+        counts = np.stack([np.bincount(a.reshape(-1).astype(np.intp), minlength=classes) for a in (teacher, student)])
+        if self.answers is not None:  # the number of classes may differ from sample to sample
+            width = max(counts.shape[1], self.answers.shape[1])
+            counts, before = (np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in (counts, self.answers))
+            counts = counts + before
+        self.answers = counts
+
+    def _kappa(self) -> float | None:
+        if not self.dense or self.answers is None or not self.rows:
+            return None
+        chance = float(np.prod(self.answers / self.rows, axis=0).sum())
+        share = self.agreed / self.rows
+        return 1.0 if share == 1.0 else (share - chance) / max(1.0 - chance, _TINY)
 
     def result(self) -> OutputAgreement:
         share = self.agreed / self.rows if self.rows else 1.0
@@ -229,6 +256,7 @@ class Sums:
             top1=share if decides else None,
             kl=max(0.0, self.divergence / self.rows) if decides else None,
             broken=self.broken,
+            kappa=self._kappa(),
         )
 
 

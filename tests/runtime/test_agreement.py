@@ -46,6 +46,25 @@ def test_decisions_are_judged_at_one_half() -> None:
     assert found.kl == pytest.approx((t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).mean())
 
 
+def test_many_decisions_a_sample_are_judged_beyond_chance() -> None:
+    t = np.zeros((20, 100, 2))
+    t[..., 0] = 1
+    t[:, :2] = (0, 1)  # two places of a hundred are not background
+    blind = np.zeros_like(t)
+    blind[..., 0] = 1
+    found = measured(Kind.PROBABILITIES, t, blind)
+    assert found.top1 == pytest.approx(0.98)
+    assert found.share == found.kappa == pytest.approx(0)
+    half = t.copy()
+    half[:, 1] = (1, 0)
+    chance = 0.02 * 0.01 + 0.98 * 0.99
+    assert measured(Kind.PROBABILITIES, t, half).kappa == pytest.approx((0.99 - chance) / (1 - chance))
+    yes, yes_half = t[..., 1], half[..., 1]  # the same as yes-or-no
+    assert measured(Kind.DECISIONS, yes, yes_half).kappa == pytest.approx((0.99 - chance) / (1 - chance))
+    assert measured(Kind.PROBABILITIES, t, t).share == 1
+    assert measured(Kind.LOGITS, t[:, 0], blind[:, 0]).kappa is None  # one decision a sample
+
+
 def test_equal_outputs_agree_wholly() -> None:
     t = RNG.standard_normal((6, 3))
     for kind in (Kind.LOGITS, Kind.VALUES, Kind.DECISIONS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -12,26 +13,36 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
+
 from . import __version__
 from .errors import DataError, ModelError, OutputError, SpecError, TargetError
+from .ir import snapshot
+from .ir.atomic import ABANDONED, discard_abandoned, hold
 from .ir.cost import cost
+from .ir.fingerprint import Fingerprint, file_digest
 from .ir.graph import Graph
 from .ir.opset import lower
 from .ir.shapes import infer
 from .ir.tensor import FileTensor
 from .ir.verify import verify
-from .passes.base import Context, Pass, Progress, Report
+from .passes.base import Context, Override, Pass, Progress, Report
+from .passes.cached import PassCache, Ruling, code_of, code_of_module, environment, own_code
 from .passes.guard import Guard
 from .passes.observers import Log, Observer
-from .passes.pipeline import Pipeline
+from .passes.pipeline import Pipeline, spec
 from .passes.runner import run
+from .report import finished
 from .report.budget import Budget
 from .report.build import BuildReport, LatencyFigure, SampleRecord, Size, Step
+from .report.finished import Finished
 from .report.verdict import judge
-from .runtime.agreement import agreement
+from .runtime.agreement import Agreement, agreement
+from .runtime.identity import identity
 from .runtime.latency import latency
 from .runtime.samples import Samples, load_samples
 from .runtime.session import Session
+from .runtime.store import Store
 from .runtime.synthesise import synthesise
 from .targets import table
 from .targets.base import Artifact, Target
@@ -67,11 +78,16 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any."""
+    """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
+
+    `original` is the graph as it was read, and `held` are the samples that judged, for whoever wants to look closer.
+    """
 
     graph: Graph
     report: BuildReport
     target: Target
+    original: Graph
+    held: Samples | None = None
     artifact: Artifact | None = None
 
     @property
@@ -117,6 +133,10 @@ def compile(
     min_agreement: float | None = None,
     budget: str | Budget | None = None,
     check: bool = True,
+    trail: bool = False,
+    overrides: Sequence[Override] = (),
+    cache: str | os.PathLike[str] | None = None,
+    rulings: Mapping[str, Ruling] | None = None,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
 ) -> Build:
@@ -126,7 +146,10 @@ def compile(
     is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
     agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
     `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
-    same: see `Build.met`.
+    same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
+    as they are, or give them options of their own. `cache` is a folder in which finished passes and builds are kept, so
+    that what has not changed is not run again. `rulings` are those of an earlier build (`BuildReport.rulings`), which
+    the guard does not measure anew.
 
     Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, and `PassError` where a
     pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is raised as
@@ -145,15 +168,41 @@ def compile(
     original = _load(model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
     _prepare(original, model)
+    if _is_stream(data):
+        data = _samples(model, data, original, seed)
+    store = None if cache is None else Store(os.fspath(cache))
+    name = os.path.basename(path) if path is not None else "model.onnx"
+    passes_known = PassCache(store, known=rulings or {})
+    options = {
+        "passes": [spec(one) for one in pipeline],
+        "target": table.spec(chosen),
+        "data": [repr(getattr(data, field, None)) for field in ("mean", "std", "layout", "resize", "limit")],
+        "overrides": repr(tuple(overrides)),
+        "run": [seed, threads, clean, guard, min_agreement, check],
+    }
+    hashes, codes_known = _hashes(original, pipeline, chosen, options)
+    if pipeline.lossy or check:
+        hashes["data"] = passes_known.data = identity(_source(model, data))
+    key = Fingerprint("build", json.dumps(hashes), name, environment()).text if codes_known and not trail else ""
+    if store is not None and key and all(observer.passive for observer in observers):
+        taken = _taken(store, key, passes_known.known, path)
+        if taken is not None:
+            done, graph, artifact = taken
+            report = replace(done.report, model=name_of(model), artifacts=list(artifact.files) if artifact else [])
+            if limits is not None:
+                report.budget = judge(limits, report, graph, done.dims)
+            report.notes += store.faults
+            report.seconds = time.perf_counter() - start
+            return Build(graph, report, chosen, original, None, artifact)
     notes = lower(original, *newest_loadable())
     graph = original.clone()
 
-    ctx = Context(chosen.facts, seed=seed, threads=threads, progress=progress)
+    ctx = Context(chosen.facts, overrides=tuple(overrides), seed=seed, threads=threads, progress=progress)
     found: Samples | None = None
     teacher: Session | None = None
     if pipeline.lossy or check:
         try:
-            found, teacher = _runnable(model, data, original, ctx)
+            found, teacher = runnable(model, data, original, ctx)
         except (DataError, TargetError) as error:
             if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
                 raise
@@ -165,25 +214,26 @@ def compile(
         ctx.data = _source_text(data)
         notes += _sample_notes(found, pipeline)
 
-    dims = _sizes(original, found)
+    dims = sizes(original, found)
     report = BuildReport(
-        model=_name(model),
+        model=name_of(model),
         pipeline=str(pipeline),
         target=table.spec(chosen),
         seed=seed,
-        versions=_versions(),
-        before=_size(original, dims),
-        after=_size(original, dims),
+        versions=versions(),
+        before=size_of(original, dims),
+        after=size_of(original, dims),
         notes=notes,
+        hashes=hashes,
     )
-    recorder = _Recorder(dims)
+    recorder = _Recorder(dims, ctx if trail else None)
     warden = Guard(min_agreement) if guard and ctx.held is not None else None
     first = Pipeline.parse("clean") if clean and not any(one.name == "clean" for one in pipeline) else Pipeline()
     last = chosen.legalisation()
     road = Pipeline((*first, *pipeline, *last))
     stopped = ""
     try:
-        run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=warden)
+        run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=warden, cache=passes_known)
     except KeyboardInterrupt:
         if path is None or recorder.kept is None:
             raise
@@ -195,33 +245,67 @@ def compile(
     if found is not None and ctx.fit is not None and ctx.held is not None:
         report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
 
+    report.rulings = passes_known.rulings
     with _staging(path) as folder:
-        name = os.path.basename(path) if path is not None else "model.onnx"
         staged = chosen.emit(graph, os.path.join(folder, name))
-        report.after = replace(_size(graph, dims), bytes=staged.bytes)
-        report.before = replace(report.before, bytes=_stored(model, original))
+        report.after = replace(size_of(graph, dims), bytes=staged.bytes)
+        report.before = replace(report.before, bytes=stored_bytes(model, original))
         if check and teacher is not None and ctx.held is not None:
             try:
                 with progress.task("check"):
+                    # As a user's runtime would open it, beside the original as it was read.
+                    after = Session.open(staged.path, threads=threads)
                     if stopped:
-                        _glance(teacher, staged, ctx.held, report)
+                        report.agreement = agreement(teacher, after, ctx.held.take(_GLANCE))
                     else:
-                        _check(teacher, staged, ctx.held, report)
+                        compare(teacher, after, ctx.held, report)
             except KeyboardInterrupt:
                 if stopped or path is None or recorder.kept is None:
                     raise
                 stopped = "interrupted during the check"
+        report.outputs = {os.path.basename(file): file_digest(file) for file in staged.files}
+        if store is not None and key and not stopped:
+            finished.keep(store, key, Finished.of(report, name, dims), folder, graph)
         if limits is not None:
             report.budget = judge(limits, report, graph, dims)
         artifact = None if path is None else _move(staged, path)
     report.artifacts = [] if artifact is None else list(artifact.files)
+    if store is not None:
+        store.trim()
+        report.notes += store.faults
     report.seconds = time.perf_counter() - start
-    build = Build(graph, report, chosen, artifact)
+    build = Build(graph, report, chosen, original, ctx.held, artifact)
     if stopped:
-        done = ", ".join(step.name for step in report.steps)
-        report.notes.append(f"{stopped}: this is the result of {done}")
-        raise Interrupted(f"{stopped}; the result of {done} is kept at {path}", build)
+        ran = ", ".join(step.name for step in report.steps)
+        report.notes.append(f"{stopped}: this is the result of {ran}")
+        raise Interrupted(f"{stopped}; the result of {ran} is kept at {path}", build)
     return build
+
+
+def _hashes(
+    original: Graph, pipeline: Pipeline, target: Target, options: Mapping[str, object]
+) -> tuple[dict[str, str], bool]:
+    """The digests of what goes into a build but for the samples, and whether the code of every pass is known."""
+    codes = [*map(code_of, pipeline), code_of_module(type(target).__module__)]
+    found = {
+        "model": snapshot.digest(original),
+        "data": "",
+        "options": Fingerprint(json.dumps(options, sort_keys=True)).text,
+        "code": Fingerprint(own_code(), *(code or "unknown" for code in codes)).text,
+    }
+    return found, None not in codes
+
+
+def _taken(
+    store: Store, key: str, known: Mapping[str, Ruling], path: str | None
+) -> tuple[Finished, Graph, Artifact | None] | None:
+    """The build under `key`, with its files in their place; `None` where it has to be built."""
+    found = finished.find(store, key, known)
+    if found is None or path is None:
+        return None if found is None else (*found, None)
+    with _staging(path) as folder:
+        staged = finished.place(store, found[0], folder)
+        return None if staged is None else (*found, _move(staged, path))
 
 
 def _one_target(text: str) -> Target:
@@ -232,19 +316,27 @@ def _one_target(text: str) -> Target:
 
 
 class _Recorder(Observer):
-    """Notes what the model cost after every pass, which pass runs, and the graph after the last lossy one."""
+    """Notes what the model cost after every pass, which pass runs, and the graph after the last lossy one.
 
-    def __init__(self, dims: Mapping[str, int]) -> None:
+    Where a context is given, also how far a graph that a pass changed agrees with the teacher.
+    """
+
+    def __init__(self, dims: Mapping[str, int], ctx: Context | None = None) -> None:
         self.steps: list[Step] = []
         self.current = ""
         self.kept: Graph | None = None
         self._dims = dims
+        self._ctx = ctx
 
     def before(self, position: int, one: Pass, graph: Graph) -> None:
         self.current = one.name
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
-        self.steps.append(Step(one.name, report, _size(graph, self._dims)))
+        found: Agreement | None = None
+        ctx = self._ctx
+        if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
+            found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads)
+        self.steps.append(Step(one.name, report, size_of(graph, self._dims), found))
         if one.lossy:
             self.kept = graph.clone()
 
@@ -294,7 +386,7 @@ def _forget_types(graph: Graph, annotated: Collection[str]) -> None:
                 value.type = None
 
 
-def _runnable(
+def runnable(
     model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context
 ) -> tuple[Samples, Session]:
     """The samples, and the model ready to run on them.
@@ -321,17 +413,30 @@ def _samples(model: Model, data: Data | Samples | Source | None, graph: Graph, s
     if isinstance(data, Samples):
         return data
     given = data if isinstance(data, Data) else Data(data)
-    source = given.source
-    if source is None and isinstance(model, str) and model.startswith("zoo:"):
-        from .models import zoo
-
-        name = model.removeprefix("zoo:")
-        source = zoo.samples(name, "calib") if zoo.find(name).kind == "trained" else None
+    source = _source(model, given)
+    assert not isinstance(source, Samples)
     if source is None:
         found = synthesise(graph, seed=seed)
     else:
         found = load_samples(source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
     return found if given.limit is None else found.take(given.limit, seed)
+
+
+def _source(model: Model, data: Data | Samples | Source | None) -> Samples | Source | None:
+    """Where samples come from: as given, or those a model of the zoo was made with; `None` where they are drawn."""
+    source = data.source if isinstance(data, Data) else data
+    if source is None and isinstance(model, str) and model.startswith("zoo:"):
+        from .models import zoo
+
+        name = model.removeprefix("zoo:")
+        return zoo.samples(name, "calib") if zoo.find(name).kind == "trained" else None
+    return source
+
+
+def _is_stream(data: Data | Samples | Source | None) -> bool:
+    """Whether the samples can be read only once."""
+    source = data.source if isinstance(data, Data) else data
+    return not (source is None or isinstance(source, Samples | str | os.PathLike | np.ndarray | Mapping))
 
 
 def _source_text(data: Data | Samples | Source | None) -> str:
@@ -353,7 +458,7 @@ def _held(count: int) -> int:
     return max(16, min(128, count // 5))
 
 
-def _sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
+def sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
     """What the symbolic dimensions are for one sample: 1 for the batch, the sample's own sizes elsewhere."""
     if found is None:
         return {}
@@ -367,14 +472,13 @@ def _sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
     }
 
 
-def _size(graph: Graph, dims: Mapping[str, int]) -> Size:
+def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
     found = cost(graph, dims)
     return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
 
 
-def _check(before: Session, staged: Artifact, held: Samples, report: BuildReport) -> None:
-    """Run the artifact as a user's runtime would, beside the original as it was read."""
-    after = Session.open(staged.path, threads=before.threads)
+def compare(before: Session, after: Session, held: Samples, report: BuildReport) -> None:
+    """Note in `report` how far `after` agrees with `before`, and how long each of them takes."""
     report.agreement = agreement(before, after, held)
     feeds = next(held.batches(1))
     old, new = latency((before, after), feeds)
@@ -383,16 +487,11 @@ def _check(before: Session, staged: Artifact, held: Samples, report: BuildReport
     )
 
 
-def _glance(before: Session, staged: Artifact, held: Samples, report: BuildReport) -> None:
-    """Run the artifact beside the original on a few samples, and time nothing."""
-    report.agreement = agreement(before, Session.open(staged.path, threads=before.threads), held.take(_GLANCE))
-
-
-def _name(model: Model) -> str:
+def name_of(model: Model) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
 
 
-def _stored(model: Model, graph: Graph) -> int:
+def stored_bytes(model: Model, graph: Graph) -> int:
     """Bytes of the model as it was given: its file and its external data, or what a file of it would take."""
     if isinstance(model, str | os.PathLike) and not os.fspath(model).startswith("zoo:"):
         files = {os.path.abspath(os.fspath(model))}
@@ -404,8 +503,8 @@ def _stored(model: Model, graph: Graph) -> int:
     return size(graph)
 
 
-def _versions() -> dict[str, str]:
-    return {"optc": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy")}}
+def versions() -> dict[str, str]:
+    return {"optc": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "scipy")}}
 
 
 def check_place(path: str, flag: str = "-o") -> None:
@@ -426,15 +525,22 @@ def check_place(path: str, flag: str = "-o") -> None:
 @contextlib.contextmanager
 def _staging(path: str | None, flag: str = "-o") -> Iterator[str]:
     """A folder to emit into, beside the output so that moving the files there is a rename; gone afterwards."""
+    if path is not None:
+        discard_abandoned(os.path.dirname(path))
     try:
-        folder = tempfile.mkdtemp(prefix=".optc-", dir=None if path is None else os.path.dirname(path))
+        folder = tempfile.mkdtemp(prefix=ABANDONED, dir=None if path is None else os.path.dirname(path))
+        handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     except OSError as error:
         where = os.path.dirname(path) if path is not None else tempfile.gettempdir()
         raise OutputError(f"cannot write in {where}: {error.strerror}; choose another place with {flag}") from error
     try:
+        if handle is not None:
+            hold(handle)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def _move(staged: Artifact, path: str) -> Artifact:

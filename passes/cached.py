@@ -103,6 +103,8 @@ class PassCache:
             self.store.forget(key)
             return None
         if entry.ruling is not None:
+            if self.known.get(entry.ruling_key, entry.ruling) != entry.ruling:
+                return None
             self.rulings[entry.ruling_key] = entry.ruling
         return graph, entry
 

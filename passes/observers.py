@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import OutputError
 from .base import Context, Pass, Report
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 class Observer:
     """Called around every pass; `position` counts passes from 1."""
+
+    passive: ClassVar[bool] = False
+    """Whether it has nothing to see where a whole build is known already, so that no pass runs."""
 
     def before(self, position: int, one: Pass, graph: Graph) -> None:
         """The pass is about to run on `graph`."""
@@ -36,6 +39,8 @@ class Observer:
 
 class Log(Observer):
     """Tells the logger `optc` of every pass: at level INFO how it ended, at DEBUG that it starts and its notes."""
+
+    passive = True
 
     def __init__(self) -> None:
         self._log = logging.getLogger("optc")
@@ -77,6 +82,8 @@ class Reproduce(Observer):
 
     `command.txt` is a shell script: it goes back to the folder that relative paths of the command start from.
     """
+
+    passive = True
 
     def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
         from ..ir.writer import save

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..passes.base import Outcome, Report
-
-if TYPE_CHECKING:
-    from ..runtime.agreement import Agreement
-    from .verdict import Verdict
+from ..passes.cached import Ruling
+from ..runtime.agreement import Agreement
+from .verdict import Verdict
 
 SCHEMA = "optc.build/1"
 """Name and version of the JSON document. The number grows when a field changes its meaning or goes away."""
@@ -58,16 +57,22 @@ class SampleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One pass as it went: its report, and what the model cost after it."""
+    """One pass as it went: its report, what the model cost after it, and how far it agreed where that was asked for."""
 
     name: str
     report: Report
     after: Size
+    agreement: Agreement | None = None
 
 
 @dataclass(slots=True)
 class BuildReport:
-    """A whole build. `steps` are in the order in which they ran; `notes` are sentences for the user."""
+    """A whole build. `steps` are in the order in which they ran; `notes` are sentences for the user.
+
+    `hashes` are the digests of what went in (model, data, options, code), `outputs` those of the files that came out,
+    by name; with `rulings`, what the guard has measured, they say how to get the same bytes again. `cached` tells that
+    nothing was run, because the same had been built before.
+    """
 
     model: str
     pipeline: str
@@ -82,6 +87,10 @@ class BuildReport:
     latency: LatencyFigure | None = None
     budget: Verdict | None = None
     artifacts: list[str] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    rulings: dict[str, Ruling] = field(default_factory=dict)
+    cached: bool = False
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -102,6 +111,9 @@ class BuildReport:
             "budget": None if self.budget is None else self.budget.as_dict(),
             "passes": [_step(step) for step in self.steps],
             "artifacts": self.artifacts,
+            "hashes": self.hashes,
+            "outputs": self.outputs,
+            "cached": self.cached,
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
         }
@@ -124,10 +136,12 @@ def _step(step: Step) -> dict[str, Any]:
         "name": step.name,
         "spec": report.spec,
         "seconds": round(report.seconds, 3),
+        "cached": report.cached,
         **{outcome.value: report.count(outcome) for outcome in Outcome},
         "rewrites": report.rewrites,
         "notes": report.notes,
         "after": asdict(step.after),
+        "agreement": None if step.agreement is None else _agreement(step.agreement),
         "layers": [
             {
                 "name": layer.name,

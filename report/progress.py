@@ -52,6 +52,8 @@ class TerminalProgress(Progress):
 class PassLines(Observer):
     """One line a pass as it ends, for logs that cannot redraw; none for a lossless pass that had nothing to do."""
 
+    passive = True
+
     def __init__(self, console: Console) -> None:
         self._console = console
 

@@ -22,7 +22,8 @@ _BATCH = 64
 def identity(source: Source | Samples | None) -> str:
     """The digest of `source`. A stream, which can be read only once, has to be made into `Samples` first.
 
-    Of a folder every file counts, with its name in it. Raises `DataError` where a file cannot be read.
+    Of a folder every file counts, with its name in it; what is not there has none. Raises `DataError` where a file
+    cannot be read.
     """
     if source is None:
         return MADE_UP
@@ -35,7 +36,7 @@ def identity(source: Source | Samples | None) -> str:
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"a {type(source).__name__} of feeds can be read only once; load it first")
     try:
-        return _of_path(Path(source))
+        return _of_path(Path(source)) if os.path.exists(source) else ""
     except OSError as error:
         raise DataError(f"{os.fspath(source)}: cannot be read: {error.strerror}") from error
 

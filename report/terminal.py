@@ -71,6 +71,8 @@ def _agreement(output: OutputAgreement) -> str:
     parts = []
     if output.top1 is not None:
         parts.append(f"top-1 {100 * output.top1:.2f} %")
+    if output.kappa is not None:
+        parts.append(f"kappa {output.kappa:.3f}")
     if output.kl is not None:
         parts.append(f"KL {output.kl:.3g}")
     if output.equal is not None:

@@ -1,0 +1,136 @@
+"""Judging models that are there already: one against another, and several against the clock. Nothing is compiled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .compiler import Data, Model, compare, name_of, read, runnable, size_of, sizes, stored_bytes, versions
+from .errors import DataError, ModelError, TargetError
+from .ir.graph import Graph
+from .passes.base import Context, Progress
+from .report.budget import Budget
+from .report.build import BuildReport, SampleRecord
+from .report.verdict import judge
+from .runtime.latency import Latency, latency
+from .runtime.samples import Source
+from .runtime.session import Session
+from .targets.onnx import OnnxTarget
+
+
+def check(
+    model: str,
+    against: Model,
+    *,
+    data: Data | Source | None = None,
+    budget: str | Budget | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Hold `model`, a file or `zoo:NAME`, against the model it was made from: cost, agreement on all samples, latency.
+
+    `budget` is judged by them. The record is that of a build without passes. Raises `SpecError` for bad budget text,
+    `ModelError` where the two do not take the same inputs and give the same outputs, `DataError` and `TargetError`.
+    """
+    start = time.perf_counter()
+    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    progress = Progress() if progress is None else progress
+    original, result = read(against), read(model)
+    same_interface(original, result, name_of(against), model)
+    ctx = Context(OnnxTarget().facts, seed=seed, threads=threads)
+    found, teacher = runnable(against, data, original, ctx)
+    dims = sizes(original, found)
+    report = BuildReport(
+        model=f"{model} against {name_of(against)}",
+        pipeline="",
+        target=ctx.target.name,
+        seed=seed,
+        versions=versions(),
+        before=replace(size_of(original, dims), bytes=stored_bytes(against, original)),
+        after=replace(size_of(result, dims), bytes=stored_bytes(model, result)),
+    )
+    source = data.source if isinstance(data, Data) else data
+    report.samples = SampleRecord(source if isinstance(source, str) else "", found.synthetic, 0, found.count)
+    if found.synthetic:
+        report.notes.append("no --data was given, so inputs were made up; real samples judge truly")
+    with progress.task("check"):
+        compare(teacher, _open(model, result, threads), found, report)
+    if limits is not None:
+        report.budget = judge(limits, report, result, dims)
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def same_interface(first: Graph, second: Graph, *names: str) -> None:
+    """Raises `ModelError` where two models cannot be run side by side: other inputs, or other outputs."""
+    for what, one, other in (
+        ("inputs", _fed(first), _fed(second)),
+        ("outputs", [o.name for o in first.outputs], [o.name for o in second.outputs]),
+    ):
+        if one != other:
+            raise ModelError(
+                f"{names[1]} has other {what} than {names[0]}: {', '.join(other)}, not {', '.join(one)}; "
+                "name two forms of one model"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The latency of one model with one number of threads (0: all), on batches of `batch` samples."""
+
+    model: str
+    threads: int
+    batch: int
+    latency: Latency
+
+
+def bench(
+    models: Sequence[str],
+    *,
+    data: Data | Source | None = None,
+    threads: Sequence[int] = (1,),
+    batch: int = 1,
+    seconds: float = 5.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Timing]:
+    """Time `models` in turns, about `seconds` for each number of threads; ratios are to the first model.
+
+    Samples are those of the first model, and the others take the same. Raises what reading and running raise, and
+    `ModelError` where a model takes other inputs than the first.
+    """
+    progress = Progress() if progress is None else progress
+    graphs = [read(model) for model in models]
+    for model, graph in zip(models[1:], graphs[1:], strict=True):
+        if _fed(graph) != _fed(graphs[0]):
+            raise ModelError(f"{model} takes other inputs than {models[0]}; time it by itself")
+    ctx = Context(OnnxTarget().facts, seed=seed)
+    found, _ = runnable(models[0], data, graphs[0], ctx)
+    if batch > 1 and not found.batched:
+        raise DataError(f"{models[0]} takes one sample at a time, so no batch of {batch} can be timed")
+    feeds = next(found.batches(batch))
+    timings = []
+    with progress.task("bench", len(threads)) as advance:
+        for count in threads:
+            sessions = [_open(model, graph, count) for model, graph in zip(models, graphs, strict=True)]
+            results = latency(sessions, feeds, limit=seconds)
+            size = found.size_of(feeds)
+            timings += [Timing(model, count, size, one) for model, one in zip(models, results, strict=True)]
+            advance(1)
+    return timings
+
+
+def _fed(graph: Graph) -> list[str]:
+    return [value.name for value in graph.inputs if value.default is None]
+
+
+def _open(model: str, graph: Graph, threads: int) -> Session:
+    """The model as a user's runtime opens it."""
+    if model.startswith("zoo:"):
+        return Session(graph, threads=threads)
+    try:
+        return Session.open(model, threads=threads)
+    except TargetError as error:
+        raise TargetError(f"{model}: {error}") from error

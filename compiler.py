@@ -36,6 +36,7 @@ from .report import finished
 from .report.budget import Budget
 from .report.build import BuildReport, LatencyFigure, SampleRecord, Size, Step
 from .report.finished import Finished
+from .report.locked import Locked
 from .report.verdict import judge
 from .runtime.agreement import Agreement, agreement
 from .runtime.identity import identity
@@ -136,7 +137,7 @@ def compile(
     trail: bool = False,
     overrides: Sequence[Override] = (),
     cache: str | os.PathLike[str] | None = None,
-    rulings: Mapping[str, Ruling] | None = None,
+    lock: Locked | None = None,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
 ) -> Build:
@@ -148,12 +149,12 @@ def compile(
     `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
     same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
     as they are, or give them options of their own. `cache` is a folder in which finished passes and builds are kept, so
-    that what has not changed is not run again. `rulings` are those of an earlier build (`BuildReport.rulings`), which
-    the guard does not measure anew.
+    that what has not changed is not run again. `lock` is the record of an earlier build, whose measurements are taken,
+    and which a strict one must equal.
 
-    Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, and `PassError` where a
-    pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is raised as
-    `Interrupted`.
+    Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, `LockError`, and
+    `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
+    raised as `Interrupted`.
     """
     start = time.perf_counter()
     progress = Progress() if progress is None else progress
@@ -172,7 +173,7 @@ def compile(
         data = _samples(model, data, original, seed)
     store = None if cache is None else Store(os.fspath(cache))
     name = os.path.basename(path) if path is not None else "model.onnx"
-    passes_known = PassCache(store, known=rulings or {})
+    passes_known = PassCache(store, known={} if lock is None else lock.rulings)
     options = {
         "passes": [spec(one) for one in pipeline],
         "target": table.spec(chosen),
@@ -183,9 +184,11 @@ def compile(
     hashes, codes_known = _hashes(original, pipeline, chosen, options)
     if pipeline.lossy or check:
         hashes["data"] = passes_known.data = identity(_source(model, data))
+    if lock is not None:
+        lock.check_inputs(hashes, versions())
     key = Fingerprint("build", json.dumps(hashes), name, environment()).text if codes_known and not trail else ""
     if store is not None and key and all(observer.passive for observer in observers):
-        taken = _taken(store, key, passes_known.known, path)
+        taken = _taken(store, key, passes_known.known, path, lock)
         if taken is not None:
             done, graph, artifact = taken
             report = replace(done.report, model=name_of(model), artifacts=list(artifact.files) if artifact else [])
@@ -264,6 +267,8 @@ def compile(
                     raise
                 stopped = "interrupted during the check"
         report.outputs = {os.path.basename(file): file_digest(file) for file in staged.files}
+        if lock is not None and not stopped:
+            lock.check_outputs(report.outputs)
         if store is not None and key and not stopped:
             finished.keep(store, key, Finished.of(report, name, dims), folder, graph)
         if limits is not None:
@@ -297,12 +302,14 @@ def _hashes(
 
 
 def _taken(
-    store: Store, key: str, known: Mapping[str, Ruling], path: str | None
+    store: Store, key: str, known: Mapping[str, Ruling], path: str | None, lock: Locked | None
 ) -> tuple[Finished, Graph, Artifact | None] | None:
     """The build under `key`, with its files in their place; `None` where it has to be built."""
     found = finished.find(store, key, known)
     if found is None or path is None:
         return None if found is None else (*found, None)
+    if lock is not None:
+        lock.check_outputs(found[0].report.outputs)
     with _staging(path) as folder:
         staged = finished.place(store, found[0], folder)
         return None if staged is None else (*found, _move(staged, path))

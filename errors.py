@@ -46,6 +46,10 @@ class SpecError(OptcError):
         self.position = position
 
 
+class LockError(OptcError):
+    """What is built, or what comes out, is not what the lock file says."""
+
+
 class PassError(OptcError):
     """A pass crashed or left the graph invalid: a fault of ours, or of the author of the pass."""
 

@@ -31,6 +31,7 @@ class Option:
     help: str
     low: float | None
     high: float | None
+    layer: bool = False
 
     @property
     def type_text(self) -> str:
@@ -49,6 +50,7 @@ def options(cls: type[DataclassInstance]) -> tuple[Option, ...]:
             field.metadata.get("help", ""),
             field.metadata.get("low"),
             field.metadata.get("high"),
+            field.metadata.get("layer", False),
         )
         for field in dataclasses.fields(cls)
         if field.init

@@ -26,7 +26,7 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     console.print(f"[bold]{escape(report.model)}[/]  ->  {report.target}", soft_wrap=True)
     console.print(_whole(report))
     for output in () if report.agreement is None else report.agreement.outputs:
-        console.print(f"agreement of {escape(output.name)}: {_agreement(output)}", soft_wrap=True)
+        console.print(f"agreement of {escape(output.name)}: {agreement_text(output)}", soft_wrap=True)
     if report.steps:
         console.print()
         console.print(_passes(report))
@@ -67,7 +67,7 @@ def _row(table: Table, name: str, before: int, after: int, unit: str = "") -> No
     table.add_row(name, amount(before, unit), amount(after, unit), ratio)
 
 
-def _agreement(output: OutputAgreement) -> str:
+def agreement_text(output: OutputAgreement) -> str:
     parts = []
     if output.top1 is not None:
         parts.append(f"top-1 {100 * output.top1:.2f} %")
@@ -124,8 +124,12 @@ def _passes(report: BuildReport) -> Table:
         counts = [str(step.report.count(outcome) or "") for outcome in Outcome]
         if step.report.rewrites:
             counts[0] = str(sum(step.report.rewrites.values()))
-        table.add_row(escape(step.report.spec), *counts, *_size(step.after), f"{step.report.seconds:.1f}")
+        table.add_row(escape(step.report.spec), *counts, *_size(step.after), _seconds(step))
     return table
+
+
+def _seconds(step: Step) -> str:
+    return "cached" if step.report.cached else f"{step.report.seconds:.1f}"
 
 
 def _size(size: Size) -> tuple[str, str, str, str]:

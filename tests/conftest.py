@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ def kit() -> Path:
     if not (KIT / "MANIFEST.md").is_file():
         pytest.skip("the kit of real models is not here")
     return KIT
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache() -> Iterator[None]:
+    """Tests neither use nor fill the user's cache, nor do the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPTC_CACHE", "off")
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,90 @@
+"""`optc build`: everything that a configuration asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ..errors import SpecError
+from .values import cache_place
+
+if TYPE_CHECKING:
+    from ..project.matrix import Result
+
+
+def build(
+    *names: str,
+    config: str = "optc.toml",
+    jobs: Annotated[int, Parameter(name=["--jobs", "-j"], validator=Number(gte=0, lte=1024))] = 0,
+    memory: str | None = None,
+    lock: str | None = None,
+    locked: Annotated[bool, Parameter(negative=())] = False,
+    cache: Annotated[str | None, Parameter(negative=())] = None,
+    no_cache: Annotated[bool, Parameter(name="--no-cache", negative=())] = False,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+) -> int:
+    """Build what optc.toml asks for: every model for every target, what has not changed from the cache.
+
+    The exit status is the worst of all builds: 0 done, 3 a missed budget, 2 the user's input, 1 a fault of ours.
+
+    Parameters
+    ----------
+    names
+        Only these: MODEL, or MODEL@TARGET.
+    config
+        The configuration (see `optc init`).
+    jobs
+        Builds that run side by side; 0 takes the number of cores. Builds that share a core measure latency less well.
+    memory
+        Bound on the memory of all builds together, such as 8GB; three quarters of what is free unless given.
+    lock
+        File that records what was built; beside the configuration as optc.lock unless given.
+    locked
+        Fail where anything differs from the lock file, and leave that file as it is.
+    cache
+        Folder of finished passes and builds; that of OPTC_CACHE, or one in the user's cache, unless given.
+    no_cache
+        Neither use nor fill the cache.
+    json_
+        Print one JSON object a build.
+    quiet
+        Print only builds that went wrong.
+
+    Examples
+    --------
+    optc build
+    optc build classifier@onnx --locked
+    """
+    from ..project.config import load
+    from ..project.lock import Lock
+    from ..project.matrix import build, jobs_of
+
+    found = load(config)
+    todo = jobs_of(found, names)
+    record = Lock.read(lock if lock is not None else found.lock_path, strict=locked)
+
+    def tell(result: Result) -> None:
+        if json_:
+            print(json.dumps({"build": result.job.name, "status": result.status, "said": result.line}), flush=True)
+        elif result.status or not quiet:
+            stream = sys.stderr if result.status in (1, 2) else sys.stdout
+            print(f"{result.job.name}: {result.line}", file=stream, flush=True)
+
+    place = cache_place(cache, no_cache)
+    bound = 0 if memory is None else byte_count(memory, "--memory")
+    return build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
+
+
+def byte_count(text: str, flag: str) -> int:
+    """Bytes as `8GB`, `512MiB` or a plain number. Raises `SpecError`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", text)
+    if found is None or not float(found[1]):
+        raise SpecError(f"{flag} takes a size such as 8GB or 512MiB, not '{text}'")
+    power = " KMGT".index(found[2].upper() or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)

@@ -1,0 +1,94 @@
+"""What one compilation is to be, after the command line has won over the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import SpecError
+
+if TYPE_CHECKING:
+    from ..compiler import Build
+    from ..project.config import Entry
+    from ..project.lock import Lock
+    from ..project.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """`config` is the file that options were taken from, if any."""
+
+    model: str
+    target: str
+    output: str
+    options: Options
+    config: str | None
+    entry: Entry | None
+
+    def record(self, path: str | None, *, strict: bool) -> tuple[Lock | None, str]:
+        """The lock file, where one is wanted, and the name of this build in it. Raises `LockError`, `SpecError`."""
+        from ..project.lock import Lock, build_name
+
+        if path is None and self.config is not None and strict:
+            path = os.path.splitext(self.config)[0] + ".lock"
+        if path is None:
+            if strict:
+                raise SpecError("--locked needs the file to hold the build against: --lock FILE")
+            return None, ""
+        stem = os.path.splitext(os.path.basename(self.model.removeprefix("zoo:")))[0]
+        name = build_name(stem if self.entry is None else self.entry.name, self.target)
+        return Lock.read(path, strict=strict), name
+
+    def depend(self, path: str, build: Build) -> None:
+        """Write the dependency file `path`. Raises `OutputError`."""
+        from ..passes.pipeline import Pipeline
+        from ..project import depfile
+
+        pipeline = Pipeline.parse(self.options.passes)
+        inputs = depfile.inputs(self.model, build.original, pipeline, self.options.data, self.config)
+        depfile.write(path, [self.output], inputs)
+
+
+def choose(
+    model: str,
+    config: str | None,
+    given: Mapping[str, object],
+    keep: Sequence[str],
+    target: str | None,
+    output: str | None,
+) -> Chosen:
+    """The options that the configuration has for `model`, with those `given` (not `None`) in their place.
+
+    `config` is the file to read; without it an `optc.toml` beside the model is. `model` is a path, or in a file that
+    was named the name of an entry. Raises `SpecError`.
+    """
+    from ..passes.base import Override
+    from ..project.config import FILE, load
+    from ..project.options import Options
+
+    beside = os.path.join(os.path.dirname(model), FILE)
+    path = config if config is not None else beside if os.path.isfile(beside) and os.path.isfile(model) else None
+    entry = None
+    if path is not None:
+        found = load(path)
+        entry = found.of_model(model)
+        if entry is None and config is not None:
+            entry = found.entry(model)
+    options = Options() if entry is None else entry.options
+    options = replace(options, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    options = replace(options, overrides=(*options.overrides, *(Override(match, keep=True) for match in keep)))
+    if entry is None:
+        return Chosen(model, target or "onnx", output or _beside(model), options, None, None)
+    if target is None and len(entry.targets) > 1:
+        names = ", ".join(entry.targets)
+        raise SpecError(f"{path} builds '{entry.name}' for {names}; choose one with --target, or run: optc build")
+    aim = target if target is not None else entry.targets[0]
+    model = model if os.path.exists(model) else entry.path
+    return Chosen(model, aim, output or entry.artifact(aim), options, path, entry)
+
+
+def _beside(model: str) -> str:
+    stem = model.split(":")[1] if model.startswith("zoo:") else os.path.splitext(model)[0]
+    return f"{stem}.optc.onnx"

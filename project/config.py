@@ -1,0 +1,311 @@
+"""`optc.toml`: what to build of which models, for which targets.
+
+    passes = "prune,svd,quant"           # keys before the first table hold for every model
+
+    [[model]]
+    path = "classifier.onnx"             # paths are relative to the folder of this file
+    data = "calib.npz"
+    targets = ["onnx"]
+    budget = "size=50%,agreement=99%"
+
+    [[model.override]]                   # what some layers want
+    match = "head.*"
+    keep = true
+
+Every fault is one line with the file and the line: an unknown key with the nearest known one, a value of the wrong
+kind, a text that does not parse.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeVar
+
+from ..errors import OptcError, SpecError, nearest
+from ..passes.base import Override
+from .options import Options
+from .overrides import override
+
+FILE = "optc.toml"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model: `name` is its word on the command line, `output` a folder or a file name with {name} and {target}."""
+
+    name: str
+    path: str
+    targets: tuple[str, ...]
+    output: str | None
+    options: Options
+
+    def artifact(self, target: str) -> str:
+        """Where the result for a target goes: beside the model as NAME.TARGET.onnx, or NAME.optc.onnx for one target
+        alone."""
+        word = re.sub(r"[^\w.=-]+", "-", target).strip("-")
+        single = len(self.targets) < 2
+        folder, file = os.path.dirname(self.path), ""
+        if self.output is not None:
+            folder, file = os.path.split(self.output) if os.path.splitext(self.output)[1] else (self.output, "")
+        file = file or ("{name}.optc.onnx" if single else "{name}.{target}.onnx")
+        return os.path.join(folder, file.replace("{name}", self.name).replace("{target}", word))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The file `path` as it was read; `entries` in its order."""
+
+    path: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def lock_path(self) -> str:
+        return os.path.splitext(self.path)[0] + ".lock"
+
+    def entry(self, name: str) -> Entry:
+        """The entry called `name`. Raises `SpecError`."""
+        for one in self.entries:
+            if one.name == name:
+                return one
+        raise SpecError(f"{self.path} has no model called '{name}'.{nearest(name, [one.name for one in self.entries])}")
+
+    def of_model(self, model: str) -> Entry | None:
+        """The entry that builds the file `model`, if any."""
+        for one in self.entries:
+            if one.path == model or (not model.startswith("zoo:") and os.path.realpath(model) == one.path):
+                return one
+        return None
+
+
+def load(path: str) -> Config:
+    """Read a configuration. Raises `SpecError`, in one line that names the file and the line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SpecError(f"{path}: cannot be read: {why}; write one with: optc init MODEL") from error
+    return _Reader(path, text).config()
+
+
+class _Reader:
+    def __init__(self, path: str, text: str) -> None:
+        self.path = os.path.abspath(path)
+        self.shown = path
+        self.text = text
+
+    def config(self) -> Config:
+        try:
+            document = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise SpecError(f"{self.shown}: is not TOML: {error}") from error
+        models = document.pop("model", [])
+        if not isinstance(models, list) or not all(isinstance(one, dict) for one in models):
+            self.fail("models are tables of an array: [[model]], with two brackets", ("model",))
+        given = self.keys(document, _SHARED, ())
+        if not models:
+            raise SpecError(f"{self.shown}: names no model; add a table [[model]] with a path, or run: optc init MODEL")
+        entries: list[Entry] = []
+        for i, model in enumerate(models):
+            entries.append(self.entry({**given, **self.keys(model, _SHARED | _OWN, ("model", i))}, i))
+            if any(one.name == entries[-1].name for one in entries[:-1]):
+                self.fail(f"two models are called '{entries[-1].name}'; give one of them another name", ("model", i))
+        return Config(self.path, tuple(entries))
+
+    def entry(self, given: dict[str, Any], number: int) -> Entry:
+        at = ("model", number)
+        if "path" not in given:
+            self.fail('a model needs a path: path = "model.onnx"', at)
+        path = self.place(given.pop("path"))
+        name = given.pop("name", None) or os.path.splitext(os.path.basename(path.removeprefix("zoo:")))[0]
+        targets = given.pop("targets", ("onnx",))
+        output = given.pop("output", "." if path.startswith("zoo:") else None)
+        overrides = tuple(given.pop("override", ()))
+        if given.get("data") is not None:
+            given["data"] = self.place(given["data"])
+        options = replace(Options(), overrides=overrides, **given)
+        self.check(options, targets, at)
+        return Entry(name, path, targets, None if output is None else self.place(output), options)
+
+    def check(self, options: Options, targets: tuple[str, ...], at: tuple[str | int, ...]) -> None:
+        """Let every text parse now, rather than in the middle of a build."""
+        from ..passes.pipeline import Pipeline
+        from ..report.budget import Budget
+        from ..targets import table
+
+        checks: list[tuple[str, Callable[[], object]]] = [("passes", lambda: Pipeline.parse(options.passes))]
+        checks += [("targets", lambda target=target: table.parse(target)) for target in targets]  # type: ignore[misc]
+        if options.budget is not None:
+            text = options.budget
+            checks.append(("budget", lambda: Budget.parse(text)))
+        for key, parse in checks:
+            try:
+                parse()
+            except SpecError as error:
+                where = (*at, key) if self.line((*at, key)) else (key,)
+                self.fail(str(error).splitlines()[0], where)
+
+    def keys(
+        self, table: Mapping[str, Any], known: Mapping[str, Callable[[Any], Any]], at: tuple[str | int, ...]
+    ) -> dict[str, Any]:
+        """The values of a table by field, each of its kind."""
+        found: dict[str, Any] = {}
+        for key, value in table.items():
+            if key not in known:
+                self.fail(f"there is no key '{key}' here.{nearest(key, known)}", (*at, key))
+            try:
+                if key == "override":
+                    found[key] = [self.override(one, (*at, key, i)) for i, one in enumerate(_tables(value))]
+                else:
+                    found[key.replace("-", "_")] = known[key](value)
+            except ValueError as error:
+                self.fail(f"'{key}' takes {error}, not {_shown(value)}", (*at, key))
+        return found
+
+    def override(self, given: Mapping[str, Any], at: tuple[str | int, ...]) -> Override:
+        for key in given:
+            if key not in ("match", "op", "keep", "passes"):
+                self.fail(f"there is no key '{key}' here.{nearest(key, ('match', 'op', 'keep', 'passes'))}", (*at, key))
+        try:
+            return override(given)
+        except OptcError as error:
+            self.fail(str(error).splitlines()[0], at)
+
+    def place(self, path: str) -> str:
+        """A path relative to the folder of the file, as an absolute one."""
+        if path.startswith("zoo:"):
+            return path
+        return os.path.realpath(os.path.join(os.path.dirname(self.path), os.path.expanduser(path)))
+
+    def fail(self, message: str, at: tuple[str | int, ...]) -> NoReturn:
+        line = self.line(at)
+        raise SpecError(f"{self.shown}{f':{line}' if line else ''}: {message}")
+
+    def line(self, at: tuple[str | int, ...]) -> int | None:
+        """The line of a key or table: `("model", 1, "passes")`; the parser of the standard library does not tell."""
+        here: dict[tuple[str | int, ...], int] = {}
+        for number, place in _places(self.text):
+            here.setdefault(place, number)
+        return here.get(at)
+
+
+def _places(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
+    """(line, place) of every table header and key that begins a line."""
+    table: tuple[str | int, ...] = ()
+    counts: dict[tuple[str | int, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = ()
+            words = [word.strip().strip("\"'") for word in header[2].split(".")]
+            for i, word in enumerate(words):
+                table = (*table, word)
+                if i == len(words) - 1 and header[1] == "[[":
+                    counts[table] = counts.get(table, -1) + 1
+                if table in counts:
+                    table = (*table, counts[table])
+            yield number, table
+        elif key := _KEY.match(line):
+            yield number, (*table, key[1].strip("\"'"))
+
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
+_KEY = re.compile(r"\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[.=]")
+
+
+def _shown(value: object) -> str:
+    return f"'{value}'" if isinstance(value, str) else "a table" if isinstance(value, dict) else str(value).lower()
+
+
+def _tables(value: object) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError("tables: [[model.override]]")
+    return value
+
+
+# -- kinds of values; each gives the value of an option, or says what it takes
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("text")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def take(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return value
+
+    return take
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1")
+    return float(value)
+
+
+def _numbers(value: object, *, positive: bool = False) -> tuple[float, ...]:
+    items = value if isinstance(value, list) else [value]
+    wrong = any(isinstance(one, bool) or not isinstance(one, int | float) or (positive and one <= 0) for one in items)
+    if wrong or not items:
+        raise ValueError(f"a {'positive ' if positive else ''}number, or a list of one a channel")
+    return tuple(float(one) for one in items)
+
+
+def _size(value: object) -> tuple[int, int]:
+    items = value if isinstance(value, list) else [value, value]
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)x(\d+)", value)):
+        items = [int(found[1]), int(found[2])]
+    if len(items) != 2 or any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in items):
+        raise ValueError('a size such as "224x224", 224 or [224, 224]')
+    return items[0], items[1]
+
+
+def _layout(value: object) -> str:
+    if value not in ("auto", "NCHW", "NHWC"):
+        raise ValueError("auto, NCHW or NHWC")
+    return str(value)
+
+
+def _listed(value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else [value]
+    if not items or not all(isinstance(one, str) and one for one in items):
+        raise ValueError("text, or a list of texts")
+    return tuple(items)
+
+
+_SHARED: dict[str, Callable[[Any], Any]] = {
+    "passes": lambda value: ",".join(_listed(value)),
+    "targets": _listed,
+    "output": _text,
+    "data": _text,
+    "mean": _numbers,
+    "std": lambda value: _numbers(value, positive=True),
+    "layout": _layout,
+    "resize": _size,
+    "samples": _whole(1, 2**31 - 1),
+    "seed": _whole(0, 2**31 - 1),
+    "threads": _whole(0, 1024),
+    "clean": _flag,
+    "guard": _flag,
+    "min-agreement": _share,
+    "budget": _text,
+    "check": _flag,
+}
+"""Keys that stand before the first table, for all models, or in a table of one."""
+
+_OWN: dict[str, Callable[[Any], Any]] = {"path": _text, "name": _text, "override": _tables}

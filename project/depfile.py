@@ -1,0 +1,49 @@
+"""Dependency files that Make and Ninja read: `output: input input`; a build is repeated when any input changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from ..ir.atomic import Replacement
+from ..ir.graph import Graph
+from ..ir.tensor import FileTensor
+from ..passes.function import FunctionPass
+from ..passes.pipeline import Pipeline
+
+
+def inputs(model: str, original: Graph, pipeline: Pipeline, data: str | None, config: str | None) -> list[str]:
+    """Every file that a build reads: the model with its external data, the samples, the user's passes, the
+    configuration. Of a folder of samples its folders too, which change when a file is added."""
+    found: list[str] = []
+    if not model.startswith("zoo:"):
+        found.append(model)
+        tensors = (value.constant for graph in original.graphs() for value in graph.constants)
+        sources = {tensor.source.path for tensor in tensors if isinstance(tensor, FileTensor)}
+        found += sorted(sources - {os.path.abspath(model)})
+    if data is not None:
+        found += _files(data)
+    found += [one.path for one in pipeline if isinstance(one, FunctionPass)]
+    if config is not None:
+        found.append(config)
+    return list(dict.fromkeys(found))
+
+
+def _files(path: str) -> Iterator[str]:
+    yield path
+    for folder, names, files in os.walk(path):
+        names.sort()
+        yield from (os.path.join(folder, name) for name in names)
+        yield from (os.path.join(folder, name) for name in sorted(files))
+
+
+def write(path: str, outputs: Sequence[str], inputs: Iterable[str]) -> None:
+    """Write a dependency file. Raises `OutputError`."""
+    text = f"{' '.join(map(_escaped, outputs))}: {' '.join(map(_escaped, inputs))}\n"
+    with Replacement(path) as files:
+        files.open().write(os.fsencode(text))
+
+
+def _escaped(path: str) -> str:
+    """A path as Make and Ninja both read it."""
+    return path.replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")

@@ -1,0 +1,231 @@
+"""Building every entry of a configuration: models by targets, in processes side by side, within a bound of memory.
+
+Each build runs in a process of its own, so that a crash takes only itself along and memory is given back. The next one
+starts where a process is free and its estimated memory fits beside those that run; one alone always may. An interrupt
+reaches all of them; each cleans up after itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from ..errors import LockError, OptcError
+from ..report.locked import Locked
+from .config import Config, Entry
+from .lock import Lock, build_name
+
+_BASE = 400 << 20
+"""Bytes of a process that holds the libraries and a small model."""
+_FACTOR = 6
+"""Copies of a model's weights that a build holds at its height: teacher, student, sessions, statistics."""
+_MOST_DATA = 1 << 30
+_PATIENCE = 10.0
+"""Seconds that an interrupted build has to clean up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One build: an entry for one of its targets."""
+
+    entry: Entry
+    target: str
+
+    @property
+    def name(self) -> str:
+        return build_name(self.entry.name, self.target)
+
+    @property
+    def memory(self) -> int:
+        """An estimate of the bytes that the build takes."""
+        data = self.entry.options.data
+        return _BASE + _FACTOR * _stored(self.entry.path) + min(_MOST_DATA, 0 if data is None else _stored(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a job: its exit status, one line for the user, and the record for the lock file, if it has one."""
+
+    job: Job
+    status: int
+    line: str
+    locked: Locked | None = None
+
+
+def jobs_of(config: Config, names: Sequence[str] = ()) -> list[Job]:
+    """All jobs, or those of the models called `names` (`model`, or `model@target`). Raises `SpecError`."""
+    every = [Job(entry, target) for entry in config.entries for target in entry.targets]
+    if not names:
+        return every
+    chosen: list[Job] = []
+    for name in names:
+        exact = [job for job in every if job.name == name]
+        entry = None if exact else config.entry(name)
+        chosen += exact or [job for job in every if job.entry is entry]
+    return list(dict.fromkeys(chosen))
+
+
+def build(
+    jobs: Sequence[Job],
+    lock: Lock,
+    *,
+    cache: str | None,
+    strict: bool = False,
+    processes: int = 0,
+    memory: int = 0,
+    tell: Callable[[Result], None],
+) -> int:
+    """Build all `jobs`, telling each result as it comes; returns the worst exit status.
+
+    `processes` and `memory` (bytes) bound what runs side by side; 0 takes the number of cores, and three quarters of
+    what is free. What was built is recorded in `lock`, and written unless `strict`. Of a `KeyboardInterrupt` the
+    finished ones are recorded all the same.
+    """
+    processes = processes or len(cores())
+    memory = memory or _free() * 3 // 4
+    context = multiprocessing.get_context("spawn")
+    waiting = list(jobs)
+    running: dict[Connection, tuple[BaseProcess, Job]] = {}
+    statuses: list[int] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                used = sum(job.memory for _, job in running.values())
+                fits = next((job for job in waiting if not running or used + job.memory <= memory), None)
+                if fits is None:
+                    break
+                waiting.remove(fits)
+                try:
+                    locked = lock.of(fits.name, strict=strict)
+                except LockError as error:
+                    statuses.append(error.exit_status)
+                    tell(Result(fits, error.exit_status, str(error)))
+                    continue
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_run, args=(fits, locked, cache, theirs))
+                process.start()
+                theirs.close()
+                running[ours] = process, fits
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                process, job = running.pop(connection)
+                result = _received(connection, process, job)
+                statuses.append(result.status)
+                if result.locked is not None and not strict:
+                    lock.builds[job.name] = result.locked
+                tell(result)
+    finally:
+        _end([process for process, _ in running.values()])
+        if not strict and any(status in (0, 3) for status in statuses):
+            lock.write()
+    return worst(statuses)
+
+
+def worst(statuses: Sequence[int]) -> int:
+    """The status to exit with: a fault of ours before one of the user's, that before a missed budget."""
+    return max(statuses, key=lambda status: {0: 0, 3: 1, 2: 2, 1: 3}.get(status, 4), default=0)
+
+
+def cores() -> set[int]:
+    """The cores that this process may use."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # not on every system
+        return set(range(os.cpu_count() or 1))
+
+
+def _received(connection: Connection, process: BaseProcess, job: Job) -> Result:
+    try:
+        found = connection.recv()
+    except EOFError:
+        process.join()
+        how = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"status {process.exitcode}"
+        return Result(job, 1, f"its process ended with {how}; out of memory? try --jobs 1")
+    finally:
+        connection.close()
+    process.join()
+    assert isinstance(found, Result)
+    return found
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Let builds that still run clean up; those that do not within a while are killed."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(_PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connection) -> None:
+    """Build one job in a process of its own, and send its result."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        result = build_one(job, lock, cache)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        connection.send(result)
+    connection.close()
+
+
+def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
+    """Build one job here."""
+    from ..report.amount import amount
+
+    output = job.entry.artifact(job.target)
+    try:
+        os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
+        build = job.entry.options.compile(job.entry.path, target=job.target, output=output, cache=cache, lock=lock)
+    except OptcError as error:
+        return Result(job, error.exit_status, str(error).splitlines()[0])
+    except OSError as error:
+        return Result(job, 2, f"{error.filename}: {error.strerror}")
+    except MemoryError:
+        return Result(job, 2, "out of memory; use fewer samples, or --jobs 1")
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        return Result(job, 1, f"internal error: {type(error).__name__}: {text} ({where.name}, line {where.lineno})")
+    report = build.report
+    sizes = f"{amount(report.before.bytes, 'B')} -> {amount(report.after.bytes, 'B')}"
+    parts = [sizes, *([] if report.agreement is None else [f"agreement {100 * report.agreement.share:.2f} %"])]
+    parts.append("cached" if report.cached else f"{report.seconds:.1f} s")
+    status = 0
+    if report.budget is not None and not report.budget.met:
+        from ..report.verdict import sentence
+
+        parts.append(f"budget missed: {'; '.join(map(sentence, report.budget.misses))}")
+        status = 3
+    return Result(job, status, f"{', '.join(parts)}: {output}", Locked.of(report))
+
+
+def _stored(path: str) -> int:
+    """Bytes of a file or folder; 0 where it cannot be told."""
+    total = 0
+    with contextlib.suppress(OSError):
+        if not os.path.isdir(path):
+            side = f"{path}.data"
+            return os.path.getsize(path) + (os.path.getsize(side) if os.path.exists(side) else 0)
+        for entry in os.scandir(path):
+            total += entry.stat().st_size if entry.is_file() else _stored(entry.path)
+    return total
+
+
+def _free() -> int:
+    """Bytes of memory that are free here; 4 GiB where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 4 << 30

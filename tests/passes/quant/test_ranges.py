@@ -69,3 +69,16 @@ def test_a_grid_holds_zero_exactly(dtype: DType, symmetric: bool) -> None:
         assert grid.scale > 0
         x = np.linspace(low, high, 100, dtype=np.float32)
         assert np.abs(grid.decode(grid.encode(x)) - x).max() <= 1.01 * float(grid.scale)
+
+
+@pytest.mark.parametrize(("kind", "shortest", "longest"), [("uniform", 0.97, 1.0), ("heavy", 0.02, 0.6)])
+def test_entropy_keeps_flat_ranges_and_cuts_heavy_tails(kind: str, shortest: float, longest: float) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.random(60000) * 7 if kind == "uniform" else rng.standard_t(2.5, size=60000)).astype(np.float32)
+    low, high = find_range(of(x), "entropy", 256)
+    assert shortest <= high / x.max() <= longest
+    assert low == 0.0 if kind == "uniform" else low < 0.0
+
+
+def test_entropy_of_a_constant() -> None:
+    assert find_range(of(np.full(100, 3.0)), "entropy", 256) == (0.0, 3.0)

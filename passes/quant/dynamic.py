@@ -1,0 +1,124 @@
+"""Activations quantized as the model runs: each tensor on the range that it has just then (`activations=dynamic`).
+
+    x -> DynamicQuantizeLinear -> codes, scale, zero
+    codes, int8 weight -> MatMulInteger -> Cast -> * (scale * weight scale) -> + bias
+
+which runtimes fuse into one kernel. Nothing is clipped that calibration did not foresee, at the price of finding the
+range each time; layers that read one tensor share its codes. Made for MatMul-heavy models: the ranges of transformers
+differ from input to input, and their answers stay float anyway.
+
+In front, channels are scaled where that pays (`smooth.py`). Not for Conv: runtimes have no fast kernel that finds its
+own range, so its weight is stored in int8 and computed with in float (`storage.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.origin import Origin
+from ...ir.types import DType, TensorType
+from .bias import SAMPLES
+from .calibrate import calibrate
+from .layers import Kept, Layer, find_layers
+from .parameters import encode
+from .smooth import smooth
+from .storage import store_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..base import Context, Report
+    from .grid import Grid
+
+BY = "quant"
+
+
+def by_source(layers: Sequence[Layer]) -> dict[Value, list[Layer]]:
+    """The layers of each activation, in graph order."""
+    found: dict[Value, list[Layer]] = {}
+    for layer in layers:
+        found.setdefault(layer.source, []).append(layer)
+    return found
+
+
+def quantize_dynamic(
+    graph: Graph,
+    found: Mapping[Node, Layer],
+    ctx: Context,
+    kept: Kept,
+    per_channel: Callable[[Layer], bool],
+    report: Report,
+) -> None:
+    """Quantize the layers `found`; `report` is told of each."""
+    assert ctx.fit is not None
+    products = [layer for layer in found.values() if layer.op != "Conv"]
+    if products:
+        smooth(graph, by_source(products), ctx, ctx.fit.take(SAMPLES, ctx.seed), how=("minmax",))
+    layers = list(find_layers(graph, kept)[0].values())
+    seen = calibrate(graph, [], layers, ctx)
+    stored = [layer for layer in layers if layer.op == "Conv"]
+    products = [layer for layer in layers if layer.op != "Conv"]
+    if stored:
+        store_weights(graph, stored, seen, ctx, per_channel)
+    quantize_products(graph, products, seen.energy, ctx, per_channel)
+    for layer in layers:
+        form = "stored" if layer.op == "Conv" else "dynamic"
+        report.done(layer.name, layer.op, bits=8, activations=form)
+
+
+def quantize_products(
+    graph: Graph,
+    layers: Sequence[Layer],
+    energy: Mapping[Value, NDArray[np.float64]],
+    ctx: Context,
+    per_channel: Callable[[Layer], bool],
+) -> None:
+    """Let `layers`, MatMul and Gemm, find the ranges of what they read. `energy`: see `Calibration`."""
+    weights: dict[Value, tuple[Value, Grid]] = {}
+    for source, readers in by_source(layers).items():
+        origin = Origin.merge([layer.node.origin for layer in readers], BY)
+        first = next(node for node in graph if any(node is layer.node for layer in readers))
+        made = graph.add(
+            "DynamicQuantizeLinear",
+            [source],
+            outputs=[f"{source.name}_codes", f"{source.name}_scale", f"{source.name}_zero"],
+            types=[TensorType(DType.UINT8, source.shape), TensorType(DType.FLOAT, ()), TensorType(DType.UINT8, ())],
+            origin=origin,
+            before=first,
+        )
+        for layer in readers:
+            if layer.weight not in weights:
+                codes, grid = encode(
+                    layer, energy.get(source), ctx.target, np.zeros(layer.channels), per_channel=per_channel(layer)
+                )
+                stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
+                weights[layer.weight] = graph.constant(stored, layer.weight.name), grid
+            _multiply(graph, layer, made.outputs, *weights[layer.weight])
+
+
+def _multiply(graph: Graph, layer: Layer, x: Sequence[Value], weight: Value, grid: Grid) -> None:
+    """The layer's answer out of the codes, scale and zero point `x` of its input."""
+    node, origin = layer.node, Origin.merge([layer.node.origin], BY)
+    zero = graph.constant(np.full(grid.scale.shape, grid.zero, grid.dtype.numpy), "zero")
+    product = graph.add(
+        "MatMulInteger",
+        [x[0], weight, x[2], zero],
+        types=[TensorType(DType.INT32, node.output.shape)],
+        name=node.name,
+        origin=origin,
+        before=node,
+    ).output
+    wide = graph.add("Cast", [product], {"to": int(DType.FLOAT)}, origin=origin, before=node).output
+    scale = graph.add("Mul", [x[1], graph.constant(grid.scale, "scale")], origin=origin, before=node).output
+    answer = graph.add("Mul", [wide, scale], origin=origin, before=node).output
+    bias = node.input(2) if layer.op == "Gemm" else None
+    if bias is not None:
+        row = graph.constant(np.asarray(bias.numpy(), np.float32).reshape(-1), bias.name)
+        answer = graph.add("Add", [answer, row], origin=origin, before=node).output
+    answer.name, answer.type = node.output.name, node.output.type
+    node.output.replace_uses(answer)
+    graph.remove(node)

@@ -1,0 +1,56 @@
+"""Small networks quantized as the runner would, and what ONNX Runtime makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.verify import verify
+from optc.ir.writer import to_bytes
+from optc.models import zoo
+from optc.passes.base import Context, Report, TargetFacts
+from optc.passes.clean import Clean
+from optc.passes.quant import Quant
+from optc.runtime.samples import load_samples
+from optc.targets.onnx import OnnxTarget
+
+
+def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = None, **facts: object) -> Report:
+    """Quantize in place, as the runner would."""
+    held = load_samples(samples, graph)
+    # The tests run on this machine's kernels, whichever they are.
+    target = dataclasses.replace(OnnxTarget().facts, **facts)  # type: ignore[arg-type]
+    ctx = Context(target, fit=held, held=held, threads=1)
+    one = one or Quant()
+    one.requires(graph, ctx)
+    report = one.run(graph, ctx)
+    graph.sweep()
+    graph.sort()
+    infer(graph, fresh=True)
+    verify(graph)
+    return report
+
+
+def runtime_ops(graph: Graph, folder: Path) -> Counter[str]:
+    """The ops that ONNX Runtime is left with after its own optimisation."""
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(to_bytes(graph), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+def cleaned(name: str) -> Graph:
+    graph = zoo.load(name)
+    infer(graph)
+    Clean().run(graph, Context(TargetFacts("test")))
+    infer(graph, fresh=True)
+    return graph

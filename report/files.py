@@ -31,12 +31,16 @@ def _junit(report: BuildReport) -> str:
 FORMATS: Mapping[str, Callable[[BuildReport], str]] = {".json": _json, ".md": _markdown, ".xml": _junit}
 """Extension -> how the text of such a file is made."""
 
+PAGE = ".html"
+"""The form that shows more than the record holds, and is made of the whole build (`page.write`)."""
 
-def extension(path: str) -> str:
-    """The extension of `path`, one of `FORMATS`. Raises `SpecError` for any other."""
+
+def extension(path: str, *, page: bool = False) -> str:
+    """The extension of `path`, one of `FORMATS` or, with `page`, `PAGE`. Raises `SpecError` for any other."""
     found = os.path.splitext(path)[1].lower()
-    if found not in FORMATS:
-        raise SpecError(f"{path}: a report is written by its extension, one of {', '.join(FORMATS)} (JUnit)")
+    if found not in FORMATS and not (page and found == PAGE):
+        known = [*FORMATS, *([PAGE] if page else [])]
+        raise SpecError(f"{path}: a report is written by its extension, one of {', '.join(known)} (.xml is JUnit)")
     return found
 
 

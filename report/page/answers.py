@@ -1,0 +1,157 @@
+"""Teacher against student, sample by sample: which answers moved, and which samples disagree most.
+
+One output is looked at, the one that agrees least. Where it decides between classes, a row of scores is one answer:
+counted are the pairs (teacher's class, student's class), and a sample's gap is KL(teacher || student) in nats, averaged
+over its rows. Of values the gap is |t - s| / |t|, of discrete ones the share that differs. Streamed; kept are counts,
+one gap a sample, some points, and small pictures of the samples that disagree most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.agreement import Kind, output_axis, output_kind
+from .png import thumbnail
+
+if TYPE_CHECKING:
+    from ...runtime.columns import Array
+    from ...runtime.samples import Feeds, Samples
+    from ...runtime.session import Session
+
+_POINTS = 1200
+"""Points of a scatter plot, at most."""
+_WORST = 8
+_BATCH = 32
+_TINY = 1e-12
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One held-out sample. `gap` says how far the answers are apart; `teacher` and `student` are their answers."""
+
+    index: int
+    gap: float
+    teacher: str
+    student: str
+    picture: Array | None = None
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the two said of one output. `moves` counts (teacher's class, student's class) over `rows` rows;
+    `points` are pairs (teacher, student): of values themselves, or of the probability of the teacher's class, and
+    `moved` tells of each such pair whether the class changed."""
+
+    output: str
+    kind: Kind
+    samples: int = 0
+    rows: int = 0
+    moves: Counter[tuple[int, int]] = field(default_factory=Counter)
+    points: list[tuple[float, float]] = field(default_factory=list)
+    moved: list[bool] = field(default_factory=list)
+    worst: list[Case] = field(default_factory=list)
+
+    @property
+    def agreed(self) -> int:
+        """Rows on which both chose the same class."""
+        return sum(count for (one, other), count in self.moves.items() if one == other)
+
+
+def answers(teacher: Session, student: Session, held: Samples, index: int, name: str) -> Answers:
+    """Run both on `held` and compare output `index`, which is called `name`. Raises `TargetError` where a run fails."""
+    value = teacher.graph.outputs[index].value
+    found = Answers(name, output_kind(value))
+    axis = output_axis(value)
+    share = max(1, _POINTS // max(held.count, 1))
+    rng = np.random.default_rng(0)
+    for feeds in held.batches(_BATCH):
+        count = held.size_of(feeds)
+        t, s = teacher.run(feeds)[index], student.run(feeds)[index]
+        parts = count if t.ndim and t.shape[0] == count else 1
+        if t.shape != s.shape:
+            return found
+        for row in range(parts):
+            one, other = (t[row : row + 1], s[row : row + 1]) if parts > 1 else (t, s)
+            gap, said, answered = _compare(found, one, other, axis, share, rng)
+            _keep(found, gap, said, answered, feeds, held, row, parts)
+        found.samples += count
+    return found
+
+
+def _compare(
+    found: Answers, teacher: Array, student: Array, axis: int, share: int, rng: np.random.Generator
+) -> tuple[float, str, str]:
+    """Count one sample in; returns its gap and both answers in words."""
+    if found.kind is Kind.DISCRETE:
+        found.rows += teacher.size
+        differ = np.asarray(teacher != student)
+        return float(differ.mean()) if differ.size else 0.0, _short(teacher), _short(student)
+    t, s = np.nan_to_num(teacher.astype(np.float64)), np.nan_to_num(student.astype(np.float64))
+    if found.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
+        return _classes(found, np.moveaxis(t, axis, -1), np.moveaxis(s, axis, -1), share, rng)
+    if found.kind is Kind.DECISIONS:
+        yes, no = (t > 0.5).ravel(), (s > 0.5).ravel()
+        found.rows += t.size
+        found.moves.update(zip(yes.astype(int).tolist(), no.astype(int).tolist(), strict=True))
+    at = rng.choice(t.size, min(share, t.size), replace=False)
+    found.points += zip(t.ravel()[at].tolist(), s.ravel()[at].tolist(), strict=True)
+    found.moved += (yes[at] != no[at]).tolist() if found.kind is Kind.DECISIONS else [False] * len(at)
+    gap = float(np.linalg.norm(t - s) / max(float(np.linalg.norm(t)), _TINY))
+    return gap, _short(teacher), _short(student)
+
+
+def _classes(found: Answers, t: Floats, s: Floats, share: int, rng: np.random.Generator) -> tuple[float, str, str]:
+    t, s = t.reshape(-1, t.shape[-1]), s.reshape(-1, s.shape[-1])
+    p, q = (_softmax(t), _softmax(s)) if found.kind is Kind.LOGITS else (t, s)
+    one, other = t.argmax(-1), s.argmax(-1)
+    found.rows += len(t)
+    found.moves.update(zip(one.tolist(), other.tolist(), strict=True))
+    rows = np.arange(len(t))
+    at = rng.choice(len(t), min(share, len(t)), replace=False)
+    found.points += zip(p[rows, one][at].tolist(), q[rows, one][at].tolist(), strict=True)
+    found.moved += (one != other)[at].tolist()
+    gap = np.sum(p * (np.log(np.maximum(p, _TINY)) - np.log(np.maximum(q, _TINY))), -1)
+    if len(t) > 1:
+        moved = int(np.count_nonzero(one != other))
+        return float(gap.mean()), f"{len(t)} rows", f"{moved} of {len(t)} chose another class"
+    said = f"class {one[0]} ({100 * p[0, one[0]]:.1f} %)"
+    return float(gap[0]), said, f"class {other[0]} ({100 * q[0, other[0]]:.1f} %)"
+
+
+def _keep(
+    found: Answers, gap: float, said: str, answered: str, feeds: Feeds, held: Samples, row: int, parts: int
+) -> None:
+    """Note the sample where it is among those that disagree most."""
+    if len(found.worst) == _WORST and gap <= found.worst[-1].gap:
+        return
+    case = Case(found.samples + row, gap, said, answered, _picture(feeds, held, row, parts))
+    found.worst = sorted((*found.worst, case), key=lambda one: -one.gap)[:_WORST]
+
+
+def _picture(feeds: Feeds, held: Samples, row: int, parts: int) -> Array | None:
+    for name, array in feeds.items():
+        axis = held.axes[name]
+        single = array[0] if axis is None and array.ndim == 4 and len(array) == 1 else array
+        picture = thumbnail(single if axis is None else np.take(array, row if parts > 1 else 0, axis))
+        if picture is not None:
+            return picture
+    return None
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def _short(array: Array) -> str:
+    """The first few elements, as a person reads them."""
+    flat = array.reshape(-1)[:4]
+    more = ", …" if array.size > 4 else ""
+    return ", ".join(f"{one:.4g}" if array.dtype.kind == "f" else str(one) for one in flat) + more

@@ -1,0 +1,222 @@
+"""Charts as inline SVG, drawn by matplotlib at build time, so that the page needs neither scripts nor fonts for them.
+
+Colours are drawn as markers and given their meaning by the style sheet, in the light and in the dark; text is text, in
+the page's own font. Each chart is small enough for a phone; several stand side by side where there is room.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ...errors import OutputError
+from .markup import Markup, element
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .answers import Answers
+    from .drift import Histogram
+
+BEFORE, AFTER, INK, GRID, ALARM = "#0b0001", "#0b0002", "#0b0003", "#0b0004", "#0b0005"
+"""Markers that `page.css` turns into colours."""
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.unicode_minus": True,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "text.parse_math": False,
+}
+_GROUP = re.compile(r"(<g) id=\"[^\"]*\"")
+_CSS = re.compile(r' style="([^"]*)"')
+_FONT = re.compile(r"font:\s*(?:\w+ )*([\d.]+)px")
+
+
+def require() -> None:
+    """Raises `OutputError` where matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise OutputError("an .html report draws its charts with matplotlib; pip install 'optc[html]'") from None
+
+
+def ratios(bars: Sequence[tuple[str, float, tuple[float, float] | None]]) -> Markup:
+    """What is left of each figure, as a share of the original's; quartiles as a whisker where there are some."""
+
+    def draw(axes: Axes) -> None:
+        names = [name for name, _, _ in bars]
+        shares = [100 * share for _, share, _ in bars]
+        axes.barh(names, shares, color=AFTER, height=0.55)
+        for at, (_, share, quartiles) in enumerate(bars):
+            end = 100 * share
+            if quartiles is not None:
+                low, high = (100 * q for q in quartiles)
+                below = at + 0.4
+                axes.plot([low, high], [below, below], color=INK, linewidth=1)
+                axes.plot([low, high], [below, below], linestyle="none", marker="|", color=INK, markersize=4)
+                end = max(end, high)
+            axes.annotate(f"{100 * share:.1f} %", (end, at), (5, 0), textcoords="offset points", va="center")
+        axes.axvline(100, color=BEFORE, linewidth=1, linestyle=(0, (3, 2)))
+        axes.set_xlim(0, 1.25 * max(100.0, *shares))
+        axes.invert_yaxis()
+        axes.set_xlabel("% of the original (dashed)")
+        axes.tick_params(length=0)
+
+    said = "; ".join(f"{name} {100 * share:.1f} % of the original" for name, share, _ in bars)
+    return _figure(draw, "What is left of the original", said, height=0.55 + 0.36 * len(bars))
+
+
+def front(points: Sequence[tuple[str, float, float]]) -> Markup:
+    """Size in bytes against agreement (a share of 1) after each pass, in the order in which they ran."""
+    from ..amount import amount
+
+    def draw(axes: Axes) -> None:
+        sizes = [size / 1e6 for _, size, _ in points]
+        shares = [100 * share for _, _, share in points]
+        axes.plot(sizes, shares, color=GRID, linewidth=1, zorder=1)
+        axes.scatter(sizes, shares, color=[BEFORE, *[AFTER] * (len(points) - 1)], s=28, zorder=2)
+        for at, (name, _, _) in enumerate(points):
+            up = 7 if at % 2 == 0 else -13
+            axes.annotate(name, (sizes[at], shares[at]), (0, up), textcoords="offset points", ha="center")
+        axes.set_xlim(0, 1.15 * max(sizes))
+        low, high = min(shares), max(shares)
+        room = max(0.3 * (high - low), 0.5)
+        axes.set_ylim(low - room, min(high + room, 100 + 0.3 * (100 - low + room)))
+        axes.set_xlabel("weights, MB")
+        axes.set_ylabel("agreement, %")
+        axes.grid(True, axis="y")
+        axes.tick_params(length=0)
+
+    said = "; ".join(f"{name}: {amount(size, 'B')}, agreement {100 * share:.2f} %" for name, size, share in points)
+    return _figure(draw, "Size against agreement", said, height=2.5)
+
+
+def where(title: str, unit: str, layers: Sequence[tuple[str, float, float]]) -> Markup:
+    """Of each layer a figure before and after; `layers` are those with the largest figures."""
+
+    def draw(axes: Axes) -> None:
+        at = [float(i) for i in range(len(layers))]
+        axes.barh([y - 0.19 for y in at], [one for _, one, _ in layers], height=0.36, color=BEFORE, label="before")
+        axes.barh([y + 0.19 for y in at], [one for _, _, one in layers], height=0.36, color=AFTER, label="after")
+        axes.set_yticks(at, [_fitted(name) for name, _, _ in layers])
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.legend(loc="lower right")
+        axes.tick_params(length=0)
+
+    said = "; ".join(f"{name} {one:.3g} before, {other:.3g} after" for name, one, other in layers)
+    return _figure(draw, title, f"{unit}: {said}", height=0.7 + 0.26 * len(layers))
+
+
+def histogram(title: str, found: Histogram) -> Markup:
+    """How elements lie, before and after, as shares of each."""
+
+    def draw(axes: Axes) -> None:
+        if found.before is not None:
+            axes.stairs(100 * found.before, found.edges, color=BEFORE, fill=True, alpha=0.6, label="before")
+        if found.after is not None:
+            axes.stairs(100 * found.after, found.edges, color=AFTER, linewidth=1.1, label="after")
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("% of elements")
+        axes.legend(loc="upper right")
+        axes.tick_params(length=0)
+
+    said = f"from {found.edges[0]:.4g} to {found.edges[-1]:.4g} in {len(found.edges) - 1} bins"
+    return _figure(draw, title, said, height=1.7)
+
+
+def scatter(found: Answers, what: str) -> Markup:
+    """The student's answers over the teacher's; on the diagonal they are equal."""
+
+    def draw(axes: Axes) -> None:
+        groups = ((False, AFTER, "o", "same answer"), (True, ALARM, "D", "another answer"))
+        several = any(found.moved)
+        for moved, colour, marker, label in groups:
+            points = [p for p, m in zip(found.points, found.moved, strict=True) if m == moved]
+            if points:
+                one, other = zip(*points, strict=True)
+                axes.scatter(one, other, s=9, color=colour, marker=marker, alpha=0.6, linewidths=0, label=label)
+        flat = [x for point in found.points for x in point]
+        ends = [min(flat), max(flat)]
+        axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
+        if several:
+            axes.legend(loc="upper left")
+        axes.set_xlabel(f"{what}, original")
+        axes.set_ylabel(f"{what}, result")
+        axes.tick_params(length=0)
+
+    said = f"{len(found.points)} points of output {found.output}, {sum(found.moved)} with another answer"
+    return _figure(draw, "Result against original", said, height=3.0)
+
+
+def _figure(draw: Callable[[Axes], None], title: str, said: str, *, height: float) -> Markup:
+    with _styled(title + said):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(3.9, height), layout="constrained")
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return element(
+        "figure",
+        _tidy(buffer.getvalue(), f"{title}: {said}"),
+        element("figcaption", title),
+        class_="chart",
+    )
+
+
+@contextmanager
+def _styled(salt: str) -> Iterator[None]:
+    import matplotlib
+
+    # The salt makes ids the same in every run and different in every chart of the page.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        yield
+
+
+def _tidy(svg: str, label: str) -> Markup:
+    """Only the picture: no ids of groups, no style attributes, which a strict content policy forbids."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r" font-family=\"[^\"]*\"", "", svg)
+    svg = _GROUP.sub(r"\1", svg)
+    svg = _CSS.sub(lambda found: _attributes(found[1]), svg)
+    opening = element("svg", role="img", aria_label=label)[: -len("></svg>")]
+    svg = re.sub(r"<svg", opening, svg, count=1)
+    return Markup(re.sub(r"\s*\n\s*", "\n", svg))
+
+
+def _attributes(css: str) -> str:
+    """The declarations of a style attribute as attributes of their own."""
+    parts = []
+    for declaration in css.split(";"):
+        name, _, value = declaration.partition(":")
+        if name.strip() == "font":
+            size = _FONT.match(declaration.strip())
+            parts.append(f' font-size="{size[1] if size else 8}"')
+        elif name.strip():
+            parts.append(f' {name.strip()}="{value.strip()}"')
+    return "".join(parts)
+
+
+def _fitted(name: str, room: int = 22) -> str:
+    """The end of a long name, which tells layers apart better than its beginning."""
+    return name if len(name) <= room else "…" + name[-room + 1 :]

@@ -1,0 +1,203 @@
+"""How far the values inside the result are from the original's, layer by layer, and how weights and activations lie.
+
+A value is compared where both graphs have one of the same name and shape: 10 log10(sum t^2 / sum (t - s)^2) over a few
+held-out samples. What comes in from the layers before is part of it, so it tells where answers begin to drift, not what
+one layer alone did. Values are fetched a few at a time, so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ir.graph import Graph
+from ...ir.node import Node, Value
+from ...runtime.agreement import decibel
+from ...runtime.session import Session
+from .rows import Row, Rows
+
+if TYPE_CHECKING:
+    from ...runtime.columns import Array
+    from ...runtime.samples import Feeds, Samples
+
+SAMPLES = 4
+"""Held-out samples that are looked at."""
+LAYERS = 6
+"""Layers of which histograms are made."""
+
+_CHUNK = 64 << 20
+"""Bytes of activations that are fetched at once, of one sample."""
+_BINS = 48
+_KEPT = 1 << 20
+"""Elements of one layer's values that a histogram is made of, at most."""
+
+Counts = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Shares of the elements in bins with common `edges`; either side may be missing."""
+
+    edges: Counts
+    before: Counts | None
+    after: Counts | None
+
+
+@dataclass(slots=True)
+class Spread:
+    """The histograms of one layer."""
+
+    row: Row
+    weights: Histogram | None = None
+    activations: Histogram | None = None
+
+
+@dataclass(slots=True)
+class _Pair:
+    """One value in both graphs, and the sums over it."""
+
+    row: Row
+    before: Value
+    after: Value
+    size: int
+    signal: float = 0.0
+    noise: float = 0.0
+    comparable: bool = True
+
+
+def drift(
+    original: Graph, result: Graph, found: Rows, held: Samples, sizes: Mapping[Node, int], threads: int
+) -> list[Spread]:
+    """Enter `snr_db` into the rows; returns histograms of the layers with weights where it is lowest.
+
+    `sizes` are the bytes that each node of the original puts out for one sample. Raises `TargetError` where a graph
+    does not run.
+    """
+    few = held.take(SAMPLES)
+    pairs = _pairs(original, result, found, sizes)
+    for chunk in _chunks(pairs):
+        for pair, one, other in _runs(original, result, chunk, few, threads):
+            if one.shape != other.shape or one.dtype.kind != "f" or other.dtype.kind != "f":
+                pair.comparable = False
+                continue
+            t, s = np.nan_to_num(one.astype(np.float64)), np.nan_to_num(other.astype(np.float64))
+            pair.signal += float(np.vdot(t, t))
+            pair.noise += float(np.vdot(t - s, t - s))
+    for pair in pairs:
+        if pair.comparable:
+            snr = decibel(pair.signal, pair.noise)
+            pair.row.snr_db = snr if pair.row.snr_db is None else min(pair.row.snr_db, snr)
+    worst = sorted(
+        (row for row in found.all if row.after.macs and row.after.bytes and row.changed),
+        key=lambda row: (row.snr_db is None, row.snr_db or 0.0, -row.after.bytes),
+    )[:LAYERS]
+    return _spreads(original, result, worst, pairs, few, threads)
+
+
+def _pairs(original: Graph, result: Graph, found: Rows, sizes: Mapping[Node, int]) -> list[_Pair]:
+    named = {value.name: value for node in original for value in node.outputs if value.name}
+    pairs = []
+    for node in result:
+        for value in node.outputs:
+            other = named.get(value.name)
+            if other is None or other.producer is None or not _is_float(value) or not _is_float(other):
+                continue
+            pairs.append(_Pair(found.of[node], other, value, sizes.get(other.producer, 0)))
+    return pairs
+
+
+def _chunks(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    chunks: list[list[_Pair]] = []
+    room = 0
+    for pair in pairs:
+        room -= pair.size
+        if not chunks or room < 0:
+            chunks.append([])
+            room = _CHUNK - pair.size
+        chunks[-1].append(pair)
+    return chunks
+
+
+def _runs(
+    original: Graph, result: Graph, pairs: Sequence[_Pair], few: Samples, threads: int
+) -> Iterator[tuple[_Pair, Array, Array]]:
+    """Every pair with its two values, for every sample in turn."""
+    first = Session(original, outputs=[pair.before for pair in pairs], threads=threads)
+    second = Session(result, outputs=[pair.after for pair in pairs], threads=threads)
+    for feeds in few.batches(1):
+        yield from zip(pairs, first.run(feeds), second.run(feeds), strict=True)
+
+
+def _spreads(
+    original: Graph, result: Graph, worst: Sequence[Row], pairs: Sequence[_Pair], few: Samples, threads: int
+) -> list[Spread]:
+    by_row: dict[int, _Pair] = {}
+    for pair in pairs:
+        by_row.setdefault(pair.row.index, pair)
+    chosen = [by_row[row.index] for row in worst if row.index in by_row]
+    values: dict[int, list[tuple[Array, Array]]] = {}
+    for pair in chosen:
+        for _, t, s in _runs(original, result, [pair], few, threads):
+            values.setdefault(pair.row.index, []).append((_some(t), _some(s)))
+    feeds = next(few.batches(1))
+    spreads = []
+    for row in worst:
+        weights = _histogram(_weights(original, row.before.work, feeds), _weights(result, row.after.work, feeds))
+        spread = Spread(row, weights)
+        if row.index in values:
+            one, other = zip(*values[row.index], strict=True)
+            spread.activations = _histogram(np.concatenate(one), np.concatenate(other))
+        if spread.weights is not None or spread.activations is not None:
+            spreads.append(spread)
+    return spreads
+
+
+def _weights(graph: Graph, nodes: Sequence[Node], feeds: Feeds) -> Array | None:
+    """The weights that `nodes` multiply with, all of them in one row: of each node the largest input that hangs from
+    constants alone, computed by the runtime where it is stored in another form."""
+    known = [[v for v in node.inputs if v is not None and _is_float(v) and _constant(v)] for node in nodes]
+    largest = [max(values, key=_elements) for values in known if values]
+    if not largest:
+        return None
+    arrays = Session(graph, outputs=largest, threads=1).run(feeds)
+    return np.concatenate([_some(array) for array in arrays])
+
+
+def _constant(value: Value, depth: int = 6) -> bool:
+    """Whether a value is stored, or computed from what is stored alone."""
+    if value.constant is not None:
+        return True
+    node = value.producer
+    if node is None or depth == 0:
+        return False
+    return all(one is None or _constant(one, depth - 1) for one in node.inputs)
+
+
+def _elements(value: Value) -> int:
+    shape = value.constant.shape if value.constant is not None else value.static_shape
+    return int(np.prod(shape)) if shape is not None else 0
+
+
+def _histogram(before: Array | None, after: Array | None) -> Histogram | None:
+    both = [array for array in (before, after) if array is not None and array.size]
+    if not both:
+        return None
+    low, high = min(float(a.min()) for a in both), max(float(a.max()) for a in both)
+    edges = np.linspace(low, high if high > low else low + 1e-6, _BINS + 1)
+    one, other = (None if a is None or not a.size else np.histogram(a, edges)[0] / a.size for a in (before, after))
+    return Histogram(edges, one, other)
+
+
+def _some(array: Array) -> Array:
+    """The finite elements in one row, evenly thinned where there are very many."""
+    flat = array.reshape(-1)
+    flat = np.asarray(flat[:: -(-flat.size // _KEPT) or 1], np.float32)
+    return np.asarray(flat[np.isfinite(flat)])
+
+
+def _is_float(value: Value) -> bool:
+    return value.dtype is None or value.dtype.is_float

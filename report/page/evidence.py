@@ -1,0 +1,95 @@
+"""What the page shows beyond the record of the build, gathered from the two graphs and the held-out samples.
+
+Nothing is kept of a sample but counts, sums and small pictures. Where a graph does not run, or there are no samples,
+what needs a run is absent and `notes` say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from ...errors import DataError, TargetError
+from ...ir.cost import cost
+from ...ir.graph import Graph
+from ...ir.shapes import infer
+from ...runtime.profile import node_seconds
+from ...runtime.session import Session
+from .answers import Answers, answers
+from .drift import Spread, drift
+from .rows import Rows, count_seconds, rows
+
+if TYPE_CHECKING:
+    from ...runtime.samples import Samples
+    from ..build import BuildReport
+
+
+class Built(Protocol):
+    """What a compilation gives, as far as the page is concerned."""
+
+    @property
+    def original(self) -> Graph: ...
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def held(self) -> Samples | None: ...
+    @property
+    def report(self) -> BuildReport: ...
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Both graphs, their layers, and what was seen when they ran."""
+
+    original: Graph
+    result: Graph
+    rows: Rows
+    spreads: list[Spread] = field(default_factory=list)
+    answers: Answers | None = None
+    timed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(build: Built) -> Evidence:
+    """Look at a build from all sides; its graphs stay as they are. Raises `ModelError` where shape inference does."""
+    original, result, held, report = build.original, build.graph.clone(), build.held, build.report
+    infer(result)
+    dims = {} if held is None else _dims(original, held)
+    found = Evidence(original, result, rows(original, result, report, dims))
+    if held is None or report.agreement is None:
+        found.notes.append("the models were not run beside each other, so there are no times and no answers to compare")
+        return found
+    threads = 0 if report.latency is None else report.latency.threads
+    try:
+        _run(found, held, report, dims, threads)
+    except (DataError, TargetError) as error:
+        found.notes.append(f"what needs a run is left out: {error}")
+    return found
+
+
+def _run(found: Evidence, held: Samples, report: BuildReport, dims: Mapping[str, int], threads: int) -> None:
+    feeds = next(held.batches(1))
+    for graph, after in ((found.original, False), (found.result, True)):
+        seconds = node_seconds(graph, feeds, threads=threads)
+        count_seconds(found.rows, seconds, after=after)
+        found.timed |= bool(seconds)
+    if report.agreement is not None and report.agreement.outputs:
+        outputs = report.agreement.outputs
+        index = min(range(len(outputs)), key=lambda i: outputs[i].share)
+        teacher, student = Session(found.original, threads=threads), Session(found.result, threads=threads)
+        found.answers = answers(teacher, student, held, index, outputs[index].name)
+    sizes = {node: one.activations for node, one in cost(found.original, dims).nodes.items()}
+    found.spreads = drift(found.original, found.result, found.rows, held, sizes, threads)
+
+
+def _dims(graph: Graph, held: Samples) -> dict[str, int]:
+    """What the symbolic dimensions are for one sample."""
+    feeds = next(held.batches(1))
+    return {
+        dim: size
+        for value in graph.inputs
+        if value.name in feeds and value.shape is not None
+        for dim, size in zip(value.shape, feeds[value.name].shape, strict=True)
+        if isinstance(dim, str)
+    }

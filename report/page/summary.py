@@ -1,0 +1,225 @@
+"""The head of the page: what changed in four figures, the budget, and the passes one by one.
+
+All figures are read from the report's JSON document, and each says where it stands there (`data-json`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..amount import amount
+from . import charts
+from .markup import Child, Markup, element, join
+
+Document = Mapping[str, Any]
+
+
+def figure(document: Document, path: str, text: str) -> Markup:
+    """`text` for the figure at `path` of the document (`after.bytes`, `passes.1.seconds`), which it carries along."""
+    value: Any = document
+    for part in path.split("."):
+        value = value[int(part)] if isinstance(value, Sequence) else value[part]
+    return element("data", text, value="" if value is None else str(value), data_json=path)
+
+
+def section(name: str, title: str, *children: Child) -> Markup:
+    return element("section", element("h2", title), *children, id=name, aria_label=title)
+
+
+def table(heads: Sequence[Child], rows: Sequence[Sequence[Child]], label: str, *, words: int = 1) -> Markup:
+    """A table whose first `words` columns are text and whose others are figures. It scrolls where it is wide."""
+    head = [element("th", one, scope="col", class_="num" if at >= words else None) for at, one in enumerate(heads)]
+    body = [
+        element("tr", *(element("td", one, class_="num" if at >= words else None) for at, one in enumerate(row)))
+        for row in rows
+    ]
+    made = element("table", element("thead", element("tr", *head)), element("tbody", *body))
+    return element("div", made, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def header(document: Document) -> Markup:
+    name = os.path.basename(str(document["model"])) or "model"
+    return element(
+        "header",
+        element("p", "optc build report", class_="kicker"),
+        element("h1", name),
+        element("p", element("code", document["pipeline"]), " for target ", element("code", document["target"])),
+        _verdict(document.get("budget")),
+    )
+
+
+def summary(document: Document) -> Markup:
+    """Four figures, two charts, the budget and what the user should know."""
+    return section(
+        "summary",
+        "Summary",
+        element("div", *_tiles(document), class_="tiles"),
+        element("div", *_charts(document), class_="charts"),
+        _budget(document),
+        _notes(document["notes"]),
+    )
+
+
+def passes(document: Document) -> Markup:
+    """What each pass did and left, in the order in which they ran."""
+    heads = (
+        "pass",
+        "done",
+        "skipped",
+        "reverted",
+        "rewrites",
+        "nodes",
+        "parameters",
+        "MACs",
+        "weights",
+        "agreement",
+        "s",
+    )
+    rows: list[Sequence[Child]] = []
+    for at, one in enumerate(document["passes"]):
+        where = f"passes.{at}"
+        share = one.get("agreement")
+        rows.append(
+            (
+                element("code", one["spec"]),
+                *(figure(document, f"{where}.{key}", str(one[key] or "")) for key in ("done", "skipped", "reverted")),
+                sum(one["rewrites"].values()) or "",
+                figure(document, f"{where}.after.nodes", f"{one['after']['nodes']:,}"),
+                figure(document, f"{where}.after.params", amount(one["after"]["params"])),
+                figure(document, f"{where}.after.macs", amount(one["after"]["macs"])),
+                figure(document, f"{where}.after.bytes", amount(one["after"]["bytes"], "B")),
+                None if share is None else figure(document, f"{where}.agreement.share", percent(share["share"])),
+                figure(document, f"{where}.seconds", f"{one['seconds']:.1f}"),
+            )
+        )
+    said = [
+        element("li", element("code", one["name"]), f": {note}") for one in document["passes"] for note in one["notes"]
+    ]
+    return section(
+        "passes", "Passes", table(heads, rows, "Passes"), element("ul", *said, class_="notes") if said else None
+    )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _verdict(budget: Mapping[str, Any] | None) -> Markup | None:
+    if budget is None:
+        return None
+    met = budget["met"]
+    return element("p", "budget met" if met else "budget missed", class_="verdict met" if met else "verdict missed")
+
+
+def _tiles(document: Document) -> list[Markup]:
+    before, after = document["before"], document["after"]
+    tiles = []
+    for title, key, unit in (
+        ("Size", "bytes", "B"),
+        ("Multiply-accumulates", "macs", ""),
+        ("Parameters", "params", ""),
+    ):
+        old = figure(document, f"before.{key}", amount(before[key], unit))
+        tiles.append(
+            _tile(
+                title,
+                figure(document, f"after.{key}", amount(after[key], unit)),
+                _share_of(before[key], after[key]),
+                old,
+            )
+        )
+    latency = document["latency"]
+    if latency is not None:
+        old = figure(document, "latency.original_ms", f"{latency['original_ms']:.3g} ms")
+        new = figure(document, "latency.result_ms", f"{latency['result_ms']:.3g} ms")
+        ratio, low, high = (
+            figure(document, f"latency.{key}", "unknown" if latency[key] is None else f"{100 * latency[key]:.1f}")
+            for key in ("ratio", "low", "high")
+        )
+        tiles.append(_tile("Latency", new, ratio, " % of ", old, ", quartiles ", low, " to ", high, " %"))
+    agreement = document["agreement"]
+    if agreement is not None:
+        tiles.append(
+            _tile(
+                "Agreement",
+                figure(document, "agreement.share", percent(agreement["share"])),
+                "on ",
+                figure(document, "agreement.samples", str(agreement["samples"])),
+                " held-out samples",
+                *(element("span", ", ", words) for words in _measures(document)),
+            )
+        )
+    return tiles
+
+
+def _tile(title: str, large: Markup, *small: Child) -> Markup:
+    return element(
+        "div", element("h3", title), element("p", large, class_="large"), element("p", *small), class_="tile"
+    )
+
+
+def _share_of(before: int, after: int) -> str:
+    if before == after:
+        return "unchanged from "
+    return f"{100 * after / before:.1f} % of " if before else "from "
+
+
+def _measures(document: Document) -> list[Markup]:
+    outputs = document["agreement"]["outputs"]
+    if not outputs:
+        return []
+    worst = min(range(len(outputs)), key=lambda at: _share(outputs[at]))
+    said = []
+    for key, words in (("kl", "KL {:.3g}"), ("sqnr_db", "SQNR {:.1f} dB")):
+        if outputs[worst][key] is not None:
+            said.append(figure(document, f"agreement.outputs.{worst}.{key}", words.format(outputs[worst][key])))
+    return said
+
+
+def _share(output: Mapping[str, Any]) -> float:
+    return next((float(output[key]) for key in ("top1", "equal", "cosine") if output[key] is not None), 1.0)
+
+
+def _charts(document: Document) -> list[Markup]:
+    before, after, latency = document["before"], document["after"], document["latency"]
+    bars: list[tuple[str, float, tuple[float, float] | None]] = [
+        (name, after[key] / before[key], None)
+        for name, key in (("size", "bytes"), ("parameters", "params"), ("MACs", "macs"))
+        if before[key]
+    ]
+    if latency is not None and latency["ratio"] is not None:
+        bars.append(("latency", latency["ratio"], (latency["low"], latency["high"])))
+    found = [charts.ratios(bars)] if bars else []
+    points = [("original", float(before["bytes"]), 1.0)]
+    points += [
+        (one["name"], float(one["after"]["bytes"]), one["agreement"]["share"])
+        for one in document["passes"]
+        if one.get("agreement") is not None
+    ]
+    if len(points) > 1:
+        found.append(charts.front(points))
+    return found
+
+
+def _budget(document: Document) -> Markup | None:
+    budget = document.get("budget")
+    if budget is None:
+        return None
+    rows: list[Sequence[Child]] = []
+    for at, one in enumerate(budget["limits"]):
+        got = "not known" if one["got"] is None else f"{one['got']:.4g}"
+        rows.append(
+            (
+                element("code", one["limit"]),
+                element("span", "met" if one["met"] else "missed", class_="met" if one["met"] else "missed"),
+                figure(document, f"budget.limits.{at}.wanted", f"{one['wanted']:.4g}"),
+                figure(document, f"budget.limits.{at}.got", got),
+            )
+        )
+    return join(element("h3", "Budget"), table(("limit", "", "wanted", "got"), rows, "Budget", words=2))
+
+
+def _notes(notes: Sequence[str]) -> Markup | None:
+    return element("ul", *(element("li", note) for note in notes), class_="notes") if notes else None

@@ -1,0 +1,121 @@
+"""Writing the page: one file that needs no network, and forbids itself any.
+
+The content policy allows exactly the page's own style sheet and script, by their hashes, and images in `data:` form.
+The report's JSON document is in the page as well, under the id `report`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import platform
+import shlex
+from importlib.resources import files
+
+from ...ir.atomic import Replacement
+from .charts import require
+from .evidence import Built, Evidence, gather
+from .findings import distributions, graphs, reproduce, teacher_and_student
+from .layers import layers
+from .markup import Markup, element, join
+from .summary import Document, header, passes, summary
+
+__all__ = ["require", "write"]
+
+
+def write(build: Built, path: str | os.PathLike[str], command: str = "") -> None:
+    """Write the page of `build` to `path`, whole or not at all.
+
+    Runs both graphs on the held-out samples where there are some. `command` is how the build was asked for; without it
+    the page names the command that would. Raises `OutputError` where matplotlib is missing or the file cannot be
+    written.
+    """
+    require()
+    document = page(build, gather(build), command)
+    with Replacement(path) as made:
+        made.open().write(document.encode(errors="backslashreplace"))
+
+
+def page(build: Built, found: Evidence, command: str = "") -> str:
+    """The page as text."""
+    report = build.report
+    document = report.as_dict()
+    sections = [
+        summary(document),
+        passes(document),
+        layers(found, report),
+        distributions(found),
+        teacher_and_student(found),
+        graphs(found),
+        reproduce(document, command or _command(document), _machine()),
+    ]
+    notes = [element("li", note) for note in found.notes]
+    main = element("main", *sections, element("ul", *notes, class_="notes") if notes else None, id="main")
+    body = element(
+        "body",
+        element("a", "Skip to the summary", href="#main", class_="skip"),
+        header(document),
+        element("nav", *_links(sections), aria_label="Sections"),
+        main,
+        _scripts(document),
+    )
+    return "<!doctype html>\n" + element("html", _head(document), body, lang="en") + "\n"
+
+
+def _head(document: Document) -> Markup:
+    style = _resource("page.css")
+    script = _resource("page.js")
+    rules = ("default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'", f"script-src '{_digest(script)}'")
+    policy = "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{os.path.basename(str(document['model']))}: optc build report"),
+        element("style", Markup(style)),
+    )
+
+
+def _scripts(document: Document) -> Markup:
+    # Within a script element `<` alone could begin a tag, so JSON spells it out.
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return join(
+        element("script", Markup(text), type="application/json", id="report"),
+        element("script", Markup(_resource("page.js"))),
+    )
+
+
+def _links(sections: list[Markup | None]) -> list[Markup]:
+    names = ("summary", "passes", "layers", "distributions", "answers", "graphs", "reproduce")
+    return [
+        element("a", name.capitalize(), href=f"#{name}")
+        for name, made in zip(names, sections, strict=True)
+        if made is not None
+    ]
+
+
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _command(document: Document) -> str:
+    words = ["optc", str(document["model"]), "--passes", str(document["pipeline"]), "--target", str(document["target"])]
+    samples = document["samples"]
+    if samples is not None and samples["source"]:
+        words += ["--data", samples["source"]]
+    return shlex.join([*words, "--seed", str(document["seed"])])
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "Python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()}",
+    }

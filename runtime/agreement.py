@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from ..ir.graph import Graph, Value
 from .columns import Array
+from .margins import Margins
 from .samples import Samples
 from .session import Session
 
@@ -57,8 +58,9 @@ class Kind(enum.StrEnum):
 class OutputAgreement:
     """One output. `top1`, `kl`, `kappa` and `equal` are `None` where the kind has none; shares are of 1, KL in nats.
 
-    `equal` is the share of equal elements of a discrete output; `kappa` is given for many decisions a sample. `broken`
-    counts elements that only the student has as NaN or infinity, or has not at all.
+    `equal` is the share of equal elements of a discrete output; `kappa` is given for many decisions a sample, and
+    `expected` (`margins`: the top-1 agreement to expect on other samples) for one a sample. `broken` counts elements
+    that only the student has as NaN or infinity, or has not at all.
     """
 
     name: str
@@ -70,6 +72,7 @@ class OutputAgreement:
     equal: float | None = None
     broken: int = 0
     kappa: float | None = None
+    expected: float | None = None
 
     @property
     def share(self) -> float:
@@ -91,6 +94,11 @@ class Agreement:
     def share(self) -> float:
         """The share of the worst output."""
         return min((o.share for o in self.outputs), default=1.0)
+
+    @property
+    def cautious(self) -> float:
+        """The share of the worst output, or what is to be expected of it on other samples where that is less."""
+        return min((min(o.share, 1.0 if o.expected is None else o.expected) for o in self.outputs), default=1.0)
 
     @property
     def top1(self) -> float | None:
@@ -169,7 +177,7 @@ class Sums:
 
     __slots__ = (
         "name", "kind", "axis", "signal", "noise", "answer", "product", "rows", "agreed", "divergence", "broken",
-        "dense", "answers",
+        "dense", "answers", "margins",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, axis: int = -1) -> None:
@@ -179,6 +187,7 @@ class Sums:
         self.signal = self.noise = self.answer = self.product = self.divergence = 0.0
         self.rows = self.agreed = self.broken = 0
         self.dense = False
+        self.margins = Margins()
         self.answers: npt.NDArray[np.int64] | None = None  # (2, classes): how often each of the two gave every class
 
     def add(self, teacher: Array, student: Array) -> None:
@@ -214,15 +223,23 @@ class Sums:
         if self.kind is Kind.DECISIONS:
             self.dense |= t.size > len(t) if t.ndim else False
             self._decided(t > 0.5, s > 0.5, 2)
+            if not self.dense:
+                self.margins.add(_two_logits(t.reshape(-1)), _two_logits(s.reshape(-1)))
             self.divergence += float(np.sum(_relative(t, s) + _relative(1 - t, 1 - s)))
         elif self.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
             t, s = np.moveaxis(t, self.axis, -1), np.moveaxis(s, self.axis, -1)
             self.dense |= t.size > len(t) * t.shape[-1]
             self._decided(t.argmax(-1), s.argmax(-1), t.shape[-1])
+            single = not self.dense and t.shape[-1] > 1
             if self.kind is Kind.LOGITS:
                 log_p, log_q = _log_softmax(t), _log_softmax(s)
                 self.divergence += float(np.vdot(np.exp(log_p), log_p - log_q))
+                if single:
+                    self.margins.add(log_p.reshape(-1, t.shape[-1]), log_q.reshape(-1, t.shape[-1]))
             else:
+                if single:
+                    log_p, log_q = (np.log(np.maximum(x, _TINY)).reshape(-1, t.shape[-1]) for x in (t, s))
+                    self.margins.add(log_p, log_q)
                 self.divergence += float(np.sum(_relative(t, s)))
 
     def _decided(self, teacher: Array, student: Array, classes: int) -> None:
@@ -257,6 +274,7 @@ class Sums:
             kl=max(0.0, self.divergence / self.rows) if decides else None,
             broken=self.broken,
             kappa=self._kappa(),
+            expected=None if self.dense else self.margins.expected(),
         )
 
 
@@ -278,6 +296,11 @@ def _cosine(product: float, signal: float, answer: float) -> float:
 def _relative(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """p (log p - log q), where a q of zero counts as a tiny one and a p of zero contributes nothing."""
     return np.asarray(p * (np.log(np.maximum(p, _TINY)) - np.log(np.maximum(q, _TINY))))
+
+
+def _two_logits(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Log-probabilities (rows, 2) of no and yes."""
+    return np.log(np.maximum(np.stack([1.0 - p, p], axis=1), _TINY))
 
 
 def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

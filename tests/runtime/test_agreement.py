@@ -37,6 +37,9 @@ def test_logits_by_definition() -> None:
     probabilities = measured(Kind.PROBABILITIES, p, q)
     assert probabilities.kl == pytest.approx(found.kl)
     assert probabilities.top1 == found.top1
+    assert probabilities.expected == pytest.approx(found.expected)
+    assert found.expected is not None
+    assert found.expected < 1
 
 
 def test_decisions_are_judged_at_one_half() -> None:

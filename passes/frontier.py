@@ -2,11 +2,12 @@
 
 `advance(wanted)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the samples, and
 keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are dropped.
+`rest(wanted, edit)` runs what is left in an edited copy and keeps nothing: what would be if.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..ir.clone import copy_nodes
@@ -37,13 +38,9 @@ class Frontier:
         nodes, reads = self._missing(wanted)
         ahead = set(nodes)
         made = [v for node in nodes for v in node.outputs if v in wanted or not self._settled(v, ahead)]
-        stored = [v for v in reads if v in self._live]
-        given = [v for v in reads if v not in self._live]
         if nodes:
             session, names = self._compile(nodes, reads, made)
-        for batch, feeds in enumerate(self._samples.batches(self._size) if given else [{}] * self._batches):
-            values: dict[Value, Data] = {v: self._kept.get(v, batch) for v in stored}
-            values.update((v, feeds[v.name]) for v in given)
+        for batch, values in enumerate(self._read(reads)):
             if nodes:
                 found = session.run({names[v]: array for v, array in values.items()})
                 values.update(zip(made, found, strict=True))
@@ -56,6 +53,25 @@ class Frontier:
         for value in [v for v in self._live if self._settled(v, set())]:
             self._live.discard(value)
             self._kept.drop(value)
+
+    def rest(self, wanted: Sequence[Value], edit: Callable[[Mapping[Value, Value]], None]) -> Iterator[list[Data]]:
+        """What `wanted` would be, batch by batch, if what was not run yet were as `edit` makes it.
+
+        `edit` is given the values of the graph with their twins in the copy that it may change.
+        """
+        nodes, reads = self._missing(wanted)
+        session, names = self._compile(nodes, reads, wanted, edit)
+        for values in self._read(reads):
+            yield session.run({names[v]: array for v, array in values.items()})
+
+    def _read(self, values: Sequence[Value]) -> Iterator[dict[Value, Data]]:
+        """The values at hand, batch by batch: out of the frontier, and inputs out of the samples."""
+        stored = [v for v in values if v in self._live]
+        given = [v for v in values if v not in self._live]
+        for batch, feeds in enumerate(self._samples.batches(self._size) if given else [{}] * self._batches):
+            found: dict[Value, Data] = {v: self._kept.get(v, batch) for v in stored}
+            found.update((v, feeds[v.name]) for v in given)
+            yield found
 
     def _missing(self, wanted: Sequence[Value]) -> tuple[list[Node], list[Value]]:
         """The nodes still to run for `wanted`, in order, and the values at hand that these (or the caller) read."""
@@ -83,7 +99,13 @@ class Frontier:
                 return False
         return True
 
-    def _compile(self, nodes: list[Node], reads: list[Value], made: list[Value]) -> tuple[Session, dict[Value, str]]:
+    def _compile(
+        self,
+        nodes: list[Node],
+        reads: list[Value],
+        made: Sequence[Value],
+        edit: Callable[[Mapping[Value, Value]], None] | None = None,
+    ) -> tuple[Session, dict[Value, str]]:
         from ..runtime.session import Session
 
         part = Graph(self._graph.name, opsets=self._graph.opsets)
@@ -98,6 +120,8 @@ class Frontier:
                 names[value], TensorType(kind.dtype) if isinstance(kind, TensorType) else kind
             )
         copy_nodes(self._graph, nodes, part, twins)
+        if edit is not None:
+            edit(twins)
         for node in part:
             for value in node.outputs:
                 value.type = None

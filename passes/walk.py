@@ -103,7 +103,7 @@ class _Ask:
         """The other summand, as it is now: the node that makes it may have been replaced since the walk began."""
         if self.sum is None:
             return None
-        return next(v for v in self.sum.inputs if v is not self.layer.output)
+        return next(v for v in self.sum.inputs if v is not _decoded(self.layer.output))
 
 
 def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, rows: int = 32768) -> Iterator[Step]:
@@ -263,14 +263,21 @@ def _asks(groups: list[list[Linear]]) -> list[list[_Ask]]:
 
 def _ask(layer: Linear, number: int, place: dict[Node, int]) -> _Ask:
     """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
-    out = layer.output
+    out = _decoded(layer.output)
     if len(out.uses) == 1 and out.users and out.users[0].op == "Add" and not out.users[0].domain:
         add = out.users[0]
         other = next((v for v in add.inputs if v is not out), None)
         same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
         if other is not None and same and other.constant is None and _known_before(other, number, place):
             return _Ask(layer, add.output, add)
-    return _Ask(layer, out)
+    return _Ask(layer, layer.output)
+
+
+def _decoded(value: Value) -> Value:
+    """`value` as its reader gets it, behind the codes that it may be held as."""
+    while len(value.uses) == 1 and value.users and value.users[0].op in ("QuantizeLinear", "DequantizeLinear"):
+        value = value.users[0].output
+    return value
 
 
 def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:

@@ -45,7 +45,7 @@ def encode_weights(
         together.setdefault(layer.weight, []).append(layer)
     grids: dict[Layer, Grid] = {}
     for weight, users in together.items():
-        least = _least_scale(insertion, users)
+        least = least_scale(insertion, users)
         codes, grid = encode(users[0], energy.get(users[0].source), target, least, per_channel=per_channel(users[0]))
         constant = insertion.graph.constant(codes, weight.name)
         for layer in users:
@@ -96,7 +96,7 @@ def encode(
     return weight_of_rows(shifted, weight.shape, layer.op, transposed=layer.transposed), grid
 
 
-def _least_scale(insertion: Insertion, users: Sequence[Layer]) -> NDArray[np.float64]:
+def least_scale(insertion: Insertion, users: Sequence[Layer]) -> NDArray[np.float64]:
     """The least scale of each channel with which int32 holds the bias of every layer that reads the weight."""
     least = np.zeros(users[0].channels)
     for layer in users:

@@ -12,7 +12,6 @@ bodies of control flow, ops without an integer kernel, and layers that are to be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -20,12 +19,12 @@ from ...errors import DataError
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph, Node, Value
-    from .grid import Grid
-    from .histogram import Histogram
+    from ...ir.graph import Graph, Node
+    from .layers import Layer
 
 LEAST_OPSET = 13
 """Per-channel DequantizeLinear came with it."""
+INT4_OPSET = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +34,14 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     lossy: ClassVar[bool] = True
 
-    activations: Literal["int8", "none"] = option("int8", "int8 kernels, or none: weights stored in int8, run in float")
-    range: Literal["mse", "minmax", "percentile"] = option("mse", "how the range of an activation is chosen")
+    activations: Literal["int8", "dynamic", "none"] = option(
+        "int8", "int8 kernels; dynamic: ranges found as the model runs; none: only weights are stored small"
+    )
+    weights: Literal["int8", "int4", "int3", "int2", "float16", "bfloat16"] = option(
+        "int8", "how weights are stored; the float types, and blocks, leave activations float"
+    )
+    block: int = option(0, "weights that share a scale along the reduction; 0: all of a channel", low=0)
+    range: Literal["mse", "minmax", "percentile", "entropy"] = option("mse", "how the range of an activation is chosen")
     percentile: float = option(99.99, "percent of values inside the range (range=percentile)", low=50, high=100)
     per_channel: bool = option(True, "one weight scale a channel rather than one a tensor", layer=True)
     symmetric: bool = option(False, "activation grids symmetric around 0")
@@ -44,25 +49,22 @@ class Quant(Pass):
     keep: str = option("", "layers to leave float: shell-like patterns of node names, several with |")
 
     def requires(self, graph: Graph, ctx: Context) -> None:
-        """Raises `DataError` without samples. An older model is brought to opset 13, or `ModelError` says why not."""
+        """Raises `DataError` without samples. An older model is brought to opset 13 (21 for int4), or `ModelError` says
+        why not."""
         if ctx.fit is None or not ctx.fit.count:
             raise DataError("quant needs calibration samples; give some with --data")
-        if 0 < graph.opset() < LEAST_OPSET:
+        least = INT4_OPSET if self.bits < 8 else LEAST_OPSET
+        if 0 < graph.opset() < least:
             from ...ir.opset import convert
 
-            convert(graph, LEAST_OPSET)
+            convert(graph, least)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from .bias import SAMPLES, answer_means, correct, correctable
-        from .calibrate import calibrate
-        from .insertion import Insertion
-        from .layers import Layer, find_layers, is_kept, name_of
-        from .parameters import encode_biases, encode_weights
-        from .placement import place
-        from .pooling import pool_spatial_means
-        from .smooth import smooth
-        from .storage import store_weights
+        from .dynamic import quantize_dynamic
+        from .layers import find_layers, is_kept, name_of
+        from .static import quantize_static
         from .tables import encode_tables
+        from .weight_only import store_only
 
         def kept(node: Node) -> str:
             return "kept by name" if is_kept(node, self.keep) else ctx.kept(self, node)
@@ -80,70 +82,22 @@ class Quant(Pass):
                 return report
             report.notes.append("there is no layer that could be quantized")
             return report
-        if self.activations == "none":
-            layers = list(found.values())
-            seen = calibrate(graph, [], layers, ctx)
-            store_weights(graph, layers, seen, ctx, per_channel)
-            for layer in layers:
-                report.done(layer.name, layer.op, bits=8)
+        if self._stores_only:
+            store_only(graph, list(found.values()), self, ctx, per_channel, report)
+        elif self.activations == "dynamic":
+            quantize_dynamic(graph, found, ctx, kept, per_channel, report)
+        else:
+            quantize_static(graph, found, self, ctx, kept, per_channel, report)
+        if not self.weights.endswith("float16"):
             encode_tables(graph, kept, report)
-            graph.sweep()
-            return report
-        if pooled := pool_spatial_means(graph):
-            report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
-            found, _ = find_layers(graph, kept)
-        layers = list(found.values())
-        plan = place(graph, found, kept)
-        few = ctx.fit.take(SAMPLES, ctx.seed)
-        rules: dict[Value, str] = {}
-        if groups := plan.float_products():
-            rules = smooth(graph, groups, ctx, few, how=self._rules)
-            found, _ = find_layers(graph, kept)
-            layers = list(found.values())
-            plan = place(graph, found, kept)
-        sources = plan.sources()
-        seen = calibrate(graph, [v for values in sources.values() for v in values], layers, ctx)
-        grids = self._grids(sources, seen.histograms, rules, ctx)
-        fixable = [layer for layer in layers if self.bias_correction and correctable(layer)]
-        means = answer_means(graph, fixable, ctx, few)
-        insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
-        insertion.activations()
-        insertion.constants()
-        weights = encode_weights(insertion, layers, seen.energy, ctx.target, per_channel)
         graph.sweep()
-        shifts = dict(zip(fixable, correct(graph, fixable, means, ctx, few)))
-        encode_biases(insertion, layers, weights)
-        encode_tables(graph, kept, report)
-        graph.sweep()
-        for layer in layers:
-            if layer in shifts:
-                report.done(layer.name, layer.op, bits=8, bias_shift=round(shifts[layer], 6))
-            else:
-                report.done(layer.name, layer.op, bits=8)
         return report
 
     @property
-    def _rules(self) -> tuple[str, ...]:
-        return ("mse", "minmax") if self.range == "mse" else (self.range,)
+    def _stores_only(self) -> bool:
+        return self.activations == "none" or self.block > 0 or self.weights.endswith("float16")
 
-    def _grids(
-        self,
-        sources: Mapping[Value, Sequence[Value]],
-        histograms: Mapping[Value, Histogram],
-        rules: Mapping[Value, str],
-        ctx: Context,
-    ) -> dict[Value, Grid]:
-        from .grid import activation_grid, limits
-        from .histogram import Histogram
-        from .ranges import find_range
-
-        dtype = ctx.target.activation_dtype
-        low, high = limits(dtype)
-        grids = {}
-        for group, values in sources.items():
-            merged = Histogram()
-            for value in values:
-                merged.merge(histograms[value])
-            ends = find_range(merged, rules.get(group, self.range), high - low + 1, self.percentile)
-            grids[group] = activation_grid(*ends, dtype, symmetric=self.symmetric)
-        return grids
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return int(self.weights.removeprefix("b").removeprefix("float").removeprefix("int"))

@@ -1,0 +1,153 @@
+"""A layer's target weights as codes: their grid, the box that codes must keep to, and the codes.
+
+Widths: 8 bits are [-127, 127]; b < 8 bits are the whole [-2^(b-1), 2^(b-1) - 1], and two bits {-1, 0, 1}, so that zero
+is in the middle. Narrow codes are held as int4 and widened to int8 by a Cast of a constant, which the runtime folds
+(ALGORITHMS section 14): half the file, the same kernels.
+
+**Saturation** (see `weights.py`) bounds pairs of 8-bit codes. As a box: what a pair has to spare, of either sign, is
+shared between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.types import DType
+from ..base import TargetFacts
+from ..refit import refit_masked
+from ..regression import Target
+from .grid import TINY, Grid, limits
+from .layers import Layer
+from .parameters import DEAREST
+from .rounding import losses, round_to_grid
+from .weights import PAIR_LIMIT, quantize_rows, squared_error
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.generic]
+
+SHRINKS = np.linspace(0.3, 1.0, 29)
+"""Shares of the full range tried for fewer than 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """`weight` (groups, n, d) is what the codes stand for; `codes` are in the layer's own layout, `grid` theirs."""
+
+    weight: Array
+    codes: Codes
+    grid: Grid
+
+
+def encode_target(
+    layer: Layer,
+    now: Array,
+    target: Target,
+    facts: TargetFacts,
+    least: Array,
+    *,
+    bits: int = 8,
+    per_channel: bool = True,
+) -> Encoded:
+    """Round `target` for `layer`, whose weights are `now` (groups, n, d); scales are at least `least` (channels,)."""
+    shape = now.shape
+    order = _kernel_order(layer, shape[2])
+    mask = now != 0.0
+    goal = target.weight
+    if not mask.all():
+        goal = np.stack([refit_masked(w, h, m) for w, h, m in zip(goal, target.hessian, mask)])
+    goal, mask = goal[:, :, order], mask[:, :, order]
+    metric = target.hessian[:, order][:, :, order]
+    low, high = code_range(bits)
+    box = np.where(mask, float(low), 0.0), np.where(mask, float(high), 0.0)
+    dtype, zero = DType.INT8, 0
+    if bits == 8:
+        saturating = facts.saturating_int8 and facts.activation_dtype is DType.UINT8 and not layer.depthwise
+        scale, box, zero = _wide_scale(goal, metric, box, least, saturating, not per_channel)
+        dtype = DType.UINT8 if zero else DType.INT8
+    else:
+        scale = _narrow_scale(goal, metric, box, least.reshape(shape[:2]), not per_channel)
+    rounded = round_to_grid(goal, metric, scale, *box)
+    codes = np.empty_like(rounded)
+    codes[:, :, order] = rounded
+    grid = Grid(
+        np.asarray(scale.reshape(-1) if per_channel else scale.reshape(-1)[0], np.float32),
+        zero, dtype, layer.axis if per_channel else None, *limits(dtype),
+    )  # fmt: skip
+    weight = codes * scale[..., None]
+    whole = (codes + zero).astype(dtype.numpy)
+    return Encoded(weight, _in_layout(layer, whole), grid)
+
+
+def code_range(bits: int) -> tuple[int, int]:
+    """The least and the greatest code of a weight of so many bits."""
+    top = (1 << (bits - 1)) - 1
+    return (-top, top) if bits in (2, 8) else (-top - 1, top)
+
+
+def _kernel_order(layer: Layer, d: int) -> NDArray[np.intp]:
+    """Where the kernels read the inputs of a row: position by position, channels together."""
+    if layer.op != "Conv":
+        return np.arange(d)
+    channels = layer.weight.constant.shape[1]  # type: ignore[union-attr]
+    return np.arange(d).reshape(channels, -1).T.reshape(-1)
+
+
+def _in_layout(layer: Layer, codes: Codes) -> Codes:
+    shape = layer.weight.constant.shape  # type: ignore[union-attr]
+    if layer.op == "Conv" or layer.transposed:
+        return np.ascontiguousarray(codes.reshape(shape))
+    return np.ascontiguousarray(codes[0].T)
+
+
+def _wide_scale(
+    goal: Array, metric: Array, box: tuple[Array, Array], least: Array, saturating: bool, shared: bool
+) -> tuple[Array, tuple[Array, Array], int]:
+    """Scales (groups, n) for 8 bits, the box, and the zero point of the codes: not 0 where they are stored unsigned."""
+    groups, n, d = goal.shape
+    rows = goal.reshape(groups * n, d).astype(np.float32)
+    weigh = np.repeat(np.diagonal(metric, axis1=1, axis2=2), n, axis=0)
+    codes, scale = quantize_rows(
+        rows, DType.INT8, importance=weigh, saturating=saturating, shared=shared, least_scale=least
+    )
+    if saturating:
+        free = quantize_rows(rows, DType.INT8, importance=weigh, shared=shared, least_scale=least)
+        if squared_error(rows, codes, scale, weigh) > DEAREST * squared_error(rows, *free, weigh):
+            return free[1].astype(np.float64).reshape(groups, n), box, 128
+        low, high = _pair_box(codes.astype(np.float64))
+        box = np.maximum(box[0], low.reshape(goal.shape)), np.minimum(box[1], high.reshape(goal.shape))
+    return scale.astype(np.float64).reshape(groups, n), box, 0
+
+
+def _pair_box(codes: Array) -> tuple[Array, Array]:
+    """The box (rows, d) around codes that are within the pair bound, such that all codes in it are."""
+    low, high = np.full_like(codes, -127.0), np.full_like(codes, 127.0)
+    even = codes.shape[1] // 2 * 2
+    for side, bound in ((1.0, high), (-1.0, low)):
+        part = np.maximum(side * codes, 0.0)
+        u, v = part[:, 0:even:2], part[:, 1:even:2]
+        spare = PAIR_LIMIT - u - v
+        bound[:, 0:even:2] = side * np.minimum(u + np.floor(spare / 2), 127.0)
+        bound[:, 1:even:2] = side * np.minimum(v + np.ceil(spare / 2), 127.0)
+    return low, high
+
+
+def _narrow_scale(goal: Array, metric: Array, box: tuple[Array, Array], least: Array, shared: bool) -> Array:
+    """Scales (groups, n) with the least loss of plain rounding, in the full metric."""
+    reach = np.where(goal > 0, np.maximum(box[1], 1.0), np.maximum(-box[0], 1.0))
+    peak = np.maximum(np.abs(goal) / reach, 0.0).max(axis=2)
+    if shared:
+        peak = np.full_like(peak, peak.max())
+    best, lowest = np.ones_like(peak), np.full(peak.shape, np.inf)
+    for shrink in SHRINKS[::-1]:
+        scale = peak * shrink
+        scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32).astype(np.float64)
+        codes = np.clip(np.rint(goal / scale[..., None]), *box)
+        loss = losses(codes, goal, metric, scale)
+        if shared:
+            loss = np.full_like(loss, loss.sum())
+        better = loss < lowest
+        best, lowest = np.where(better, scale, best), np.where(better, loss, lowest)
+    return best

@@ -1,0 +1,96 @@
+"""Weights rounded one layer after the other, each so that the layer answers as the float model does.
+
+The walk (`passes/walk.py`) runs over the graph whose activations are codes already. What reaches a layer is what the
+rounded layers before it really produce; its target weights W* and bias are those that would best repair that. W*, not
+W, is rounded, in the metric of the inputs' second moments (`encoding.py`, `rounding.py`), and the bias is fitted to the
+rounded weights. This is the layer-wise reconstruction of AdaRound (Nagel et al. 2020, arXiv:2004.10568, section 4.2,
+"asymmetric reconstruction") as least squares in closed form: no gradients, no samples in the loop.
+
+Weights that an earlier pass made zero stay zero. Layers that the walk cannot take (a shared weight, a width whose
+moments do not fit) are left to `parameters.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.graph import Graph, Value
+from ...ir.origin import Origin
+from ...ir.tensor import ArrayTensor
+from ...ir.types import DType, TensorType
+from ..base import Context, Skip
+from ..linear import Linear, linear_layer
+from ..walk import too_wide, walk
+from .encoding import encode_target
+from .grid import Grid
+from .insertion import Insertion
+from .layers import Layer
+from .parameters import least_scale
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rounded:
+    """What a layer became: the grid of its weight, and its error as a share of the variance of its answer."""
+
+    grid: Grid
+    error: float
+
+
+def walkable(layers: Sequence[Layer]) -> dict[Linear, Layer]:
+    """The layers that can be reconstructed, seen as linear layers, in the order given."""
+    found: dict[Linear, Layer] = {}
+    for layer in layers:
+        try:
+            linear = linear_layer(layer.node)
+        except Skip:
+            continue
+        if not too_wide(linear):
+            found[linear] = layer
+    return found
+
+
+def reconstruct(
+    insertion: Insertion,
+    layers: Mapping[Linear, Layer],
+    teacher: Graph,
+    ctx: Context,
+    bits: Callable[[Layer], int],
+    per_channel: Callable[[Layer], bool],
+) -> dict[Layer, Rounded]:
+    """Round the weights of `layers` in the graph of `insertion`; biases stay float. `teacher` answers by value name."""
+    graph, done = insertion.graph, dict[Layer, Rounded]()
+    for step in walk(graph, dataclasses.replace(ctx, teacher=teacher), list(layers)):
+        layer = layers[step.layer]
+        node, width = layer.node, bits(layer)
+        least = least_scale(insertion, [layer])
+        found = encode_target(
+            layer, step.layer.weights(), step.target, ctx.target, least, bits=width, per_channel=per_channel(layer)
+        )
+        if step.layer.bias_place is not None:
+            step.layer.write(found.weight, step.target.bias(found.weight))
+        codes = _stored(graph, found.codes, width, layer)
+        made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint=layer.weight.name)
+        node.set_input(1, made)
+        done[layer] = Rounded(found.grid, step.target.error(found.weight))
+    return done
+
+
+def _stored(graph: Graph, codes: NDArray[np.generic], bits: int, layer: Layer) -> Value:
+    """The codes as a constant: those of fewer than 8 bits packed two a byte and widened by a Cast."""
+    if bits == 8:
+        return graph.constant(codes, layer.weight.name)
+    packed = graph.constant(ArrayTensor(codes, DType.INT4), layer.weight.name)
+    origin = Origin.merge([layer.node.origin], "quant")
+    return graph.add(
+        "Cast",
+        [packed],
+        {"to": int(DType.INT8)},
+        outputs=[layer.weight.name],
+        types=[TensorType(DType.INT8, packed.shape)],
+        origin=origin,
+        before=layer.node,
+    ).output

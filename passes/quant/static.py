@@ -1,0 +1,130 @@
+"""Static quantization: activations and weights as codes on grids found beforehand.
+
+inputs on a lattice are their own codes (`lattice.py`); channels are equalised (`equalise.py`); inputs of products
+are smoothed (`smooth.py`); activations get their grids (`calibrate.py`, `ranges.py`, `insertion.py`); weights are
+rounded one layer after the other against the float model (`reconstruct.py`), with their biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.shapes import infer
+from ..base import Context, Report
+from .bias import SAMPLES, answer_means, correct, correctable
+from .calibrate import calibrate
+from .equalise import equalise
+from .grid import Grid, activation_grid, limits
+from .histogram import Histogram
+from .insertion import Insertion
+from .lattice import encode_inputs
+from .layers import Kept, Layer, find_layers
+from .parameters import encode_biases, encode_weights
+from .placement import place
+from .pooling import pool_spatial_means
+from .ranges import find_range
+from .reconstruct import reconstruct, walkable
+from .smooth import smooth
+
+if TYPE_CHECKING:
+    from .quant import Quant
+
+
+def quantize_static(
+    graph: Graph,
+    found: dict[Node, Layer],
+    one: Quant,
+    ctx: Context,
+    kept: Kept,
+    per_channel: Callable[[Layer], bool],
+    report: Report,
+) -> None:
+    """Quantize the layers `found` of `graph` in place and say so in `report`."""
+    assert ctx.fit is not None
+    if pooled := pool_spatial_means(graph):
+        report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
+        found, _ = find_layers(graph, kept)
+    few = ctx.fit.take(SAMPLES, ctx.seed)
+    exact = encode_inputs(graph, found, ctx.fit, ctx.target.activation_dtype)
+    if exact:
+        infer(graph)
+        found, _ = find_layers(graph, kept)
+    if equalise(graph, found, ctx, few, bits=one.bits):
+        found, _ = find_layers(graph, kept)
+    plan = place(graph, found, kept)
+    rules: dict[Value, str] = {}
+    if groups := plan.float_products():
+        rules = smooth(graph, groups, ctx, few, how=_rules(one))
+        found, _ = find_layers(graph, kept)
+        plan = place(graph, found, kept)
+    layers = list(found.values())
+    sources = plan.sources()
+    seen = calibrate(graph, [v for values in sources.values() for v in values], layers, ctx)
+    grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
+    walked = walkable(layers)
+    rest = [layer for layer in layers if layer not in set(walked.values())]
+    _name_answers(graph)
+    teacher = graph.clone()
+    fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]
+    means = answer_means(graph, fixable, ctx, few)
+    _give_biases(graph, list(walked.values()))
+    insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
+    insertion.activations()
+    insertion.constants()
+    weights = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel)
+    graph.sweep()
+    rounded = reconstruct(insertion, walkable(list(walked.values())), teacher, ctx, lambda layer: one.bits, per_channel)
+    weights |= {layer: r.grid for layer, r in rounded.items()}
+    graph.sweep()
+    correct(graph, fixable, means, ctx, few)
+    encode_biases(insertion, layers, weights)
+    for layer in layers:
+        if layer in rounded:
+            report.done(layer.name, layer.op, bits=one.bits, error=round(rounded[layer].error, 6))
+        else:
+            report.done(layer.name, layer.op, bits=8)
+
+
+def _rules(one: Quant) -> tuple[str, ...]:
+    return ("mse", "minmax") if one.range == "mse" else (one.range,)
+
+
+def _grids(
+    one: Quant,
+    sources: Mapping[Value, Sequence[Value]],
+    histograms: Mapping[Value, Histogram],
+    rules: Mapping[Value, str],
+    ctx: Context,
+) -> dict[Value, Grid]:
+    dtype = ctx.target.activation_dtype
+    low, high = limits(dtype)
+    grids = {}
+    for group, values in sources.items():
+        merged = Histogram()
+        for value in values:
+            merged.merge(histograms[value])
+        ends = find_range(merged, rules.get(group, one.range), high - low + 1, one.percentile)
+        grids[group] = activation_grid(*ends, dtype, symmetric=one.symmetric)
+    return grids
+
+
+def _name_answers(graph: Graph) -> None:
+    """Give every value a name of its own: the float model is asked by name."""
+    taken: set[str] = set()
+    for node in graph:
+        for value in node.outputs:
+            if not value.name or value.name in taken:
+                value.name = next(n for i in count() if (n := f"{value.name or node.op}_{i}") not in taken)
+            taken.add(value.name)
+
+
+def _give_biases(graph: Graph, layers: list[Layer]) -> None:
+    """Convolutions and Gemms without a bias get one of zeros, so that there is something to correct means with."""
+    for layer in layers:
+        if layer.op != "MatMul" and layer.node.input(2) is None:
+            layer.node.set_input(2, graph.constant(np.zeros(layer.channels, np.float32), f"{layer.name}_bias"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .compiler import Data, Model, compare, name_of, read, runnable, size_of, sizes, stored_bytes, versions
 from .errors import DataError, ModelError, TargetError
@@ -12,9 +12,12 @@ from .ir.graph import Graph
 from .passes.base import Context, Progress
 from .report.budget import Budget
 from .report.build import BuildReport, SampleRecord
+from .report.diff import Diff, diff
+from .report.timings import Timing
 from .report.verdict import judge
-from .runtime.latency import Latency, latency
-from .runtime.samples import Source
+from .runtime.agreement import agreement
+from .runtime.latency import latency
+from .runtime.samples import Samples, Source
 from .runtime.session import Session
 from .targets.onnx import OnnxTarget
 
@@ -76,16 +79,6 @@ def same_interface(first: Graph, second: Graph, *names: str) -> None:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The latency of one model with one number of threads (0: all), on batches of `batch` samples."""
-
-    model: str
-    threads: int
-    batch: int
-    latency: Latency
-
-
 def bench(
     models: Sequence[str],
     *,
@@ -120,6 +113,36 @@ def bench(
             timings += [Timing(model, count, size, one) for model, one in zip(models, results, strict=True)]
             advance(1)
     return timings
+
+
+def contrast(
+    first: str,
+    second: str,
+    *,
+    data: Data | Source | None = None,
+    run: bool = True,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Diff:
+    """What differs between two models; with `run`, also how far their answers do.
+
+    Models that cannot be run side by side are compared all the same, and the result says why. Raises `ModelError`, and
+    `DataError` for bad samples.
+    """
+    progress = Progress() if progress is None else progress
+    one, other = read(first), read(second)
+    found: Samples | None = None
+    met, reason = None, "not asked for"
+    if run:
+        try:
+            same_interface(one, other, first, second)
+            with progress.task("diff"):
+                found, teacher = runnable(first, data, one, Context(OnnxTarget().facts, seed=seed, threads=threads))
+                met, reason = agreement(teacher, _open(second, other, threads), found), ""
+        except (ModelError, TargetError) as error:
+            reason = str(error)
+    return replace(diff(one, other, (first, second), sizes(one, found)), agreement=met, reason=reason)
 
 
 def _fed(graph: Graph) -> list[str]:

@@ -12,24 +12,34 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from .. import __version__
 from ..errors import OptcError
+from .bench import bench
+from .check import check
 from .compile import compile_model
+from .completion import install_completion
+from .diff import diff
+from .explain import explain
+from .help import examples, unfold
 from .inspect import inspect
 from .listing import passes, targets, zoo
 
 _INTERRUPTED = 130
 
+
+unfold(compile_model)
 app = App(
     name="optc",
     version=__version__,
     version_flags=["--version"],
-    help="Make a trained ONNX model smaller and faster, and show what was lost.\n\n"
-    "optc model.onnx --passes prune,svd,quant --data samples.npz",
+    help="Make a trained ONNX model smaller and faster, and show what was lost.",
+    help_epilogue=examples(compile_model),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
     default_command=compile_model,
 )
-for command in (inspect, passes, targets, zoo):
-    app.command(command)
+for command in (inspect, diff, check, bench, explain, passes, targets, zoo):
+    unfold(command)
+    app.command(command, help_epilogue=examples(command))
+app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))
 
 
 def run(argv: Sequence[str]) -> int:

@@ -99,6 +99,12 @@ def compile_model(
         Show every layer.
     quiet
         Print only errors.
+
+    Examples
+    --------
+        optc model.onnx --data samples.npz
+        optc model.onnx --passes svd:ratio=0.5,quant --data images/ -o small.onnx
+        optc model.onnx --budget size=30%,agreement=99% --report report.json
     """
     from contextlib import nullcontext
 

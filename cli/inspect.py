@@ -35,6 +35,12 @@ def inspect(
         How many of the costliest layers to list.
     dim
         Size of a symbolic dimension, NAME=SIZE; may be given several times. 1 unless given.
+
+    Examples
+    --------
+        optc inspect model.onnx
+        optc inspect model.onnx --top 3 --dim T=48
+        optc inspect zoo:digits_resnet --text
     """
     from ..compiler import read
 

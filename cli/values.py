@@ -42,6 +42,14 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
     return found
 
 
+def thread_counts(text: str) -> tuple[int, ...]:
+    """Numbers of threads, each once. Raises `SpecError`."""
+    found = dict.fromkeys(text.split(","))
+    if not all(one.strip().isdecimal() and int(one) <= 1024 for one in found):
+        raise SpecError(f"--threads takes numbers parted by commas, such as 1,4, not '{text}'")
+    return tuple(int(one) for one in found)
+
+
 def dims(texts: Sequence[str]) -> dict[str, int]:
     try:
         pairs = [text.rsplit("=", 1) for text in texts]

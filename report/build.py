@@ -106,7 +106,7 @@ class BuildReport:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "samples": None if self.samples is None else asdict(self.samples),
-            "agreement": None if self.agreement is None else _agreement(self.agreement),
+            "agreement": None if self.agreement is None else agreement_dict(self.agreement),
             "latency": None if self.latency is None else _finite(asdict(self.latency)),
             "budget": None if self.budget is None else self.budget.as_dict(),
             "passes": [_step(step) for step in self.steps],
@@ -122,7 +122,7 @@ class BuildReport:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _agreement(agreement: Agreement) -> dict[str, Any]:
+def agreement_dict(agreement: Agreement) -> dict[str, Any]:
     return {
         "samples": agreement.samples,
         "share": agreement.share,
@@ -141,7 +141,7 @@ def _step(step: Step) -> dict[str, Any]:
         "rewrites": report.rewrites,
         "notes": report.notes,
         "after": asdict(step.after),
-        "agreement": None if step.agreement is None else _agreement(step.agreement),
+        "agreement": None if step.agreement is None else agreement_dict(step.agreement),
         "layers": [
             {
                 "name": layer.name,

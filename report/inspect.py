@@ -12,13 +12,14 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ..ir.cost import GraphCost, NodeCost, cost
+from ..ir.cost import cost
 from ..ir.graph import Graph
-from ..ir.node import Node
-from ..ir.shapes import analyse, size_names
+from ..ir.shapes import size_names
 from ..ir.stored import parameters, stored_values, tensor_of
-from ..ir.types import DType, TensorType, Type
+from ..ir.types import DType
 from .amount import amount
+from .layers import LayerCost, costliest, layer_costs, type_text
+from .weights import Weight, look, prepares, rank, stored_weights
 
 if TYPE_CHECKING:
     from ..ir.tensor import Tensor
@@ -43,21 +44,20 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCost:
-    """One of the costliest nodes. `share` is its part of the model's MACs, `output` the type of its first output."""
+class LayerWeight:
+    """A weight of one of the costliest layers. `rank` keeps 99 % of its energy, `full_rank` all; `None` where it is no
+    float matrix."""
 
-    name: str
-    op: str
-    output: str
-    macs: int
-    share: float
-    params: int
-    bytes: int
+    layer: str
+    weight: Weight
+    rank: int | None
+    full_rank: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One model. Sizes named in `dims` are symbolic and count as 1 in `macs` and `activations` (bytes)."""
+    """One model. Sizes named in `dims` are symbolic and count as 1 in `macs` and `activations` (bytes). `layers` are
+    the costliest by MACs, `largest` by stored bytes, `tensors` the weights of both."""
 
     name: str
     ir_version: int
@@ -76,6 +76,8 @@ class Summary:
     weights: tuple[Weights, ...]
     ops: dict[str, int]
     layers: tuple[LayerCost, ...]
+    largest: tuple[LayerCost, ...]
+    tensors: tuple[LayerWeight, ...]
 
 
 def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = None) -> Summary:
@@ -88,6 +90,8 @@ def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = Non
     dims = dims or {}
     named = size_names(graph, dims)
     found = cost(graph, dims)
+    costs = layer_costs(graph, dims, found)
+    layers, largest = costliest(costs, "macs", top), costliest(costs, "bytes", top)
     ops = Counter(f"{node.domain}.{node.op}" if node.domain else node.op for node in graph.walk())
     producer = " ".join(word for word in (graph.header.producer_name, graph.header.producer_version) if word)
     return Summary(
@@ -107,17 +111,10 @@ def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = Non
         activations=found.activations,
         weights=_weights(graph),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
-        layers=_costliest(graph, dims, found, top),
+        layers=layers,
+        largest=largest,
+        tensors=_tensors(graph, {layer.name for layer in (*layers, *largest)}),
     )
-
-
-def type_text(type: Type | None) -> str:
-    """A type as a person reads it; `?` stands for what is unknown."""
-    if not isinstance(type, TensorType):
-        return "?" if type is None else str(type)
-    if type.shape is None:
-        return f"{type.dtype.text}[...]"
-    return f"{type.dtype.text}[{', '.join('?' if d is None else str(d) for d in type.shape)}]"
 
 
 def _weights(graph: Graph) -> tuple[Weights, ...]:
@@ -138,27 +135,14 @@ def _zeros(tensor: Tensor) -> int:
     return array.size - int(np.count_nonzero(array))
 
 
-def _costliest(graph: Graph, dims: Mapping[str, int], found: GraphCost, top: int) -> tuple[LayerCost, ...]:
-    inference = analyse(graph, dims, fresh=True)
-    total = max(found.macs, 1)
-
-    def weight(item: tuple[Node, NodeCost]) -> tuple[int, int]:
-        return -item[1].macs, -item[1].bytes
-
-    ranked = sorted(((node, found.nodes[node]) for node in graph), key=weight)
-    return tuple(
-        LayerCost(
-            node.name or node.output.name,
-            node.op,
-            type_text(inference.type(node.output)),
-            part.macs,
-            part.macs / total,
-            part.params,
-            part.bytes,
-        )
-        for node, part in ranked[:top]
-        if part.macs or part.bytes
-    )
+def _tensors(graph: Graph, names: set[str]) -> tuple[LayerWeight, ...]:
+    found = []
+    for node in graph:
+        name = node.name or node.output.name
+        for value, tensor in stored_weights(node) if name in names and not prepares(node) else ():
+            kept, full = rank(node, tensor) or (None, None)
+            found.append(LayerWeight(name, look(value, tensor), kept, full))
+    return tuple(found)
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:
@@ -167,10 +151,14 @@ def as_dict(summary: Summary) -> dict[str, Any]:
 
 
 def render(summary: Summary, *, title: str = "") -> RenderableType:
-    """The summary for a terminal: the facts, the operators, the costliest layers."""
+    """The summary for a terminal: the facts, the operators, the costliest layers and their weights."""
     parts: list[RenderableType] = [_facts(summary, title or summary.name), _operators(summary)]
     if summary.layers:
-        parts.append(_layers(summary))
+        parts.append(_layers("most work", summary.layers))
+    if summary.largest:
+        parts.append(_layers("most bytes", summary.largest))
+    if summary.tensors:
+        parts.append(_ranges(summary.tensors))
     return Group(*parts)
 
 
@@ -204,15 +192,28 @@ def _operators(found: Summary) -> Table:
     return table
 
 
-def _layers(found: Summary) -> Table:
-    table = Table(title="\ncostliest layers", title_justify="left", box=None, pad_edge=False)
-    for column in ("layer", "op", "output", "MACs", "share", "parameters", "stored"):
+def _layers(title: str, layers: tuple[LayerCost, ...]) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
+    for column in ("layer", "op", "output", "MACs", "share", "parameters", "stored", "share"):
         if column in ("layer", "op", "output"):
             table.add_column(column, overflow="fold")
         else:
             table.add_column(column, justify="right", no_wrap=True)
-    for layer in found.layers:
-        share = f"{100 * layer.share:.1f} %"
-        cells = (escape(layer.name), layer.op, escape(layer.output))
-        table.add_row(*cells, amount(layer.macs), share, amount(layer.params), amount(layer.bytes, "B"))
+    for one in layers:
+        cells = (escape(one.name), one.op, escape(one.output), amount(one.macs), f"{100 * one.share:.1f} %")
+        table.add_row(*cells, amount(one.params), amount(one.bytes, "B"), f"{100 * one.stored:.1f} %")
+    return table
+
+
+def _ranges(tensors: tuple[LayerWeight, ...]) -> Table:
+    table = Table(title="\ntheir weights", title_justify="left", box=None, pad_edge=False)
+    for column in ("layer", "weight", "zeros", "range", "rank at 99 %"):
+        table.add_column(column, justify="left" if column in ("layer", "weight") else "right", overflow="fold")
+    for one in tensors:
+        found = one.weight
+        limits = "-" if found.low is None or found.high is None else f"{found.low:.3g}..{found.high:.3g}"
+        broken = f" [red]{found.broken} not finite[/]" if found.broken else ""
+        kept = "" if one.rank is None else f"{one.rank} of {one.full_rank}"
+        form = f"{found.dtype}[{', '.join(map(str, found.shape))}]"
+        table.add_row(escape(one.layer), escape(form), f"{100 * found.zeros:.1f} %", limits + broken, kept)
     return table

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from ..ir.cost import GraphCost, cost
 from ..ir.graph import Graph
-from ..ir.node import Node, Value
+from ..ir.node import Value
 from ..ir.shapes import analyse
 from ..ir.types import TensorType, Type
+from .weights import prepares
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def layer_costs(
         held = [carried.get(value, (0, 0)) for value in node.inputs if value is not None]
         params = one.params + sum(p for p, _ in held)
         size = one.bytes + sum(b for _, b in held)
-        if _prepares(node, carried):
+        if prepares(node):
             carried[node.output] = params, size
         elif one.macs or size:
             kind = type_text(inference.type(node.output))
@@ -70,10 +71,3 @@ def type_text(type: Type | None) -> str:
     if type.shape is None:
         return f"{type.dtype.text}[...]"
     return f"{type.dtype.text}[{', '.join('?' if d is None else str(d) for d in type.shape)}]"
-
-
-def _prepares(node: Node, carried: Mapping[Value, object]) -> bool:
-    """Whether a node makes its one output of constants alone, and one other node reads it."""
-    if len(node.outputs) != 1 or node.output.is_output or len(node.output.users) != 1:
-        return False
-    return all(value is None or value.constant is not None or value in carried for value in node.inputs)

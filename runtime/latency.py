@@ -26,14 +26,16 @@ _ENOUGH = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One session. `seconds` is the median over rounds of one run; `ratio` the median over rounds of its time to the
-    first session's, with the quartiles `low` and `high`; below 1 is faster."""
+    """One session. `seconds` is the median over rounds of one run, `fast` and `slow` its quartiles; `ratio` the median
+    over rounds of its time to the first session's, with the quartiles `low` and `high`; below 1 is faster."""
 
     seconds: float
     ratio: float
     low: float
     high: float
     rounds: int
+    fast: float
+    slow: float
 
 
 def latency(
@@ -55,10 +57,10 @@ def latency(
         rows.append(row)
     times = np.asarray(rows)
     ratios = times / times[:, :1]
-    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=0)
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=0).tolist()
+    fast, median, slow = np.quantile(times, (0.25, 0.5, 0.75), axis=0).tolist()
     return tuple(
-        Latency(float(seconds), float(m), float(a), float(b), len(rows))
-        for seconds, m, a, b in zip(np.median(times, axis=0), middle, low, high, strict=True)
+        Latency(median[i], middle[i], low[i], high[i], len(rows), fast[i], slow[i]) for i in range(len(sessions))
     )
 
 

@@ -186,7 +186,7 @@ def test_a_model_that_became_slower_is_undone(monkeypatch: pytest.MonkeyPatch) -
     from optc.runtime import latency
     from optc.runtime.latency import Latency
 
-    slow = (Latency(1.0, 1.0, 1.0, 1.0, 9), Latency(2.0, 2.0, 1.9, 2.1, 9))
+    slow = (Latency(1.0, 1.0, 1.0, 1.0, 9, 1.0, 1.0), Latency(2.0, 2.0, 1.9, 2.1, 9, 2.0, 2.0))
     monkeypatch.setattr(latency, "latency", lambda sessions, feeds, limit: slow)
     graph = graph_of_one_layer()
     (report,) = run(Pipeline((Scale(1.0),)), graph, context(graph), guard=Guard())

@@ -38,9 +38,54 @@ def test_the_figures_of_a_summary() -> None:
     assert [layer.name for layer in found.layers] == ["first", "last"]
     assert found.layers[0].output == "float[N, 4, 8, 8]"
     assert sum(layer.share for layer in found.layers) == 1
+    assert found.layers[1].stored == pytest.approx(256 * 5 * 4 / found.bytes)
+    assert [layer.name for layer in found.largest] == ["last", "first"]
     [weights] = found.weights
     assert weights.zeros == 27 / found.params
     assert found.dims == ("N",)
+
+
+def test_the_weights_of_the_costliest_layers() -> None:
+    first, last = summary(small(), top=2).tensors
+    assert (first.layer, first.weight.dtype, first.weight.shape) == ("first", "float", (4, 3, 3, 3))
+    assert (first.weight.zeros, first.weight.low, first.weight.high) == (0.25, 0.0, 1.0)
+    assert (first.rank, first.full_rank) == (1, 4)
+    assert (last.rank, last.full_rank) == (1, 5)
+    assert [one.layer for one in summary(small(), top=1).tensors] == ["first", "last"]
+
+
+def test_the_rank_holds_99_percent_of_the_energy() -> None:
+    rng = np.random.default_rng(0)
+    u, v = np.linalg.qr(rng.standard_normal((20, 4)))[0], np.linalg.qr(rng.standard_normal((9, 4)))[0]
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 20)))
+    kernel = ((u * [10.0, 5.0, 1.0, 0.5]) @ v.T).astype(np.float32)  # energies 100, 25, 1, 0.25: the first two are 99 %
+    graph.add_output(graph.add("MatMul", [x, graph.constant(kernel)]).output, "y")
+    (found,) = summary(graph).tensors
+    assert (found.rank, found.full_rank) == (2, 9)
+
+
+def test_codes_belong_to_the_layer_that_reads_what_they_stand_for() -> None:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
+    codes = graph.constant(np.arange(-16, 16, dtype=np.int8).reshape(8, 4))
+    scale, zero = graph.constant(np.float32(0.5)), graph.constant(np.int8(0))
+    weight = graph.add("DequantizeLinear", [codes, scale, zero], name="decode").output
+    graph.add_output(graph.add("MatMul", [x, weight], name="last").output, "y")
+    found = summary(graph)
+    assert [layer.name for layer in found.largest] == ["last"]
+    assert found.largest[0].params == 32
+    (tensor,) = found.tensors
+    assert (tensor.layer, tensor.weight.dtype, tensor.weight.low, tensor.rank) == ("last", "int8", -16.0, None)
+
+
+def test_what_is_not_finite_is_counted() -> None:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 2)))
+    kernel = np.array([[1, np.nan], [np.inf, -3]], np.float32)
+    graph.add_output(graph.add("MatMul", [x, graph.constant(kernel)]).output, "y")
+    (tensor,) = summary(graph).tensors
+    assert (tensor.weight.broken, tensor.weight.low, tensor.weight.high, tensor.rank) == (2, -3.0, 1.0, None)
 
 
 def test_a_summary_leaves_the_graph_as_it_is() -> None:
@@ -59,7 +104,16 @@ def test_a_summary_is_drawn_with_names_as_they_are() -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(render(summary(small()), title="small.onnx"))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("small.onnx", "float[N, 3, 8, 8]", "costliest layers", "first", "MACs", "8.19 k"):
+    for part in (
+        "small.onnx",
+        "float[N, 3, 8, 8]",
+        "most work",
+        "most bytes",
+        "their weights",
+        "first",
+        "MACs",
+        "8.19 k",
+    ):
         assert part in text
 
 

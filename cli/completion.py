@@ -1,0 +1,37 @@
+"""`optc --install-completion`."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from ..errors import OutputError, SpecError
+
+
+def install_completion(*, shell: Literal["bash", "zsh", "fish", "powershell"] | None = None) -> int:
+    """Let the shell complete commands and options, from its next start on.
+
+    Parameters
+    ----------
+    shell
+        The shell to do it for; the one that runs this unless given.
+
+    Examples
+    --------
+        optc --install-completion
+        optc --install-completion --shell zsh
+    """
+    from cyclopts.completion.detect import ShellDetectionError, detect_shell
+
+    from .app import app
+
+    try:
+        chosen = shell or detect_shell()
+    except ShellDetectionError:
+        raise SpecError("cannot tell which shell this is; name it with --shell bash, zsh, fish or powershell") from None
+    try:
+        path = app.install_completion(shell=chosen)
+    except OSError as error:
+        raise OutputError(f"cannot write {error.filename}: {os.strerror(error.errno or 0)}") from error
+    print(f"wrote {path}; start {chosen} anew to use it")
+    return 0

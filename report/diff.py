@@ -1,0 +1,143 @@
+"""What differs between two forms of a model: nodes, operators, weights, cost, answers; as values, and as tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from ..ir.cost import cost
+from ..ir.graph import Graph
+from .amount import amount
+from .build import Size, agreement_dict
+from .changes import Change, changes, op_text
+from .layers import type_text
+from .terminal import agreement_text
+
+if TYPE_CHECKING:
+    from ..runtime.agreement import Agreement
+
+SCHEMA = "optc.diff/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two models. `ops` maps an operator to how many of it each model has; `agreement` is `None` where the two were not
+    run side by side, and `reason` then says why."""
+
+    names: tuple[str, str]
+    sizes: tuple[Size, Size]
+    opsets: tuple[dict[str, int], dict[str, int]]
+    ports: tuple[tuple[str, ...], tuple[str, ...]]
+    ops: dict[str, tuple[int, int]]
+    changes: tuple[Change, ...]
+    same: int
+    agreement: Agreement | None = None
+    reason: str = ""
+
+
+def diff(first: Graph, second: Graph, names: tuple[str, str], dims: Mapping[str, int] | None = None) -> Diff:
+    """Compare two graphs without running them; every weight is read. Raises `ModelError` where inference does."""
+    counts = [Counter(op_text(node) for node in graph.walk()) for graph in (first, second)]
+    ops = {op: (counts[0][op], counts[1][op]) for op in sorted(counts[0] | counts[1])}
+    changed, same = changes(first, second)
+    return Diff(
+        names,
+        (_size(first, dims), _size(second, dims)),
+        (_opsets(first), _opsets(second)),
+        (_ports(first), _ports(second)),
+        ops,
+        changed,
+        same,
+    )
+
+
+def _size(graph: Graph, dims: Mapping[str, int] | None) -> Size:
+    found = cost(graph, dims)
+    return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
+
+
+def _opsets(graph: Graph) -> dict[str, int]:
+    return {domain or "ai.onnx": version for domain, version in sorted(graph.opsets.items())}
+
+
+def _ports(graph: Graph) -> tuple[str, ...]:
+    inputs = [f"input {value.name} {type_text(value.type)}" for value in graph.inputs]
+    return (*inputs, *(f"output {output.name} {type_text(output.type)}" for output in graph.outputs))
+
+
+def as_dict(found: Diff) -> dict[str, Any]:
+    """The comparison as plain values, for JSON."""
+    agreement = found.agreement
+    return {
+        "schema": SCHEMA,
+        "models": list(found.names),
+        "sizes": [asdict(size) for size in found.sizes],
+        "opsets": list(found.opsets),
+        "ports": [list(ports) for ports in found.ports],
+        "ops": {op: list(counts) for op, counts in found.ops.items()},
+        "same": found.same,
+        "changes": [asdict(change) for change in found.changes],
+        "agreement": None if agreement is None else agreement_dict(agreement),
+        "reason": found.reason,
+    }
+
+
+def render(found: Diff, top: int) -> RenderableType:
+    """The comparison for a terminal; `top` is how many nodes of each kind of change to show."""
+    parts: list[RenderableType] = [_totals(found)]
+    gone, new = ([port for port in found.ports[i] if port not in found.ports[1 - i]] for i in (0, 1))
+    parts += [f"[red]- {escape(port)}[/]" for port in gone] + [f"[green]+ {escape(port)}[/]" for port in new]
+    if found.agreement is None:
+        parts.append(f"not run side by side: {escape(found.reason)}")
+    for output in () if found.agreement is None else found.agreement.outputs:
+        parts.append(f"agreement of {escape(output.name)}: {agreement_text(output)}")
+    ops = {op: (a, b) for op, (a, b) in found.ops.items() if a != b}
+    if ops:
+        parts.append("\noperators  " + "  ".join(f"{escape(op)} {a} -> {b}" for op, (a, b) in ops.items()))
+    counts = Counter(change.kind for change in found.changes)
+    parts.append(f"\nnodes  {found.same} the same" + "".join(f", {n} {kind}" for kind, n in sorted(counts.items())))
+    for kind in ("changed", "removed", "added"):
+        ones = [change for change in found.changes if change.kind == kind]
+        if ones[:top]:
+            parts.append(_table(kind, ones[:top]))
+        if top < len(ones):
+            parts.append(f"... and {len(ones) - top} more {kind}")
+    return Group(*parts)
+
+
+def _totals(found: Diff) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in found.names:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    table.add_column("ratio", justify="right")
+    a, b = found.sizes
+    for label, old, new, unit in (
+        ("weights", a.bytes, b.bytes, "B"),
+        ("parameters", a.params, b.params, ""),
+        ("MACs", a.macs, b.macs, ""),
+        ("nodes", a.nodes, b.nodes, ""),
+    ):
+        table.add_row(label, amount(old, unit), amount(new, unit), f"{new / old:.2f}" if old else "-")
+    opsets = (", ".join(f"{domain} {version}" for domain, version in one.items()) for one in found.opsets)
+    table.add_row("opset", *map(escape, opsets))
+    return table
+
+
+def _table(kind: str, ones: Iterable[Change]) -> Table:
+    table = Table(title=f"\n{kind}", title_justify="left", box=None, pad_edge=False)
+    for column in ("node", "operator", "weights", "by"):
+        table.add_column(column, overflow="fold")
+    for one in ones:
+        before, after = " ".join(one.before), " ".join(one.after)
+        ops = before if before == after else " -> ".join(part for part in (before, after) if part)
+        old, new = (", ".join(w.text for w in weights) for weights in (one.old, one.new))
+        weights = " -> ".join(part for part in (old, new) if part)
+        table.add_row(escape(one.name), escape(ops), escape(weights), escape(", ".join(one.passes)))
+    return table

@@ -1,0 +1,96 @@
+"""Where a layer went and why: everything that every pass did with it, out of the JSON record of a build.
+
+A layer is known by the name it has in the record, or by a glob over such names. Parts that a pass made of a layer
+(`conv/u`, `conv/v`) carry its name and are found by `conv*`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import DataError, SpecError, nearest
+from .build import SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one pass did with one layer."""
+
+    layer: str
+    op: str
+    position: int
+    spec: str
+    outcome: str
+    reason: str
+    detail: dict[str, Any]
+
+
+def load(path: str) -> dict[str, Any]:
+    """The record in a file. Raises `DataError` where there is none, or it is no record of ours."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON; give the file that --report NAME.json wrote") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{path}: is no report of this version: its schema is {schema!r}, not '{SCHEMA}'")
+    return document
+
+
+def events(document: dict[str, Any], layer: str) -> tuple[Event, ...]:
+    """What happened to `layer`, by its name or by a glob, layer by layer in the order of the passes.
+
+    Raises `SpecError` with the nearest names where no pass looked at such a layer.
+    """
+    try:
+        found = [
+            Event(one["name"], one["op"], i, step["spec"], one["outcome"], one["reason"], dict(one["detail"]))
+            for i, step in enumerate(document["passes"], start=1)
+            for one in step["layers"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"the report is damaged: {error} is missing or of another kind") from error
+    names = list(dict.fromkeys(event.layer for event in found))
+    chosen = [layer] if layer in names else fnmatch.filter(names, layer)
+    if not chosen:
+        hint = nearest(layer, names) if names else " No pass of this build looked at single layers."
+        raise SpecError(f"no layer is called '{layer}'.{hint}")
+    order = {name: i for i, name in enumerate(chosen)}
+    return tuple(sorted((e for e in found if e.layer in order), key=lambda e: (order[e.layer], e.position)))
+
+
+def as_dict(found: Sequence[Event]) -> list[dict[str, Any]]:
+    return [asdict(event) for event in found]
+
+
+def render(found: Sequence[Event]) -> RenderableType:
+    """One block a layer, one row a pass."""
+    parts: list[RenderableType] = []
+    for name in dict.fromkeys(event.layer for event in found):
+        mine = [event for event in found if event.layer == name]
+        table = Table(box=None, pad_edge=False)
+        for column in ("", "pass", "", "why, or how"):
+            table.add_column(column, overflow="fold")
+        for event in mine:
+            figures = ", ".join(f"{key} {_figure(value)}" for key, value in event.detail.items())
+            text = "; ".join(part for part in (event.reason, figures) if part)
+            style = {"done": "green", "skipped": "yellow", "reverted": "magenta"}.get(event.outcome, "")
+            outcome = f"[{style}]{escape(event.outcome)}[/]" if style else escape(event.outcome)
+            table.add_row(str(event.position), escape(event.spec), outcome, escape(text))
+        parts += [f"[bold]{escape(name)}[/] ({escape(mine[-1].op)})", table, ""]
+    return Group(*parts[:-1])
+
+
+def _figure(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

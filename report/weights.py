@@ -1,0 +1,118 @@
+"""The weights that a layer computes with, wherever they are stored: form, zeros, range, rank.
+
+A weight behind nodes that read constants alone (DequantizeLinear, Transpose) is looked at as it is stored, and belongs
+to the layer that reads the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ir.node import Node, Value
+from ..ir.stored import parameters, tensor_of
+from ..ir.tensor import Tensor
+
+_ENERGY = 0.99
+_LARGEST = 4096
+"""A matrix with more rows and columns than this would take minutes to factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One stored tensor. `zeros` is the share of elements that are exactly zero; `low` and `high` are the range of its
+    finite elements, `None` where there is none; `broken` counts the others, NaN and infinities."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    zeros: float
+    low: float | None
+    high: float | None
+    broken: int
+
+    @property
+    def text(self) -> str:
+        """`int8[64, 3, 3, 3]`, with the zeros where there are many."""
+        zeros = f" {100 * self.zeros:.0f} % zeros" if self.zeros >= 0.005 else ""
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]{zeros}"
+
+
+def stored_weights(node: Node) -> Iterator[tuple[Value, Tensor]]:
+    """The tensors of parameters that `node` reads, directly or through nodes that read constants alone."""
+    for value in dict.fromkeys(node.inputs):
+        if value is None:
+            continue
+        tensor = tensor_of(value)
+        if tensor is not None:
+            if parameters(value, tensor):
+                yield value, tensor
+        elif value.producer is not None and prepares(value.producer):
+            yield from stored_weights(value.producer)
+
+
+def prepares(node: Node) -> bool:
+    """Whether a node makes its one output of constants alone, for one other node."""
+    if len(node.outputs) != 1 or node.output.is_output or len(node.output.users) != 1 or not node.inputs:
+        return False
+    return all(
+        value is None or tensor_of(value) is not None or (value.producer is not None and prepares(value.producer))
+        for value in node.inputs
+    )
+
+
+def look(value: Value, tensor: Tensor) -> Weight:
+    """Read a tensor and describe it."""
+    array = tensor.numpy()
+    zeros = 1 - int(np.count_nonzero(array)) / max(array.size, 1)
+    low = high = None
+    broken = 0
+    if array.size:
+        numbers = array if array.dtype.kind in "iub" else array.astype(np.float32)
+        if numbers.dtype.kind == "f":
+            finite = np.isfinite(numbers)
+            broken = int(numbers.size - np.count_nonzero(finite))
+            numbers = numbers[finite] if broken else numbers
+        if numbers.size:
+            low, high = float(numbers.min()), float(numbers.max())
+    return Weight(value.name, tensor.dtype.text, tuple(tensor.shape), tensor.nbytes, zeros, low, high, broken)
+
+
+def rank(node: Node, tensor: Tensor) -> tuple[int, int] | None:
+    """The rank that keeps 99 % of a weight's energy (squared singular values), and its full rank.
+
+    A kernel [out, in, ...] is taken as the matrix of out x (in ...); codes, grouped kernels, vectors, stacks of
+    matrices and matrices too large to factor quickly have none.
+    """
+    matrix = _matrix(node, tensor)
+    if matrix is None or not matrix.size:
+        return None
+    full = min(matrix.shape)
+    if full > _LARGEST or not np.isfinite(matrix).all():
+        return None
+    # The eigenvalues of the smaller Gram matrix are the squared singular values.
+    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    energy = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+    total = float(energy.sum())
+    if total == 0:
+        return 0, full
+    return int(np.searchsorted(np.cumsum(energy), _ENERGY * total)) + 1, full
+
+
+def _matrix(node: Node, tensor: Tensor) -> npt.NDArray[np.float64] | None:
+    if not tensor.dtype.is_float:  # codes: their rank is not that of what they stand for
+        return None
+    if node.op == "Conv" and len(tensor.shape) >= 3:
+        if node.get_int("group", 1) != 1:
+            return None
+        shape = (tensor.shape[0], math.prod(tensor.shape[1:]))
+    elif len(tensor.shape) == 2:
+        shape = (tensor.shape[0], tensor.shape[1])
+    else:
+        return None
+    return np.asarray(tensor.numpy(), np.float64).reshape(shape)

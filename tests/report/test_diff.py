@@ -1,0 +1,87 @@
+"""Two forms of a model, held against each other."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+from rich.console import Console
+
+from optc.ir.graph import Graph
+from optc.ir.origin import Origin
+from optc.ir.types import DType, TensorType
+from optc.report.diff import as_dict, diff, render
+
+KERNEL = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+
+
+def model(*, named: str = "fc", kernel: np.ndarray = KERNEL, extra: bool = True) -> Graph:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
+    made = graph.add("MatMul", [x, graph.constant(kernel)], name=named).output
+    made = graph.add("Relu", [made], name="act").output
+    if extra:
+        made = graph.add("Softmax", [made], {"axis": -1}, name="[soft]").output
+    graph.add_output(made, "y", TensorType(DType.FLOAT, ("N", kernel.shape[1])))
+    return graph
+
+
+def test_a_model_is_the_same_as_itself() -> None:
+    found = diff(model(), model(), ("a", "b"))
+    assert found.changes == ()
+    assert found.same == 3
+    assert found.sizes[0] == found.sizes[1]
+
+
+def test_nodes_removed_added_and_changed() -> None:
+    other = model(kernel=np.where(np.arange(32).reshape(8, 4) < 16, 0, KERNEL), extra=False)
+    other.add("Abs", [other.outputs[0].value], name="new")
+    found = diff(model(), other, ("a", "b"))
+    kinds = {change.name: change.kind for change in found.changes}
+    assert kinds == {"fc": "changed", "[soft]": "removed", "new": "added"}
+    (changed,) = (change for change in found.changes if change.kind == "changed")
+    assert [weight.text for weight in changed.old] == ["float[8, 4]"]
+    assert [weight.text for weight in changed.new] == ["float[8, 4] 50 % zeros"]
+    assert found.ops == {"Abs": (0, 1), "MatMul": (1, 1), "Relu": (1, 1), "Softmax": (1, 0)}
+
+
+def test_a_weight_with_other_numbers_is_a_change() -> None:
+    (change,) = diff(model(), model(kernel=KERNEL + 1), ("a", "b")).changes
+    assert (change.kind, change.name) == ("changed", "fc")
+    assert [w.text for w in change.old] == [w.text for w in change.new] == ["float[8, 4]"]
+
+
+def test_an_attribute_is_a_change() -> None:
+    other = model()
+    next(node for node in other if node.op == "Softmax").set_attribute("axis", 1)
+    (change,) = diff(model(), other, ("a", "b")).changes
+    assert (change.name, change.before, change.after) == ("[soft]", ("Softmax",), ("Softmax",))
+
+
+def test_nodes_are_followed_by_their_origin() -> None:
+    other = model(named="part1", kernel=KERNEL[:, :2])
+    part = next(node for node in other if node.op == "MatMul")
+    part.origin = Origin(("fc",), ("svd",))
+    second = other.add("MatMul", [part.output, other.constant(np.ones((2, 4), np.float32))], name="part2", after=part)
+    second.origin = Origin(("fc",), ("svd", "quant"))
+    part.output.replace_uses(second.output)
+    second.set_input(0, part.output)
+    (change,) = diff(model(), other, ("a", "b")).changes
+    assert (change.kind, change.name, change.before) == ("changed", "fc", ("MatMul",))
+    assert change.after == ("MatMul", "MatMul")
+    assert change.passes == ("svd", "quant")
+    assert [weight.text for weight in change.new] == ["float[8, 2]", "float[2, 4]"]
+
+
+def test_a_diff_is_json_and_a_table() -> None:
+    found = diff(model(), model(kernel=KERNEL[:, :3], extra=False), ("a.onnx", "b.onnx"))
+    assert json.loads(json.dumps(as_dict(found)))["schema"] == "optc.diff/1"
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render(found, 5))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("- output y float[N, 4]", "+ output y float[N, 3]", "[soft]", "Softmax 1 -> 0", "float[8, 3]"):
+        assert part in text
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render(found, 0))
+    assert "... and 1 more removed" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,135 @@
+"""Single layers are kept, or have options of their own, in every lossy pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph
+from optc.models import zoo
+from optc.passes.base import Context, Layer, Outcome, Override, Report
+from optc.passes.pipeline import Pipeline
+from optc.passes.runner import run
+from optc.runtime.samples import load_samples
+from optc.targets.onnx import OnnxTarget
+
+NAME = "digits_resnet"
+LOSSY = [
+    "prune:ratio=0.5",
+    "prune:kind=nm",
+    "prune:kind=channels:ratio=0.5",
+    "svd:ratio=0.5",
+    "svd:ratio=0.5:scope=global",
+    "depthwise:rank=1",
+    "quant",
+    "quant:activations=none",
+]
+
+
+def build(passes: str, *overrides: Override) -> tuple[Graph, Report]:
+    graph = zoo.load(NAME)
+    samples = load_samples(zoo.samples(NAME, "calib"), graph).take(40)
+    ctx = Context(OnnxTarget().facts, overrides=overrides, threads=1)
+    ctx.fit, ctx.held = samples.split(8)
+    return graph, run(Pipeline.parse(f"clean,{passes}"), graph, ctx)[-1]
+
+
+def done(report: Report) -> list[str]:
+    return [layer.name for layer in report.layers if layer.outcome is Outcome.DONE]
+
+
+def convolutions(report: Report) -> list[Layer]:
+    return [layer for layer in report.layers if layer.op == "Conv" and layer.outcome is Outcome.DONE]
+
+
+def weight(graph: Graph, name: str) -> np.ndarray:
+    node = next(node for node in graph if name in (node.name, *node.origin.nodes) and node.op in ("Conv", "Gemm"))
+    value = node.inputs[1]
+    assert value is not None
+    assert value.constant is not None, f"the weight of {name} is no constant any more"
+    return np.asarray(value.numpy())
+
+
+@pytest.mark.parametrize("passes", LOSSY)
+def test_a_kept_layer_is_as_it_was(passes: str) -> None:
+    _, plain = build(passes)
+    changed = done(plain)
+    assert changed
+    target = changed[-1]
+    clean, _ = build("clean")
+    graph, report = build(passes, Override(target, keep=True))
+    assert target not in done(report)
+    mine = [layer for layer in report.layers if layer.name == target]
+    assert mine
+    assert all(f"kept by match={target}" in layer.reason for layer in mine)
+    np.testing.assert_array_equal(weight(graph, target), weight(clean, target))
+    if len(changed) > 1:
+        assert done(report), "the others are done all the same"
+
+
+def test_a_layer_is_kept_from_one_pass_alone() -> None:
+    conv = Override(op="Conv", skips=frozenset({"svd"}))
+    assert not convolutions(build("svd:ratio=0.5", conv)[1])
+    assert convolutions(build("prune:ratio=0.5", conv)[1])
+
+
+def detail(report: Report, name: str, key: str) -> object:
+    return next(layer.detail[key] for layer in report.layers if layer.name == name and layer.outcome is Outcome.DONE)
+
+
+def test_a_layer_has_a_ratio_of_its_own() -> None:
+    _, plain = build("prune:ratio=0.5")
+    name = done(plain)[0]
+    for scope in ("layer", "global"):
+        _, report = build(f"prune:ratio=0.5:scope={scope}", Override(name, passes={"prune": {"ratio": 0.8}}))
+        assert detail(report, name, "sparsity") == pytest.approx(0.8, abs=0.02)
+    _, plain = build("svd:ratio=0.6")
+    name = done(plain)[-1]
+    _, report = build("svd:ratio=0.6", Override(name, passes={"svd": {"ratio": 0.3, "form": "channel"}}))
+    assert float(str(detail(report, name, "macs"))) <= 0.3
+    assert detail(report, name, "form") == "channel"
+
+
+def test_a_group_of_channels_has_a_ratio_of_its_own() -> None:
+    _, plain = build("prune:kind=channels:ratio=0.25")
+    name = done(plain)[0]
+    _, report = build("prune:kind=channels:ratio=0.25", Override(name, passes={"prune": {"ratio": 0.5}}))
+    assert int(str(detail(report, name, "kept"))) < int(str(detail(plain, name, "kept")))
+
+
+def test_a_layer_has_a_rank_of_its_own() -> None:
+    _, plain = build("depthwise:rank=1")
+    name = done(plain)[0]
+    _, report = build("depthwise:rank=1", Override(name, passes={"depthwise": {"rank": 2}}))
+    assert (detail(plain, name, "rank"), detail(report, name, "rank")) == (1, 2)
+
+
+def test_a_layer_has_one_scale_alone() -> None:
+    _, plain = build("quant")
+    name = done(plain)[0]
+    graph, _ = build("quant", Override(name, passes={"quant": {"per_channel": False}}))
+
+    def scale(graph: Graph) -> int:
+        node = next(n for n in graph if n.name == name)
+        weight = node.inputs[1]
+        assert weight is not None
+        assert weight.producer is not None
+        value = weight.producer.inputs[1]
+        assert value is not None
+        return np.asarray(value.numpy()).size
+
+    assert scale(graph) == 1
+    assert scale(build("quant")[0]) > 1
+
+
+def test_later_overrides_win_and_patterns_see_where_a_layer_came_from() -> None:
+    overrides = (Override("*", passes={"prune": {"ratio": 0.9}}), Override(op="Conv", passes={"prune": {"ratio": 0.2}}))
+    _, report = build("prune:ratio=0.5", *overrides)
+    conv = convolutions(report)
+    assert conv
+    assert all(x.detail["sparsity"] == pytest.approx(0.2, abs=0.03) for x in conv)
+    _, plain = build("svd:ratio=0.5")
+    name = done(plain)[0]
+    _, report = build("svd:ratio=0.5,quant", Override(name, skips=frozenset({"quant"})))
+    kept = [x for x in report.layers if "kept by" in x.reason]
+    assert len(kept) == 2, "both factors of it"

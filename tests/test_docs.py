@@ -18,6 +18,7 @@ from optc.models import zoo
 from optc.passes import table as pass_table
 from optc.passes.pipeline import Pipeline
 from optc.passes.spec import options
+from optc.project.config import load as load_config
 from optc.report.build import SCHEMA
 from optc.targets import table as target_table
 
@@ -111,3 +112,12 @@ def test_the_commands_of_the_readme_are_marked() -> None:
     text = (ROOT / "README.md").read_text()
     for mark in ("run", "test"):
         assert re.search(rf"<!-- {mark} -->\n```sh\n[^\n]+\n```", text), f"the README names its {mark} command"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "[[model]]" in page.read_text()], ids=relative)
+def test_configurations_load(page: Path, tmp_path: Path) -> None:
+    found = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found
+    for block in found:
+        (tmp_path / "optc.toml").write_text(block)
+        assert load_config(str(tmp_path / "optc.toml")).entries

@@ -121,8 +121,8 @@ def _classes(found: Answers, t: Floats, s: Floats, share: int, rng: np.random.Ge
     if len(t) > 1:
         moved = int(np.count_nonzero(one != other))
         return float(gap.mean()), f"{len(t)} rows", f"{moved} of {len(t)} chose another class"
-    said = f"class {one[0]} ({100 * p[0, one[0]]:.1f} %)"
-    return float(gap[0]), said, f"class {other[0]} ({100 * q[0, other[0]]:.1f} %)"
+    said = f"class {one[0]} ({100 * p[0, one[0]]:.1f}\u00a0%)"
+    return float(gap[0]), said, f"class {other[0]} ({100 * q[0, other[0]]:.1f}\u00a0%)"
 
 
 def _keep(

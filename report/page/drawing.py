@@ -192,10 +192,8 @@ def _shape(box: _Box, x: float, y: float, side: str, taken: set[int]) -> Markup:
 
 
 def _curve(bends: tuple[tuple[float, float], ...]) -> str:
-    """From the bottom of one box to the top of the other, upright at every bend."""
-    points = list(bends)
-    points[0] = (points[0][0], points[0][1] + HEIGHT / 2)
-    points[-1] = (points[-1][0], points[-1][1] - HEIGHT / 2)
+    """From the bottom of one box to the top of the other, upright where it passes between boxes."""
+    points = [(x, y + side) for x, y in bends for side in (-HEIGHT / 2, HEIGHT / 2)][1:-1]
     parts = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x, y), (to_x, to_y) in pairwise(points):
         if abs(x - to_x) < 0.5:

@@ -6,7 +6,7 @@ All figures are read from the report's JSON document, and each says where it sta
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..amount import amount
@@ -14,6 +14,23 @@ from . import charts
 from .markup import Child, Markup, element, join
 
 Document = Mapping[str, Any]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+_MEASURES: Sequence[tuple[str, str, Callable[[float], str]]] = (
+    ("top1", "top-1", percent),
+    ("kappa", "kappa", "{:.4f}".format),
+    ("expected", "expected elsewhere", percent),
+    ("equal", "equal", percent),
+    ("kl", "KL, nats", "{:.3g}".format),
+    ("sqnr_db", "SQNR, dB", "{:.1f}".format),
+    ("cosine", "cosine", "{:.5f}".format),
+    ("broken", "broken", "{:g}".format),
+)
+"""What the record may know of an output: its key, a title, and how a person reads it."""
 
 
 def figure(document: Document, path: str, text: str) -> Markup:
@@ -58,6 +75,7 @@ def summary(document: Document) -> Markup:
         element("div", *_tiles(document), class_="tiles"),
         element("div", *_charts(document), class_="charts"),
         _budget(document),
+        _outputs(document),
         _notes(document["notes"]),
     )
 
@@ -102,10 +120,6 @@ def passes(document: Document) -> Markup:
     )
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def _verdict(budget: Mapping[str, Any] | None) -> Markup | None:
     if budget is None:
         return None
@@ -148,7 +162,6 @@ def _tiles(document: Document) -> list[Markup]:
                 "on ",
                 figure(document, "agreement.samples", str(agreement["samples"])),
                 " held-out samples",
-                *(element("span", ", ", words) for words in _measures(document)),
             )
         )
     return tiles
@@ -166,20 +179,22 @@ def _share_of(before: int, after: int) -> str:
     return f"{100 * after / before:.1f} % of " if before else "from "
 
 
-def _measures(document: Document) -> list[Markup]:
-    outputs = document["agreement"]["outputs"]
-    if not outputs:
-        return []
-    worst = min(range(len(outputs)), key=lambda at: _share(outputs[at]))
-    said = []
-    for key, words in (("kl", "KL {:.3g}"), ("sqnr_db", "SQNR {:.1f} dB")):
-        if outputs[worst][key] is not None:
-            said.append(figure(document, f"agreement.outputs.{worst}.{key}", words.format(outputs[worst][key])))
-    return said
-
-
-def _share(output: Mapping[str, Any]) -> float:
-    return next((float(output[key]) for key in ("top1", "equal", "cosine") if output[key] is not None), 1.0)
+def _outputs(document: Document) -> Markup | None:
+    """How far each output agrees, by every measure that its kind has."""
+    agreement = document["agreement"]
+    if agreement is None or not agreement["outputs"]:
+        return None
+    outputs = agreement["outputs"]
+    known = [one for one in _MEASURES if any(output.get(one[0]) is not None for output in outputs)]
+    rows: list[Sequence[Child]] = []
+    for at, output in enumerate(outputs):
+        cells: list[Child] = [element("code", output["name"]), output["kind"]]
+        for key, _, words in known:
+            value = output.get(key)
+            cells.append(None if value is None else figure(document, f"agreement.outputs.{at}.{key}", words(value)))
+        rows.append(cells)
+    heads = ("output", "judged as", *(title for _, title, _ in known))
+    return join(element("h3", "Agreement of the outputs"), table(heads, rows, "Agreement of the outputs", words=2))
 
 
 def _charts(document: Document) -> list[Markup]:

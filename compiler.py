@@ -183,7 +183,9 @@ def compile(
     }
     hashes, codes_known = _hashes(original, pipeline, chosen, options)
     if pipeline.lossy or check:
-        hashes["data"] = passes_known.data = identity(_source(model, data))
+        hashes["data"] = identity(_source(model, data))
+        # What is drawn depends on the model, what is read on how it becomes tensors.
+        passes_known.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(options["data"])).text
     if lock is not None:
         lock.check_inputs(hashes, versions())
     key = Fingerprint("build", json.dumps(hashes), name, environment()).text if codes_known and not trail else ""
@@ -238,9 +240,9 @@ def compile(
     try:
         run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=warden, cache=passes_known)
     except KeyboardInterrupt:
-        if path is None or recorder.kept is None:
+        if path is None or recorder.kept is None or (lock is not None and lock.strict):
             raise
-        graph, stopped = recorder.kept, f"interrupted during '{recorder.current}'"
+        graph, stopped = recorder.kept, f"interrupted {recorder.where}"
         run(last, graph, ctx)
     # Legalisation that found nothing to do is nobody's business.
     report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
@@ -263,7 +265,7 @@ def compile(
                     else:
                         compare(teacher, after, ctx.held, report)
             except KeyboardInterrupt:
-                if stopped or path is None or recorder.kept is None:
+                if stopped or path is None or recorder.kept is None or (lock is not None and lock.strict):
                     raise
                 stopped = "interrupted during the check"
         report.outputs = {os.path.basename(file): file_digest(file) for file in staged.files}
@@ -323,20 +325,20 @@ def _one_target(text: str) -> Target:
 
 
 class _Recorder(Observer):
-    """Notes what the model cost after every pass, which pass runs, and the graph after the last lossy one.
+    """Notes what the model cost after every pass, how far they are, and the graph after the last lossy one.
 
     Where a context is given, also how far a graph that a pass changed agrees with the teacher.
     """
 
     def __init__(self, dims: Mapping[str, int], ctx: Context | None = None) -> None:
         self.steps: list[Step] = []
-        self.current = ""
+        self.where = ""
         self.kept: Graph | None = None
         self._dims = dims
         self._ctx = ctx
 
     def before(self, position: int, one: Pass, graph: Graph) -> None:
-        self.current = one.name
+        self.where = f"during '{one.name}'"
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
         found: Agreement | None = None
@@ -344,6 +346,7 @@ class _Recorder(Observer):
         if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
             found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads)
         self.steps.append(Step(one.name, report, size_of(graph, self._dims), found))
+        self.where = f"after '{one.name}'"
         if one.lossy:
             self.kept = graph.clone()
 
@@ -393,9 +396,7 @@ def _forget_types(graph: Graph, annotated: Collection[str]) -> None:
                 value.type = None
 
 
-def runnable(
-    model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context
-) -> tuple[Samples, Session]:
+def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context) -> tuple[Samples, Session]:
     """The samples, and the model ready to run on them.
 
     Many an exported model declares a batch axis and holds a Reshape to one sample: it is fed one at a time. Raises

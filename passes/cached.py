@@ -20,7 +20,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from ..errors import ModelError
@@ -62,7 +62,8 @@ class Entry:
 class PassCache:
     """Keys, finished passes and rulings of one build.
 
-    `store` keeps the passes, `None` where only rulings are wanted. `data` is the digest of the samples. `known` are
+    `store` keeps the passes, `None` where only rulings are wanted. `data` is the digest of the samples as they are fed.
+    `known` are
     rulings from a lock file; `rulings` collects those of this build.
     """
 
@@ -150,11 +151,11 @@ def code_of_module(module: str) -> str | None:
     top = module.partition(".")[0]
     if top == __name__.partition(".")[0]:
         return own_code()
-    names = packages_distributions().get(top, ())
     try:
-        return " ".join(f"{name} {distribution(name).version}" for name in names) or None
-    except PackageNotFoundError:
-        return None
+        return f"{top} {version(top)}"
+    except PackageNotFoundError:  # the package goes by another name
+        names = packages_distributions().get(top, ())
+        return " ".join(f"{name} {version(name)}" for name in names) or None
 
 
 @functools.cache

@@ -13,12 +13,14 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from .. import __version__
 from ..errors import OptcError
 from .bench import bench
+from .build import build
 from .check import check
 from .compile import compile_model
 from .completion import install_completion
 from .diff import diff
 from .explain import explain
 from .help import examples, unfold
+from .init import init
 from .inspect import inspect
 from .listing import passes, targets, zoo
 
@@ -36,7 +38,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_command=compile_model,
 )
-for command in (inspect, diff, check, bench, explain, passes, targets, zoo):
+for command in (build, init, inspect, diff, check, bench, explain, passes, targets, zoo):
     unfold(command)
     app.command(command, help_epilogue=examples(command))
 app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))

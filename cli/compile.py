@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from .chosen import choose
 from .console import console, tell
-from .values import check_apart, image_size, numbers, reports
+from .values import cache_place, check_apart, command_text, image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
 _RUN = Group("Run", sort_key=2)
-_TELL = Group("Output", sort_key=3)
+_AGAIN = Group("Builds that repeat", sort_key=3)
+_TELL = Group("Output", sort_key=4)
 
 
 def compile_model(
     model: str,
     /,
     *,
-    passes: str = "prune,svd,quant",
-    target: str = "onnx",
+    passes: str | None = None,
+    target: str | None = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
     data: Annotated[str | None, Parameter(group=_DATA)] = None,
-    mean: Annotated[str, Parameter(group=_DATA)] = "0",
-    std: Annotated[str, Parameter(group=_DATA)] = "1",
-    layout: Annotated[Literal["auto", "NCHW", "NHWC"], Parameter(group=_DATA)] = "auto",
+    mean: Annotated[str | None, Parameter(group=_DATA)] = None,
+    std: Annotated[str | None, Parameter(group=_DATA)] = None,
+    layout: Annotated[Literal["auto", "NCHW", "NHWC"] | None, Parameter(group=_DATA)] = None,
     resize: Annotated[str | None, Parameter(group=_DATA)] = None,
     samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
-    seed: Annotated[int, Parameter(group=_RUN, validator=Number(gte=0, lte=2**31 - 1))] = 0,
-    threads: Annotated[int, Parameter(group=_RUN, validator=Number(gte=0, lte=1024))] = 0,
-    clean: Annotated[bool, Parameter(group=_RUN)] = True,
-    guard: Annotated[bool, Parameter(group=_RUN)] = True,
+    keep: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
+    seed: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=2**31 - 1))] = None,
+    threads: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1024))] = None,
+    clean: Annotated[bool | None, Parameter(group=_RUN)] = None,
+    guard: Annotated[bool | None, Parameter(group=_RUN)] = None,
     min_agreement: Annotated[float | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1))] = None,
     budget: Annotated[str | None, Parameter(group=_RUN)] = None,
-    check: Annotated[bool, Parameter(group=_RUN)] = True,
+    check: Annotated[bool | None, Parameter(group=_RUN)] = None,
     dump: Annotated[str | None, Parameter(group=_RUN)] = None,
     traceback: Annotated[bool, Parameter(group=_RUN, negative=())] = False,
+    config: Annotated[str | None, Parameter(group=_AGAIN)] = None,
+    cache: Annotated[str | None, Parameter(group=_AGAIN, negative=())] = None,
+    no_cache: Annotated[bool, Parameter(name="--no-cache", group=_AGAIN, negative=())] = False,
+    lock: Annotated[str | None, Parameter(group=_AGAIN)] = None,
+    locked: Annotated[bool, Parameter(group=_AGAIN, negative=())] = False,
+    depfile: Annotated[str | None, Parameter(group=_AGAIN)] = None,
     report: Annotated[list[str] | None, Parameter(group=_TELL, negative=())] = None,
     json_: Annotated[bool, Parameter(name="--json", group=_TELL, negative=())] = False,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], group=_TELL, negative=())] = False,
@@ -52,9 +60,9 @@ def compile_model(
         An ONNX file, or zoo:NAME for a model that ships (see `optc zoo`).
     passes
         Passes and their options: prune,svd:ratio=0.5,quant (see `optc passes`), or file.py:function over an
-        onnx-graphsurgeon graph. `clean` runs first unless --no-clean.
+        onnx-graphsurgeon graph; prune,svd,quant unless given. `clean` runs first unless --no-clean.
     target
-        What the model is built for (see `optc targets`).
+        What the model is built for (see `optc targets`); onnx unless given.
     output
         File to write; beside MODEL as NAME.optc.onnx unless given.
     data
@@ -71,28 +79,43 @@ def compile_model(
         Images: HEIGHTxWIDTH or one number; the model's own size unless given.
     samples
         Use at most this many samples, drawn evenly.
+    keep
+        Leave layers whose names fit this pattern as they are; may be given several times.
     seed
-        Of everything that is drawn at random.
+        Of everything that is drawn at random; 0 unless given.
     threads
-        CPU threads; 0 takes what the libraries choose.
+        CPU threads; 0, unless given, takes what the libraries choose.
     clean
-        Run the lossless `clean` pass first.
+        Run the lossless `clean` pass first (yes, unless --no-clean).
     guard
-        Undo a pass that made the model larger, slower or, by its own choice, too different.
+        Undo a pass that made the model larger, slower or, by its own choice, too different (yes, unless --no-guard).
     min_agreement
         Undo every pass that takes the agreement with the original below this share (0.98).
     budget
         Limits the result must keep, such as size=4MB,latency=0.6x,macs=50%,agreement=99%,kl=0.01. A result that
         misses one is written all the same; the exit status is then 3.
     check
-        Run the artifact beside the original and time both.
+        Run the artifact beside the original and time both (yes, unless --no-check).
     dump
         Folder that receives the text of the graph after every pass.
     traceback
         Show the Python traceback of an error.
+    config
+        Configuration whose options for MODEL hold where the command line gives none; optc.toml beside MODEL unless
+        given (see `optc init`).
+    cache
+        Folder of finished passes and builds; that of OPTC_CACHE, or one in the user's cache, unless given.
+    no_cache
+        Neither use nor fill the cache.
+    lock
+        File that records hashes, versions and measurements; of an earlier build the measurements are taken.
+    locked
+        Fail where anything differs from the lock file, and leave that file as it is.
+    depfile
+        File that receives, for Make and Ninja, what the result depends on.
     report
-        File that receives the report, in the form its extension names: .json, .md, or .xml (JUnit). May be given
-        several times.
+        File that receives the report, in the form its extension names: .json, .md, .xml (JUnit), or .html (a page to
+        look at; needs optc[html]). May be given several times.
     json_
         Print the report as JSON and nothing else.
     verbose
@@ -106,13 +129,15 @@ def compile_model(
         optc model.onnx --passes svd:ratio=0.5,quant --data images/ -o small.onnx
         optc model.onnx --budget size=30%,agreement=99% --report report.json
     """
+    typed = command_text(compile_model, locals())
     from contextlib import nullcontext
 
     from rich.console import Console
 
-    from ..compiler import Data, Interrupted, compile
+    from ..compiler import Interrupted, check_place
     from ..passes.observers import Dump, Observer, Reproduce
-    from ..report.files import write
+    from ..report.files import PAGE, extension, write
+    from ..report.page import write as write_page
     from ..report.progress import PassLines, TerminalProgress
     from ..report.terminal import show
 
@@ -123,42 +148,62 @@ def compile_model(
     loud = not quiet and not json_
     if loud and not errors.is_terminal:
         observers.append(PassLines(errors))
-    out = output if output is not None else _beside(model)
-    check_apart(out, "-o", {"--data": data})
-    wanted = reports(report or [], {"MODEL": model, "-o": out, "--data": data})
-    given = Data(data, numbers(mean, "--mean"), numbers(std, "--std"), layout, image_size(resize), samples)
+    given = {
+        "passes": passes,
+        "data": data,
+        "mean": None if mean is None else numbers(mean, "--mean"),
+        "std": None if std is None else numbers(std, "--std"),
+        "layout": layout,
+        "resize": image_size(resize),
+        "samples": samples,
+        "seed": seed,
+        "threads": threads,
+        "clean": clean,
+        "guard": guard,
+        "min_agreement": min_agreement,
+        "budget": budget,
+        "check": check,
+    }
+    chosen = choose(model, config, given, keep or (), target, output)
+    model, out, data = chosen.model, chosen.output, chosen.options.data
+    check_apart(out, "-o", {"--data": data, "--config": chosen.config})
+    for flag, path in (("--lock", lock), ("--depfile", depfile)):
+        if path is not None:
+            check_apart(path, flag, {"MODEL": model, "-o": out, "--data": data, "--config": chosen.config})
+            check_place(path, flag)
+    record, name = chosen.record(lock, strict=locked)
+    wanted = reports(report or [], {"MODEL": model, "-o": out, "--data": data}, page=True)
+    pages = [path for path in wanted if extension(path, page=True) == PAGE]
     stopped: Interrupted | None = None
     with TerminalProgress(errors) if loud else nullcontext() as progress:
+        observers += [] if progress is None else [progress]
         try:
-            build = compile(
+            build = chosen.options.compile(
                 model,
-                passes,
-                target=target,
+                target=chosen.target,
                 output=out,
-                data=given,
-                seed=seed,
-                threads=threads,
-                clean=clean,
-                guard=guard,
-                min_agreement=min_agreement,
-                budget=budget,
-                check=check,
+                cache=cache_place(cache, no_cache),
+                lock=None if record is None else record.of(name, strict=locked),
+                trail=bool(pages),
                 observers=observers,
                 progress=progress,
             )
         except Interrupted as stop:
             build, stopped = stop.build, stop
+        for path in pages if stopped is None else ():  # a page takes its time, and who interrupts has none
+            with nullcontext() if progress is None else progress.task("page"):
+                write_page(build, path, typed)
     for path in wanted:
-        write(build.report, path)
+        if path not in pages:
+            write(build.report, path)
     if stopped is not None:
         raise stopped
+    if record is not None and not locked:
+        record.keep(name, build.report)
+    if depfile is not None:
+        chosen.depend(depfile, build)
     if json_:
         sys.stdout.write(build.report.to_json())
     elif loud:
         show(build.report, console(), layers=verbose)
     return tell(build.report.budget)
-
-
-def _beside(model: str) -> str:
-    stem = model.split(":")[1] if model.startswith("zoo:") else os.path.splitext(model)[0]
-    return f"{stem}.optc.onnx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable
 
 _EXAMPLES = "\nExamples\n--------\n"
@@ -11,7 +12,7 @@ _EXAMPLES = "\nExamples\n--------\n"
 def examples(command: Callable[..., int]) -> str:
     """What its docstring gives as examples; empty where there is none."""
     text = (inspect.getdoc(command) or "").partition(_EXAMPLES)[2].rstrip()
-    return f"Examples:\n{text}" if text else ""
+    return f"Examples:\n{textwrap.indent(textwrap.dedent(text), '    ')}" if text else ""
 
 
 def unfold(command: Callable[..., int]) -> None:

@@ -19,6 +19,12 @@ def passes(name: str | None = None, /, *, json_: Annotated[bool, Parameter(name=
         Only this pass.
     json_
         Print the list as JSON.
+
+    Examples
+    --------
+        optc passes
+        optc passes quant
+        optc passes --json
     """
     from ..report import listing
 
@@ -37,6 +43,11 @@ def targets(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = F
     ----------
     json_
         Print the list as JSON.
+
+    Examples
+    --------
+        optc targets
+        optc targets --json
     """
     from ..report import listing
 
@@ -55,6 +66,11 @@ def zoo(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False
     ----------
     json_
         Print the list as JSON.
+
+    Examples
+    --------
+        optc zoo
+        optc zoo --json
     """
     from ..report import listing
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import OutputError, SpecError
 
@@ -16,19 +18,40 @@ def check_apart(path: str, flag: str, others: Mapping[str, str | None]) -> None:
             raise OutputError(f"{flag} would overwrite {other}, which is {path} too; name another file")
 
 
-def reports(paths: Sequence[str], others: Mapping[str, str | None]) -> list[str]:
+def reports(paths: Sequence[str], others: Mapping[str, str | None], *, page: bool = False) -> list[str]:
     """The files that receive a report, each of a known form, in a place that takes it, and none that is named twice.
 
-    Raises `OutputError` and `SpecError`.
+    With `page`, the `.html` form is one of them. Raises `OutputError` and `SpecError`.
     """
     from ..compiler import check_place
-    from ..report.files import extension
+    from ..report.files import PAGE, extension
 
     for i, path in enumerate(paths):
         check_apart(path, "--report", {**others, **{f"--report {other}": other for other in paths[:i]}})
-        extension(path)
+        if extension(path, page=page) == PAGE:
+            from ..report.page import require
+
+            require()
         check_place(path, "--report")
     return list(paths)
+
+
+def command_text(command: Callable[..., object], values: Mapping[str, object]) -> str:
+    """The command line that calls `command` with `values`, by parameter; what is as by default is left out."""
+    words = ["optc"]
+    for name, parameter in inspect.signature(command).parameters.items():
+        value = values[name]
+        option = name.rstrip("_").replace("_", "-")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            words.append(str(value))
+        elif value == parameter.default:
+            continue
+        elif isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            for one in value if isinstance(value, list | tuple) else (value,):
+                words += [f"--{option}", str(one)]
+    return shlex.join(words)
 
 
 def numbers(text: str, flag: str) -> tuple[float, ...]:
@@ -40,6 +63,15 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
         kind = "positive numbers" if flag == "--std" else "numbers"
         raise SpecError(f"{flag} takes {kind} parted by commas, not '{text}'")
     return found
+
+
+def cache_place(cache: str | None, no_cache: bool) -> str | None:
+    """The folder of the cache, or `None` where none is to be used. Raises `SpecError`."""
+    from ..runtime.store import cache_folder
+
+    if cache is not None and no_cache:
+        raise SpecError("--cache and --no-cache cannot both be given")
+    return None if no_cache else cache if cache is not None else cache_folder()
 
 
 def thread_counts(text: str) -> tuple[int, ...]:

@@ -37,13 +37,13 @@ def load(path: str) -> dict[str, Any]:
     """The record in a file. Raises `DataError` where there is none, or it is no record of ours."""
     try:
         with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+            document: object = json.load(file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: is not JSON; give the file that --report NAME.json wrote") from error
     schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
+    if not isinstance(document, dict) or schema != SCHEMA:
         raise DataError(f"{path}: is no report of this version: its schema is {schema!r}, not '{SCHEMA}'")
     return document
 

@@ -1,0 +1,75 @@
+"""One bar a pass on a terminal, and one line a pass in a log."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from rich.console import Console
+
+from optc.compiler import compile
+from optc.passes.pipeline import Pipeline
+from optc.report.progress import PassLines, TerminalProgress
+
+
+def console(*, terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=120)
+
+
+def text(console: Console) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_a_pass_has_one_bar_whatever_it_does() -> None:
+    from optc.ir.graph import Graph
+
+    out = console(terminal=True)
+    (one,) = Pipeline.parse("quant")
+    with TerminalProgress(out) as progress:
+        progress.before(1, one, Graph("g"))
+        with progress.task("first", 4) as advance:
+            advance(1)
+            with progress.task("within", 100) as inner:
+                inner(99)
+            progress._bars.refresh()
+            assert len(progress._bars.tasks) == 1
+            assert progress._bars.tasks[0].percentage == 25
+        with progress.task("second", 2) as advance:
+            progress._bars.refresh()
+            assert progress._bars.tasks[0].percentage == 0
+        progress.after(1, one, Graph("g"), None)  # type: ignore[arg-type]
+        assert not progress._bars.tasks
+        with progress.task("check"):
+            assert len(progress._bars.tasks) == 1
+            progress._bars.refresh()
+        assert not progress._bars.tasks
+    shown = text(out)
+    for part in ("quant: first", " 25 %", "quant: second", "check"):
+        assert part in shown
+    assert "within" not in shown
+
+
+def test_a_build_on_a_terminal_and_in_a_log() -> None:
+    bars, lines = console(terminal=True), console(terminal=False)
+    with TerminalProgress(bars) as progress:
+        compile(
+            "zoo:digits_dscnn",
+            "clean,quant",
+            threads=1,
+            check=False,
+            guard=False,
+            progress=progress,
+            observers=[progress, PassLines(lines)],
+        )
+        assert not progress._bars.tasks
+    assert "quant" in text(bars)
+    logged = text(lines).splitlines()
+    assert [line.partition(":")[0] for line in logged] == ["clean", "quant"]
+    assert "done" in logged[1]
+
+
+def test_nothing_is_drawn_where_nobody_looks() -> None:
+    out = console(terminal=False)
+    with TerminalProgress(out) as progress, progress.task("check", 3) as advance:
+        advance(1)
+    assert text(out) == ""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from .frontier import Frontier
 from .linear import Linear, linear_layers
 from .refit import refit_masked
 from .regression import Array, Target, fit_target
+from .saturation import Saturation, eased, range_after, rows_to_keep
 
 WIDEST = 6144
 """Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
@@ -51,13 +52,15 @@ class Step:
     """One layer on the walk, with what it should become.
 
     `output` is the shape of its output in the first batch; `disturbed` tells whether a layer before it was changed on
-    this walk, so that there is something to repair.
+    this walk, so that there is something to repair; `saturation` is what the activation after it forgives, where one
+    does.
     """
 
     layer: Linear
     target: Target
     output: tuple[int, ...]
     disturbed: bool
+    saturation: Saturation | None = None
 
     @property
     def positions(self) -> int:
@@ -71,22 +74,26 @@ class Step:
         """Whether there are fewer than four rows an input, so that the ridge, not the samples, decides much."""
         return self.target.rows < 4 * self.layer.shape[2]
 
-    def settle(self, weight: Array | None = None) -> None:
-        """Write `weight` (groups, n, d) with the bias that goes with it.
+    def settle(self, weight: Array | None = None, target: Target | None = None) -> None:
+        """Write `weight` (groups, n, d) with the bias that goes with it, by the `target` that it was fitted to.
 
         By default the target's own weights where the layer is `disturbed`, and no change where it is not; zeros that
         the layer has (an earlier pass pruned it) stay zeros.
         """
         if weight is None and not self.disturbed:
             return
-        chosen = self._repaired() if weight is None else weight.reshape(self.target.weight.shape)
-        self.layer.write(chosen, None if self.layer.bias_place is None else self.target.bias(chosen))
+        if weight is None:
+            chosen, target = eased(self.saturation, self.target, self._repaired(self.target), lambda w: w,
+                                   lambda target, _: self._repaired(target))  # fmt: skip
+        else:
+            chosen = weight.reshape(self.target.weight.shape)
+        self.layer.write(chosen, None if self.layer.bias_place is None else (target or self.target).bias(chosen))
 
-    def _repaired(self) -> Array:
+    def _repaired(self, target: Target) -> Array:
         mask = self.layer.weights() != 0.0
         if mask.all():
-            return self.target.weight
-        parts = zip(self.target.weight, self.target.hessian, mask, strict=True)
+            return target.weight
+        parts = zip(target.weight, target.hessian, mask, strict=True)
         return np.stack([refit_masked(w, h, keep) for w, h, keep in parts])
 
 
@@ -125,7 +132,7 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
             for number, group in enumerate(asks):
-                fit, held = _collect(number, group, frontier, kept)
+                fit, held, rows_of = _collect(number, group, frontier, kept)
                 start = 0
                 everything = fit.merged(held)
                 for ask in group:
@@ -140,7 +147,8 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
                         held.statistics(part, centred=centred),
                     )
                     before = ask.layer.node.inputs
-                    yield Step(ask.layer, target, shapes[ask.layer], disturbed)
+                    saturation = rows_of.of(ask) if centred else None
+                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation)
                     disturbed = disturbed or ask.layer.node.inputs != before
                 tick(1)
 
@@ -157,29 +165,57 @@ def too_wide(layer: Linear) -> str:
     return f"{d} inputs a row, more than the {WIDEST} whose covariance is kept" if d > WIDEST else ""
 
 
-def _collect(number: int, group: list[_Ask], frontier: Frontier, kept: Spill) -> tuple[Moments, Moments]:
-    """Moments of the group's rows: those to fit on, and every fifth batch held out."""
+@dataclass(slots=True)
+class _Sampled:
+    """Some of a group's rows, one item a batch: inputs, and for a layer that a saturating activation follows the
+    teacher's answers and the skip value."""
+
+    inputs: list[Rows] = field(default_factory=list)
+    answers: dict[_Ask, list[Rows]] = field(default_factory=dict)
+    skips: dict[_Ask, list[Rows]] = field(default_factory=dict)
+
+    def of(self, ask: _Ask) -> Saturation | None:
+        found = range_after(ask.answer)
+        if found is None or ask not in self.answers:
+            return None
+        skip = np.concatenate(self.skips[ask]) if ask in self.skips else np.zeros((1, 1), dtype=np.float32)
+        return Saturation(found, np.concatenate(self.inputs), np.concatenate(self.answers[ask]), skip)
+
+
+def _collect(number: int, group: list[_Ask], frontier: Frontier, kept: Spill) -> tuple[Moments, Moments, _Sampled]:
+    """Moments of the group's rows: those to fit on, and every fifth batch held out; and some of the rows."""
     first = group[0].layer
     groups, _, d = first.shape
     n = sum(ask.layer.shape[1] for ask in group)
     fit, held = Moments(groups, d, n), Moments(groups, d, n)
+    some = _Sampled()
+    room = rows_to_keep(d, n) if groups == 1 and any(range_after(ask.answer) for ask in group) else 0
+    batches = kept.count(("at", number))
     wanted = [first.source, *(ask.skip for ask in group if ask.skip is not None)]
     for batch, values in enumerate(frontier.advance(wanted)):
         positions = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
         output = tuple(kept.get(("shape", number), batch).tolist())
         x = first.inputs(_floats(values[first.source]), positions, output)
+        every = slice(None, None, max(1, math.ceil(len(x) * batches / room))) if room else slice(0)
+        if room:
+            some.inputs.append(x[every].copy())
         answers = []
         for ask in group:
             t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
-            if ask.skip is not None:
-                t = t - ask.layer.targets(_floats(values[ask.skip]), positions)
+            skip = None if ask.skip is None else ask.layer.targets(_floats(values[ask.skip]), positions)
+            if room and range_after(ask.answer):
+                some.answers.setdefault(ask, []).append(t[every].copy())
+                if skip is not None:
+                    some.skips.setdefault(ask, []).append(skip[every].copy())
+            if skip is not None:
+                t = t - skip
             answers.append(t.reshape(len(t), groups, -1))
         (held if batch % 5 == 4 else fit).add(x, np.concatenate(answers, axis=2))
     for ask in group:
         kept.drop(("answer", ask.layer))
     kept.drop(("at", number))
     kept.drop(("shape", number))
-    return fit, held
+    return fit, held, some
 
 
 def _teach(

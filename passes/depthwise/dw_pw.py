@@ -21,10 +21,13 @@ Array = NDArray[np.float64]
 
 def dw_pw(weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: int = 4) -> tuple[Array, Array]:
     """P (n, c, rank) and D (c, rank, taps) for `weight` (n, c*taps) in the metric `hessian`."""
-    taps = weight.shape[1] // channels
-    d = _start(weight, hessian, channels, min(rank, taps))
+    d = _start(weight, hessian, channels, min(rank, weight.shape[1] // channels))
+    return refit(weight, hessian, _pointwise(d, hessian, weight @ hessian), d, sweeps=sweeps)
+
+
+def refit(weight: Array, hessian: Array, p: Array, d: Array, *, sweeps: int = 2) -> tuple[Array, Array]:
+    """P and D after more sweeps, from those given."""
     crossed = weight @ hessian
-    p = _pointwise(d, hessian, crossed)
     for _ in range(sweeps):
         d = _depthwise(p, d, weight, hessian)
         p = _pointwise(d, hessian, crossed)

@@ -9,6 +9,7 @@ stride (its 1 x 1 runs at the input's resolution), and where its one factorisati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...ir.origin import Origin
 from ..base import Context, Report, Skip
 from ..linear import Linear, linear_layers, too_small
 from ..regression import Array, Target
+from ..saturation import eased
 from ..walk import Step, thin_note, too_wide, walk
 from . import dw_pw, pw_dw
 
@@ -65,13 +67,14 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
             if layer in reasons:
                 raise Skip(reasons[layer])
             made = _choose(step, ctx.options(options, layer.node))
+            made, target = eased(step.saturation, step.target, made, _merged, partial(refit, layer))
         except Skip as skip:
             if layer not in kept:
                 step.settle()
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         error = round(step.target.error(made.merged[None]), 6)
-        _replace(layer, made, None if layer.bias_place is None else step.target.bias(made.merged[None]))
+        _replace(layer, made, None if layer.bias_place is None else target.bias(made.merged[None]))
         report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error)
     if thin:
         report.notes.append(thin_note(thin))
@@ -129,17 +132,33 @@ def _forms(layer: Linear, wanted: str) -> tuple[str, ...]:
 
 def fit(target: Target, layer: Linear, form: str, rank: int) -> Separated:
     """The separable form of `layer` (groups = 1) nearest to its target."""
-    w, h, c, kernel = target.weight[0], target.hessian[0], layer.channels, layer.kernel
+    w, h = target.weight[0], target.hessian[0]
+    if form == "dw-pw":
+        return _separated(target, layer, form, *dw_pw.dw_pw(w, h, layer.channels, rank))
+    return _separated(target, layer, form, *pw_dw.pw_dw(w, h, layer.channels, rank))
+
+
+def _merged(made: Separated) -> Array:
+    return made.merged
+
+
+def refit(layer: Linear, target: Target, made: Separated) -> Separated:
+    """The form and rank of `made`, fitted to another target from its factors on."""
+    w, h, c, n = target.weight[0], target.hessian[0], layer.channels, layer.shape[1]
+    if made.form == "dw-pw":
+        pair = made.second.reshape(n, c, made.rank), made.first.reshape(c, made.rank, -1)
+        return _separated(target, layer, made.form, *dw_pw.refit(w, h, *pair))
+    return _separated(target, layer, made.form, *pw_dw.refit(w, h, made.second.reshape(n, made.rank, -1)))
+
+
+def _separated(target: Target, layer: Linear, form: str, p: Array, d: Array) -> Separated:
+    c, rank, kernel = layer.channels, d.shape[1], layer.kernel
     ones = (1,) * len(kernel)
     if form == "dw-pw":
-        p, d = dw_pw.dw_pw(w, h, c, rank)
         whole = dw_pw.merged(p, d)
-        rank = d.shape[1]
         first, second = d.reshape(c * rank, 1, *kernel), p.reshape(len(p), c * rank, *ones)
     else:
-        p, d = pw_dw.pw_dw(w, h, c, rank)
         whole = pw_dw.merged(p, d)
-        rank = d.shape[1]
         first, second = p.reshape(len(p) * rank, c, *ones), d.reshape(len(p), rank, *kernel)
     return Separated(form, rank, first, second, whole, target.loss(whole[None]))
 

@@ -23,7 +23,15 @@ def pw_dw(weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: in
     low = np.linalg.cholesky(over_channels)
     _, _, vt = np.linalg.svd(weight.reshape(n, channels, taps) @ low, full_matrices=False)
     d = np.linalg.solve(low.T, vt[:, :rank].transpose(0, 2, 1)).transpose(0, 2, 1)
-    p = np.zeros((n, rank, channels))
+    return refit(weight, hessian, d, sweeps=sweeps)
+
+
+def refit(weight: Array, hessian: Array, d: Array, *, sweeps: int = 1) -> tuple[Array, Array]:
+    """P and D after more sweeps, from the D (n, rank, taps) that is given."""
+    n, rank, taps = d.shape
+    channels = weight.shape[1] // taps
+    blocks = hessian.reshape(channels, taps, channels, taps)
+    d, p = d.copy(), np.zeros((n, rank, channels))
     crossed = (weight @ hessian).reshape(n, channels, taps)
     for o in range(n):
         p[o] = _first(d[o], blocks, crossed[o])

@@ -24,6 +24,7 @@ from ..choice import Choice
 from ..linear import Linear, linear_layers, too_small
 from ..refit import refit_masked
 from ..regression import Array, Target, inverse_factor
+from ..saturation import eased
 from ..walk import Step, thin_note, too_wide, walk
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 
@@ -77,12 +78,13 @@ def _visit(step: Step, pattern: Pattern | None, reason: str, error: float, repor
             raise Skip(reason)
         if pattern == ADAPTIVE:
             pattern = _sparsest(step.target, error)
-        weight = prune_layer(step.target, pattern, layer)
+        weight, target = eased(step.saturation, step.target, prune_layer(step.target, pattern, layer), lambda w: w,
+                               lambda target, w: prune_layer(target, pattern, layer, w))  # fmt: skip
     except Skip as skip:
         step.settle()
         report.skipped(layer.name, layer.op, skip.reason)
         return
-    step.settle(weight)
+    step.settle(weight, target)
     report.done(
         layer.name,
         layer.op,
@@ -92,19 +94,21 @@ def _visit(step: Step, pattern: Pattern | None, reason: str, error: float, repor
     )
 
 
-def prune_layer(target: Target, pattern: Pattern, layer: Linear) -> Array:
-    """The pruned weights (groups, n, d) nearest to the target under `pattern`."""
+def prune_layer(target: Target, pattern: Pattern, layer: Linear, start: Array | None = None) -> Array:
+    """The pruned weights (groups, n, d) nearest to the target under `pattern`, found from those of `start` on."""
     if isinstance(pattern, Grouped) and layer.channels < pattern.m:
         raise Skip(f"{layer.channels} input channels are fewer than m={pattern.m}")
     order = _reduction_order(layer, pattern)
     out = np.empty_like(target.weight)
     for group in range(len(out)):
         w, h = target.weight[group][:, order], target.hessian[group][np.ix_(order, order)]
-        out[group][:, order] = _prune_matrix(w, h, pattern)
+        found = _first_mask(w, h, pattern) if start is None else start[group][:, order]
+        out[group][:, order] = _exchange(w, h, pattern, found)
     return out
 
 
-def _prune_matrix(w: Array, h: Array, pattern: Pattern) -> Array:
+def _first_mask(w: Array, h: Array, pattern: Pattern) -> Array:
+    """The best of three masks, with the weights on it fitted."""
     magnitude = w**2
     masks = (
         sparsegpt_mask(w, inverse_factor(h), pattern),
@@ -112,9 +116,14 @@ def _prune_matrix(w: Array, h: Array, pattern: Pattern) -> Array:
         keep_largest(magnitude * np.diagonal(h), pattern),
     )
     tried = [refit_masked(w, h, mask, steps=12) for mask in masks]
-    losses = [_loss(t, w, h) for t in tried]
-    best = int(np.argmin(losses))
-    mask, kept, least = masks[best], tried[best], losses[best]
+    return min(tried, key=lambda one: _loss(one, w, h))
+
+
+def _exchange(w: Array, h: Array, pattern: Pattern, start: Array) -> Array:
+    """Exchange weights of `start` for dropped ones as long as that lowers the loss, and fit those that stay."""
+    mask = start != 0.0
+    kept = refit_masked(w, h, mask, start=start, steps=12)
+    least = _loss(kept, w, h)
     for _ in range(EXCHANGES):
         # where one coordinate step would take each weight, dropped ones too (iterative hard thresholding)
         moved = kept + ((w - kept) @ h) / np.diagonal(h)

@@ -12,6 +12,7 @@ pays. Layers that the user keeps are not even refitted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +21,12 @@ from ..allocate import knapsack
 from ..base import Context, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, linear_layers, too_small
-from ..regression import Target
+from ..regression import Array, Target
+from ..saturation import eased
 from ..walk import Step, thin_note, too_wide, walk
 from .channel import channel_split
 from .spatial import spatial_curve
-from .split import Split, Work, forms_of, split
+from .split import Split, Work, forms_of, resplit, split
 from .tucker import tucker_split
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
                 raise Skip(whole[layer])
             work = Work.of(step)
             made = _choose(step, own[layer], ctx, work, chosen.get(layer))
+            made, target = eased(step.saturation, step.target, made, _merged, partial(resplit, layer))
         except Skip as skip:
             if layer not in kept:
                 step.settle()
@@ -67,7 +70,7 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         detail = dict(zip(("rank", "rank_in"), _ranks(made), strict=False))
         macs = work.macs(made.form, _ranks(made)[0], detail.get("rank_in", 0))
         error = step.target.error(made.merged[None])
-        made.apply(layer, step.target)
+        made.apply(layer, target)
         report.done(layer.name, layer.op, form=made.form, **detail, macs=round(macs / work.macs("keep", 0), 4),
                     error=round(error, 6))  # fmt: skip
     if thin:
@@ -84,6 +87,10 @@ def _kept_whole(layers: list[Linear]) -> dict[Linear, str]:
         elif layer.source.is_input:
             reasons[layer] = "it reads the model's input: few weights, and every one of them matters"
     return reasons
+
+
+def _merged(made: Split) -> Array:
+    return made.merged
 
 
 def _ranks(made: Split) -> tuple[int, ...]:

@@ -39,15 +39,21 @@ def spatial_split(
     weight: Array, hessian: Array, shape: tuple[int, int, int, int], rank: int, *, sweeps: int = 5, steps: int = 8
 ) -> tuple[Array, Array]:
     """P (n, r, kw) and V (r, c, kh) for `weight` (n, c*kh*kw) of `shape` (n, c, kh, kw) in the metric `hessian`."""
-    kw = shape[3]
     folded, scale = _unfold(weight, hessian, shape)
     u, s, _ = np.linalg.svd(folded, full_matrices=False)
     v = ((u[:, :rank] * np.sqrt(s[:rank])) / scale[:, None]).T.reshape(rank, *shape[1:3])
+    p = _fit_second(v, hessian, weight @ hessian, shape[3])
+    return spatial_refit(weight, hessian, p, v, sweeps=sweeps, steps=steps)
+
+
+def spatial_refit(
+    weight: Array, hessian: Array, p: Array, v: Array, *, sweeps: int = 2, steps: int = 8
+) -> tuple[Array, Array]:
+    """P and V after more sweeps, from those given."""
     crossed = weight @ hessian
-    p = _fit_second(v, hessian, crossed, kw)
     for _ in range(sweeps):
         v = _improve_first(p, v, weight, hessian, steps)
-        p = _fit_second(v, hessian, crossed, kw)
+        p = _fit_second(v, hessian, crossed, p.shape[2])
     return _balanced(p, v)
 
 

@@ -17,7 +17,7 @@ from ..linear import Linear
 from ..regression import Array, Target
 from ..walk import Step
 from .channel import ChannelSplit, channel_split
-from .spatial import merged, spatial_split
+from .spatial import merged, spatial_refit, spatial_split
 from .tucker import tucker_fit
 
 FORMS = ("channel", "spatial", "tucker")
@@ -103,10 +103,7 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
         return channel_form(layer, channel_split(w, h), target, rank)
     if form == "spatial":
         shape = (len(w), layer.channels, layer.kernel[0], layer.kernel[1])
-        p, v = spatial_split(w, h, shape, rank)
-        whole = merged(p, v)
-        first, second = v[:, :, :, None], p[:, :, None, :]
-        return Split(form, (first, second), whole, target.loss(whole[None]))
+        return _spatial(target, spatial_split(w, h, shape, rank))
     basis, b, a = tucker_fit(w, h, layer.channels, inner, rank)
     taps = layer.kernel
     core = b.reshape(rank, inner, *taps)
@@ -114,6 +111,22 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
     ones = (1,) * len(taps)
     return Split(form, (basis.reshape(*basis.shape, *ones), core, a.reshape(*a.shape, *ones)), whole,
                  target.loss(whole[None]))  # fmt: skip
+
+
+def resplit(layer: Linear, target: Target, made: Split) -> Split:
+    """The form and the ranks of `made`, fitted to another target; alternating fits start from its factors."""
+    if made.form == "spatial":
+        first, second = made.factors
+        return _spatial(target, spatial_refit(target.weight[0], target.hessian[0], second[:, :, 0], first[..., 0]))
+    if made.form == "tucker":
+        return split(target, layer, made.form, len(made.factors[1]), len(made.factors[0]))
+    return split(target, layer, made.form, len(made.factors[0]))
+
+
+def _spatial(target: Target, pair: tuple[Array, Array]) -> Split:
+    p, v = pair
+    whole = merged(p, v)
+    return Split("spatial", (v[:, :, :, None], p[:, :, None, :]), whole, target.loss(whole[None]))
 
 
 def channel_form(layer: Linear, found: ChannelSplit, target: Target, rank: int) -> Split:

@@ -115,7 +115,7 @@ def test_exchanging_weights_lowers_the_loss_and_keeps_the_pattern(
     losses = []
     for rounds in (0, 8):
         monkeypatch.setattr(weights, "EXCHANGES", rounds)
-        found = weights._prune_matrix(w, h, pattern)
+        found = weights._exchange(w, h, pattern, weights._first_mask(w, h, pattern))
         losses.append(loss(found, w, h))
         kept = (found != 0).reshape(12, 8, 4).sum(axis=2)
         assert (kept == 2).all() if isinstance(pattern, Grouped) else kept.sum() == round(0.3 * 12 * 32)

@@ -113,6 +113,7 @@ class TargetFacts:
     `saturating_int8`: whether u8 x s8 products saturate at 16 bits, so that weights must keep to 7 bits.
     `sparse_initializers`: whether weights may be stored as `sparse_initializer`.
     `max_opset`, `max_ir_version`: the newest model the runtime loads.
+    `measurable`: whether times measured on this machine hold for the one that the model will run on.
     """
 
     name: str
@@ -124,6 +125,7 @@ class TargetFacts:
     sparse_initializers: bool = True
     max_opset: int = 26
     max_ir_version: int = 13
+    measurable: bool = True
 
 
 class Progress:

@@ -4,7 +4,7 @@ Against the model as it was before the pass, worse is more stored bytes, or a ru
 measurement, unless the pass at least halved the model: that trade a user may want, so it stays, with a note. Against
 the teacher, worse is an agreement below the floor: the user's where one was given. A pass whose options the user
 spelled out was told how much to lose, so no other floor holds for it; a pass left to its own choice must keep
-`OWN_FLOOR`.
+`OWN_FLOOR`. Speed is not judged where the target is another machine than this one.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Guard:
         objection = self._disagreement(one, after, ctx)
         if objection:
             return objection
+        if not ctx.target.measurable:
+            return ""
         ratio = _slowdown(before, after, ctx.held, ctx.threads)
         if ratio > 1 and new > _HALVED * old:
             return f"it would run {ratio:.2f} times as long"

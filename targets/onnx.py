@@ -45,6 +45,7 @@ class OnnxTarget(Target):
             sparse_initializers=True,
             max_opset=opset,
             max_ir_version=ir_version,
+            measurable=self.cpu == "here",
         )
 
     def legalisation(self) -> Pipeline:

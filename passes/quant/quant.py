@@ -12,15 +12,16 @@ bodies of control flow, ops without an integer kernel, and layers that are to be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ...errors import DataError
+from ...errors import DataError, SpecError
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Node
-    from .layers import Layer
+    from .layers import Kept, Layer
 
 LEAST_OPSET = 13
 """Per-channel DequantizeLinear came with it."""
@@ -46,11 +47,17 @@ class Quant(Pass):
     per_channel: bool = option(True, "one weight scale a channel rather than one a tensor", layer=True)
     symmetric: bool = option(False, "activation grids symmetric around 0")
     bias_correction: bool = option(True, "correct biases towards the float model's means")
+    slower: Literal["float", "int8"] = option("float", "what layers run in whose integer kernel is slower here")
     keep: str = option("", "layers to leave float: shell-like patterns of node names, several with |")
 
     def requires(self, graph: Graph, ctx: Context) -> None:
-        """Raises `DataError` without samples. An older model is brought to opset 13 (21 for int4), or `ModelError` says
-        why not."""
+        """Raises `DataError` without samples, and `SpecError` for options that exclude each other. An older model is
+        brought to opset 13 (21 for less than 8 bits), or `ModelError` says why not."""
+        if self.bits < 8 and (self.activations == "dynamic" or (self._stores_only and self.weights != "int4")):
+            raise SpecError(
+                f"quant stores weights={self.weights} only with activations=int8"
+                + (" or none" if self.weights == "int4" else "")
+            )
         if ctx.fit is None or not ctx.fit.count:
             raise DataError("quant needs calibration samples; give some with --data")
         least = INT4_OPSET if self.bits < 8 else LEAST_OPSET
@@ -61,8 +68,8 @@ class Quant(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from .dynamic import quantize_dynamic
+        from .floats import report_islands
         from .layers import find_layers, is_kept, name_of
-        from .static import quantize_static
         from .tables import encode_tables
         from .weight_only import store_only
 
@@ -87,11 +94,33 @@ class Quant(Pass):
         elif self.activations == "dynamic":
             quantize_dynamic(graph, found, ctx, kept, per_channel, report)
         else:
-            quantize_static(graph, found, self, ctx, kept, per_channel, report)
+            self._integer(graph, found, ctx, kept, per_channel, report)
         if not self.weights.endswith("float16"):
             encode_tables(graph, kept, report)
         graph.sweep()
+        if not self._stores_only and ctx.target.integer_qdq:
+            report_islands(graph, report)
         return report
+
+    def _integer(
+        self,
+        graph: Graph,
+        found: dict[Node, Layer],
+        ctx: Context,
+        kept: Kept,
+        per_channel: Callable[[Layer], bool],
+        report: Report,
+    ) -> None:
+        from .floats import leave_float
+        from .profit import slower_layers
+        from .static import quantize_static
+
+        # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
+        measured = self.slower == "float" and self.bits == 8 and ctx.target.measurable
+        if measured and (slow := slower_layers(graph, found, kept, ctx)):
+            leave_float(graph, {found.pop(node): why for node, why in slow.items()}, ctx, per_channel, report)
+        if found:
+            quantize_static(graph, found, self, ctx, kept, per_channel, report)
 
     @property
     def _stores_only(self) -> bool:

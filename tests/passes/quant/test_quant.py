@@ -26,7 +26,8 @@ def test_a_trained_network_keeps_its_mind(name: str) -> None:
     teacher = graph.clone()
     report = quantized(graph, zoo.samples(name, "calib"))
     assert report.count(Outcome.DONE) >= 4
-    assert {layer.reason for layer in report.layers if layer.reason} <= {"both operands are computed"}
+    reasons = {layer.reason for layer in report.layers if layer.reason and "island" not in layer.detail}
+    assert reasons <= {"both operands are computed"}
     test = load_samples(zoo.samples(name, "test"), graph)
     assert agreement(teacher, graph, test, threads=1).share >= 0.99
     assert len(to_bytes(graph)) < 0.5 * len(to_bytes(teacher))
@@ -129,7 +130,7 @@ def test_equal_inputs_give_equal_bytes() -> None:
 
 def test_layers_kept_by_name_stay_float() -> None:
     graph = convolutions()
-    report = quantized(graph, {"x": np.zeros((4, 4, 8, 8), np.float32)}, Quant(keep="a|y*"))
+    report = quantized(graph, {"x": np.zeros((4, 4, 8, 8), np.float32)}, Quant(keep="a|y*", slower="int8"))
     kept = {layer.name: layer.reason for layer in report.layers if layer.outcome is Outcome.SKIPPED}
     assert kept == {"a": "kept by name", "y": "kept by name"}
     floats = [node.name for node in graph if node.op == "Conv" and node.inputs[1].constant is not None]  # type: ignore[union-attr]

@@ -1,0 +1,163 @@
+"""Layers whose integer kernel is slower here than the float one, which are better left float.
+
+Integer kernels do not always pay: a first convolution over three colour channels, depthwise convolutions at high
+resolution, and most small layers on CPUs without an int8 dot product run faster in float. But every change between
+float and codes costs a pass over the tensor, so layers cannot be judged one by one. With f_n and q_n the measured
+seconds of node n in float and in codes, and c_v the cost of encoding or decoding value v, the fastest assignment
+
+    min  sum_{n float} f_n  +  sum_{n integer} q_n  +  sum_{v between both kinds} c_v
+
+is a minimum cut between "integer" and "float" (Greig, Porteous, Seheult 1989): exact, in polynomial time.
+
+Times come from the runtime's profile of the float graph and of one that is quantized with made-up numbers, which run no
+faster or slower than the right ones. Nothing is looked into where the integer graph as a whole runs at least `PAYS`
+times as fast, and the cut is believed only where the graph that it gives was measured to be faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ..base import Context
+from .grid import Grid, activation_grid, limits
+from .insertion import Insertion
+from .layers import Kept, Layer, find_layers
+from .parameters import encode_biases
+from .placement import Placement, bounds, operands, place
+
+if TYPE_CHECKING:
+    from ...runtime.samples import Feeds
+
+PAYS = 1.25
+LEAST = 1e-4
+"""Seconds below which a run is mostly the runtime's own, and not looked into."""
+GAIN = 0.95
+"""The share of the run time that is left where a cut is worth its layers."""
+ELEMENT = 1.5e-9
+"""Seconds to encode or decode one element and to change its layout, on x86 with AVX2."""
+CALL = 5e-6
+PROFILES = 4
+
+
+def slower_layers(graph: Graph, found: Mapping[Node, Layer], kept: Kept, ctx: Context) -> dict[Node, str]:
+    """The layers of `found` to leave float, each with the reason. Measured on one sample."""
+    from ...runtime.latency import latency
+    from ...runtime.session import Session
+
+    assert ctx.fit is not None
+    feeds = next(ctx.fit.batches(1))
+    trial, twins = _trial(graph, kept, ctx)
+    sessions = [Session(g, threads=ctx.threads) for g in (graph, trial)]
+    whole = latency(sessions, feeds, limit=1.0)
+    if whole[1].ratio <= 1.0 / PAYS or whole[0].seconds < LEAST:
+        return {}
+    floats, codes = _fastest(graph, feeds, ctx), _fastest(trial, feeds, ctx)
+    integer = {node: codes.get(twin, 0.0) for node, twin in twins.items()}
+    slow = _cut(graph, place(graph, found, kept), floats, integer, feeds, ctx)
+    reasons = {
+        node: f"in integers it is not faster here ({1e3 * integer[node]:.3f} ms against {1e3 * floats[node]:.3f} ms)"
+        if integer[node] >= floats.get(node, 0.0)
+        else "the layers around it are faster in float, and encoding its input costs more than it gains"
+        for node in found
+        if node in slow and node in floats
+    }
+    if not reasons:
+        return {}
+    mixed, _ = _trial(graph, lambda node: reasons.get(node, "") or kept(node), ctx)
+    measured = latency([*sessions, Session(mixed, threads=ctx.threads)], feeds, limit=2.0)
+    return reasons if measured[2].ratio < GAIN * measured[1].ratio else {}
+
+
+def _fastest(graph: Graph, feeds: Feeds, ctx: Context) -> dict[Node, float]:
+    """The least time of each node over a few profiles: what else the machine does only ever adds."""
+    from ...runtime.profile import node_seconds
+
+    least: dict[Node, float] = {}
+    for _ in range(PROFILES):
+        for node, seconds in node_seconds(graph, feeds, threads=ctx.threads).items():
+            least[node] = min(seconds, least.get(node, np.inf))
+    return least
+
+
+def _trial(graph: Graph, kept: Kept, ctx: Context) -> tuple[Graph, dict[Node, Node]]:
+    """A copy in the integer form, with made-up numbers, and the copy of each node of `graph` in it."""
+    copy = graph.clone()
+    twins = dict(zip(graph, copy))
+    back = {twin: node for node, twin in twins.items()}
+    found, _ = find_layers(copy, lambda twin: kept(back[twin]) if twin in back else "")
+    plan = place(copy, found, lambda twin: kept(back[twin]) if twin in back else "")
+    grids = {group: _grid(values, plan, ctx) for group, values in plan.sources().items()}
+    insertion = Insertion(copy, plan, grids, ctx.target.activation_dtype)
+    insertion.activations()
+    insertion.constants()
+    low, high = limits(ctx.target.weight_dtype)
+    weights: dict[Layer, Grid] = {}
+    for layer in found.values():
+        assert layer.weight.constant is not None
+        scale = np.full(layer.channels, 1e-2, np.float32)
+        grid = Grid(scale, 0, ctx.target.weight_dtype, layer.axis, low, high)
+        ones = copy.constant(np.ones(layer.weight.constant.shape, ctx.target.weight_dtype.numpy), layer.weight.name)
+        layer.node.set_input(1, insertion.dequantize(ones, grid, before=layer.node, origin=layer.node.origin))
+        weights[layer] = grid
+    encode_biases(insertion, list(found.values()), weights)
+    copy.sweep()
+    copy.sort()
+    return copy, {node: twin for node, twin in twins.items() if twin in set(copy)}
+
+
+def _grid(values: Iterable[Value], plan: Placement, ctx: Context) -> Grid:
+    """A grid that absorbs the clamps of its values, as theirs will."""
+    low, high = -1.0, 1.0
+    for value in values:
+        clamp = bounds(plan.clamp[value]) if value in plan.clamp else None
+        if clamp is not None:
+            low, high = max(low, clamp[0]), min(high, clamp[1])
+    return activation_grid(low, high, ctx.target.activation_dtype)
+
+
+def _cut(
+    graph: Graph,
+    plan: Placement,
+    floats: Mapping[Node, float],
+    integer: Mapping[Node, float],
+    feeds: Feeds,
+    ctx: Context,
+) -> set[Node]:
+    """The nodes on the float side of the minimum cut."""
+    import networkx as nx
+
+    from ...runtime.session import Session
+
+    coded = list(plan.coded)
+    sizes = {
+        v: a.size for v, a in zip(coded, Session(graph, outputs=coded, threads=ctx.threads).run(feeds), strict=True)
+    }
+    network = nx.Graph()
+    alone = dict.fromkeys((node for node in graph if plan.integer(node)), 0.0)
+    for value in coded:
+        cost = CALL + ELEMENT * sizes[value]
+        maker = plan.maker.get(value)
+        readers = [user for user in value.users if plan.integer(user) and value in _read(user, plan)]
+        if maker is None or not plan.integer(maker) or (maker in plan.layers and maker.op != "Conv"):
+            for reader in readers[:1]:  # encoded once, whoever reads the codes
+                alone[reader] += cost
+            continue
+        for reader in readers:
+            network.add_edge(maker, reader, capacity=cost)
+        if value.is_output or len(readers) < len(value.users):
+            alone[maker] += cost
+    for node, extra in alone.items():
+        network.add_edge("integer", node, capacity=floats.get(node, 0.0))
+        network.add_edge(node, "float", capacity=integer.get(node, 0.0) + extra)
+    if not alone:
+        return set()
+    _, (_, right) = nx.minimum_cut(network.to_directed(), "integer", "float")
+    return {node for node in right if isinstance(node, Node)}
+
+
+def _read(node: Node, plan: Placement) -> tuple[Value, ...]:
+    return (plan.layers[node].source,) if node in plan.layers else operands(node)

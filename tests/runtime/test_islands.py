@@ -1,0 +1,50 @@
+"""Islands: float operators between integer kernels, in the runtime's own graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from quantized import quantized
+
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.passes.base import Outcome
+from optc.runtime.islands import islands
+
+
+def network(*between: str) -> Graph:
+    rng = np.random.default_rng(0)
+    graph = Graph("network", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 8, 8)))
+    for i in range(2):
+        weight = graph.constant(rng.normal(size=(4, 4, 3, 3)).astype(np.float32) / 6, f"w{i}")
+        x = graph.add("Conv", [x, weight], {"pads": [1] * 4}, name=f"conv{i}").output
+        for op in between if not i else ():
+            x = graph.add(op, [x], name=op.lower()).output
+    x = graph.add("Exp", [x], name="last").output
+    graph.add_output(x, "y", TensorType(DType.FLOAT, ("N", 4, 8, 8)))
+    infer(graph)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        ((), []),
+        (("Relu",), []),
+        (("Sigmoid",), []),
+        (("Tanh",), [("tanh", "Tanh", "ONNX Runtime has no integer kernel for Tanh")]),
+    ],
+)
+def test_islands_are_what_no_kernel_took(between: tuple[str, ...], expected: list[tuple[str, str, str]]) -> None:
+    graph = network(*between)
+    report = quantized(graph, {"x": np.random.default_rng(1).normal(size=(40, 4, 8, 8)).astype(np.float32)})
+    assert [(i.name, i.op, i.why) for i in islands(graph)] == expected
+    told = [(layer.name, layer.op, layer.reason) for layer in report.layers if layer.outcome is Outcome.SKIPPED]
+    assert told == expected
+    assert any("between integer kernels" in note for note in report.notes) is bool(expected)
+
+
+def test_a_float_model_has_none() -> None:
+    assert islands(network("Tanh")) == ()

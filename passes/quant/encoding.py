@@ -140,7 +140,8 @@ def _narrow_scale(goal: Array, metric: Array, box: tuple[Array, Array], least: A
     peak = np.maximum(np.abs(goal) / reach, 0.0).max(axis=2)
     if shared:
         peak = np.full_like(peak, peak.max())
-    best, lowest = np.ones_like(peak), np.full(peak.shape, np.inf)
+    best: Array = np.ones_like(peak)
+    lowest = np.full(peak.shape, np.inf)
     for shrink in SHRINKS[::-1]:
         scale = peak * shrink
         scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32).astype(np.float64)

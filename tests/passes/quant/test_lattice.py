@@ -1,0 +1,90 @@
+"""Images as their own codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from quantized import quantized
+
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.passes.quant.lattice import encode_inputs, find_lattice
+from optc.passes.quant.layers import find_layers
+from optc.runtime.samples import load_samples
+from optc.runtime.session import Session
+
+MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
+COLOURS = (MEAN, STD)
+HALVES = (np.full(3, 127.5 / 255), np.full(3, 127.5 / 255))
+
+
+def images(norm: tuple[np.ndarray, np.ndarray], count: int = 32) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, size=(count, 3, 8, 8))
+    mean, std = (n[:, None, None] for n in norm)
+    return ((pixels / np.float32(255) - mean) / std).astype(np.float32)
+
+
+def network(pads: int) -> Graph:
+    rng = np.random.default_rng(0)
+    graph = Graph("first", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 3, 8, 8)))
+    parts = [x, graph.constant(rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "w")]
+    y = graph.add("Conv", parts, {"pads": [pads] * 4}, name="conv").output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 4, 6 + 2 * pads, 6 + 2 * pads)))
+    infer(graph)
+    return graph
+
+
+def test_lattices_are_found_and_other_numbers_are_not() -> None:
+    found = find_lattice(images(COLOURS))
+    assert found is not None
+    assert found.step == pytest.approx(1 / 255 / STD, rel=1e-5)
+    assert found.zero == pytest.approx(255 * MEAN, abs=0.01)
+    assert not found.uniform
+    even = find_lattice(images(HALVES))
+    assert even is not None
+    assert even.uniform
+    assert find_lattice(np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)) is None
+    assert find_lattice(np.zeros((8, 3, 8, 8), np.float32)) is None
+    assert find_lattice(np.rint(np.random.default_rng(0).normal(size=(8, 1, 8, 8)) * 999).astype(np.float32)) is None
+
+
+@pytest.mark.parametrize("norm", [COLOURS, HALVES])
+@pytest.mark.parametrize("pads", [0, 1])
+def test_the_rewritten_input_is_encoded_without_error(norm: tuple[np.ndarray, np.ndarray], pads: int) -> None:
+    graph = network(pads)
+    x = images(norm)
+    want = Session(graph, threads=1).run({"x": x})[0]
+    samples = load_samples({"x": x}, graph)
+    ((value, grid),) = encode_inputs(graph, find_layers(graph)[0], samples, DType.UINT8).items()
+    levels, found = Session(graph, outputs=[value, graph.outputs[0].value], threads=1).run({"x": x})
+    inside = np.s_[..., 1:-1, 1:-1] if norm is HALVES and pads else np.s_[...]  # a half step of padding
+    assert found[inside] == pytest.approx(want[inside], abs=1e-3)
+    pixels = np.s_[..., 1:-1, 1:-1] if norm is COLOURS and pads else np.s_[...]  # padding is 0, which is no byte
+    assert grid.decode(grid.encode(levels))[pixels] == pytest.approx(levels[pixels], abs=0.03 * float(grid.scale))
+
+
+def test_numbers_off_the_lattice_are_left() -> None:
+    graph = network(1)
+    samples = load_samples({"x": np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)}, graph)
+    assert not encode_inputs(graph, find_layers(graph)[0], samples, DType.UINT8)
+    assert len(graph) == 1
+
+
+def test_an_input_that_something_else_reads_is_left() -> None:
+    graph = network(1)
+    x = graph.inputs[0]
+    graph.add_output(graph.add("Exp", [x]).output, "e", TensorType(DType.FLOAT, ("N", 3, 8, 8)))
+    assert not encode_inputs(graph, find_layers(graph)[0], load_samples({"x": images(COLOURS)}, graph), DType.UINT8)
+
+
+def test_the_whole_pass_takes_images_as_codes() -> None:
+    graph = network(1)
+    teacher = graph.clone()
+    x = images(COLOURS)
+    quantized(graph, {"x": x}, saturating_int8=False)
+    want = Session(teacher, threads=1).run({"x": x})[0]
+    found = Session(graph, threads=1, optimise=False).run({"x": x})[0]
+    # Rounding the answer itself to 8 bits costs about 40 dB.
+    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 37

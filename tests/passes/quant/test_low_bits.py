@@ -1,0 +1,61 @@
+"""Weights of less than 8 bits: stored packed, run in the integer kernels, rounded with care."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quantized import cleaned, quantized, runtime_ops
+
+from optc.ir.types import DType
+from optc.ir.writer import to_bytes
+from optc.models import zoo
+from optc.passes.base import Outcome
+from optc.passes.quant import Quant
+from optc.runtime.agreement import agreement
+from optc.runtime.samples import load_samples
+
+
+@pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet"])
+def test_packed_weights_run_in_integer_kernels(name: str, tmp_path: Path) -> None:
+    graph = cleaned(name)
+    layers = sum(node.op in ("Conv", "Gemm") for node in graph)
+    teacher = graph.clone()
+    report = quantized(graph, zoo.samples(name, "calib"), Quant(weights="int4", slower="int8"))
+    assert {layer.detail["bits"] for layer in report.layers if layer.outcome is Outcome.DONE} == {4}
+    ops = runtime_ops(graph, tmp_path)
+    assert ops["QLinearConv"] + ops["QGemm"] == layers
+    assert not {"Cast", "DequantizeLinear", "Conv", "Gemm", "FusedConv"} & set(ops)
+    test = load_samples(zoo.samples(name, "test"), graph)
+    assert agreement(teacher, graph, test, threads=1).share >= 0.97
+    eight = teacher.clone()
+    quantized(eight, zoo.samples(name, "calib"))
+    assert len(to_bytes(graph)) < 0.85 * len(to_bytes(eight))
+
+
+@pytest.mark.parametrize(("weights", "most"), [("int3", 8), ("int2", 3)])
+def test_narrower_weights_use_so_many_codes(weights: str, most: int) -> None:
+    graph = cleaned("digits_resnet")
+    quantized(graph, zoo.samples("digits_resnet", "calib"), Quant(weights=weights, slower="int8"))  # type: ignore[arg-type]
+    packed = [v for v in graph.constants if v.dtype is DType.INT4]
+    assert packed
+    assert max(len(np.unique(np.asarray(v.numpy(), np.int8))) for v in packed) == most
+
+
+def test_pruned_zeros_stay_zeros_in_four_bits() -> None:
+    graph = cleaned("digits_resnet")
+    rng = np.random.default_rng(0)
+    masks: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for node in tuple(graph):
+        if node.op == "Conv":
+            weight = np.array(node.inputs[1].numpy())  # type: ignore[union-attr]
+            mask = rng.random(weight.shape) < 0.5
+            weight[mask] = 0
+            masks.setdefault(weight.shape, []).append(mask)
+            node.set_input(1, graph.constant(weight))
+    quantized(graph, zoo.samples("digits_resnet", "calib"), Quant(weights="int4", slower="int8"))
+    packed = [np.asarray(v.numpy(), np.int8) for v in graph.constants if v.dtype is DType.INT4 and len(v.shape) == 4]  # type: ignore[arg-type]
+    assert packed
+    for codes in packed:
+        assert any(not codes[mask].any() for mask in masks[codes.shape])

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import OutputError
 from .markup import Markup, element
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BEFORE, AFTER, INK, GRID, ALARM = "#0b0001", "#0b0002", "#0b0003", "#0b0004", "#0b0005"
 """Markers that `page.css` turns into colours."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib's own type for the keys is younger than what is asked for here
     "svg.fonttype": "none",
     "font.size": 8.5,
     "text.color": INK,

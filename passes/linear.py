@@ -211,6 +211,8 @@ def linear_layer(node: Node) -> Linear:
             raise Skip(f"its bias has shape {list(bias.constant.shape)}, not one number an output")
     if not np.isfinite(np.asarray(weight.numpy(), dtype=np.float32)).all():
         raise Skip("its weight is not finite")
+    if not np.any(weight.numpy()):
+        raise Skip("its weight is zero everywhere")
     kernel = weight.constant.shape[2:] if node.op == "Conv" else ()
     return Linear(node, _bias_add(node), node.get_int("group", 1) if node.op == "Conv" else 1, kernel)
 

@@ -34,7 +34,7 @@ from ..ir.graph import Graph, Node, Value
 from ..runtime.moments import Moments
 from ..runtime.patches import sample_positions
 from ..runtime.spill import Data, Spill
-from .base import Context
+from .base import Context, Report
 from .frontier import Frontier
 from .linear import Linear, linear_layers
 from .refit import refit_masked
@@ -113,11 +113,18 @@ class _Ask:
         return next(v for v in self.sum.inputs if v is not _decoded(self.layer.output))
 
 
-def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, rows: int = 32768) -> Iterator[Step]:
+def walk(
+    graph: Graph,
+    ctx: Context,
+    layers: Sequence[Linear] | None = None,
+    *,
+    rows: int = 32768,
+    report: Report | None = None,
+) -> Iterator[Step]:
     """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
 
-    `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width). Raises DataError
-    where there are no samples.
+    `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width). A layer that what is
+    not finite reaches has no step; it is skipped in `report`. Raises DataError where there are no samples.
     """
     if ctx.fit is None or ctx.fit.count == 0:
         raise DataError("this pass needs calibration samples; give some with --data")
@@ -140,12 +147,17 @@ def walk(graph: Graph, ctx: Context, layers: Sequence[Linear] | None = None, *, 
                     part = slice(start, start + n)
                     start += n
                     centred = ask.layer.bias_place is not None
-                    target = fit_target(
-                        ask.layer.weights(),
-                        everything.statistics(part, centred=centred),
-                        fit.statistics(part, centred=centred),
-                        held.statistics(part, centred=centred),
-                    )
+                    try:
+                        target = fit_target(
+                            ask.layer.weights(),
+                            everything.statistics(part, centred=centred),
+                            fit.statistics(part, centred=centred),
+                            held.statistics(part, centred=centred),
+                        )
+                    except DataError as error:
+                        if report is not None:
+                            report.skipped(ask.layer.name, ask.layer.op, str(error))
+                        continue
                     before = ask.layer.node.inputs
                     saturation = rows_of.of(ask) if centred else None
                     yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation)

@@ -33,8 +33,9 @@ from ..allocate import knapsack
 from ..base import Context, Detail, Report
 from ..choice import Choice
 from ..linear import Linear, linear_layers
+from ..regression import UNREACHED
 from ..tolerance import safest
-from ..walk import Step, too_wide, walk
+from ..walk import Step, thin_note, too_wide, walk
 from .coupled import Coupled, Mask, coupled_groups, refit_without
 from .damage import Damage
 from .structured import Consumer, Removal, removal_order
@@ -98,9 +99,14 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
         counts = _shares(scene, ratios, report)
         several = {i: count for i, count in counts.items() if len(scene.groups[i].readers) > 1}
         curves = _curves(scene, ctx, several, weigh=False)
+        counts = {i: count for i, count in counts.items() if i not in several or i in curves}
+        _report_unreached(scene, [i for i in several if i not in curves], report)
         _carry_out(options, scene, ctx, _Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
         return report
     curves = _curves(scene, ctx, {i: _least(scene.groups[i]) for i in open_})
+    _report_unreached(scene, [i for i in open_ if i not in curves], report)
+    if not curves:
+        return report
     if options.ratio is not None:
         plan = _allocate(scene, curves, options, options.ratio)
         _carry_out(options, scene, ctx, plan, report)
@@ -109,6 +115,12 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     else:
         _choose_safely(scene, ctx, curves, options, report)
     return report
+
+
+def _report_unreached(scene: _Scene, numbers: Sequence[int], report: Report) -> None:
+    for i in numbers:
+        one = scene.groups[i]
+        report.skipped(one.name, one.node.op, f"a layer that reads it cannot be fitted: {UNREACHED}", channels=one.size)
 
 
 def _open_groups(options: Prune, scene: _Scene, ctx: Context, report: Report) -> list[int]:
@@ -313,6 +325,7 @@ def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], op
         agrees = "" if ctx.held is None else f", at an agreement of {found.share:.4f}"
         report.notes.append(f"removed {removed[found.amount]:.1%} of the {options.of}{agrees}")
         report.layers += found.report.layers
+        report.notes += found.report.notes
         return
     for i in curves:
         one = scene.groups[i]
@@ -334,7 +347,9 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
                 left.setdefault(i, set()).add(reader.layer)
     keeps: dict[int, Mask] = {}
     errors: dict[int, float] = {}
+    thin = 0
     for step in walk(scene.graph, ctx, scene.layers, rows=ROWS):
+        thin += step.thin
         numbers = readers.get(step.layer)
         if not numbers:
             if not ctx.kept(options, step.layer.node):
@@ -346,10 +361,17 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
         weight = refit_without(step.target, _stays(step.layer, [(scene.groups[i], keeps[i]) for i in numbers]))
         for i in dict.fromkeys(numbers):
             errors[i] = max(errors.get(i, 0.0), step.target.error(weight))
+            left[i].discard(step.layer)
         step.settle(weight)
-    _cut(Channels(scene.graph), keeps)
+    if thin:
+        report.notes.append(thin_note(thin))
+    unreached = [i for i, layers in left.items() if layers]
+    _report_unreached(scene, unreached, report)
+    _cut(Channels(scene.graph), {i: keep for i, keep in keeps.items() if i not in unreached})
     for i, count in plan.counts.items():
         one = scene.groups[i]
+        if i in unreached:
+            continue
         if i in keeps:
             detail: dict[str, Detail] = {"channels": one.size, "kept": count, "error": round(errors[i], 6)}
             report.done(one.name, one.node.op, **detail)

@@ -58,7 +58,7 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))
     thin = 0
-    for step in walk(graph, ctx, layers):
+    for step in walk(graph, ctx, layers, report=report):
         thin += step.thin
         layer = step.layer
         if layer in kept:

@@ -53,7 +53,7 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         else {}
     )
     thin = 0
-    for step in walk(graph, ctx, layers):
+    for step in walk(graph, ctx, layers, report=report):
         thin += step.thin
         layer = step.layer
         try:

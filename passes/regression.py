@@ -26,6 +26,8 @@ from ..runtime.moments import Statistics
 
 Array = NDArray[np.float64]
 
+UNREACHED = "not one finite number reaches it, or not only finite ones do: look at the weights before it"
+
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the mean diagonal of H
 
 
@@ -124,7 +126,7 @@ def fit_target(
     """
     h, c = everything.covariance, everything.cross
     if everything.count == 0 or not (np.isfinite(h).all() and np.isfinite(c).all()):
-        raise DataError("no finite samples reached this layer")
+        raise DataError(UNREACHED)
     ridge: float | None = RIDGES[len(RIDGES) // 2]
     if fit is not None and held is not None and fit.count and held.count:
         ridge = _choose(weight, fit, held)

@@ -63,8 +63,7 @@ class PassCache:
     """Keys, finished passes and rulings of one build.
 
     `store` keeps the passes, `None` where only rulings are wanted. `data` is the digest of the samples as they are fed.
-    `known` are
-    rulings from a lock file; `rulings` collects those of this build.
+    `known` are rulings from a lock file; `rulings` collects those of this build.
     """
 
     store: Store | None

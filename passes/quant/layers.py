@@ -22,6 +22,21 @@ QUANTIZED = frozenset(
         "ConvInteger", "MatMulInteger",
     }
 )  # fmt: skip
+_INTEGER = (
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "QEmbed",
+    "DynamicQuantize",
+    "MatMulInteger",
+    "MatMulNBits",
+    "ConvInteger",
+)
+
+
+def is_quantized(node: Node) -> bool:
+    """Whether a node computes on codes, or makes or reads them."""
+    return node.op in QUANTIZED or node.op.startswith(_INTEGER)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +144,9 @@ def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Layer]
     layers: dict[Node, Layer] = {}
     skipped: dict[Node, str] = {}
     for node in graph.walk():
+        if is_quantized(node) and node.op not in ("QuantizeLinear", "DequantizeLinear"):
+            skipped[node] = "already quantized"
+            continue
         if node.op not in WEIGHTED or node.domain:
             continue
         if node.graph is not graph:

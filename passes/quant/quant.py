@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ...errors import DataError, SpecError
+from ...errors import DataError, ModelError, SpecError
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ class Quant(Pass):
     symmetric: bool = option(False, "activation grids symmetric around 0")
     bias_correction: bool = option(True, "correct biases towards the float model's means")
     slower: Literal["float", "int8"] = option("float", "what layers run in whose integer kernel is slower here")
+    requantize: Literal["keep", "refuse", "redo"] = option(
+        "keep", "what is quantized already: kept as it is, refused, or turned back into float and done anew"
+    )
     keep: str = option("", "layers to leave float: shell-like patterns of node names, several with |")
 
     def requires(self, graph: Graph, ctx: Context) -> None:
-        """Raises `DataError` without samples, and `SpecError` for options that exclude each other. An older model is
-        brought to opset 13 (21 for less than 8 bits), or `ModelError` says why not."""
+        """Raises `DataError` without samples, `SpecError` for options that exclude each other, `ModelError` for a
+        quantized model that is to be refused. An older model is brought to opset 13 (21 for less than 8 bits), or
+        `ModelError` says why not."""
         if self.bits < 8 and (self.activations == "dynamic" or (self._stores_only and self.weights != "int4")):
             raise SpecError(
                 f"quant stores weights={self.weights} only with activations=int8"
@@ -60,6 +64,15 @@ class Quant(Pass):
             )
         if ctx.fit is None or not ctx.fit.count:
             raise DataError("quant needs calibration samples; give some with --data")
+        if self.requantize == "refuse":
+            from .layers import is_quantized, name_of
+
+            done = [node for node in graph.walk() if is_quantized(node)]
+            if done:
+                raise ModelError(
+                    f"graph '{graph.name}' is quantized already: {len(done)} node(s), the first {done[0].op} "
+                    f"'{name_of(done[0])}'; start from the float model, or allow it with quant:requantize=redo"
+                )
         least = INT4_OPSET if self.bits < 8 else LEAST_OPSET
         if 0 < graph.opset() < least:
             from ...ir.opset import convert
@@ -67,6 +80,8 @@ class Quant(Pass):
             convert(graph, least)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
+        from ...ir.shapes import infer
+        from .decode import decode
         from .dynamic import quantize_dynamic
         from .floats import report_islands
         from .layers import find_layers, is_kept, name_of
@@ -80,6 +95,9 @@ class Quant(Pass):
             return ctx.options(self, layer.node).per_channel
 
         report = Report()
+        if self.requantize == "redo" and (count := decode(graph)):
+            infer(graph, fresh=True)
+            report.notes.append(f"turned {count} quantized operator(s) back into float first")
         found, skipped = find_layers(graph, kept)
         for node, reason in skipped.items():
             report.skipped(name_of(node), node.op, reason)

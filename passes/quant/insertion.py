@@ -78,7 +78,7 @@ class Insertion:
         return self.graph.add(
             "QuantizeLinear",
             [source, self._constant(grid.scale, "scale"), self._zero(grid)],
-            outputs=[f"{value.name}_codes"],
+            outputs=["codes"],
             types=[TensorType(grid.dtype, value.shape)],
             origin=Origin.merge([origin], BY),
             before=before,
@@ -106,7 +106,7 @@ class Insertion:
             node.op,
             inputs,
             node.attributes,
-            outputs=[f"{v.name}_codes" for v in node.outputs],
+            outputs=["codes"] * len(node.outputs),
             types=[TensorType(grid.dtype, v.shape) for v in node.outputs],
             name=node.name,
             origin=Origin.merge([node.origin], BY),
@@ -138,7 +138,7 @@ class Insertion:
             self._decoded[value] = self.graph.add(
                 "DequantizeLinear",
                 [codes, self._constant(grid.scale, "scale"), self._zero(grid)],
-                outputs=[f"{value.name}_decoded"],
+                outputs=["decoded"],
                 types=[TensorType(DType.FLOAT, value.shape)],
                 origin=codes.producer.origin,
                 after=codes.producer,
@@ -158,10 +158,8 @@ class Insertion:
                 if value is not None and data is not None and node.op in ("Add", "Mul"):
                     numbers = np.asarray(data, np.float32)
                     grid = activation_grid(float(numbers.min()), float(numbers.max()), self._dtype)
-                    codes = self.graph.constant(grid.encode(numbers), f"{value.name}_codes")
-                    decoded = self.dequantize(
-                        codes, grid, before=node, origin=node.origin, hint=f"{value.name}_decoded"
-                    )
+                    codes = self.graph.constant(grid.encode(numbers), "codes")
+                    decoded = self.dequantize(codes, grid, before=node, origin=node.origin, hint="decoded")
                     node.set_input(index, decoded)
 
     def _relu(self, node: Node) -> None:

@@ -50,7 +50,7 @@ def encode_weights(
         constant = insertion.graph.constant(codes, weight.name)
         for layer in users:
             node = layer.node
-            node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint=weight.name))
+            node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint="weight"))
             grids[layer] = grid
     return grids
 
@@ -65,7 +65,7 @@ def encode_biases(insertion: Insertion, layers: Sequence[Layer], grids: Mapping[
         scale = np.broadcast_to(grids[layer].scale * insertion.grid(layer.source).scale, (layer.channels,))
         grid = Grid(np.ascontiguousarray(scale, np.float32), 0, DType.INT32, 0, -(2**31) + 1, 2**31 - 1)
         codes = insertion.graph.constant(grid.encode(numbers), bias.name)
-        node.set_input(2, insertion.dequantize(codes, grid, before=node, origin=node.origin, hint=bias.name))
+        node.set_input(2, insertion.dequantize(codes, grid, before=node, origin=node.origin, hint="bias"))
 
 
 def encode(

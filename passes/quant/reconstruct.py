@@ -73,7 +73,7 @@ def reconstruct(
         if step.layer.bias_place is not None:
             step.layer.write(found.weight, step.target.bias(found.weight))
         codes = _stored(graph, found.codes, width, layer)
-        made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint=layer.weight.name)
+        made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint="weight")
         node.set_input(1, made)
         done[layer] = Rounded(found.grid, step.target.error(found.weight))
     return done
@@ -89,7 +89,7 @@ def _stored(graph: Graph, codes: NDArray[np.generic], bits: int, layer: Layer) -
         "Cast",
         [packed],
         {"to": int(DType.INT8)},
-        outputs=[layer.weight.name],
+        outputs=["wide"],
         types=[TensorType(DType.INT8, packed.shape)],
         origin=origin,
         before=layer.node,

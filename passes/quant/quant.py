@@ -13,7 +13,7 @@ bodies of control flow, ops without an integer kernel, and layers that are to be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...errors import DataError, ModelError, SpecError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LEAST_OPSET = 13
 """Per-channel DequantizeLinear came with it."""
 INT4_OPSET = 21
+"""So did 4-bit and 16-bit codes with this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     lossy: ClassVar[bool] = True
 
-    activations: Literal["int8", "dynamic", "none"] = option(
-        "int8", "int8 kernels; dynamic: ranges found as the model runs; none: only weights are stored small"
+    activations: Literal["int8", "int16", "dynamic", "none", "auto"] = option(
+        "int8", "int8, int16 codes; dynamic: ranges found as the model runs; none: only weights stored; auto: measured"
     )
     weights: Literal["int8", "int4", "int3", "int2", "float16", "bfloat16"] = option(
         "int8", "how weights are stored; the float types, and blocks, leave activations float"
@@ -55,8 +56,9 @@ class Quant(Pass):
 
     def requires(self, graph: Graph, ctx: Context) -> None:
         """Raises `DataError` without samples, `SpecError` for options that exclude each other, `ModelError` for a
-        quantized model that is to be refused. An older model is brought to opset 13 (21 for less than 8 bits), or
-        `ModelError` says why not."""
+        quantized model that is to be refused. An older model is brought to the opset that its codes came with, or
+        `ModelError` says why not.
+        """
         if self.bits < 8 and (self.activations == "dynamic" or (self._stores_only and self.weights != "int4")):
             raise SpecError(
                 f"quant stores weights={self.weights} only with activations=int8"
@@ -73,7 +75,7 @@ class Quant(Pass):
                     f"graph '{graph.name}' is quantized already: {len(done)} node(s), the first {done[0].op} "
                     f"'{name_of(done[0])}'; start from the float model, or allow it with quant:requantize=redo"
                 )
-        least = INT4_OPSET if self.bits < 8 else LEAST_OPSET
+        least = INT4_OPSET if self.bits < 8 or self.activations == "int16" else LEAST_OPSET
         if 0 < graph.opset() < least:
             from ...ir.opset import convert
 
@@ -81,6 +83,7 @@ class Quant(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ...ir.shapes import infer
+        from .choose import run_best
         from .decode import decode
         from .dynamic import quantize_dynamic
         from .floats import report_islands
@@ -98,6 +101,10 @@ class Quant(Pass):
         if self.requantize == "redo" and (count := decode(graph)):
             infer(graph, fresh=True)
             report.notes.append(f"turned {count} quantized operator(s) back into float first")
+        if self.activations == "auto":
+            best = run_best(replace(self, requantize="keep"), graph, ctx)
+            best.notes = report.notes + best.notes
+            return best
         found, skipped = find_layers(graph, kept)
         for node, reason in skipped.items():
             report.skipped(name_of(node), node.op, reason)
@@ -129,12 +136,22 @@ class Quant(Pass):
         per_channel: Callable[[Layer], bool],
         report: Report,
     ) -> None:
+        from ...ir.types import DType
         from .floats import leave_float
+        from .layers import OPS
         from .profit import slower_layers
         from .static import quantize_static
 
         # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
-        measured = self.slower == "float" and self.bits == 8 and ctx.target.measurable
+        if self.activations == "int16":
+            # Runtimes' kernels for what lies between layers take 8 bits.
+            ctx = replace(ctx, target=replace(ctx.target, activation_dtype=DType.INT16, saturating_int8=False))
+            alone = kept
+
+            def kept(node: Node) -> str:
+                return alone(node) or ("" if node.op in OPS else "no kernel takes 16-bit codes")
+
+        measured = self.slower == "float" and self.bits == 8 and self.activations == "int8" and ctx.target.measurable
         if measured and (slow := slower_layers(graph, found, kept, ctx)):
             leave_float(graph, {found.pop(node): why for node, why in slow.items()}, ctx, per_channel, report)
         if found:

@@ -146,3 +146,38 @@ def test_convolutions_under_dynamic_ranges_keep_float_kernels() -> None:
     report = quantized(graph, zoo.samples("digits_dscnn", "calib"), Quant(activations="dynamic"))
     forms = {(layer.op, layer.detail["activations"]) for layer in report.layers if layer.outcome is Outcome.DONE}
     assert forms == {("Conv", "stored"), ("Gemm", "dynamic")}
+
+
+def test_sixteen_bits_lose_next_to_nothing() -> None:
+    graph = cleaned("digits_dscnn")
+    teacher = graph.clone()
+    report = quantized(graph, zoo.samples("digits_dscnn", "calib"), Quant(activations="int16"))
+    assert report.count(Outcome.DONE) >= 4
+    assert {v.dtype for n in graph if n.op == "QuantizeLinear" for v in n.outputs} == {DType.INT16}
+    samples = zoo.samples("digits_dscnn", "test")
+    assert signal_to_noise(teacher, graph, {name: rows[:64] for name, rows in samples.items()}) > 30
+
+
+def test_auto_says_what_it_chose_and_why() -> None:
+    graph = product()
+    x = {"x": np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)}
+    report = quantized(graph, x, Quant(activations="auto", slower="int8"), measurable=False)
+    assert report.notes[0].startswith("activations=auto chose int8 (int8: agreement ")
+    assert any(node.op == "QuantizeLinear" for node in graph)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "form"), [((0.5, 0.7, 1.0), "int8"), ((0.9, 0.7, 1.0), "dynamic"), ((1, 1, 1), "none")]
+)
+def test_auto_takes_the_fastest_of_the_faithful(ratios: tuple[float, ...], form: str) -> None:
+    from optc.passes.base import Context, Layer, Report, TargetFacts
+    from optc.passes.quant.choose import Tried, _pick
+
+    done = Report(layers=[Layer("a", "Conv", Outcome.DONE)])
+    names = ("int8", "dynamic", "none")
+    tried = [Tried(n, product(), done, 0.99, r) for n, r in zip(names, ratios)]  # type: ignore[arg-type]
+    assert _pick(tried, Context(TargetFacts("test"))).form == form
+    unfaithful = Tried("int8", product(), done, 0.5, 0.1)
+    assert _pick([unfaithful, *tried[1:]], Context(TargetFacts("test"))).form == (
+        "dynamic" if ratios[1] < 1 else "none"
+    )

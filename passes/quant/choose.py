@@ -1,0 +1,81 @@
+"""Which form a model gets (`activations=auto`): static ranges, dynamic ones, or weights stored alone.
+
+Every form is tried on a copy, with the pass's other options. Of those whose agreement with the teacher on held-out
+samples is within `TOLERANCE` of the best, the fastest here is taken; where none is faster than the float model, the
+weights alone are stored. For a target that cannot be timed here, the first within the tolerance is taken, in the order
+in which they are usually fast: static, dynamic, weights alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from ..base import Context, Outcome, Report
+from .layers import find_layers
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+    from .quant import Quant
+
+Form = Literal["int8", "dynamic", "none"]
+
+TOLERANCE = 0.01
+FASTER = 0.97
+"""The share of the float model's time below which a form counts as faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """`share` is the agreement on held-out samples; `ratio` the time of a run relative to the float model."""
+
+    form: Form
+    graph: Graph
+    report: Report
+    share: float
+    ratio: float
+
+
+def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
+    """Turn `graph` into the best of the forms; its report tells of all."""
+    from ...runtime.latency import latency
+    from ...runtime.session import Session
+
+    forms: list[Form] = ["int8", "dynamic", "none"]
+    if not any(layer.op != "Conv" for layer in find_layers(graph)[0].values()):
+        forms.remove("dynamic")
+    copies = [graph.clone() for _ in forms]
+    reports = [replace(one, activations=form).run(copy, ctx) for form, copy in zip(forms, copies)]
+    ratios = [1.0] * len(forms)
+    if ctx.target.measurable and ctx.held is not None:
+        sessions = [Session(g, threads=ctx.threads) for g in (graph, *copies)]
+        ratios = [one.ratio for one in latency(sessions, next(ctx.held.batches(1)))[1:]]
+    tried = [
+        Tried(form, copy, report, _share(copy, graph, ctx), ratio)
+        for form, copy, report, ratio in zip(forms, copies, reports, ratios, strict=True)
+    ]
+    best = _pick(tried, ctx)
+    graph.become(best.graph)
+    told = "; ".join(
+        f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.target.measurable else "")
+        for t in tried
+    )
+    best.report.notes.insert(0, f"activations=auto chose {best.form} ({told})")
+    return best.report
+
+
+def _pick(tried: list[Tried], ctx: Context) -> Tried:
+    near = [t for t in tried if t.share >= max(t.share for t in tried) - TOLERANCE]
+    if not ctx.target.measurable:
+        return near[0]
+    fastest = min(near, key=lambda t: t.ratio)
+    worked = any(layer.outcome is Outcome.DONE for layer in fastest.report.layers)
+    return fastest if worked and fastest.ratio < FASTER else next(t for t in tried if t.form == "none")
+
+
+def _share(found: Graph, graph: Graph, ctx: Context) -> float:
+    from ...runtime.agreement import agreement
+
+    if ctx.held is None:
+        return 1.0
+    return agreement(graph if ctx.teacher is None else ctx.teacher, found, ctx.held, threads=ctx.threads).share

@@ -54,6 +54,10 @@ class Prune(Pass):
         0, "kept channels are multiples of this; 0: of what the target's kernels like (channels)", low=0
     )
 
+    store: Literal["dense", "sparse"] = option(
+        "dense", "how weights with zeros are stored; sparse: where that makes the file smaller (unstructured)"
+    )
+
     def run(self, graph: Graph, ctx: Context) -> Report:
         if self.kind == "channels":
             from .channels import prune_channels

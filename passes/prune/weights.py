@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import SpecError
 from ..allocate import knapsack
-from ..base import Context, Report, Skip
+from ..base import Context, Outcome, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, linear_layers, too_small
 from ..refit import refit_masked
@@ -27,6 +27,7 @@ from ..regression import Array, Target, inverse_factor
 from ..saturation import eased
 from ..walk import Step, thin_note, too_wide, walk
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
+from .storage import store_sparse
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -68,7 +69,19 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
         _visit(step, patterns.get(layer), reason, own[layer].error or 0.0 if layer in own else 0.0, report)
     if thin:
         report.notes.append(thin_note(thin))
+    if options.store == "sparse":
+        done = {one.name for one in report.layers if one.outcome is Outcome.DONE}
+        report.notes.append(_stored(ctx, [layer for layer in layers if layer.name in done]))
     return report
+
+
+def _stored(ctx: Context, layers: list[Linear]) -> str:
+    """Store what was pruned sparse, where the target reads that; returns what to tell of it."""
+    if not ctx.target.sparse_initializers:
+        return f"stored dense: {ctx.target.name} reads no sparse initializers"
+    stored, left = store_sparse(layers)
+    rest = f"; {left} dense, because more than a third of their weights stays" if left else ""
+    return f"weights stored sparse: {stored}{rest}"
 
 
 def _visit(step: Step, pattern: Pattern | None, reason: str, error: float, report: Report) -> None:

@@ -56,7 +56,8 @@ class Report:
     """The record of one run of one pass.
 
     `layers` holds one entry for every layer looked at; `rewrites` counts what a lossless pass did, by rule; `notes` are
-    sentences for the user. `cached` tells that the pass was not run, because it had been run on the same before.
+    sentences for the user. `forwards` is the time it took in forward passes of the teacher over the samples to fit on,
+    where it walked them. `cached` tells that the pass was not run, because it had been run on the same before.
     """
 
     spec: str = ""
@@ -64,6 +65,7 @@ class Report:
     rewrites: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    forwards: float | None = None
     cached: bool = False
 
     def done(self, name: str, op: str, **detail: Detail) -> None:
@@ -144,7 +146,8 @@ class Context:
     `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
     fit on, `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
     `data` is where the samples came from, as the user wrote it. `overrides` say what single layers want; the later ones
-    win. `threads` are those of numerical libraries; 0 lets them choose.
+    win. `threads` are those of numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run
+    over `fit` took, as the last walk measured it; 0 before the first.
     """
 
     target: TargetFacts
@@ -156,6 +159,7 @@ class Context:
     seed: int = 0
     threads: int = 0
     progress: Progress = field(default_factory=Progress)
+    forward: float = 0.0
 
     def options(self, one: PassT, node: Node) -> PassT:
         """The pass with the options that its overrides give for the layer `node`.

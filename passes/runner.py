@@ -46,10 +46,11 @@ def run(
             observer.before(position, one, graph)
         if one.lossy and ctx.teacher is None:
             ctx.teacher, teacher = graph.clone(), state
+        ctx.forward = 0.0
         start = time.perf_counter()
         if cache is None:
             report = _checked(position, one, graph, ctx, observers, guard, None, "")[0]
-            report.seconds = time.perf_counter() - start
+            _time(report, start, ctx)
         else:
             key = cache.key(one, state, teacher, ctx, guard)
             found = cache.find(key)
@@ -60,12 +61,17 @@ def run(
                 report.cached = True
             else:
                 report, judged = _checked(position, one, graph, ctx, observers, guard, cache, state)
-                report.seconds = time.perf_counter() - start
+                _time(report, start, ctx)
                 state = cache.keep(key, graph, report, judged)
         reports.append(report)
         for observer in observers:
             observer.after(position, one, graph, report)
     return reports
+
+
+def _time(report: Report, start: float, ctx: Context) -> None:
+    report.seconds = time.perf_counter() - start
+    report.forwards = report.seconds / ctx.forward if ctx.forward else None
 
 
 def _checked(

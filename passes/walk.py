@@ -22,6 +22,7 @@ Edits between two steps may touch only the current layer and what follows it: wh
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -239,12 +240,15 @@ def _teach(
 
     assert ctx.fit is not None
     shapes: dict[Linear, tuple[int, ...]] = {}
+    taken = 0.0
     for reference, pairs in _references(graph, ctx.teacher, asks):
         values = tuple(dict.fromkeys(value for _, value in pairs))
         answers = dict(pairs)
         session = Session(reference, outputs=values, threads=ctx.threads)
         for batch, feeds in enumerate(ctx.fit.batches(size)):
+            start = time.perf_counter()
             found = dict(zip(values, session.run(feeds), strict=True))
+            taken += time.perf_counter() - start
             for number, group in enumerate(asks):
                 positions = None
                 for ask in group:
@@ -259,6 +263,7 @@ def _teach(
                             kept.append(("at", number), positions)
                             kept.append(("shape", number), np.asarray(y.shape))
                     kept.append(("answer", ask.layer), ask.layer.targets(y, positions))
+    ctx.forward = taken
     return shapes
 
 

@@ -136,6 +136,7 @@ def _step(step: Step) -> dict[str, Any]:
         "name": step.name,
         "spec": report.spec,
         "seconds": round(report.seconds, 3),
+        "forwards": None if report.forwards is None else round(report.forwards, 2),
         "cached": report.cached,
         **{outcome.value: report.count(outcome) for outcome in Outcome},
         "rewrites": report.rewrites,

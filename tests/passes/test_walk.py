@@ -399,3 +399,15 @@ def test_too_few_samples_are_said_and_survived() -> None:
     assert np.isfinite(distance(ctx.teacher, graph, ctx))
     many = residual_net()
     assert not Prune(ratio=0.5).run(many, context(many, 512)).notes
+
+
+def test_the_cost_of_a_walk_is_told_in_forward_passes() -> None:
+    from optc.passes.pipeline import Pipeline
+    from optc.passes.runner import run
+
+    graph = residual_net()
+    ctx = context(graph)
+    cleaned, split, again = run(Pipeline.parse("clean,svd:ratio=0.8:align=1,clean"), graph, ctx)
+    assert split.forwards is not None
+    assert split.forwards > 1
+    assert cleaned.forwards is again.forwards is None

@@ -1,217 +1,25 @@
-"""The command line through real processes: each mistake is one clear line and the right status."""
+"""The command line through real processes: what it prints, what it writes, how it ends."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-
-Runner = Callable[..., "subprocess.CompletedProcess[str]"]
-
-_X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
-_Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
-
-
-def optc(
-    *arguments: str, cwd: Path | None = None, file_limit: int | None = None, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    def limit() -> None:
-        if file_limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    return subprocess.run(
-        [sys.executable, "-m", "optc", *arguments],
-        cwd=cwd,
-        env={**os.environ, **(environment or {})},
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def model(nodes: list[onnx.NodeProto], *, opset: int = 17, **graph: object) -> onnx.ModelProto:
-    weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), "w")
-    made = helper.make_graph(nodes, "g", [_X], [_Y], initializer=[weight])
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def write(path: Path, content: bytes | onnx.ModelProto) -> str:
-    path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
-    return str(path)
-
-
-MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
+from onnx import helper
+from processes import MATMUL, assert_one_line, model, optc, write
 
 
 @pytest.fixture
 def good(tmp_path: Path) -> str:
     return write(tmp_path / "good.onnx", model([MATMUL]))
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
-    assert done.returncode == status, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert lines, "the mistake was not told"
-    assert lines[0].startswith("optc: ")
-    # A caret under the wrong place takes two more lines; nothing else may follow.
-    assert len(lines) == 1 or (len(lines) == 3 and lines[2].strip() == "^"), done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
-
-
-def external(location: str) -> onnx.ModelProto:
-    made = model([MATMUL])
-    tensor = made.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-    return made
-
-
-BAD_MODELS = {
-    "empty": (b"", ("empty",)),
-    "random": (bytes(range(256)) * 20, ()),
-    "truncated": (model([MATMUL]).SerializeToString()[:-20], ()),
-    "text": (b"this is not a model\n" * 9, ()),
-    "dangling": (model([helper.make_node("MatMul", ["x", "nowhere"], ["y"])]), ("nowhere",)),
-    "duplicate": (model([MATMUL, helper.make_node("Relu", ["x"], ["y"])]), ("y",)),
-    "cycle": (
-        model([helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"]), MATMUL]),
-        ("cycle",),
-    ),
-    "unknown-opset": (model([MATMUL], opset=999), ("999",)),
-    "unknown-op": (model([helper.make_node("Matmull", ["x", "w"], ["y"])]), ("Matmull",)),
-    "external-missing": (external("weights.bin"), ("weights.bin",)),
-    "external-outside": (external("../weights.bin"), ("weights.bin",)),
-    "external-absolute": (external("/etc/passwd"), ("/etc/passwd",)),
-}
-
-
-@pytest.mark.parametrize("name", BAD_MODELS)
-def test_a_bad_model_is_one_line(name: str, tmp_path: Path) -> None:
-    content, words = BAD_MODELS[name]
-    path = write(tmp_path / "bad.onnx", content)
-    before = Path(path).read_bytes()
-    assert_one_line(optc(path, "--passes", "quant"), 2, "bad.onnx", *words)
-    assert Path(path).read_bytes() == before
-    assert os.listdir(tmp_path) == ["bad.onnx"]
-
-
-def test_a_folder_and_a_missing_file_are_not_models(tmp_path: Path) -> None:
-    assert_one_line(optc(str(tmp_path)), 2, "folder")
-    assert_one_line(optc(str(tmp_path / "none.onnx")), 2, "none.onnx")
-
-
-def npz(path: Path, **arrays: np.ndarray) -> str:
-    np.savez(path, **arrays)
-    return str(path)
-
-
-ROWS = np.random.default_rng(1).standard_normal((40, 4)).astype(np.float32)
-BAD_SAMPLES = {
-    "name": ({"z": ROWS, "w": ROWS}, ("x",)),
-    "shape": ({"x": ROWS[:, :3]}, ("x", "4")),
-    "dtype": ({"x": ROWS.astype(complex)}, ("x",)),
-    "nan": ({"x": np.where(np.isin(ROWS, ROWS[7, 2]), np.nan, ROWS)}, ("x", "NaN", "7")),
-    "empty": ({"x": ROWS[:0]}, ()),
-}
-
-
-@pytest.mark.parametrize("name", BAD_SAMPLES)
-def test_bad_samples_are_one_line(name: str, tmp_path: Path, good: str) -> None:
-    arrays, words = BAD_SAMPLES[name]
-    data = npz(tmp_path / "bad.npz", **arrays)
-    assert_one_line(optc(good, "--passes", "quant", "--data", data), 2, *words)
-    assert not (tmp_path / "good.optc.onnx").exists()
-
-
-def test_samples_that_are_no_samples(tmp_path: Path, good: str) -> None:
-    assert_one_line(optc(good, "--data", str(tmp_path / "none.npz")), 2, "none.npz")
-    (tmp_path / "broken.npz").write_bytes(b"PK not a zip")
-    assert_one_line(optc(good, "--data", str(tmp_path / "broken.npz")), 2, "broken.npz")
-
-
-def test_a_misspelt_pass_gets_a_caret(good: str) -> None:
-    done = optc(good, "--passes", "prune,qant")
-    assert_one_line(done, 2, "no pass is called 'qant'", "Did you mean 'quant'?")
-    assert done.stderr.splitlines()[2] == "  " + " " * 6 + "^"
-
-
-def test_a_misspelt_option_gets_the_nearest_name(good: str) -> None:
-    assert_one_line(optc(good, "--passes", "prune:ratoi=0.5"), 2, "Did you mean 'ratio'?")
-    assert_one_line(optc(good, "--pases", "prune"), 2, "--pases")
-    assert_one_line(optc(good, "--target", "onx"), 2, "Did you mean 'onnx'?")
-    assert_one_line(optc("zoo:digits_resnt"), 2, "Did you mean 'digits_resnet'?")
-
-
-def test_no_model_at_all() -> None:
-    done = optc()
-    assert done.returncode == 2 or "Usage" in done.stdout
-    assert "Traceback" not in done.stderr
-
-
-def test_the_output_place_must_exist(good: str, tmp_path: Path) -> None:
-    assert_one_line(optc(good, "-o", str(tmp_path / "no" / "such" / "out.onnx")), 2, "there is no folder")
-    assert_one_line(optc(good, "-o", str(tmp_path)), 2, "folder")
-    assert_one_line(optc(good, "-o", "/proc/out.onnx"), 2, "/proc")
-
-
-def test_no_option_overwrites_what_another_names(good: str, tmp_path: Path) -> None:
-    data = npz(tmp_path / "rows.npz", x=ROWS)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert_one_line(optc(good, "--report", good), 2, "--report would overwrite MODEL")
-    assert_one_line(optc(good, "--data", data, "--report", data), 2, "--report would overwrite --data")
-    assert_one_line(optc(good, "--data", data, "-o", data), 2, "-o would overwrite --data")
-    assert_one_line(optc(good, "-o", "a", "--report", "a", cwd=tmp_path), 2, "--report would overwrite -o")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_report_that_cannot_be_written_is_told_before_the_work(good: str, tmp_path: Path) -> None:
-    assert_one_line(optc(good, "--report", str(tmp_path / "no" / "r.json")), 2, "there is no folder", "--report")
-    assert os.listdir(tmp_path) == ["good.onnx"]
-
-
-def test_a_pipe_is_neither_a_model_nor_replaced_by_one(good: str, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    assert_one_line(optc(good, "-o", str(pipe)), 2, "not a plain file")
-    assert_one_line(optc(str(pipe)), 2, "not a plain file")
-    assert pipe.is_fifo()
-
-
-@pytest.mark.parametrize(
-    ("flags", "word"),
-    [
-        (["--samples", "0"], "--samples"),
-        (["--seed", "-1"], "--seed"),
-        (["--threads", "-1"], "--threads"),
-        (["--min-agreement", "98"], "--min-agreement"),
-        (["--std", "0"], "--std takes positive numbers"),
-        (["--mean", "nan"], "--mean takes numbers"),
-        (["--resize", "0"], "HEIGHTxWIDTH"),
-        (["--data", ""], "no such file"),
-        (["twice.onnx"], "left over: twice.onnx"),
-    ],
-)
-def test_a_number_out_of_range_is_one_line(flags: list[str], word: str, good: str, tmp_path: Path) -> None:
-    assert_one_line(optc(good, *flags, cwd=tmp_path), 2, word)
-    assert os.listdir(tmp_path) == ["good.onnx"]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
@@ -350,12 +158,9 @@ def test_a_full_disk_behind_standard_output_is_one_line() -> None:
 def test_dump_writes_the_graph_after_every_pass(good: str, tmp_path: Path) -> None:
     done = optc(good, "--passes", "quant", "--dump", str(tmp_path / "dump"), "-o", str(tmp_path / "out.onnx"))
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path / "dump")) == [
-        "000_input.txt",
-        "001_clean.txt",
-        "002_quant.txt",
-        "003_onnx-version.txt",
-    ]
+    written = sorted(os.listdir(tmp_path / "dump"))
+    assert written[:4] == ["000_input.txt", "001_clean.txt", "002_quant.txt", "003_onnx-version.txt"]
+    assert all(name.startswith(f"{position:03d}_") for position, name in enumerate(written))
 
 
 @pytest.mark.parametrize("command", [["passes"], ["targets"], ["zoo"], ["inspect", "zoo:digits_dscnn"]])
@@ -376,5 +181,59 @@ def test_inspect_prints_one_node_a_line() -> None:
 def test_help_names_every_command() -> None:
     done = optc("--help")
     assert done.returncode == 0
-    for word in ("inspect", "passes", "targets", "zoo", "--passes", "--data"):
+    for word in ("inspect", "diff", "check", "bench", "explain", "passes", "targets", "zoo", "--passes", "--data"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("command", ["", "inspect", "diff", "check", "bench", "explain", "passes", "targets", "zoo"])
+def test_the_help_of_every_command_ends_with_examples(command: str) -> None:
+    done = optc(*command.split(), "--help")
+    assert done.returncode == 0
+    examples = done.stdout.rpartition("Examples:\n")[2].rstrip().splitlines()
+    assert examples
+    for line in examples:
+        assert line.startswith(f"    optc {command}".rstrip()), (
+            "an example too wide for 80 columns, or of another command"
+        )
+
+
+def test_a_budget_is_a_gate(good: str, tmp_path: Path) -> None:
+    forms = [word for name in ("r.json", "r.md", "r.xml") for word in ("--report", name)]
+    missed = optc(good, "--passes", "clean", "--budget", "size=1B,macs=1x", "-o", "out.onnx", *forms, cwd=tmp_path)
+    assert missed.returncode == 3
+    assert missed.stderr.splitlines()[-1].startswith("optc: the budget was missed: size: wanted at most 1 B, got")
+    assert sorted(os.listdir(tmp_path)) == ["good.onnx", "out.onnx", "r.json", "r.md", "r.xml"]
+    budget = json.loads((tmp_path / "r.json").read_text())["budget"]
+    assert [one["met"] for one in budget["limits"]] == [False, True]
+    assert "**missed**" in (tmp_path / "r.md").read_text()
+    assert 'failures="1"' in (tmp_path / "r.xml").read_text()
+    assert "look at these layers first" in missed.stdout
+    met = optc("check", "out.onnx", "--against", good, "--budget", "size=1.5x,agreement=99%", "-q", cwd=tmp_path)
+    assert (met.returncode, met.stdout, met.stderr) == (0, "", "")
+    gate = optc("check", "out.onnx", "--against", good, "--budget", "size=1B", "-q", cwd=tmp_path)
+    assert_one_line(gate, 3, "the budget was missed: size: wanted at most 1 B")
+
+
+def test_the_commands_beside_the_main_road_speak_to_people_and_to_programs(good: str, tmp_path: Path) -> None:
+    done = optc(good, "--passes", "clean,quant", "-o", "out.onnx", "--report", "r.json", "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for command in (
+        ["diff", good, "out.onnx"],
+        ["bench", good, "out.onnx", "--seconds", "0.01"],
+        ["explain", "*", "--report", "r.json"],
+        ["check", "out.onnx", "--against", good],
+    ):
+        plain, machine = optc(*command, cwd=tmp_path), optc(*command, "--json", cwd=tmp_path)
+        assert plain.returncode == machine.returncode == 0, plain.stderr + machine.stderr
+        assert "\x1b" not in plain.stdout, "colour is for terminals"
+        assert plain.stdout.strip()
+        assert json.loads(machine.stdout)
+
+
+def test_shell_completion_is_written_to_its_usual_place(tmp_path: Path) -> None:
+    done = optc("--install-completion", "--shell", "fish", environment={"HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    (script,) = tmp_path.rglob("optc.fish")
+    assert str(script) in done.stdout
+    for word in ("inspect", "explain", "budget"):
+        assert word in script.read_text()

@@ -39,9 +39,11 @@ class Quant(Pass):
     activations: Literal["int8", "int16", "dynamic", "none", "auto"] = option(
         "int8", "int8, int16 codes; dynamic: ranges found as the model runs; none: only weights stored; auto: measured"
     )
-    weights: Literal["int8", "int4", "int3", "int2", "float16", "bfloat16"] = option(
-        "int8", "how weights are stored; the float types, and blocks, leave activations float"
+    weights: Literal["int8", "int4", "int3", "int2", "auto", "float16", "bfloat16"] = option(
+        "int8", "how weights are stored; auto: int4 or int8 by layer; float types, and blocks, leave activations float"
     )
+    min_agreement: float = option(0.99, "share of decisions that weights=auto keeps", low=0, high=1)
+    size: float | None = option(None, "share of the float weights' bytes that weights=auto keeps to", low=0, high=1)
     block: int = option(0, "weights that share a scale along the reduction; 0: all of a channel", low=0)
     range: Literal["mse", "minmax", "percentile", "entropy"] = option("mse", "how the range of an activation is chosen")
     percentile: float = option(99.99, "percent of values inside the range (range=percentile)", low=50, high=100)
@@ -154,7 +156,19 @@ class Quant(Pass):
         measured = self.slower == "float" and self.bits == 8 and self.activations == "int8" and ctx.target.measurable
         if measured and (slow := slower_layers(graph, found, kept, ctx)):
             leave_float(graph, {found.pop(node): why for node, why in slow.items()}, ctx, per_channel, report)
-        if found:
+        if not found:
+            return
+        if self.weights == "auto":
+            from .layers import find_layers
+            from .mixed import quantize_mixed
+
+            def quantize(trial: Graph, bits: Callable[[Layer], int], told: Report) -> None:
+                quantize_static(trial, find_layers(trial, kept)[0], self, ctx, kept, per_channel, told, bits)
+
+            quantize_mixed(
+                graph, list(found.values()), ctx, quantize, report, size=self.size, min_agreement=self.min_agreement
+            )
+        else:
             quantize_static(graph, found, self, ctx, kept, per_channel, report)
 
     @property
@@ -163,5 +177,5 @@ class Quant(Pass):
 
     @property
     def bits(self) -> int:
-        """Bits of a weight."""
-        return int(self.weights.removeprefix("b").removeprefix("float").removeprefix("int"))
+        """Bits of a weight; the least where layers may differ."""
+        return 4 if self.weights == "auto" else int(self.weights.lstrip("bfloatin"))

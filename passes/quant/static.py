@@ -43,9 +43,12 @@ def quantize_static(
     kept: Kept,
     per_channel: Callable[[Layer], bool],
     report: Report,
+    bits: Callable[[Layer], int] | None = None,
 ) -> None:
-    """Quantize the layers `found` of `graph` in place and say so in `report`."""
+    """Quantize the layers `found` of `graph` in place and say so in `report`; `bits` are those of each weight, by
+    default what the options of the pass say."""
     assert ctx.fit is not None
+    width = bits or (lambda layer: one.bits)
     if pooled := pool_spatial_means(graph):
         report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
         found, _ = find_layers(graph, kept)
@@ -54,7 +57,7 @@ def quantize_static(
     if exact:
         infer(graph)
         found, _ = find_layers(graph, kept)
-    if equalise(graph, found, ctx, few, bits=one.bits):
+    if equalise(graph, found, ctx, few, bits=min(map(width, found.values()))):
         found, _ = find_layers(graph, kept)
     plan = place(graph, found, kept)
     rules: dict[Value, str] = {}
@@ -78,14 +81,14 @@ def quantize_static(
     insertion.constants()
     weights = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel)
     graph.sweep()
-    rounded = reconstruct(insertion, walkable(list(walked.values())), teacher, ctx, lambda layer: one.bits, per_channel)
+    rounded = reconstruct(insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel)
     weights |= {layer: r.grid for layer, r in rounded.items()}
     graph.sweep()
     correct(graph, fixable, means, ctx, few)
     encode_biases(insertion, layers, weights)
     for layer in layers:
         if layer in rounded:
-            report.done(layer.name, layer.op, bits=one.bits, error=round(rounded[layer].error, 6))
+            report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
         else:
             report.done(layer.name, layer.op, bits=8)
 

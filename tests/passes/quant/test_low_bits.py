@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from quantized import cleaned, quantized, runtime_ops
 from optc.ir.types import DType
 from optc.ir.writer import to_bytes
 from optc.models import zoo
-from optc.passes.base import Outcome
+from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.quant import Quant
+from optc.passes.quant.layers import find_layers
+from optc.passes.quant.mixed import weigh
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
+from optc.targets.onnx import OnnxTarget
 
 
 @pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet"])
@@ -59,3 +63,40 @@ def test_pruned_zeros_stay_zeros_in_four_bits() -> None:
     assert packed
     for codes in packed:
         assert any(not codes[mask].any() for mask in masks[codes.shape])
+
+
+def widths(report: Report) -> Counter[object]:
+    return Counter(layer.detail["bits"] for layer in report.layers if layer.outcome is Outcome.DONE)
+
+
+def test_bits_by_layer_keep_to_a_budget_and_spare_who_minds_most() -> None:
+    graph = cleaned("digits_resnet")
+    samples = zoo.samples("digits_resnet", "calib")
+    layers = list(find_layers(graph)[0].values())
+    held = load_samples(samples, graph)
+    weighed = weigh(graph, layers, Context(TargetFacts("test"), fit=held, held=held, threads=1))
+    loss = {layer.name: choices[1].error / choices[1].cost for layer, choices in zip(layers, weighed)}
+    report = quantized(graph, samples, Quant(weights="auto", size=0.18))
+    found = widths(report)
+    assert found[4]
+    assert found[8]
+    bits = {layer.name: layer.detail["bits"] for layer in report.layers if layer.name in loss}
+    assert bits[max(loss, key=loss.__getitem__)] == 8
+    packed = sum(v.constant.size for v in graph.constants if v.dtype is DType.INT4)  # type: ignore[union-attr]
+    total = sum(layer.weight.constant.size for layer in layers)  # type: ignore[union-attr]
+    assert (total - packed / 2) / (4 * total) <= 0.18
+
+
+def test_an_agreement_floor_that_nothing_meets_leaves_eight_bits() -> None:
+    graph = cleaned("digits_dscnn")
+    teacher = graph.clone()
+    samples = load_samples(zoo.samples("digits_dscnn", "calib"), graph)
+    ctx = Context(OnnxTarget().facts, teacher=teacher, fit=samples, held=samples, threads=1)
+    one = Quant(weights="auto", min_agreement=1.0)
+    one.requires(graph, ctx)
+    report = one.run(graph, ctx)
+    assert set(widths(report)) == {8} or agreement(teacher, graph, samples, threads=1).share == 1.0
+    easy = teacher.clone()
+    one = Quant(weights="auto", min_agreement=0.5)
+    one.requires(easy, ctx)
+    assert widths(one.run(easy, ctx))[4] > 0

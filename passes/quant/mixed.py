@@ -1,0 +1,125 @@
+"""Mixed precision: each layer gets as few weight bits as the answers can do without (`weights=auto`).
+
+How much a layer minds is measured at the model's outputs: with its weights alone rounded to 4 bits (scales by least
+square error) and all else float, the loss is
+
+    KL(teacher || student)      where outputs decide between classes,
+    noise over signal           otherwise,
+
+on samples held out from calibration. Losses of layers add up to first order (Dong et al. 2020, HAWQ-V2,
+arXiv:1911.03852, section 3.1, assumes the same), so who gets 4 bits and who 8 is a knapsack over bytes
+(`passes/allocate.py`).
+
+Given `size`, that share of the float weights is the budget. Otherwise budgets are tried from small to large, and the
+first whose quantized model agrees with the teacher as far as `min_agreement` stays; all layers have 8 bits if none
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ...ir.graph import Graph
+from ...runtime.agreement import agreement
+from ...runtime.session import Session
+from ..allocate import knapsack
+from ..base import Context, Report
+from ..choice import Choice
+from .encoding import code_range
+from .grid import TINY
+from .layers import Layer
+from .weights import Matrix, reduction_rows, weight_of_rows
+
+Bits = Callable[[Layer], int]
+
+SAMPLES = 32
+SHARES = (0.126, 0.15, 0.18, 0.21)
+"""Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
+SHRINKS = np.linspace(0.4, 1.0, 13)
+
+
+def quantize_mixed(
+    graph: Graph,
+    layers: Sequence[Layer],
+    ctx: Context,
+    quantize: Callable[[Graph, Bits, Report], None],
+    report: Report,
+    *,
+    size: float | None,
+    min_agreement: float,
+) -> None:
+    """Run `quantize` on `graph` with the bits that meet the budget or the floor.
+
+    Raises `BudgetMissed` where not even 4 bits everywhere meet `size`.
+    """
+    choices = weigh(graph, layers, ctx)
+    whole = sum(4 * c[0].cost for c in choices)
+    if size is not None:
+        picked = [int(c.settings["bits"]) for c in knapsack(choices, size * whole)]
+        _tell(report, picked, f"a budget of {size:g} of the float weights")
+        quantize(graph, _by_name(layers, picked), report)
+        return
+    for share in SHARES if ctx.held is not None and ctx.teacher is not None else ():
+        picked = [int(c.settings["bits"]) for c in knapsack(choices, share * whole)]
+        trial, told = graph.clone(), Report()
+        quantize(trial, _by_name(layers, picked), told)
+        assert ctx.teacher is not None
+        assert ctx.held is not None
+        found = agreement(ctx.teacher, trial, ctx.held, threads=ctx.threads).share
+        if found >= min_agreement:
+            graph.become(trial)
+            report.layers += told.layers
+            report.notes += told.notes
+            _tell(report, picked, f"an agreement of {found:.4f}")
+            return
+    report.notes.append(f"every layer has 8 bits: with less the agreement would fall below {min_agreement:g}")
+    quantize(graph, lambda layer: 8, report)
+
+
+def weigh(graph: Graph, layers: Sequence[Layer], ctx: Context) -> list[list[Choice]]:
+    """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it."""
+    samples = ctx.held or ctx.fit
+    assert samples is not None
+    few = samples.take(SAMPLES, ctx.seed)
+    teacher = Session(graph, threads=ctx.threads)
+    found = []
+    with ctx.progress.task("weighing layers", len(layers)) as advance:
+        for layer in layers:
+            count = layer.weight.constant.size  # type: ignore[union-attr]
+            weight = layer.node.inputs[1]
+            layer.node.set_input(1, graph.constant(_rounded(layer, 4), layer.weight.name))
+            told = agreement(teacher, Session(graph, threads=ctx.threads), few)
+            layer.node.set_input(1, weight)
+            loss = sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in told.outputs)
+            found.append(
+                [Choice(count, 0.0, "int8", {"bits": 8}), Choice(count / 2, max(loss, 1e-12), "int4", {"bits": 4})]
+            )
+            advance(1)
+    graph.sweep()
+    return found
+
+
+def _rounded(layer: Layer, bits: int) -> Matrix:
+    """A layer's weight on a grid of so many bits, one scale a channel."""
+    weight = np.asarray(layer.weight.numpy(), np.float32)
+    rows = reduction_rows(weight, layer.op, transposed=layer.transposed)
+    low, high = code_range(bits)
+    peak = np.maximum(np.abs(rows).max(axis=1, keepdims=True), TINY) / high
+    best, least = rows, np.full((len(rows), 1), np.inf)
+    for shrink in SHRINKS:
+        tried = np.clip(np.rint(rows / (peak * shrink)), low, high) * (peak * shrink)
+        error = np.square(rows - tried).sum(axis=1, keepdims=True)
+        best, least = np.where(error < least, tried, best), np.minimum(error, least)
+    return weight_of_rows(best, weight.shape, layer.op, transposed=layer.transposed).astype(np.float32)
+
+
+def _by_name(layers: Sequence[Layer], bits: Sequence[int]) -> Bits:
+    """Layers are rewritten, and looked up on copies: their names stay."""
+    table = {layer.name: width for layer, width in zip(layers, bits)}
+    return lambda layer: table.get(layer.name, 8)
+
+
+def _tell(report: Report, bits: Sequence[int], why: str) -> None:
+    report.notes.append(f"{bits.count(4)} of {len(bits)} layers have weights of 4 bits, for {why}")

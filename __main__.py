@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -11,10 +15,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from .cli.app import run
+
+        status = run(sys.argv[1:])
     except KeyboardInterrupt:  # while the modules load
         print("optc: interrupted; no output was written", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(run(sys.argv[1:]))
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:
+        # An interrupt that came while Python made a class is remembered, and would end the process as by the signal.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Building every entry of a configuration: models by targets, in processes side by side, within a bound of memory.
 
 Each build runs in a process of its own, so that a crash takes only itself along and memory is given back. The next one
-starts where a process is free and its estimated memory fits beside those that run; one alone always may. An interrupt
-reaches all of them; each cleans up after itself.
+starts where a process is free and its estimated memory fits beside those that run; one alone always may. At an
+interrupt all are told to end, and each cleans up after itself.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -111,7 +112,8 @@ def build(
                     continue
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_run, args=(fits, locked, cache, theirs))
-                process.start()
+                with _deaf():
+                    process.start()
                 theirs.close()
                 running[ours] = process, fits
             for connection in wait(list(running)):
@@ -140,6 +142,22 @@ def cores() -> set[int]:
         return os.sched_getaffinity(0)
     except AttributeError:  # not on every system
         return set(range(os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Let what is started meanwhile ignore Ctrl-C, which a terminal sends to all of its processes: this one tells them.
+
+    Otherwise each that is still loading would show a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _received(connection: Connection, process: BaseProcess, job: Job) -> Result:

@@ -21,6 +21,8 @@ from .columns import Array
 
 _RUNS = 5
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_FUSED = 4
+"""Nodes behind a layer that are taken into it, at most: a normalisation, an activation, a sum."""
 _MARK = re.compile(r"optc\.(\d+)\.")
 _LIMIT = 1 << 30
 """Bytes of constants above which a graph is not profiled: it would have to be copied to a file first."""
@@ -46,6 +48,9 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
         node.name = f"optc.{index}."
         for value in node.outputs:
             value.name = f"optc.{index}.{value.name}"
+    for output in copy.outputs:
+        if output.value.producer is not None:
+            output.name = f"{output.value.producer.name}{output.name}"
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -77,10 +82,15 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
 
 
 def _layer(node: Node, timed: Mapping[Node, float]) -> Node:
-    """The layer that was fused into the timed `node`, else the node itself."""
-    if node.op not in _LAYERS:
-        for value in node.inputs:
+    """The layer that was fused into the timed `node`, over other nodes that have no time of their own; else `node`."""
+    waiting = [] if node.op in _LAYERS else [node]
+    for at in waiting:
+        for value in at.inputs:
             made = None if value is None else value.producer
-            if made is not None and made.op in _LAYERS and made not in timed:
+            if made is None or made in timed:
+                continue
+            if made.op in _LAYERS:
                 return made
+            if len(waiting) < _FUSED and made not in waiting:
+                waiting.append(made)
     return node

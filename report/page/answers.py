@@ -28,18 +28,21 @@ _POINTS = 1200
 _WORST = 8
 _BATCH = 32
 _TINY = 1e-12
+_SAME = "the same ones"
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One held-out sample. `gap` says how far the answers are apart; `teacher` and `student` are their answers."""
+    """One held-out sample. `gap` says how far the answers of `teacher` and `student` are apart; `moved` whether the
+    class changed."""
 
     index: int
     gap: float
     teacher: str
     student: str
+    moved: bool = False
     picture: Array | None = None
 
 
@@ -120,7 +123,7 @@ def _classes(found: Answers, t: Floats, s: Floats, share: int, rng: np.random.Ge
     gap = np.sum(p * (np.log(np.maximum(p, _TINY)) - np.log(np.maximum(q, _TINY))), -1)
     if len(t) > 1:
         moved = int(np.count_nonzero(one != other))
-        return float(gap.mean()), f"{len(t)} rows", f"{moved} of {len(t)} chose another class"
+        return float(gap.mean()), f"{len(t):,} answers", f"{moved:,} of them another class" if moved else _SAME
     said = f"class {one[0]} ({100 * p[0, one[0]]:.1f}\u00a0%)"
     return float(gap[0]), said, f"class {other[0]} ({100 * q[0, other[0]]:.1f}\u00a0%)"
 
@@ -131,7 +134,8 @@ def _keep(
     """Note the sample where it is among those that disagree most."""
     if len(found.worst) == _WORST and gap <= found.worst[-1].gap:
         return
-    case = Case(found.samples + row, gap, said, answered, _picture(feeds, held, row, parts))
+    moved = said.split(" (")[0] != answered.split(" (")[0] and answered != _SAME
+    case = Case(found.samples + row, gap, said, answered, moved, _picture(feeds, held, row, parts))
     found.worst = sorted((*found.worst, case), key=lambda one: -one.gap)[:_WORST]
 
 

@@ -1,8 +1,9 @@
 """How far the values inside the result are from the original's, layer by layer, and how weights and activations lie.
 
-A value is compared where both graphs have one of the same name and shape: 10 log10(sum t^2 / sum (t - s)^2) over a few
-held-out samples. What comes in from the layers before is part of it, so it tells where answers begin to drift, not what
-one layer alone did. Values are fetched a few at a time, so that memory stays bounded.
+What a node of the result puts out is compared with what the last of the nodes put out that it was made of, where name
+and shape allow it: 10 log10(sum t^2 / sum (t - s)^2) over a few held-out samples. What comes in from the layers before
+is part of it, so it tells where answers begin to drift, not what one layer alone did. Values are fetched a few at a
+time, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...runtime.agreement import decibel
 from ...runtime.session import Session
-from .rows import Row, Rows
+from .rows import Row, Rows, title
 
 if TYPE_CHECKING:
     from ...runtime.columns import Array
@@ -99,14 +100,21 @@ def drift(
 
 
 def _pairs(original: Graph, result: Graph, found: Rows, sizes: Mapping[Node, int]) -> list[_Pair]:
-    named = {value.name: value for node in original for value in node.outputs if value.name}
+    named: dict[str, Node] = {}
+    order = {node: at for at, node in enumerate(original)}
+    for node in original:
+        for name in (title(node), *node.origin.nodes):
+            named.setdefault(name, node)
     pairs = []
     for node in result:
-        for value in node.outputs:
-            other = named.get(value.name)
-            if other is None or other.producer is None or not _is_float(value) or not _is_float(other):
-                continue
-            pairs.append(_Pair(found.of[node], other, value, sizes.get(other.producer, 0)))
+        made_of = [named[name] for name in (node.origin.nodes or (title(node),)) if name in named]
+        names = {value.name for one in made_of for value in one.outputs}
+        if not made_of or not node.outputs or node.output.name not in names:
+            continue
+        # A normalisation folded into a convolution leaves the convolution's name on what the normalisation put out.
+        last = max(made_of, key=order.__getitem__)
+        if last.outputs and _is_float(node.output) and _is_float(last.output):
+            pairs.append(_Pair(found.of[node], last.output, node.output, sizes.get(last, 0)))
     return pairs
 
 

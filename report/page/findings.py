@@ -155,7 +155,7 @@ def _matrix(said: Answers, classes: int) -> Markup:
             shade = -(-8 * count // most)
             cells.append(element("td", count or "", class_=f"{'same' if one == other else 'other'} heat{shade}"))
         rows.append(element("tr", element("th", one, scope="row"), *cells))
-    caption = element("caption", "Top-1 confusion: rows are the original's class, columns the result's")
+    caption = element("caption", "Classes: the original's down, the result's across")
     made = element("table", caption, element("thead", head), element("tbody", *rows), class_="matrix")
     return element("div", made, class_="scroll", tabindex=0, role="region", aria_label="Top-1 confusion")
 
@@ -168,7 +168,7 @@ def _case(case: Case, said: Answers) -> Markup:
         picture = element("img", src=address, alt=f"held-out sample {case.index}", width=width, height=height)
     deciding = said.kind in (Kind.LOGITS, Kind.PROBABILITIES)
     gap = f"KL {case.gap:.3g}" if deciding else f"off by {100 * case.gap:.3g} %"
-    moved = case.teacher.split(" (")[0] != case.student.split(" (")[0] and deciding
+    moved = deciding and case.moved
     words = [f"sample {case.index}, {gap}", f"original: {case.teacher}", f"result: {case.student}"]
     lines = [element("span", one) for one in words]
     return element("li", picture, element("p", *lines), class_="moved" if moved else None)

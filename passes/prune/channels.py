@@ -34,6 +34,7 @@ from ..base import Context, Detail, Report
 from ..choice import Choice
 from ..linear import Linear, linear_layers
 from ..regression import UNREACHED
+from ..saturation import eased
 from ..tolerance import safest
 from ..walk import Step, thin_note, too_wide, walk
 from .coupled import Coupled, Mask, coupled_groups, refit_without
@@ -358,11 +359,13 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
         for i in dict.fromkeys(numbers):
             if i not in keeps:
                 keeps[i] = _order(scene.groups[i], step, plan, i).keep(plan.counts[i])
-        weight = refit_without(step.target, _stays(step.layer, [(scene.groups[i], keeps[i]) for i in numbers]))
+        stays = _stays(step.layer, [(scene.groups[i], keeps[i]) for i in numbers])
+        weight, target = eased(step.saturation, step.target, refit_without(step.target, stays), lambda weight: weight,
+                               lambda target, _, stays=stays: refit_without(target, stays))  # fmt: skip
         for i in dict.fromkeys(numbers):
             errors[i] = max(errors.get(i, 0.0), step.target.error(weight))
             left[i].discard(step.layer)
-        step.settle(weight)
+        step.settle(weight, target)
     if thin:
         report.notes.append(thin_note(thin))
     unreached = [i for i, layers in left.items() if layers]

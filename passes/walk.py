@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,17 +121,28 @@ def walk(
     *,
     rows: int = 32768,
     report: Report | None = None,
+    changing: Container[Linear] | None = None,
 ) -> Iterator[Step]:
     """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
 
     `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width). A layer that what is
-    not finite reaches has no step; it is skipped in `report`. Raises DataError where there are no samples.
+    not finite reaches has no step; it is skipped in `report`. `changing` are the layers that the caller may change (all
+    by default): the others have a step only where there is something to repair, so that a walk begins at the first
+    layer that may change, and ends with the last where none did. Raises DataError where there are no samples.
     """
     if ctx.fit is None or ctx.fit.count == 0:
         raise DataError("this pass needs calibration samples; give some with --data")
     if layers is None:
         layers = linear_layers(graph)[0]
     groups = _groups(graph, [layer for layer in layers if not too_wide(layer)])
+    if changing is not None:
+        due = [number for number, group in enumerate(groups) if any(layer in changing for layer in group)]
+        groups = groups[due[0] :] if due else []
+        last = due[-1] - due[0] if due else 0
+    else:
+        last = len(groups)
+    if not groups:
+        return
     size = _batch_size(ctx, [layer for group in groups for layer in group])
     with Spill() as kept:
         asks = _asks(groups)
@@ -140,6 +151,8 @@ def walk(
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
             for number, group in enumerate(asks):
+                if number > last and not disturbed:
+                    break
                 fit, held, rows_of = _collect(number, group, frontier, kept)
                 start = 0
                 everything = fit.merged(held)
@@ -170,6 +183,17 @@ def thin_note(layers: int) -> str:
     """What to tell the user of so many layers whose step was `thin`."""
     which = "one layer has" if layers == 1 else f"{layers} layers have"
     return f"{which} too few rows for the width, so the fit stays nearer to the old weights; give more samples"
+
+
+def walkable(graph: Graph, report: Report) -> list[Linear]:
+    """The layers of `graph` in its order; those that cannot be walked are skipped in `report`."""
+    layers, refused = linear_layers(graph)
+    for node, reason in refused:
+        report.skipped(node.name, node.op, reason)
+    for layer in layers:
+        if too_wide(layer):
+            report.skipped(layer.name, layer.op, too_wide(layer))
+    return [layer for layer in layers if not too_wide(layer)]
 
 
 def too_wide(layer: Linear) -> str:

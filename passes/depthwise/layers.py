@@ -17,10 +17,10 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.origin import Origin
 from ..base import Context, Report, Skip
-from ..linear import Linear, linear_layers, too_small
+from ..linear import Linear, too_small
 from ..regression import Array, Target
 from ..saturation import eased
-from ..walk import Step, thin_note, too_wide, walk
+from ..walk import Step, thin_note, walk, walkable
 from . import dw_pw, pw_dw
 
 if TYPE_CHECKING:
@@ -50,27 +50,25 @@ class Separated:
 def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
     """Run the pass `depthwise`."""
     report = Report()
-    layers, refused = linear_layers(graph)
-    for node, reason in refused:
-        report.skipped(node.name, node.op, reason)
+    layers = walkable(graph, report)
     reasons = _kept_dense(layers)
     kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
     reasons |= kept
-    for layer in layers:
-        if too_wide(layer):
-            report.skipped(layer.name, layer.op, too_wide(layer))
+    for layer, reason in reasons.items():
+        report.skipped(layer.name, layer.op, reason)
     thin = 0
-    for step in walk(graph, ctx, layers, report=report):
+    for step in walk(graph, ctx, layers, report=report, changing=[layer for layer in layers if layer not in reasons]):
         thin += step.thin
         layer = step.layer
+        if layer in reasons:
+            if layer not in kept:
+                step.settle()
+            continue
         try:
-            if layer in reasons:
-                raise Skip(reasons[layer])
             made = _choose(step, ctx.options(options, layer.node))
             made, target = eased(step.saturation, step.target, made, _merged, partial(refit, layer))
         except Skip as skip:
-            if layer not in kept:
-                step.settle()
+            step.settle()
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         error = round(step.target.error(made.merged[None]), 6)

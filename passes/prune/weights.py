@@ -21,11 +21,11 @@ from ...errors import SpecError
 from ..allocate import knapsack
 from ..base import Context, Outcome, Report, Skip
 from ..choice import Choice
-from ..linear import Linear, linear_layers, too_small
+from ..linear import Linear, too_small
 from ..refit import refit_masked
 from ..regression import Array, Target, inverse_factor
 from ..saturation import eased
-from ..walk import Step, thin_note, too_wide, walk
+from ..walk import Step, thin_note, walk, walkable
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 from .storage import store_sparse
 
@@ -47,17 +47,12 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
     if options.kind == "nm" and options.n >= options.m:
         raise SpecError(f"n={options.n} of m={options.m} keeps everything; n must be less than m")
     report = Report()
-    layers, refused = linear_layers(graph)
-    for node, reason in refused:
-        report.skipped(node.name, node.op, reason)
+    layers = walkable(graph, report)
     dense = _kept_dense(layers)
     kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
     dense |= kept
     own = {layer: ctx.options(options, layer.node) for layer in layers if layer not in dense}
     patterns = _patterns(options, graph, ctx, own)
-    for layer in layers:
-        if too_wide(layer):
-            report.skipped(layer.name, layer.op, too_wide(layer))
     thin = 0
     for step in walk(graph, ctx, layers, report=report):
         thin += step.thin
@@ -169,8 +164,6 @@ def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
             reasons[layer] = "depthwise: few weights, and every one of them matters"
         elif layer.source.is_input:
             reasons[layer] = "it reads the model's input: few weights, and every one of them matters"
-        elif too_wide(layer):
-            reasons[layer] = too_wide(layer)
     return reasons
 
 

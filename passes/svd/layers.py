@@ -20,10 +20,10 @@ import numpy as np
 from ..allocate import knapsack
 from ..base import Context, Report, Skip
 from ..choice import Choice
-from ..linear import Linear, linear_layers, too_small
+from ..linear import Linear, too_small
 from ..regression import Array, Target
 from ..saturation import eased
-from ..walk import Step, thin_note, too_wide, walk
+from ..walk import Step, thin_note, walk, walkable
 from .channel import channel_split
 from .spatial import spatial_curve
 from .split import Split, Work, forms_of, resplit, split
@@ -37,12 +37,7 @@ if TYPE_CHECKING:
 def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
     """Run the pass `svd`."""
     report = Report()
-    layers, refused = linear_layers(graph)
-    for node, reason in refused:
-        report.skipped(node.name, node.op, reason)
-    for layer in layers:
-        if too_wide(layer):
-            report.skipped(layer.name, layer.op, too_wide(layer))
+    layers = walkable(graph, report)
     whole = _kept_whole(layers)
     kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
     whole |= kept
@@ -52,19 +47,22 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         if options.ratio is not None and options.scope == "global"
         else {}
     )
+    for layer, reason in whole.items():
+        report.skipped(layer.name, layer.op, reason)
     thin = 0
-    for step in walk(graph, ctx, layers, report=report):
+    for step in walk(graph, ctx, layers, report=report, changing=[layer for layer in layers if layer not in whole]):
         thin += step.thin
         layer = step.layer
+        if layer in whole:
+            if layer not in kept:
+                step.settle()
+            continue
         try:
-            if layer in whole:
-                raise Skip(whole[layer])
             work = Work.of(step)
             made = _choose(step, own[layer], ctx, work, chosen.get(layer))
             made, target = eased(step.saturation, step.target, made, _merged, partial(resplit, layer))
         except Skip as skip:
-            if layer not in kept:
-                step.settle()
+            step.settle()
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         detail = dict(zip(("rank", "rank_in"), _ranks(made), strict=False))

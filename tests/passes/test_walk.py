@@ -411,3 +411,20 @@ def test_the_cost_of_a_walk_is_told_in_forward_passes() -> None:
     assert split.forwards is not None
     assert split.forwards > 1
     assert cleaned.forwards is again.forwards is None
+
+
+def test_a_walk_goes_no_further_than_what_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = residual_net()
+    layers = [step.layer for step in walk(graph, context(graph))]
+    third = layers[2]
+    assert [step.layer for step in walk(graph, context(graph), layers, changing=[third])] == [third]
+    seen = []
+    for step in walk(graph, context(graph), layers, changing=[third]):
+        seen.append(step.layer)
+        if step.layer is third:
+            step.settle(0.5 * step.layer.weights())
+        else:
+            assert step.disturbed
+    assert seen == layers[2:]  # once something has changed there is something to repair
+    monkeypatch.setattr(Session, "run", lambda *_: pytest.fail("nothing may change, so nothing needs to run"))
+    assert not list(walk(graph, context(graph), layers, changing=[]))

@@ -190,12 +190,15 @@ def compile_model(
             )
         except Interrupted as stop:
             build, stopped = stop.build, stop
-        for path in pages if stopped is None else ():  # a page takes its time, and who interrupts has none
-            with nullcontext() if progress is None else progress.task("page"):
-                write_page(build, path, typed)
-    for path in wanted:
-        if path not in pages:
-            write(build.report, path)
+        try:
+            for path in wanted:
+                if path not in pages:
+                    write(build.report, path)
+            for path in pages if stopped is None else ():  # a page takes its time, and who interrupts has none
+                with nullcontext() if progress is None else progress.task("page"):
+                    write_page(build, path, typed)
+        except KeyboardInterrupt:
+            raise stopped or KeyboardInterrupt(f"interrupted; {out} is written, not all of the reports are") from None
     if stopped is not None:
         raise stopped
     if record is not None and not locked:

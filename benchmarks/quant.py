@@ -1,115 +1,177 @@
-"""Measure quant on the kit against ONNX Runtime's own static quantizer: agreement, file ratio, speed.
+"""Measure quant on the kit against ONNX Runtime's own quantizer, and NNCF where it is installed.
 
-    python benchmarks/quant.py KIT [MODEL ...] [--samples N]
+    python benchmarks/quant.py KIT [MODEL ...] [--samples N] [--ours SPEC ...] [--cost]
 
-Calibrates on the kit's `calib` split, judges on its `test` split. KIT is the folder with MANIFEST.md. Speed is the CPU
-time of the float model over that of the integer one, batch 1, one thread, interleaved in this process.
+Everybody calibrates on the kit's `calib` split and is judged on its `test` split. KIT is the folder with MANIFEST.md.
+x is the time of the float model over that of the integer one: batch 1, one thread, all candidates of a model in turns
+in this process, CPU time. `--cost` measures time and memory instead, each in a process of its own: quant against
+ONNX Runtime's min-max and entropy on one model, and quant with 64 and with all samples.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from optc.compiler import Data, compile
 from optc.ir.reader import load
-from optc.ir.shapes import infer
-from optc.ir.writer import save
-from optc.passes.base import Context
-from optc.passes.clean import Clean
-from optc.passes.quant import Quant
 from optc.runtime.samples import Samples, load_samples
 from optc.targets.onnx import OnnxTarget
 
-
-class Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, samples: Samples) -> None:
-        self._batches = samples.batches(1)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
+OURS = {"minilm_l6": ("quant", "quant:activations=dynamic")}
+THEIRS = ("ort-minmax", "ort-entropy", "ort-percentile")
+METRICS = ("top1", "ref_top1", "spearman", "speech_agree", "f1_vs_ref", "agree", "kl", "sqnr_db")
 
 
-def ours(model: Path, samples: Samples, out: Path) -> None:
-    graph = load(model)
-    infer(graph)
-    ctx = Context(OnnxTarget().facts, fit=samples, held=samples, threads=1)
-    Clean().run(graph, ctx)
-    infer(graph, fresh=True)
-    ctx.teacher = graph.clone()
-    one = Quant()
-    one.requires(graph, ctx)
-    one.run(graph, ctx)
-    graph.sort()
-    save(graph, out)
+def make(who: str, model: Path, data: Path, count: int, out: Path) -> None:
+    """Quantize `model` with at most `count` samples of `data`, as `who` does it, into `out`."""
+    if who.startswith("ort-"):
+        _runtime(who.removeprefix("ort-"), model, load_samples(data, load(model)).take(count), out)
+    elif who == "nncf":
+        _nncf(model, load_samples(data, load(model)).take(count), out)
+    else:
+        compile(model, who, data=Data(data, limit=count), output=out, threads=1, check=False)
 
 
-def theirs(model: Path, samples: Samples, out: Path) -> None:
+def _runtime(method: str, model: Path, samples: Samples, out: Path) -> None:
+    from onnxruntime import quantization as q
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches: Iterator[dict[str, np.ndarray]] = samples.batches(1)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
     prepared = out.with_suffix(".prepared.onnx")
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared), str(out), Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, reduce_range=OnnxTarget().facts.saturating_int8,
+    saturating = OnnxTarget().facts.saturating_int8
+    if method == "dynamic":
+        q.quantize_dynamic(prepared, out, weight_type=q.QuantType.QInt8, per_channel=True, reduce_range=saturating)
+        return
+    methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+    q.quantize_static(
+        str(prepared), str(out), Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True,
+        activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, reduce_range=saturating,
+        calibrate_method=q.CalibrationMethod[methods[method]],
     )  # fmt: skip
 
 
-def speed(first: Path, second: Path, samples: Samples, seconds: float = 3.0) -> float:
+def _nncf(model: Path, samples: Samples, out: Path) -> None:
+    import nncf
+    import onnx
+
+    found = nncf.quantize(
+        onnx.load(model), nncf.Dataset(list(samples.batches(1))), subset_size=samples.count,
+        fast_bias_correction=False, advanced_parameters=nncf.AdvancedQuantizationParameters(),
+    )  # fmt: skip
+    onnx.save(found, out)
+
+
+def speeds(files: list[Path], samples: Samples, seconds: float = 6.0) -> list[float]:
+    """The first file's time over that of each, in turns."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    sessions = [ort.InferenceSession(str(p), options, providers=["CPUExecutionProvider"]) for p in (first, second)]
+    sessions = [ort.InferenceSession(str(p), options, providers=["CPUExecutionProvider"]) for p in files]
     feeds = next(samples.batches(1))
     rows: list[list[float]] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rows) < 5:
+    while time.perf_counter() < end or len(rows) < 8:
         row = []
         for session in sessions:
             start = time.process_time()
-            session.run(None, feeds)
+            for _ in range(3):
+                session.run(None, feeds)
             row.append(time.process_time() - start)
         rows.append(row)
-    times = np.asarray(rows[2:] or rows)
-    return float(np.median(times[:, 0] / times[:, 1]))
+    times = np.asarray(rows[2:])
+    return [float(x) for x in np.median(times[:, :1] / times, axis=0)]
+
+
+def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path) -> None:
+    model, data = kit / "models" / f"{name}.onnx", folder / f"{name}.npz"
+    _feeds(kit, name, data)
+    everybody = [*specs, *THEIRS, *(("ort-dynamic",) if name == "minilm_l6" else ())]
+    everybody += ["nncf"] if importlib.util.find_spec("nncf") else []
+    made: list[tuple[str, Path, float]] = []
+    for i, who in enumerate(everybody):
+        out, start = folder / f"{name}.{i}.onnx", time.perf_counter()
+        try:
+            make(who, model, data, count, out)
+        except Exception as error:  # a peer's failure is a row of the table
+            if who in specs:
+                raise
+            print(f"{name:18} {who:26} failed: {type(error).__name__}", flush=True)
+            continue
+        made.append((who, out, time.perf_counter() - start))
+    factors = speeds([model, *(out for _, out, _ in made)], load_samples(data, load(model)))[1:]
+    for (who, out, seconds), x in zip(made, factors, strict=True):
+        command = [sys.executable, kit / "eval.py", out, "--as", name, "--ref", model, "--threads", "1"]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        shown = " ".join(f"{key}={found[key]}" for key in METRICS if key in found)
+        ratio = out.stat().st_size / model.stat().st_size
+        print(f"{name:18} {who:26} file {ratio:.3f} x {x:.2f} in {seconds:5.1f} s  {shown}", flush=True)
+
+
+def cost(kit: Path, folder: Path) -> None:
+    """Time on mobilenetv2 with 256 samples; peak memory on cifar_resnet20 with 64 and with 1024."""
+    rows = [("mobilenetv2", who, 256) for who in ("quant", "ort-minmax", "ort-entropy")]
+    rows += [("cifar_resnet20", "quant", count) for count in (64, 1024)]
+    for name, who, count in rows:
+        model, data = kit / "models" / f"{name}.onnx", folder / f"{name}.npz"
+        if not data.exists():
+            _feeds(kit, name, data)
+        out = folder / "cost.onnx"
+        command = [sys.executable, __file__, str(kit), "--one", who, str(model), str(data), str(count), str(out)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        figures = found.stdout.splitlines()[-1] if not found.returncode else f"failed with status {found.returncode}"
+        print(f"{name:18} {who:14} {count:5} samples: {figures}", flush=True)
+
+
+def one(who: str, model: str, data: str, count: str, out: str) -> None:
+    """One quantization in this process; prints its CPU time and the peak memory."""
+    start = time.perf_counter()
+    make(who, Path(model), Path(data), int(count), Path(out))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{time.perf_counter() - start:.1f} s, {cpu:.1f} s of CPU, peak {used.ru_maxrss / 1024:.0f} MiB")
+
+
+def _feeds(kit: Path, name: str, data: Path) -> None:
+    subprocess.run([sys.executable, kit / "feeds.py", name, data], check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--ours", action="append", help="passes to measure; may be given several times")
+    parser.add_argument("--cost", action="store_true", help="measure time and memory instead")
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    names = given.models or [p.stem for p in sorted((given.kit / "models").glob("*.onnx"))]
+    if given.one:
+        one(*given.one)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            model, data = given.kit / "models" / f"{name}.onnx", Path(folder) / f"{name}.npz"
-            subprocess.run([sys.executable, given.kit / "feeds.py", name, data], check=True, stdout=subprocess.DEVNULL)
-            samples = load_samples(data, load(model)).take(given.samples)
-            for who, make in (("optc", ours), ("onnxruntime", theirs)):
-                out = Path(folder) / f"{name}.{who}.onnx"
-                start = time.perf_counter()
-                try:
-                    make(model, samples, out)
-                except Exception as error:  # a peer's failure is a row of the table
-                    if who == "optc":
-                        raise
-                    print(f"{name:18} {who:12} failed: {type(error).__name__}")
-                    continue
-                seconds = time.perf_counter() - start
-                command = [sys.executable, given.kit / "eval.py", out, "--as", name, "--ref", model, "--threads", "1"]
-                found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                wanted = ("top1", "ref_top1", "spearman", "speech_agree", "f1_vs_ref", "agree", "kl", "sqnr_db")
-                shown = " ".join(f"{key}={found[key]}" for key in wanted if key in found)
-                ratio = out.stat().st_size / model.stat().st_size
-                x = speed(model, out, samples)
-                print(f"{name:18} {who:12} file {ratio:.3f} x {x:.2f} in {seconds:5.1f} s  {shown}", flush=True)
+        if given.cost:
+            cost(given.kit, Path(folder))
+            return
+        for name in given.models or [p.stem for p in sorted((given.kit / "models").glob("*.onnx"))]:
+            specs = tuple(given.ours) if given.ours else OURS.get(name, ("quant",))
+            table(given.kit, name, given.samples, specs, Path(folder))
 
 
 if __name__ == "__main__":

@@ -82,9 +82,10 @@ def quantize_products(
     for source, readers in by_source(layers).items():
         origin = Origin.merge([layer.node.origin for layer in readers], BY)
         first = next(node for node in graph if any(node is layer.node for layer in readers))
+        read = readers[0].node.inputs[0]  # what was made of `source`, if it is the answer of a layer itself
         made = graph.add(
             "DynamicQuantizeLinear",
-            [source],
+            [read],
             outputs=[f"{source.name}_codes", f"{source.name}_scale", f"{source.name}_zero"],
             types=[TensorType(DType.UINT8, source.shape), TensorType(DType.FLOAT, ()), TensorType(DType.UINT8, ())],
             origin=origin,

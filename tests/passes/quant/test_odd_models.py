@@ -1,0 +1,222 @@
+"""Odd but valid models through quant, as a user compiles them: a right result, or a layer skipped for a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from optc.compiler import Build, compile
+from optc.passes.base import Outcome
+from optc.runtime.session import Session
+
+RANDOM = np.random.default_rng(0)
+PASSES = ("quant:slower=int8", "quant:activations=dynamic", "quant:activations=none")
+each_form = pytest.mark.parametrize("passes", PASSES)
+
+
+def value(name: str, shape: Sequence[object] | None, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return (RANDOM.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    constants: Mapping[str, np.ndarray] | None = None,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    tensors = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=tensors)
+    version = {7: 3, 8: 3, 9: 4, 10: 5}.get(opset, 8 if opset < 21 else 10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
+
+
+def built(given: onnx.ModelProto, passes: str, feeds: Mapping[str, np.ndarray]) -> Build:
+    return compile(given, passes, data=dict(feeds), threads=1, guard=False, check=False)
+
+
+def noise(done: Build, feeds: Mapping[str, np.ndarray], output: int = 0) -> float:
+    """The signal-to-noise ratio of an output against the original's, in decibels."""
+    want, have = (
+        np.asarray(Session(graph, threads=1).run(feeds)[output], np.float64) for graph in (done.original, done.graph)
+    )
+    off = ((want - have) ** 2).sum()
+    return float(10 * np.log10((want**2).sum() / off)) if off else 200.0
+
+
+def reasons(done: Build) -> dict[str, str]:
+    """Skipped layers of the pass, without islands."""
+    report = next(step.report for step in done.report.steps if step.name == "quant")
+    return {
+        layer.name: layer.reason
+        for layer in report.layers
+        if layer.outcome is Outcome.SKIPPED and "island" not in layer.detail
+    }
+
+
+def count(done: Build) -> int:
+    return next(step.report for step in done.report.steps if step.name == "quant").count(Outcome.DONE)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 15, 17, 18, 19, 20, 21, 22, 23])
+def test_opsets(opset: int) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "k", "b"], ["c"], "conv", kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "w", "a"], ["y"], "head"),
+    ]
+    constants = {"k": floats(8, 3, 3, 3), "b": floats(8), "w": floats(8, 5), "a": floats(5)}
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 5])], constants, opset), PASSES[0], feeds)
+    assert count(done) == 2
+    assert noise(done, feeds) > 25
+
+
+PRODUCT = [helper.make_node("MatMul", ["x", "w"], ["m"], "product"), helper.make_node("Add", ["m", "b"], ["y"], "sum")]
+WB = {"w": floats(8, 6), "b": floats(6)}
+
+
+@each_form
+@pytest.mark.parametrize("number", [0.0, 2.5, -1e30, 1e-30])
+def test_activations_that_are_all_alike(passes: str, number: float) -> None:
+    feeds = {"x": np.full((40, 8), number, np.float32)}
+    done = built(model(PRODUCT, [value("x", ["N", 8])], [value("y", ["N", 6])], WB), passes, feeds)
+    assert count(done) == 1
+    assert noise(done, feeds) > 30
+
+
+@each_form
+def test_infinite_activations(passes: str) -> None:
+    """A mask of minus infinity in front of a softmax, and a layer that reads a logarithm of zero."""
+    nodes = [
+        helper.make_node("Where", ["keep", "x", "low"], ["masked"], "mask"),
+        helper.make_node("Softmax", ["masked"], ["soft"], "soft", axis=-1),
+        helper.make_node("MatMul", ["soft", "w"], ["y"], "product"),
+        helper.make_node("Log", ["soft"], ["log"], "log"),
+        helper.make_node("MatMul", ["log", "w"], ["z"], "infinite"),
+    ]
+    keep = np.arange(8) < 5
+    feeds = {"x": RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    constants = {"keep": keep, "low": np.float32(-np.inf), "w": np.abs(floats(8, 6))}
+    outputs = [value("y", ["N", 6]), value("z", ["N", 6])]
+    done = built(model(nodes, [value("x", ["N", 8])], outputs, constants), passes, feeds)
+    assert noise(done, feeds) > 30
+
+
+@each_form
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_two_layers_that_share_a_weight(passes: str, transposed: int) -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], "first"),
+        helper.make_node("Gemm", ["h", "w"], ["y"], "second", transB=transposed),
+    ]
+    feeds = {"x": RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 8])], [value("y", ["N", 8])], {"w": floats(8, 8)}), passes, feeds)
+    assert noise(done, feeds) > 25
+    if transposed:
+        assert all("reads the same weight" in reason for reason in reasons(done).values())
+        assert len(reasons(done)) == 2
+    else:
+        assert count(done) == 2
+
+
+@each_form
+def test_a_weight_made_by_a_subgraph(passes: str) -> None:
+    nodes = [
+        helper.make_node("Exp", ["v"], ["w"], "exp"),
+        helper.make_node("MatMul", ["x", "w"], ["h"], "folded"),
+        helper.make_node("ReduceMean", ["x"], ["mean"], "mean", axes=[0], keepdims=1),
+        helper.make_node("Mul", ["u", "mean"], ["scaled"], "scale"),
+        helper.make_node("MatMul", ["h", "scaled"], ["y"], "computed"),
+    ]
+    constants = {"v": floats(8, 6), "u": floats(6, 8)}
+    feeds = {"x": RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", [40, 8])], [value("y", [40, 8])], constants), passes, feeds)
+    assert reasons(done) == {"computed": "both operands are computed"}
+    assert count(done) == 1
+    assert noise(done, feeds) > 25
+
+
+@each_form
+def test_a_batch_and_a_length_other_than_those_calibrated(passes: str) -> None:
+    feeds = {"x": RANDOM.standard_normal((40, 7, 8)).astype(np.float32)}
+    done = built(model(PRODUCT, [value("x", ["N", "T", 8])], [value("y", ["N", "T", 6])], WB), passes, feeds)
+    assert count(done) == 1
+    for shape in ((1, 1, 8), (3, 19, 8)):
+        assert noise(done, {"x": RANDOM.standard_normal(shape).astype(np.float32)}) > 25
+
+
+@each_form
+def test_bodies_of_control_flow_stay_float_and_say_so(passes: str) -> None:
+    def branch(name: str, weight: str) -> onnx.GraphProto:
+        node = helper.make_node("MatMul", ["h", weight], [f"{name}_y"], f"in_{name}")
+        return helper.make_graph([node], name, [], [value(f"{name}_y", None)])
+
+    step = helper.make_graph(
+        [helper.make_node("MatMul", ["state", "v"], ["next"], "in_loop"), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [value("i", [], TensorProto.INT64), value("go", [], TensorProto.BOOL), value("state", ["N", 6])],
+        [value("on", [], TensorProto.BOOL), value("next", ["N", 6])],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "outside"),
+        helper.make_node("ReduceSum", ["x"], ["total"], "total", keepdims=0),
+        helper.make_node("Greater", ["total", "zero"], ["positive"], "compare"),
+        helper.make_node(
+            "If", ["positive"], ["c"], "choose", then_branch=branch("a", "v"), else_branch=branch("b", "u")
+        ),
+        helper.make_node("Loop", ["times", "", "c"], ["y"], "repeat", body=step),
+    ]
+    constants = {
+        "w": floats(8, 6), "v": floats(6, 6), "u": floats(6, 6), "zero": np.float32(0), "times": np.asarray(2),
+    }  # fmt: skip
+    feeds = {"x": RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 8])], [value("y", None)], constants), passes, feeds)
+    assert set(reasons(done).values()) == {"inside the body of a control-flow node"}
+    assert count(done) == 1
+    assert noise(done, feeds) > 20
+
+
+@each_form
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_cells_stay_float_and_say_so(passes: str, op: str, gates: int) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "outside"),
+        helper.make_node(op, ["h", "i", "r"], ["y"], "cell", hidden_size=5),
+    ]
+    constants = {"w": floats(8, 6), "i": floats(1, 5 * gates, 6), "r": floats(1, 5 * gates, 5)}
+    feeds = {"x": RANDOM.standard_normal((7, 40, 8)).astype(np.float32)}
+    given = model(nodes, [value("x", [7, "N", 8])], [value("y", [7, 1, "N", 5])], constants)
+    done = compile(given, passes, data={"x": np.moveaxis(feeds["x"], 1, 0)}, threads=1, guard=False, check=False)
+    assert reasons(done) == {"cell": f"{op} has no integer kernel"}
+    assert count(done) == 1
+    assert noise(done, feeds) > 25
+
+
+@each_form
+def test_integer_and_sequence_outputs(passes: str) -> None:
+    nodes = [
+        *PRODUCT,
+        helper.make_node("ArgMax", ["y"], ["best"], "best", axis=-1, keepdims=0),
+        helper.make_node("SplitToSequence", ["y"], ["parts"], "parts", axis=1, keepdims=1),
+    ]
+    outputs = [
+        value("best", ["N"], TensorProto.INT64),
+        helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None),
+    ]
+    feeds = {"x": 4 * RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 8])], outputs, WB), passes, feeds)
+    assert count(done) == 1
+    want, have = (Session(graph, threads=1).run(feeds) for graph in (done.original, done.graph))
+    assert (want[0] == have[0]).mean() > 0.9
+    assert np.concatenate(want[1], 1) == pytest.approx(np.concatenate(have[1], 1), abs=0.2)

@@ -146,8 +146,10 @@ class Context:
     `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
     fit on, `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
     `data` is where the samples came from, as the user wrote it. `overrides` say what single layers want; the later ones
-    win. `threads` are those of numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run
-    over `fit` took, as the last walk measured it; 0 before the first.
+    win. `recall(question, decide)` answers with what `decide` says, or said when the same pass met the same graph
+    before: what is decided by the clock must be asked for so, or no build could be repeated. `threads` are those of
+    numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took, as the last
+    walk measured it; 0 before the first.
     """
 
     target: TargetFacts
@@ -156,6 +158,7 @@ class Context:
     held: Samples | None = None
     data: str = ""
     overrides: tuple[Override, ...] = ()
+    recall: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
     seed: int = 0
     threads: int = 0
     progress: Progress = field(default_factory=Progress)
@@ -195,7 +198,7 @@ class Override:
     match: str = "*"
     op: str = ""
     keep: bool = False
-    skips: frozenset[str] = frozenset()
+    skips: tuple[str, ...] = ()
     passes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def covers(self, node: Node) -> bool:

@@ -8,8 +8,9 @@ beginning of a pipeline is so never run again, and a build that was killed goes 
 Our own passes are known by the digest of this package's code, a user's function by the bytes of its file, and a pass of
 another package by that package's version; where there is none, the pass always runs.
 
-What the guard has measured is noise at the edge. A ruling is known by the graphs before and after the pass, so that a
-build with a lock file takes the recorded one and comes out the same on any day.
+What is measured by the clock is noise at the edge. The guard's ruling is known by the graphs before and after the pass,
+a pass's own by the graph before it, so that a build with a lock file takes the recorded ones and comes out the same on
+any day.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What the guard said of a pass: an objection, or none and what the user should know."""
+    """What was decided by the clock: the guard's objection to a pass, or none and what the user should know; or the
+    answer that a pass gave itself (`Context.recall`)."""
 
-    objection: str
+    text: str
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a pass has left: the digest of the graph, the report, and the ruling under its key, if it was judged."""
+    """What a pass has left: the digest of the graph, the report, and the rulings that were made on the way."""
 
     graph: str
     report: Report
-    ruling_key: str = ""
-    ruling: Ruling | None = None
+    rulings: dict[str, Ruling]
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class PassCache:
     data: str = ""
     known: Mapping[str, Ruling] = field(default_factory=dict)
     rulings: dict[str, Ruling] = field(default_factory=dict)
+    _latest: dict[str, Ruling] = field(default_factory=dict)
 
     def key(self, one: Pass, before: str, teacher: str, ctx: Context, guard: Guard | None) -> str | None:
         """The key of running `one` on the graph with the digest `before`; `None` where nothing tells its code."""
@@ -102,37 +104,43 @@ class PassCache:
         except (ValueError, ModelError):
             self.store.forget(key)
             return None
-        if entry.ruling is not None:
-            if self.known.get(entry.ruling_key, entry.ruling) != entry.ruling:
-                return None
-            self.rulings[entry.ruling_key] = entry.ruling
+        if any(self.known.get(name, ruling) != ruling for name, ruling in entry.rulings.items()):
+            return None
+        self.rulings.update(entry.rulings)
         return graph, entry
 
-    def keep(self, key: str | None, graph: Graph, report: Report, judged: str = "") -> str:
-        """Keep what a pass has left, judged under the ruling key `judged`; returns the digest of the graph."""
+    def keep(self, key: str | None, graph: Graph, report: Report) -> str:
+        """Keep what a pass has left, with the rulings made since the pass before; returns the digest of the graph."""
+        latest, self._latest = self._latest, {}
         if self.store is None:
             return snapshot.digest(graph)
         digest = self.store.add(lambda file: snapshot.write(graph, file))
         if key is not None:
-            entry = Entry(digest, report, judged, self.rulings.get(judged))
+            entry = Entry(digest, report, latest)
             self.store.put(key, json.dumps(plain(entry)).encode())
         return digest
 
     def judged(self, key: str, report: Report, judge: Callable[[], str]) -> str:
         """The objection known under `key`, or what `judge` says, which writes its notes into `report`."""
-        known = self.known.get(key)
-        if known is not None:
-            report.notes += known.notes
-        else:
-            count = len(report.notes)
-            objection = judge()
-            known = Ruling(objection, tuple(report.notes[count:]))
-        self.rulings[key] = known
-        return known.objection
+        count = len(report.notes)
+        ruling = self.known.get(key)
+        if ruling is None:
+            text = judge()
+            ruling = Ruling(text, tuple(report.notes[count:]))
+        report.notes[count:] = ruling.notes
+        self._latest[key] = self.rulings[key] = ruling
+        return ruling.text
+
+    def recalled(self, key: str, decide: Callable[[], str]) -> str:
+        """The answer known under `key`, or what `decide` says."""
+        ruling = self.known.get(key) or Ruling(decide())
+        self._latest[key] = self.rulings[key] = ruling
+        return ruling.text
 
 
-def ruling_key(one: Pass, before: str, after: str, guard: Guard) -> str:
-    return Fingerprint("ruling", spec(one), before, after, repr(guard)).text
+def ruling_key(one: Pass, before: str, *about: str) -> str:
+    """The key of what is decided about running `one` on the graph with the digest `before`."""
+    return Fingerprint("ruling", spec(one), before, *about).text
 
 
 def code_of(one: Pass) -> str | None:

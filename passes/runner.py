@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError, OptcError, PassError, TargetError
@@ -49,7 +50,7 @@ def run(
         ctx.forward = 0.0
         start = time.perf_counter()
         if cache is None:
-            report = _checked(position, one, graph, ctx, observers, guard, None, "")[0]
+            report = _checked(position, one, graph, ctx, observers, guard, None, "")
             _time(report, start, ctx)
         else:
             key = cache.key(one, state, teacher, ctx, guard)
@@ -60,9 +61,10 @@ def run(
                 state, report = found[1].graph, found[1].report
                 report.cached = True
             else:
-                report, judged = _checked(position, one, graph, ctx, observers, guard, cache, state)
+                ctx.recall = partial(_recall, cache, one, state)
+                report = _checked(position, one, graph, ctx, observers, guard, cache, state)
                 _time(report, start, ctx)
-                state = cache.keep(key, graph, report, judged)
+                state = cache.keep(key, graph, report)
         reports.append(report)
         for observer in observers:
             observer.after(position, one, graph, report)
@@ -83,8 +85,8 @@ def _checked(
     guard: Guard | None,
     cache: PassCache | None,
     state: str,
-) -> tuple[Report, str]:
-    """Run one pass on `graph`, whose digest is `state`; its report, and the key of the guard's verdict if it spoke."""
+) -> Report:
+    """Run one pass on `graph`, whose digest is `state`, and let the guard judge it."""
     before = graph.clone()
     try:
         report = _run_one(one, graph, ctx)
@@ -102,14 +104,13 @@ def _checked(
         settle(graph)
     except ModelError as error:
         raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
-    judged = ""
     if guard is not None and one.lossy and report.changed:
         try:
             if cache is None:
                 reason = guard.objection(one, before, graph, ctx, report)
             else:
-                judged = ruling_key(one, state, digest(graph), guard)
-                reason = cache.judged(judged, report, lambda: guard.objection(one, before, graph, ctx, report))
+                key = ruling_key(one, state, digest(graph), repr(guard))
+                reason = cache.judged(key, report, lambda: guard.objection(one, before, graph, ctx, report))
         except TargetError as error:
             if not _runs(before, ctx):
                 raise
@@ -117,7 +118,11 @@ def _checked(
         if reason:
             report.revert(reason)
             graph.become(before)
-    return report, judged
+    return report
+
+
+def _recall(cache: PassCache, one: Pass, state: str, question: str, decide: Callable[[], str]) -> str:
+    return cache.recalled(ruling_key(one, state, question), decide)
 
 
 def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:

@@ -259,7 +259,7 @@ def _share(value: object) -> float:
 
 
 def _numbers(value: object, *, positive: bool = False) -> tuple[float, ...]:
-    items = value if isinstance(value, list) else [value]
+    items: list[Any] = value if isinstance(value, list) else [value]
     wrong = any(isinstance(one, bool) or not isinstance(one, int | float) or (positive and one <= 0) for one in items)
     if wrong or not items:
         raise ValueError(f"a {'positive ' if positive else ''}number, or a list of one a channel")
@@ -267,7 +267,7 @@ def _numbers(value: object, *, positive: bool = False) -> tuple[float, ...]:
 
 
 def _size(value: object) -> tuple[int, int]:
-    items = value if isinstance(value, list) else [value, value]
+    items: list[Any] = value if isinstance(value, list) else [value, value]
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+)x(\d+)", value)):
         items = [int(found[1]), int(found[2])]
     if len(items) != 2 or any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in items):

@@ -111,7 +111,7 @@ def build(
                     tell(Result(fits, error.exit_status, str(error)))
                     continue
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_run, args=(fits, locked, cache, theirs))
+                process: BaseProcess = context.Process(target=_run, args=(fits, locked, cache, theirs))
                 with _deaf():
                     process.start()
                 theirs.close()
@@ -165,7 +165,8 @@ def _received(connection: Connection, process: BaseProcess, job: Job) -> Result:
         found = connection.recv()
     except EOFError:
         process.join()
-        how = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"status {process.exitcode}"
+        code = process.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"status {code}"
         return Result(job, 1, f"its process ended with {how}; out of memory? try --jobs 1")
     finally:
         connection.close()

@@ -53,4 +53,4 @@ def override(given: Mapping[str, Any]) -> Override:
                 found.setdefault(name, {})[known[word].name] = convert(known[word], text)
             except ValueError as error:
                 raise SpecError(str(error)) from None
-    return Override(match, op, keep, frozenset(skips), found)
+    return Override(match, op, keep, tuple(sorted(skips)), found)

@@ -42,7 +42,7 @@ from .runtime.agreement import Agreement, agreement
 from .runtime.identity import identity
 from .runtime.latency import latency
 from .runtime.samples import Samples, load_samples
-from .runtime.session import Session
+from .runtime.session import Runnable, Session
 from .runtime.store import Store
 from .runtime.synthesise import synthesise
 from .targets import table
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 Model: TypeAlias = "str | os.PathLike[str] | bytes | Graph | onnx.ModelProto | gs.Graph"
 Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
 
+_EMULATED = 4
+"""Samples that an artifact for another machine is checked on: an emulator is slow."""
 _FEW = 32
 """Samples below which fitting is a gamble."""
 _GLANCE = 16
@@ -165,14 +167,14 @@ def compile(
     chosen = _one_target(target) if isinstance(target, str) else target
     path = None if output is None else os.path.abspath(os.fspath(output))
     if path is not None:
-        check_place(path)
+        check_place(path, target=chosen)
     original = _load(model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
     _prepare(original, model)
     if _is_stream(data):
         data = _samples(model, data, original, seed)
     store = None if cache is None else Store(os.fspath(cache))
-    name = os.path.basename(path) if path is not None else "model.onnx"
+    name = os.path.basename(path) if path is not None else f"model{chosen.suffix}"
     passes_known = PassCache(store, known={} if lock is None else lock.rulings)
     options = {
         "passes": [spec(one) for one in pipeline],
@@ -190,7 +192,7 @@ def compile(
         lock.check_inputs(hashes, versions())
     key = Fingerprint("build", json.dumps(hashes), name, environment()).text if codes_known and not trail else ""
     if store is not None and key and all(observer.passive for observer in observers):
-        taken = _taken(store, key, passes_known.known, path, lock)
+        taken = _taken(store, key, passes_known.known, path, lock, chosen)
         if taken is not None:
             done, graph, artifact = taken
             report = replace(done.report, model=name_of(model), artifacts=list(artifact.files) if artifact else [])
@@ -259,7 +261,7 @@ def compile(
             try:
                 with progress.task("check"):
                     # As a user's runtime would open it, beside the original as it was read.
-                    after = Session.open(staged.path, threads=threads)
+                    after = chosen.open(staged.path, threads=threads)
                     if stopped:
                         report.agreement = agreement(teacher, after, ctx.held.take(_GLANCE))
                     else:
@@ -275,7 +277,7 @@ def compile(
             finished.keep(store, key, Finished.of(report, name, dims), folder, graph)
         if limits is not None:
             report.budget = judge(limits, report, graph, dims)
-        artifact = None if path is None else _move(staged, path)
+        artifact = None if path is None else _move(staged, path, chosen)
     report.artifacts = [] if artifact is None else list(artifact.files)
     if store is not None:
         store.trim()
@@ -304,7 +306,7 @@ def _hashes(
 
 
 def _taken(
-    store: Store, key: str, known: Mapping[str, Ruling], path: str | None, lock: Locked | None
+    store: Store, key: str, known: Mapping[str, Ruling], path: str | None, lock: Locked | None, target: Target
 ) -> tuple[Finished, Graph, Artifact | None] | None:
     """The build under `key`, with its files in their place; `None` where it has to be built."""
     found = finished.find(store, key, known)
@@ -314,7 +316,7 @@ def _taken(
         lock.check_outputs(found[0].report.outputs)
     with _staging(path) as folder:
         staged = finished.place(store, found[0], folder)
-        return None if staged is None else (*found, _move(staged, path))
+        return None if staged is None else (*found, _move(staged, path, target))
 
 
 def _one_target(text: str) -> Target:
@@ -485,8 +487,13 @@ def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
     return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
 
 
-def compare(before: Session, after: Session, held: Samples, report: BuildReport) -> None:
+def compare(before: Session, after: Runnable, held: Samples, report: BuildReport) -> None:
     """Note in `report` how far `after` agrees with `before`, and how long each of them takes."""
+    if after.emulated:
+        few = held.take(_EMULATED)
+        report.agreement = agreement(before, after, few, batch=1)
+        report.notes.append(f"checked on {few.count} samples under emulation, which tells nothing of its speed")
+        return
     report.agreement = agreement(before, after, held)
     feeds = next(held.batches(1))
     old, new = latency((before, after), feeds)
@@ -515,15 +522,17 @@ def versions() -> dict[str, str]:
     return {"optc": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "scipy")}}
 
 
-def check_place(path: str, flag: str = "-o") -> None:
+def check_place(path: str, flag: str = "-o", target: Target | None = None) -> None:
     """Fail before the work rather than after it where no file can be put at `path`. Raises `OutputError`."""
     path = os.path.abspath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise OutputError(f"there is no folder {folder}; make it, or choose another place with {flag}")
-    if os.path.isdir(path):
+    if target is not None:
+        target.check_place(path)
+    if os.path.isdir(path) and (target is None or not target.folder):
         raise OutputError(f"{path} is a folder; name a file with {flag}")
-    if os.path.exists(path) and not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         # A device or a pipe would be replaced by a file.
         raise OutputError(f"{path} is not a plain file; name one with {flag}")
     with _staging(path, flag):  # the only sure way to know is to try
@@ -551,13 +560,9 @@ def _staging(path: str | None, flag: str = "-o") -> Iterator[str]:
             os.close(handle)
 
 
-def _move(staged: Artifact, path: str) -> Artifact:
-    """Put the checked files in their place, the one that names the others last."""
-    folder = os.path.dirname(path)
-    moved = [os.path.join(folder, os.path.basename(file)) for file in staged.files]
+def _move(staged: Artifact, path: str, target: Target) -> Artifact:
+    """Put the checked files in their place."""
     try:
-        for source, to in sorted(zip(staged.files, moved, strict=True), key=lambda pair: pair[0] == staged.path):
-            os.replace(source, to)
+        return target.place(staged, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
-    return Artifact(path, tuple(moved), staged.bytes)

@@ -80,7 +80,7 @@ def choose(
     options = replace(options, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     options = replace(options, overrides=(*options.overrides, *(Override(match, keep=True) for match in keep)))
     if entry is None:
-        return Chosen(model, target or "onnx", output or _beside(model), options, None, None)
+        return Chosen(model, target or "onnx", output or _beside(model, target or "onnx"), options, None, None)
     if target is None and len(entry.targets) > 1:
         names = ", ".join(entry.targets)
         raise SpecError(f"{path} builds '{entry.name}' for {names}; choose one with --target, or run: optc build")
@@ -89,6 +89,9 @@ def choose(
     return Chosen(model, aim, output or entry.artifact(aim), options, path, entry)
 
 
-def _beside(model: str) -> str:
+def _beside(model: str, target: str) -> str:
+    from ..targets import table
+
     stem = model.split(":")[1] if model.startswith("zoo:") else os.path.splitext(model)[0]
-    return f"{stem}.optc.onnx"
+    aims = table.parse(target)
+    return f"{stem}.optc{aims[0].suffix if aims else ''}"

@@ -32,7 +32,7 @@ from ..ir.graph import Graph, Value
 from .columns import Array
 from .margins import Margins
 from .samples import Samples
-from .session import Session
+from .session import Runnable, Session
 
 CEILING_DB = 200.0
 """The SQNR reported for equal outputs, whose noise is zero; the floor for a silent teacher is its negative."""
@@ -117,14 +117,14 @@ class Agreement:
 
 
 def agreement(
-    teacher: Graph | Session, student: Graph | Session, samples: Samples, *, batch: int = 32, threads: int = 0
+    teacher: Graph | Session, student: Graph | Runnable, samples: Samples, *, batch: int = 32, threads: int = 0
 ) -> Agreement:
     """Run both on all `samples`. A session may be given where it is used again; its outputs must be its graph's.
 
     Raises `DataError` for bad samples and `TargetError` where a graph does not run.
     """
     first = teacher if isinstance(teacher, Session) else Session(teacher, threads=threads)
-    second = student if isinstance(student, Session) else Session(student, threads=threads)
+    second: Runnable = Session(student, threads=threads) if isinstance(student, Graph) else student
     sums = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in first.graph.outputs]
     count = 0
     for feeds in samples.batches(batch):
@@ -190,9 +190,16 @@ class Sums:
         self.margins = Margins()
         self.answers: npt.NDArray[np.int64] | None = None  # (2, classes): how often each of the two gave every class
 
-    def add(self, teacher: Array, student: Array) -> None:
-        """One batch of this output from both."""
-        if teacher.dtype.kind in "fV":
+    def add(self, teacher: Array | list[Array], student: Array | list[Array]) -> None:
+        """One batch of this output from both; of a sequence, element by element."""
+        if isinstance(teacher, list) or isinstance(student, list):
+            if not isinstance(teacher, list) or not isinstance(student, list) or len(teacher) != len(student):
+                self.rows += 1
+                self.broken += 1
+                return
+            for one, other in zip(teacher, student, strict=True):
+                self.add(one, other)
+        elif teacher.dtype.kind in "fV":
             self._floats(np.asarray(teacher, np.float64), np.asarray(student))
         elif teacher.shape == student.shape:
             self.rows += teacher.size

@@ -1,6 +1,6 @@
 """Latency of several sessions, interleaved in one process.
 
-Sessions take turns, in an order that is reversed every round, so that a machine that grows warm or busy slows all of
+Runnables take turns, in an order that is reversed every round, so that a machine that grows warm or busy slows all of
 them alike; what is compared is the ratio within a round. A measurement is the fastest of a few runs: what a busy
 machine adds to a run is never negative. Rounds go on until the ratio is known well enough or the time is up.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .columns import Array
-from .session import Session
+from .session import Runnable
 
 _STRETCH = 10e-3
 """Seconds of runs that one measurement takes the fastest of, where that is more than `_REPEATS` runs."""
@@ -39,7 +39,7 @@ class Latency:
 
 
 def latency(
-    sessions: Sequence[Session], feeds: Mapping[str, Array] | Sequence[Mapping[str, Array]], *, limit: float = 3.0
+    sessions: Sequence[Runnable], feeds: Mapping[str, Array] | Sequence[Mapping[str, Array]], *, limit: float = 3.0
 ) -> tuple[Latency, ...]:
     """Time `sessions` on `feeds` (the same for all, or one for each) in about `limit` seconds, at least five rounds.
 
@@ -64,14 +64,14 @@ def latency(
     )
 
 
-def _warm(session: Session, feed: Mapping[str, Array]) -> int:
+def _warm(session: Runnable, feed: Mapping[str, Array]) -> int:
     """Run a few times unmeasured; returns how many runs one measurement is the fastest of."""
     session.run(feed)
     session.run(feed)
     return max(_REPEATS, round(_STRETCH / max(_time(session, feed, 1), 1e-6)))
 
 
-def _time(session: Session, feed: Mapping[str, Array], repeats: int) -> float:
+def _time(session: Runnable, feed: Mapping[str, Array], repeats: int) -> float:
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()

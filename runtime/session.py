@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..errors import TargetError
 from ..ir.clone import clone
@@ -25,6 +25,15 @@ _STATUS = re.compile(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*([A-Z_]+)\s*:\s*")
 _SOURCE = re.compile(r"\S+\.(?:cc|cpp|h):\d+\s+(?:[\w:~<>]+(?:\([^)]*\))?\s*(?:const)?\s*)?")
 
 
+class Runnable(Protocol):
+    """A model that answers: outputs, in order, for one set of inputs. Times of an emulated one tell nothing."""
+
+    emulated: ClassVar[bool]
+    threads: int
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]: ...
+
+
 class Session:
     """`graph` as it is now; later edits do not reach it.
 
@@ -37,6 +46,7 @@ class Session:
     """
 
     __slots__ = ("graph", "outputs", "threads", "_session", "_names", "_order")
+    emulated: ClassVar[bool] = False
 
     def __init__(
         self,

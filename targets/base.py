@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,6 +12,7 @@ from ..passes.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
+    from ..runtime.session import Runnable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,10 @@ class Target(ABC):
 
     name: ClassVar[str]
     help: ClassVar[str]
+    suffix: ClassVar[str]
+    """What the artifact's name ends in where the user gives none."""
+    folder: ClassVar[bool] = False
+    """Whether the artifact is a folder (unless its name says otherwise)."""
 
     @property
     @abstractmethod
@@ -41,3 +47,18 @@ class Target(ABC):
     @abstractmethod
     def emit(self, graph: Graph, path: str) -> Artifact:
         """Write the artifact of a legal graph, whole or not at all. Raises `OutputError`, `TargetError`."""
+
+    @abstractmethod
+    def open(self, path: str, *, threads: int = 0) -> Runnable:
+        """The artifact as its user runs it, here or emulated. Raises `TargetError`, naming why, where it cannot."""
+
+    def check_place(self, path: str) -> None:  # noqa: B027 - most artifacts are plain files, which need no more
+        """Fail before the work where the artifact cannot be put at `path`. Raises `OutputError`."""
+
+    def place(self, staged: Artifact, path: str) -> Artifact:
+        """Move the files of an artifact to where `path` is, the one that names the others last."""
+        folder = os.path.dirname(path)
+        moved = [os.path.join(folder, os.path.basename(file)) for file in staged.files]
+        for source, to in sorted(zip(staged.files, moved, strict=True), key=lambda pair: pair[0] == staged.path):
+            os.replace(source, to)
+        return Artifact(path, tuple(moved), staged.bytes)

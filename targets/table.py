@@ -12,7 +12,11 @@ from .base import Target
 GROUP = "optc.targets"
 """Entry-point group: the name is the word after `--target`, the object a `Target` subclass."""
 
-TABLE = {"onnx": "optc.targets.onnx:OnnxTarget"}
+TABLE = {
+    "onnx": "optc.targets.onnx:OnnxTarget",
+    "host": "optc.targets.tvm.host:HostTarget",
+    "arm64": "optc.targets.tvm.arm:Arm64Target",
+}
 
 
 def names() -> tuple[str, ...]:

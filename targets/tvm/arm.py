@@ -1,0 +1,48 @@
+"""The targets `arm64` and `armv7`: libraries for ARM CPUs, proven under an emulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ...passes.base import option
+from .target import LibraryTarget
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Arm64Target(LibraryTarget):
+    """64-bit ARM under Linux or Android."""
+
+    name: ClassVar[str] = "arm64"
+    suffix: ClassVar[str] = ".arm64"
+    help: ClassVar[str] = "a library for 64-bit ARM CPUs under Linux or Android, by TVM"
+    emulated: ClassVar[bool] = True
+
+    cpu: str = option("", "name of the CPU as LLVM knows it, such as cortex-a76; any with NEON unless given")
+    dotprod: bool = option(False, "whether it has the int8 dot products of ARMv8.2")
+    i8mm: bool = option(False, "whether it has the int8 matrix products of ARMv8.6")
+    fp16: bool = option(False, "whether it computes in half precision")
+    sve: bool = option(False, "whether it has scalable vectors")
+
+    def machine(self) -> Machine:
+        from .machines import arm64
+
+        return arm64(cpu=self.cpu, dotprod=self.dotprod, i8mm=self.i8mm, fp16=self.fp16, sve=self.sve)
+
+
+@dataclass(frozen=True, slots=True)
+class Armv7Target(LibraryTarget):
+    """32-bit ARM with NEON under Linux."""
+
+    name: ClassVar[str] = "armv7"
+    suffix: ClassVar[str] = ".armv7"
+    help: ClassVar[str] = "a library for 32-bit ARM CPUs with NEON under Linux, by TVM"
+    emulated: ClassVar[bool] = True
+
+    def machine(self) -> Machine:
+        from .machines import armv7
+
+        return armv7()

@@ -1,0 +1,80 @@
+"""An artifact as a folder, or as one .tar of it; opened so that it can be run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...errors import OutputError, TargetError
+from . import manifest
+
+
+def pack(folder: str, path: str) -> None:
+    """Write every file of `folder` into the .tar `path`; the same files give the same bytes."""
+    try:
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name in sorted(os.listdir(folder)):
+                entry = tarfile.TarInfo(name)
+                entry.size = os.path.getsize(os.path.join(folder, name))
+                entry.mode = 0o755 if name.endswith(".so") else 0o644
+                with open(os.path.join(folder, name), "rb") as file:
+                    tar.addfile(entry, file)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def unpack(path: str, folder: str) -> None:
+    """Put the files of the .tar `path` into `folder`. Raises `TargetError` where it is none of ours."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for entry in tar.getmembers():
+                if not entry.isfile() or os.path.basename(entry.name) != entry.name:
+                    raise TargetError(f"{path} holds '{entry.name}', which no artifact does")
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise TargetError(f"{path} is no artifact of a library target: {error}") from error
+
+
+@contextmanager
+def opened(path: str) -> Iterator[str]:
+    """The folder of an artifact: itself, or a temporary one with what the .tar holds."""
+    if os.path.isdir(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        unpack(path, folder)
+        yield folder
+
+
+def place_folder(staged: str, path: str) -> None:
+    """Put what the .tar `staged` holds into the folder `path`, whole or not at all; an earlier artifact goes.
+
+    Raises `OutputError` where `path` is a folder of something else.
+    """
+    check_folder(path)
+    beside = tempfile.mkdtemp(prefix=".optc-", dir=os.path.dirname(os.path.abspath(path)))
+    try:
+        fresh, old = os.path.join(beside, "new"), os.path.join(beside, "old")
+        os.mkdir(fresh)
+        unpack(staged, fresh)
+        if os.path.isdir(path):
+            os.replace(path, old)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_folder(path: str) -> None:
+    """Raises `OutputError` where `path` is there and is neither an empty folder nor an earlier artifact."""
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path):
+        raise OutputError(f"{path} is a file, and the artifact is a folder; name another with -o, or NAME.tar")
+    if os.listdir(path) and not os.path.isfile(os.path.join(path, manifest.NAME)):
+        raise OutputError(f"{path} holds other files; name a new folder with -o, or NAME.tar")

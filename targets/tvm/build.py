@@ -1,0 +1,90 @@
+"""A graph to the folder of an artifact: library, header, runner, manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import TargetError
+from ...ir.shapes import infer
+from . import codegen, manifest, toolchain
+from .codegen import Port
+from .machine import Machine
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph, Value
+    from .plan import Plan, Tensor
+
+_SHIPPED = ("model.h", "runner.cc")
+_PINNED = "0.27"
+
+
+def require_tvm() -> None:
+    """Raises `TargetError` with the way to install it where TVM is missing or of another series."""
+    from importlib.util import find_spec
+
+    if find_spec("tvm") is None or find_spec("tvm_ffi") is None:
+        raise TargetError("this target needs Apache TVM: pip install 'optc[tvm]'")
+    from importlib.metadata import version
+
+    if not version("apache-tvm").startswith(_PINNED):
+        raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
+
+
+def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[str, int]) -> None:
+    """Compile `graph` for `machine` into the empty `folder`. Raises `TargetError` for what cannot be built."""
+    compiler = toolchain.compiler(machine)
+    require_tvm()
+    from . import pipeline
+    from .importer import import_graph
+    from .plan import plan_of
+
+    graph = graph.clone()
+    infer(graph)
+    mod = pipeline.lower(import_graph(graph, machine, dims), machine)
+    plan = plan_of(mod)
+    inputs = _ports(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
+    outputs = _ports(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
+    with tempfile.TemporaryDirectory(prefix="optc-") as work:
+        pipeline.write_object(mod, machine, os.path.join(work, "kernels.o"))
+        with open(os.path.join(work, "weights.bin"), "wb") as weights:
+            weights.write(plan.weights or b"\0")
+        with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
+            text.write(codegen.source(plan, inputs, outputs, "weights.bin"))
+        for name in os.listdir(toolchain.SOURCES):
+            shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
+        library = os.path.abspath(os.path.join(folder, "model.so"))
+        toolchain.run(
+            [
+                compiler,
+                *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED),
+                *("model.cc", "runtime.cc", "kernels.o", "-o", library),
+            ],
+            folder=work,
+            what="linking the library",
+        )
+    for name in _SHIPPED:
+        shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
+    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    manifest.write(
+        folder, manifest.document(graph, spec, machine, inputs, outputs, (said.splitlines() or ["unknown"])[0])
+    )
+
+
+def _ports(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:
+    """The interface: sizes that are open keep the names that the model gives them."""
+    found = []
+    for tensor, (name, value) in zip(tensors, named, strict=True):
+        known = value.shape if value.shape is not None else (None,) * len(tensor.shape)
+        shape = [
+            int(size) if size.isdecimal() else (dim if isinstance(dim, str) else f"{name}.{axis}")
+            for axis, (size, dim) in enumerate(zip(tensor.shape, known, strict=True))
+        ]
+        found.append(Port(name, np.dtype(tensor.dtype).str, tuple(shape)))
+    return tuple(found)

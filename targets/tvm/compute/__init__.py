@@ -1,0 +1,1 @@
+"""What the kernels compute, as tensor expressions that their schedules know how to cut."""

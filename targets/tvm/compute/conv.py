@@ -1,0 +1,149 @@
+"""Convolutions over channels in blocks.
+
+An image is [N, C / b, H * W, b]: blocks of `b` channels side by side (NCHWc). With b = 1 that is plain NCHW, so the
+first layer needs no conversion. Weights are packed when the model is compiled, [Co / (m b), Ci / bi, KH, KW, bi, m, b],
+so that the kernel reads them in order. The sums of a tile are one stage, the output another, and the schedule computes
+the first inside the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tiling import Tile
+
+if TYPE_CHECKING:
+    from tvm import te
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a kernel of `size` (height, width) looks: `pads` are top, left, bottom, right."""
+
+    image: tuple[int, int]
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of what it gives."""
+        top, left, bottom, right = self.pads
+        padded = self.image[0] + top + bottom, self.image[1] + left + right
+        height, width = (
+            (padded[i] - self.dilations[i] * (self.size[i] - 1) - 1) // self.strides[i] + 1 for i in (0, 1)
+        )
+        return height, width
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether output pixel `i` depends on input pixel `i` alone."""
+        return self.size == (1, 1) and self.strides == (1, 1) and not any(self.pads)
+
+
+def pack(weights: npt.NDArray[np.generic], tile: Tile, inner: int, block: int) -> npt.NDArray[np.generic]:
+    """[Co, Ci, KH, KW] as [Co / (m b), Ci / inner, KH, KW, inner, m, b]; missing output channels become zero."""
+    co, ci, kh, kw = weights.shape
+    wide = tile.chunks * block
+    full = -(-co // wide) * wide
+    padded = np.pad(weights, ((0, full - co), (0, 0), (0, 0), (0, 0)))
+    cut = padded.reshape(full // wide, tile.chunks, block, ci // inner, inner, kh, kw)
+    return np.ascontiguousarray(cut.transpose(0, 3, 5, 6, 4, 1, 2))
+
+
+def pack_depthwise(weights: npt.NDArray[np.generic], block: int) -> npt.NDArray[np.generic]:
+    """[C, 1, KH, KW] as [C / b, KH, KW, b]."""
+    c, _, kh, kw = weights.shape
+    return np.ascontiguousarray(weights.reshape(c // block, block, kh, kw).transpose(0, 2, 3, 1))
+
+
+def _reader(x: te.Tensor, window: Window, tile: Tile, zero: Any) -> Callable[..., Any]:
+    """A function (n, channel block, tile, point, kh, kw, channel) -> the input value a term of the sum takes."""
+    from tvm import te, tirx
+
+    height, width = window.image
+    top, left, bottom, right = window.pads
+    out_height, out_width = window.output
+    (sh, sw), (dh, dw) = window.strides, window.dilations
+    points = out_height * out_width
+    source = x
+    if any(window.pads):
+        source = te.compute(
+            (x.shape[0], x.shape[1], height + top + bottom, width + left + right, x.shape[3]),
+            lambda n, c, h, w, lane: tirx.if_then_else(
+                tirx.all(h >= top, h < height + top, w >= left, w < width + left),
+                x[n, c, (h - top) * width + w - left, lane],
+                zero,
+            ),
+            name="pad",
+        )
+
+    def read(n: Any, c: Any, tile_index: Any, point: Any, kh: Any, kw: Any, lane: Any) -> Any:
+        at = tile_index * tile.points + point
+        if points % tile.points:
+            at = tirx.min(at, points - 1)
+        if window.pointwise:
+            return x[n, c, at, lane]
+        if out_width % tile.points == 0:
+            across = out_width // tile.points
+            h, w = tile_index // across, tile_index % across * tile.points + point
+        else:
+            h, w = at // out_width, at % out_width
+        h, w = h * sh + kh * dh, w * sw + kw * dw
+        return source[n, c, h, w, lane] if any(window.pads) else source[n, c, h * width + w, lane]
+
+    return read
+
+
+def conv(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, groups: int = 1) -> te.Tensor:
+    """x [N, Ci / bi, H * W, bi] with packed weights to [N, Co / b, OH * OW, b], float32 or float16."""
+    from tvm import te, tirx
+
+    points = window.output[0] * window.output[1]
+    outer, blocks, kernel_h, kernel_w, inner, chunks, block = (int(d) for d in w.shape)
+    read = _reader(x, window, tile, tirx.const(0, x.dtype))
+    rc, ri = te.reduce_axis((0, blocks), "rc"), te.reduce_axis((0, inner), "ri")
+    rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
+
+    def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any) -> Any:
+        c = rc if groups == 1 else o // (outer // groups) * blocks + rc
+        return te.sum(read(n, c, p, t, rh, rw, ri) * w[o, rc, rh, rw, ri, m, lane], axis=[rc, rh, rw, ri])
+
+    sums = te.compute(
+        (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
+        term,
+        name="sums",
+        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 4},
+    )
+    return te.compute(
+        (x.shape[0], outer * chunks, points, block),
+        lambda n, c, p, lane: sums[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
+        name="conv",
+    )
+
+
+def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile) -> te.Tensor:
+    """x [N, C / b, H * W, b] with weights [C / b, KH, KW, b]: every channel with a kernel of its own."""
+    from tvm import te, tirx
+
+    points = window.output[0] * window.output[1]
+    blocks, kernel_h, kernel_w, block = (int(d) for d in w.shape)
+    read = _reader(x, window, tile, tirx.const(0, x.dtype))
+    rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
+    sums = te.compute(
+        (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
+        lambda n, c, p, t, m, lane: te.sum(read(n, c, p, t, rh, rw, lane) * w[c, rh, rw, lane], axis=[rh, rw]),
+        name="sums",
+        attrs={"optc.points": tile.points, "optc.chunks": 1, "optc.reduction": 2},
+    )
+    return te.compute(
+        (x.shape[0], blocks, points, block),
+        lambda n, c, p, lane: sums[n, c, p // tile.points, p % tile.points, 0, lane],
+        name="depthwise",
+    )

@@ -1,0 +1,93 @@
+"""Matrix products: with weights packed when the model is compiled, and of two computed matrices.
+
+Weights [K, N] become [N / w, K, w], one panel of `w` columns after the other. Rows are taken `points` at a time; in the
+last tile, rows beyond the end repeat the last one, so that no bounds are checked in the loop, and are not stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tiling import Tile
+
+if TYPE_CHECKING:
+    from tvm import te
+
+
+def pack(weights: npt.NDArray[np.generic], tile: Tile, block: int) -> npt.NDArray[np.generic]:
+    """[K, N] as [N / (m b), K, m, b]; missing columns become zero."""
+    k, n = weights.shape
+    wide = tile.chunks * block
+    full = -(-n // wide) * wide
+    padded = np.pad(weights, ((0, 0), (0, full - n)))
+    return np.ascontiguousarray(padded.reshape(k, full // wide, tile.chunks, block).transpose(1, 0, 2, 3))
+
+
+def dense(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tensor:
+    """x [..., M, K] by packed weights [N / (m b), K, m, b] to [..., M, N]."""
+
+    panels, depth, chunks, block = (int(d) for d in w.shape)
+    return _product(x, lambda lead, p, k, m, lane: w[p, k, m, lane], panels, depth, chunks, block, columns, tile)
+
+
+def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
+    """x [..., M, K] by y [..., K, N], both computed, the leading sizes equal. `y` is packed on the way."""
+    from tvm import te, tirx
+
+    depth, columns = y.shape[-2], y.shape[-1]
+    wide = tile.chunks * block
+    panels = _tiles(columns, wide)
+    packed = te.compute(
+        (*y.shape[:-2], panels, depth, tile.chunks, block),
+        lambda *i: y[(*i[:-4], i[-3], tirx.min(i[-4] * wide + i[-2] * block + i[-1], columns - 1))],
+        name="packed",
+    )
+    return _product(
+        x, lambda lead, p, k, m, lane: packed[(*lead, p, k, m, lane)], panels, depth, tile.chunks, block, columns, tile
+    )
+
+
+def _product(
+    x: te.Tensor, weight: Any, panels: Any, depth: Any, chunks: int, block: int, columns: Any, tile: Tile
+) -> te.Tensor:
+    from tvm import te, tirx
+
+    rank = len(x.shape)
+    lead, rows = tuple(x.shape[:-2]), x.shape[-2]
+    k = te.reduce_axis((0, depth), "k")
+    whole = isinstance(rows, int | tirx.IntImm) and int(rows) % tile.points == 0
+
+    def term(*i: Any) -> Any:
+        outer, (p, r, t, m, lane) = i[: rank - 2], i[rank - 2 :]
+        row = r * tile.points + t
+        if not whole:
+            row = tirx.min(row, rows - 1)
+        return te.sum(x[(*outer, row, k)] * weight(outer, p, k, m, lane), axis=[k])
+
+    sums = te.compute(
+        (*lead, panels, _tiles(rows, tile.points), tile.points, chunks, block),
+        term,
+        name="sums",
+        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 1},
+    )
+    wide = chunks * block
+
+    def place(*i: Any) -> Any:
+        outer, r, c = i[:-2], i[-2], i[-1]
+        return sums[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
+
+    return te.compute((*lead, rows, columns), place, name="dense")
+
+
+def _tiles(size: Any, tile: int) -> Any:
+    """How many tiles a stage declares for so many rows.
+
+    Where the size is not known, as many as there are rows: that this suffices needs no proof, and the schedule computes
+    only those that are used.
+    """
+    from tvm import tirx
+
+    return -(-int(size) // tile) if isinstance(size, int | tirx.IntImm) else size

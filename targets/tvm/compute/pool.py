@@ -1,0 +1,63 @@
+"""Pooling over channels in blocks, [N, C / b, H * W, b]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .conv import Window
+
+if TYPE_CHECKING:
+    from tvm import te
+
+
+def max_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor:
+    """The largest value under each window of an undilated kernel.
+
+    A place outside the image is moved to the nearest inside; every window holds that one too, so the maximum stays.
+    """
+    from tvm import te, tirx
+
+    (height, width), (top, left) = window.image, window.pads[:2]
+    rh, rw = te.reduce_axis((0, window.size[0]), "rh"), te.reduce_axis((0, window.size[1]), "rw")
+
+    def at(p: Any) -> Any:
+        h = p // output[1] * window.strides[0] + rh - top
+        w = p % output[1] * window.strides[1] + rw - left
+        return tirx.max(tirx.min(h, height - 1), 0) * width + tirx.max(tirx.min(w, width - 1), 0)
+
+    return te.compute(
+        (x.shape[0], x.shape[1], output[0] * output[1], x.shape[3]),
+        lambda n, c, p, lane: te.max(x[n, c, at(p), lane], axis=[rh, rw]),
+        name="max_pool",
+    )
+
+
+def average_pool(x: te.Tensor, window: Window, output: tuple[int, int], count_padding: bool) -> te.Tensor:
+    """The mean under each window; `count_padding` divides by the whole window at the border too."""
+    from tvm import te, tirx
+
+    (height, width), (top, left) = window.image, window.pads[:2]
+    (kh, kw), (sh, sw) = window.size, window.strides
+    rh, rw = te.reduce_axis((0, kh), "rh"), te.reduce_axis((0, kw), "rw")
+
+    def value(n: Any, c: Any, p: Any, lane: Any) -> Any:
+        h, w = p // output[1] * sh + rh - top, p % output[1] * sw + rw - left
+        inside = tirx.all(h >= 0, h < height, w >= 0, w < width)
+        found = x[n, c, h * width + w, lane]
+        return found if not any(window.pads) else tirx.if_then_else(inside, found, tirx.const(0, x.dtype))
+
+    total = te.compute(
+        (x.shape[0], x.shape[1], output[0] * output[1], x.shape[3]),
+        lambda n, c, p, lane: te.sum(value(n, c, p, lane), axis=[rh, rw]),
+        name="total",
+    )
+
+    def count(p: Any) -> Any:
+        if count_padding or not any(window.pads):
+            return tirx.const(kh * kw, x.dtype)
+        h, w = p // output[1] * sh - top, p % output[1] * sw - left
+        high = tirx.min(h + kh, height) - tirx.max(h, 0)
+        wide = tirx.min(w + kw, width) - tirx.max(w, 0)
+        return (high * wide).astype(x.dtype)
+
+    return te.compute(total.shape, lambda n, c, p, lane: total[n, c, p, lane] / count(p), name="average_pool")

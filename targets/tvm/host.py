@@ -1,0 +1,25 @@
+"""The target `host`: a library for the CPU of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from .target import LibraryTarget
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class HostTarget(LibraryTarget):
+    """Native code for the CPU that compiles it."""
+
+    name: ClassVar[str] = "host"
+    suffix: ClassVar[str] = ".host"
+    help: ClassVar[str] = "a library of native code for this machine's CPU, by TVM"
+
+    def machine(self) -> Machine:
+        from .machines import host
+
+        return host()

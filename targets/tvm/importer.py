@@ -1,0 +1,245 @@
+"""Our graph as a Relax function.
+
+One walk over the nodes. Convolutions, products, pooling and what stands between them are lowered here (`lowering`), so
+that images keep their channels in blocks from the first convolution to the last; every other operator goes through
+TVM's own ONNX converter, in plain layout. Values change layout only where two such parts meet.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import TargetError
+from ...ir.attributes import AttributeValue
+from ...ir.graph import Graph, Value
+from ...ir.node import Node
+from ...ir.tensor import Tensor
+from ...ir.types import DType, TensorType
+from .compute import layout
+from .machine import Machine
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import relax, te
+
+FUSABLE = 4
+"""TVM's number for a kernel that takes elementwise work into its end (`kOutEWiseFusable`)."""
+INJECTIVE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A value as [N, C / b, H * W, b]: `expr`, and the image that it holds. The last block may hold unused channels."""
+
+    expr: relax.Expr
+    channels: int
+    height: int
+    width: int
+    block: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every channel of every block is one of the image's."""
+        return self.channels % self.block == 0
+
+
+def import_graph(graph: Graph, machine: Machine, dims: Mapping[str, int]) -> tvm.IRModule:
+    """The module whose function `main` computes `graph`. `dims` gives sizes to symbolic dimensions.
+
+    Raises `TargetError` naming the node that cannot be taken.
+    """
+    return Importer(graph, machine, dims).run()
+
+
+class Importer:
+    """The walk: where each value of the graph is, plain and in blocks."""
+
+    def __init__(self, graph: Graph, machine: Machine, dims: Mapping[str, int]) -> None:
+        from tvm import relax
+
+        self.graph = graph
+        self.machine = machine
+        self.bb = relax.BlockBuilder()
+        self._dims: dict[str, Any] = dict(dims)
+        self._plain: dict[Value, Any] = {}
+        self._blocked: dict[Value, Blocked] = {}
+
+    def run(self) -> tvm.IRModule:
+        from tvm import relax
+
+        params = [self._parameter(index, value) for index, value in enumerate(self.graph.inputs)]
+        with self.bb.function("main", params=params):
+            with self.bb.dataflow():
+                for node in self.graph:
+                    self._lower(node)
+                found = [self.bb.emit_output(self.plain(output.value)) for output in self.graph.outputs]
+            self.bb.emit_func_output(relax.Tuple(found))
+        return self.bb.get()
+
+    def plain(self, value: Value) -> relax.Expr:
+        """The value in the layout that ONNX gives it."""
+        from tvm import relax
+
+        if value not in self._plain:
+            if value.constant is not None:
+                self._plain[value] = relax.const(np.asarray(value.constant.numpy(), order="C"))
+            else:
+                self._plain[value] = self._unpack(self._blocked[value])
+        return self._plain[value]
+
+    def blocked(self, value: Value) -> Blocked | None:
+        """The value in blocks, where it already is."""
+        return self._blocked.get(value)
+
+    def image(self, value: Value) -> Blocked | None:
+        """The value as an image in blocks of any size, without moving data; none where its size is not known."""
+        from tvm import relax
+
+        held = self._blocked.get(value)
+        if held is not None and held.whole:
+            return held
+        shape = value.shape
+        if shape is None or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+            return None
+        c, h, w = (int(size or 0) for size in shape[1:])
+        x = self.plain(value)
+        return Blocked(self.emit(relax.op.reshape(x, (x.ty.shape[0], c, h * w, 1))), c, h, w, 1)
+
+    def packed(self, value: Value) -> Blocked | None:
+        """The value in blocks of the machine's size, packed where it is not yet so; none where it does not fit."""
+        from tvm import relax
+
+        held = self._blocked.get(value)
+        if held is not None and held.whole:
+            return held
+        shape, block = value.shape, self.machine.block
+        if value.constant is not None or shape is None or len(shape) != 4:
+            return None
+        if not all(isinstance(size, int) for size in shape[1:]) or int(shape[1] or 0) % block:
+            return None
+        c, h, w = (int(size or 0) for size in shape[1:])
+        x = self.plain(value)
+        if h * w == 1:
+            expr = self.emit(relax.op.reshape(x, (x.ty.shape[0], c // block, 1, block)))
+        else:
+            expr = self.te(layout.pack, x, pattern=INJECTIVE, block=block)
+        self._blocked[value] = Blocked(expr, c, h, w, block)
+        return self._blocked[value]
+
+    def emit(self, expr: relax.Expr) -> relax.Expr:
+        return self.bb.emit(self.bb.normalize(expr))
+
+    def te(self, function: Callable[..., te.Tensor], *tensors: relax.Expr, pattern: int, **options: Any) -> relax.Expr:
+        """A kernel of ours, of `tensors` and fixed `options`; `pattern` tells TVM what may be fused to it."""
+        return self.bb.emit_te(
+            lambda *found: function(*found, **options),
+            *tensors,
+            primfunc_name_hint=function.__name__,
+            primfunc_attrs={"op_pattern": pattern},
+        )
+
+    def _parameter(self, index: int, value: Value) -> relax.Var:
+        from tvm import relax, tirx
+
+        kind = value.type
+        if not isinstance(kind, TensorType) or kind.sparse or kind.shape is None or kind.dtype is DType.STRING:
+            raise TargetError(f"input '{value.name}' is {kind}; TVM takes tensors of numbers whose rank is known")
+        shape = []
+        for axis, size in enumerate(kind.shape):
+            if isinstance(size, int):
+                shape.append(size)
+                continue
+            name = size if size is not None else f"{value.name}.{axis}"
+            if name not in self._dims:
+                self._dims[name] = tirx.Var("".join(c if c.isalnum() else "_" for c in name), "int64")
+            shape.append(self._dims[name])
+        self._plain[value] = relax.Var(f"input{index}", relax.TensorType(shape, kind.dtype.numpy.name))
+        return self._plain[value]
+
+    def _unpack(self, held: Blocked) -> relax.Expr:
+        from tvm import relax
+
+        if held.height * held.width == 1 and held.whole:
+            shape = (held.expr.ty.shape[0], held.channels, 1, 1)
+            return self.emit(relax.op.reshape(held.expr, shape))
+        return self.te(
+            layout.unpack,
+            held.expr,
+            pattern=INJECTIVE,
+            channels=held.channels,
+            height=held.height,
+            width=held.width,
+        )
+
+    def _lower(self, node: Node) -> None:
+        from .lowering import LOWERINGS
+
+        rule = LOWERINGS.get(node.op) if node.domain == "" else None
+        found: Any = rule(self, node) if rule is not None else None
+        if found is None:
+            found = self.convert(node, [None if v is None else self.plain(v) for v in node.inputs])
+        for value, one in zip(node.outputs, found if isinstance(found, list) else [found]):
+            if isinstance(one, Blocked):
+                self._blocked[value] = one
+            else:
+                self._plain[value] = one
+
+    def convert(self, node: Node, inputs: Sequence[Any]) -> relax.Expr | list[Any]:
+        """The node through TVM's ONNX converter."""
+        from tvm import relax
+        from tvm.relax.frontend.onnx import onnx_frontend as frontend
+
+        where = f"{node.op} node '{node.name}'"
+        known = frontend._get_convert_map()
+        if node.domain not in ("", "com.microsoft") or node.op not in known or node.bodies:
+            raise TargetError(
+                f"TVM does not take {where}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
+            )
+        importer = frontend.ONNXGraphImporter({}, "float32")
+        importer.bb = self.bb
+        attributes: dict[str, Any] = {name: _attribute(held.value) for name, held in node.attributes.items()}
+        attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
+        # The converter prints what it stumbles over.
+        try:
+            with redirect_stdout(io.StringIO()):
+                found = importer._convert_operator(
+                    node.op, frontend.onnx_input(inputs), attributes, self.graph.opset(node.domain)
+                )
+        except Exception as error:
+            raise TargetError(f"TVM does not take {where}: {' '.join(str(error).split())[:300]}") from error
+        if isinstance(found, relax.Tuple):
+            return [self._bound(field) for field in found.fields]
+        if isinstance(found.ty, relax.TupleType):
+            held = self.emit(found)
+            return [self.emit(relax.TupleGetItem(held, i)) for i in range(len(held.ty.fields))]
+        return self._bound(found)
+
+    def _bound(self, expr: relax.Expr) -> relax.Expr:
+        from tvm import relax
+
+        return self.emit(expr) if isinstance(expr, relax.Call) else expr
+
+
+def _attribute(value: AttributeValue) -> Any:
+    """An attribute as the converters of TVM expect it: text as bytes, tensors as ONNX holds them."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, Tensor):
+        from onnx import numpy_helper
+
+        return numpy_helper.from_array(value.numpy())
+    if isinstance(value, tuple):
+        return tuple(_attribute(one) for one in value)
+    return value
+
+
+_ADVICE = {
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), "export the model with the recurrence unrolled, or build for onnx"),
+    **dict.fromkeys(("If", "Loop", "Scan"), "give its inputs fixed sizes with --shape so that it folds away"),
+}

@@ -1,0 +1,62 @@
+"""The CPUs that are built for: this machine's, and those of phones and boards."""
+
+from __future__ import annotations
+
+import functools
+
+from .machine import Machine
+
+_ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "sve": "+sve"}
+
+
+@functools.cache
+def host() -> Machine:
+    """The CPU of this machine, as LLVM detects it."""
+    from tvm.target import Target, codegen
+
+    triple = str(codegen.llvm_get_system_triple())
+    cpu = str(codegen.llvm_get_system_cpu())
+    features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
+    if not triple.startswith("x86_64"):
+        return Machine("host", triple, cpu)
+    if "avx512f" in features:
+        return Machine("host", triple, cpu, ("+avx512f",), lanes=16, registers=32, block=16)
+    if "avx2" in features and "fma" in features:
+        return Machine("host", triple, cpu, ("+avx2", "+fma"), lanes=8, registers=16, block=8)
+    return Machine("host", triple, cpu, lanes=4, registers=16, block=8)
+
+
+def arm64(*, cpu: str = "", **features: bool) -> Machine:
+    """A 64-bit ARM CPU under Linux or Android, with the features named."""
+    return Machine(
+        "arm64",
+        "aarch64-linux-gnu",
+        cpu,
+        ("+neon", *(_ARM_FEATURES[name] for name, on in features.items() if on)),
+        lanes=4,
+        registers=32,
+        block=8,
+        compiler="aarch64-linux-gnu-g++",
+        compiler_package="g++-aarch64-linux-gnu",
+        emulator=("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"),
+        emulator_package="qemu-user-static",
+    )
+
+
+def armv7() -> Machine:
+    """A 32-bit ARM CPU with NEON under Linux."""
+    return Machine(
+        "armv7",
+        "armv7a-linux-gnueabihf",
+        "",
+        ("+neon", "+vfp4"),
+        lanes=4,
+        registers=16,
+        block=8,
+        compiler="arm-linux-gnueabihf-g++",
+        compiler_package="g++-arm-linux-gnueabihf",
+        flags=("-mfpu=neon-vfpv4",),
+        hard_float=True,
+        emulator=("qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"),
+        emulator_package="qemu-user-static",
+    )

@@ -1,0 +1,94 @@
+"""What an artifact says of itself: `manifest.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from ...errors import TargetError
+from .codegen import Port
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+    from .machine import Machine
+
+NAME = "manifest.json"
+SCHEMA = "optc.library/1"
+
+
+def document(
+    graph: Graph, spec: str, machine: Machine, inputs: Sequence[Port], outputs: Sequence[Port], compiler: str
+) -> dict[str, Any]:
+    """The manifest without the digests of the files. `passes` counts the nodes that each pass made or changed."""
+    passes = Counter(name for node in graph.walk() for name in node.origin.passes)
+    flags = " ".join(machine.flags)
+    return {
+        "schema": SCHEMA,
+        "target": spec,
+        "machine": {"triple": machine.triple, "cpu": machine.cpu, "features": list(machine.features)},
+        "inputs": [_port(port) for port in inputs],
+        "outputs": [_port(port) for port in outputs],
+        "passes": dict(sorted(passes.items())),
+        "versions": {"compiler": compiler, **{name: _version(name) for name in ("optc", "apache-tvm")}},
+        "commands": {
+            "build": " ".join(f"{machine.compiler} -std=c++17 -O2 {flags} runner.cc ./model.so -o runner".split()),
+            "run": "./runner --out . " + " ".join(f"{i}.npy" for i in range(len(inputs))),
+        },
+    }
+
+
+def write(folder: str, found: dict[str, Any]) -> None:
+    """Write the manifest of the files that are in `folder`, with the digest of each."""
+    files = {}
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as file:
+            files[name] = hashlib.sha256(file.read()).hexdigest()
+    with open(os.path.join(folder, NAME), "w", encoding="utf-8", newline="\n") as text:
+        json.dump({**found, "files": files}, text, indent=2, ensure_ascii=True)
+        text.write("\n")
+
+
+def read(folder: str) -> dict[str, Any]:
+    """The manifest of an artifact. Raises `TargetError` where there is none, or a file is not what it says."""
+    path = os.path.join(folder, NAME)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        schema = found["schema"]
+    except FileNotFoundError:
+        raise TargetError(f"{folder} is no artifact of a library target: it has no {NAME}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TargetError(f"{path} cannot be read: {error}; build the artifact again") from error
+    if schema != SCHEMA:
+        raise TargetError(f"{path} is of form {schema}, and this version reads {SCHEMA}; build the artifact again")
+    for name, digest in found["files"].items():
+        try:
+            with open(os.path.join(folder, name), "rb") as data:
+                if hashlib.sha256(data.read()).hexdigest() == digest:
+                    continue
+        except OSError:
+            pass
+        raise TargetError(f"{os.path.join(folder, name)} is missing or not what {NAME} says; build the artifact again")
+    result: dict[str, Any] = found
+    return result
+
+
+def ports(found: Sequence[dict[str, Any]]) -> tuple[Port, ...]:
+    """Inputs or outputs as the manifest lists them."""
+    return tuple(Port(one["name"], one["dtype"], tuple(one["shape"])) for one in found)
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,53 @@
+"""From a Relax module to scheduled kernels, and from those to object code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .machine import Machine
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import relax
+
+
+def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
+    """Operators become kernels, neighbours are fused, and every kernel is scheduled for the machine."""
+    from tvm import relax
+    from tvm.s_tir import dlight
+    from tvm.target import Target
+
+    from .schedule.rest import Elementwise, Rows
+    from .schedule.tiled import Tiled
+
+    def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        return call
+
+    steps: list[Any] = [
+        # A reshape moves nothing here: see `plan`.
+        relax.transform.LegalizeOps({"relax.reshape": as_it_is}),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+        dlight.ApplyDefaultSchedule(Tiled(machine), Elementwise(machine), Rows(machine)),
+    ]
+    with Target(machine.target()):
+        for step in steps:
+            mod = step(mod)
+    return mod
+
+
+def write_object(mod: tvm.IRModule, machine: Machine, path: str) -> None:
+    """Compile the kernels of a lowered module into the object file `path`."""
+    import tvm
+    from tvm import tirx
+    from tvm.target import Target
+
+    kernels = {
+        var.name_hint: function.with_attr("global_symbol", var.name_hint)
+        for var, function in mod.functions_items()
+        if isinstance(function, tirx.PrimFunc)
+    }
+    ordered = {name: kernels[name] for name in sorted(kernels)}
+    tvm.tirx.build(tvm.IRModule(ordered), target=Target(machine.target())).write_to_file(path, "o")

@@ -1,0 +1,106 @@
+"""Kernels without running sums in registers: elementwise work, copies, pooling, softmax, normalisation, means.
+
+The loops that all stages share are spread over the cores; the last one goes into vectors where its length is known and
+even. Other loops are left to LLVM, which may reorder sums (see `Machine.target`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tvm import s_tir, tirx
+from tvm.s_tir.dlight.base import ScheduleRule
+
+from ..machine import Machine
+from .blocks import blocks_of, extent, inline_injective, is_reduction, is_result
+
+if TYPE_CHECKING:
+    from tvm.target import Target
+
+_SMALL = 4096
+"""Elements below which sharing out costs more than it gains."""
+
+
+class Elementwise(ScheduleRule):  # type: ignore[misc]
+    """No sums: each element for itself."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
+        sch = s_tir.Schedule(func)
+        if any(is_reduction(sch, block) for block in blocks_of(sch)):
+            return None
+        inline_injective(sch)
+        for block in blocks_of(sch):
+            loops = sch.get_loops(block)
+            sizes = [extent(sch, loop) for loop in loops]
+            if not loops:
+                continue
+            self._vectorize(sch, loops[-1])
+            outer = sch.get_loops(block)[: len(loops) - 1]
+            if outer and (None in sizes or _product(sizes) >= _SMALL):
+                sch.parallel(sch.fuse(*outer))
+        return sch
+
+    def _vectorize(self, sch: s_tir.Schedule, loop: Any) -> None:
+        size, lanes = extent(sch, loop), self.machine.block
+        if size is not None and size % lanes == 0:
+            _, inner = sch.split(loop, [None, lanes])
+            sch.vectorize(inner)
+
+
+class Rows(ScheduleRule):  # type: ignore[misc]
+    """Stages with reductions that share their outer loops: each row is taken through all of them at once."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
+        sch = s_tir.Schedule(func)
+        inline_injective(sch)
+        blocks = blocks_of(sch)
+        if any(is_result(sch, block) for block in blocks[:-1]):
+            return None
+        shared = min(self._spatial(sch, block) for block in blocks)
+        last = sch.get_loops(blocks[-1])
+        if len(blocks) == 1:
+            shared = max(1, len([v for v in sch.get(blocks[0]).iter_vars if v.iter_type == 0]) - 1)
+        if not last or shared == 0:
+            return sch
+        at = sch.fuse(*last[:shared])
+        sch.parallel(at)
+        for block in reversed(blocks[:-1]):
+            sch.compute_at(block, at)
+        if len(blocks) == 1:
+            self._lanes(sch, blocks[0])
+        return sch
+
+    def _spatial(self, sch: s_tir.Schedule, block: Any) -> int:
+        """The leading dimensions of what a block writes that are neither reduced over nor of size one."""
+        sizes = [var.dom.extent for var in sch.get(block).iter_vars if var.iter_type == 0]
+        while sizes and is_reduction(sch, block) and isinstance(sizes[-1], tirx.IntImm) and int(sizes[-1]) == 1:
+            sizes.pop()
+        return len(sizes) if is_reduction(sch, block) else max(1, len(sizes) - 1)
+
+    def _lanes(self, sch: s_tir.Schedule, block: Any) -> None:
+        """One reduction whose last kept dimension is even: its lanes stand inside the sum."""
+        loops = sch.get_loops(block)
+        kinds = [var.iter_type for var in sch.get(block).iter_vars]
+        kept = len([kind for kind in kinds if kind == 0])
+        if len(loops) != 1 + len(kinds) - (kept - 1):
+            return
+        lane, reduce = loops[1], loops[2:]
+        if not reduce or (extent(sch, lane) or 0) % self.machine.lanes or (extent(sch, lane) or 99) > 32:
+            return
+        sch.reorder(*reduce, lane)
+        sch.vectorize(lane)
+        init = sch.decompose_reduction(block, reduce[0])
+        sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _product(sizes: list[int | None]) -> int:
+    found = 1
+    for size in sizes:
+        found *= size or 1
+    return found

@@ -1,0 +1,108 @@
+"""Contractions whose sums stay in registers: convolutions, depthwise convolutions, products.
+
+Such a kernel has a stage `sums` that its expression has cut into tiles already (see `tiling`), and elementwise work
+behind it. Each tile of sums is computed where its part of the output is written: every output is then touched once.
+Parts of the output are shared out between the cores; weights of one part stay in the cache while the points pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tvm import s_tir, tirx
+from tvm.s_tir.dlight.base import ScheduleRule
+
+from ..machine import Machine
+from .blocks import blocks_of, extent, inline_injective
+
+if TYPE_CHECKING:
+    from tvm.target import Target
+
+_UNROLL = 128
+"""Multiply-adds of the innermost kernel that may be written out one after the other."""
+
+
+class Tiled(ScheduleRule):  # type: ignore[misc]
+    """The rule for kernels that have a stage of sums with the annotation `optc.points`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
+        sch = s_tir.Schedule(func)
+        sums = next((b for b in blocks_of(sch) if "optc.points" in sch.get(b).annotations), None)
+        if sums is None:
+            return None
+        notes = sch.get(sums).annotations
+        points, chunks, terms = (int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction"))
+        for key in ("points", "chunks", "reduction"):
+            sch.unannotate(sums, f"optc.{key}")
+        inline_injective(sch, keep=("pad", "packed", "sums"))
+        last = blocks_of(sch)[-1]
+        image = terms in (2, 4)
+        at = self._image(sch, last, points, chunks) if image else self._rows(sch, last, points, chunks)
+        self._sums(sch, sums, at, terms)
+        for name in ("pad", "packed"):
+            found = [b for b in blocks_of(sch) if sch.get(b).name_hint == name]
+            if found:
+                self._stage(sch, found[0])
+        return sch
+
+    def _image(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int) -> Any:
+        """Cut the output [N, C / b, pixels, b]; returns the loop over tiles."""
+        n, c, p, lane = sch.get_loops(last)
+        outer, m = sch.split(c, [None, chunks])
+        tile, t = sch.split(p, [None, points])
+        sch.reorder(n, outer, tile, t, m, lane)
+        at = sch.fuse(n, outer, tile)
+        sch.parallel(at)
+        sch.unroll(t)
+        sch.unroll(m)
+        sch.vectorize(lane)
+        return at
+
+    def _rows(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int) -> Any:
+        """Cut the output [..., rows, columns]: panels of weights outside, tiles of rows inside."""
+        *lead, r, c = sch.get_loops(last)
+        wide = chunks * self.machine.block
+        even = (extent(sch, c) or 1) % wide == 0
+        tile, t = sch.split(r, [None, points])
+        if even:
+            panel, m, lane = sch.split(c, [None, chunks, self.machine.block])
+            sch.reorder(*lead, panel, tile, t, m, lane)
+            sch.unroll(m)
+            sch.vectorize(lane)
+        else:
+            panel, lane = sch.split(c, [None, wide])
+            sch.reorder(*lead, panel, tile, t, lane)
+        at = sch.fuse(*lead, panel, tile)
+        sch.parallel(at)
+        if even:
+            sch.unroll(t)
+        return at
+
+    def _sums(self, sch: s_tir.Schedule, sums: Any, at: Any, terms: int) -> None:
+        sch.compute_at(sums, at, preserve_unit_loops=True)
+        loops = sch.get_loops(sums)
+        reduce, (t, m, lane) = loops[-terms:], loops[-terms - 3 : -terms]
+        sch.reorder(*reduce, t, m, lane)
+        sch.set_scope(sums, 0, "local")
+        body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
+        if terms > 1 and body * (extent(sch, reduce[-1]) or 1) <= _UNROLL:
+            sch.unroll(reduce[-1])
+        for loop in (t, m):
+            sch.unroll(loop)
+        sch.vectorize(lane)
+        init = sch.decompose_reduction(sums, reduce[0])
+        *_, t, m, lane = sch.get_loops(init)
+        sch.unroll(t)
+        sch.unroll(m)
+        sch.vectorize(lane)
+
+    def _stage(self, sch: s_tir.Schedule, block: Any) -> None:
+        """A copy that the kernel makes first, all of it, in vectors where its rows are static."""
+        loops = sch.get_loops(block)
+        sch.parallel(sch.fuse(*loops[: max(1, len(loops) - 2)]))
+        inner = extent(sch, loops[-1])
+        if inner is not None and inner % self.machine.lanes == 0 and inner <= 4 * self.machine.lanes:
+            sch.vectorize(sch.get_loops(block)[-1])

@@ -1,0 +1,265 @@
+// Threads, memory and errors of a compiled model: all that its kernels call.
+#include "runtime.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+
+// Only the C library is used, so that a model runs where nothing else is installed.
+namespace optc {
+namespace {
+
+thread_local char last_error[512];
+
+using Task = int (*)(int, void*, void*);
+struct Group {
+  void* sync;
+  int32_t tasks;
+};
+
+constexpr int kMostThreads = 64, kMostPorts = 64;
+constexpr int kSpins = 20000;
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+  asm volatile("yield");
+#endif
+}
+
+void release();
+
+// Threads that wait for work; the caller's own is the first of them.
+class Pool {
+ public:
+  explicit Pool(int threads) {
+    pthread_mutex_init(&mutex_, nullptr);
+    pthread_cond_init(&wake_, nullptr);
+    for (int i = 1; i < threads && i < kMostThreads; ++i) {
+      seats_[i] = Seat{this, i};
+      if (pthread_create(&seats_[i].thread, nullptr, work, &seats_[i]) != 0) break;
+      ++size_;
+    }
+  }
+  ~Pool() {
+    stop_ = true;
+    next_round();
+    for (int i = 1; i < size_; ++i) pthread_join(seats_[i].thread, nullptr);
+    pthread_cond_destroy(&wake_);
+    pthread_mutex_destroy(&mutex_);
+  }
+
+  int run(Task task, void* data) {
+    group_ = Group{nullptr, size_};
+    if (size_ == 1) return task(0, &group_, data);
+    task_ = task;
+    data_ = data;
+    failed_ = 0;
+    left_.store(size_ - 1, std::memory_order_relaxed);
+    next_round();
+    if (task(0, &group_, data) != 0) failed_ = 1;
+    for (int i = 0; left_.load(std::memory_order_acquire) != 0; ++i) i < kSpins ? pause() : (void)sched_yield();
+    return failed_ ? -1 : 0;
+  }
+
+ private:
+  struct Seat {
+    Pool* pool;
+    int index;
+    pthread_t thread;
+  };
+
+  void next_round() {
+    pthread_mutex_lock(&mutex_);
+    round_.fetch_add(1, std::memory_order_release);
+    pthread_cond_broadcast(&wake_);
+    pthread_mutex_unlock(&mutex_);
+  }
+
+  static void* work(void* seat) {
+    Pool& pool = *static_cast<Seat*>(seat)->pool;
+    int index = static_cast<Seat*>(seat)->index;
+    for (unsigned seen = 0;;) {
+      for (int i = 0; i < kSpins && pool.round_.load(std::memory_order_acquire) == seen; ++i) pause();
+      if (pool.round_.load(std::memory_order_acquire) == seen) {
+        pthread_mutex_lock(&pool.mutex_);
+        while (pool.round_.load(std::memory_order_acquire) == seen) pthread_cond_wait(&pool.wake_, &pool.mutex_);
+        pthread_mutex_unlock(&pool.mutex_);
+      }
+      ++seen;
+      if (pool.stop_) return release(), nullptr;
+      if (pool.task_(index, &pool.group_, pool.data_) != 0) pool.failed_ = 1;
+      pool.left_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  int size_ = 1;
+  Seat seats_[kMostThreads];
+  pthread_mutex_t mutex_;
+  pthread_cond_t wake_;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> left_{0}, failed_{0};
+  std::atomic<bool> stop_{false};
+  Group group_{};
+  Task task_ = nullptr;
+  void* data_ = nullptr;
+};
+
+thread_local Pool* current = nullptr;
+
+void* allocate(uint64_t bytes) {
+  void* found = nullptr;
+  return posix_memalign(&found, 64, bytes ? bytes : 64) == 0 ? found : nullptr;
+}
+
+double now() {
+  timespec at;
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  return static_cast<double>(at.tv_sec) + 1e-9 * static_cast<double>(at.tv_nsec);
+}
+
+// Working memory of kernels, a list for each thread: blocks that were given back are taken again.
+struct Block {
+  Block* next;
+  uint64_t size;
+  bool used;
+};
+constexpr uint64_t kHead = 64;
+thread_local Block* blocks = nullptr;
+
+void release() {
+  while (blocks != nullptr) {
+    Block* next = blocks->next;
+    std::free(blocks);
+    blocks = next;
+  }
+}
+
+}  // namespace
+
+Arena::~Arena() { std::free(held_); }
+
+char* Arena::reserve(int64_t bytes) {
+  if (bytes > size_ || held_ == nullptr) {
+    std::free(held_);
+    held_ = static_cast<char*>(allocate(static_cast<uint64_t>(bytes)));
+    size_ = held_ ? bytes : 0;
+  }
+  return held_;
+}
+
+struct Model {
+  explicit Model(int threads) : pool(threads) {}
+  Pool pool;
+  Arena memory;
+  Arena stages[kMostPorts];
+  double* seconds = nullptr;
+};
+
+void fail(const char* what) { std::snprintf(last_error, sizeof last_error, "%s", what); }
+
+char* arena(Model& model, int64_t bytes) {
+  char* found = model.memory.reserve(bytes);
+  if (found == nullptr) fail("out of memory");
+  return found;
+}
+
+char* staged(Model& model, int index, const void* data, int64_t bytes, bool fill) {
+  if (index >= kMostPorts) return fail("the model has too many inputs and outputs"), nullptr;
+  if (reinterpret_cast<uintptr_t>(data) % 64 == 0) return static_cast<char*>(const_cast<void*>(data));
+  char* found = model.stages[index].reserve(aligned(bytes));
+  if (found == nullptr) fail("out of memory");
+  if (found != nullptr && fill) std::memcpy(found, data, bytes);
+  return found;
+}
+
+bool call(Model& model, int step, Kernel kernel, Value* values, int count) {
+  Value result{};
+  if (model.seconds == nullptr) return kernel(nullptr, values, count, &result) == 0;
+  double start = now();
+  int status = kernel(nullptr, values, count, &result);
+  model.seconds[step] += now() - start;
+  return status == 0;
+}
+
+}  // namespace optc
+
+struct optc_model : optc::Model {
+  using optc::Model::Model;
+};
+
+extern "C" {
+
+optc_model* optc_open(int threads) {
+  if (threads <= 0) threads = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  void* place = optc::allocate(sizeof(optc_model));
+  return place == nullptr ? nullptr : new (place) optc_model(threads > 0 ? threads : 1);
+}
+
+void optc_close(optc_model* model) {
+  model->~optc_model();
+  std::free(model);
+  optc::release();
+}
+
+int optc_shapes(optc_model*, const int64_t* const* input_dims, int64_t* const* output_dims) {
+  return optc_plan::shapes(input_dims, output_dims) ? 0 : -1;
+}
+
+int optc_run(optc_model* model, const void* const* inputs, const int64_t* const* input_dims, void* const* outputs) {
+  optc::Pool* before = optc::current;
+  optc::current = &model->pool;
+  bool done = optc_plan::run(*model, inputs, input_dims, outputs);
+  optc::current = before;
+  return done ? 0 : -1;
+}
+
+void optc_time(optc_model* model, double* seconds) { model->seconds = seconds; }
+
+const char* optc_error(void) { return optc::last_error; }
+
+// What the kernels call. They reach these through pointers of their own, which a loader would set.
+static int optc_parallel(int (*task)(int, void*, void*), void* data, int) { return optc::current->run(task, data); }
+
+static void* optc_workspace(int, int, uint64_t bytes, int, int) {
+  optc::Block* best = nullptr;
+  for (optc::Block* block = optc::blocks; block != nullptr; block = block->next)
+    if (!block->used && block->size >= bytes && (best == nullptr || block->size < best->size)) best = block;
+  if (best == nullptr) {
+    best = static_cast<optc::Block*>(optc::allocate(bytes + optc::kHead));
+    if (best == nullptr) return nullptr;
+    *best = optc::Block{optc::blocks, bytes, true};
+    optc::blocks = best;
+  }
+  best->used = true;
+  return reinterpret_cast<char*>(best) + optc::kHead;
+}
+
+static int optc_workspace_free(int, int, void* data) {
+  reinterpret_cast<optc::Block*>(static_cast<char*>(data) - optc::kHead)->used = false;
+  return 0;
+}
+
+int (*__TVMBackendParallelLaunch)(int (*)(int, void*, void*), void*, int) = optc_parallel;
+void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = optc_workspace;
+int (*__TVMBackendFreeWorkspace)(int, int, void*) = optc_workspace_free;
+
+void TVMFFIErrorSetRaisedFromCStr(const char*, const char* message) { optc::fail(message); }
+
+void TVMFFIErrorSetRaisedFromCStrParts(const char*, const char** parts, int32_t count) {
+  size_t at = 0;
+  for (int32_t i = 0; i < count && at + 1 < sizeof optc::last_error; ++i) {
+    if (parts[i] == nullptr) continue;
+    int wrote = std::snprintf(optc::last_error + at, sizeof optc::last_error - at, "%s", parts[i]);
+    at += wrote > 0 ? static_cast<size_t>(wrote) : 0;
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,44 @@
+"""The C++ compilers that link for a machine, and the emulators that run its programs here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from ...errors import TargetError
+from .machine import Machine
+
+SOURCES = os.path.join(os.path.dirname(__file__), "sources")
+FLAGS = ("-std=c++17", "-O1", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti", "-ffunction-sections")
+SHARED = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,--gc-sections", "-static-libstdc++", "-static-libgcc")
+"""A library that needs only the C library, and is the same bytes each time."""
+
+
+def compiler(machine: Machine) -> str:
+    """The path of the C++ compiler for the machine. Raises `TargetError` where there is none."""
+    found = shutil.which(machine.compiler)
+    if found is None:
+        raise TargetError(
+            f"building for {machine.name} needs the C++ compiler {machine.compiler}, which is not here; install the "
+            f"package {machine.compiler_package}"
+        )
+    return found
+
+
+def emulator(machine: Machine) -> tuple[str, ...] | None:
+    """The command that runs the machine's programs here: nothing on the machine itself; none where it is missing."""
+    if not machine.emulator:
+        return ()
+    return machine.emulator if shutil.which(machine.emulator[0]) else None
+
+
+def run(command: Sequence[str], *, folder: str, what: str) -> None:
+    """Run a tool. Raises `TargetError` with the first line of what it complained about."""
+    # A time stamp or a random name would make the same input give other bytes.
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    if found.returncode:
+        said = [line for line in found.stderr.splitlines() if "error" in line.lower()] or found.stderr.splitlines()
+        raise TargetError(f"{what} failed: {command[0]}: {(said or ['no message'])[0].strip()}")

@@ -1,0 +1,208 @@
+"""The library targets: what they build answers as ONNX Runtime does, here and under emulation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optc.compiler import compile
+from optc.errors import OutputError, TargetError
+from optc.ir.graph import Graph, Value
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.runtime.session import Session
+from optc.targets import table
+from optc.targets.tvm import artifact, manifest
+
+TOOLS = {"host": "g++", "arm64": "aarch64-linux-gnu-g++", "armv7": "arm-linux-gnueabihf-g++"}
+EMULATORS = {"arm64": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
+PACKAGES = {"arm64": "g++-aarch64-linux-gnu qemu-user-static", "armv7": "g++-arm-linux-gnueabihf qemu-user-static"}
+
+
+def need(target: str) -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    for tool in (TOOLS[target], EMULATORS.get(target)):
+        if tool is not None and shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not here: apt-get install {PACKAGES.get(target, tool)}")
+
+
+class Net:
+    """A graph to be, with weights drawn from a seed."""
+
+    def __init__(self) -> None:
+        self.graph = Graph("net", opsets={"": 17})
+        self.random = np.random.default_rng(0)
+
+    def input(self, name: str, *shape: int | str, dtype: DType = DType.FLOAT) -> Value:
+        return self.graph.add_input(name, TensorType(dtype, shape))
+
+    def constant(self, *shape: int) -> Value:
+        scale = np.sqrt(max(1, int(np.prod(shape[1:]))))
+        return self.graph.constant((self.random.normal(size=shape) / scale).astype(np.float32))
+
+    def add(self, op: str, *inputs: Value, **attributes: object) -> Value:
+        return self.graph.add(op, list(inputs), attributes).output  # type: ignore[arg-type]
+
+    def done(self, *outputs: Value) -> Graph:
+        for index, value in enumerate(outputs):
+            self.graph.add_output(value, f"y{index}")
+        infer(self.graph)
+        return self.graph
+
+
+def images() -> Graph:
+    """Convolutions of every kind, pooling, and what joins them; sizes that no tile divides are among them."""
+    net = Net()
+    x = net.input("x", "N", 3, 23, 29)
+    first = net.add("Conv", x, net.constant(16, 3, 3, 3), net.constant(16), pads=[1, 1, 1, 1])
+    relu = net.add("Relu", first)
+    strided = net.add("Conv", relu, net.constant(24, 16, 3, 3), strides=[2, 2], pads=[0, 1, 1, 0])
+    clipped = net.add("Clip", strided, net.graph.constant(np.float32(0)), net.graph.constant(np.float32(0.5)))
+    depth = net.add(
+        "Conv", clipped, net.constant(24, 1, 3, 3), net.constant(24), group=24, pads=[2, 2, 2, 2], dilations=[2, 2]
+    )
+    joined = net.add("Add", depth, clipped)
+    grouped = net.add("Conv", joined, net.constant(16, 12, 1, 1), group=2)
+    odd = net.add("Conv", joined, net.constant(10, 24, 1, 1), net.constant(10))
+    most = net.add("MaxPool", joined, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    mean = net.add("AveragePool", joined, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    both = net.add("Concat", most, mean, axis=1)
+    pooled = net.add("GlobalAveragePool", both)
+    scaled = net.add("Mul", both, net.add("Sigmoid", pooled))
+    classes = net.add("Gemm", net.add("Flatten", pooled), net.constant(7, 48), net.constant(7), transB=1)
+    return net.done(grouped, net.add("Transpose", odd, perm=[0, 2, 3, 1]), scaled, net.add("Softmax", classes))
+
+
+def tokens() -> Graph:
+    """A block of attention over sequences of any length."""
+    net = Net()
+    ids = net.input("ids", "N", "T", dtype=DType.INT64)
+    x = net.add("Gather", net.constant(50, 32), ids)
+    heads = [
+        net.add(
+            "Transpose",
+            net.add("Reshape", net.add("MatMul", x, net.constant(32, 32)), net.graph.constant(np.array([0, 0, 4, 8]))),
+            perm=perm,
+        )
+        for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+    ]
+    scores = net.add("Softmax", net.add("MatMul", heads[0], heads[1]), axis=-1)
+    mixed = net.add("Transpose", net.add("MatMul", scores, heads[2]), perm=[0, 2, 1, 3])
+    flat = net.add("Reshape", mixed, net.graph.constant(np.array([0, 0, 32])))
+    normal = net.add("LayerNormalization", net.add("Add", x, flat), net.constant(32), net.constant(32), axis=-1)
+    wide = net.add("Erf", net.add("Add", net.add("MatMul", normal, net.constant(32, 50)), net.constant(50)))
+    return net.done(wide, net.add("ReduceMean", wide, axes=[1], keepdims=0))
+
+
+def build(graph: Graph, target: str, path: Path) -> None:
+    table.parse(target)[0].emit(graph, str(path))
+
+
+def agree(graph: Graph, target: str, path: Path, feeds: Sequence[dict[str, np.ndarray]]) -> None:
+    expected = Session(graph, threads=1, optimise=False)
+    opened = table.parse(target)[0].open(str(path), threads=2)
+    for one in feeds:
+        for got, want in zip(opened.run(one), expected.run(one), strict=True):
+            assert got.shape == want.shape
+            assert got.dtype == want.dtype
+            assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def picture(count: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(count).normal(size=(count, 3, 23, 29)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("target", ["host", "arm64"])
+def test_images_answer_as_before(target: str, tmp_path: Path) -> None:
+    need(target)
+    build(images(), target, tmp_path / "a.tar")
+    agree(images(), target, tmp_path / "a.tar", [picture(1), picture(3)])
+
+
+def test_sequences_of_any_length_answer_as_before(tmp_path: Path) -> None:
+    need("host")
+    build(tokens(), "host", tmp_path / "a.tar")
+    random = np.random.default_rng(0)
+    agree(
+        tokens(),
+        "host",
+        tmp_path / "a.tar",
+        [{"ids": random.integers(0, 50, size=size)} for size in ((1, 1), (1, 7), (3, 16), (2, 33))],
+    )
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    need("host")
+    for name in ("a.tar", "b.tar"):
+        build(small(), "host", tmp_path / name)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def small() -> Graph:
+    net = Net()
+    return net.done(net.add("Relu", net.add("Conv", net.input("x", "N", 3, 8, 8), net.constant(8, 3, 3, 3))))
+
+
+def test_a_build_is_a_folder_that_is_checked(tmp_path: Path) -> None:
+    need("host")
+    folder = tmp_path / "out"
+    for _ in range(2):  # the second takes the place of the first
+        found = compile(small(), "clean", target="host", output=folder, threads=1)
+    assert found.report.agreement is not None
+    assert found.report.agreement.outputs[0].sqnr_db > 100  # type: ignore[operator]
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.h", "model.so", "runner.cc"}
+    said = json.loads((folder / "manifest.json").read_text())
+    assert said["inputs"] == [{"name": "x", "dtype": "<f4", "shape": ["N", 3, 8, 8]}]
+    assert said["commands"]["build"].startswith("g++ ")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(OutputError, match="holds other files"):
+        artifact.check_folder(str(tmp_path))
+    artifact.check_folder(str(tmp_path / "new"))
+
+
+def test_an_artifact_that_was_changed_is_refused(tmp_path: Path) -> None:
+    need("host")
+    build(small(), "host", tmp_path / "a.tar")
+    folder = tmp_path / "a"
+    artifact.place_folder(str(tmp_path / "a.tar"), str(folder))
+    (folder / "model.h").write_text("")
+    with pytest.raises(TargetError, match=r"model\.h is missing or not what"):
+        manifest.read(str(folder))
+
+
+def test_inputs_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    need("host")
+    build(small(), "host", tmp_path / "a.tar")
+    opened = table.parse("host")[0].open(str(tmp_path / "a.tar"))
+    with pytest.raises(TargetError, match=r"'x' is float64\[1, 3, 8, 8\]; the model takes float32\[N, 3, 8, 8\]"):
+        opened.run({"x": np.zeros((1, 3, 8, 8))})
+    with pytest.raises(TargetError, match="the input 'x' is missing"):
+        opened.run({})
+
+
+def test_an_operator_that_is_not_taken_is_named(tmp_path: Path) -> None:
+    need("host")
+    net = Net()
+    x = net.input("x", 5, 2, 3)
+    graph = net.graph
+    node = graph.add("LSTM", [x, net.constant(1, 16, 3), net.constant(1, 16, 4)], {"hidden_size": 4}, name="cell")
+    graph.add_output(node.output, "y")
+    infer(graph)
+    with pytest.raises(TargetError, match="does not take LSTM node 'cell'"):
+        build(graph, "host", tmp_path / "a.tar")
+    assert not (tmp_path / "a.tar").exists()
+
+
+def test_targets_are_listed_without_tvm() -> None:
+    assert {"host", "arm64"} <= set(table.names())
+    found = table.parse("arm64:dotprod=true:cpu=cortex-a76")[0]
+    assert table.spec(found) == "arm64:cpu=cortex-a76:dotprod=true"
+    assert found.facts.name == "arm64:cpu=cortex-a76:dotprod=true"

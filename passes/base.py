@@ -148,8 +148,8 @@ class Context:
     `data` is where the samples came from, as the user wrote it. `overrides` say what single layers want; the later ones
     win. `recall(question, decide)` answers with what `decide` says, or said when the same pass met the same graph
     before: what is decided by the clock must be asked for so, or no build could be repeated. `threads` are those of
-    numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took, as the last
-    walk measured it; 0 before the first.
+    numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took, as the
+    last walk measured it; 0 before the first.
     """
 
     target: TargetFacts

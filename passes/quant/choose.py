@@ -8,6 +8,7 @@ in which they are usually fast: static, dynamic, weights alone.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -48,8 +49,13 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
     reports = [replace(one, activations=form).run(copy, ctx) for form, copy in zip(forms, copies)]
     ratios = [1.0] * len(forms)
     if ctx.target.measurable and ctx.held is not None:
-        sessions = [Session(g, threads=ctx.threads) for g in (graph, *copies)]
-        ratios = [one.ratio for one in latency(sessions, next(ctx.held.batches(1)))[1:]]
+        feeds = next(ctx.held.batches(1))
+
+        def measured() -> str:
+            sessions = [Session(g, threads=ctx.threads) for g in (graph, *copies)]
+            return json.dumps([one.ratio for one in latency(sessions, feeds)[1:]])
+
+        ratios = json.loads(ctx.recall("times of the forms", measured))
     tried = [
         Tried(form, copy, report, _share(copy, graph, ctx), ratio)
         for form, copy, report, ratio in zip(forms, copies, reports, ratios, strict=True)

@@ -28,6 +28,8 @@ from .weights import PAIR_LIMIT, quantize_rows, squared_error
 Array = NDArray[np.float64]
 Codes = NDArray[np.generic]
 
+FACTORS = (0.8, 0.88, 0.94, 1.0, 1.06, 1.14)
+"""Changes to the best scale of plain rounding that are tried with the rounding that will be used."""
 SHRINKS = np.linspace(0.3, 1.0, 29)
 """Shares of the full range tried for fewer than 8 bits."""
 
@@ -68,7 +70,10 @@ def encode_target(
         scale, box, zero = _wide_scale(goal, metric, box, least, saturating, not per_channel)
         dtype = DType.UINT8 if zero else DType.INT8
     else:
-        scale = _narrow_scale(goal, metric, box, least.reshape(shape[:2]), not per_channel)
+        bound = least.reshape(shape[:2])
+        scale = _narrow_scale(goal, metric, box, bound, not per_channel)
+        if per_channel:
+            scale = _refined(scale, goal, metric, box, bound)
     rounded = round_to_grid(goal, metric, scale, *box)
     codes = np.empty_like(rounded)
     codes[:, :, order] = rounded
@@ -152,3 +157,14 @@ def _narrow_scale(goal: Array, metric: Array, box: tuple[Array, Array], least: A
         better = loss < lowest
         best, lowest = np.where(better, scale, best), np.where(better, loss, lowest)
     return best
+
+
+def _refined(scale: Array, goal: Array, metric: Array, box: tuple[Array, Array], least: Array) -> Array:
+    """Scales near `scale` with the least loss after columns have taken up each other's errors."""
+    best, lowest = scale, np.full(scale.shape, np.inf)
+    for factor in FACTORS:
+        tried = np.maximum(scale * factor, least).astype(np.float32).astype(np.float64)
+        loss = losses(round_to_grid(goal, metric, tried, *box, sweeps=0), goal, metric, tried)
+        better = loss < lowest
+        best, lowest = np.where(better, tried, best), np.where(better, loss, lowest)
+    return np.asarray(best)

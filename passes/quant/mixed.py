@@ -13,6 +13,8 @@ arXiv:1911.03852, section 3.1, assumes the same), so who gets 4 bits and who 8 i
 Given `size`, that share of the float weights is the budget. Otherwise budgets are tried from small to large, and the
 first whose quantized model agrees with the teacher as far as `min_agreement` stays; all layers have 8 bits if none
 does.
+
+Where all layers are asked to have fewer bits than 8, the smallest are spared (`spare_smallest`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ Bits = Callable[[Layer], int]
 SAMPLES = 32
 SHARES = (0.126, 0.15, 0.18, 0.21)
 """Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
+SPARED = 0.03
 SHRINKS = np.linspace(0.4, 1.0, 13)
 
 
@@ -76,6 +79,20 @@ def quantize_mixed(
             return
     report.notes.append(f"every layer has 8 bits: with less the agreement would fall below {min_agreement:g}")
     quantize(graph, lambda layer: 8, report)
+
+
+def spare_smallest(layers: Sequence[Layer], bits: int) -> Bits:
+    """`bits` for all but the smallest layers, which keep 8: the first, the last and depthwise ones mind most, and
+    together are `SPARED` of all weights at most."""
+    sizes = {layer.name: layer.weight.constant.size for layer in layers}  # type: ignore[union-attr]
+    left = SPARED * sum(sizes.values())
+    table = dict.fromkeys(sizes, bits)
+    for name in sorted(sizes, key=sizes.__getitem__):
+        left -= sizes[name]
+        if left < 0 or bits == 8:
+            break
+        table[name] = 8
+    return lambda layer: table.get(layer.name, bits)
 
 
 def weigh(graph: Graph, layers: Sequence[Layer], ctx: Context) -> list[list[Choice]]:

@@ -24,6 +24,7 @@ from .histogram import Histogram
 from .insertion import Insertion
 from .lattice import encode_inputs
 from .layers import Kept, Layer, find_layers
+from .mixed import spare_smallest
 from .parameters import encode_biases, encode_weights
 from .placement import place
 from .pooling import pool_spatial_means
@@ -48,7 +49,7 @@ def quantize_static(
     """Quantize the layers `found` of `graph` in place and say so in `report`; `bits` are those of each weight, by
     default what the options of the pass say."""
     assert ctx.fit is not None
-    width = bits or (lambda layer: one.bits)
+    width = bits or spare_smallest(list(found.values()), one.bits)
     if pooled := pool_spatial_means(graph):
         report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
         found, _ = find_layers(graph, kept)

@@ -23,6 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,7 @@ from ..allocate import knapsack
 from ..base import Context, Detail, Report
 from ..choice import Choice
 from ..linear import Linear, linear_layers
-from ..regression import UNREACHED
+from ..regression import UNREACHED, Array, Target
 from ..saturation import eased
 from ..tolerance import safest
 from ..walk import Step, thin_note, too_wide, walk
@@ -360,8 +361,8 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
             if i not in keeps:
                 keeps[i] = _order(scene.groups[i], step, plan, i).keep(plan.counts[i])
         stays = _stays(step.layer, [(scene.groups[i], keeps[i]) for i in numbers])
-        weight, target = eased(step.saturation, step.target, refit_without(step.target, stays), lambda weight: weight,
-                               lambda target, _, stays=stays: refit_without(target, stays))  # fmt: skip
+        weight = refit_without(step.target, stays)
+        weight, target = eased(step.saturation, step.target, weight, lambda w: w, partial(_refit_again, stays))
         for i in dict.fromkeys(numbers):
             errors[i] = max(errors.get(i, 0.0), step.target.error(weight))
             left[i].discard(step.layer)
@@ -380,6 +381,10 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
             report.done(one.name, one.node.op, **detail)
         else:
             report.skipped(one.name, one.node.op, "what it could give is cheaper elsewhere", channels=one.size)
+
+
+def _refit_again(stays: Mask, target: Target, _: Array) -> Array:
+    return refit_without(target, stays)
 
 
 def _order(one: Coupled, step: Step, plan: _Plan, number: int) -> Removal:

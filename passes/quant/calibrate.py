@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.generic]
 
-BATCH_BYTES = 48 << 20
+BATCH_BYTES = 12 << 20
 """Activations held at a time."""
 LARGEST_BATCH = 64
 

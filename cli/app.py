@@ -23,6 +23,7 @@ from .help import examples, unfold
 from .init import init
 from .inspect import inspect
 from .listing import passes, targets, zoo
+from .run import run_artifact
 
 _INTERRUPTED = 130
 
@@ -38,9 +39,10 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_command=compile_model,
 )
-for command in (build, init, inspect, diff, check, bench, explain, passes, targets, zoo):
+for command in (build, init, inspect, diff, check, bench, run_artifact, explain, passes, targets, zoo):
     unfold(command)
-    app.command(command, help_epilogue=examples(command))
+    name = "run" if command is run_artifact else None
+    app.command(command, name=name, help_epilogue=examples(command))
 app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))
 
 

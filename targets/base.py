@@ -30,7 +30,7 @@ class Target(ABC):
 
     name: ClassVar[str]
     help: ClassVar[str]
-    suffix: ClassVar[str]
+    suffix: ClassVar[str] = ".onnx"
     """What the artifact's name ends in where the user gives none."""
     folder: ClassVar[bool] = False
     """Whether the artifact is a folder (unless its name says otherwise)."""
@@ -48,9 +48,14 @@ class Target(ABC):
     def emit(self, graph: Graph, path: str) -> Artifact:
         """Write the artifact of a legal graph, whole or not at all. Raises `OutputError`, `TargetError`."""
 
-    @abstractmethod
     def open(self, path: str, *, threads: int = 0) -> Runnable:
-        """The artifact as its user runs it, here or emulated. Raises `TargetError`, naming why, where it cannot."""
+        """The artifact as its user runs it, here or emulated: an ONNX file unless a subclass says otherwise.
+
+        Raises `TargetError`, naming why, where it cannot run here.
+        """
+        from ..runtime.session import Session
+
+        return Session.open(path, threads=threads)
 
     def check_place(self, path: str) -> None:  # noqa: B027 - most artifacts are plain files, which need no more
         """Fail before the work where the artifact cannot be put at `path`. Raises `OutputError`."""

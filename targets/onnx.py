@@ -17,7 +17,6 @@ from .base import Artifact, Target
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
-    from ..runtime.session import Runnable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,6 @@ class OnnxTarget(Target):
 
     name: ClassVar[str] = "onnx"
     help: ClassVar[str] = "an ONNX file for ONNX Runtime"
-    suffix: ClassVar[str] = ".onnx"
 
     cpu: Literal["here", "x86", "x86-vnni", "arm"] = option(
         "here", "kind of CPU the model will run on: its int8 kernels want other forms"
@@ -64,11 +62,6 @@ class OnnxTarget(Target):
         save(graph, path, external=split)
         files = (path, f"{path}.data") if split else (path,)
         return Artifact(path, files, sum(os.path.getsize(file) for file in files))
-
-    def open(self, path: str, *, threads: int = 0) -> Runnable:
-        from ..runtime.session import Session
-
-        return Session.open(path, threads=threads)
 
 
 @functools.cache

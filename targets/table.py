@@ -16,6 +16,7 @@ TABLE = {
     "onnx": "optc.targets.onnx:OnnxTarget",
     "host": "optc.targets.tvm.host:HostTarget",
     "arm64": "optc.targets.tvm.arm:Arm64Target",
+    "armv7": "optc.targets.tvm.arm:Armv7Target",
 }
 
 

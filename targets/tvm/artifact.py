@@ -78,3 +78,11 @@ def check_folder(path: str) -> None:
         raise OutputError(f"{path} is a file, and the artifact is a folder; name another with -o, or NAME.tar")
     if os.listdir(path) and not os.path.isfile(os.path.join(path, manifest.NAME)):
         raise OutputError(f"{path} holds other files; name a new folder with -o, or NAME.tar")
+
+
+def target_of(path: str) -> str:
+    """The text of the target that the artifact at `path` was built for, or none where it is no folder and no .tar."""
+    if not os.path.isdir(path) and not path.endswith(".tar"):
+        return ""
+    with opened(path) as folder:
+        return str(manifest.read(folder)["target"])

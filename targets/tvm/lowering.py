@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ...ir.node import Node, Value
 from .compute import conv as convs
 from .compute import dense as products
+from .compute import layout
 from .compute import pool as pools
 from .compute.conv import Window
 from .importer import FUSABLE, Blocked, Importer
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
-_REDUCES = 3
-"""TVM's number for a kernel that takes elementwise work before it (`kCommReduce`)."""
+_OPAQUE = 8
+"""TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 
 
 def window(node: Node, value: Value, size: tuple[int, ...]) -> Window | None:
@@ -84,12 +85,13 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
         image = importer.image(x)
         if image is None or w.shape[1] % image.block:
             return None
-        tile = choose(chunks // groups, height * width, machine, row)
+        tile = choose(chunks // groups, height * width, machine, row, exact=groups > 1)
         found = importer.te(
             convs.conv,
             image.expr,
             _const(convs.pack(w, tile, image.block, block)),
             pattern=FUSABLE,
+            channels=out,
             window=place,
             tile=tile,
             groups=groups,
@@ -112,6 +114,8 @@ def lower_max_pool(importer: Importer, node: Node) -> Lowered:
 
 
 def lower_average_pool(importer: Importer, node: Node) -> Lowered:
+    from tvm import relax
+
     size = node.get_ints("kernel_shape")
     x = node.inputs[0]
     held = importer.packed(x) if x is not None and not node.get_int("ceil_mode") else None
@@ -119,10 +123,9 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
     output = _image_size(node.outputs[0])
     if held is None or place is None or output is None or place.dilations != (1, 1):
         return None
-    counted = bool(node.get_int("count_include_pad"))
-    found = importer.te(
-        pools.average_pool, held.expr, pattern=FUSABLE, window=place, output=output, count_padding=counted
-    )
+    total = importer.te(pools.sum_pool, held.expr, pattern=FUSABLE, window=place, output=output)
+    shares = pools.shares(place, output, bool(node.get_int("count_include_pad")))
+    found = importer.emit(relax.op.multiply(total, _const(shares.astype(held.expr.ty.dtype.dtype))))
     return Blocked(found, held.channels, *output, held.block)
 
 
@@ -154,14 +157,24 @@ def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
 
 
 def lower_concat(importer: Importer, node: Node) -> Lowered:
-    """Concatenation of channels where every part is in whole blocks already."""
+    """Concatenation, of channels in whole blocks where every part has them so.
+
+    It is a kernel by itself: fused to what follows, each element would ask again which part it comes from.
+    """
     from tvm import relax
 
     parts = [importer.blocked(value) for value in node.inputs if value is not None]
     held = [part for part in parts if part is not None and part.whole]
-    if node.get_int("axis") not in (1, -3) or len(held) != len(node.inputs):
+    first_shape = node.outputs[0].shape
+    if first_shape is None:
         return None
-    found = importer.emit(relax.op.concat([part.expr for part in held], axis=1))
+    axis = node.get_int("axis") % len(first_shape)
+    if axis != 1 or len(held) != len(node.inputs):
+        plain = [importer.plain(value) for value in node.inputs if value is not None]
+        if any(isinstance(one.ty, relax.ShapeType) or not hasattr(one.ty, "dtype") for one in plain):
+            return None
+        return importer.te(layout.concatenate, *plain, pattern=_OPAQUE, axis=axis)
+    found = importer.te(layout.concatenate, *(part.expr for part in held), pattern=_OPAQUE, axis=1)
     first = held[0]
     return Blocked(found, sum(part.channels for part in held), first.height, first.width, first.block)
 

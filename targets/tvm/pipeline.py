@@ -24,6 +24,8 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         return call
 
     steps: list[Any] = [
+        # Polynomials that go into vectors, within a few units of the last place, where the C library has calls.
+        relax.transform.FastMathTransform(),
         # A reshape moves nothing here: see `plan`.
         relax.transform.LegalizeOps({"relax.reshape": as_it_is}),
         relax.transform.AnnotateTIROpPattern(),

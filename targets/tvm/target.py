@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...ir.types import DType
 from ...passes.base import TargetFacts
+from ...passes.pipeline import Pipeline
 from ...passes.spec import text_of
 from ..base import Artifact, Target
 
@@ -41,6 +42,11 @@ class LibraryTarget(Target):
             sparse_initializers=False,
             max_opset=20,
         )
+
+    def legalisation(self) -> Pipeline:
+        from .legal import FloatWeights
+
+        return Pipeline((FloatWeights(),))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from . import artifact

@@ -101,8 +101,11 @@ def _reader(x: te.Tensor, window: Window, tile: Tile, zero: Any) -> Callable[...
     return read
 
 
-def conv(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, groups: int = 1) -> te.Tensor:
-    """x [N, Ci / bi, H * W, bi] with packed weights to [N, Co / b, OH * OW, b], float32 or float16."""
+def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, groups: int = 1) -> te.Tensor:
+    """x [N, Ci / bi, H * W, bi] with packed weights to [N, Co / b, OH * OW, b], float32 or float16.
+
+    `channels` are those of the output; its last block may hold more, which are zero.
+    """
     from tvm import te, tirx
 
     points = window.output[0] * window.output[1]
@@ -122,10 +125,27 @@ def conv(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, groups: int = 1
         attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 4},
     )
     return te.compute(
-        (x.shape[0], outer * chunks, points, block),
+        (x.shape[0], -(-channels // block), points, block),
         lambda n, c, p, lane: sums[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
         name="conv",
     )
+
+
+_STRIP = 24 << 10
+"""Bytes of padded input that one strip of rows may take: less than the first cache holds."""
+
+
+def _strip(window: Window, tile: Tile, block: int) -> int:
+    """Tiles of the rows whose padded input stays in the first cache; 0 where rows end inside tiles or there is none."""
+    height, width = window.output
+    if not any(window.pads) or width % tile.points:
+        return 0
+    left, right = window.pads[1], window.pads[3]
+    line = (window.image[1] + left + right) * block * 4
+    span = window.dilations[0] * (window.size[0] - 1) + 1
+    fitting = [r for r in range(1, height + 1) if ((r - 1) * window.strides[0] + span) * line <= _STRIP]
+    rows = [r for r in fitting if height % r == 0]
+    return (rows[-1] if rows else 1) * (width // tile.points)
 
 
 def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile) -> te.Tensor:
@@ -140,7 +160,12 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile) -> te.Tens
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
         lambda n, c, p, t, m, lane: te.sum(read(n, c, p, t, rh, rw, lane) * w[c, rh, rw, lane], axis=[rh, rw]),
         name="sums",
-        attrs={"optc.points": tile.points, "optc.chunks": 1, "optc.reduction": 2},
+        attrs={
+            "optc.points": tile.points,
+            "optc.chunks": 1,
+            "optc.reduction": 2,
+            "optc.strip": _strip(window, tile, block),
+        },
     )
     return te.compute(
         (x.shape[0], blocks, points, block),

@@ -30,3 +30,10 @@ def unpack(x: te.Tensor, channels: int, height: int, width: int) -> te.Tensor:
         lambda n, c, h, w: x[n, c // block, h * width + w, c % block],
         name="unpack",
     )
+
+
+def concatenate(*parts: te.Tensor, axis: int) -> te.Tensor:
+    """Tensors one after the other along an axis."""
+    from tvm import topi
+
+    return topi.concatenate(parts, axis)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .conv import Window
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ def max_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor
     )
 
 
-def average_pool(x: te.Tensor, window: Window, output: tuple[int, int], count_padding: bool) -> te.Tensor:
-    """The mean under each window; `count_padding` divides by the whole window at the border too."""
+def sum_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor:
+    """The sum under each window, nothing being added beyond the border."""
     from tvm import te, tirx
 
     (height, width), (top, left) = window.image, window.pads[:2]
@@ -46,18 +49,21 @@ def average_pool(x: te.Tensor, window: Window, output: tuple[int, int], count_pa
         found = x[n, c, h * width + w, lane]
         return found if not any(window.pads) else tirx.if_then_else(inside, found, tirx.const(0, x.dtype))
 
-    total = te.compute(
+    return te.compute(
         (x.shape[0], x.shape[1], output[0] * output[1], x.shape[3]),
         lambda n, c, p, lane: te.sum(value(n, c, p, lane), axis=[rh, rw]),
-        name="total",
+        name="sum_pool",
     )
 
-    def count(p: Any) -> Any:
-        if count_padding or not any(window.pads):
-            return tirx.const(kh * kw, x.dtype)
-        h, w = p // output[1] * sh - top, p % output[1] * sw - left
-        high = tirx.min(h + kh, height) - tirx.max(h, 0)
-        wide = tirx.min(w + kw, width) - tirx.max(w, 0)
-        return (high * wide).astype(x.dtype)
 
-    return te.compute(total.shape, lambda n, c, p, lane: total[n, c, p, lane] / count(p), name="average_pool")
+def shares(window: Window, output: tuple[int, int], count_padding: bool) -> npt.NDArray[np.float32]:
+    """What the sum of each window is multiplied by to be its mean, [1, 1, OH * OW, 1].
+
+    `count_padding` divides by the whole window at the border too.
+    """
+    within = []
+    for i in (0, 1):
+        first = np.arange(output[i]) * window.strides[i] - window.pads[i]
+        last = np.minimum(first + window.size[i], window.image[i])
+        within.append(np.full(output[i], window.size[i]) if count_padding else last - np.maximum(first, 0))
+    return (1 / np.outer(*within)).astype(np.float32).reshape(1, 1, -1, 1)

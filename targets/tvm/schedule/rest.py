@@ -17,6 +17,8 @@ from .blocks import blocks_of, extent, inline_injective, is_reduction, is_result
 if TYPE_CHECKING:
     from tvm.target import Target
 
+_FEW = 8
+"""Elements of a last axis that are written one after the other."""
 _SMALL = 4096
 """Elements below which sharing out costs more than it gains."""
 
@@ -48,6 +50,9 @@ class Elementwise(ScheduleRule):  # type: ignore[misc]
         if size is not None and size % lanes == 0:
             _, inner = sch.split(loop, [None, lanes])
             sch.vectorize(inner)
+        elif size is not None and size <= _FEW:
+            # What is joined along such an axis is told apart when it is compiled.
+            sch.unroll(loop)
 
 
 class Rows(ScheduleRule):  # type: ignore[misc]

@@ -22,6 +22,10 @@ _UNROLL = 128
 """Multiply-adds of the innermost kernel that may be written out one after the other."""
 
 
+_STORES = 16
+"""Blocks of one tile whose elements may be stored one by one, where some may lie beyond the end."""
+
+
 class Tiled(ScheduleRule):  # type: ignore[misc]
     """The rule for kernels that have a stage of sums with the annotation `optc.points`."""
 
@@ -35,31 +39,40 @@ class Tiled(ScheduleRule):  # type: ignore[misc]
             return None
         notes = sch.get(sums).annotations
         points, chunks, terms = (int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction"))
-        for key in ("points", "chunks", "reduction"):
-            sch.unannotate(sums, f"optc.{key}")
+        strip = int(notes.get("optc.strip", 0))
+        for key in list(notes):
+            sch.unannotate(sums, key)
         inline_injective(sch, keep=("pad", "packed", "sums"))
         last = blocks_of(sch)[-1]
-        image = terms in (2, 4)
-        at = self._image(sch, last, points, chunks) if image else self._rows(sch, last, points, chunks)
+        if terms in (2, 4):
+            at, share = self._image(sch, last, points, chunks, strip)
+        else:
+            at = share = self._rows(sch, last, points, chunks)
         self._sums(sch, sums, at, terms)
         for name in ("pad", "packed"):
-            found = [b for b in blocks_of(sch) if sch.get(b).name_hint == name]
-            if found:
-                self._stage(sch, found[0])
+            for block in [b for b in blocks_of(sch) if sch.get(b).name_hint == name]:
+                self._copy(sch, block, share if strip else None)
         return sch
 
-    def _image(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int) -> Any:
-        """Cut the output [N, C / b, pixels, b]; returns the loop over tiles."""
+    def _image(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int, strip: int) -> tuple[Any, Any]:
+        """Cut the output [N, C / b, pixels, b]; returns the loop over tiles, and the one that is shared out.
+
+        `strip` tiles at a time share one padded copy of the rows that they read.
+        """
         n, c, p, lane = sch.get_loops(last)
         outer, m = sch.split(c, [None, chunks])
         tile, t = sch.split(p, [None, points])
         sch.reorder(n, outer, tile, t, m, lane)
-        at = sch.fuse(n, outer, tile)
-        sch.parallel(at)
+        if strip:
+            part, at = sch.split(tile, [None, strip])
+            share = sch.fuse(n, outer, part)
+        else:
+            share = at = sch.fuse(n, outer, tile)
+        sch.parallel(share)
         sch.unroll(t)
         sch.unroll(m)
         sch.vectorize(lane)
-        return at
+        return at, share
 
     def _rows(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int) -> Any:
         """Cut the output [..., rows, columns]: panels of weights outside, tiles of rows inside."""
@@ -75,10 +88,11 @@ class Tiled(ScheduleRule):  # type: ignore[misc]
         else:
             panel, lane = sch.split(c, [None, wide])
             sch.reorder(*lead, panel, tile, t, lane)
+            if chunks * points <= _STORES:
+                sch.unroll(lane)
         at = sch.fuse(*lead, panel, tile)
         sch.parallel(at)
-        if even:
-            sch.unroll(t)
+        sch.unroll(t)
         return at
 
     def _sums(self, sch: s_tir.Schedule, sums: Any, at: Any, terms: int) -> None:
@@ -88,8 +102,11 @@ class Tiled(ScheduleRule):  # type: ignore[misc]
         sch.reorder(*reduce, t, m, lane)
         sch.set_scope(sums, 0, "local")
         body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
-        if terms > 1 and body * (extent(sch, reduce[-1]) or 1) <= _UNROLL:
-            sch.unroll(reduce[-1])
+        for loop in reversed(reduce if terms > 1 else []):
+            body *= extent(sch, loop) or _UNROLL
+            if body > _UNROLL:
+                break
+            sch.unroll(loop)
         for loop in (t, m):
             sch.unroll(loop)
         sch.vectorize(lane)
@@ -99,10 +116,14 @@ class Tiled(ScheduleRule):  # type: ignore[misc]
         sch.unroll(m)
         sch.vectorize(lane)
 
-    def _stage(self, sch: s_tir.Schedule, block: Any) -> None:
-        """A copy that the kernel makes first, all of it, in vectors where its rows are static."""
-        loops = sch.get_loops(block)
-        sch.parallel(sch.fuse(*loops[: max(1, len(loops) - 2)]))
-        inner = extent(sch, loops[-1])
+    def _copy(self, sch: s_tir.Schedule, block: Any, share: Any) -> None:
+        """A copy that the kernel makes first, all of it or for each part, in vectors where its rows are static."""
+        if share is not None:
+            sch.compute_at(block, share, preserve_unit_loops=True)
+        else:
+            loops = sch.get_loops(block)
+            sch.parallel(sch.fuse(*loops[: max(1, len(loops) - 2)]))
+        lane = sch.get_loops(block)[-1]
+        inner = extent(sch, lane)
         if inner is not None and inner % self.machine.lanes == 0 and inner <= 4 * self.machine.lanes:
-            sch.vectorize(sch.get_loops(block)[-1])
+            sch.vectorize(lane)

@@ -24,7 +24,7 @@ struct Group {
 };
 
 constexpr int kMostThreads = 64, kMostPorts = 64;
-constexpr int kSpins = 20000;
+constexpr int kSpins = 20000, kParts = 2;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -42,40 +42,35 @@ class Pool {
   explicit Pool(int threads) {
     pthread_mutex_init(&mutex_, nullptr);
     pthread_cond_init(&wake_, nullptr);
-    for (int i = 1; i < threads && i < kMostThreads; ++i) {
-      seats_[i] = Seat{this, i};
-      if (pthread_create(&seats_[i].thread, nullptr, work, &seats_[i]) != 0) break;
-      ++size_;
-    }
+    int size = 1;
+    while (size < threads && size < kMostThreads && pthread_create(&threads_[size], nullptr, work, this) == 0) ++size;
+    size_ = size;
   }
   ~Pool() {
     stop_ = true;
     next_round();
-    for (int i = 1; i < size_; ++i) pthread_join(seats_[i].thread, nullptr);
+    for (int i = 1; i < size_; ++i) pthread_join(threads_[i], nullptr);
     pthread_cond_destroy(&wake_);
     pthread_mutex_destroy(&mutex_);
   }
 
   int run(Task task, void* data) {
-    group_ = Group{nullptr, size_};
+    // More parts than threads: where one is late, the others do its share.
+    const int parts = size_ == 1 ? 1 : kParts * size_;
+    group_ = Group{nullptr, parts};
     if (size_ == 1) return task(0, &group_, data);
     task_ = task;
     data_ = data;
     failed_ = 0;
-    left_.store(size_ - 1, std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
+    next_.store(0, std::memory_order_release);
     next_round();
-    if (task(0, &group_, data) != 0) failed_ = 1;
-    for (int i = 0; left_.load(std::memory_order_acquire) != 0; ++i) i < kSpins ? pause() : (void)sched_yield();
+    take();
+    for (int i = 0; done_.load(std::memory_order_acquire) != parts; ++i) i < kSpins ? pause() : (void)sched_yield();
     return failed_ ? -1 : 0;
   }
 
  private:
-  struct Seat {
-    Pool* pool;
-    int index;
-    pthread_t thread;
-  };
-
   void next_round() {
     pthread_mutex_lock(&mutex_);
     round_.fetch_add(1, std::memory_order_release);
@@ -83,9 +78,16 @@ class Pool {
     pthread_mutex_unlock(&mutex_);
   }
 
-  static void* work(void* seat) {
-    Pool& pool = *static_cast<Seat*>(seat)->pool;
-    int index = static_cast<Seat*>(seat)->index;
+  void take() {
+    // A thread that comes late finds no part left, or one of the next round, whose task is in place by then.
+    for (int i; (i = next_.fetch_add(1, std::memory_order_acq_rel)) < kParts * size_;) {
+      if (task_(i, &group_, data_) != 0) failed_ = 1;
+      done_.fetch_add(1, std::memory_order_release);
+    }
+  }
+
+  static void* work(void* self) {
+    Pool& pool = *static_cast<Pool*>(self);
     for (unsigned seen = 0;;) {
       for (int i = 0; i < kSpins && pool.round_.load(std::memory_order_acquire) == seen; ++i) pause();
       if (pool.round_.load(std::memory_order_acquire) == seen) {
@@ -93,19 +95,18 @@ class Pool {
         while (pool.round_.load(std::memory_order_acquire) == seen) pthread_cond_wait(&pool.wake_, &pool.mutex_);
         pthread_mutex_unlock(&pool.mutex_);
       }
-      ++seen;
+      seen = pool.round_.load(std::memory_order_acquire);
       if (pool.stop_) return release(), nullptr;
-      if (pool.task_(index, &pool.group_, pool.data_) != 0) pool.failed_ = 1;
-      pool.left_.fetch_sub(1, std::memory_order_release);
+      pool.take();
     }
   }
 
-  int size_ = 1;
-  Seat seats_[kMostThreads];
+  std::atomic<int> size_{1};
+  pthread_t threads_[kMostThreads];
   pthread_mutex_t mutex_;
   pthread_cond_t wake_;
   std::atomic<unsigned> round_{0};
-  std::atomic<int> left_{0}, failed_{0};
+  std::atomic<int> next_{1 << 20}, done_{0}, failed_{0};
   std::atomic<bool> stop_{false};
   Group group_{};
   Task task_ = nullptr;

@@ -117,7 +117,7 @@ def picture(count: int) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(count).normal(size=(count, 3, 23, 29)).astype(np.float32)}
 
 
-@pytest.mark.parametrize("target", ["host", "arm64"])
+@pytest.mark.parametrize("target", ["host", "arm64", "armv7"])
 def test_images_answer_as_before(target: str, tmp_path: Path) -> None:
     need(target)
     build(images(), target, tmp_path / "a.tar")
@@ -202,7 +202,40 @@ def test_an_operator_that_is_not_taken_is_named(tmp_path: Path) -> None:
 
 
 def test_targets_are_listed_without_tvm() -> None:
-    assert {"host", "arm64"} <= set(table.names())
+    assert {"host", "arm64", "armv7"} <= set(table.names())
     found = table.parse("arm64:dotprod=true:cpu=cortex-a76")[0]
     assert table.spec(found) == "arm64:cpu=cortex-a76:dotprod=true"
     assert found.facts.name == "arm64:cpu=cortex-a76:dotprod=true"
+
+
+def test_quantized_weights_become_the_floats_they_stand_for(tmp_path: Path) -> None:
+    need("host")
+    net = Net()
+    x = net.input("x", "N", 4, 8, 8)
+    codes = net.graph.constant(net.random.integers(-127, 128, size=(8, 4, 3, 3)).astype(np.int8))
+    scales = net.graph.constant(np.linspace(0.01, 0.02, 8).astype(np.float32))
+    zeros = net.graph.constant(np.zeros(8, np.int8))
+    weights = net.add("DequantizeLinear", codes, scales, zeros, axis=0)
+    step = net.graph.constant(np.float32(0.05)), net.graph.constant(np.uint8(100))
+    rounded = net.add("DequantizeLinear", net.add("QuantizeLinear", x, *step), *step)
+    graph = net.done(net.add("Conv", rounded, weights))
+    target = table.parse("host")[0]
+    found = compile(graph, "clean", target=target, output=tmp_path / "a.tar", threads=1)
+    assert [step.name for step in found.report.steps] == ["clean", "float-weights"]
+    agree(graph, "host", tmp_path / "a.tar", [{"x": net.random.normal(size=(2, 4, 8, 8)).astype(np.float32)}])
+
+
+def test_a_library_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need("host")
+    from optc.cli.app import run
+    from optc.ir.writer import save
+
+    save(small(), tmp_path / "m.onnx")
+    build(small(), "host", tmp_path / "a.tar")
+    np.savez(tmp_path / "x.npz", x=np.zeros((3, 3, 8, 8), np.float32))
+    words = ["run", str(tmp_path / "a.tar"), "--data", str(tmp_path / "x.npz"), "--against", str(tmp_path / "m.onnx")]
+    assert run([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["agreement"] == 1
+    assert found["outputs"] == ["float32[1, 8, 6, 6]"]
+    assert run(["run", str(tmp_path / "none.tar"), "--data", str(tmp_path / "x.npz")]) == 2

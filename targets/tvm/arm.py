@@ -42,7 +42,9 @@ class Armv7Target(LibraryTarget):
     help: ClassVar[str] = "a library for 32-bit ARM CPUs with NEON under Linux, by TVM"
     emulated: ClassVar[bool] = True
 
+    cpu: str = option("", "name of the CPU as LLVM knows it, such as cortex-a9; any with NEON unless given")
+
     def machine(self) -> Machine:
         from .machines import armv7
 
-        return armv7()
+        return armv7(cpu=self.cpu)

@@ -47,7 +47,11 @@ def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[
 
     graph = graph.clone()
     infer(graph)
-    mod = pipeline.lower(import_graph(graph, machine, dims), machine)
+    imported = import_graph(graph, machine, dims)
+    try:
+        mod = pipeline.lower(imported, machine)
+    except Exception as error:
+        raise TargetError(f"TVM cannot compile graph '{graph.name}': {_first_line(error)}") from error
     plan = plan_of(mod)
     inputs = _ports(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = _ports(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
@@ -88,3 +92,10 @@ def _ports(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[st
         ]
         found.append(Port(name, np.dtype(tensor.dtype).str, tuple(shape)))
     return tuple(found)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of TVM says, without the places in its own code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("File ", "at ", "^"))]
+    return (said or [type(error).__name__])[-1][:300]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ...passes.base import option
 from .target import LibraryTarget
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ class HostTarget(LibraryTarget):
     suffix: ClassVar[str] = ".host"
     help: ClassVar[str] = "a library of native code for this machine's CPU, by TVM"
 
+    cpu: str = option("", "name of the CPU as LLVM knows it, such as x86-64-v3; this machine's unless given")
+
     def machine(self) -> Machine:
         from .machines import host
 
-        return host()
+        return host(self.cpu)

@@ -10,12 +10,12 @@ _ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "s
 
 
 @functools.cache
-def host() -> Machine:
-    """The CPU of this machine, as LLVM detects it."""
+def host(cpu: str = "") -> Machine:
+    """The CPU of this machine as LLVM detects it, or another of its kind by the name that LLVM gives it."""
     from tvm.target import Target, codegen
 
     triple = str(codegen.llvm_get_system_triple())
-    cpu = str(codegen.llvm_get_system_cpu())
+    cpu = cpu or str(codegen.llvm_get_system_cpu())
     features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
     if not triple.startswith("x86_64"):
         return Machine("host", triple, cpu)
@@ -43,12 +43,12 @@ def arm64(*, cpu: str = "", **features: bool) -> Machine:
     )
 
 
-def armv7() -> Machine:
+def armv7(*, cpu: str = "") -> Machine:
     """A 32-bit ARM CPU with NEON under Linux."""
     return Machine(
         "armv7",
         "armv7a-linux-gnueabihf",
-        "",
+        cpu,
         ("+neon", "+vfp4"),
         lanes=4,
         registers=16,

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from tvm import s_tir, tirx
+from tvm.s_tir.dlight.base import ScheduleRule
+
+from ..machine import Machine
+
+if TYPE_CHECKING:
+    from tvm.target import Target
 
 _REDUCE = 2
+
+
+class Rule(ScheduleRule):  # type: ignore[misc]
+    """A rule for a machine. What it cannot cut stays as TVM wrote it, which is slower and just as right."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
+        try:
+            return self.schedule(s_tir.Schedule(func))
+        except s_tir.ScheduleError:
+            return None
+
+    @abstractmethod
+    def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
+        """The kernel, scheduled in place, or none where the rule is not for it."""
 
 
 def blocks_of(sch: s_tir.Schedule) -> list[Any]:

@@ -6,16 +6,11 @@ even. Other loops are left to LLVM, which may reorder sums (see `Machine.target`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvm import s_tir, tirx
-from tvm.s_tir.dlight.base import ScheduleRule
 
-from ..machine import Machine
-from .blocks import blocks_of, extent, inline_injective, is_reduction, is_result
-
-if TYPE_CHECKING:
-    from tvm.target import Target
+from .blocks import Rule, blocks_of, extent, inline_injective, is_reduction, is_result
 
 _FEW = 8
 """Elements of a last axis that are written one after the other."""
@@ -23,14 +18,10 @@ _SMALL = 4096
 """Elements below which sharing out costs more than it gains."""
 
 
-class Elementwise(ScheduleRule):  # type: ignore[misc]
+class Elementwise(Rule):
     """No sums: each element for itself."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
-        sch = s_tir.Schedule(func)
+    def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
         if any(is_reduction(sch, block) for block in blocks_of(sch)):
             return None
         inline_injective(sch)
@@ -55,14 +46,10 @@ class Elementwise(ScheduleRule):  # type: ignore[misc]
             sch.unroll(loop)
 
 
-class Rows(ScheduleRule):  # type: ignore[misc]
+class Rows(Rule):
     """Stages with reductions that share their outer loops: each row is taken through all of them at once."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
-        sch = s_tir.Schedule(func)
+    def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
         inline_injective(sch)
         blocks = blocks_of(sch)
         if any(is_result(sch, block) for block in blocks[:-1]):

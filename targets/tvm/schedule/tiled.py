@@ -7,16 +7,11 @@ Parts of the output are shared out between the cores; weights of one part stay i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tvm import s_tir, tirx
-from tvm.s_tir.dlight.base import ScheduleRule
+from tvm import s_tir
 
-from ..machine import Machine
-from .blocks import blocks_of, extent, inline_injective
-
-if TYPE_CHECKING:
-    from tvm.target import Target
+from .blocks import Rule, blocks_of, extent, inline_injective
 
 _UNROLL = 128
 """Multiply-adds of the innermost kernel that may be written out one after the other."""
@@ -26,14 +21,10 @@ _STORES = 16
 """Blocks of one tile whose elements may be stored one by one, where some may lie beyond the end."""
 
 
-class Tiled(ScheduleRule):  # type: ignore[misc]
+class Tiled(Rule):
     """The rule for kernels that have a stage of sums with the annotation `optc.points`."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def apply(self, func: tirx.PrimFunc, target: Target, tunable: bool) -> s_tir.Schedule | None:
-        sch = s_tir.Schedule(func)
+    def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
         sums = next((b for b in blocks_of(sch) if "optc.points" in sch.get(b).annotations), None)
         if sums is None:
             return None

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph, Value
+from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
+from optc.passes import saturation as module
+from optc.passes.base import Context, TargetFacts
+from optc.passes.prune import Prune
 from optc.passes.regression import Target, fit_target
 from optc.passes.saturation import MEMORY, ROWS, Range, Saturation, eased, range_after, rows_to_keep
 from optc.passes.svd.channel import channel_split
 from optc.runtime.moments import Moments
+from optc.runtime.samples import load_samples
 
 
 def problem(low: float, high: float) -> tuple[Saturation, Target]:
@@ -104,3 +109,27 @@ def test_rows_fit_into_memory_and_are_four_an_input() -> None:
     assert 4 * 1800 <= kept < ROWS
     assert kept * 4 * (1800 + 400) <= MEMORY
     assert rows_to_keep(4608, 512) == 0
+
+
+def pruned(one: Prune) -> list[np.ndarray]:
+    """The weights of a stem and two layers, each before a Relu, after pruning."""
+    rng = np.random.default_rng(0)
+    graph = Graph("net", opsets={"": 17})
+    value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8, 6, 6)))
+    for name in ("stem", "a", "b"):
+        inputs = [graph.constant((rng.normal(size=shape) / 6.0).astype(np.float32)) for shape in ((8, 8, 3, 3), (8,))]
+        conv = graph.add("Conv", [value, *inputs], {"pads": [1] * 4}, outputs=[name], name=name).output
+        value = graph.add("Relu", [conv]).output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, None))
+    infer(graph)
+    data = rng.normal(size=(32, 8, 6, 6)).astype(np.float32)
+    one.run(graph, Context(TargetFacts("onnx"), fit=load_samples({"x": data}, graph), threads=1))
+    return [node.inputs[1].numpy() for node in graph if node.op == "Conv"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("one", "same"), [(Prune(kind="nm"), True), (Prune(ratio=0.5), False)])
+def test_groups_are_fitted_without_easing(one: Prune, same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pruned(one)
+    assert all(np.mean(weight == 0.0) == 0.5 for weight in found[1:])
+    monkeypatch.setattr(module, "ROUNDS", 0)
+    assert all(np.array_equal(a, b) for a, b in zip(found, pruned(one), strict=True)) is same

@@ -152,7 +152,7 @@ def _carry(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
             value.type = TensorType(DType.FLOAT, value.shape)
     if node.op == "Pad" and node.get_string("mode", "constant") == "constant" and node.outputs[0] in held:
         fill = _number(node.input(2))
-        grid = Grid(np.float32(codes.scale), codes.zero, codes.dtype)
+        grid = Grid(np.asarray(codes.scale, np.float32), codes.zero, codes.dtype)
         number = grid.decode(np.zeros((), np.int32) if fill is None else np.asarray(fill))
         node.set_input(2, graph.constant(np.asarray(number, np.float32).reshape(()), "fill"))
 

@@ -147,7 +147,7 @@ def _cut(
     sizes = {
         v: a.size for v, a in zip(coded, Session(graph, outputs=coded, threads=ctx.threads).run(feeds), strict=True)
     }
-    network = nx.Graph()
+    network: nx.Graph[Node | str] = nx.Graph()
     alone = dict.fromkeys((node for node in graph if plan.integer(node)), 0.0)
     for value in coded:
         cost = CALL + ELEMENT * sizes[value]

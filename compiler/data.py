@@ -1,0 +1,122 @@
+"""Samples as a user names them, drawn for one model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..errors import TargetError
+from ..ir.graph import Graph
+from ..passes.base import Context
+from ..passes.pipeline import Pipeline
+from ..runtime.samples import Samples, load_samples
+from ..runtime.session import Session
+from ..runtime.synthesise import synthesise
+from .model import Model
+
+if TYPE_CHECKING:
+    from ..runtime.samples import Source
+
+_FEW = 32
+"""Samples below which fitting is a gamble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Samples as a user names them: a `source` that `load_samples` takes (none: those of a zoo model, or made-up ones),
+    how its images become tensors, and how many to use at most."""
+
+    source: Source | None = None
+    mean: float | Sequence[float] = 0.0
+    std: float | Sequence[float] = 1.0
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto"
+    resize: int | tuple[int, int] | None = None
+    limit: int | None = None
+
+
+def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context) -> tuple[Samples, Session]:
+    """The samples, and the model ready to run on them.
+
+    Many an exported model declares a batch axis and holds a Reshape to one sample: it is fed one at a time. Raises
+    `DataError` where there are no samples, and `TargetError` where the model does not run on the first.
+    """
+    found = draw(model, data, graph, ctx.seed)
+    session = Session(graph, threads=ctx.threads)
+    try:
+        session.run(next(found.batches(1)))
+    except TargetError as error:
+        fix = "give samples with --data" if found.synthetic else "see whether the samples are what the model takes"
+        raise TargetError(f"{error}; {fix}") from error
+    if found.batched and found.count > 1:
+        try:
+            session.run(next(found.batches(2)))
+        except TargetError:
+            return found.singly(), session
+    return found, session
+
+
+def draw(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:
+    if isinstance(data, Samples):
+        return data
+    given = data if isinstance(data, Data) else Data(data)
+    source = source_of(model, given)
+    assert not isinstance(source, Samples)
+    if source is None:
+        found = synthesise(graph, seed=seed)
+    else:
+        found = load_samples(source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
+    return found if given.limit is None else found.take(given.limit, seed)
+
+
+def source_of(model: Model, data: Data | Samples | Source | None) -> Samples | Source | None:
+    """Where samples come from: as given, or those a model of the zoo was made with; `None` where they are drawn."""
+    source = data.source if isinstance(data, Data) else data
+    if source is None and isinstance(model, str) and model.startswith("zoo:"):
+        from ..models import zoo
+
+        name = model.removeprefix("zoo:")
+        return zoo.samples(name, "calib") if zoo.find(name).kind == "trained" else None
+    return source
+
+
+def is_stream(data: Data | Samples | Source | None) -> bool:
+    """Whether the samples can be read only once."""
+    source = data.source if isinstance(data, Data) else data
+    return not (source is None or isinstance(source, Samples | str | os.PathLike | np.ndarray | Mapping))
+
+
+def source_text(data: Data | Samples | Source | None) -> str:
+    source = data.source if isinstance(data, Data) else data
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+
+
+def sample_notes(found: Samples, pipeline: Pipeline) -> list[str]:
+    notes = list(found.notes)
+    if found.synthetic:
+        notes.append("no --data was given, so inputs were made up; real samples fit better and judge truly")
+    elif pipeline.lossy and found.count < _FEW:
+        notes.append(f"only {found.count} samples were given; a few hundred fit much better")
+    return notes
+
+
+def held_count(count: int) -> int:
+    """Samples kept out of every fit: a fifth, at least 16, at most 128."""
+    return max(16, min(128, count // 5))
+
+
+def sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
+    """What the symbolic dimensions are for one sample: 1 for the batch, the sample's own sizes elsewhere."""
+    if found is None:
+        return {}
+    feeds = next(found.batches(1))
+    return {
+        dim: size
+        for value in graph.inputs
+        if value.name in feeds and value.shape is not None
+        for dim, size in zip(value.shape, feeds[value.name].shape, strict=True)
+        if isinstance(dim, str)
+    }

@@ -1,0 +1,71 @@
+"""What a graph costs, and how a result compares with what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from .. import __version__
+from ..ir.cost import cost
+from ..ir.graph import Graph
+from ..passes.base import Context, Pass, Report
+from ..passes.observers import Observer
+from ..report.build import BuildReport, LatencyFigure, Size, Step
+from ..runtime.agreement import Agreement, agreement
+from ..runtime.latency import latency
+from ..runtime.samples import Samples
+from ..runtime.session import Runnable, Session
+
+_EMULATED = 4
+"""Samples that an artifact for another machine is checked on: an emulator is slow."""
+
+
+def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
+    found = cost(graph, dims)
+    return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
+
+
+def compare(before: Session, after: Runnable, held: Samples, report: BuildReport) -> None:
+    """Note in `report` how far `after` agrees with `before`, and how long each of them takes."""
+    if after.emulated:
+        few = held.take(_EMULATED)
+        report.agreement = agreement(before, after, few, batch=1)
+        report.notes.append(f"checked on {few.count} samples under emulation, which tells nothing of its speed")
+        return
+    report.agreement = agreement(before, after, held)
+    feeds = next(held.batches(1))
+    old, new = latency((before, after), feeds)
+    report.latency = LatencyFigure(
+        1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held.size_of(feeds), before.threads
+    )
+
+
+def versions() -> dict[str, str]:
+    return {"optc": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "scipy")}}
+
+
+class Recorder(Observer):
+    """Notes what the model cost after every pass, how far they are, and the graph after the last lossy one.
+
+    Where a context is given, also how far a graph that a pass changed agrees with the teacher.
+    """
+
+    def __init__(self, dims: Mapping[str, int], ctx: Context | None = None) -> None:
+        self.steps: list[Step] = []
+        self.where = ""
+        self.kept: Graph | None = None
+        self._dims = dims
+        self._ctx = ctx
+
+    def before(self, position: int, one: Pass, graph: Graph) -> None:
+        self.where = f"during '{one.name}'"
+
+    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+        found: Agreement | None = None
+        ctx = self._ctx
+        if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
+            found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads)
+        self.steps.append(Step(one.name, report, size_of(graph, self._dims), found))
+        self.where = f"after '{one.name}'"
+        if one.lossy:
+            self.kept = graph.clone()

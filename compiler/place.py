@@ -1,0 +1,59 @@
+"""Where files go: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from ..errors import OutputError
+from ..ir.atomic import ABANDONED, discard_abandoned, hold
+from ..targets.base import Artifact, Target
+
+
+def check_place(path: str, flag: str = "-o", target: Target | None = None) -> None:
+    """Fail before the work rather than after it where no file can be put at `path`. Raises `OutputError`."""
+    path = os.path.abspath(path)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise OutputError(f"there is no folder {folder}; make it, or choose another place with {flag}")
+    if target is not None:
+        target.check_place(path)
+    if os.path.isdir(path) and (target is None or not target.folder):
+        raise OutputError(f"{path} is a folder; name a file with {flag}")
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        # A device or a pipe would be replaced by a file.
+        raise OutputError(f"{path} is not a plain file; name one with {flag}")
+    with staging(path, flag):  # the only sure way to know is to try
+        pass
+
+
+@contextlib.contextmanager
+def staging(path: str | None, flag: str = "-o") -> Iterator[str]:
+    """A folder to emit into, beside the output so that moving the files there is a rename; gone afterwards."""
+    if path is not None:
+        discard_abandoned(os.path.dirname(path))
+    try:
+        folder = tempfile.mkdtemp(prefix=ABANDONED, dir=None if path is None else os.path.dirname(path))
+        handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    except OSError as error:
+        where = os.path.dirname(path) if path is not None else tempfile.gettempdir()
+        raise OutputError(f"cannot write in {where}: {error.strerror}; choose another place with {flag}") from error
+    try:
+        if handle is not None:
+            hold(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def move(staged: Artifact, path: str, target: Target) -> Artifact:
+    """Put the checked files in their place."""
+    try:
+        return target.place(staged, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error

@@ -1,0 +1,256 @@
+"""The one road: read, clean, passes, each judged, legalise, emit, check, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import DataError, SpecError, TargetError
+from ..ir.fingerprint import Fingerprint, file_digest
+from ..ir.graph import Graph
+from ..ir.opset import lower
+from ..passes.base import Context, Override, Pass, Progress
+from ..passes.cached import PassCache, environment
+from ..passes.guard import Guard
+from ..passes.observers import Log, Observer
+from ..passes.pipeline import Pipeline, spec
+from ..passes.runner import run
+from ..report import finished
+from ..report.budget import Budget
+from ..report.build import BuildReport, SampleRecord
+from ..report.finished import Finished
+from ..report.locked import Locked
+from ..report.verdict import judge
+from ..runtime.agreement import agreement
+from ..runtime.identity import identity
+from ..runtime.samples import Samples
+from ..runtime.session import Session
+from ..runtime.store import Store
+from ..targets import table
+from ..targets.base import Artifact, Target
+from ..targets.onnx import newest_loadable
+from .data import Data, draw, held_count, is_stream, runnable, sample_notes, sizes, source_of, source_text
+from .measure import Recorder, compare, size_of, versions
+from .model import Model, forget_types, load, name_of, prepare, stored_bytes
+from .place import check_place, move, staging
+from .reuse import hashes_of, taken
+
+if TYPE_CHECKING:
+    from ..runtime.samples import Source
+
+Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
+
+_GLANCE = 16
+"""Samples that what is left of an interrupted build is checked on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
+
+    `original` is the graph as it was read, and `held` are the samples that judged, for whoever wants to look closer.
+    """
+
+    graph: Graph
+    report: BuildReport
+    target: Target
+    original: Graph
+    held: Samples | None = None
+    artifact: Artifact | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget was met; true where there was none."""
+        return self.report.budget is None or self.report.budget.met
+
+    def save(self, path: str | os.PathLike[str]) -> Artifact:
+        """Write the artifact to `path`; the same bytes each time. Raises `OutputError`."""
+        return self.target.emit(self.graph, os.fspath(path))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A build was interrupted, and what the passes before that had made was written all the same: `build`."""
+
+    def __init__(self, message: str, build: Build) -> None:
+        super().__init__(message)
+        self.build = build
+
+
+def compile(
+    model: Model,
+    passes: Passes = "prune,svd,quant",
+    *,
+    target: str | Target = "onnx",
+    output: str | os.PathLike[str] | None = None,
+    data: Data | Samples | Source | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    clean: bool = True,
+    guard: bool = True,
+    min_agreement: float | None = None,
+    budget: str | Budget | None = None,
+    check: bool = True,
+    trail: bool = False,
+    overrides: Sequence[Override] = (),
+    cache: str | os.PathLike[str] | None = None,
+    lock: Locked | None = None,
+    observers: Sequence[Observer] = (),
+    progress: Progress | None = None,
+) -> Build:
+    """Compile `model` with `passes` for `target`, and write it to `output` where that is given.
+
+    `data` are unlabeled samples; without them the samples of a zoo model are used, or inputs are made up. Part of them
+    is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
+    agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
+    `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
+    same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
+    as they are, or give them options of their own. `cache` is a folder in which finished passes and builds are kept, so
+    that what has not changed is not run again. `lock` is the record of an earlier build, whose measurements are taken,
+    and which a strict one must equal.
+
+    Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, `LockError`, and
+    `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
+    raised as `Interrupted`.
+    """
+    start = time.perf_counter()
+    progress = Progress() if progress is None else progress
+    pipeline = Pipeline.of(passes)
+    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    if limits is not None and limits.measured and not check:
+        raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check, which --no-check leaves out")
+    chosen = _one_target(target) if isinstance(target, str) else target
+    path = None if output is None else os.path.abspath(os.fspath(output))
+    if path is not None:
+        check_place(path, target=chosen)
+    original = load(model)
+    annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
+    prepare(original, model)
+    if is_stream(data):
+        data = draw(model, data, original, seed)
+    store = None if cache is None else Store(os.fspath(cache))
+    name = os.path.basename(path) if path is not None else f"model{chosen.suffix}"
+    passes_known = PassCache(store, known={} if lock is None else lock.rulings)
+    options = {
+        "passes": [spec(one) for one in pipeline],
+        "target": table.spec(chosen),
+        "data": [repr(getattr(data, field, None)) for field in ("mean", "std", "layout", "resize", "limit")],
+        "overrides": repr(tuple(overrides)),
+        "run": [seed, threads, clean, guard, min_agreement, check],
+    }
+    hashes, codes_known = hashes_of(original, pipeline, chosen, options)
+    if pipeline.lossy or check:
+        hashes["data"] = identity(source_of(model, data))
+        # What is drawn depends on the model, what is read on how it becomes tensors.
+        passes_known.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(options["data"])).text
+    if lock is not None:
+        lock.check_inputs(hashes, versions())
+    key = Fingerprint("build", json.dumps(hashes), name, environment()).text if codes_known and not trail else ""
+    if store is not None and key and all(observer.passive for observer in observers):
+        found_build = taken(store, key, passes_known.known, path, lock, chosen)
+        if found_build is not None:
+            done, graph, artifact = found_build
+            report = replace(done.report, model=name_of(model), artifacts=list(artifact.files) if artifact else [])
+            if limits is not None:
+                report.budget = judge(limits, report, graph, done.dims)
+            report.notes += store.faults
+            report.seconds = time.perf_counter() - start
+            return Build(graph, report, chosen, original, None, artifact)
+    notes = lower(original, *newest_loadable())
+    graph = original.clone()
+
+    ctx = Context(chosen.facts, overrides=tuple(overrides), seed=seed, threads=threads, progress=progress)
+    found: Samples | None = None
+    teacher: Session | None = None
+    if pipeline.lossy or check:
+        try:
+            found, teacher = runnable(model, data, original, ctx)
+        except (DataError, TargetError) as error:
+            if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
+                raise
+            if pipeline.lossy:
+                raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
+            notes.append(f"the result was not run beside the original: {error}")
+    if found is not None:
+        ctx.fit, ctx.held = found.split(held_count(found.count), seed)
+        ctx.data = source_text(data)
+        notes += sample_notes(found, pipeline)
+
+    dims = sizes(original, found)
+    report = BuildReport(
+        model=name_of(model),
+        pipeline=str(pipeline),
+        target=table.spec(chosen),
+        seed=seed,
+        versions=versions(),
+        before=size_of(original, dims),
+        after=size_of(original, dims),
+        notes=notes,
+        hashes=hashes,
+    )
+    recorder = Recorder(dims, ctx if trail else None)
+    warden = Guard(min_agreement) if guard and ctx.held is not None else None
+    first = Pipeline.parse("clean") if clean and not any(one.name == "clean" for one in pipeline) else Pipeline()
+    last = chosen.legalisation()
+    road = Pipeline((*first, *pipeline, *last))
+    stopped = ""
+    try:
+        run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=warden, cache=passes_known)
+    except KeyboardInterrupt:
+        if path is None or recorder.kept is None or (lock is not None and lock.strict):
+            raise
+        graph, stopped = recorder.kept, f"interrupted {recorder.where}"
+        run(last, graph, ctx)
+    # Legalisation that found nothing to do is nobody's business.
+    report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
+    forget_types(graph, annotated)
+    if found is not None and ctx.fit is not None and ctx.held is not None:
+        report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
+
+    report.rulings = passes_known.rulings
+    with staging(path) as folder:
+        staged = chosen.emit(graph, os.path.join(folder, name))
+        report.after = replace(size_of(graph, dims), bytes=staged.bytes)
+        report.before = replace(report.before, bytes=stored_bytes(model, original))
+        if check and teacher is not None and ctx.held is not None:
+            try:
+                with progress.task("check"):
+                    # As a user's runtime would open it, beside the original as it was read.
+                    after = chosen.open(staged.path, threads=threads)
+                    if stopped:
+                        report.agreement = agreement(teacher, after, ctx.held.take(_GLANCE))
+                    else:
+                        compare(teacher, after, ctx.held, report)
+            except KeyboardInterrupt:
+                if stopped or path is None or recorder.kept is None or (lock is not None and lock.strict):
+                    raise
+                stopped = "interrupted during the check"
+        report.outputs = {os.path.basename(file): file_digest(file) for file in staged.files}
+        if lock is not None and not stopped:
+            lock.check_outputs(report.outputs)
+        if store is not None and key and not stopped:
+            finished.keep(store, key, Finished.of(report, name, dims), folder, graph)
+        if limits is not None:
+            report.budget = judge(limits, report, graph, dims)
+        artifact = None if path is None else move(staged, path, chosen)
+    report.artifacts = [] if artifact is None else list(artifact.files)
+    if store is not None:
+        store.trim()
+        report.notes += store.faults
+    report.seconds = time.perf_counter() - start
+    build = Build(graph, report, chosen, original, ctx.held, artifact)
+    if stopped:
+        ran = ", ".join(step.name for step in report.steps)
+        report.notes.append(f"{stopped}: this is the result of {ran}")
+        raise Interrupted(f"{stopped}; the result of {ran} is kept at {path}", build)
+    return build
+
+
+def _one_target(text: str) -> Target:
+    found = table.parse(text)
+    if len(found) != 1:
+        raise SpecError(f"one target is built at a time, not {len(found)}", text=text, position=0)
+    return found[0]

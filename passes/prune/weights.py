@@ -86,7 +86,7 @@ def _visit(step: Step, pattern: Pattern | None, reason: str, error: float, repor
             raise Skip(reason)
         if pattern == ADAPTIVE:
             pattern = _sparsest(step.target, error)
-        # n:m groups gain from easing nothing that can be told from noise, for a much longer fit
+        # n:m groups gain from easing nothing that can be told from noise
         saturation = None if isinstance(pattern, Grouped) else step.saturation
         weight, target = eased(saturation, step.target, prune_layer(step.target, pattern, layer), lambda w: w,
                                lambda target, w: prune_layer(target, pattern, layer, w))  # fmt: skip

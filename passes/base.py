@@ -20,6 +20,8 @@ from ..ir.types import DType
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
     from ..runtime.samples import Samples
+    from .choice import Choice
+    from .walk import Step
 
 Detail: TypeAlias = "str | int | float | bool"
 
@@ -146,10 +148,10 @@ class Context:
     `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
     fit on, `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
     `data` is where the samples came from, as the user wrote it. `overrides` say what single layers want; the later ones
-    win. `recall(question, decide)` answers with what `decide` says, or said when the same pass met the same graph
-    before: what is decided by the clock must be asked for so, or no build could be repeated. `threads` are those of
-    numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took, as the
-    last walk measured it; 0 before the first.
+    win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question, decide)` answers with what
+    `decide` says, or said when the same pass met the same graph before: what is decided by the clock must be asked for
+    so, or no build could be repeated. `threads` are those of numerical libraries; 0 lets them choose. `forward` is how
+    many seconds the teacher's run over `fit` took, as the last walk measured it; 0 before the first.
     """
 
     target: TargetFacts
@@ -158,6 +160,7 @@ class Context:
     held: Samples | None = None
     data: str = ""
     overrides: tuple[Override, ...] = ()
+    rivals: Rivals = field(default_factory=lambda: Rivals())
     recall: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
     seed: int = 0
     threads: int = 0
@@ -220,6 +223,8 @@ class Pass(ABC):
     """The word on the command line: lower case, `-` between words."""
     lossy: ClassVar[bool] = False
     """Whether outputs may change beyond rounding; a lossy pass is given samples and is watched by the guard."""
+    rivals: ClassVar[tuple[str, ...]] = ()
+    """The words of passes that change the same layers in other ways; in one pipeline each layer takes the better."""
 
     def requires(self, graph: Graph, ctx: Context) -> None:  # noqa: B027 - most passes require nothing
         """Raise an `OptcError` where the pass cannot run at all; what one layer lacks is a skip instead."""
@@ -227,6 +232,24 @@ class Pass(ABC):
     @abstractmethod
     def run(self, graph: Graph, ctx: Context) -> Report:
         """Edit `graph` in place and say what became of every layer."""
+
+    def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
+        """What the pass would make of one layer with the least error at no more than the share `most` of its MACs;
+        `None` where its options allow nothing.
+
+        Its cost is a share of the layer's MACs, its error as `Target.error` counts it. `tolerance` is the loss allowed
+        (a share of the answer's variance) where the options name no amount. The layer is left as it is.
+        """
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """Passes of a pipeline that change the same layers as one of it in other ways: those that ran `before` that one,
+    and those that run `after` it."""
+
+    before: tuple[Pass, ...] = ()
+    after: tuple[Pass, ...] = ()
 
 
 PassT = TypeVar("PassT", bound=Pass)

@@ -1,9 +1,10 @@
 """Not running a pass again on what it has been run on before.
 
 A pass is a function of the graph that it is given, its options and code, what the context holds (samples, teacher,
-seed, threads, facts of the target, overrides), the guard, and the versions of what it computes with. The digest of all
-that is its key; kept under it are the graph that it left and its report, with the guard's ruling in it. An unchanged
-beginning of a pipeline is so never run again, and a build that was killed goes on behind its last finished pass.
+seed, threads, facts of the target, overrides, rivals), the guard, and the versions of what it computes with. The digest
+of all that is its key; kept under it are the graph that it left and its report, with the guard's ruling in it. An
+unchanged beginning of a pipeline is so never run again, and a build that was killed goes on behind its last finished
+pass.
 
 Our own passes are known by the digest of this package's code, a user's function by the bytes of its file, and a pass of
 another package by that package's version; where there is none, the pass always runs.
@@ -81,6 +82,7 @@ class PassCache:
         told = {
             "target": asdict(ctx.target),
             "overrides": repr(ctx.overrides),
+            "rivals": [[spec(x) for x in ctx.rivals.before], [spec(x) for x in ctx.rivals.after]],
             "seed": ctx.seed,
             "threads": ctx.threads,
             "guard": None if guard is None else asdict(guard),

@@ -11,7 +11,7 @@ from ..errors import ModelError, OptcError, PassError, TargetError
 from ..ir.shapes import infer
 from ..ir.snapshot import digest, settle
 from ..ir.verify import verify
-from .base import Context, Pass, Report
+from .base import Context, Pass, Report, Rivals
 from .cached import PassCache, ruling_key
 from .guard import Guard
 from .observers import Observer
@@ -48,6 +48,7 @@ def run(
         if one.lossy and ctx.teacher is None:
             ctx.teacher, teacher = graph.clone(), state
         ctx.forward = 0.0
+        ctx.rivals = _rivals(pipeline, position)
         start = time.perf_counter()
         if cache is None:
             report = _checked(position, one, graph, ctx, observers, guard, None, "")
@@ -69,6 +70,12 @@ def run(
         for observer in observers:
             observer.after(position, one, graph, report)
     return reports
+
+
+def _rivals(pipeline: Pipeline, position: int) -> Rivals:
+    words = pipeline.passes[position - 1].rivals
+    before, after = pipeline.passes[: position - 1], pipeline.passes[position:]
+    return Rivals(tuple(x for x in before if x.name in words), tuple(x for x in after if x.name in words))
 
 
 def _time(report: Report, start: float, ctx: Context) -> None:

@@ -9,6 +9,8 @@ from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
+    from ..choice import Choice
+    from ..walk import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Depthwise(Pass):
 
     name: ClassVar[str] = "depthwise"
     lossy: ClassVar[bool] = True
+    rivals: ClassVar[tuple[str, ...]] = ("svd",)
 
     rank: int = option(0, "depthwise filters a channel; 0: as few as `error` allows, layer by layer", low=0, layer=True)
     error: float | None = option(
@@ -40,3 +43,8 @@ class Depthwise(Pass):
         if not self.rank and self.error is None:
             return loosest(graph, ctx, lambda trial, error: separate(replace(self, error=error), trial, ctx))
         return separate(self, graph, ctx)
+
+    def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
+        from .layers import offer
+
+        return offer(self, step, most, tolerance)

@@ -3,7 +3,8 @@
 Only dense convolutions with a kernel of more than one tap have anything to separate; the layer that reads the graph's
 input is left alone. Without a fixed rank, ranks are tried from one upwards until the loss stays within `error` of the
 answer's variance, as long as MACs and parameters are saved. Pointwise first is only offered where the layer does not
-stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable.
+stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable. What a rival
+does better is left for it (`passes.rivals`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.origin import Origin
 from ..base import Context, Report, Skip
+from ..choice import Choice
 from ..linear import Linear, too_small
 from ..regression import Array, Target
+from ..rivals import made_by_rivals, outdo
 from ..saturation import eased
 from ..walk import Step, thin_note, walk, walkable
 from . import dw_pw, pw_dw
@@ -51,7 +54,7 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
     """Run the pass `depthwise`."""
     report = Report()
     layers = walkable(graph, report)
-    reasons = _kept_dense(layers)
+    reasons = _kept_dense(layers) | made_by_rivals(layers, ctx)
     kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
     reasons |= kept
     for layer, reason in reasons.items():
@@ -65,7 +68,9 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
                 step.settle()
             continue
         try:
-            made = _choose(step, ctx.options(options, layer.node))
+            mine = ctx.options(options, layer.node)
+            made = _choose(step, mine)
+            over = outdo(step, ctx, _choice(step, made), None if mine.rank else mine.error)
             made, target = eased(step.saturation, step.target, made, _merged, partial(refit, layer))
         except Skip as skip:
             step.settle()
@@ -73,7 +78,7 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
             continue
         error = round(step.target.error(made.merged[None]), 6)
         _replace(layer, made, None if layer.bias_place is None else target.bias(made.merged[None]))
-        report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error)
+        report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error, **over)
     if thin:
         report.notes.append(thin_note(thin))
     return report
@@ -82,13 +87,17 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
 def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
     reasons = too_small(layers)
     for layer in layers:
-        if not layer.is_conv or int(np.prod(layer.kernel)) == 1:
+        if not _spatial(layer):
             reasons[layer] = "it has no spatial kernel to separate"
         elif layer.groups > 1:
             reasons[layer] = "grouped convolution: separable already"
         elif layer.source.is_input:
             reasons[layer] = "it reads the model's input: few weights, and every one of them matters"
     return reasons
+
+
+def _spatial(layer: Linear) -> bool:
+    return layer.is_conv and int(np.prod(layer.kernel)) > 1
 
 
 def _choose(step: Step, options: Depthwise) -> Separated:
@@ -115,6 +124,40 @@ def _choose(step: Step, options: Depthwise) -> Separated:
 def _saves(layer: Linear, rank: int) -> bool:
     _, n, d = layer.shape
     return rank * (d + n * layer.channels) < n * d and rank * (n * (d // layer.channels) + n * layer.channels) < n * d
+
+
+def _choice(step: Step, made: Separated) -> Choice:
+    """A separable form as it is, its cost a share of the layer's MACs."""
+    cost = _share(step.layer, made.form, made.rank)
+    return Choice(cost, step.target.error(made.merged[None]), made.form, {"rank": made.rank})
+
+
+def _share(layer: Linear, form: str, rank: int) -> float:
+    """The MACs of a form as a share of the layer's, where it reads as many positions as it answers."""
+    _, n, d = layer.shape
+    each = d if form == "dw-pw" else n * (d // layer.channels)
+    return rank * (each + n * layer.channels) / (n * d)
+
+
+def offer(options: Depthwise, step: Step, most: float, tolerance: float) -> Choice | None:
+    """See `Pass.offer`. The loss falls with the rank, so only the highest rank that costs no more is fitted."""
+    layer, taps = step.layer, int(np.prod(step.layer.kernel))
+    if not _spatial(layer) or layer.groups > 1:
+        return None
+    try:
+        forms = _forms(layer, options.form)
+    except Skip:
+        return None
+    ranks = [options.rank] if options.rank else [rank for rank in range(taps - 1, 0, -1) if _saves(layer, rank)]
+    rank = next((r for r in ranks if r <= taps and min(_share(layer, form, r) for form in forms) <= most), None)
+    if rank is None:
+        return None
+    fitting = [form for form in forms if _share(layer, form, rank) <= most]
+    made = min((fit(step.target, layer, form, rank) for form in fitting), key=lambda one: one.loss)
+    allowed = tolerance if options.error is None else options.error
+    if not options.rank and made.loss > allowed * step.target.energy:
+        return None
+    return _choice(step, made)
 
 
 def _forms(layer: Linear, wanted: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ its answer's variance. With one, each layer keeps that share of its MACs (`scope
 unchanged student records every choice's error and the knapsack spreads the share (`scope=global`).
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
-pays. Layers that the user keeps are not even refitted.
+pays, and what a rival does better (`passes.rivals`). Layers that the user keeps are not even refitted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..base import Context, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, too_small
 from ..regression import Array, Target
+from ..rivals import made_by_rivals, outdo
 from ..saturation import eased
 from ..walk import Step, thin_note, walk, walkable
 from .channel import channel_split
@@ -38,7 +39,7 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
     """Run the pass `svd`."""
     report = Report()
     layers = walkable(graph, report)
-    whole = _kept_whole(layers)
+    whole = _kept_whole(layers) | made_by_rivals(layers, ctx)
     kept = {layer: reason for layer in layers if (reason := ctx.kept(options, layer.node))}
     whole |= kept
     own = {layer: ctx.options(options, layer.node) for layer in layers if layer not in kept}
@@ -59,18 +60,19 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
             continue
         try:
             work = Work.of(step)
-            made = _choose(step, own[layer], ctx, work, chosen.get(layer))
+            mine = own[layer]
+            made = _choose(step, mine, ctx, work, chosen.get(layer))
+            choice = _choice(step, work, made)
+            over = outdo(step, ctx, choice, mine.error if mine.ratio is None else None)
             made, target = eased(step.saturation, step.target, made, _merged, partial(resplit, layer))
         except Skip as skip:
             step.settle()
             report.skipped(layer.name, layer.op, skip.reason)
             continue
-        detail = dict(zip(("rank", "rank_in"), _ranks(made), strict=False))
-        macs = work.macs(made.form, _ranks(made)[0], detail.get("rank_in", 0))
         error = step.target.error(made.merged[None])
         made.apply(layer, target)
-        report.done(layer.name, layer.op, form=made.form, **detail, macs=round(macs / work.macs("keep", 0), 4),
-                    error=round(error, 6))  # fmt: skip
+        report.done(layer.name, layer.op, form=made.form, **choice.settings, macs=round(choice.cost, 4),
+                    error=round(error, 6), **over)  # fmt: skip
     if thin:
         report.notes.append(thin_note(thin))
     return report
@@ -91,8 +93,12 @@ def _merged(made: Split) -> Array:
     return made.merged
 
 
-def _ranks(made: Split) -> tuple[int, ...]:
-    return (len(made.factors[-2]),) if len(made.factors) == 2 else (len(made.factors[1]), len(made.factors[0]))
+def _choice(step: Step, work: Work, made: Split) -> Choice:
+    """A split as it is, its cost a share of the layer's MACs."""
+    ranks = (len(made.factors[0]),) if len(made.factors) == 2 else (len(made.factors[1]), len(made.factors[0]))
+    cost = work.macs(made.form, *ranks) / work.macs("keep", 0)
+    error = step.target.error(made.merged[None])
+    return Choice(cost, error, made.form, dict(zip(("rank", "rank_in"), ranks, strict=False)))
 
 
 def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | None) -> Split:
@@ -106,14 +112,10 @@ def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | 
         return _build(target, step.layer, fixed)
     choices = [c for c in choices_of(target, step.layer, work, forms, align) if c.form != "keep"]
     if options.ratio is not None:
-        limit = options.ratio * work.macs("keep", 0)
-        best: dict[str, Choice] = {}
-        for choice in choices:
-            if choice.cost <= limit and (choice.form not in best or choice.error < best[choice.form].error):
-                best[choice.form] = choice
-        if not best:
+        made = _best_within(step, choices, options.ratio * work.macs("keep", 0))
+        if made is None:
             raise Skip(f"no rank in steps of {align} keeps within {options.ratio:g} of its MACs")
-        return min((_build(target, step.layer, c) for c in best.values()), key=lambda made: made.loss)
+        return made
     error = options.error or 0.0
     for choice in sorted(choices, key=lambda c: c.cost):
         if choice.error > 1.5 * error:
@@ -122,6 +124,32 @@ def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | 
         if made.loss <= error * target.energy:
             return made
     raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
+
+
+def _best_within(step: Step, choices: list[Choice], limit: float) -> Split | None:
+    """The split of least loss among the best of each form within `limit` MACs."""
+    best: dict[str, Choice] = {}
+    for choice in choices:
+        if choice.cost <= limit and (choice.form not in best or choice.error < best[choice.form].error):
+            best[choice.form] = choice
+    built = (_build(step.target, step.layer, c) for c in best.values())
+    return min(built, key=lambda made: made.loss, default=None)
+
+
+def offer(options: Svd, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
+    """See `Pass.offer`."""
+    try:
+        forms = _forms(options, step.layer)
+    except Skip:
+        return None
+    work = Work.of(step)
+    choices = choices_of(step.target, step.layer, work, forms, options.align or ctx.target.channel_alignment)
+    share = most if options.ratio is None else min(most, options.ratio)
+    made = _best_within(step, [c for c in choices if c.form != "keep"], share * work.macs("keep", 0))
+    allowed = tolerance if options.error is None else options.error
+    if made is None or (options.ratio is None and made.loss > allowed * step.target.energy):
+        return None
+    return _choice(step, work, made)
 
 
 def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
+    from ..choice import Choice
+    from ..walk import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Svd(Pass):
 
     name: ClassVar[str] = "svd"
     lossy: ClassVar[bool] = True
+    rivals: ClassVar[tuple[str, ...]] = ("depthwise",)
 
     ratio: float | None = option(
         None,
@@ -51,3 +54,8 @@ class Svd(Pass):
         if self.ratio is None and self.error is None:
             return loosest(graph, ctx, lambda trial, error: factorise(replace(self, error=error), trial, ctx))
         return factorise(self, graph, ctx)
+
+    def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
+        from .layers import offer
+
+        return offer(self, step, ctx, most, tolerance)

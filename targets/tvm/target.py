@@ -41,6 +41,7 @@ class LibraryTarget(Target):
             saturating_int8=False,
             sparse_initializers=False,
             max_opset=20,
+            measurable=not self.emulated,
         )
 
     def legalisation(self) -> Pipeline:

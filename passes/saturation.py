@@ -31,7 +31,7 @@ from .regression import Array, Target, solve_spd
 Rows = NDArray[np.float32]
 Made = TypeVar("Made")
 
-ROWS = 16384
+ROWS = 8192
 """Rows that are enough for the change of the cross-covariance."""
 MEMORY = 128 << 20
 """Bytes that the rows of layers which read the same input may take."""

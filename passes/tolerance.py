@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOLERANCES = (0.005, 0.001)
 """Losses in a layer, as shares of its answer's variance."""
 
-SAFE = 0.985
+SAFE = 0.99
 """The agreement with the teacher that a result must keep, counted and to be expected (`Agreement.cautious`).
 
 It is high because a user should not find less than 0.95. Samples to calibrate with are few, and often ones that the

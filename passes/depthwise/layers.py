@@ -205,7 +205,12 @@ def _separated(target: Target, layer: Linear, form: str, p: Array, d: Array) -> 
 
 
 def _replace(layer: Linear, made: Separated, bias: Array | None) -> None:
-    """Two convolutions in the layer's place; the one with the kernel strides, pads and dilates as the layer did."""
+    """Convolutions in the layer's place; those with the kernel stride, pad and dilate as the layer did.
+
+    Depthwise first, each term has a depthwise convolution of its own, and one pointwise reads them side by side: ONNX
+    Runtime is slow on several filters a channel (64 channels of 28 x 28 at rank 2: 0.62 of the dense time against
+    0.42).
+    """
     node = layer.node
     graph = node.graph
     assert graph is not None
@@ -214,25 +219,40 @@ def _replace(layer: Linear, made: Separated, bias: Array | None) -> None:
     spatial |= {k: v for k, v in node.attributes.items() if k not in ("group", "kernel_shape")}
     weight = layer.weight.name
 
-    def conv(value: Value, data: Array, groups: int, shift: Array | None, last: bool, kernel: bool) -> Node:
-        inputs = [value, graph.constant(np.ascontiguousarray(data, dtype=np.float32), f"{weight}.{int(last)}")]
+    origin = Origin.merge([node.origin], by="depthwise")
+
+    def conv(
+        value: Value, data: Array, groups: int, shift: Array | None, last: bool, kernel: bool, word: str = ""
+    ) -> Node:
+        word = word or str(int(last))
+        inputs = [value, graph.constant(np.ascontiguousarray(data, dtype=np.float32), f"{weight}.{word}")]
         if shift is not None:
             inputs.append(graph.constant(shift.astype(np.float32), f"{weight}.bias"))
-        name = node.output.name if last else f"{node.output.name}.0"
+        name = node.output.name if last else f"{node.output.name}.{word}"
         return graph.add(
             "Conv",
             inputs,
             {**(spatial if kernel else plain), "group": groups},
             outputs=[name],
             types=[node.output.type] if last else (),
-            name=f"{node.name}.{int(last)}" if node.name else "",
-            origin=Origin.merge([node.origin], by="depthwise"),
+            name=f"{node.name}.{word}" if node.name else "",
+            origin=origin,
             before=node,
         )
 
     if made.form == "dw-pw":
-        middle = conv(layer.source, made.first, layer.channels, None, False, True)
-        end = conv(middle.output, made.second, 1, bias, True, False)
+        c, k = layer.channels, made.rank
+        terms = made.first.reshape(c, k, 1, *layer.kernel).swapaxes(0, 1)
+        words = ["0"] if k == 1 else [f"0.{t}" for t in range(k)]
+        read = [conv(layer.source, one, c, None, False, True, w).output for one, w in zip(terms, words, strict=True)]
+        if k > 1:
+            name = f"{node.name}.concat" if node.name else ""
+            beside = graph.add(
+                "Concat", read, {"axis": 1}, outputs=[f"{node.output.name}.0"], name=name, origin=origin, before=node
+            )
+            read = [beside.output]
+        second = made.second.reshape(-1, c, k).swapaxes(1, 2).reshape(made.second.shape)
+        end = conv(read[0], second, 1, bias, True, False)
     else:
         middle = conv(layer.source, made.first, 1, None, False, False)
         end = conv(middle.output, made.second, len(made.second), bias, True, True)

@@ -5,7 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from optc.passes.depthwise import dw_pw, pw_dw
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.passes.base import Context, TargetFacts
+from optc.passes.depthwise import Depthwise, dw_pw, pw_dw
+from optc.runtime.samples import load_samples
+from optc.runtime.session import Session
 
 
 def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -57,3 +63,33 @@ def test_fewer_outputs_than_terms() -> None:
     p, d = dw_pw.dw_pw(w, h, 3, 2)
     assert (p.shape, d.shape) == ((1, 3, 2), (3, 2, 9))
     assert loss(dw_pw.merged(p, d), w, h) < 1e-5 * loss(0 * w, w, h)
+
+
+@pytest.mark.parametrize("form", ["dw-pw", "pw-dw"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_graph_answers_as_a_layer_of_that_rank(form: str, rank: int) -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("net", opsets={"": 17})
+    value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 7, 7)))
+    if form == "dw-pw":
+        exact = dw_pw.merged(rng.normal(size=(5, 4, rank)), rng.normal(size=(4, rank, 9)))
+    else:
+        exact = pw_dw.merged(rng.normal(size=(5, rank, 4)), rng.normal(size=(5, rank, 9)))
+    for name, weight in (("stem", rng.normal(size=(4, 4, 3, 3)) / 6.0), ("layer", exact.reshape(5, 4, 3, 3) / 6.0)):
+        inputs = [graph.constant(one.astype(np.float32)) for one in (weight, rng.normal(size=len(weight)))]
+        value = graph.add("Conv", [value, *inputs], {"pads": [1, 0, 0, 1]}, outputs=[name], name=name).output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, None))
+    infer(graph)
+    data = {"x": rng.normal(size=(200, 4, 7, 7)).astype(np.float32)}
+    before = Session(graph, threads=1).run(data)[0]
+    report = Depthwise(rank=rank, form=form).run(  # type: ignore[arg-type]
+        graph, Context(TargetFacts("onnx"), fit=load_samples(data, graph), threads=1)
+    )
+    assert report.layers[-1].detail["rank"] == rank
+    infer(graph, fresh=True)
+    after = Session(graph, threads=1).run(data)[0]
+    assert np.mean((after - before) ** 2) < 1e-4 * np.var(before)
+    kernels = [node for node in graph if node.op == "Conv" and node.name.startswith("layer.0") and form == "dw-pw"]
+    assert [node.get_int("group", 1) for node in kernels] == [4] * len(kernels)
+    assert len(kernels) == (rank if form == "dw-pw" else 0)
+    assert all(node.inputs[1].shape == (4, 1, 3, 3) for node in kernels)

@@ -67,6 +67,11 @@ class Build:
         """Whether the budget was met; true where there was none."""
         return self.report.budget is None or self.report.budget.met
 
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """The files that were written, if any."""
+        return () if self.artifact is None else self.artifact.files
+
     def save(self, path: str | os.PathLike[str]) -> Artifact:
         """Write the artifact to `path`; the same bytes each time. Raises `OutputError`."""
         return self.target.emit(self.graph, os.fspath(path))

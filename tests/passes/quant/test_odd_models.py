@@ -219,4 +219,6 @@ def test_integer_and_sequence_outputs(passes: str) -> None:
     assert count(done) == 1
     want, have = (Session(graph, threads=1).run(feeds) for graph in (done.original, done.graph))
     assert (want[0] == have[0]).mean() > 0.9
-    assert np.concatenate(want[1], 1) == pytest.approx(np.concatenate(have[1], 1), abs=0.2)
+    # Values outside of the ranges that were calibrated are clipped, so a few of the answers may be far off.
+    off = np.abs(np.concatenate(want[1], 1) - np.concatenate(have[1], 1))
+    assert np.mean(off > 0.2) < 0.05

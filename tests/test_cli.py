@@ -81,7 +81,9 @@ def test_the_main_road_on_a_shipped_model(tmp_path: Path) -> None:
 def test_the_same_build_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     outs = [tmp_path / name for name in ("a.onnx", "b.onnx")]
     for out in outs:
-        done = optc("zoo:digits_dscnn", "--passes", "prune:ratio=0.3,quant:slower=int8", "-o", str(out), "--no-guard", "-q")
+        done = optc(
+            "zoo:digits_dscnn", "--passes", "prune:ratio=0.3,quant:slower=int8", "-o", str(out), "--no-guard", "-q"
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
     assert outs[0].read_bytes() == outs[1].read_bytes()

@@ -105,9 +105,9 @@ def test_no_range_where_another_node_reads_the_value() -> None:
 
 def test_rows_fit_into_memory_and_are_four_an_input() -> None:
     assert rows_to_keep(144, 16) == ROWS
-    kept = rows_to_keep(1800, 200)
+    kept = rows_to_keep(1800, 1200)
     assert 4 * 1800 <= kept < ROWS
-    assert kept * 4 * (1800 + 400) <= MEMORY
+    assert kept * 4 * (1800 + 2400) <= MEMORY
     assert rows_to_keep(4608, 512) == 0
 
 

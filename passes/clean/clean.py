@@ -36,10 +36,12 @@ class Clean(Pass):
     name: ClassVar[str] = "clean"
     lossy: ClassVar[bool] = False
 
-    notes: bool = option(True, "keep what an exporter noted on nodes (metadata and doc strings; stack traces, often)")
+    traces: bool = option(False, "keep what an exporter noted of its source code on nodes (stack traces, scopes)")
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         """Clean `graph` and its functions in place; the report counts the rewrites of each rule."""
+        from .trace import forget_traces
+
         report = Report()
         for each in (graph, *(function.graph for function in graph.functions.values())):
             recorded: dict[Value, Type | None] = {v: v.type for v in _made(each) if v.type is not None}
@@ -52,17 +54,9 @@ class Clean(Pass):
                 value.type = recorded.get(value)
             for item, type in zip(interface, declared):
                 item.type = type
-            if not self.notes:
-                report.rewrote("notes", _forget_notes(each))
+            if not self.traces:
+                report.rewrote("trace", forget_traces(each))
         return report
-
-
-def _forget_notes(graph: Graph) -> int:
-    """Drop metadata and doc strings of nodes; returns from how many."""
-    noted = [node for node in graph.walk() if node.metadata or node.doc]
-    for node in noted:
-        node.metadata, node.doc = None, ""
-    return len(noted)
 
 
 def _constants(graph: Graph) -> int:

@@ -89,7 +89,7 @@ def test_every_entry_is_built_recorded_and_taken_from_the_cache(tmp_path: Path) 
     plain = optc(tmp_path, "build", "--locked", "--no-cache", "--jobs", "1")
     assert plain.returncode == 0, plain.stdout + plain.stderr
     assert {name: (tmp_path / "out" / name).read_bytes() for name in made} == bytes_
-    write(tmp_path, TEXT.replace('"clean"', '"clean:notes=false"'))
+    write(tmp_path, TEXT.replace('"clean"', '"clean:traces=true"'))
     other = optc(tmp_path, "build", "--locked", "-q")
     assert other.returncode == 2
     assert other.stderr.splitlines() == [

@@ -209,15 +209,19 @@ def test_a_batchnorm_after_a_large_matmul_makes_a_gemm() -> None:
     assert_equivalent(original, graph, feeds(original))
 
 
-def test_notes_of_an_exporter_go_only_when_asked_for() -> None:
-    text = 'graph g(x: float[N, 3]) -> (y: float[N, 3]) { y = Relu(x) doc "why" metadata {"stack": "trace"} }'
-    graph = parse(text)
-    assert not clean(graph).rewrites
-    (node,) = graph
-    assert (node.doc, node.metadata) == ("why", {"stack": "trace"})
-    report = Clean(notes=False).run(graph, Context(TargetFacts("onnx")))
-    assert report.rewrites == {"notes": 1}
-    assert (node.doc, node.metadata) == ("", None)
+def test_traces_of_an_exporter_go_and_other_notes_stay() -> None:
+    text = (
+        'graph g(x: float[N, 3]) -> (y: float[N, 3]) { h = Relu(x) doc "why" metadata {"mine": "kept", '
+        '"pkg.torch.onnx.stack_trace": "File", "namespace": "layer"} y = Sigmoid(h) doc "/home/net.py(7): forward" }'
+    )
+    kept, graph = parse(text), parse(text)
+    Clean(traces=True).run(kept, Context(TargetFacts("onnx")))
+    assert len(next(iter(kept)).metadata or {}) == 3
+    report = Clean().run(graph, Context(TargetFacts("onnx")))
+    assert report.rewrites == {"trace": 2}
+    first, second = graph
+    assert (first.doc, first.metadata) == ("why", {"mine": "kept"})
+    assert (second.doc, second.metadata) == ("", None)
 
 
 def test_the_measure_of_equality_can_fail() -> None:

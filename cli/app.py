@@ -17,6 +17,7 @@ from .build import build
 from .check import check
 from .compile import compile_model
 from .completion import install_completion
+from .console import listening
 from .diff import diff
 from .explain import explain
 from .help import examples, unfold
@@ -59,7 +60,8 @@ def run(argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names in a model may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        with listening(argv):
+            status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except UnusedCliTokensError as error:
         rest = " ".join(error.unused_tokens or ())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .console import console
+from .console import PLAINLY, Voice
 from .values import thread_counts
 
 
@@ -22,8 +20,7 @@ def bench(
     batch: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = 5.0,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
-    traceback: Annotated[bool, Parameter(negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Time models in turns in one process, so that a busy machine slows all of them alike.
 
@@ -43,10 +40,6 @@ def bench(
         How long to measure at most, for each number of threads; it ends sooner where the ratios have settled.
     seed
         Of inputs that are made up.
-    traceback
-        Show the Python traceback of an error.
-    json_
-        Print the figures as JSON.
 
     Examples
     --------
@@ -54,19 +47,13 @@ def bench(
         optc bench model.onnx small.onnx --threads 1,2,4 --seconds 10
         optc bench model.onnx --batch 8 --data samples.npz --json
     """
-    from rich.console import Console
-
     from ..gate import bench as timed
-    from ..report.progress import TerminalProgress
     from ..report.timings import as_dict, render
 
     counts = thread_counts(threads)
-    with nullcontext() if json_ else TerminalProgress(Console(stderr=True)) as progress:
+    with voice.progress() as progress:
         found = timed(
             (model, *models), data=data, threads=counts, batch=batch, seconds=seconds, seed=seed, progress=progress
         )
-    if json_:
-        print(json.dumps(as_dict(found), indent=2))
-    else:
-        console().print(render(found))
+    voice.say(as_dict(found), render(found))
     return 0

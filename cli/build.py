@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..errors import SpecError
+from .console import PLAINLY, Voice
 from .values import cache_place
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def build(
     locked: Annotated[bool, Parameter(negative=())] = False,
     cache: Annotated[str | None, Parameter(negative=())] = None,
     no_cache: Annotated[bool, Parameter(name="--no-cache", negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Build what optc.toml asks for: every model for every target, what has not changed from the cache.
 
@@ -51,10 +51,6 @@ def build(
         Folder of finished passes and builds; that of OPTC_CACHE, or one in the user's cache, unless given.
     no_cache
         Neither use nor fill the cache.
-    json_
-        Print one JSON object a build.
-    quiet
-        Print only builds that went wrong.
 
     Examples
     --------
@@ -70,9 +66,9 @@ def build(
     record = Lock.read(lock if lock is not None else found.lock_path, strict=locked)
 
     def tell(result: Result) -> None:
-        if json_:
+        if voice.json:
             print(json.dumps({"build": result.job.name, "status": result.status, "said": result.line}), flush=True)
-        elif result.status or not quiet:
+        elif result.status or not voice.quiet:
             stream = sys.stderr if result.status in (1, 2) else sys.stdout
             print(f"{result.job.name}: {result.line}", file=stream, flush=True)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from .console import console, tell
+from .console import OUTPUT, PLAINLY, Voice, console, tell
 from .values import image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
-_TELL = Group("Output", sort_key=3)
 
 
 def check(
@@ -24,16 +22,14 @@ def check(
     budget: str | None = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
-    traceback: Annotated[bool, Parameter(negative=())] = False,
     data: Annotated[str | None, Parameter(group=_DATA)] = None,
     mean: Annotated[str, Parameter(group=_DATA)] = "0",
     std: Annotated[str, Parameter(group=_DATA)] = "1",
     layout: Annotated[Literal["auto", "NCHW", "NHWC"], Parameter(group=_DATA)] = "auto",
     resize: Annotated[str | None, Parameter(group=_DATA)] = None,
     samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
-    report: Annotated[list[str] | None, Parameter(group=_TELL, negative=())] = None,
-    json_: Annotated[bool, Parameter(name="--json", group=_TELL, negative=())] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], group=_TELL, negative=())] = False,
+    report: Annotated[list[str] | None, Parameter(group=OUTPUT, negative=())] = None,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Hold MODEL against the model it was made from: size, work, agreement, latency. A gate: nothing is compiled.
 
@@ -50,8 +46,6 @@ def check(
         CPU threads; 0 takes what the libraries choose.
     seed
         Of inputs that are made up.
-    traceback
-        Show the Python traceback of an error.
     data
         Samples to run both on, as for compiling. Without it inputs are made up, and the report says so.
     mean
@@ -67,10 +61,6 @@ def check(
     report
         File that receives the report, in the form its extension names: .json, .md, or .xml (JUnit). May be given
         several times.
-    json_
-        Print the report as JSON and nothing else.
-    quiet
-        Print only errors, and what the budget missed.
 
     Examples
     --------
@@ -79,23 +69,19 @@ def check(
         optc check small.onnx --against model.onnx --budget size=30%,kl=0.01
         optc check small.onnx --against model.onnx --report gate.xml
     """
-    from rich.console import Console
-
     from ..compiler import Data
     from ..gate import check as judged
     from ..report.files import write
-    from ..report.progress import TerminalProgress
     from ..report.terminal import show
 
     wanted = reports(report or [], {"MODEL": model, "--against": against, "--data": data})
     given = Data(data, numbers(mean, "--mean"), numbers(std, "--std"), layout, image_size(resize), samples)
-    loud = not quiet and not json_
-    with TerminalProgress(Console(stderr=True)) if loud else nullcontext() as progress:
+    with voice.progress() as progress:
         found = judged(model, against, data=given, budget=budget, seed=seed, threads=threads, progress=progress)
     for path in wanted:
         write(found, path)
-    if json_:
+    if voice.json:
         sys.stdout.write(found.to_json())
-    elif loud:
-        show(found, console(), layers=False)
+    elif voice.loud:
+        show(found, console(), layers=voice.verbose)
     return tell(found.budget)

@@ -9,13 +9,12 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from .chosen import choose
-from .console import console, tell
+from .console import OUTPUT, PLAINLY, Voice, console, tell
 from .values import cache_place, check_apart, command_text, image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
 _RUN = Group("Run", sort_key=2)
 _AGAIN = Group("Builds that repeat", sort_key=3)
-_TELL = Group("Output", sort_key=4)
 
 
 def compile_model(
@@ -40,17 +39,14 @@ def compile_model(
     budget: Annotated[str | None, Parameter(group=_RUN)] = None,
     check: Annotated[bool | None, Parameter(group=_RUN)] = None,
     dump: Annotated[str | None, Parameter(group=_RUN)] = None,
-    traceback: Annotated[bool, Parameter(group=_RUN, negative=())] = False,
     config: Annotated[str | None, Parameter(group=_AGAIN)] = None,
     cache: Annotated[str | None, Parameter(group=_AGAIN, negative=())] = None,
     no_cache: Annotated[bool, Parameter(name="--no-cache", group=_AGAIN, negative=())] = False,
     lock: Annotated[str | None, Parameter(group=_AGAIN)] = None,
     locked: Annotated[bool, Parameter(group=_AGAIN, negative=())] = False,
     depfile: Annotated[str | None, Parameter(group=_AGAIN)] = None,
-    report: Annotated[list[str] | None, Parameter(group=_TELL, negative=())] = None,
-    json_: Annotated[bool, Parameter(name="--json", group=_TELL, negative=())] = False,
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], group=_TELL, negative=())] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], group=_TELL, negative=())] = False,
+    report: Annotated[list[str] | None, Parameter(group=OUTPUT, negative=())] = None,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Compile MODEL: run the passes, write the result, run it beside the original, report.
 
@@ -98,8 +94,6 @@ def compile_model(
         Run the artifact beside the original and time both (yes, unless --no-check).
     dump
         Folder that receives the text of the graph after every pass.
-    traceback
-        Show the Python traceback of an error.
     config
         Configuration whose options for MODEL hold where the command line gives none; optc.toml beside MODEL unless
         given (see `optc init`).
@@ -116,12 +110,6 @@ def compile_model(
     report
         File that receives the report, in the form its extension names: .json, .md, .xml (JUnit), or .html (a page to
         look at; needs optc[html]). May be given several times.
-    json_
-        Print the report as JSON and nothing else.
-    verbose
-        Show every layer.
-    quiet
-        Print only errors.
 
     Examples
     --------
@@ -138,15 +126,14 @@ def compile_model(
     from ..passes.observers import Dump, Observer, Reproduce
     from ..report.files import PAGE, extension, write
     from ..report.page import write as write_page
-    from ..report.progress import PassLines, TerminalProgress
+    from ..report.progress import PassLines
     from ..report.terminal import show
 
     errors = Console(stderr=True)
     observers: list[Observer] = [Reproduce()]
     if dump is not None:
         observers.append(Dump(dump))
-    loud = not quiet and not json_
-    if loud and not errors.is_terminal:
+    if voice.loud and not voice.verbose and not errors.is_terminal:  # the log tells more
         observers.append(PassLines(errors))
     given = {
         "passes": passes,
@@ -175,7 +162,7 @@ def compile_model(
     wanted = reports(report or [], {"MODEL": model, "-o": out, "--data": data}, page=True)
     pages = [path for path in wanted if extension(path, page=True) == PAGE]
     stopped: Interrupted | None = None
-    with TerminalProgress(errors) if loud else nullcontext() as progress:
+    with voice.progress() as progress:
         observers += [] if progress is None else [progress]
         try:
             build = chosen.options.compile(
@@ -205,8 +192,8 @@ def compile_model(
         record.keep(name, build.report)
     if depfile is not None:
         chosen.depend(depfile, build)
-    if json_:
+    if voice.json:
         sys.stdout.write(build.report.to_json())
-    elif loud:
-        show(build.report, console(), layers=verbose)
+    elif voice.loud:
+        show(build.report, console(), layers=voice.verbose)
     return tell(build.report.budget)

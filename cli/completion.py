@@ -6,9 +6,12 @@ import os
 from typing import Literal
 
 from ..errors import OutputError, SpecError
+from .console import PLAINLY, Voice
 
 
-def install_completion(*, shell: Literal["bash", "zsh", "fish", "powershell"] | None = None) -> int:
+def install_completion(
+    *, shell: Literal["bash", "zsh", "fish", "powershell"] | None = None, voice: Voice = PLAINLY
+) -> int:
     """Let the shell complete commands and options, from its next start on.
 
     Parameters
@@ -33,5 +36,5 @@ def install_completion(*, shell: Literal["bash", "zsh", "fish", "powershell"] | 
         path = app.install_completion(shell=chosen)
     except OSError as error:
         raise OutputError(f"cannot write {error.filename}: {os.strerror(error.errno or 0)}") from error
-    print(f"wrote {path}; start {chosen} anew to use it")
+    voice.say({"wrote": str(path)}, f"wrote {path}; start {chosen} anew to use it")
     return 0

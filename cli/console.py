@@ -1,17 +1,78 @@
-"""Where the commands print: standard output, as wide as a table needs, and one line on a missed budget."""
+"""How commands speak: standard output, as wide as a table needs, and one line on a missed budget."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
+    from ..report.progress import TerminalProgress
     from ..report.verdict import Verdict
 
 MISSED = 3
-"""The exit status where a budget was missed."""
+"""The exit status where a budget was missed, or models differ that should not."""
+
+OUTPUT = Group("Output", sort_key=4)
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How a command speaks, the same for all of them.
+
+    Parameters
+    ----------
+    json
+        Print JSON, and nothing else.
+    verbose
+        Show every layer and node rather than the first of them, and on standard error what the log tells.
+    quiet
+        Print only errors and what was missed.
+    traceback
+        Show the Python traceback of an error.
+    """
+
+    json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), show_default=False)] = False
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
+    traceback: Annotated[bool, Parameter(name="--traceback", negative=(), show_default=False)] = False
+
+    @property
+    def loud(self) -> bool:
+        """Whether to speak to a person."""
+        return not self.json and not self.quiet
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[TerminalProgress | None]:
+        """Bars on standard error where that is a terminal; `None` where nobody is to be told."""
+        if not self.loud:
+            yield None
+            return
+        from rich.console import Console
+
+        from ..report.progress import TerminalProgress
+
+        with TerminalProgress(Console(stderr=True)) as progress:
+            yield progress
+
+    def say(self, document: object, drawn: RenderableType) -> None:
+        """Print `document` for a program, or `drawn` for a person; text as it is."""
+        if self.json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))
+        elif not self.quiet:
+            print(drawn) if isinstance(drawn, str) else console().print(drawn)
+
+
+PLAINLY = Voice()
 
 
 def console() -> Console:
@@ -32,3 +93,29 @@ def tell(verdict: Verdict | None) -> int:
     missed = verdict.misses
     print(f"optc: the budget was missed: {'; '.join(map(sentence, missed))}", file=sys.stderr)
     return MISSED
+
+
+class _Log(logging.StreamHandler[TextIO]):
+    """Standard error as it is when something is told: while a bar is drawn, what writes above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+@contextlib.contextmanager
+def listening(argv: Sequence[str]) -> Iterator[None]:
+    """Show what the library logs where `--verbose` is given."""
+    logger = logging.getLogger("optc")
+    handler, level = _Log(), logger.level
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    wanted = "--verbose" in argv or "-v" in argv
+    if wanted:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        if wanted:
+            logger.removeHandler(handler)
+            logger.setLevel(level)

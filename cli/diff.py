@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .console import console
+from .console import PLAINLY, Voice
 
 
 def diff(
@@ -22,8 +20,7 @@ def diff(
     top: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
-    traceback: Annotated[bool, Parameter(negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Show what differs between two forms of a model: nodes, operators, weights, cost, and how they answer.
 
@@ -43,10 +40,6 @@ def diff(
         CPU threads; 0 takes what the libraries choose.
     seed
         Of inputs that are made up.
-    traceback
-        Show the Python traceback of an error.
-    json_
-        Print everything as JSON.
 
     Examples
     --------
@@ -54,16 +47,10 @@ def diff(
         optc diff model.onnx small.onnx --data samples.npz --top 5
         optc diff model.onnx small.onnx --no-run --json
     """
-    from rich.console import Console
-
     from ..gate import contrast
     from ..report.diff import as_dict, render
-    from ..report.progress import TerminalProgress
 
-    with nullcontext() if json_ else TerminalProgress(Console(stderr=True)) as progress:
+    with voice.progress() as progress:
         found = contrast(first, second, data=data, run=run, seed=seed, threads=threads, progress=progress)
-    if json_:
-        print(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
-    else:
-        console().print(render(found, top))
+    voice.say(as_dict(found), render(found, len(found.changes) if voice.verbose else top))
     return 0

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from .console import console
+from .console import PLAINLY, Voice
 
 
 def explain(
@@ -15,8 +10,7 @@ def explain(
     /,
     *,
     report: str,
-    traceback: Annotated[bool, Parameter(negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Show what every pass of a build did with a layer, and why.
 
@@ -26,10 +20,6 @@ def explain(
         Name of a layer, or a pattern such as 'block3.*' (quoted, so that the shell leaves it alone).
     report
         What --report NAME.json of the build wrote.
-    traceback
-        Show the Python traceback of an error.
-    json_
-        Print it as JSON.
 
     Examples
     --------
@@ -39,8 +29,5 @@ def explain(
     from ..report import explain as record
 
     found = record.events(record.load(report), node)
-    if json_:
-        print(json.dumps(record.as_dict(found), indent=2, ensure_ascii=False))
-    else:
-        console().print(record.render(found))
+    voice.say(record.as_dict(found), record.render(found))
     return 0

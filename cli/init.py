@@ -7,8 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from .console import PLAINLY, Voice
 
-def init(model: str, /, *, output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None) -> int:
+
+def init(
+    model: str, /, *, output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None, voice: Voice = PLAINLY
+) -> int:
     """Write a commented optc.toml for a model, to build it from with `optc build`.
 
     Parameters
@@ -30,5 +34,6 @@ def init(model: str, /, *, output: Annotated[str | None, Parameter(name=["--outp
     path = output if output is not None else os.path.join(folder, FILE)
     graph = read(model)
     project.write(path, project.text(model, graph, os.path.dirname(os.path.abspath(path))))
-    print(f"wrote {path}; edit it, then run: optc build{'' if folder == '' else f' --config {path}'}")
+    hint = "" if folder == "" else f" --config {path}"
+    voice.say({"wrote": path}, f"wrote {path}; edit it, then run: optc build{hint}")
     return 0

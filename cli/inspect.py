@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .console import console
+from .console import PLAINLY, Voice
 from .values import dims
 
 
@@ -17,9 +16,9 @@ def inspect(
     /,
     *,
     text: Annotated[bool, Parameter(negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
     top: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
     dim: Annotated[list[str] | None, Parameter(negative=())] = None,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Show what a model is made of, and where its size and work are.
 
@@ -29,8 +28,6 @@ def inspect(
         An ONNX file, or zoo:NAME.
     text
         Print the graph, one node a line, instead.
-    json_
-        Print the summary as JSON.
     top
         How many of the costliest layers to list.
     dim
@@ -46,13 +43,10 @@ def inspect(
 
     graph = read(model)
     if text:
-        print(graph)
+        voice.say({"text": str(graph)}, str(graph))
         return 0
     from ..report.inspect import as_dict, render, summary
 
-    found = summary(graph, top=top, dims=dims(dim or []))
-    if json_:
-        print(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
-    else:
-        console().print(render(found, title=model))
+    found = summary(graph, top=len(list(graph)) if voice.verbose else top, dims=dims(dim or []))
+    voice.say(as_dict(found), render(found, title=model))
     return 0

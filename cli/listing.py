@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from .console import console
+from .console import PLAINLY, Voice
 
 
-def passes(name: str | None = None, /, *, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+def passes(name: str | None = None, /, *, voice: Voice = PLAINLY) -> int:
     """List the passes with their options and defaults.
 
     Parameters
     ----------
     name
         Only this pass.
-    json_
-        Print the list as JSON.
 
     Examples
     --------
         optc passes
-        optc passes quant
+        optc passes quant --verbose
         optc passes --json
     """
     from ..report import listing
 
     found = listing.passes(name)
-    if json_:
-        print(json.dumps(found, indent=2))
-    else:
-        console().print(listing.render_passes(found))
+    voice.say(found, listing.render_passes(found, whole=voice.verbose))
     return 0
 
 
-def targets(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+def targets(*, voice: Voice = PLAINLY) -> int:
     """List the targets and the facts that passes take from them.
-
-    Parameters
-    ----------
-    json_
-        Print the list as JSON.
 
     Examples
     --------
@@ -52,20 +37,12 @@ def targets(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = F
     from ..report import listing
 
     found = listing.targets()
-    if json_:
-        print(json.dumps(found, indent=2))
-    else:
-        console().print(listing.render_targets(found))
+    voice.say(found, listing.render_targets(found))
     return 0
 
 
-def zoo(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+def zoo(*, voice: Voice = PLAINLY) -> int:
     """List the models that ship; compile one with `optc zoo:NAME`.
-
-    Parameters
-    ----------
-    json_
-        Print the list as JSON.
 
     Examples
     --------
@@ -75,8 +52,5 @@ def zoo(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False
     from ..report import listing
 
     found = listing.zoo()
-    if json_:
-        print(json.dumps(found, indent=2))
-    else:
-        console().print(listing.render_zoo(found))
+    voice.say(found, listing.render_zoo(found))
     return 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .console import console
+from .console import PLAINLY, Voice
 
 
 def run_artifact(
@@ -19,8 +18,7 @@ def run_artifact(
     against: str | None = None,
     samples: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    traceback: Annotated[bool, Parameter(negative=())] = False,
+    voice: Voice = PLAINLY,
 ) -> int:
     """Run a compiled ARTIFACT on samples, here or under an emulator, and time it.
 
@@ -36,10 +34,6 @@ def run_artifact(
         Use at most this many samples, drawn evenly.
     threads
         CPU threads; 0 takes one for each core.
-    json_
-        Print the figures as JSON.
-    traceback
-        Show the Python traceback of an error.
 
     Examples
     --------
@@ -85,9 +79,5 @@ def run_artifact(
         figures["milliseconds"] = 1e3 * timed[-1].seconds
         if reference is not None:
             figures["ratio"] = timed[-1].ratio
-    if json_:
-        print(json.dumps(figures, indent=2, ensure_ascii=False))
-    else:
-        for key, value in figures.items():
-            console().print(f"{key:<12} {value}", highlight=False, markup=False)
+    voice.say(figures, "\n".join(f"{key:<12} {value}" for key, value in figures.items()))
     return 0

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import OutputError, SpecError
+from .console import Voice
 
 
 def check_apart(path: str, flag: str, others: Mapping[str, str | None]) -> None:
@@ -37,14 +38,15 @@ def reports(paths: Sequence[str], others: Mapping[str, str | None], *, page: boo
 
 
 def command_text(command: Callable[..., object], values: Mapping[str, object]) -> str:
-    """The command line that calls `command` with `values`, by parameter; what is as by default is left out."""
+    """The command line that calls `command` with `values`, by parameter; what is as by default is left out,
+    and how it speaks."""
     words = ["optc"]
     for name, parameter in inspect.signature(command).parameters.items():
         value = values[name]
         option = name.rstrip("_").replace("_", "-")
         if parameter.kind is parameter.POSITIONAL_ONLY:
             words.append(str(value))
-        elif value == parameter.default:
+        elif value == parameter.default or isinstance(value, Voice):
             continue
         elif isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from .model import Model
 
 if TYPE_CHECKING:
     from ..runtime.samples import Source
+
+_LOG = logging.getLogger("optc")
 
 _FEW = 32
 """Samples below which fitting is a gamble."""
@@ -45,6 +48,7 @@ def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, c
     `DataError` where there are no samples, and `TargetError` where the model does not run on the first.
     """
     found = draw(model, data, graph, ctx.seed)
+    _LOG.debug("%d samples%s", found.count, ", made up" if found.synthetic else "")
     session = Session(graph, threads=ctx.threads)
     try:
         session.run(next(found.batches(1)))

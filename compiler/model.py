@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +16,8 @@ from ..ir.verify import verify
 if TYPE_CHECKING:
     import onnx
     import onnx_graphsurgeon as gs
+
+_LOG = logging.getLogger("optc")
 
 Model: TypeAlias = "str | os.PathLike[str] | bytes | Graph | onnx.ModelProto | gs.Graph"
 
@@ -61,6 +64,7 @@ def prepare(graph: Graph, model: Model) -> None:
         graph.sort()
         verify(graph)
         infer(graph)
+        _LOG.debug("read %s: %d nodes", name_of(model), len(graph))
     except ModelError as error:
         if isinstance(model, str | os.PathLike):
             raise ModelError(f"{os.fspath(model)}: {error}") from error

@@ -29,6 +29,7 @@ def passes(name: str | None = None) -> Rows:
             "name": cls.name,
             "lossy": cls.lossy,
             "help": _first_sentence(cls),
+            "about": inspect.getdoc(cls) or "",
             "options": _options(cls),
         }
         for cls in chosen
@@ -70,8 +71,9 @@ def zoo() -> Rows:
     return [{"name": one.name, "kind": one.kind, "help": one.description} for one in entries()]
 
 
-def render_passes(rows: Rows) -> Group:
-    return Group(*(part for row in rows for part in _pass(row)))
+def render_passes(rows: Rows, *, whole: bool = False) -> Group:
+    """Every pass with its options; `whole` descriptions, or the first sentence of each."""
+    return Group(*(part for row in rows for part in _pass(row, whole)))
 
 
 def render_targets(rows: Rows) -> Group:
@@ -97,9 +99,10 @@ def render_zoo(rows: Rows) -> Table:
     return table
 
 
-def _pass(row: dict[str, Any]) -> tuple[RenderableType, ...]:
+def _pass(row: dict[str, Any], whole: bool) -> tuple[RenderableType, ...]:
     kind = "lossy" if row["lossy"] else "lossless"
-    return f"[bold]{row['name']}[/] ({kind})  {escape(row['help'])}", _option_table(row), ""
+    about = f"{escape(row['about'])}\n" if whole else escape(row["help"])
+    return f"[bold]{row['name']}[/] ({kind})  {about}", _option_table(row), ""
 
 
 def _option_table(row: dict[str, Any]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -10,11 +12,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import helper
 from processes import MATMUL, assert_one_line, model, optc, write
+
+from optc.cli.app import app, run
+
+META = {"--help", "-h", "--version"}
 
 
 @pytest.fixture
@@ -165,14 +172,6 @@ def test_dump_writes_the_graph_after_every_pass(good: str, tmp_path: Path) -> No
     assert all(name.startswith(f"{position:03d}_") for position, name in enumerate(written))
 
 
-@pytest.mark.parametrize("command", [["passes"], ["targets"], ["zoo"], ["inspect", "zoo:digits_dscnn"]])
-def test_listings_speak_to_people_and_to_programs(command: list[str]) -> None:
-    plain, machine = optc(*command), optc(*command, "--json")
-    assert plain.returncode == machine.returncode == 0, plain.stderr + machine.stderr
-    assert plain.stdout.strip()
-    assert json.loads(machine.stdout)
-
-
 def test_inspect_prints_one_node_a_line() -> None:
     done = optc("inspect", "zoo:digits_dscnn", "--text")
     assert done.returncode == 0, done.stderr
@@ -187,11 +186,10 @@ def test_help_names_every_command() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["", "inspect", "diff", "check", "bench", "explain", "passes", "targets", "zoo"])
-def test_the_help_of_every_command_ends_with_examples(command: str) -> None:
-    done = optc(*command.split(), "--help")
-    assert done.returncode == 0
-    examples = done.stdout.rpartition("Examples:\n")[2].rstrip().splitlines()
+@pytest.mark.parametrize("command", ["", *(name for name in app if name not in META)])
+def test_the_help_of_every_command_ends_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    examples = capsys.readouterr().out.rpartition("Examples:\n")[2].rstrip().splitlines()
     assert examples
     for line in examples:
         assert line.startswith(f"    optc {command}".rstrip()), (
@@ -216,22 +214,6 @@ def test_a_budget_is_a_gate(good: str, tmp_path: Path) -> None:
     assert_one_line(gate, 3, "the budget was missed: size: wanted at most 1 B")
 
 
-def test_the_commands_beside_the_main_road_speak_to_people_and_to_programs(good: str, tmp_path: Path) -> None:
-    done = optc(good, "--passes", "clean,quant", "-o", "out.onnx", "--report", "r.json", "-q", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for command in (
-        ["diff", good, "out.onnx"],
-        ["bench", good, "out.onnx", "--seconds", "0.01"],
-        ["explain", "*", "--report", "r.json"],
-        ["check", "out.onnx", "--against", good],
-    ):
-        plain, machine = optc(*command, cwd=tmp_path), optc(*command, "--json", cwd=tmp_path)
-        assert plain.returncode == machine.returncode == 0, plain.stderr + machine.stderr
-        assert "\x1b" not in plain.stdout, "colour is for terminals"
-        assert plain.stdout.strip()
-        assert json.loads(machine.stdout)
-
-
 def test_shell_completion_is_written_to_its_usual_place(tmp_path: Path) -> None:
     done = optc("--install-completion", "--shell", "fish", environment={"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
@@ -239,3 +221,45 @@ def test_shell_completion_is_written_to_its_usual_place(tmp_path: Path) -> None:
     assert str(script) in done.stdout
     for word in ("inspect", "explain", "budget"):
         assert word in script.read_text()
+
+
+def test_every_command_speaks_alike(good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To people, to programs (`--json`), more (`--verbose`) or nothing (`--quiet`); colours are for terminals."""
+    assert optc(good, "-o", "small.onnx", "--passes", "quant", "--report", "r.json", "-q", cwd=tmp_path).stdout == ""
+    (tmp_path / "optc.toml").write_text(
+        '[[model]]\nname = "good"\npath = "good.onnx"\npasses = "clean"\ncheck = false\n'
+    )
+    np.savez(tmp_path / "rows.npz", x=np.ones((2, 4), np.float32))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = {
+        "compile": f"{good} -o again.onnx --passes clean --no-check",
+        "build": "build --no-cache",
+        "init": "init good.onnx -o new.toml",
+        "inspect": "inspect good.onnx",
+        "inspect --text": "inspect good.onnx --text",
+        "diff": "diff good.onnx small.onnx --no-run",
+        "check": "check small.onnx --against good.onnx --threads 1",
+        "bench": "bench good.onnx --seconds 0.01 --threads 1",
+        "run": "run small.onnx --data rows.npz",
+        "explain": "explain matmul --report r.json",
+        "passes": "passes clean",
+        "targets": "targets",
+        "zoo": "zoo",
+        "--install-completion": "--install-completion --shell fish",
+    }
+    assert {name.split()[0] for name in lines} == {"compile", *app} - META
+    for name, line in lines.items():
+        said = {}
+        for flag in ("", "--json", "--verbose", "--quiet", *(("-v", "-q") if name == "passes" else ())):
+            (tmp_path / "new.toml").unlink(missing_ok=True)
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.chdir(tmp_path), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                assert run([*line.split(), *flag.split()]) == 0, (name, flag, err.getvalue())
+            said[flag] = out.getvalue()
+            assert "\x1b" not in out.getvalue() + err.getvalue(), (name, flag)
+            if flag in ("--json", "--quiet", "-q"):
+                assert err.getvalue() == "", (name, flag)
+        assert said[""].strip(), name
+        assert json.loads(said["--json"]), name
+        assert said["--quiet"] == said.get("-q", "") == "", name
+        assert len(said["--verbose"]) >= 0.5 * len(said[""])

@@ -38,7 +38,7 @@ def run_artifact(
     Examples
     --------
         optc run model.optc.host --data samples.npz
-        optc run model.optc.arm64 --data samples.npz --against model.onnx --samples 8
+        optc run model.optc.arm64 --data samples.npz --against model.onnx
     """
     import numpy as np
 

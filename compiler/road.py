@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import DataError, SpecError, TargetError
@@ -33,9 +34,11 @@ from ..runtime.store import Store
 from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
+from .beside import beside
 from .data import Data, draw, held_count, is_stream, runnable, sample_notes, sizes, source_of, source_text
+from .fixed import Shapes, fix_shapes
 from .measure import Recorder, compare, size_of, versions
-from .model import Model, forget_types, load, name_of, prepare, stored_bytes
+from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
 from .place import check_place, move, staging
 from .reuse import hashes_of, taken
 
@@ -53,6 +56,7 @@ class Build:
     """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
 
     `original` is the graph as it was read, and `held` are the samples that judged, for whoever wants to look closer.
+    Where several targets were asked for, this is the first one's, and `others` are the builds for the rest in order.
     """
 
     graph: Graph
@@ -61,6 +65,12 @@ class Build:
     original: Graph
     held: Samples | None = None
     artifact: Artifact | None = None
+    others: tuple[Build, ...] = ()
+
+    @property
+    def each(self) -> tuple[Build, ...]:
+        """This build and the others, one a target."""
+        return self, *self.others
 
     @property
     def met(self) -> bool:
@@ -89,7 +99,8 @@ def compile(
     model: Model,
     passes: Passes = "prune,svd,quant",
     *,
-    target: str | Target = "onnx",
+    target: str | Target | Sequence[str | Target] = "onnx",
+    shapes: Shapes | None = None,
     output: str | os.PathLike[str] | None = None,
     data: Data | Samples | Source | None = None,
     seed: int = 0,
@@ -102,20 +113,22 @@ def compile(
     trail: bool = False,
     overrides: Sequence[Override] = (),
     cache: str | os.PathLike[str] | None = None,
-    lock: Locked | None = None,
+    lock: Locked | Mapping[str, Locked] | None = None,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
 ) -> Build:
     """Compile `model` with `passes` for `target`, and write it to `output` where that is given.
 
+    Several targets (`"onnx,arm64"`, or a sequence) are built one after the other, and `output` is then their folder;
+    passes run once for all targets of the same facts. `shapes` fixes sizes that the model leaves open, by input.
     `data` are unlabeled samples; without them the samples of a zoo model are used, or inputs are made up. Part of them
     is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
     agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
     `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
     same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
     as they are, or give them options of their own. `cache` is a folder in which finished passes and builds are kept, so
-    that what has not changed is not run again. `lock` is the record of an earlier build, whose measurements are taken,
-    and which a strict one must equal.
+    that what has not changed is not run again. `lock` is the record of an earlier build (or records by the text of the
+    target), whose measurements are taken, and which a strict one must equal.
 
     Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, `LockError`, and
     `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
@@ -127,13 +140,29 @@ def compile(
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
     if limits is not None and limits.measured and not check:
         raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check, which --no-check leaves out")
-    chosen = _one_target(target) if isinstance(target, str) else target
+    aims = table.distinct([target] if isinstance(target, str | Target) else target)
+    for aim in aims:
+        aim.check_ready(run=check)
+    if len(aims) > 1:
+        if is_stream(data):
+            shown = read(model)
+            fix_shapes(shown, shapes or {})
+            data = draw(model, data, shown, seed)
+        again = partial(compile, model, pipeline, shapes=shapes, data=data, seed=seed, threads=threads, clean=clean,
+                        guard=guard, min_agreement=min_agreement, budget=limits, check=check, trail=trail,
+                        overrides=overrides, observers=observers, progress=progress)  # fmt: skip
+        return beside(again, name_of(model), aims, output, cache, lock)
+    chosen = aims[0]
+    if isinstance(lock, Mapping):
+        lock = lock.get(table.spec(chosen))
     path = None if output is None else os.path.abspath(os.fspath(output))
     if path is not None:
         check_place(path, target=chosen)
     original = load(model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
     prepare(original, model)
+    if shapes:
+        fix_shapes(original, shapes)
     if is_stream(data):
         data = draw(model, data, original, seed)
     store = None if cache is None else Store(os.fspath(cache))
@@ -252,10 +281,3 @@ def compile(
         report.notes.append(f"{stopped}: this is the result of {ran}")
         raise Interrupted(f"{stopped}; the result of {ran} is kept at {path}", build)
     return build
-
-
-def _one_target(text: str) -> Target:
-    found = table.parse(text)
-    if len(found) != 1:
-        raise SpecError(f"one target is built at a time, not {len(found)}", text=text, position=0)
-    return found[0]

@@ -21,7 +21,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
@@ -80,7 +80,8 @@ class PassCache:
         if self.store is None or code is None:
             return None
         told = {
-            "target": asdict(ctx.target),
+            # Targets of the same facts share what the passes make.
+            "target": asdict(replace(ctx.target, name="")),
             "overrides": repr(ctx.overrides),
             "rivals": [[spec(x) for x in ctx.rivals.before], [spec(x) for x in ctx.rivals.after]],
             "seed": ctx.seed,

@@ -65,13 +65,51 @@ class Step:
     agreement: Agreement | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TargetRow:
+    """What one of several targets of a command came to: its artifact, cost, agreement, and latency beside the original.
+
+    `None` is what was not measured, as the latency of another machine's artifact.
+    """
+
+    target: str
+    artifact: str | None
+    bytes: int
+    params: int
+    macs: int
+    agreement: float | None
+    sqnr_db: float | None
+    latency_ms: float | None
+    latency_ratio: float | None
+    budget_met: bool | None
+    seconds: float
+
+    @staticmethod
+    def of(report: BuildReport) -> TargetRow:
+        met, timed, after = report.agreement, report.latency, report.after
+        sqnr = None if met is None else met.sqnr_db
+        return TargetRow(
+            report.target,
+            report.artifacts[0] if report.artifacts else None,
+            after.bytes,
+            after.params,
+            after.macs,
+            None if met is None else met.share,
+            sqnr if sqnr is not None and math.isfinite(sqnr) else None,
+            None if timed is None else timed.result_ms,
+            None if timed is None else timed.ratio,
+            None if report.budget is None else report.budget.met,
+            round(report.seconds, 3),
+        )
+
+
 @dataclass(slots=True)
 class BuildReport:
     """A whole build. `steps` are in the order in which they ran; `notes` are sentences for the user.
 
     `hashes` are the digests of what went in (model, data, options, code), `outputs` those of the files that came out,
     by name; with `rulings`, what the guard has measured, they say how to get the same bytes again. `cached` tells that
-    nothing was run, because the same had been built before.
+    nothing was run, because the same had been built before. `targets` compares all targets of a command for several.
     """
 
     model: str
@@ -93,6 +131,7 @@ class BuildReport:
     cached: bool = False
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    targets: list[TargetRow] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The document, of plain values. Figures that are not finite become `None`, which JSON can say."""
@@ -116,6 +155,7 @@ class BuildReport:
             "cached": self.cached,
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
+            "targets": [asdict(row) for row in self.targets],
         }
 
     def to_json(self) -> str:

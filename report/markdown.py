@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..passes.base import Outcome
 from .amount import amount
+from .targets import HEADS, cells
 from .verdict import figure, layer_errors
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ _WORST = 5
 def render(report: BuildReport) -> str:
     """The page, ending in a newline."""
     parts = [f"## {code(report.model)} for {code(report.target)}", _whole(report)]
+    if report.targets:
+        parts += ["### Targets", beside(report)]
     if report.budget is not None:
         parts += _budget(report.budget)
     if report.steps:
@@ -32,6 +36,13 @@ def render(report: BuildReport) -> str:
     if notes:
         parts.append("\n".join(f"- {plain(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def beside(report: BuildReport) -> str:
+    """All targets of the command, one a row."""
+    heads = [head if head in ("target", "artifact") else f">{head}" for head in HEADS]
+    rows = [cells(asdict(row)) for row in report.targets]
+    return table(heads, [(code(first), *middle, code(last)) for first, *middle, last in rows])
 
 
 def code(text: str) -> str:

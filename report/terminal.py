@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from ..passes.base import Outcome
 from .amount import amount
 from .build import BuildReport, Size, Step
+from .targets import HEADS, cells
 from .verdict import figure
 
 if TYPE_CHECKING:
@@ -44,6 +46,18 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
         console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for path in report.artifacts:
         console.print(f"wrote [bold]{escape(path)}[/]", soft_wrap=True)
+
+
+def beside(report: BuildReport, console: Console) -> None:
+    """Print all targets of the command, one a row."""
+    table = Table(title="targets side by side", title_justify="left", box=None, pad_edge=False)
+    for head in HEADS:
+        words = head in ("target", "artifact")
+        table.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for row in report.targets:
+        table.add_row(*map(escape, cells(asdict(row))))
+    console.print()
+    console.print(table)
 
 
 def _whole(report: BuildReport) -> Table:

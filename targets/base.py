@@ -40,6 +40,10 @@ class Target(ABC):
     def facts(self) -> TargetFacts:
         """What the passes may ask. May probe the runtime once."""
 
+    def check_ready(self, *, run: bool) -> None:  # noqa: B027 - what is installed with optc needs no look
+        """Fail before the work where what the target needs is missing here: to emit, and with `run` to run what it
+        emits. Raises `TargetError` naming what to install."""
+
     def legalisation(self) -> Pipeline:
         """The passes that turn any graph into one this target takes; they run after the user's."""
         return Pipeline()

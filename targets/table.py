@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 from ..errors import SpecError, nearest
@@ -47,6 +50,37 @@ def parse(text: str) -> tuple[Target, ...]:
         cls = find(item[0].text, text=text, position=item[0].position)
         found.append(cls(**given(text, cls, item)))
     return tuple(found)
+
+
+def distinct(targets: Sequence[str | Target]) -> tuple[Target, ...]:
+    """Targets given as text or objects, each once. Raises `SpecError` for none, or for one that is given twice."""
+    found = [one for item in targets for one in (parse(item) if isinstance(item, str) else (item,))]
+    if not found:
+        raise SpecError("no target is named: --target onnx")
+    for i, one in enumerate(found):
+        if one in found[:i]:
+            raise SpecError(f"the target '{spec(one)}' is named twice")
+    return tuple(found)
+
+
+def file_names(stem: str, targets: Sequence[Target]) -> tuple[str, ...]:
+    """A name for the artifact of each target: `STEM.optc.onnx`, `STEM.optc.arm64`.
+
+    Targets of one kind are told apart by all of their text: `STEM.arm64-dotprod-true`.
+    """
+    kinds = Counter(target.suffix for target in targets)
+    names = []
+    for target in targets:
+        if kinds[target.suffix] == 1:
+            names.append(f"{stem}.optc{target.suffix}")
+        else:
+            names.append(f"{stem}.{word(target)}{'' if target.folder else target.suffix}")
+    return tuple(names)
+
+
+def word(target: Target) -> str:
+    """The text of a target as a part of a file's name: `onnx-cpu-arm`."""
+    return re.sub(r"[^\w.]+", "-", spec(target)).strip("-")
 
 
 def spec(target: Target) -> str:

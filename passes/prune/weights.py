@@ -73,7 +73,7 @@ def prune_weights(options: Prune, graph: Graph, ctx: Context) -> Report:
 def _stored(ctx: Context, layers: list[Linear]) -> str:
     """Store what was pruned sparse, where the target reads that; returns what to tell of it."""
     if not ctx.target.sparse_initializers:
-        return f"stored dense: {ctx.target.name} reads no sparse initializers"
+        return "stored dense: the target reads no sparse initializers"
     stored, left = store_sparse(layers)
     rest = f"; {left} dense, because more than a third of their weights stays" if left else ""
     return f"weights stored sparse: {stored}{rest}"

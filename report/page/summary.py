@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..amount import amount
+from ..targets import HEADS, cells
 from . import charts
 from .markup import Child, Markup, element, join
 
@@ -74,10 +75,21 @@ def summary(document: Document) -> Markup:
         "Summary",
         element("div", *_tiles(document), class_="tiles"),
         element("div", *_charts(document), class_="charts"),
+        _targets(document["targets"]),
         _budget(document),
         _outputs(document),
         _notes(document["notes"]),
     )
+
+
+def _targets(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """All targets of the command, where there were several."""
+    if not rows:
+        return None
+    # The artifact's name is text, as the target's is.
+    moved = [(cells(row)[0], cells(row)[-1], *cells(row)[1:-1]) for row in rows]
+    heads = (HEADS[0], HEADS[-1], *HEADS[1:-1])
+    return element("div", element("h3", "Targets side by side"), table(heads, moved, "Targets side by side", words=2))
 
 
 def passes(document: Document) -> Markup:

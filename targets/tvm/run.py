@@ -67,14 +67,8 @@ class Emulated:
     emulated: ClassVar[bool] = True
 
     def __init__(self, path: str, machine: Machine, *, threads: int = 0) -> None:
-        command = toolchain.emulator(machine)
-        if command is None:
-            raise TargetError(
-                f"{machine.name} code cannot run here without {machine.emulator[0]}; install the package "
-                f"{machine.emulator_package}"
-            )
         self.threads = threads or 1
-        self._command = command
+        self._command = require_emulator(machine)
         self._folder = tempfile.TemporaryDirectory(prefix="optc-")
         if os.path.isdir(path):
             found = manifest.read(path)
@@ -113,6 +107,17 @@ class Emulated:
                 said = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
                 raise TargetError(f"the compiled model failed under {self._command[0]}: {said}")
             return [np.load(os.path.join(work, f"{index}.npy")) for index in range(len(self.outputs))]
+
+
+def require_emulator(machine: Machine) -> tuple[str, ...]:
+    """The command that runs the machine's programs here. Raises `TargetError` where it is missing."""
+    command = toolchain.emulator(machine)
+    if command is None:
+        raise TargetError(
+            f"{machine.name} code cannot run here without {machine.emulator[0]}; install the package "
+            f"{machine.emulator_package}"
+        )
+    return command
 
 
 def fitting(feeds: Mapping[str, Array], ports: tuple[Port, ...]) -> list[Array]:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ...errors import TargetError
 from ...ir.types import DType
 from ...passes.base import TargetFacts
 from ...passes.pipeline import Pipeline
@@ -43,6 +44,20 @@ class LibraryTarget(Target):
             max_opset=20,
             measurable=not self.emulated,
         )
+
+    def check_ready(self, *, run: bool) -> None:
+        from . import toolchain
+        from .build import require_tvm
+        from .run import require_emulator
+
+        require_tvm()
+        machine = self.machine()
+        toolchain.compiler(machine)
+        if run and self.emulated:
+            try:
+                require_emulator(machine)
+            except TargetError as error:
+                raise TargetError(f"{error}, or build without running the result: --no-check") from error
 
     def legalisation(self) -> Pipeline:
         from .legal import FloatWeights

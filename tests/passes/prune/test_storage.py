@@ -65,7 +65,7 @@ def test_the_file_is_smaller_and_answers_equally(tmp_path: Path) -> None:
 def test_a_target_without_sparse_initializers_is_told(tmp_path: Path) -> None:
     graph = net()
     report = Prune(ratio=0.8, store="sparse").run(graph, context(graph, sparse_initializers=False))
-    assert "stored dense: test reads no sparse initializers" in report.notes
+    assert "stored dense: the target reads no sparse initializers" in report.notes
     assert not any(isinstance(v.constant, SparseTensor) for v in graph.constants)
 
 

@@ -1,0 +1,114 @@
+"""One model for several targets, one after the other; passes run once for all targets of the same facts.
+
+What passes make is known by the facts of the target, not by its name (`passes.cached`): the second target of the same
+facts finds all of it in the cache, or without one in a folder that lasts as long as the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import OutputError, SpecError, TargetError
+from ..report.build import TargetRow
+from ..report.locked import Locked
+from ..targets import table
+from ..targets.base import Target
+from .place import check_place
+
+if TYPE_CHECKING:
+    from .road import Build
+
+
+class Again(Protocol):
+    """The compilation of one target, all of its other options given."""
+
+    def __call__(self, *, target: Target, output: str | None, cache: str, lock: Locked | None) -> Build: ...
+
+
+def beside(
+    again: Again,
+    model: str,
+    targets: Sequence[Target],
+    output: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
+    lock: Mapping[str, Locked] | Locked | None,
+) -> Build:
+    """Build for all `targets` into the folder `output`, which is made where it is missing.
+
+    Every place is looked at before the first build. Where one target fails, those built before it stay: each artifact
+    is whole. Raises what the compilation raises; a `TargetError` says which target it is of.
+    """
+    from .road import Interrupted
+
+    if isinstance(lock, Locked):
+        raise SpecError("several targets are held against a record each: lock={'onnx': …, 'arm64': …}")
+    records: Mapping[str, Locked] = lock or {}
+    done: list[Build] = []
+    with _folder(output) as folder, _cache(cache) as store:
+        paths = [os.path.join(folder, name) if folder else None for name in table.file_names(_stem(model), targets)]
+        for target, path in zip(targets, paths, strict=True):
+            if path is not None:
+                check_place(path, target=target)
+        for target, path in zip(targets, paths, strict=True):
+            text = table.spec(target)
+            try:
+                done.append(again(target=target, output=path, cache=store, lock=records.get(text)))
+            except TargetError as error:
+                raise TargetError(f"{text}: {error}{_left(done)}") from error
+            except Interrupted as stop:
+                stop.build = _joined([*done, stop.build])
+                raise
+    return _joined(done)
+
+
+def _joined(builds: Sequence[Build]) -> Build:
+    """The first of several builds, which holds the others; every report compares all of them."""
+    rows = [TargetRow.of(build.report) for build in builds]
+    for build in builds:
+        build.report.targets = rows
+    return replace(builds[0], others=tuple(builds[1:]))
+
+
+def _left(done: Sequence[Build]) -> str:
+    files = [build.artifact.path for build in done if build.artifact is not None]
+    return f" (written before: {', '.join(files)})" if files else ""
+
+
+def _stem(model: str) -> str:
+    return os.path.splitext(os.path.basename(model.removeprefix("zoo:")))[0]
+
+
+@contextlib.contextmanager
+def _folder(output: str | os.PathLike[str] | None) -> Iterator[str]:
+    """The folder for several artifacts; one that was made and stays empty goes again."""
+    if output is None:
+        yield ""
+        return
+    path = os.path.abspath(os.fspath(output))
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise OutputError(f"{path} is a file, and several targets need a folder; name one with -o")
+    made = not os.path.isdir(path)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}; choose another with -o") from error
+    try:
+        yield path
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+@contextlib.contextmanager
+def _cache(cache: str | os.PathLike[str] | None) -> Iterator[str]:
+    if cache is not None:
+        yield os.fspath(cache)
+        return
+    with tempfile.TemporaryDirectory(prefix="optc-", ignore_cleanup_errors=True) as folder:
+        yield folder

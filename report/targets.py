@@ -1,0 +1,29 @@
+"""Several targets of one command side by side: the cells of a table, the same for every form of the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .amount import amount
+
+HEADS = ("target", "file", "MACs", "agreement", "SQNR", "latency", "ratio", "artifact")
+
+
+def cells(row: Mapping[str, Any]) -> Sequence[str]:
+    """One row of the `targets` of a report's document, as a person reads it."""
+    return (
+        row["target"],
+        amount(row["bytes"], "B"),
+        amount(row["macs"]),
+        _text(row["agreement"], 100.0, ".2f", " %"),
+        _text(row["sqnr_db"], 1.0, ".1f", " dB"),
+        _text(row["latency_ms"], 1.0, ".3g", " ms"),
+        _text(row["latency_ratio"], 1.0, ".2f", ""),
+        "-" if row["artifact"] is None else os.path.basename(row["artifact"]),
+    )
+
+
+def _text(value: float | None, factor: float, form: str, unit: str) -> str:
+    return "-" if value is None else f"{factor * value:{form}}{unit}"

@@ -1,0 +1,122 @@
+"""One command for several targets, and sizes that are fixed before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from optc.compiler import compile
+from optc.compiler.fixed import fix_shapes, parse_shapes
+from optc.errors import ModelError, OutputError, SpecError, TargetError
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.report.markdown import render
+from optc.report.page.summary import summary
+from optc.targets import table
+from optc.targets.onnx import OnnxTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Twin(OnnxTarget):
+    """A target with the facts of `onnx` under another name."""
+
+    name: ClassVar[str] = "twin"
+    suffix: ClassVar[str] = ".twin.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Absent(OnnxTarget):
+    """A target whose tools are not here."""
+
+    name: ClassVar[str] = "absent"
+    suffix: ClassVar[str] = ".absent"
+
+    def check_ready(self, *, run: bool) -> None:
+        raise TargetError("install the package absent-tools")
+
+
+def linear() -> Graph:
+    graph = Graph("net", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", "T", 8)))
+    w = graph.constant(np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32))
+    graph.add_output(graph.add("MatMul", [x, w]).output, "y")
+    return graph
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("several") / "out"
+    targets = ["onnx", Twin(), "onnx:cpu=arm"]
+    return compile(linear(), "prune:ratio=0.5", target=targets, output=folder, threads=1, budget="size=2x"), folder
+
+
+def test_every_target_gets_its_artifact(built) -> None:  # type: ignore[no-untyped-def]
+    build, folder = built
+    assert [one.report.target for one in build.each] == ["onnx", "twin", "onnx:cpu=arm"]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"Graph.onnx.onnx", "Graph.optc.twin.onnx", "Graph.onnx-cpu-arm.onnx"}
+
+
+def test_passes_run_once_for_targets_of_the_same_facts(built) -> None:  # type: ignore[no-untyped-def]
+    build, _ = built
+    assert [[step.report.cached for step in one.report.steps[:2]] for one in build.each] == [
+        [False, False],
+        [True, True],
+        [False, False],
+    ]
+
+
+def test_reports_compare_the_targets(built) -> None:  # type: ignore[no-untyped-def]
+    build, _ = built
+    for one in build.each:
+        rows = one.report.as_dict()["targets"]
+        assert [row["target"] for row in rows] == ["onnx", "twin", "onnx:cpu=arm"]
+        assert all(row["agreement"] is not None and row["latency_ms"] > 0 and row["budget_met"] for row in rows)
+    assert rows[0]["bytes"] == build.report.after.bytes
+    assert "| `onnx:cpu=arm` |" in render(build.report)
+    assert "Targets side by side" in str(summary(build.report.as_dict()))
+
+
+def test_a_target_that_is_not_ready_stops_all_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="absent-tools"):
+        compile(linear(), "clean", target=["onnx", Absent()], output=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_are_named_once(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="'onnx' is named twice"):
+        compile(linear(), "clean", target="onnx,onnx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="several targets need a folder"):
+        compile(linear(), "clean", target="onnx,onnx:cpu=arm", output=tmp_path / "file", check=False)
+
+
+def test_names_of_artifacts_are_distinct() -> None:
+    assert table.file_names("m", table.parse("onnx,arm64,armv7")) == ("m.optc.onnx", "m.optc.arm64", "m.optc.armv7")
+    assert table.file_names("m", table.parse("arm64,arm64:dotprod=true")) == ("m.arm64", "m.arm64-dotprod-true")
+
+
+def test_open_sizes_are_fixed_everywhere() -> None:
+    graph = linear()
+    fix_shapes(graph, parse_shapes(["x=2x3x8"]))
+    assert graph.outputs[0].value.shape == (2, 3, 16)
+    assert compile(graph, "clean", shapes={"x": (2, 3, 8)}, check=False).graph.inputs[0].shape == (2, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("x", SpecError, "written INPUT=1x3x224x224, not 'x'"),
+        ("x=2x0", SpecError, "written INPUT"),
+        ("z=2", SpecError, "no input 'z'.* Did you mean 'x'|no input 'z'.* Known: x"),
+        ("x=2x8", ModelError, "cannot be 2x8: it has 3 axes"),
+        ("x=2x3x9", ModelError, "cannot be 2x3x9: axis 2 is 8"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_told(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fix_shapes(linear(), parse_shapes([text]))

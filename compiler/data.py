@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..errors import TargetError
+from ..errors import DataError, TargetError
 from ..ir.graph import Graph
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
@@ -61,6 +61,15 @@ def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, c
         except TargetError:
             return found.singly(), session
     return found, session
+
+
+def held_out(model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context) -> Samples | None:
+    """The samples that a build of `graph` was judged on, drawn anew; `None` where it does not run on them any more."""
+    try:
+        found, _ = runnable(model, data, graph, ctx)
+    except (DataError, TargetError):
+        return None
+    return found.split(held_count(found.count), ctx.seed)[1]
 
 
 def draw(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:

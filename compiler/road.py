@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -35,7 +35,7 @@ from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
 from .beside import beside
-from .data import Data, draw, held_count, is_stream, runnable, sample_notes, sizes, source_of, source_text
+from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, sizes, source_of, source_text
 from .fixed import Shapes, fix_shapes
 from .measure import Recorder, compare, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
@@ -55,7 +55,8 @@ _GLANCE = 16
 class Build:
     """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
 
-    `original` is the graph as it was read, and `held` are the samples that judged, for whoever wants to look closer.
+    `original` is the graph as it was read, for whoever wants to look closer. `key` is what the cache knows the build
+    by, empty where it is not kept; `judges` draws the samples that judged (see `held`).
     Where several targets were asked for, this is the first one's, and `others` are the builds for the rest in order.
     """
 
@@ -63,9 +64,15 @@ class Build:
     report: BuildReport
     target: Target
     original: Graph
-    held: Samples | None = None
     artifact: Artifact | None = None
+    key: str = ""
+    judges: Callable[[], Samples | None] = field(default=lambda: None, repr=False, compare=False)
     others: tuple[Build, ...] = ()
+
+    @property
+    def held(self) -> Samples | None:
+        """The samples that judged, where there are any; those of a build out of the cache are drawn anew."""
+        return self.judges()
 
     @property
     def each(self) -> tuple[Build, ...]:
@@ -182,7 +189,9 @@ def compile(
         passes_known.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(options["data"])).text
     if lock is not None:
         lock.check_inputs(hashes, versions())
-    key = Fingerprint("build", json.dumps(hashes), name, environment()).text if codes_known and not trail else ""
+    words = ["trail"] if trail else []
+    key = Fingerprint("build", json.dumps(hashes), name, environment(), *words).text if codes_known and store else ""
+    ctx = Context(chosen.facts, overrides=tuple(overrides), seed=seed, threads=threads, progress=progress)
     if store is not None and key and all(observer.passive for observer in observers):
         found_build = taken(store, key, passes_known.known, path, lock, chosen)
         if found_build is not None:
@@ -192,11 +201,12 @@ def compile(
                 report.budget = judge(limits, report, graph, done.dims)
             report.notes += store.faults
             report.seconds = time.perf_counter() - start
-            return Build(graph, report, chosen, original, None, artifact)
+            lower(original, *newest_loadable())
+            judges = partial(held_out, model, data, original, ctx) if done.report.samples is not None else lambda: None
+            return Build(graph, report, chosen, original, artifact, key, judges)
     notes = lower(original, *newest_loadable())
     graph = original.clone()
 
-    ctx = Context(chosen.facts, overrides=tuple(overrides), seed=seed, threads=threads, progress=progress)
     found: Samples | None = None
     teacher: Session | None = None
     if pipeline.lossy or check:
@@ -275,7 +285,7 @@ def compile(
         store.trim()
         report.notes += store.faults
     report.seconds = time.perf_counter() - start
-    build = Build(graph, report, chosen, original, ctx.held, artifact)
+    build = Build(graph, report, chosen, original, artifact, "" if stopped else key, lambda: ctx.held)
     if stopped:
         ran = ", ".join(step.name for step in report.steps)
         report.notes.append(f"{stopped}: this is the result of {ran}")

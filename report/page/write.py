@@ -12,9 +12,12 @@ import json
 import os
 import platform
 import shlex
+from importlib.metadata import version
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from ...ir.atomic import Replacement
+from ...ir.fingerprint import Fingerprint
 from .charts import require
 from .evidence import Built, Evidence, gather
 from .findings import distributions, graphs, reproduce, teacher_and_student
@@ -22,20 +25,40 @@ from .layers import layers
 from .markup import Markup, element, join
 from .summary import Document, header, passes, summary
 
+if TYPE_CHECKING:
+    from ...runtime.store import Store
+
 __all__ = ["require", "write"]
 
 
-def write(build: Built, path: str | os.PathLike[str], command: str = "") -> None:
+def write(build: Built, path: str | os.PathLike[str], command: str = "", store: Store | None = None) -> None:
     """Write the page of `build` to `path`, whole or not at all.
 
     Runs both graphs on the held-out samples where there are some. `command` is how the build was asked for; without it
-    the page names the command that would. Raises `OutputError` where matplotlib is missing or the file cannot be
-    written.
+    the page names the command that would. A page that `store` knows is the one that was made when the build was. Raises
+    `OutputError` where matplotlib is missing or the file cannot be written.
     """
     require()
-    document = page(build, gather(build), command)
+    key = _key(build, command) if store is not None and build.key else ""
+    document = _kept(store, key)
+    if document is None:
+        document = page(build, gather(build), command).encode(errors="backslashreplace")
+        if store is not None and key:
+            store.put(key, document)
     with Replacement(path) as made:
-        made.open().write(document.encode(errors="backslashreplace"))
+        made.open().write(document)
+
+
+def _kept(store: Store | None, key: str) -> bytes | None:
+    return None if store is None or not key else store.get(key)
+
+
+def _key(build: Built, command: str) -> str:
+    """What a page is known by: the build, and what of its record the build's own key leaves out."""
+    report = build.report
+    budget = None if report.budget is None else report.budget.as_dict()
+    told = [report.model, report.artifacts, budget, _machine(), version("matplotlib")]
+    return Fingerprint("page", build.key, command, json.dumps(told, sort_keys=True)).text
 
 
 def page(build: Built, found: Evidence, command: str = "") -> str:

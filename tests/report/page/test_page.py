@@ -15,9 +15,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from written_page import EVIL, WORSE, Written
 
+from optc.compiler import Data, compile
 from optc.errors import OutputError
 from optc.report.page import evidence, write
 from optc.report.page.write import page
@@ -139,7 +141,7 @@ def test_budget_and_outcomes_are_told(written: Written) -> None:
 
 
 def test_without_a_run_the_page_says_so(written: Written) -> None:
-    bare = replace(written.build, held=None)
+    bare = replace(written.build, judges=lambda: None)
     text = page(bare, evidence.gather(bare))
     assert "there are no times and no answers to compare" in text
     assert 'id="answers"' not in text
@@ -164,7 +166,8 @@ def test_the_command_line_writes_the_page_beside_the_record(written: Written, tm
     model, one, other = written.build.report.model, tmp_path / "page.html", tmp_path / "record.json"
     reports = ["--report", str(one), "--report", str(other)]
     command = [sys.executable, "-m", "optc", model, "--passes", "prune:ratio=0.3", "-o", str(tmp_path / "out.onnx")]
-    ran = subprocess.run([*command, "--threads", "1", *reports], capture_output=True, text=True, check=False)
+    command += ["--threads", "1", "--cache", str(tmp_path / "cache"), *reports]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     document = json.loads(other.read_text(encoding="utf-8"))
     text = one.read_text(encoding="utf-8")
@@ -173,6 +176,28 @@ def test_the_command_line_writes_the_page_beside_the_record(written: Written, tm
             value = at(document, str(attributes["data-json"]))
             assert attributes["value"] == ("" if value is None else str(value))
     assert "--passes prune:ratio=0.3" in text
+    out = (tmp_path / "out.onnx").read_bytes()
+    assert not document["cached"]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(other.read_text(encoding="utf-8"))["cached"], "a page does not keep a build out of the cache"
+    assert one.read_text(encoding="utf-8") == text, "the page is that of the build that was measured"
+    assert (tmp_path / "out.onnx").read_bytes() == out
+
+
+def test_a_build_out_of_the_cache_has_a_page_of_its_own(written: Written, tmp_path: Path) -> None:
+    """A page that is not in the cache itself, as where the result has another name, is made of samples drawn anew."""
+    same = {"passes": "clean", "output": tmp_path / "out.onnx", "cache": tmp_path / "cache", "threads": 1}
+    data = Data({"x": np.random.default_rng(1).normal(size=(40, 3, 16, 16)).astype(np.float32)})
+    first, second = (compile(written.build.report.model, data=data, trail=True, **same) for _ in range(2))
+    assert second.report.cached
+    assert second.held is not None
+    assert first.held is not None
+    assert [feeds["x"].tobytes() for feeds in first.held.batches(8)] == [
+        feeds["x"].tobytes() for feeds in second.held.batches(8)
+    ]
+    write(second, tmp_path / "page.html")
+    assert 'id="answers"' in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_colours_can_be_told_apart_from_what_they_stand_on() -> None:

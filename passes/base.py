@@ -172,13 +172,21 @@ class Context:
 
         Raises `Skip` where the layer is to be kept as it is.
         """
+        changes = self.wanted(one, node)
+        return replace(one, **changes) if changes else one
+
+    def wanted(self, one: Pass, node: Node) -> dict[str, object]:
+        """The options of the pass that overrides give for the layer `node`, and they alone.
+
+        Raises `Skip` where the layer is to be kept as it is.
+        """
         changes: dict[str, object] = {}
         for override in self.overrides:
             if override.covers(node):
                 if override.keep or one.name in override.skips:
                     raise Skip(f"kept by {override}")
                 changes.update(override.passes.get(one.name, {}))
-        return replace(one, **changes) if changes else one
+        return changes
 
     def kept(self, one: Pass, node: Node) -> str:
         """Why the overrides keep the layer `node` from this pass, or ""."""

@@ -23,7 +23,10 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from .bias import SAMPLES
 from .calibrate import calibrate
+from .forms import own_options
 from .layers import Kept, Layer, find_layers
+from .narrow import Narrow, round_narrow
+from .packing import store_codes
 from .parameters import encode
 from .smooth import smooth
 from .storage import store_weights
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from ..base import Context, Report
     from .grid import Grid
+    from .quant import Quant
 
 BY = "quant"
 
@@ -48,12 +52,17 @@ def by_source(layers: Sequence[Layer]) -> dict[Value, list[Layer]]:
 def quantize_dynamic(
     graph: Graph,
     found: Mapping[Node, Layer],
+    one: Quant,
     ctx: Context,
     kept: Kept,
     per_channel: Callable[[Layer], bool],
     report: Report,
 ) -> None:
-    """Quantize the layers `found`; `report` is told of each."""
+    """Quantize the layers `found` as the options `one`, and those of single layers, say; `report` is told of each."""
+
+    def bits(layer: Layer) -> int:
+        return own_options(one, ctx, layer.node).bits
+
     assert ctx.fit is not None
     products = [layer for layer in found.values() if layer.op != "Conv"]
     if products:
@@ -64,10 +73,16 @@ def quantize_dynamic(
     products = [layer for layer in layers if layer.op != "Conv"]
     if stored:
         store_weights(graph, stored, seen, ctx, per_channel)
-    quantize_products(graph, products, seen.energy, ctx, per_channel)
+    few = [layer for layer in products if bits(layer) < 8]
+    narrow = round_narrow(graph, few, ctx, bits, per_channel) if few else {}
+    quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)
     for layer in layers:
         form = "stored" if layer.op == "Conv" else "dynamic"
-        report.done(layer.name, layer.op, bits=8, activations=form)
+        if layer in narrow:
+            error = round(narrow[layer].error, 6)
+            report.done(layer.name, layer.op, bits=narrow[layer].bits, activations=form, error=error)
+        else:
+            report.done(layer.name, layer.op, bits=8, activations=form)
 
 
 def quantize_products(
@@ -76,8 +91,10 @@ def quantize_products(
     energy: Mapping[Value, NDArray[np.float64]],
     ctx: Context,
     per_channel: Callable[[Layer], bool],
+    narrow: Mapping[Layer, Narrow],
 ) -> None:
-    """Let `layers`, MatMul and Gemm, find the ranges of what they read. `energy`: see `Calibration`."""
+    """Let `layers`, MatMul and Gemm, find the ranges of what they read. `energy`: see `Calibration`; `narrow` are the
+    weights that are codes already."""
     weights: dict[Value, tuple[Value, Grid]] = {}
     for source, readers in by_source(layers).items():
         origin = Origin.merge([layer.node.origin for layer in readers], BY)
@@ -92,7 +109,12 @@ def quantize_products(
             before=first,
         )
         for layer in readers:
-            if layer.weight not in weights:
+            if layer in narrow:
+                codes, grid = narrow[layer].codes, narrow[layer].grid
+                stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
+                made_of = store_codes(graph, stored, layer.weight.name, bits=narrow[layer].bits, before=first)
+                weights[layer.weight] = made_of, grid
+            elif layer.weight not in weights:
                 codes, grid = encode(
                     layer, energy.get(source), ctx.target, np.zeros(layer.channels), per_channel=per_channel(layer)
                 )

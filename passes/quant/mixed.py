@@ -52,20 +52,23 @@ def quantize_mixed(
     *,
     size: float | None,
     min_agreement: float,
+    asked: Callable[[Layer], int | None] = lambda layer: None,
 ) -> None:
-    """Run `quantize` on `graph` with the bits that meet the budget or the floor.
+    """Run `quantize` on `graph` with the bits that meet the budget or the floor. `asked` are the bits of layers that
+    have a wish of their own.
 
     Raises `BudgetMissed` where not even 4 bits everywhere meet `size`.
     """
-    choices = weigh(graph, layers, ctx)
-    whole = sum(4 * c[0].cost for c in choices)
+    choices = weigh(graph, layers, ctx, asked)
+    whole = sum(map(_float_bytes, choices))
     if size is not None:
         picked = [int(c.settings["bits"]) for c in knapsack(choices, size * whole)]
         _tell(report, picked, f"a budget of {size:g} of the float weights")
         quantize(graph, _by_name(layers, picked), report)
         return
     for share in SHARES if ctx.held is not None and ctx.teacher is not None else ():
-        picked = [int(c.settings["bits"]) for c in knapsack(choices, share * whole)]
+        fixed = sum(c[0].cost - share * _float_bytes(c) for c in choices if len(c) == 1)
+        picked = [int(c.settings["bits"]) for c in knapsack(choices, share * whole + fixed)]
         trial, told = graph.clone(), Report()
         quantize(trial, _by_name(layers, picked), told)
         assert ctx.teacher is not None
@@ -95,8 +98,11 @@ def spare_smallest(layers: Sequence[Layer], bits: int) -> Bits:
     return lambda layer: table.get(layer.name, bits)
 
 
-def weigh(graph: Graph, layers: Sequence[Layer], ctx: Context) -> list[list[Choice]]:
-    """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it."""
+def weigh(
+    graph: Graph, layers: Sequence[Layer], ctx: Context, asked: Callable[[Layer], int | None] = lambda layer: None
+) -> list[list[Choice]]:
+    """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it. A layer that asked for its
+    bits has no choice."""
     samples = ctx.held or ctx.fit
     assert samples is not None
     few = samples.take(SAMPLES, ctx.seed)
@@ -105,6 +111,10 @@ def weigh(graph: Graph, layers: Sequence[Layer], ctx: Context) -> list[list[Choi
     with ctx.progress.task("weighing layers", len(layers)) as advance:
         for layer in layers:
             count = layer.weight.constant.size  # type: ignore[union-attr]
+            if own := asked(layer):
+                found.append([Choice(count * own / 8, 0.0, f"int{own}", {"bits": own})])
+                advance(1)
+                continue
             weight = layer.node.inputs[1]
             layer.node.set_input(1, graph.constant(_rounded(layer, 4), layer.weight.name))
             told = agreement(teacher, Session(graph, threads=ctx.threads), few)
@@ -130,6 +140,10 @@ def _rounded(layer: Layer, bits: int) -> Matrix:
         error = np.square(rows - tried).sum(axis=1, keepdims=True)
         best, least = np.where(error < least, tried, best), np.minimum(error, least)
     return weight_of_rows(best, weight.shape, layer.op, transposed=layer.transposed).astype(np.float32)
+
+
+def _float_bytes(choices: Sequence[Choice]) -> float:
+    return choices[0].cost * 32 / float(choices[0].settings["bits"])
 
 
 def _by_name(layers: Sequence[Layer], bits: Sequence[int]) -> Bits:

@@ -24,6 +24,7 @@ from ..base import TargetFacts
 from .grid import Grid, limits
 from .insertion import Insertion
 from .layers import Layer
+from .packing import store_codes
 from .weights import importance_of, quantize_rows, reduction_rows, squared_error, weight_of_rows
 
 Energy = Mapping[Value, NDArray[np.float64]]
@@ -37,17 +38,20 @@ def encode_weights(
     energy: Energy,
     target: TargetFacts,
     per_channel: Callable[[Layer], bool],
+    bits: Callable[[Layer], int],
 ) -> dict[Layer, Grid]:
     """Let every layer read codes of its weight; returns the grid of each. `energy`: see `Calibration`. Of the layers
-    that share a weight the first says whether it has a scale a channel."""
+    that share a weight the first says how many bits, and whether it has a scale a channel."""
     together: dict[Value, list[Layer]] = {}
     for layer in layers:
         together.setdefault(layer.weight, []).append(layer)
     grids: dict[Layer, Grid] = {}
     for weight, users in together.items():
         least = least_scale(insertion, users)
-        codes, grid = encode(users[0], energy.get(users[0].source), target, least, per_channel=per_channel(users[0]))
-        constant = insertion.graph.constant(codes, weight.name)
+        first, width = users[0], bits(users[0])
+        given = energy.get(first.source)
+        codes, grid = encode(first, given, target, least, per_channel=per_channel(first), bits=width)
+        constant = store_codes(insertion.graph, codes, weight.name, bits=width, before=first.node)
         for layer in users:
             node = layer.node
             node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint="weight"))
@@ -75,15 +79,19 @@ def encode(
     least: NDArray[np.float64],
     *,
     per_channel: bool = True,
+    bits: int = 8,
 ) -> tuple[NDArray[np.generic], Grid]:
-    """Codes of a layer's weight, in its own layout, and their grid, whose scales are at least `least`."""
+    """Codes of a layer's weight, in its own layout, and their grid, whose scales are at least `least`.
+
+    Codes of fewer than 8 bits are int8 too, from a shorter range.
+    """
     weight = np.asarray(layer.weight.numpy(), np.float32)
     rows = reduction_rows(weight, layer.op, transposed=layer.transposed)
     h = importance_of(layer, energy, rows.shape)
-    saturating = target.saturating_int8 and target.activation_dtype is DType.UINT8 and not layer.depthwise
+    saturating = bits == 8 and target.saturating_int8 and target.activation_dtype is DType.UINT8 and not layer.depthwise
     dtype, zero = DType.INT8, 0
     codes, scale = quantize_rows(
-        rows, dtype, importance=h, saturating=saturating, shared=not per_channel, least_scale=least
+        rows, dtype, importance=h, saturating=saturating, shared=not per_channel, least_scale=least, bits=bits
     )
     if saturating:
         free = quantize_rows(rows, dtype, importance=h, shared=not per_channel, least_scale=least)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ...errors import DataError, ModelError, SpecError
+from ...errors import DataError, ModelError
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
@@ -37,14 +37,18 @@ class Quant(Pass):
     lossy: ClassVar[bool] = True
 
     activations: Literal["int8", "int16", "dynamic", "none", "auto"] = option(
-        "int8", "int8, int16 codes; dynamic: ranges found as the model runs; none: only weights stored; auto: measured"
+        "int8",
+        "int8, int16 codes; dynamic: ranges found as the model runs; none: only weights stored; auto: measured",
+        layer=True,
     )
     weights: Literal["int8", "int4", "int3", "int2", "auto", "float16", "bfloat16"] = option(
-        "int8", "how weights are stored; auto: int4 or int8 by layer; float types, and blocks, leave activations float"
+        "int8",
+        "how weights are stored; auto: int4 or int8 by layer; float types, and blocks, leave activations float",
+        layer=True,
     )
     min_agreement: float = option(0.99, "share of decisions that weights=auto keeps", low=0, high=1)
     size: float | None = option(None, "share of the float weights' bytes that weights=auto keeps to", low=0, high=1)
-    block: int = option(0, "weights that share a scale along the reduction; 0: all of a channel", low=0)
+    block: int = option(0, "weights that share a scale along the reduction; 0: all of a channel", low=0, layer=True)
     range: Literal["mse", "minmax", "percentile", "entropy"] = option("mse", "how the range of an activation is chosen")
     percentile: float = option(99.99, "percent of values inside the range (range=percentile)", low=50, high=100)
     per_channel: bool = option(True, "one weight scale a channel rather than one a tensor", layer=True)
@@ -61,11 +65,9 @@ class Quant(Pass):
         quantized model that is to be refused. An older model is brought to the opset that its codes came with, or
         `ModelError` says why not.
         """
-        if self.bits < 8 and (self.activations == "dynamic" or (self._stores_only and self.weights != "int4")):
-            raise SpecError(
-                f"quant stores weights={self.weights} only with activations=int8"
-                + (" or none" if self.weights == "int4" else "")
-            )
+        from .forms import check_options
+
+        bits = check_options(self, graph, ctx)
         if ctx.fit is None or not ctx.fit.count:
             raise DataError("quant needs calibration samples; give some with --data")
         if self.requantize == "refuse":
@@ -77,7 +79,7 @@ class Quant(Pass):
                     f"graph '{graph.name}' is quantized already: {len(done)} node(s), the first {done[0].op} "
                     f"'{name_of(done[0])}'; start from the float model, or allow it with quant:requantize=redo"
                 )
-        least = INT4_OPSET if self.bits < 8 or self.activations == "int16" else LEAST_OPSET
+        least = INT4_OPSET if bits < 8 or self.activations == "int16" else LEAST_OPSET
         if 0 < graph.opset() < least:
             from ...ir.opset import convert
 
@@ -89,6 +91,7 @@ class Quant(Pass):
         from .decode import decode
         from .dynamic import quantize_dynamic
         from .floats import report_islands
+        from .forms import Form, by_options, form_of, only, own_options
         from .layers import find_layers, is_kept, name_of
         from .tables import encode_tables
         from .weight_only import store_only
@@ -96,8 +99,11 @@ class Quant(Pass):
         def kept(node: Node) -> str:
             return "kept by name" if is_kept(node, self.keep) else ctx.kept(self, node)
 
+        def own(layer: Layer) -> Quant:
+            return own_options(self, ctx, layer.node)
+
         def per_channel(layer: Layer) -> bool:
-            return ctx.options(self, layer.node).per_channel
+            return own(layer).per_channel
 
         report = Report()
         if self.requantize == "redo" and (count := decode(graph)):
@@ -116,16 +122,19 @@ class Quant(Pass):
                 return report
             report.notes.append("there is no layer that could be quantized")
             return report
-        if self._stores_only:
-            store_only(graph, list(found.values()), self, ctx, per_channel, report)
-        elif self.activations == "dynamic":
-            quantize_dynamic(graph, found, ctx, kept, per_channel, report)
-        else:
-            self._integer(graph, found, ctx, kept, per_channel, report)
+        forms: dict[Form, dict[Node, Layer]] = {form: {} for form in Form}
+        for node, layer in found.items():
+            forms[form_of(own(layer))][node] = layer
+        for one, layers in by_options(forms[Form.STORED].values(), self, ctx).items():
+            store_only(graph, layers, one, ctx, per_channel, report)
+        if layers_of := forms[Form.DYNAMIC]:
+            quantize_dynamic(graph, layers_of, self, ctx, only(Form.DYNAMIC, self, ctx, kept), per_channel, report)
+        if layers_of := forms[Form.INTEGER]:
+            self._integer(graph, layers_of, ctx, only(Form.INTEGER, self, ctx, kept), per_channel, report)
         if not self.weights.endswith("float16"):
             encode_tables(graph, kept, report)
         graph.sweep()
-        if not self._stores_only and ctx.target.integer_qdq:
+        if ctx.target.integer_qdq and (forms[Form.DYNAMIC] or forms[Form.INTEGER]):
             report_islands(graph, report)
         return report
 
@@ -140,6 +149,7 @@ class Quant(Pass):
     ) -> None:
         from ...ir.types import DType
         from .floats import leave_float
+        from .forms import own_bits
         from .layers import OPS
         from .profit import slower_layers
         from .static import quantize_static
@@ -155,7 +165,9 @@ class Quant(Pass):
 
         measured = self.slower == "float" and self.bits == 8 and self.activations == "int8" and ctx.target.measurable
         if measured and (slow := slower_layers(graph, found, kept, ctx)):
-            leave_float(graph, {found.pop(node): why for node, why in slow.items()}, ctx, per_channel, report)
+            asked = own_bits(self, ctx)
+            freed = {node: why for node, why in slow.items() if asked(found[node]) in (None, 8)}
+            leave_float(graph, {found.pop(node): why for node, why in freed.items()}, ctx, per_channel, report)
         if not found:
             return
         if self.weights == "auto":
@@ -166,14 +178,11 @@ class Quant(Pass):
                 quantize_static(trial, find_layers(trial, kept)[0], self, ctx, kept, per_channel, told, bits)
 
             quantize_mixed(
-                graph, list(found.values()), ctx, quantize, report, size=self.size, min_agreement=self.min_agreement
-            )
+                graph, list(found.values()), ctx, quantize, report,
+                size=self.size, min_agreement=self.min_agreement, asked=own_bits(self, ctx),
+            )  # fmt: skip
         else:
             quantize_static(graph, found, self, ctx, kept, per_channel, report)
-
-    @property
-    def _stores_only(self) -> bool:
-        return self.activations == "none" or self.block > 0 or self.weights.endswith("float16")
 
     @property
     def bits(self) -> int:

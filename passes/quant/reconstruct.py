@@ -15,13 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ...ir.graph import Graph, Value
-from ...ir.origin import Origin
-from ...ir.tensor import ArrayTensor
-from ...ir.types import DType, TensorType
+from ...ir.graph import Graph
 from ..base import Context, Skip
 from ..linear import Linear, linear_layer
 from ..walk import too_wide, walk
@@ -29,6 +23,7 @@ from .encoding import encode_target
 from .grid import Grid
 from .insertion import Insertion
 from .layers import Layer
+from .packing import store_codes
 from .parameters import least_scale
 
 
@@ -72,25 +67,8 @@ def reconstruct(
         )
         if step.layer.bias_place is not None:
             step.layer.write(found.weight, step.target.bias(found.weight))
-        codes = _stored(graph, found.codes, width, layer)
+        codes = store_codes(graph, found.codes, layer.weight.name, bits=width, before=node)
         made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint="weight")
         node.set_input(1, made)
         done[layer] = Rounded(found.grid, step.target.error(found.weight))
     return done
-
-
-def _stored(graph: Graph, codes: NDArray[np.generic], bits: int, layer: Layer) -> Value:
-    """The codes as a constant: those of fewer than 8 bits packed two a byte and widened by a Cast."""
-    if bits == 8:
-        return graph.constant(codes, layer.weight.name)
-    packed = graph.constant(ArrayTensor(codes, DType.INT4), layer.weight.name)
-    origin = Origin.merge([layer.node.origin], "quant")
-    return graph.add(
-        "Cast",
-        [packed],
-        {"to": int(DType.INT8)},
-        outputs=["wide"],
-        types=[TensorType(DType.INT8, packed.shape)],
-        origin=origin,
-        before=layer.node,
-    ).output

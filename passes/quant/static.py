@@ -19,6 +19,7 @@ from ..base import Context, Report
 from .bias import SAMPLES, answer_means, correct, correctable
 from .calibrate import calibrate
 from .equalise import equalise
+from .forms import own_bits
 from .grid import Grid, activation_grid, limits
 from .histogram import Histogram
 from .insertion import Insertion
@@ -46,10 +47,14 @@ def quantize_static(
     report: Report,
     bits: Callable[[Layer], int] | None = None,
 ) -> None:
-    """Quantize the layers `found` of `graph` in place and say so in `report`; `bits` are those of each weight, by
-    default what the options of the pass say."""
+    """Quantize the layers `found` of `graph` in place and say so in `report`; `bits` are those of each weight that
+    does not say its own, by default what the options of the pass say."""
     assert ctx.fit is not None
-    width = bits or spare_smallest(list(found.values()), one.bits)
+    asked, given = own_bits(one, ctx), bits or spare_smallest(list(found.values()), one.bits)
+
+    def width(layer: Layer) -> int:
+        return asked(layer) or given(layer)
+
     if pooled := pool_spatial_means(graph):
         report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
         found, _ = find_layers(graph, kept)
@@ -80,7 +85,7 @@ def quantize_static(
     insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
     insertion.activations()
     insertion.constants()
-    weights = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel)
+    weights = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel, width)
     graph.sweep()
     rounded = reconstruct(insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel)
     weights |= {layer: r.grid for layer, r in rounded.items()}
@@ -91,7 +96,7 @@ def quantize_static(
         if layer in rounded:
             report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
         else:
-            report.done(layer.name, layer.op, bits=8)
+            report.done(layer.name, layer.op, bits=width(layer))
 
 
 def _rules(one: Quant) -> tuple[str, ...]:

@@ -40,14 +40,16 @@ def quantize_rows(
     shared: bool = False,
     least_scale: NDArray[np.float64] | None = None,
     search: bool = True,
+    bits: int = 0,
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Codes (n, d) and scales (n,) of `rows` (n, d), reduction axis last and in the kernel's order.
 
     `importance` is h, (d,) or (n, d); `shared` gives all rows one scale; `least_scale` (n,) bounds scales from below.
-    A row of zeros gets scale 1 (or its bound). `search=False` takes the full range.
+    A row of zeros gets scale 1 (or its bound). `search=False` takes the full range. `bits` are those of the type, or
+    fewer.
     """
     n = len(rows)
-    top = limits(dtype)[1]
+    top = (1 << (bits - 1)) - 1 if bits else limits(dtype)[1]
     peak = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64) / top
     if saturating:
         peak = np.maximum(peak, _heaviest_pair(rows) / PAIR_LIMIT)

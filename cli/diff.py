@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .console import PLAINLY, Voice
+from .console import MISSED, PLAINLY, Voice
 
 
 def diff(
@@ -17,6 +17,7 @@ def diff(
     *,
     data: str | None = None,
     run: bool = True,
+    exit_code: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     top: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
@@ -34,6 +35,8 @@ def diff(
         Samples to run both on, as for compiling. Without it inputs are made up.
     run
         Run both side by side.
+    exit_code
+        Exit with 3 where the models differ in a node, a weight, an input, an output or an opset.
     top
         How many nodes to show of those changed, removed and added.
     threads
@@ -46,6 +49,7 @@ def diff(
         optc diff model.onnx small.onnx
         optc diff model.onnx small.onnx --data samples.npz --top 5
         optc diff model.onnx small.onnx --no-run --json
+        optc diff model.onnx copy.onnx --no-run --exit-code --quiet
     """
     from ..gate import contrast
     from ..report.diff import as_dict, render
@@ -53,4 +57,4 @@ def diff(
     with voice.progress() as progress:
         found = contrast(first, second, data=data, run=run, seed=seed, threads=threads, progress=progress)
     voice.say(as_dict(found), render(found, len(found.changes) if voice.verbose else top))
-    return 0
+    return MISSED if exit_code and found.differs else 0

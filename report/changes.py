@@ -2,18 +2,24 @@
 
 A node of the second model belongs to the nodes of the first that its record of origin names; where the file holds no
 such record, to the one of the same name. A node is the same where one node came of it, with the same operator,
-attributes and weights. Only the outermost graphs are looked at: a body is part of the node that holds it.
+attributes and weights, that reads what the node read. Bodies (of If, Loop and Scan) and functions that both models
+have are compared in turn, and their nodes go by a path: `loop/body/add`. What is in a body that only one model has is
+part of the node that holds it.
+
+Reading something else is a change only where both sources are nodes that the other model has too: behind a node that
+was removed or put in between, everything would be changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.attributes import Attribute
 from ..ir.graph import Graph
-from ..ir.node import Node
+from ..ir.node import Node, Value
 from ..ir.stored import tensor_of
 from ..ir.tensor import Tensor
 from .weights import Weight, look, prepares, stored_weights
@@ -24,7 +30,7 @@ class Change:
     """What became of a node of the first model (`removed`, `changed`), or a node that only the second has (`added`).
 
     `before` and `after` are operators; `passes` are those that made the nodes after, where that is recorded. Weights
-    are given where any of them differs.
+    are given where any of them differs. An output that comes from another node is a change without operators.
     """
 
     kind: str
@@ -37,38 +43,116 @@ class Change:
 
 
 def changes(first: Graph, second: Graph) -> tuple[tuple[Change, ...], int]:
-    """What changed from one graph to the other, and how many nodes did not. Reads every weight."""
-    known = {_name(node) for node in first}
-    made: dict[str, list[Node]] = {}
-    added: list[Change] = []
-    for node in second:
-        sources = [name for name in (*node.origin.nodes, _name(node)) if name in known]
-        for name in dict.fromkeys(sources if not node.origin.passes else node.origin.nodes):
-            made.setdefault(name, []).append(node)
-        if not sources:
-            added.append(Change("added", _name(node), (), (op_text(node),), node.origin.passes, (), _weights([node])))
+    """What changed from one model to the other, and how many nodes did not. Reads every weight."""
+    found, same = _changes("", first, second, {}, set())
+    for key in dict.fromkeys((*first.functions, *second.functions)):
+        name = ".".join(part for part in key if part)
+        one, other = first.functions.get(key), second.functions.get(key)
+        if one is None:
+            found.append(Change("added", name, (), ("function",)))
+        elif other is None:
+            found.append(Change("removed", name, ("function",), ()))
+        else:
+            some, count = _changes(f"{name}/", one.graph, other.graph, {}, set())
+            found += some
+            same += count
+    return tuple(found), same
+
+
+def _changes(
+    path: str, first: Graph, second: Graph, made: Mapping[str, list[Node]], known: Collection[str]
+) -> tuple[list[Change], int]:
+    """What changed from one graph to the other, and how many nodes did not.
+
+    `known` are the nodes of the graphs around the first, `made` is what came of them, which bodies may read.
+    """
+    here = {_name(node) for node in first}
+    known = {*known, *here}
+    made = {name: heirs for name, heirs in made.items() if name not in here}
     found: list[Change] = []
+    added: list[Change] = []
     same = 0
+    for node in second:
+        for name in _sources(node, here):
+            made.setdefault(name, []).append(node)
+        if not any(name in here for name in (*node.origin.nodes, _name(node))):
+            name = path + _name(node)
+            added.append(Change("added", name, (), (op_text(node),), node.origin.passes, (), _weights([node])))
     for node in first:
         heirs = made.get(_name(node), [])
-        if len(heirs) == 1 and _equal(node, heirs[0]):
-            same += 1
-            continue
+        if len(heirs) == 1:
+            for inner, one, other in _bodies(path, node, heirs[0]):
+                some, count = _changes(inner, one, other, made, known)
+                found += some
+                same += count
+            if _equal(node, heirs[0]) and not _rewired(node.inputs, heirs[0].inputs, known, made):
+                same += 1
+                continue
         passes = dict.fromkeys(name for heir in heirs for name in heir.origin.passes)
         old, new = _weights([node]), _weights(heirs)
         if [w.text for w in old] == [w.text for w in new] and heirs and not _differ(node, heirs):
             old = new = ()
-        kind = "changed" if heirs else "removed"
-        found.append(Change(kind, _name(node), (op_text(node),), tuple(map(op_text, heirs)), tuple(passes), old, new))
-    return (*found, *added), same
+        kind, after = "changed" if heirs else "removed", tuple(map(op_text, heirs))
+        found.append(Change(kind, path + _name(node), (op_text(node),), after, tuple(passes), old, new))
+    for one, other in zip(first.outputs, second.outputs):
+        if _rewired([one.value], [other.value], known, made):
+            found.append(Change("changed", f"{path}output {one.name}", (), ()))
+    return [*found, *added], same
+
+
+def _sources(node: Node, known: Collection[str]) -> Iterable[str]:
+    """The nodes of the first graph that a node of the second came of."""
+    names = node.origin.nodes if node.origin.passes else (*node.origin.nodes, _name(node))
+    return dict.fromkeys(name for name in names if name in known)
+
+
+def _bodies(path: str, node: Node, heir: Node) -> Iterator[tuple[str, Graph, Graph]]:
+    """The bodies that both nodes hold, and the path to each."""
+    for name, attribute in node.attributes.items():
+        ones, others = _graphs(attribute), _graphs(heir.attributes.get(name))
+        for one, other in zip(ones, others):
+            yield f"{path}{_name(node)}/{name}/", one, other
+
+
+def _graphs(attribute: Attribute | None) -> tuple[Graph, ...]:
+    found = None if attribute is None else attribute.value
+    return (
+        (found,)
+        if isinstance(found, Graph)
+        else tuple(one for one in (found if isinstance(found, tuple) else ()) if isinstance(one, Graph))
+    )
 
 
 def _equal(node: Node, heir: Node) -> bool:
     if (node.op, node.domain, len(node.inputs)) != (heir.op, heir.domain, len(heir.inputs)):
         return False
-    if {name: str(a) for name, a in node.attributes.items()} != {name: str(a) for name, a in heir.attributes.items()}:
-        return False
-    return not _differ(node, [heir])
+    return _attributes(node) == _attributes(heir) and not _differ(node, [heir])
+
+
+def _attributes(node: Node) -> dict[str, str | int]:
+    """The attributes as text; of bodies, which are compared node by node, only how many there are."""
+    return {name: len(_graphs(one)) or str(one) for name, one in node.attributes.items()}
+
+
+def _rewired(
+    old: Sequence[Value | None], new: Sequence[Value | None], known: Collection[str], made: Mapping[str, list[Node]]
+) -> bool:
+    """Whether any value is read from another node, or input of the graph, that the other graph has as well."""
+    for one, other in zip(old, new):
+        if one is None or other is None:
+            if one is not other:
+                return True
+        elif one.producer is None or other.producer is None:
+            if one.is_input and other.is_input and one.name != other.name:
+                return True
+        else:
+            source = _name(one.producer)
+            heirs = made.get(source, [])
+            if heirs and other.producer not in heirs and any(_sources(other.producer, known)):
+                return True
+            if heirs == [other.producer] and one.index != other.index and one.producer.op == other.producer.op:
+                return True
+    return False
 
 
 def _differ(node: Node, heirs: Iterable[Node]) -> bool:

@@ -40,6 +40,11 @@ class Diff:
     agreement: Agreement | None = None
     reason: str = ""
 
+    @property
+    def differs(self) -> bool:
+        """Whether anything in the files does: nodes, weights, inputs and outputs, opsets."""
+        return bool(self.changes) or self.ports[0] != self.ports[1] or self.opsets[0] != self.opsets[1]
+
 
 def diff(first: Graph, second: Graph, names: tuple[str, str], dims: Mapping[str, int] | None = None) -> Diff:
     """Compare two graphs without running them; every weight is read. Raises `ModelError` where inference does."""
@@ -82,6 +87,7 @@ def as_dict(found: Diff) -> dict[str, Any]:
         "ports": [list(ports) for ports in found.ports],
         "ops": {op: list(counts) for op, counts in found.ops.items()},
         "same": found.same,
+        "differs": found.differs,
         "changes": [asdict(change) for change in found.changes],
         "agreement": None if agreement is None else agreement_dict(agreement),
         "reason": found.reason,

@@ -263,3 +263,10 @@ def test_every_command_speaks_alike(good: str, tmp_path: Path, monkeypatch: pyte
         assert json.loads(said["--json"]), name
         assert said["--quiet"] == said.get("-q", "") == "", name
         assert len(said["--verbose"]) >= 0.5 * len(said[""])
+
+
+def test_diff_can_be_a_gate(good: str, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.onnx", model([helper.make_node("MatMul", ["x", "w"], ["y"], "renamed")]))
+    assert run(["diff", good, other, "--no-run", "--quiet"]) == 0
+    assert run(["diff", good, other, "--no-run", "--quiet", "--exit-code"]) == 3
+    assert run(["diff", good, good, "--no-run", "--quiet", "--exit-code"]) == 0

@@ -8,7 +8,7 @@ import json
 import numpy as np
 from rich.console import Console
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Function, Graph
 from optc.ir.origin import Origin
 from optc.ir.types import DType, TensorType
 from optc.report.diff import as_dict, diff, render
@@ -72,6 +72,54 @@ def test_nodes_are_followed_by_their_origin() -> None:
     assert change.after == ("MatMul", "MatMul")
     assert change.passes == ("svd", "quant")
     assert [weight.text for weight in change.new] == ["float[8, 2]", "float[2, 4]"]
+
+
+def looped(*, bias: float = 1.0, op: str = "Add", turned: bool = False, extra: bool = True) -> Graph:
+    body = Graph("body")
+    body.add_input("i", TensorType(DType.INT64, ()))
+    going = body.add_input("going", TensorType(DType.BOOL, ()))
+    state = body.add_input("state", TensorType(DType.FLOAT, (4,)))
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (4,)))
+    outer = [graph.add("Abs", [x], name="abs").output, graph.add("Neg", [x], name="neg").output]
+    made = body.add(op, [state, body.constant(np.float32([bias] * 4))], name="inner").output
+    made = body.add("Sub", [made, outer[turned]], name="captures").output
+    if extra:
+        made = body.add("Relu", [made], name="last").output
+    for value, name in ((going, "going_out"), (made, "state_out")):
+        body.add_output(body.add("Identity", [value], name=name).output, name)
+    trips = graph.constant(np.int64(3))
+    loop = graph.add("Loop", [trips, None, x], {"body": body}, name="loop").output
+    graph.add_output(graph.add("Sub", [loop, outer[0]] if not turned else [outer[0], loop], name="end").output, "y")
+    return graph
+
+
+def test_bodies_are_compared_node_by_node() -> None:
+    plain = diff(looped(), looped(), ("a", "b"))
+    assert (plain.changes, plain.differs) == ((), False)
+    assert plain.same == 9
+    for other, wanted in (
+        ({"bias": 2.0}, [("changed", "loop/body/inner")]),
+        ({"op": "Mul"}, [("changed", "loop/body/inner")]),
+        ({"extra": False}, [("removed", "loop/body/last")]),
+        ({"turned": True}, [("changed", "loop/body/captures"), ("changed", "end")]),
+    ):
+        found = diff(looped(), looped(**other), ("a", "b"))  # type: ignore[arg-type]
+        assert [(one.kind, one.name) for one in found.changes] == wanted
+        assert found.differs
+
+
+def test_functions_are_compared_too() -> None:
+    models = [model(), model(), model()]
+    for one, op in zip(models, ("Relu", "Relu", "Abs"), strict=True):
+        inner = Graph("f", opsets={"": 17})
+        inner.add_output(inner.add(op, [inner.add_input("a", None)], name="act").output, "b")
+        one.functions["mine", "f", ""] = Function("mine", "f", "", inner)
+    assert not diff(models[0], models[1], ("a", "b")).differs
+    (change,) = diff(models[0], models[2], ("a", "b")).changes
+    assert (change.kind, change.name, change.after) == ("changed", "mine.f/act", ("Abs",))
+    (change,) = diff(models[0], model(), ("a", "b")).changes
+    assert (change.kind, change.name) == ("removed", "mine.f")
 
 
 def test_a_diff_is_json_and_a_table() -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..project.config import Entry
     from ..project.lock import Lock
     from ..project.options import Options
+    from ..report.locked import Locked
+    from ..targets.base import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,46 @@ class Chosen:
     config: str | None
     entry: Entry | None
 
-    def record(self, path: str | None, *, strict: bool) -> tuple[Lock | None, str]:
-        """The lock file, where one is wanted, and the name of this build in it. Raises `LockError`, `SpecError`."""
-        from ..project.lock import Lock, build_name
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        from ..targets import table
+
+        return table.distinct([self.target])
+
+    def record(self, path: str | None, *, strict: bool) -> Lock | None:
+        """The lock file, where one is wanted. Raises `LockError`, `SpecError`."""
+        from ..project.lock import Lock
 
         if path is None and self.config is not None and strict:
             path = os.path.splitext(self.config)[0] + ".lock"
         if path is None:
             if strict:
                 raise SpecError("--locked needs the file to hold the build against: --lock FILE")
-            return None, ""
+            return None
+        return Lock.read(path, strict=strict)
+
+    def name(self, target: str) -> str:
+        """What the build for a target is called in the lock file."""
+        from ..project.lock import build_name
+
         stem = os.path.splitext(os.path.basename(self.model.removeprefix("zoo:")))[0]
-        name = build_name(stem if self.entry is None else self.entry.name, self.target)
-        return Lock.read(path, strict=strict), name
+        return build_name(stem if self.entry is None else self.entry.name, target)
+
+    def locked(self, record: Lock | None, *, strict: bool) -> dict[str, Locked]:
+        """What the lock file says of each target. Raises `LockError` where a strict one says nothing."""
+        from ..targets import table
+
+        texts = [table.spec(one) for one in self.targets] if record is not None else []
+        found = {text: record.of(self.name(text), strict=strict) for text in texts if record is not None}
+        return {text: one for text, one in found.items() if one is not None}
+
+    def reports(self, path: str) -> list[str]:
+        """The files that `path` stands for: itself, or one a target, `NAME.TARGET.json`."""
+        from ..targets import table
+
+        stem, end = os.path.splitext(path)
+        aims = self.targets
+        return [path] if len(aims) == 1 else [f"{stem}.{table.word(one)}{end}" for one in aims]
 
     def depend(self, path: str, build: Build) -> None:
         """Write the dependency file `path`. Raises `OutputError`."""
@@ -48,7 +77,9 @@ class Chosen:
 
         pipeline = Pipeline.parse(self.options.passes)
         inputs = depfile.inputs(self.model, build.original, pipeline, self.options.data, self.config)
-        depfile.write(path, [self.output], inputs)
+        depfile.write(
+            path, [self.output] if not build.others else [p for one in build.each for p in one.artifacts], inputs
+        )
 
 
 def choose(
@@ -67,6 +98,7 @@ def choose(
     from ..passes.base import Override
     from ..project.config import FILE, load
     from ..project.options import Options
+    from ..targets import table
 
     beside = os.path.join(os.path.dirname(model), FILE)
     path = config if config is not None else beside if os.path.isfile(beside) and os.path.isfile(model) else None
@@ -86,12 +118,16 @@ def choose(
         raise SpecError(f"{path} builds '{entry.name}' for {names}; choose one with --target, or run: optc build")
     aim = target if target is not None else entry.targets[0]
     model = model if os.path.exists(model) else entry.path
-    return Chosen(model, aim, output or entry.artifact(aim), options, path, entry)
+    place = entry.artifact(aim)
+    if output is None and len(table.distinct([aim])) > 1:
+        place = os.path.dirname(place)
+    return Chosen(model, aim, output or place, options, path, entry)
 
 
 def _beside(model: str, target: str) -> str:
+    """Where the artifact goes unless told: beside the model, or in the same folder where there are several."""
     from ..targets import table
 
+    aims = table.distinct([target])
     stem = model.split(":")[1] if model.startswith("zoo:") else os.path.splitext(model)[0]
-    aims = table.parse(target)
-    return f"{stem}.optc{aims[0].suffix if aims else ''}"
+    return table.file_names(stem, aims)[0] if len(aims) == 1 else os.path.dirname(stem) or "."

@@ -30,6 +30,7 @@ def compile_model(
     layout: Annotated[Literal["auto", "NCHW", "NHWC"] | None, Parameter(group=_DATA)] = None,
     resize: Annotated[str | None, Parameter(group=_DATA)] = None,
     samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
+    shape: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
     keep: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
     seed: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=2**31 - 1))] = None,
     threads: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1024))] = None,
@@ -58,9 +59,10 @@ def compile_model(
         Passes and their options: prune,svd:ratio=0.5,quant (see `optc passes`), or file.py:function over an
         onnx-graphsurgeon graph; prune,svd,quant unless given. `clean` runs first unless --no-clean.
     target
-        What the model is built for (see `optc targets`); onnx unless given.
+        What the model is built for (see `optc targets`); onnx unless given. Several are parted by commas:
+        onnx,arm64,armv7.
     output
-        File to write; beside MODEL as NAME.optc.onnx unless given.
+        File to write; beside MODEL as NAME.optc.onnx unless given. For several targets, a folder.
     data
         Calibration samples, unlabeled: an .npz (input name -> array), a folder of .npy or of images, or a folder of
         ONNX test_data_set_*. Without it inputs are made up, and the report says so.
@@ -75,6 +77,8 @@ def compile_model(
         Images: HEIGHTxWIDTH or one number; the model's own size unless given.
     samples
         Use at most this many samples, drawn evenly.
+    shape
+        Sizes of an input that the model leaves open, as input=1x3x224x224; may be given several times.
     keep
         Leave layers whose names fit this pattern as they are; may be given several times.
     seed
@@ -109,12 +113,13 @@ def compile_model(
         File that receives, for Make and Ninja, what the result depends on.
     report
         File that receives the report, in the form its extension names: .json, .md, .xml (JUnit), or .html (a page to
-        look at; needs optc[html]). May be given several times.
+        look at; needs optc[html]). May be given several times. For several targets, a file for each: NAME.TARGET.json.
 
     Examples
     --------
         optc model.onnx --data samples.npz
         optc model.onnx --passes svd:ratio=0.5,quant --data images/ -o small.onnx
+        optc model.onnx --target onnx,arm64 --shape input=1x3x224x224 -o out
         optc model.onnx --budget size=30%,agreement=99% --report report.json
     """
     typed = command_text(compile_model, locals())
@@ -122,12 +127,14 @@ def compile_model(
 
     from rich.console import Console
 
-    from ..compiler import Interrupted, check_place
+    from ..compiler import Interrupted, check_place, parse_shapes
     from ..passes.observers import Dump, Observer, Reproduce
+    from ..report.build import together
     from ..report.files import PAGE, extension, write
     from ..report.page import write as write_page
     from ..report.progress import PassLines
-    from ..report.terminal import show
+    from ..report.terminal import beside, show
+    from ..runtime.store import Store
 
     errors = Console(stderr=True)
     observers: list[Observer] = [Reproduce()]
@@ -150,6 +157,7 @@ def compile_model(
         "min_agreement": min_agreement,
         "budget": budget,
         "check": check,
+        "shapes": parse_shapes(shape) if shape else None,
     }
     chosen = choose(model, config, given, keep or (), target, output)
     model, out, data = chosen.model, chosen.output, chosen.options.data
@@ -158,9 +166,11 @@ def compile_model(
         if path is not None:
             check_apart(path, flag, {"MODEL": model, "-o": out, "--data": data, "--config": chosen.config})
             check_place(path, flag)
-    record, name = chosen.record(lock, strict=locked)
-    wanted = reports(report or [], {"MODEL": model, "-o": out, "--data": data}, page=True)
+    record = chosen.record(lock, strict=locked)
+    files = [chosen.reports(path) for path in report or []]
+    wanted = reports([path for one in files for path in one], {"MODEL": model, "-o": out, "--data": data}, page=True)
     pages = [path for path in wanted if extension(path, page=True) == PAGE]
+    place = cache_place(cache, no_cache)
     stopped: Interrupted | None = None
     with voice.progress() as progress:
         observers += [] if progress is None else [progress]
@@ -169,8 +179,8 @@ def compile_model(
                 model,
                 target=chosen.target,
                 output=out,
-                cache=cache_place(cache, no_cache),
-                lock=None if record is None else record.of(name, strict=locked),
+                cache=place,
+                lock=chosen.locked(record, strict=locked),
                 trail=bool(pages),
                 observers=observers,
                 progress=progress,
@@ -178,22 +188,28 @@ def compile_model(
         except Interrupted as stop:
             build, stopped = stop.build, stop
         try:
-            for path in wanted:
+            todo = [(one, path) for paths in files for one, path in zip(build.each, paths)]
+            for one, path in todo:
                 if path not in pages:
-                    write(build.report, path)
-            for path in pages if stopped is None else ():  # a page takes its time, and who interrupts has none
-                with nullcontext() if progress is None else progress.task("page"):
-                    write_page(build, path, typed)
+                    write(one.report, path)
+            for one, path in todo if stopped is None else ():  # a page takes its time, and who interrupts has none
+                if path in pages:
+                    with nullcontext() if progress is None else progress.task("page"):
+                        write_page(one, path, typed, None if place is None else Store(place))
         except KeyboardInterrupt:
             raise stopped or KeyboardInterrupt(f"interrupted; {out} is written, not all of the reports are") from None
     if stopped is not None:
         raise stopped
     if record is not None and not locked:
-        record.keep(name, build.report)
+        for one in build.each:
+            record.keep(chosen.name(one.report.target), one.report)
     if depfile is not None:
         chosen.depend(depfile, build)
     if voice.json:
-        sys.stdout.write(build.report.to_json())
+        sys.stdout.write(build.report.to_json() if not build.others else together([one.report for one in build.each]))
     elif voice.loud:
-        show(build.report, console(), layers=voice.verbose)
-    return tell(build.report.budget)
+        for one in build.each:
+            show(one.report, console(), layers=voice.verbose)
+        if build.others:
+            beside(build.report, console())
+    return max(tell(one.report.budget) for one in build.each)

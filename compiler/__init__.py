@@ -4,6 +4,7 @@
 """
 
 from .data import Data, runnable, sizes
+from .fixed import fix_shapes, parse_shapes
 from .measure import compare, size_of, versions
 from .model import Model, name_of, read, stored_bytes
 from .place import check_place
@@ -18,7 +19,9 @@ __all__ = [
     "check_place",
     "compare",
     "compile",
+    "fix_shapes",
     "name_of",
+    "parse_shapes",
     "read",
     "runnable",
     "size_of",

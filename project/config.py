@@ -47,13 +47,17 @@ class Entry:
 
     def artifact(self, target: str) -> str:
         """Where the result for a target goes: beside the model as NAME.TARGET.onnx, or NAME.optc.onnx for one target
-        alone."""
+        alone; a library as NAME.TARGET, or NAME.optc.TARGET."""
+        from ..targets import table
+
+        aim = table.parse(target)[0]
         word = re.sub(r"[^\w.=-]+", "-", target).strip("-")
         single = len(self.targets) < 2
         folder, file = os.path.dirname(self.path), ""
         if self.output is not None:
             folder, file = os.path.split(self.output) if os.path.splitext(self.output)[1] else (self.output, "")
-        file = file or ("{name}.optc.onnx" if single else "{name}.{target}.onnx")
+        several = "{name}.{target}" + ("" if aim.folder else aim.suffix)
+        file = file or ("{name}.optc" + aim.suffix if single else several)
         return os.path.join(folder, file.replace("{name}", self.name).replace("{target}", word))
 
 
@@ -119,6 +123,8 @@ class _Reader:
         return Config(self.path, tuple(entries))
 
     def entry(self, given: dict[str, Any], number: int) -> Entry:
+        from ..targets import table
+
         at = ("model", number)
         if "path" not in given:
             self.fail('a model needs a path: path = "model.onnx"', at)
@@ -129,8 +135,11 @@ class _Reader:
         overrides = tuple(given.pop("override", ()))
         if given.get("data") is not None:
             given["data"] = self.place(given["data"])
+        if "shape" in given:
+            given["shapes"] = given.pop("shape")
         options = replace(Options(), overrides=overrides, **given)
         self.check(options, targets, at)
+        targets = tuple(table.spec(one) for text in targets for one in table.parse(text))
         return Entry(name, path, targets, None if output is None else self.place(output), options)
 
     def check(self, options: Options, targets: tuple[str, ...], at: tuple[str | int, ...]) -> None:
@@ -275,6 +284,20 @@ def _size(value: object) -> tuple[int, int]:
     return items[0], items[1]
 
 
+def _shapes(value: object) -> dict[str, tuple[int, ...]]:
+    from ..compiler import parse_shapes
+    from ..errors import SpecError
+
+    if isinstance(value, str):
+        value = [value]
+    try:
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return parse_shapes(value)
+    except SpecError:
+        pass
+    raise ValueError('sizes of inputs such as "input=1x3x224x224", or a list of them')
+
+
 def _layout(value: object) -> str:
     if value not in ("auto", "NCHW", "NHWC"):
         raise ValueError("auto, NCHW or NHWC")
@@ -308,4 +331,4 @@ _SHARED: dict[str, Callable[[Any], Any]] = {
 }
 """Keys that stand before the first table, for all models, or in a table of one."""
 
-_OWN: dict[str, Callable[[Any], Any]] = {"path": _text, "name": _text, "override": _tables}
+_OWN: dict[str, Callable[[Any], Any]] = {"path": _text, "name": _text, "shape": _shapes, "override": _tables}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Options:
     budget: str | None = None
     check: bool = True
     overrides: tuple[Override, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def samples_from(self) -> Data:
         from ..compiler import Data
@@ -47,7 +48,7 @@ class Options:
         target: str,
         output: str,
         cache: str | None = None,
-        lock: Locked | None = None,
+        lock: Locked | Mapping[str, Locked] | None = None,
         trail: bool = False,
         observers: Sequence[Observer] = (),
         progress: Progress | None = None,
@@ -70,6 +71,7 @@ class Options:
             check=self.check,
             trail=trail,
             overrides=self.overrides,
+            shapes=self.shapes,
             cache=cache,
             lock=lock,
             observers=observers,

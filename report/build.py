@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -200,3 +201,9 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
+
+
+def together(reports: Sequence[BuildReport]) -> str:
+    """The documents of several builds as one: `{"schema": "optc.builds/1", "builds": [...]}`."""
+    document = {"schema": "optc.builds/1", "builds": [report.as_dict() for report in reports]}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

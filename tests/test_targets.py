@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,11 +10,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from optc.compiler import compile
+from optc.cli.app import run
+from optc.compiler import compile, read
 from optc.compiler.fixed import fix_shapes, parse_shapes
 from optc.errors import ModelError, OutputError, SpecError, TargetError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
+from optc.ir.writer import save
+from optc.project.config import load
 from optc.report.markdown import render
 from optc.report.page.summary import summary
 from optc.targets import table
@@ -120,3 +124,28 @@ def test_open_sizes_are_fixed_everywhere() -> None:
 def test_shapes_that_do_not_fit_are_told(text: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fix_shapes(linear(), parse_shapes([text]))
+
+
+def test_the_command_line_builds_for_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(linear(), tmp_path / "m.onnx")
+    words = [str(tmp_path / "m.onnx"), "--passes", "clean", "--no-check", "--target", "onnx,onnx:cpu=arm", "--json"]
+    more = ["--shape", "x=2x3x8", "-o", str(tmp_path / "out"), "--report", str(tmp_path / "r.json")]
+    more += ["--lock", str(tmp_path / "m.lock")]
+    assert run([*words, *more]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["target"] for one in document["builds"]] == ["onnx", "onnx:cpu=arm"]
+    assert read(tmp_path / "out" / "m.onnx.onnx").inputs[0].shape == (2, 3, 8)
+    assert {path.name for path in tmp_path.glob("r.*")} == {"r.onnx.json", "r.onnx-cpu-arm.json"}
+    assert set(json.loads((tmp_path / "m.lock").read_text())["builds"]) == {"m@onnx", "m@onnx:cpu=arm"}
+    assert run([*words, *more, "--locked"]) == 0
+
+
+def test_a_configuration_fixes_sizes_and_names_libraries(tmp_path: Path) -> None:
+    (tmp_path / "optc.toml").write_text('[[model]]\npath = "m.onnx"\nshape = "x=1x8"\ntargets = "arm64,onnx"\n')
+    entry = load(str(tmp_path / "optc.toml")).entries[0]
+    assert entry.options.shapes == {"x": (1, 8)}
+    assert entry.targets == ("arm64", "onnx")
+    assert [entry.artifact(one) for one in entry.targets] == [str(tmp_path / "m.arm64"), str(tmp_path / "m.onnx.onnx")]
+    (tmp_path / "optc.toml").write_text('[[model]]\npath = "m.onnx"\nshape = "x"\n')
+    with pytest.raises(SpecError, match=r"optc\.toml:3: 'shape' takes sizes of inputs such as"):
+        load(str(tmp_path / "optc.toml"))

@@ -8,6 +8,7 @@ checked to be finite when it is read.
 from __future__ import annotations
 
 import itertools
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -67,11 +68,12 @@ class Column(ABC):
 class ArrayColumn(Column):
     """Samples stacked in one array, in memory or memory-mapped, along `axis`; all alike in shape."""
 
-    __slots__ = ("array",)
+    __slots__ = ("array", "_map")
 
     def __init__(self, name: str, dtype: np.dtype[np.generic], array: Array, axis: int = 0) -> None:
         super().__init__(name, dtype)
         self.array = np.moveaxis(array, axis, 0)
+        self._map = _mapping(array)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -83,10 +85,22 @@ class ArrayColumn(Column):
             self.rows(np.arange(start, min(start + step, len(self.array)), dtype=np.intp))
 
     def read(self, at: Index) -> Array:
+        if self._map is not None:  # what was read before would otherwise stay in this process's memory
+            self._map.madvise(mmap.MADV_DONTNEED)
         first, last = int(at[0]), int(at[-1])
         if last - first + 1 == len(at):
             return np.asarray(self.array[first : last + 1])
         return np.asarray(self.array[at])
+
+
+def _mapping(array: Array) -> mmap.mmap | None:
+    """The mapping behind an array that is only read, on systems that can be told what is not needed for now."""
+    if not isinstance(array, np.memmap) or array.mode != "r" or not hasattr(mmap, "MADV_DONTNEED"):
+        return None
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 class SharedColumn(Column):

@@ -36,7 +36,7 @@ class _Stored:
 class Spill:
     """Batches of arrays under keys; at most about `limit` bytes of them in memory."""
 
-    def __init__(self, limit: int = 48 << 20) -> None:
+    def __init__(self, limit: int = 24 << 20) -> None:
         self._limit = limit
         self._held = 0
         self._items: dict[Hashable, list[Data | _Stored]] = {}
@@ -58,7 +58,8 @@ class Spill:
         batches = self._items.setdefault(key, [])
         if self._held + array.nbytes <= self._limit or array.dtype.hasobject:
             self._held += array.nbytes
-            batches.append(array)
+            # A view keeps all of what it is a part of: an answer of ONNX Runtime the memory of its whole session.
+            batches.append(array if array.base is None else array.copy())
             return
         path, end = self._ends.get(key) or (self._new_file(), 0)
         with open(path, "ab") as file:

@@ -28,7 +28,8 @@ from ...ir.types import DType, TensorType
 from ..base import Report, Skip
 from .calibrate import Calibration
 from .layers import Layer
-from .weights import importance_of, quantize_rows, reduction_rows
+from .parameters import rounding_error
+from .weights import importance_of, quantize_rows, reduction_rows, weight_of_rows
 
 OPSET = 21
 """DequantizeLinear has blocks, and int4 exists, from here on."""
@@ -38,7 +39,7 @@ def store_blocks(
     graph: Graph, layers: Sequence[Layer], seen: Calibration, dtype: DType, block: int, report: Report
 ) -> None:
     """Let every layer read its weight from codes with a scale a block; `dtype` is int8 or int4."""
-    made: dict[Value, Value] = {}
+    made: dict[Value, tuple[Value, float]] = {}
     for layer in layers:
         try:
             if layer.weight not in made:
@@ -46,10 +47,11 @@ def store_blocks(
         except Skip as skip:
             report.skipped(layer.name, layer.op, skip.reason)
             continue
-        layer.node.set_input(1, made[layer.weight])
+        value, error = made[layer.weight]
+        layer.node.set_input(1, value)
         if layer.transposed and fuses(graph, layer, dtype, block):
             layer.node.set_attribute("transB", 0)
-        report.done(layer.name, layer.op, bits=dtype.bits, block=block)
+        report.done(layer.name, layer.op, bits=dtype.bits, block=block, error=round(error, 6))
 
 
 def encode_blocks(
@@ -77,8 +79,15 @@ def fuses(graph: Graph, layer: Layer, dtype: DType, block: int) -> bool:
     return layer.op != "Conv" and dtype is DType.INT4 and power and graph.opset() >= OPSET
 
 
-def _store(graph: Graph, layer: Layer, energy: NDArray[np.float64] | None, dtype: DType, block: int) -> Value:
+def _store(
+    graph: Graph, layer: Layer, energy: NDArray[np.float64] | None, dtype: DType, block: int
+) -> tuple[Value, float]:
+    """What the layer is to read, and its error (`rounding_error`)."""
     codes, scale = encode_blocks(layer, energy, dtype, block)
+    spread = (codes * np.repeat(scale, block, axis=1)).astype(np.float32)
+    shape = layer.weight.constant.shape  # type: ignore[union-attr]
+    numbers = weight_of_rows(spread, shape, layer.op, transposed=layer.transposed)
+    error = rounding_error(layer, np.asarray(numbers, np.float32), energy)
     weight = layer.weight
     origin = Origin.merge([layer.node.origin], "quant")
     first = next(iter(graph))
@@ -87,16 +96,17 @@ def _store(graph: Graph, layer: Layer, energy: NDArray[np.float64] | None, dtype
             graph.constant(np.ascontiguousarray(codes.T).astype(dtype.numpy), weight.name),
             graph.constant(np.ascontiguousarray(scale.T), "scale"),
         ]
-        return graph.add(
+        made = graph.add(
             "DequantizeLinear", inputs, {"axis": 0, "block_size": block}, outputs=[weight.name], origin=origin,
             before=first,
-        ).output  # fmt: skip
+        )  # fmt: skip
+        return made.output, error
     # The kernel's order has the reduction last, so blocks are rows; the weight's own layout is restored by constants.
     stored = graph.constant(np.ascontiguousarray(codes.reshape(-1, block)).astype(dtype.numpy), weight.name)
     wide = graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
     scales = graph.constant(scale.reshape(-1, 1), "scale")
-    numbers = graph.add("Mul", [wide, scales], origin=origin, before=first).output
-    return _laid_out(graph, numbers, layer, origin)
+    product = graph.add("Mul", [wide, scales], origin=origin, before=first).output
+    return _laid_out(graph, product, layer, origin), error
 
 
 def _laid_out(graph: Graph, rows: Value, layer: Layer, origin: Origin) -> Value:

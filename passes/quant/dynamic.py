@@ -27,7 +27,7 @@ from .forms import own_options
 from .layers import Kept, Layer, find_layers
 from .narrow import Narrow, round_narrow
 from .packing import store_codes
-from .parameters import encode
+from .parameters import encode, rounding_error
 from .smooth import smooth
 from .storage import store_weights
 
@@ -71,18 +71,14 @@ def quantize_dynamic(
     seen = calibrate(graph, [], layers, ctx)
     stored = [layer for layer in layers if layer.op == "Conv"]
     products = [layer for layer in layers if layer.op != "Conv"]
-    if stored:
-        store_weights(graph, stored, seen, ctx, per_channel)
+    errors = store_weights(graph, stored, seen, ctx, per_channel) if stored else {}
     few = [layer for layer in products if bits(layer) < 8]
-    narrow = round_narrow(graph, few, ctx, bits, per_channel) if few else {}
-    quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)
+    narrow = round_narrow(graph, few, ctx, bits, per_channel, fit_biases=one.bias_correction) if few else {}
+    errors |= quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)
     for layer in layers:
         form = "stored" if layer.op == "Conv" else "dynamic"
-        if layer in narrow:
-            error = round(narrow[layer].error, 6)
-            report.done(layer.name, layer.op, bits=narrow[layer].bits, activations=form, error=error)
-        else:
-            report.done(layer.name, layer.op, bits=8, activations=form)
+        width = narrow[layer].bits if layer in narrow else 8
+        report.done(layer.name, layer.op, bits=width, activations=form, error=round(errors[layer], 6))
 
 
 def quantize_products(
@@ -92,10 +88,12 @@ def quantize_products(
     ctx: Context,
     per_channel: Callable[[Layer], bool],
     narrow: Mapping[Layer, Narrow],
-) -> None:
-    """Let `layers`, MatMul and Gemm, find the ranges of what they read. `energy`: see `Calibration`; `narrow` are the
-    weights that are codes already."""
+) -> dict[Layer, float]:
+    """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the error of each weight. `energy`: see
+    `Calibration`; `narrow` are the weights that are codes already."""
     weights: dict[Value, tuple[Value, Grid]] = {}
+    numbers: dict[Value, NDArray[np.float32]] = {}
+    errors = {layer: one.error for layer, one in narrow.items()}
     for source, readers in by_source(layers).items():
         origin = Origin.merge([layer.node.origin for layer in readers], BY)
         first = next(node for node in graph if any(node is layer.node for layer in readers))
@@ -118,9 +116,13 @@ def quantize_products(
                 codes, grid = encode(
                     layer, energy.get(source), ctx.target, np.zeros(layer.channels), per_channel=per_channel(layer)
                 )
+                numbers[layer.weight] = grid.decode(codes)
                 stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
                 weights[layer.weight] = graph.constant(stored, layer.weight.name), grid
+            if layer not in narrow:
+                errors[layer] = rounding_error(layer, numbers[layer.weight], energy.get(source))
             _multiply(graph, layer, made.outputs, *weights[layer.weight])
+    return errors
 
 
 def _multiply(graph: Graph, layer: Layer, x: Sequence[Value], weight: Value, grid: Grid) -> None:

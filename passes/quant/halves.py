@@ -20,6 +20,7 @@ from ...ir.origin import Origin
 from ...ir.types import DType
 from ..base import Report
 from .layers import Layer
+from .parameters import rounding_error
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -35,10 +36,10 @@ def store_halves(graph: Graph, layers: Sequence[Layer], dtype: DType, report: Re
             report.skipped(layer.name, layer.op, f"a weight is larger than float16 can hold ({LARGEST:g})")
             continue
         if weight not in made:
-            half = graph.constant(numbers.astype(dtype.numpy), weight.name)
+            stored = graph.constant(numbers.astype(dtype.numpy), weight.name)
             made[weight] = graph.add(
                 "Cast",
-                [half],
+                [stored],
                 {"to": int(DType.FLOAT)},
                 outputs=[weight.name],
                 types=[weight.type],
@@ -46,4 +47,5 @@ def store_halves(graph: Graph, layers: Sequence[Layer], dtype: DType, report: Re
                 before=first,
             ).output
         layer.node.set_input(1, made[weight])
-        report.done(layer.name, layer.op, bits=16)
+        half = numbers.astype(dtype.numpy).astype(np.float32)
+        report.done(layer.name, layer.op, bits=16, error=round(rounding_error(layer, half, None), 9))

@@ -34,9 +34,16 @@ class Narrow:
 
 
 def round_narrow(
-    graph: Graph, layers: Sequence[Layer], ctx: Context, bits: Bits, per_channel: Callable[[Layer], bool]
+    graph: Graph,
+    layers: Sequence[Layer],
+    ctx: Context,
+    bits: Bits,
+    per_channel: Callable[[Layer], bool],
+    *,
+    fit_biases: bool,
 ) -> dict[Layer, Narrow]:
-    """Round the weights of `layers` in place, still as floats, with their biases; returns the codes of each.
+    """Round the weights of `layers` in place, still as floats, and fit their biases if asked to; returns the codes of
+    each.
 
     Those that cannot be walked (a shared weight, too wide a row) are left out.
     """
@@ -48,6 +55,9 @@ def round_narrow(
             layer, step.layer.weights(), step.target, ctx.target, np.zeros(layer.channels),
             bits=bits(layer), per_channel=per_channel(layer),
         )  # fmt: skip
-        step.settle(coded.weight)
+        if fit_biases:
+            step.settle(coded.weight)
+        else:
+            step.layer.write(coded.weight, None)
         found[layer] = Narrow(coded.codes, coded.grid, bits(layer), step.target.error(coded.weight))
     return found

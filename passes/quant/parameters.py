@@ -14,6 +14,7 @@ rounding error to the bound is stored unsigned, with its zero point in the middl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,14 @@ Energy = Mapping[Value, NDArray[np.float64]]
 DEAREST = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """What a layer became: the grid of its weight, and its error as a share of the power of its answer."""
+
+    grid: Grid
+    error: float
+
+
 def encode_weights(
     insertion: Insertion,
     layers: Sequence[Layer],
@@ -39,13 +48,13 @@ def encode_weights(
     target: TargetFacts,
     per_channel: Callable[[Layer], bool],
     bits: Callable[[Layer], int],
-) -> dict[Layer, Grid]:
-    """Let every layer read codes of its weight; returns the grid of each. `energy`: see `Calibration`. Of the layers
+) -> dict[Layer, Rounded]:
+    """Let every layer read codes of its weight; returns what became of each. `energy`: see `Calibration`. Of the layers
     that share a weight the first says how many bits, and whether it has a scale a channel."""
     together: dict[Value, list[Layer]] = {}
     for layer in layers:
         together.setdefault(layer.weight, []).append(layer)
-    grids: dict[Layer, Grid] = {}
+    done: dict[Layer, Rounded] = {}
     for weight, users in together.items():
         least = least_scale(insertion, users)
         first, width = users[0], bits(users[0])
@@ -55,8 +64,21 @@ def encode_weights(
         for layer in users:
             node = layer.node
             node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint="weight"))
-            grids[layer] = grid
-    return grids
+            done[layer] = Rounded(grid, rounding_error(layer, grid.decode(codes), energy.get(layer.source)))
+    return done
+
+
+def rounding_error(layer: Layer, numbers: NDArray[np.float32], energy: NDArray[np.float64] | None) -> float:
+    """What `numbers` in place of a layer's weight add to its answer, as a share of the answer's power.
+
+    sum_d h_d (w_d - numbers_d)^2 over sum_d h_d w_d^2, where h, the mean square of each input, is 1 if it is not known.
+    """
+    weight = np.asarray(layer.weight.numpy(), np.float32)
+    rows = reduction_rows(weight, layer.op, transposed=layer.transposed)
+    off = rows - reduction_rows(np.asarray(numbers, np.float32), layer.op, transposed=layer.transposed)
+    h = importance_of(layer, energy, rows.shape)
+    weigh = np.ones((1, 1)) if h is None else h
+    return float(np.sum(np.square(off) * weigh) / max(float(np.sum(np.square(rows) * weigh)), 1e-30))
 
 
 def encode_biases(insertion: Insertion, layers: Sequence[Layer], grids: Mapping[Layer, Grid]) -> None:

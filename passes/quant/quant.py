@@ -53,7 +53,9 @@ class Quant(Pass):
     percentile: float = option(99.99, "percent of values inside the range (range=percentile)", low=50, high=100)
     per_channel: bool = option(True, "one weight scale a channel rather than one a tensor", layer=True)
     symmetric: bool = option(False, "activation grids symmetric around 0")
-    bias_correction: bool = option(True, "correct biases towards the float model's means")
+    bias_correction: bool = option(
+        True, "fit biases to the float model's means, where activations are codes or weights have few bits"
+    )
     slower: Literal["float", "int8"] = option("float", "what layers run in whose integer kernel is slower here")
     requantize: Literal["keep", "refuse", "redo"] = option(
         "keep", "what is quantized already: kept as it is, refused, or turned back into float and done anew"

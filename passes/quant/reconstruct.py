@@ -20,19 +20,10 @@ from ..base import Context, Skip
 from ..linear import Linear, linear_layer
 from ..walk import too_wide, walk
 from .encoding import encode_target
-from .grid import Grid
 from .insertion import Insertion
 from .layers import Layer
 from .packing import store_codes
-from .parameters import least_scale
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rounded:
-    """What a layer became: the grid of its weight, and its error as a share of the variance of its answer."""
-
-    grid: Grid
-    error: float
+from .parameters import Rounded, least_scale
 
 
 def walkable(layers: Sequence[Layer]) -> dict[Linear, Layer]:
@@ -55,8 +46,11 @@ def reconstruct(
     ctx: Context,
     bits: Callable[[Layer], int],
     per_channel: Callable[[Layer], bool],
+    *,
+    fit_biases: bool = True,
 ) -> dict[Layer, Rounded]:
-    """Round the weights of `layers` in the graph of `insertion`; biases stay float. `teacher` answers by value name."""
+    """Round the weights of `layers` in the graph of `insertion`; biases stay float, and as they are unless they are to
+    be fitted. `teacher` answers by value name."""
     graph, done = insertion.graph, dict[Layer, Rounded]()
     for step in walk(graph, dataclasses.replace(ctx, teacher=teacher), list(layers)):
         layer = layers[step.layer]
@@ -65,7 +59,7 @@ def reconstruct(
         found = encode_target(
             layer, step.layer.weights(), step.target, ctx.target, least, bits=width, per_channel=per_channel(layer)
         )
-        if step.layer.bias_place is not None:
+        if fit_biases and step.layer.bias_place is not None:
             step.layer.write(found.weight, step.target.bias(found.weight))
         codes = store_codes(graph, found.codes, layer.weight.name, bits=width, before=node)
         made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint="weight")

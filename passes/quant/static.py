@@ -81,22 +81,21 @@ def quantize_static(
     teacher = graph.clone()
     fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]
     means = answer_means(graph, fixable, ctx, few)
-    _give_biases(graph, list(walked.values()))
+    if one.bias_correction:
+        _give_biases(graph, list(walked.values()))
     insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
     insertion.activations()
     insertion.constants()
-    weights = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel, width)
+    rounded = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel, width)
     graph.sweep()
-    rounded = reconstruct(insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel)
-    weights |= {layer: r.grid for layer, r in rounded.items()}
+    rounded |= reconstruct(
+        insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel, fit_biases=one.bias_correction
+    )
     graph.sweep()
     correct(graph, fixable, means, ctx, few)
-    encode_biases(insertion, layers, weights)
+    encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
     for layer in layers:
-        if layer in rounded:
-            report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
-        else:
-            report.done(layer.name, layer.op, bits=width(layer))
+        report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
 
 
 def _rules(one: Quant) -> tuple[str, ...]:

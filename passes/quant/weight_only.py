@@ -45,6 +45,5 @@ def store_only(
     if block:
         store_blocks(graph, layers, seen, DType[one.weights.upper()], block, report)
         return
-    store_weights(graph, layers, seen, ctx, per_channel)
-    for layer in layers:
-        report.done(layer.name, layer.op, bits=8)
+    for layer, error in store_weights(graph, layers, seen, ctx, per_channel).items():
+        report.done(layer.name, layer.op, bits=8, error=round(error, 6))

@@ -84,7 +84,7 @@ def test_four_bits_in_blocks_run_in_the_kernel_that_reads_them(op: str, tmp_path
     teacher = graph.clone()
     x = {"x": np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)}
     report = quantized(graph, x, Quant(weights="int4", activations="none", block=16))
-    assert report.layers[0].detail == {"bits": 4, "block": 16}
+    assert {"bits": 4, "block": 16}.items() <= report.layers[0].detail.items()
     assert runtime_ops(graph, tmp_path)["MatMulNBits"] == 1
     assert signal_to_noise(teacher, graph, x) > 17
 
@@ -124,7 +124,7 @@ def test_ranges_found_as_the_model_runs_need_no_calibration_to_fit(op: str, tmp_
     teacher = graph.clone()
     rng = np.random.default_rng(1)
     report = quantized(graph, {"x": rng.normal(size=(40, 64)).astype(np.float32)}, Quant(activations="dynamic"))
-    assert report.layers[0].detail == {"bits": 8, "activations": "dynamic"}
+    assert {"bits": 8, "activations": "dynamic"}.items() <= report.layers[0].detail.items()
     ops = runtime_ops(graph, tmp_path)
     assert ops["DynamicQuantizeMatMul"] + ops["MatMulIntegerToFloat"] == 1
     assert not {"MatMul", "Gemm", "MatMulInteger"} & set(ops)

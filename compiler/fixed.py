@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..errors import ModelError, SpecError, nearest
 from ..ir.graph import Graph
+from ..ir.literal import type_text
 from ..ir.shapes import bind, infer
 from ..ir.types import TensorType
 
@@ -42,9 +43,9 @@ def fix_shapes(graph: Graph, shapes: Shapes) -> None:
         value = inputs[name]
         kind = value.type
         if not isinstance(kind, TensorType):
-            raise ModelError(f"input '{name}' is {kind}, which has no shape to fix")
+            raise ModelError(f"input '{name}' is no tensor, and has no shape to fix")
         known = kind.shape if kind.shape is not None else (None,) * len(sizes)
-        told = f"input '{name}' is {kind}, and cannot be {'x'.join(map(str, sizes)) or 'a scalar'}"
+        told = f"input '{name}' is {type_text(kind)}, and cannot be {'x'.join(map(str, sizes))}"
         if len(known) != len(sizes):
             raise ModelError(f"{told}: it has {len(known)} axes")
         for axis, (dim, size) in enumerate(zip(known, sizes, strict=True)):

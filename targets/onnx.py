@@ -107,12 +107,12 @@ def has_int8_dot_product() -> bool:
 
     Where the operating system does not tell, the careful answer: no.
     """
-    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp"})
+    return bool(cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp"})
 
 
 def _float_lanes() -> int:
     """Channels in one block of the runtime's blocked convolution kernels: 16 with AVX-512, else 8."""
-    return 16 if "avx512f" in _cpu_flags() else 8
+    return 16 if "avx512f" in cpu_flags() else 8
 
 
 def _is_x86() -> bool:
@@ -120,7 +120,8 @@ def _is_x86() -> bool:
 
 
 @functools.cache
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
+    """What this CPU can do, as the system names it; nothing where it does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             for line in file:

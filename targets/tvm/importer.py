@@ -148,8 +148,10 @@ class Importer:
         from tvm import relax, tirx
 
         kind = value.type
-        if not isinstance(kind, TensorType) or kind.sparse or kind.shape is None or kind.dtype is DType.STRING:
-            raise TargetError(f"input '{value.name}' is {kind}; TVM takes tensors of numbers whose rank is known")
+        if not isinstance(kind, TensorType) or kind.sparse or kind.dtype is DType.STRING:
+            raise TargetError(f"TVM takes dense tensors of numbers, which input '{value.name}' is not; build for onnx")
+        if kind.shape is None:
+            raise TargetError(f"the rank of input '{value.name}' is not known; fix it: --shape {value.name}=1x3x224x224")
         shape = []
         for axis, size in enumerate(kind.shape):
             if isinstance(size, int):

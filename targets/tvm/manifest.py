@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...errors import TargetError
 from .codegen import Port
 
@@ -66,6 +68,8 @@ def read(folder: str) -> dict[str, Any]:
         raise TargetError(f"{path} cannot be read: {error}; build the artifact again") from error
     if schema != SCHEMA:
         raise TargetError(f"{path} is of form {schema}, and this version reads {SCHEMA}; build the artifact again")
+    if not _whole(found):
+        raise TargetError(f"{path} does not say all that it should; build the artifact again")
     for name, digest in found["files"].items():
         try:
             with open(os.path.join(folder, name), "rb") as data:
@@ -76,6 +80,20 @@ def read(folder: str) -> dict[str, Any]:
         raise TargetError(f"{os.path.join(folder, name)} is missing or not what {NAME} says; build the artifact again")
     result: dict[str, Any] = found
     return result
+
+
+def _whole(found: dict[str, Any]) -> bool:
+    """Whether a manifest says what is needed to run the artifact."""
+    try:
+        listed = ports([*found["inputs"], *found["outputs"]])
+        words = [found["target"], found["machine"]["triple"], *found["machine"]["features"]]
+        words += [word for pair in found["files"].items() for word in pair]
+        words += [word for port in listed for word in (port.name, np.dtype(port.dtype).str)]
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return all(isinstance(word, str) for word in words) and all(
+        os.path.basename(name) == name for name in found["files"]
+    )
 
 
 def ports(found: Sequence[dict[str, Any]]) -> tuple[Port, ...]:

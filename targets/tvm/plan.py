@@ -223,7 +223,8 @@ class _Planner:
         else:
             raise TargetError(
                 f"'{op or type(value).__name__}' needs TVM's own runtime, which a compiled artifact does without; "
-                "sizes that depend on data cannot be built: give the inputs fixed sizes"
+                "sizes that depend on data cannot be built; sizes that depend on open ones can once those are fixed: "
+                "--shape INPUT=1x3x224x224"
             )
 
     def _call(self, var: Any, value: Any, output: int | None) -> None:
@@ -289,7 +290,7 @@ class _Planner:
     def _view(self, space: Space, kind: Any) -> Tensor:
         dtype = kind.dtype.dtype if hasattr(kind.dtype, "dtype") else str(kind.dtype)
         if kind.shape is None:
-            raise TargetError("a tensor's rank depends on data; give the inputs fixed sizes")
+            raise TargetError("a tensor's rank depends on data; fix open sizes with --shape INPUT=1x3x224x224")
         sizes = [self._c(size) for size in kind.shape]
         return Tensor(space, str(dtype), tuple(text for text, _ in sizes), math.prod(one for _, one in sizes))
 
@@ -305,7 +306,7 @@ class _Planner:
             form, compute = _FORMS[type(expr).__name__]
             (a, x), (b, y) = self._c(expr.a), self._c(expr.b)
             return form.format(a, b), compute(x, y)
-        raise TargetError(f"the size '{expr}' depends on data; give the inputs fixed sizes")
+        raise TargetError(f"the size '{expr}' depends on data; fix open sizes with --shape INPUT=1x3x224x224")
 
 
 _NOWHERE = Space("arena", -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import TargetError
+from ..onnx import cpu_flags
 from . import artifact, manifest, toolchain
 from .codegen import Port
 from .machine import Machine
@@ -31,6 +33,7 @@ class Library:
         with artifact.opened(path) as folder:
             found = manifest.read(folder)
             self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
+            _check_machine(path, found)
             try:
                 self._library = ctypes.CDLL(os.path.join(os.path.abspath(folder), "model.so"))
             except OSError as error:
@@ -107,6 +110,20 @@ class Emulated:
                 said = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
                 raise TargetError(f"the compiled model failed under {self._command[0]}: {said}")
             return [np.load(os.path.join(work, f"{index}.npy")) for index in range(len(self.outputs))]
+
+
+def _check_machine(path: str, found: Mapping[str, Any]) -> None:
+    """Raises `TargetError` where the artifact is of another kind of CPU, whose instructions would end the process."""
+    triple, here = found["machine"]["triple"], platform.machine().lower()
+    kind = triple.partition("-")[0]
+    if {"amd64": "x86_64", "arm64": "aarch64"}.get(here, here) != kind:
+        raise TargetError(f"{path} was built for {found['target']} ({triple}), and this is {here}")
+    lacking = [name for name in found["machine"]["features"] if cpu_flags() and not {name[1:]} <= cpu_flags()]
+    if lacking and here in ("x86_64", "amd64"):
+        raise TargetError(
+            f"{path} was built for a CPU with {', '.join(name[1:] for name in lacking)}, which this one lacks; "
+            "build it here, or with host:cpu=x86-64-v2"
+        )
 
 
 def require_emulator(machine: Machine) -> tuple[str, ...]:

@@ -54,9 +54,9 @@ def discard_abandoned(folder: str) -> None:
 class Replacement:
     """Writes `path`, and files beside it whose names begin with its own, as a context manager.
 
-    Leaving the context renames all files into place, the one opened first last; an exception, Ctrl-C included, removes
-    them and leaves what was there before. An `OSError` inside becomes an `OutputError`. A symbolic link at `path` is
-    replaced, what it points to is not touched.
+    Leaving the context renames all files into place, the one opened first last, so that it never names what is not
+    there yet; an exception, Ctrl-C included, removes them and leaves what was there before. An `OSError` inside
+    becomes an `OutputError`. A symbolic link at `path` is replaced, what it points to is not touched.
     """
 
     __slots__ = ("path", "_files")
@@ -90,6 +90,11 @@ class Replacement:
         hold(file.fileno())
         self._files.append((file, aside, place))
         return file
+
+    def name(self, file: BinaryIO, suffix: str) -> str:
+        """Let `file` be `path + suffix` rather than what it was opened as; returns that."""
+        self._files = [(one, aside, self.path + suffix if one is file else to) for one, aside, to in self._files]
+        return self.path + suffix
 
     def __enter__(self) -> Replacement:
         return self

@@ -3,20 +3,27 @@
 Weights are streamed: the model is serialised with a stand-in where each large weight goes, and the pieces are written
 one after the other (see `wire.splice`), so memory does not grow with the model. A file appears whole or not at all (see
 `atomic`). The same graph gives the same bytes.
+
+Large weights beside the model lie in a file that is named by its content, `m.onnx.0123456789abcdef.data`: until the
+model is replaced, at one stroke, the old one has its old data, and from then on the new one its new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Collection, Iterable
 from io import BytesIO
 from typing import BinaryIO
 
 import onnx
-from google.protobuf.message import EncodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from ..errors import ModelError
 from . import wire
 from .atomic import Replacement
+from .fingerprint import Fingerprint
 from .graph import Graph
 from .graph_writer import GraphWriter, check_length
 from .tensor import Tensor
@@ -26,23 +33,52 @@ LIMIT = (1 << 31) - 1
 _LARGE = 1 << 14
 """Data of so many bytes is streamed; in an external file, aligned."""
 _ALIGNMENT = 4096
+_SUFFIX = ".{}.data"
 
 
-def save(graph: Graph, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
-    """Write the model to `path`: one file, or with its large weights in `PATH.data` beside it.
+def save(graph: Graph, path: str | os.PathLike[str], *, external: bool | None = None) -> tuple[str, ...]:
+    """Write the model to `path`: one file, or with its large weights in another beside it. Returns the files.
 
-    `external` asks for the second file or forbids it; by default it is used above protobuf's limit of 2 GiB. Raises
+    `external` asks for the second file or forbids it; by default it is used above protobuf's limit of 2 GiB. The data
+    of the model that was at `path` is removed, where it was named as here and is not used any more. Raises
     `ModelError` where the graph cannot be said in ONNX or does not fit in one file, `OutputError` where the place
     cannot be written. `path` may be the file that the graph was loaded from.
     """
     message = _Message(graph)
+    old = data_files(path)
+    written: tuple[str, ...] = (os.fspath(path),)
     with Replacement(path) as files:
         file = files.open()
         if external is None:
             external = message.length > LIMIT
-        if external:
-            message.move_out(os.path.basename(files.path) + ".data", files.open(".data"))
+        if external and message.held:
+            data = files.open(_SUFFIX.format(16 * "0"))
+            place = files.name(data, _SUFFIX.format(message.move_out(data)[:16]))
+            message.name_data(os.path.basename(place))
+            written += (place,)
         message.write(file)
+    discard(old, written)
+    return written
+
+
+def data_files(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The files beside the model at `path` that hold its data and are named by their content, as `save` does."""
+    folder, name = os.path.split(os.fspath(path))
+    form = re.compile(re.escape(name) + _SUFFIX.format("[0-9a-f]{16}").replace(".", r"\."))
+    with contextlib.suppress(OSError, DecodeError):
+        if found := {one for one in os.listdir(folder or ".") if form.fullmatch(one)}:
+            model = onnx.load(path, load_external_data=False)
+            used = {entry.value for one in model.graph.initializer for entry in one.external_data}
+            return tuple(os.path.join(folder, one) for one in sorted(found & used))
+    return ()
+
+
+def discard(old: Iterable[str], new: Collection[str]) -> None:
+    """Remove the data of a model that was replaced, but for what the `new` one uses too."""
+    for path in old:
+        if path not in new:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def size(graph: Graph) -> int:
@@ -86,18 +122,40 @@ class _Message:
             else:
                 file.write(piece)
 
-    def move_out(self, location: str, file: BinaryIO) -> None:
-        """Write the large weights to `file` and let the model say that they are at `location`."""
+    def move_out(self, file: BinaryIO) -> str:
+        """Write the large weights to `file`; returns the digest of it."""
+        copy = _Hashed(file)
         for proto, tensor in self.held:
-            file.write(bytes(-file.tell() % _ALIGNMENT))
+            copy.write(bytes(-file.tell() % _ALIGNMENT))
             proto.ClearField("raw_data")
             proto.data_location = onnx.TensorProto.EXTERNAL
-            entries = {"location": location, "offset": file.tell(), "length": tensor.nbytes}
+            entries = {"location": "", "offset": file.tell(), "length": tensor.nbytes}
             for key, value in entries.items():
                 proto.external_data.add(key=key, value=str(value))
-            _stream(tensor, file)
+            _stream(tensor, copy.sink)
+        return copy.text
+
+    def name_data(self, location: str) -> None:
+        """Let the model say that the weights that were moved out are at `location`."""
+        for proto, _ in self.held:
+            proto.external_data[0].value = location
         self.held = []
         self._serialise()
+
+
+class _Hashed(Fingerprint):
+    """Writes to a file, and knows the digest of what it wrote."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+        self._file.write(data)
+        return super().write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _stream(tensor: Tensor, file: BinaryIO) -> None:

@@ -8,6 +8,7 @@ interrupt all are told to end, and each cleans up after itself.
 from __future__ import annotations
 
 import contextlib
+import glob
 import multiprocessing
 import os
 import signal
@@ -234,8 +235,9 @@ def _stored(path: str) -> int:
     total = 0
     with contextlib.suppress(OSError):
         if not os.path.isdir(path):
-            side = f"{path}.data"
-            return os.path.getsize(path) + (os.path.getsize(side) if os.path.exists(side) else 0)
+            # External data lies beside the model under a name that begins with the model's.
+            files = [path, *glob.glob(f"{glob.escape(path)}.*data")]
+            return sum(map(os.path.getsize, files))
         for entry in os.scandir(path):
             total += entry.stat().st_size if entry.is_file() else _stored(entry.path)
     return total

@@ -56,12 +56,18 @@ class OnnxTarget(Target):
         return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
-        from ..ir.writer import LIMIT, save, size
+        from ..ir.writer import save
 
-        split = size(graph) > LIMIT
-        save(graph, path, external=split)
-        files = (path, f"{path}.data") if split else (path,)
+        files = save(graph, path)
         return Artifact(path, files, sum(os.path.getsize(file) for file in files))
+
+    def place(self, staged: Artifact, path: str) -> Artifact:
+        from ..ir.writer import data_files, discard
+
+        old = data_files(path)
+        placed = super(OnnxTarget, self).place(staged, path)
+        discard(old, placed.files)
+        return placed
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from optc.models import zoo
 
 def test_every_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save(zoo.load("digits_dscnn"), "my $model#1.onnx", external=True)
+    _, data = save(zoo.load("digits_dscnn"), "my $model#1.onnx", external=True)
     (tmp_path / "calib").mkdir()
     np.save("calib/a.npy", np.zeros((1, 1, 16, 16), np.float32))
     (tmp_path / "mine.py").write_text("def nothing(graph):\n    return None\n")
@@ -25,7 +25,7 @@ def test_every_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     target, _, inputs = text.partition(": ")
     assert target == "out\\ file.onnx"
     assert inputs.split("\n")[0].startswith("my\\ $$model\\#1.onnx ")
-    for name in ("my\\ $$model\\#1.onnx.data", "calib", "calib/a.npy", "mine.py"):
+    for name in (f"my\\ $$model\\#1.onnx.{data.split('.')[-2]}.data", "calib", "calib/a.npy", "mine.py"):
         assert name in inputs
     # Make itself finds every one of them.
     (tmp_path / "Makefile").write_text("include out.d\n%.onnx:\n\t@touch '$@'\n")

@@ -34,7 +34,7 @@ class Options:
     budget: str | None = None
     check: bool = True
     overrides: tuple[Override, ...] = ()
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def samples_from(self) -> Data:
         from ..compiler import Data

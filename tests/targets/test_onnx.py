@@ -60,11 +60,6 @@ def test_the_cpu_of_a_target_decides_the_int8_form() -> None:
     assert arm.facts.name == "onnx:cpu=arm"
 
 
-def test_one_target_is_built_at_a_time() -> None:
-    with pytest.raises(SpecError, match="one target"):
-        compile("zoo:digits_dscnn", "clean", target="onnx,onnx:cpu=arm")
-
-
 def test_convert_keeps_weights_away_from_the_converter_and_the_answers_equal() -> None:
     graph = relu(11)
     weight = next(iter(graph.constants)).constant

@@ -94,9 +94,9 @@ def _changes(
             old = new = ()
         kind, after = "changed" if heirs else "removed", tuple(map(op_text, heirs))
         found.append(Change(kind, path + _name(node), (op_text(node),), after, tuple(passes), old, new))
-    for one, other in zip(first.outputs, second.outputs):
-        if _rewired([one.value], [other.value], known, made):
-            found.append(Change("changed", f"{path}output {one.name}", (), ()))
+    for old_end, new_end in zip(first.outputs, second.outputs):
+        if _rewired([old_end.value], [new_end.value], known, made):
+            found.append(Change("changed", f"{path}output {old_end.name}", (), ()))
     return [*found, *added], same
 
 

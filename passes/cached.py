@@ -135,8 +135,8 @@ class PassCache:
         return ruling.text
 
     def recalled(self, key: str, decide: Callable[[], str]) -> str:
-        """The answer known under `key`, or what `decide` says."""
-        ruling = self.known.get(key) or Ruling(decide())
+        """The answer known under `key`, from a lock file or from before in this pass, or what `decide` says."""
+        ruling = self.known.get(key) or self._latest.get(key) or Ruling(decide())
         self._latest[key] = self.rulings[key] = ruling
         return ruling.text
 

@@ -1,11 +1,11 @@
-"""Linear layers: Conv, Gemm and MatMul with constant weights, seen as y = W x + b.
+"""Linear layers: Conv, ConvTranspose, Gemm and MatMul with constant weights, seen as y = W x + b.
 
 One view for all of them: `weights()` is (groups, n, d) with d ordered (channel, kernel...), `inputs` and `targets` take
 rows at sampled output positions, `write` puts new weights and bias back in the op's own layout. A MatMul whose result
 is only ever shifted by a constant vector is a layer with a bias, and its output is the Add's.
 
-Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; ConvTranspose; transposed
-Gemm inputs; stacked MatMul weights (rank above 2).
+Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; transposed Gemm inputs;
+stacked MatMul weights (rank above 2).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import DType
-from ..runtime.patches import take_outputs, take_patches
+from ..runtime.patches import take_outputs, take_patches, take_transposed
 from .base import Skip
 
 Array = NDArray[np.float64]
@@ -27,6 +27,7 @@ Rows = NDArray[np.float32]
 
 OPS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 FLOATS = frozenset({DType.FLOAT})
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +75,11 @@ class Linear:
 
     @property
     def is_conv(self) -> bool:
-        return self.op == "Conv"
+        return self.op in _CONVOLUTIONS
+
+    @property
+    def transposed(self) -> bool:
+        return self.op == "ConvTranspose"
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -88,6 +93,8 @@ class Linear:
     def shape(self) -> tuple[int, int, int]:
         """(groups, outputs a group, inputs a row)."""
         sizes = self.weight.constant.shape if self.weight.constant else ()
+        if self.transposed:
+            return self.groups, sizes[1], sizes[0] // self.groups * int(np.prod(sizes[2:]))
         if self.is_conv:
             return self.groups, sizes[0] // self.groups, int(np.prod(sizes[1:]))
         if self.op == "Gemm" and self.node.get_int("transB"):
@@ -105,12 +112,18 @@ class Linear:
 
     def geometry(self) -> tuple[object, ...]:
         """Equal for layers that read the same rows of the same value."""
-        pads = self.node.get_ints("pads"), self.node.get_string("auto_pad")
-        return self.source, self.is_conv, self.groups, self.kernel, self.strides, self.dilations, pads
+        node = self.node
+        pads = node.get_ints("pads"), node.get_string("auto_pad")
+        sizes = node.get_ints("output_padding"), node.get_ints("output_shape")
+        kind = self.is_conv, self.transposed
+        return self.source, kind, self.groups, self.kernel, self.strides, self.dilations, pads, sizes
 
     def weights(self) -> Array:
         """W as (groups, n, d)."""
         data = np.asarray(self.weight.numpy(), dtype=np.float64)
+        if self.transposed:
+            groups, n, _ = self.shape
+            return data.reshape(groups, -1, n, int(np.prod(self.kernel))).swapaxes(1, 2).reshape(self.shape)
         if self.is_conv:
             return data.reshape(self.shape)
         if self.op == "Gemm":
@@ -134,7 +147,11 @@ class Linear:
         graph = self.node.graph
         assert graph is not None
         assert self.weight.constant is not None
-        if self.is_conv:
+        if self.transposed:
+            groups, n, _ = self.shape
+            by_channel = weight.reshape(groups, n, -1, int(np.prod(self.kernel))).swapaxes(1, 2)
+            data = by_channel.reshape(self.weight.constant.shape)
+        elif self.is_conv:
             data = weight.reshape(self.weight.constant.shape)
         elif self.op == "Gemm":
             flat = weight[0] / self.node.get_float("alpha", 1.0)
@@ -162,7 +179,8 @@ class Linear:
         if not self.is_conv:
             return np.ascontiguousarray(x.reshape(-1, x.shape[-1])[positions], dtype=np.float32)
         pads = self._begin_pads(x.shape[2:], output[2:])
-        return take_patches(x, positions, output[2:], self.kernel, self.strides, pads, self.dilations)
+        take = take_transposed if self.transposed else take_patches
+        return take(x, positions, output[2:], self.kernel, self.strides, pads, self.dilations)
 
     def targets(self, y: Rows, positions: NDArray[np.intp]) -> Rows:
         """Rows (count, groups * n) of an output `y` at `positions`."""
@@ -173,21 +191,23 @@ class Linear:
     def _begin_pads(self, sizes: tuple[int, ...], output: tuple[int, ...]) -> tuple[int, ...]:
         mode = self.node.get_string("auto_pad", "NOTSET")
         rank = len(self.kernel)
-        if mode in ("", "NOTSET"):
+        if mode in ("", "NOTSET") and not self.node.get_ints("output_shape"):
             return self.node.get_ints("pads", (0,) * (2 * rank))[:rank]
         if mode == "VALID":
             return (0,) * rank
         begins = []
-        for size, out, k, s, d in zip(sizes, output, self.kernel, self.strides, self.dilations, strict=True):
-            total = max((out - 1) * s + (k - 1) * d + 1 - size, 0)
+        more = self.node.get_ints("output_padding", (0,) * rank)
+        for axis, (k, s, d) in enumerate(zip(self.kernel, self.strides, self.dilations, strict=True)):
+            small, large = sizes[axis], output[axis]
+            if self.transposed:
+                small, large = large - more[axis], small
+            total = max((large - 1) * s + (k - 1) * d + 1 - small, 0)
             begins.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
         return tuple(begins)
 
 
 def linear_layer(node: Node) -> Linear:
     """The layer that `node` (one of `OPS`) is. Raises `Skip` where it is one that cannot be rewritten."""
-    if node.op == "ConvTranspose":
-        raise Skip("transposed convolution")
     weight = node.input(1)
     if weight is None or weight.constant is None:
         other = node.input(0)
@@ -213,8 +233,9 @@ def linear_layer(node: Node) -> Linear:
         raise Skip("its weight is not finite")
     if not np.any(weight.numpy()):
         raise Skip("its weight is zero everywhere")
-    kernel = weight.constant.shape[2:] if node.op == "Conv" else ()
-    return Linear(node, _bias_add(node), node.get_int("group", 1) if node.op == "Conv" else 1, kernel)
+    if node.op not in _CONVOLUTIONS:
+        return Linear(node, _bias_add(node), 1, ())
+    return Linear(node, None, node.get_int("group", 1), weight.constant.shape[2:])
 
 
 def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:

@@ -54,7 +54,7 @@ class Step:
 
     `output` is the shape of its output in the first batch; `disturbed` tells whether a layer before it was changed on
     this walk, so that there is something to repair; `saturation` is what the activation after it forgives, where one
-    does.
+    does; `input` is the shape of what it reads for one sample.
     """
 
     layer: Linear
@@ -62,6 +62,7 @@ class Step:
     output: tuple[int, ...]
     disturbed: bool
     saturation: Saturation | None = None
+    input: tuple[int, ...] = ()
 
     @property
     def positions(self) -> int:
@@ -144,6 +145,7 @@ def walk(
     if not groups:
         return
     size = _batch_size(ctx, [layer for group in groups for layer in group])
+    together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
         asks = _asks(groups)
         shapes = _teach(graph, ctx, asks, kept, size, rows)
@@ -174,7 +176,9 @@ def walk(
                         continue
                     before = ask.layer.node.inputs
                     saturation = rows_of.of(ask) if centred else None
-                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation)
+                    first, *rest = rows_of.shape
+                    each = (max(1, first // together), *rest)
+                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each)
                     disturbed = disturbed or ask.layer.node.inputs != before
                 tick(1)
 
@@ -205,8 +209,9 @@ def too_wide(layer: Linear) -> str:
 @dataclass(slots=True)
 class _Sampled:
     """Some of a group's rows, one item a batch: inputs, and for a layer that a saturating activation follows the
-    teacher's answers and the skip value."""
+    teacher's answers and the skip value. `shape` is that of the value they are from, in the first batch."""
 
+    shape: tuple[int, ...] = ()
     inputs: list[Rows] = field(default_factory=list)
     answers: dict[_Ask, list[Rows]] = field(default_factory=dict)
     skips: dict[_Ask, list[Rows]] = field(default_factory=dict)
@@ -232,6 +237,7 @@ def _collect(number: int, group: list[_Ask], frontier: Frontier, kept: Spill) ->
     for batch, values in enumerate(frontier.advance(wanted)):
         positions = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
         output = tuple(kept.get(("shape", number), batch).tolist())
+        some.shape = some.shape or values[first.source].shape
         x = first.inputs(_floats(values[first.source]), positions, output)
         every = slice(None, None, max(1, math.ceil(len(x) * batches / room))) if room else slice(0)
         if room:

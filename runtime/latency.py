@@ -17,7 +17,7 @@ from .columns import Array
 from .session import Runnable
 
 _STRETCH = 10e-3
-"""Seconds of runs that one measurement takes the fastest of, where that is more than `_REPEATS` runs."""
+"""Seconds of runs that one measurement takes the fastest of by default, where that is more than `_REPEATS` runs."""
 _REPEATS = 3
 _FEWEST, _MOST = 5, 1000
 _ENOUGH = 0.005
@@ -39,14 +39,19 @@ class Latency:
 
 
 def latency(
-    sessions: Sequence[Runnable], feeds: Mapping[str, Array] | Sequence[Mapping[str, Array]], *, limit: float = 3.0
+    sessions: Sequence[Runnable],
+    feeds: Mapping[str, Array] | Sequence[Mapping[str, Array]],
+    *,
+    limit: float = 3.0,
+    stretch: float = _STRETCH,
 ) -> tuple[Latency, ...]:
     """Time `sessions` on `feeds` (the same for all, or one for each) in about `limit` seconds, at least five rounds.
 
-    Threads are the sessions' own. Raises `TargetError` where a run fails.
+    One measurement is the fastest run of about `stretch` seconds. Threads are the sessions' own. Raises `TargetError`
+    where a run fails.
     """
     each = [feeds] * len(sessions) if isinstance(feeds, Mapping) else list(feeds)
-    repeats = [_warm(session, feed) for session, feed in zip(sessions, each, strict=True)]
+    repeats = [_warm(session, feed, stretch) for session, feed in zip(sessions, each, strict=True)]
     rows: list[list[float]] = []
     end = time.perf_counter() + limit
     while len(rows) < _FEWEST or (len(rows) < _MOST and time.perf_counter() < end and not _settled(rows)):
@@ -64,11 +69,11 @@ def latency(
     )
 
 
-def _warm(session: Runnable, feed: Mapping[str, Array]) -> int:
+def _warm(session: Runnable, feed: Mapping[str, Array], stretch: float) -> int:
     """Run a few times unmeasured; returns how many runs one measurement is the fastest of."""
     session.run(feed)
     session.run(feed)
-    return max(_REPEATS, round(_STRETCH / max(_time(session, feed, 1), 1e-6)))
+    return max(_REPEATS, round(stretch / max(_time(session, feed, 1), 1e-6)))
 
 
 def _time(session: Runnable, feed: Mapping[str, Array], repeats: int) -> float:

@@ -4,12 +4,14 @@ A convolution is `Y[:, p] = W @ patch(X, p)`: one row per output position p, ord
 ONNX's `W.reshape(n, -1)`. Neighbouring positions are strongly correlated, so a few positions per sample carry nearly
 all the statistics; the positions are drawn once per batch and used for the teacher and for the student alike.
 
-Does not handle transposed convolutions: their outputs are sums over a varying number of input positions.
+A transposed convolution of stride s adds W[:, u] x[p] to the output at p s - pad + u dilation, for every tap u. Seen
+from its output at q it is linear in a patch too: tap u reads the input at (q + pad - u dilation) / s, and zero where
+that is no whole number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +41,56 @@ def take_patches(
     `pads` are the begin pads per spatial axis (what lies beyond the end is zero all the same); `output` is the output's
     spatial shape. Rows run over samples first, positions second.
     """
-    spatial = x.shape[2:]
+    read = []
+    for where, tap, stride, pad, dilation in _axes(positions, output, kernel, strides, pads, dilations):
+        read.append(where * stride - pad + tap * dilation)
+    return _take(x, read)
+
+
+def take_transposed(
+    x: Floats,
+    positions: Indices,
+    output: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> NDArray[np.float32]:
+    """What each tap of a transposed convolution reads of `x` for its outputs at `positions`; see `take_patches`."""
+    read = []
+    for where, tap, stride, pad, dilation in _axes(positions, output, kernel, strides, pads, dilations):
+        at, rest = np.divmod(where + pad - tap * dilation, stride)
+        read.append(np.where(rest == 0, at, -1))
+    return _take(x, read)
+
+
+def _axes(
+    positions: Indices,
+    output: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> Iterator[tuple[Indices, Indices, int, int, int]]:
+    """Along each spatial axis where outputs are (positions, 1), where taps are (1, taps), stride, pad, dilation."""
     where = np.unravel_index(positions, tuple(output))
     taps = np.unravel_index(np.arange(int(np.prod(kernel))), tuple(kernel))
-    flat = np.zeros((len(positions), len(taps[0])), dtype=np.intp)
+    for axis in range(len(output)):
+        yield where[axis][:, None], taps[axis][None, :], strides[axis], pads[axis], dilations[axis]
+
+
+def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
+    """Rows of `x` (N, C, *spatial) at `read`, an array (positions, taps) for each spatial axis; zero outside."""
+    flat = np.zeros(read[0].shape, dtype=np.intp)
     inside = np.ones(flat.shape, dtype=bool)
-    for axis, size in enumerate(spatial):
-        at = where[axis][:, None] * strides[axis] - pads[axis] + taps[axis][None, :] * dilations[axis]
+    for at, size in zip(read, x.shape[2:], strict=True):
         inside &= (at >= 0) & (at < size)
         flat = flat * size + np.clip(at, 0, size - 1)
     n, c = x.shape[:2]
     taken = np.take(x.reshape(n, c, -1), flat.reshape(-1), axis=2).reshape(n, c, *flat.shape)
     if not inside.all():
         taken *= inside
-    return np.ascontiguousarray(taken.transpose(0, 2, 1, 3), dtype=np.float32).reshape(n * len(positions), -1)
+    return np.ascontiguousarray(taken.transpose(0, 2, 1, 3), dtype=np.float32).reshape(n * len(flat), -1)
 
 
 def take_outputs(y: Floats, positions: Indices) -> NDArray[np.float32]:

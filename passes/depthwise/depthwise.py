@@ -47,4 +47,4 @@ class Depthwise(Pass):
     def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
         from .layers import offer
 
-        return offer(self, step, most, tolerance)
+        return offer(self, step, ctx, most, tolerance)

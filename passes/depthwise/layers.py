@@ -2,7 +2,8 @@
 
 Only dense convolutions with a kernel of more than one tap have anything to separate; the layer that reads the graph's
 input is left alone. Without a fixed rank, ranks are tried from one upwards until the loss stays within `error` of the
-answer's variance, as long as MACs and parameters are saved. Pointwise first is only offered where the layer does not
+answer's variance, as long as MACs and parameters are saved, and what is found must not run longer than the layer, as
+measured (`passes.alone`). Pointwise first is only offered where the layer does not
 stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable. What a rival
 does better is left for it (`passes.rivals`).
 """
@@ -17,6 +18,7 @@ import numpy as np
 
 from ...ir.graph import Value
 from ...ir.origin import Origin
+from ..alone import slower, time_ratio
 from ..base import Context, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, too_small
@@ -69,7 +71,7 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
             continue
         try:
             mine = ctx.options(options, layer.node)
-            made = _choose(step, mine)
+            made, times = _choose(step, mine, ctx)
             over = outdo(step, ctx, _choice(step, made), None if mine.rank else mine.error)
             made, target = eased(step.saturation, step.target, made, _merged, partial(refit, layer))
         except Skip as skip:
@@ -78,7 +80,8 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
             continue
         error = round(step.target.error(made.merged[None]), 6)
         _replace(layer, made, None if layer.bias_place is None else target.bias(made.merged[None]))
-        report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error, **over)
+        told = {} if times is None else {"time": times}
+        report.done(layer.name, layer.op, form=made.form, rank=made.rank, error=error, **told, **over)
     if thin:
         report.notes.append(thin_note(thin))
     return report
@@ -87,7 +90,9 @@ def separate(options: Depthwise, graph: Graph, ctx: Context) -> Report:
 def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
     reasons = too_small(layers)
     for layer in layers:
-        if not _spatial(layer):
+        if layer.transposed:
+            reasons[layer] = "transposed convolution: only plain ones are separated"
+        elif not _spatial(layer):
             reasons[layer] = "it has no spatial kernel to separate"
         elif layer.groups > 1:
             reasons[layer] = "grouped convolution: separable already"
@@ -97,11 +102,14 @@ def _kept_dense(layers: list[Linear]) -> dict[Linear, str]:
 
 
 def _spatial(layer: Linear) -> bool:
-    return layer.is_conv and int(np.prod(layer.kernel)) > 1
+    return layer.is_conv and not layer.transposed and int(np.prod(layer.kernel)) > 1
 
 
-def _choose(step: Step, options: Depthwise) -> Separated:
-    """The separable form that the options ask for. Raises `Skip` where staying dense is best."""
+def _choose(step: Step, options: Depthwise, ctx: Context) -> tuple[Separated, float | None]:
+    """The separable form that the options ask for, with how many times as long it takes where that was asked.
+
+    Raises `Skip` where staying dense is best.
+    """
     layer, target = step.layer, step.target
     taps = int(np.prod(layer.kernel))
     forms = _forms(layer, options.form)
@@ -109,16 +117,30 @@ def _choose(step: Step, options: Depthwise) -> Separated:
         if options.rank > taps:
             raise Skip(f"rank {options.rank} is more than its {taps} kernel taps")
         made = [fit(target, layer, form, options.rank) for form in forms]
-        return min(made, key=lambda one: one.loss)
+        return min(made, key=lambda one: one.loss), None
     error = options.error or 0.0
     for rank in range(1, taps):
         if not _saves(layer, rank):
             break
         made = [fit(target, layer, form, rank) for form in forms]
-        best = min(made, key=lambda one: one.loss)
-        if best.loss <= error * target.energy:
-            return best
+        fitting = sorted((one for one in made if one.loss <= error * target.energy), key=lambda one: one.loss)
+        if not fitting:
+            continue
+        slow = []
+        for one in fitting:
+            ratio = _time(step, ctx, one)
+            if not slower(ratio):
+                return one, ratio
+            slow.append(f"{ratio:.2f} times as long as {one.form}(rank={rank})")
+        raise Skip(f"within an error of {error:g} it would run {' and '.join(slow)}")
     raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
+
+
+def _time(step: Step, ctx: Context, made: Separated) -> float | None:
+    def apply(layer: Linear) -> None:
+        _replace(layer, made, None if layer.bias_place is None else step.target.bias(made.merged[None]))
+
+    return time_ratio(step, ctx, f"depthwise {made.form} {made.rank}", apply)
 
 
 def _saves(layer: Linear, rank: int) -> bool:
@@ -139,7 +161,7 @@ def _share(layer: Linear, form: str, rank: int) -> float:
     return rank * (each + n * layer.channels) / (n * d)
 
 
-def offer(options: Depthwise, step: Step, most: float, tolerance: float) -> Choice | None:
+def offer(options: Depthwise, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
     """See `Pass.offer`. The loss falls with the rank, so only the highest rank that costs no more is fitted."""
     layer, taps = step.layer, int(np.prod(step.layer.kernel))
     if not _spatial(layer) or layer.groups > 1:
@@ -155,7 +177,7 @@ def offer(options: Depthwise, step: Step, most: float, tolerance: float) -> Choi
     fitting = [form for form in forms if _share(layer, form, rank) <= most]
     made = min((fit(step.target, layer, form, rank) for form in fitting), key=lambda one: one.loss)
     allowed = tolerance if options.error is None else options.error
-    if not options.rank and made.loss > allowed * step.target.energy:
+    if not options.rank and (made.loss > allowed * step.target.energy or slower(_time(step, ctx, made))):
         return None
     return _choice(step, made)
 

@@ -2,8 +2,9 @@
 
 A layer is offered the unchanged form and, for every form that fits it, ranks from one upwards; kept are only choices
 that save MACs and parameters. Without a ratio each layer takes the cheapest choice whose loss stays within `error` of
-its answer's variance. With one, each layer keeps that share of its MACs (`scope=layer`), or a first walk over the
-unchanged student records every choice's error and the knapsack spreads the share (`scope=global`).
+its answer's variance and that does not run longer than the layer, as measured (`passes.alone`). With one, each layer
+keeps that share of its MACs (`scope=layer`), or a first walk over the unchanged student records every choice's error
+and the knapsack spreads the share (`scope=global`); it is the user's to know that they pay.
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
 pays, and what a rival does better (`passes.rivals`). Layers that the user keeps are not even refitted.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..allocate import knapsack
+from ..alone import slower, time_ratio
 from ..base import Context, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, too_small
@@ -61,7 +63,7 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         try:
             work = Work.of(step)
             mine = own[layer]
-            made = _choose(step, mine, ctx, work, chosen.get(layer))
+            made, times = _choose(step, mine, ctx, work, chosen.get(layer))
             choice = _choice(step, work, made)
             over = outdo(step, ctx, choice, mine.error if mine.ratio is None else None)
             made, target = eased(step.saturation, step.target, made, _merged, partial(resplit, layer))
@@ -72,7 +74,7 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
         error = step.target.error(made.merged[None])
         made.apply(layer, target)
         report.done(layer.name, layer.op, form=made.form, **choice.settings, macs=round(choice.cost, 4),
-                    error=round(error, 6), **over)  # fmt: skip
+                    error=round(error, 6), **({} if times is None else {"time": times}), **over)  # fmt: skip
     if thin:
         report.notes.append(thin_note(thin))
     return report
@@ -101,29 +103,43 @@ def _choice(step: Step, work: Work, made: Split) -> Choice:
     return Choice(cost, error, made.form, dict(zip(("rank", "rank_in"), ranks, strict=False)))
 
 
-def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | None) -> Split:
-    """The split that the options ask for. Raises `Skip` where leaving the layer whole is best."""
+def _choose(step: Step, options: Svd, ctx: Context, work: Work, fixed: Choice | None) -> tuple[Split, float | None]:
+    """The split that the options ask for, with how many times as long it takes where that was asked.
+
+    Raises `Skip` where leaving the layer whole is best.
+    """
     forms = _forms(options, step.layer)
     align = options.align or ctx.target.channel_alignment
     target = step.target
     if fixed is not None:
         if fixed.form == "keep":
             raise Skip("the share it could give is cheaper elsewhere")
-        return _build(target, step.layer, fixed)
+        return _build(target, step.layer, fixed), None
     choices = [c for c in choices_of(target, step.layer, work, forms, align) if c.form != "keep"]
     if options.ratio is not None:
         made = _best_within(step, choices, options.ratio * work.macs("keep", 0))
         if made is None:
             raise Skip(f"no rank in steps of {align} keeps within {options.ratio:g} of its MACs")
-        return made
+        return made, None
     error = options.error or 0.0
+    slow: dict[str, str] = {}
     for choice in sorted(choices, key=lambda c: c.cost):
-        if choice.error > 1.5 * error:
-            continue  # the curves are not that far from what fitting gives
+        if choice.error > 1.5 * error or choice.form in slow:
+            continue  # the curves are not that far from what fitting gives; more ranks are slower still
         made = _build(target, step.layer, choice)
         if made.loss <= error * target.energy:
-            return made
+            ratio = _time(step, ctx, made)
+            if not slower(ratio):
+                return made, ratio
+            slow[choice.form] = f"{ratio:.2f} times as long as {choice}"
+    if slow:
+        raise Skip(f"within an error of {error:g} it would run {' and '.join(slow.values())}")
     raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
+
+
+def _time(step: Step, ctx: Context, made: Split) -> float | None:
+    ranks = "x".join(str(len(factor)) for factor in made.factors[:-1])
+    return time_ratio(step, ctx, f"svd {made.form} {ranks}", lambda layer: made.apply(layer, step.target))
 
 
 def _best_within(step: Step, choices: list[Choice], limit: float) -> Split | None:
@@ -147,7 +163,9 @@ def offer(options: Svd, step: Step, ctx: Context, most: float, tolerance: float)
     share = most if options.ratio is None else min(most, options.ratio)
     made = _best_within(step, [c for c in choices if c.form != "keep"], share * work.macs("keep", 0))
     allowed = tolerance if options.error is None else options.error
-    if made is None or (options.ratio is None and made.loss > allowed * step.target.energy):
+    if made is None:
+        return None
+    if options.ratio is None and (made.loss > allowed * step.target.energy or slower(_time(step, ctx, made))):
         return None
     return _choice(step, work, made)
 

@@ -26,7 +26,7 @@ FORMS = ("channel", "spatial", "tucker")
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a layer does: weights n x c x kernel, `positions` outputs a sample, `wide` positions after striding only the
-    first kernel axis, `read` input positions."""
+    first kernel axis, `read` input positions; a `transposed` convolution applies its kernel at these."""
 
     n: int
     c: int
@@ -34,10 +34,14 @@ class Work:
     positions: int
     wide: int
     read: int
+    transposed: bool = False
 
     @staticmethod
     def of(step: Step) -> Work:
         layer, positions = step.layer, step.positions
+        if layer.transposed:
+            read = int(np.prod(step.input[2:]))
+            return Work(layer.shape[1], layer.channels, layer.kernel, positions, positions, read, transposed=True)
         strides = layer.strides if layer.is_conv else ()
         across = strides[-1] if len(strides) == 2 else 1
         _, n, _ = layer.shape
@@ -50,10 +54,11 @@ class Work:
     def macs(self, form: str, rank: int, inner: int = 0) -> int:
         """Multiply-accumulates a sample of `form` at `rank` (Tucker: r_out, with r_in = `inner`)."""
         n, c, taps = self.n, self.c, self.taps
+        sites = self.read if self.transposed else self.positions
         if form == "keep":
-            return n * c * taps * self.positions
+            return n * c * taps * sites
         if form == "channel":
-            return rank * (c * taps + n) * self.positions
+            return rank * (c * taps * sites + n * self.positions)
         if form == "spatial":
             return rank * (c * self.kernel[0] * self.wide + n * self.kernel[1] * self.positions)
         return inner * c * self.read + rank * (inner * taps + n) * self.positions
@@ -71,6 +76,8 @@ class Work:
 
 def forms_of(layer: Linear) -> tuple[str, ...]:
     """The forms that can split this layer."""
+    if layer.transposed:
+        return ("channel",)
     if layer.is_conv and len(layer.kernel) == 2 and min(layer.kernel) > 1:
         return FORMS
     if layer.is_conv and int(np.prod(layer.kernel)) > 1:
@@ -154,10 +161,14 @@ def _replace_conv(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.fl
         inputs = [value, _constant(graph, factor, f"{layer.weight.name}.{number}")]
         if last and bias is not None:
             inputs.append(_constant(graph, bias, f"{layer.weight.name}.bias"))
+        # A transposed convolution to the rank, then the 1 x 1 is a plain one.
+        spread = layer.transposed and not last
+        if spread:
+            inputs[1] = _constant(graph, factor.swapaxes(0, 1), f"{layer.weight.name}.{number}")
         made = graph.add(
-            "Conv",
+            "ConvTranspose" if spread else "Conv",
             inputs,
-            _geometry(node, factor.shape[2:], layer.kernel, first=number == 0),
+            dict(node.attributes) if spread else _geometry(node, factor.shape[2:], layer.kernel, first=number == 0),
             outputs=[node.output.name if last else f"{node.output.name}.{number}"],
             types=[node.output.type] if last else (),
             name=f"{node.name}.{number}" if node.name else "",

@@ -227,17 +227,3 @@ def test_a_weight_that_something_else_reads_too(passes: str) -> None:
     assert "shared" in reasons(build) or "is also read by ReduceSumSquare" in reasons(build)
     np.testing.assert_array_equal(weight_of(build.graph, "mid").numpy(), weight_of(graph, "mid").numpy())
     assert error(graph, build, x) < 1.0
-
-
-@each_pass
-def test_a_transposed_convolution_keeps_its_weight_and_says_so(passes: str) -> None:
-    made = Net()
-    hidden = made.relu(made.conv(made.x, made.weight(12, 4, 3, 3), "stem"))
-    hidden = made.relu(made.conv(hidden, made.weight(12, 12, 3, 3), "mid"))
-    inputs = [hidden, made.graph.constant(made.weight(12, 8, 2, 2))]
-    up = made.graph.add("ConvTranspose", inputs, {"strides": [2, 2]}, name="up").output
-    graph = made.head(made.relu(made.conv(up, made.weight(8, 8, 3, 3), "last")), 8)
-    x = samples()
-    build = built(graph, passes, x)
-    assert "transposed convolution" in reasons(build)
-    assert error(graph, build, x) < 1.0

@@ -51,7 +51,8 @@ def net() -> Graph:
 def build(passes: str, *overrides: Override) -> tuple[Graph, list[Report]]:
     graph = net()
     data = np.random.default_rng(1).normal(size=(40, 8, 8, 8)).astype(np.float32)
-    ctx = Context(TargetFacts("onnx"), fit=load_samples({"x": data}, graph), overrides=overrides, threads=1)
+    facts = TargetFacts("onnx", measurable=False)
+    ctx = Context(facts, fit=load_samples({"x": data}, graph), overrides=overrides, threads=1)
     return graph, run(Pipeline.parse(passes), graph, ctx)
 
 
@@ -147,7 +148,7 @@ def test_a_finished_pass_is_known_by_its_rivals_and_by_no_other_pass(tmp_path: o
         keys.clear()
         graph = net()
         data = np.random.default_rng(1).normal(size=(32, 8, 8, 8)).astype(np.float32)
-        ctx = Context(TargetFacts("onnx"), fit=load_samples({"x": data}, graph), threads=1)
+        ctx = Context(TargetFacts("onnx", measurable=False), fit=load_samples({"x": data}, graph), threads=1)
         run(Pipeline.parse(passes), graph, ctx, cache=Keys(Store(str(tmp_path))))
         return keys[0]
 

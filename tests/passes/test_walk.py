@@ -77,7 +77,7 @@ def context(graph: Graph, count: int = 64, seed: int = 1) -> Context:
         samples = load_samples(feeds, graph)
     else:
         samples = load_samples({"x": rng.normal(size=shape).astype(np.float32)}, graph)
-    return Context(TargetFacts("onnx"), teacher=graph.clone(), fit=samples, threads=1)
+    return Context(TargetFacts("onnx", measurable=False), teacher=graph.clone(), fit=samples, threads=1)
 
 
 def distance(teacher: Graph, student: Graph, ctx: Context) -> float:
@@ -290,7 +290,8 @@ def test_products_with_and_without_a_bias() -> None:
         node.output.name = f"v{i}"
     infer(graph)
     data = rng.normal(size=(128, 5, 12)).astype(np.float32)
-    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=load_samples({"x": data}, graph), threads=1)
+    facts = TargetFacts("onnx", measurable=False)
+    ctx = Context(facts, teacher=graph.clone(), fit=load_samples({"x": data}, graph), threads=1)
     layers = {layer.name: layer for layer in linear_layers(graph)[0]}
     assert layers["q"].bias() is None
     assert layers["k"].bias() is not None
@@ -308,7 +309,7 @@ def test_products_with_and_without_a_bias() -> None:
 def test_no_samples_is_a_data_error() -> None:
     graph = residual_net()
     with pytest.raises(DataError, match="--data"):
-        next(walk(graph, Context(TargetFacts("onnx"))))
+        next(walk(graph, Context(TargetFacts("onnx", measurable=False))))
 
 
 @pytest.mark.parametrize("one", [Prune(), Svd(align=1), Depthwise()], ids=str)

@@ -101,7 +101,15 @@ def _sampled(graph: Graph, values: Sequence[Value], ctx: Context, samples: Sampl
 
 
 def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str]) -> tuple[Judged, Judged]:
-    """The best without scaling, and the best with; `rows` is the weights of all layers, (outputs, channels)."""
+    """The best without scaling, and the best with; `rows` is the weights of all layers, (outputs, channels).
+
+    Rows of `x` that are not finite tell nothing. The unit of either side changes no relative error, but squares of
+    numbers as they are could overflow.
+    """
+    x = x[np.isfinite(x).all(axis=1)]
+    if not (x.any() and rows.any()) or not np.isfinite(rows).all():
+        return Judged(None, how[0], 0.0), Judged(None, how[0], 0.0)
+    x, rows = x / np.abs(x).max(), rows / np.abs(rows).max()
     high, wide = np.abs(x).max(axis=0, initial=0.0), np.abs(rows).max(axis=0, initial=0.0)
     # Channels that hardly fired here may fire elsewhere: none is taken for smaller than the ordinary one.
     high = np.maximum(high, np.median(high) + 1e-20)

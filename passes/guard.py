@@ -24,7 +24,7 @@ OWN_FLOOR = 0.9
 """The agreement that a pass running on its defaults must leave: a net under passes that aim higher by themselves."""
 
 _HALVED = 0.5
-_SLOWER = 1.03
+_SLOWER = 1.01
 """A median ratio above this counts as slower, if two measurements in a row agree on it."""
 
 

@@ -118,6 +118,7 @@ class TargetFacts:
     `sparse_initializers`: whether weights may be stored as `sparse_initializer`.
     `max_opset`, `max_ir_version`: the newest model the runtime loads.
     `measurable`: whether times measured on this machine hold for the one that the model will run on.
+    `contrib_ops`: whether operators of ONNX Runtime's own domain, com.microsoft, run there.
     """
 
     name: str
@@ -130,6 +131,7 @@ class TargetFacts:
     max_opset: int = 26
     max_ir_version: int = 13
     measurable: bool = True
+    contrib_ops: bool = False
 
 
 class Progress:

@@ -46,14 +46,16 @@ class OnnxTarget(Target):
             max_opset=opset,
             max_ir_version=ir_version,
             measurable=self.cpu == "here",
+            contrib_ops=True,
         )
 
     def legalisation(self) -> Pipeline:
+        from .load_time import LoadTime
         from .onnx_version import OnnxVersion
         from .residual_norm import ResidualNorm
 
         opset, ir_version = newest_loadable()
-        return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm()))
+        return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm(), LoadTime()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from ..ir.writer import save

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ..base import Context, Outcome, Report
-from .layers import find_layers
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -43,7 +42,7 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
     from ...runtime.session import Session
 
     forms: list[Form] = ["int8", "dynamic", "none"]
-    if not any(layer.op != "Conv" for layer in find_layers(graph)[0].values()):
+    if not any(node.op in ("MatMul", "Gemm", "LSTM") for node in graph):
         forms.remove("dynamic")
     copies = [graph.clone() for _ in forms]
     reports = [replace(one, activations=form).run(copy, ctx) for form, copy in zip(forms, copies)]

@@ -95,6 +95,7 @@ class Quant(Pass):
         from .floats import report_islands
         from .forms import Form, by_options, form_of, only, own_options
         from .layers import find_layers, is_kept, name_of
+        from .recurrent import store_kernelless
         from .tables import encode_tables
         from .weight_only import store_only
 
@@ -116,14 +117,10 @@ class Quant(Pass):
             best.notes = report.notes + best.notes
             return best
         found, skipped = find_layers(graph, kept)
+        handled = store_kernelless(graph, self, ctx, kept, report)
         for node, reason in skipped.items():
-            report.skipped(name_of(node), node.op, reason)
-        if not found or ctx.fit is None:
-            if encode_tables(graph, kept, report):
-                graph.sweep()
-                return report
-            report.notes.append("there is no layer that could be quantized")
-            return report
+            if node not in handled:
+                report.skipped(name_of(node), node.op, reason)
         forms: dict[Form, dict[Node, Layer]] = {form: {} for form in Form}
         for node, layer in found.items():
             forms[form_of(own(layer))][node] = layer
@@ -136,6 +133,8 @@ class Quant(Pass):
         if not self.weights.endswith("float16"):
             encode_tables(graph, kept, report)
         graph.sweep()
+        if not report.changed:
+            report.notes.append("there is no layer that could be quantized")
         if ctx.target.integer_qdq and (forms[Form.DYNAMIC] or forms[Form.INTEGER]):
             report_islands(graph, report)
         return report

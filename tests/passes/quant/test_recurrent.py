@@ -1,0 +1,106 @@
+"""Weights of recurrent cells and transposed convolutions, which have no integer kernel of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quantized import quantized, runtime_ops
+
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.ir.writer import to_bytes
+from optc.passes.base import Outcome
+from optc.passes.quant import Quant
+from optc.passes.quant.recurrent import _plain
+from optc.runtime.session import Session
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+FEEDS = {"x": np.random.default_rng(1).normal(size=(9, 8, 24)).astype(np.float32)}
+
+
+def cell(op: str, *, hidden: int = 32, layout: int = 0) -> Graph:
+    """A cell of both directions over [sequence, batch, 24] (or [batch, sequence, 24])."""
+    rng = np.random.default_rng(0)
+    graph = Graph("cell", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("S", "N", 24)))
+    count = GATES[op] * hidden
+    parts = [
+        graph.constant((rng.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32), name)
+        for name, shape in (("w", (2, count, 24)), ("r", (2, count, hidden)), ("b", (2, 2 * count)))
+    ]
+    attributes = {"hidden_size": hidden, "direction": "bidirectional", "layout": layout}
+    node = graph.add(op, [x, *parts], attributes, name="cell")
+    graph.add_output(node.output, "y", TensorType(DType.FLOAT, None))
+    infer(graph)
+    return graph
+
+
+def noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
+    want, found = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
+    return float(10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()))
+
+
+@pytest.mark.parametrize("op", list(GATES))
+@pytest.mark.parametrize("activations", ["int8", "none"])
+def test_weights_of_cells_are_stored_in_int8_and_folded(op: str, activations: str, tmp_path: Path) -> None:
+    graph = cell(op)
+    teacher = graph.clone()
+    report = quantized(graph, FEEDS, Quant(activations=activations))  # type: ignore[arg-type]
+    assert [(x.outcome, x.detail["activations"]) for x in report.layers] == [(Outcome.DONE, "stored")]
+    assert 0 < float(str(report.layers[0].detail["error"])) < 1e-4
+    assert set(runtime_ops(graph, tmp_path)) == {op}
+    assert len(to_bytes(graph)) < 0.35 * len(to_bytes(teacher))
+    assert noise(teacher, graph, FEEDS) > 35
+
+
+@pytest.mark.parametrize("saturating", [False, True])
+def test_an_lstm_that_finds_its_ranges_multiplies_codes(saturating: bool, tmp_path: Path) -> None:
+    graph = cell("LSTM")
+    teacher = graph.clone()
+    report = quantized(graph, FEEDS, Quant(activations="dynamic"), saturating_int8=saturating)
+    assert report.layers[0].detail["activations"] == "dynamic"
+    assert set(runtime_ops(graph, tmp_path)) == {"DynamicQuantizeLSTM"}
+    assert len(to_bytes(graph)) < 0.35 * len(to_bytes(teacher))
+    assert noise(teacher, graph, FEEDS) > (25 if saturating else 10)
+
+
+@pytest.mark.parametrize(("op", "contrib"), [("GRU", True), ("LSTM", False)])
+def test_other_cells_stay_stored_where_ranges_are_found(op: str, contrib: bool) -> None:
+    report = quantized(cell(op), FEEDS, Quant(activations="dynamic"), contrib_ops=contrib)
+    assert report.layers[0].detail["activations"] == "stored"
+
+
+def test_a_cell_that_reads_the_batch_first_is_not_for_the_integer_operator() -> None:
+    assert _plain(next(iter(cell("LSTM"))))
+    assert not _plain(next(iter(cell("LSTM", layout=1))))
+
+
+def test_weights_that_others_read_and_small_ones_stay_as_they_are() -> None:
+    graph = cell("GRU")
+    node = next(iter(graph))
+    weight = node.inputs[1]
+    graph.add_output(graph.add("Exp", [weight], name="reader").output, "e", TensorType(DType.FLOAT, None))
+    small = cell("RNN", hidden=4)
+    assert quantized(graph, FEEDS).layers[0].reason == "reader reads the same weight and needs it float"
+    assert "fewer than 512 weights" in quantized(small, FEEDS).layers[0].reason
+
+
+@pytest.mark.parametrize(("weights", "dtype"), [("int8", DType.INT8), ("float16", DType.FLOAT16)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions(weights: str, dtype: DType, groups: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("up", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 16, 5, 5)))
+    kernel = rng.normal(size=(16, 12 // groups, 3, 3)) * np.geomspace(1, 50, 12 // groups)[:, None, None]
+    up = graph.add("ConvTranspose", [x, graph.constant(kernel.astype(np.float32), "w")], {"group": groups}, name="up")
+    graph.add_output(up.output, "y", TensorType(DType.FLOAT, ("N", 12, 7, 7)))
+    infer(graph)
+    teacher = graph.clone()
+    feeds = {"x": rng.normal(size=(8, 16, 5, 5)).astype(np.float32)}
+    quantized(graph, feeds, Quant(weights=weights))  # type: ignore[arg-type]
+    assert any(v.dtype is dtype and len(v.shape or ()) == 4 for v in graph.constants)
+    assert not {"Cast", "Mul"} & set(runtime_ops(graph, tmp_path))
+    assert noise(teacher, graph, feeds) > 38

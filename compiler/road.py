@@ -149,6 +149,8 @@ def compile(
         raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check, which --no-check leaves out")
     aims = table.distinct([target] if isinstance(target, str | Target) else target)
     for aim in aims:
+        if limits is not None and limits.measured and aim.cannot_run:
+            raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check; {aim.name}: {aim.cannot_run}")
         aim.check_ready(run=check)
     if len(aims) > 1:
         if is_stream(data):
@@ -170,6 +172,7 @@ def compile(
     prepare(original, model)
     if shapes:
         fix_shapes(original, shapes)
+    chosen.check_inputs(original)
     if is_stream(data):
         data = draw(model, data, original, seed)
     store = None if cache is None else Store(os.fspath(cache))
@@ -259,7 +262,9 @@ def compile(
         staged = chosen.emit(graph, os.path.join(folder, name))
         report.after = replace(size_of(graph, dims), bytes=staged.bytes)
         report.before = replace(report.before, bytes=stored_bytes(model, original))
-        if check and teacher is not None and ctx.held is not None:
+        if check and chosen.cannot_run:
+            report.notes.append(f"the artifact was not checked: it {chosen.cannot_run}")
+        elif check and teacher is not None and ctx.held is not None:
             try:
                 with progress.task("check"):
                     # As a user's runtime would open it, beside the original as it was read.

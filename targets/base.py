@@ -34,6 +34,8 @@ class Target(ABC):
     """What the artifact's name ends in where the user gives none."""
     folder: ClassVar[bool] = False
     """Whether the artifact is a folder (unless its name says otherwise)."""
+    cannot_run: ClassVar[str] = ""
+    """Why artifacts are never run where they are built, so that the check is left out; empty where they can be."""
 
     @property
     @abstractmethod
@@ -43,6 +45,9 @@ class Target(ABC):
     def check_ready(self, *, run: bool) -> None:  # noqa: B027 - what is installed with optc needs no look
         """Fail before the work where what the target needs is missing here: to emit, and with `run` to run what it
         emits. Raises `TargetError` naming what to install."""
+
+    def check_inputs(self, graph: Graph) -> None:  # noqa: B027 - most targets take sizes that are open
+        """Fail before the work where the target cannot take the inputs of a graph. Raises `TargetError`."""
 
     def legalisation(self) -> Pipeline:
         """The passes that turn any graph into one this target takes; they run after the user's."""

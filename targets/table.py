@@ -20,6 +20,9 @@ TABLE = {
     "host": "optc.targets.tvm.host:HostTarget",
     "arm64": "optc.targets.tvm.arm:Arm64Target",
     "armv7": "optc.targets.tvm.arm:Armv7Target",
+    "opencl": "optc.targets.tvm.gpu.opencl:OpenClTarget",
+    "metal": "optc.targets.tvm.gpu.shaders:MetalTarget",
+    "webgpu": "optc.targets.tvm.gpu.shaders:WebGpuTarget",
 }
 
 

@@ -51,10 +51,10 @@ def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[
     try:
         mod = pipeline.lower(imported, machine)
     except Exception as error:
-        raise TargetError(f"TVM cannot compile graph '{graph.name}': {_first_line(error)}") from error
+        raise TargetError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
     plan = plan_of(mod)
-    inputs = _ports(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
-    outputs = _ports(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
+    inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
+    outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with tempfile.TemporaryDirectory(prefix="optc-") as work:
         pipeline.write_object(mod, machine, os.path.join(work, "kernels.o"))
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
@@ -81,7 +81,7 @@ def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[
     )
 
 
-def _ports(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:
+def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:
     """The interface: sizes that are open keep the names that the model gives them."""
     found = []
     for tensor, (name, value) in zip(tensors, named, strict=True):
@@ -94,7 +94,7 @@ def _ports(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[st
     return tuple(found)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What an error of TVM says, without the places in its own code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("File ", "at ", "^"))]

@@ -39,8 +39,8 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         "",
         'extern "C" {',
         *(f"int __tvm_ffi_{name}(void*, Value*, int32_t, Value*);" for name in kernels),
-        *_ports("input", inputs),
-        *_ports("output", outputs),
+        *declared("input", inputs),
+        *declared("output", outputs),
         f"extern const int optc_step_count = {len(steps)};",
         f"extern const char* const optc_steps[] = {{{', '.join(map(json.dumps, steps)) or 'nullptr'}}};",
         "}",
@@ -78,7 +78,8 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
     return "\n".join(lines)
 
 
-def _ports(kind: str, ports: Sequence[Port]) -> list[str]:
+def declared(kind: str, ports: Sequence[Port]) -> list[str]:
+    """The lines of C++ that define the inputs or outputs of `model.h`."""
     lines = []
     for index, port in enumerate(ports):
         sizes = ", ".join(str(size if isinstance(size, int) else -1) for size in port.shape) or "0"

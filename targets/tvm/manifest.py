@@ -86,7 +86,8 @@ def _whole(found: dict[str, Any]) -> bool:
     """Whether a manifest says what is needed to run the artifact."""
     try:
         listed = ports([*found["inputs"], *found["outputs"]])
-        words = [found["target"], found["machine"]["triple"], *found["machine"]["features"]]
+        machine = found.get("machine", {"triple": "", "features": []})  # what is only source names none
+        words = [found["target"], machine["triple"], *machine["features"]]
         words += [word for pair in found["files"].items() for word in pair]
         words += [word for port in listed for word in (port.name, np.dtype(port.dtype).str)]
     except (KeyError, TypeError, AttributeError):

@@ -118,6 +118,7 @@ int main(int argc, char** argv) {
     dims.push_back(shapes[i].data());
   }
   optc_model* model = optc_open(threads);
+  if (model == nullptr) stop(optc_error());
   std::vector<Shape> made;
   std::vector<int64_t*> sizes;
   std::vector<void*> to;

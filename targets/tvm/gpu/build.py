@@ -1,0 +1,95 @@
+"""A graph to the folder of a GPU artifact: kernels as source, weights, the plan of launches, manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ....errors import TargetError
+from ....ir.shapes import infer
+from .. import manifest, toolchain
+from ..build import first_line, ports_of, require_tvm
+from .device import Gpu
+
+if TYPE_CHECKING:
+    from ....ir.graph import Graph
+    from .launches import LaunchPlan
+
+WEIGHTS = "weights.bin"
+_SHIPPED = ("gpu.h", "model.h", "opencl.cc", "runner.cc")
+_COMPILED = ("model.cc", "opencl.cc")
+
+
+def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> LaunchPlan:
+    """Compile `graph` into the empty `folder`. Raises `TargetError` for what cannot be built."""
+    require_tvm()
+    from ..importer import import_graph
+    from ..plan import plan_of
+    from .kernels import schedule
+    from .launches import launch_plan
+    from .program import program
+
+    compiler = toolchain.compiler(gpu) if gpu.compiler else ""
+    graph = graph.clone()
+    infer(graph)
+    imported = import_graph(graph, gpu, {})
+    try:
+        mod = schedule(imported, gpu)
+        plan = plan_of(mod)
+        found = launch_plan(mod, plan, gpu, half)
+    except TargetError:
+        raise
+    except Exception as error:
+        raise TargetError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
+    inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
+    outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
+    with open(os.path.join(folder, WEIGHTS), "wb") as weights:
+        weights.write(found.weights)
+    document = manifest.document(graph, spec, gpu, inputs, outputs, "")
+    if compiler:
+        _write(folder, f"kernels{gpu.suffix}", "\n".join(found.source[name] for name in sorted(found.source)))
+        _write(folder, "model.cc", program(found, inputs, outputs))
+        for name in _SHIPPED:
+            shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
+        link(gpu, folder, os.path.join(folder, "model.so"))
+        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        document["versions"]["compiler"] = (said.splitlines() or ["unknown"])[0]
+    else:
+        for name, text in sorted(found.source.items()):
+            _write(folder, f"{name}{gpu.suffix}", text)
+        del document["machine"], document["versions"]["compiler"], document["commands"]
+    manifest.write(folder, {**document, "gpu": _described(found, gpu, half)})
+    return found
+
+
+def link(machine: Gpu, sources: str, library: str) -> None:
+    """The library of an OpenCL artifact, from the files that it ships, for the CPU of `machine`."""
+    toolchain.run(
+        [
+            toolchain.compiler(machine),
+            *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED),
+            *_COMPILED,
+            *("-ldl", "-o", os.path.abspath(library)),
+        ],
+        folder=sources,
+        what="linking the library",
+    )
+
+
+def _described(plan: LaunchPlan, gpu: Gpu, half: bool) -> dict[str, Any]:
+    """What another program needs to run the kernels. Weights are at `index` bytes of their file."""
+    return {
+        "device": gpu.name,
+        "storage": "float16" if half else "float32",
+        "sums": "float32",
+        "buffers": [asdict(buffer) for buffer in plan.buffers],
+        "launches": [asdict(step) for step in plan.steps],
+    }
+
+
+def _write(folder: str, name: str, text: str) -> None:
+    with open(os.path.join(folder, name), "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)

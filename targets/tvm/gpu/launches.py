@@ -1,0 +1,216 @@
+"""The plan of a model on a GPU: buffers, and what is launched on them in order.
+
+Made from the plan of `plan`, whose buffers and calls are all of fixed size here. Where halves are asked for, each
+tensor that passes between two kernels is float16, and so are the weights that are many (see `half`); what the caller
+gives and takes keeps its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ....errors import TargetError
+from ..plan import ALIGNMENT, Call, Copy, Fill, Plan, Tensor
+from . import kernels
+from .device import Gpu
+from .half import halved
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import tirx
+
+_FEW = 512
+"""Constants of fewer elements keep their type: nothing is saved by storing them in less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Device memory. `kind` is input, output, scratch or weights; `index` counts inputs and outputs, and is where
+    weights begin in their file."""
+
+    kind: str
+    bytes: int
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One launch of `kernel` on the buffers of these numbers; without a kernel, a copy from the first to the second."""
+
+    kernel: str
+    buffers: tuple[int, ...]
+    groups: tuple[int, int, int] = (0, 0, 0)
+    threads: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class LaunchPlan:
+    """Everything that a program needs to run the model: `source` holds the kernels' text by name."""
+
+    buffers: list[Buffer] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    weights: bytearray = field(default_factory=bytearray)
+    source: dict[str, str] = field(default_factory=dict)
+    halves: int = 0
+    """Elements of weights that are stored in half precision."""
+
+
+def launch_plan(mod: tvm.IRModule, plan: Plan, gpu: Gpu, half: bool) -> LaunchPlan:
+    """The launches of a scheduled module. Raises `TargetError` for sizes that are open."""
+    from tvm import tirx
+
+    if plan.dims:
+        raise TargetError("a GPU plan needs fixed sizes; give them with --shape")
+    scheduled = {var.name_hint: f for var, f in mod.functions_items() if isinstance(f, tirx.PrimFunc)}
+    return _Maker(plan, scheduled, gpu, half).run()
+
+
+class _Maker:
+    def __init__(self, plan: Plan, scheduled: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool) -> None:
+        self.plan, self.gpu, self.half = plan, gpu, half
+        self.found = LaunchPlan()
+        used = dict.fromkeys(step.kernel for step in plan.steps if isinstance(step, Call))
+        self.device, self.functions = kernels.lower({name: scheduled[name] for name in used}, gpu)
+        self.written = {name: _written(scheduled[name]) for name in used}
+        self._whole = self._kept_whole()
+        self._narrow: set[int] = set()
+        self._numbers: dict[Buffer | tuple[str, int], int] = {}
+        self._sizes = self._slots()
+
+    def run(self) -> LaunchPlan:
+        for at, step in enumerate(self.plan.steps):
+            if isinstance(step, Call):
+                self._call(at, step)
+            elif isinstance(step, Copy):
+                self.found.steps.append(Step("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
+            else:
+                self._fill(step)
+        # Inputs that nothing reads have a buffer all the same: programs count on one for each.
+        for tensor in (*self.plan.inputs, *self.plan.outputs):
+            self._buffer(tensor)
+        return self.found
+
+    def _kept_whole(self) -> set[int]:
+        """The steps whose result is copied to where the caller wants it, byte by byte."""
+        last: dict[int, int] = {}
+        found: set[int] = set()
+        for at, step in enumerate(self.plan.steps):
+            if isinstance(step, Copy) and step.source.space.kind == "arena":
+                found.add(last.get(step.source.space.index, at))
+            elif isinstance(step, Call):
+                for place in self.written[step.kernel]:
+                    argument = step.arguments[place]
+                    if isinstance(argument, Tensor) and argument.space.kind == "arena":
+                        last[argument.space.index] = at
+        return found
+
+    def _slots(self) -> list[int]:
+        sizes = [0] * len(self.plan.slots)
+        for step in self.plan.steps:
+            tensors = step.arguments if isinstance(step, Call) else (step.to,)
+            for one in tensors:
+                if isinstance(one, Tensor) and one.space.kind == "arena":
+                    sizes[one.space.index] = max(sizes[one.space.index], _bytes(one))
+        return sizes
+
+    def _call(self, at: int, step: Call) -> None:
+        arguments = [one for one in step.arguments if isinstance(one, Tensor)]
+        if len(arguments) != len(step.arguments):
+            raise TargetError(f"kernel '{step.kernel}' takes a size, which a GPU plan has no word for")
+        for place in self.written[step.kernel]:
+            space = arguments[place].space
+            if space.kind == "arena":
+                narrow = self.half and at not in self._whole and arguments[place].dtype == "float32"
+                (self._narrow.add if narrow else self._narrow.discard)(space.index)
+        buffers, narrow_places = [], set()
+        for place, argument in enumerate(arguments):
+            number, is_half = self._buffer(argument)
+            buffers.append(number)
+            if is_half:
+                narrow_places.add(place)
+        function = self.functions[step.kernel]
+        buffers += [self._add(Buffer("scratch", size)) for size in function.scratch]
+        for launch in function.launches:
+            name = self._source(launch, narrow_places)
+            used = tuple(buffers[place] for place in launch.arguments)
+            self.found.steps.append(Step(name, used, launch.groups, launch.threads))
+
+    def _source(self, launch: kernels.Launch, narrow: set[int]) -> str:
+        """The name of the kernel for these arguments being halves; its text is written when it is first asked for."""
+        places = [i for i, argument in enumerate(launch.arguments) if argument in narrow]
+        name = launch.kernel.removesuffix("_kernel")
+        if places:
+            name += "_h" + "".join("01"[i in places] for i in range(len(launch.arguments)))
+        if name not in self.found.source:
+            function = self.device[launch.kernel]
+            if places:
+                function = halved(function, places, self.gpu.kind)
+            function = function.with_attr("global_symbol", name)
+            self.found.source[name] = kernels.source(name, function, self.gpu)
+        return name
+
+    def _fill(self, step: Fill) -> None:
+        data = np.array([int(value) for value in step.values], np.int64).tobytes()
+        self.found.steps.append(Step("", (self._weights(data), self._buffer(step.to)[0])))
+
+    def _buffer(self, tensor: Tensor) -> tuple[int, bool]:
+        """The number of the buffer that holds a tensor, and whether as halves."""
+        space = tensor.space
+        if space.kind in ("input", "output"):
+            return self._number((space.kind, space.index), Buffer(space.kind, _bytes(tensor), space.index)), False
+        if space.kind == "arena":
+            number = self._number(("arena", space.index), Buffer("scratch", self._sizes[space.index]))
+            return number, space.index in self._narrow
+        data = bytes(self.plan.weights[space.index : space.index + _bytes(tensor)])
+        narrow = self._fits(tensor, data)
+        if narrow:
+            data = np.frombuffer(data, np.float32).astype(np.float16).tobytes()
+        key = ("weights", space.index)
+        if key not in self._numbers:
+            self.found.halves += tensor.elements if narrow else 0
+            self._numbers[key] = self._weights(data)
+        return self._numbers[key], narrow
+
+    def _fits(self, tensor: Tensor, data: bytes) -> bool:
+        if not self.half or tensor.dtype != "float32" or tensor.elements < _FEW:
+            return False
+        values = np.frombuffer(data, np.float32)
+        return bool(np.abs(values).max() <= np.finfo(np.float16).max)
+
+    def _weights(self, data: bytes) -> int:
+        self.found.weights += bytes(-len(self.found.weights) % ALIGNMENT)
+        at = len(self.found.weights)
+        self.found.weights += data
+        return self._add(Buffer("weights", len(data), at))
+
+    def _number(self, key: Any, buffer: Buffer) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = self._add(buffer)
+        return self._numbers[key]
+
+    def _add(self, buffer: Buffer) -> int:
+        self.found.buffers.append(replace(buffer, bytes=max(1, buffer.bytes)))
+        return len(self.found.buffers) - 1
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.elements * np.dtype(tensor.dtype).itemsize
+
+
+def _written(function: tirx.PrimFunc) -> tuple[int, ...]:
+    """Positions of the parameters that a kernel writes."""
+    import tvm_ffi
+    from tvm import tirx
+
+    stored: set[Any] = set()
+
+    def note(one: Any) -> Any:
+        stored.add(one.buffer)
+        return one
+
+    tvm_ffi.structural.structural_map(function.body, [(tirx.BufferStore, note)])
+    return tuple(index for index, param in enumerate(function.params) if param in stored)

@@ -1,0 +1,53 @@
+"""The targets `metal` and `webgpu`: shaders and the plan of launches, for a program written around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ....errors import TargetError
+from ....passes.base import option
+from .target import GpuTarget
+
+if TYPE_CHECKING:
+    from ....runtime.session import Runnable
+    from .device import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class ShaderTarget(GpuTarget):
+    """Emits source that this tool does not run."""
+
+    fp16: bool = option(False, "whether numbers are stored in half precision")
+
+    @property
+    def half(self) -> bool:
+        return self.fp16
+
+    def gpu(self) -> Gpu:
+        from .device import DEVICES
+
+        return DEVICES[self.name]
+
+    def open(self, path: str, *, threads: int = 0) -> Runnable:
+        raise TargetError(f"{path} {self.cannot_run}")
+
+
+@dataclass(frozen=True, slots=True)
+class MetalTarget(ShaderTarget):
+    """Metal shading language, for the GPUs of Apple."""
+
+    name: ClassVar[str] = "metal"
+    suffix: ClassVar[str] = ".metal"
+    help: ClassVar[str] = "Metal shaders, weights and the plan of launches, as source, by TVM"
+    cannot_run: ClassVar[str] = "cannot run here: needs a program for macOS or iOS that launches its shaders"
+
+
+@dataclass(frozen=True, slots=True)
+class WebGpuTarget(ShaderTarget):
+    """WebGPU shading language, for browsers."""
+
+    name: ClassVar[str] = "webgpu"
+    suffix: ClassVar[str] = ".webgpu"
+    help: ClassVar[str] = "WebGPU shaders, weights and the plan of launches, as source, by TVM"
+    cannot_run: ClassVar[str] = "cannot run here: needs a page in a browser with WebGPU that launches its shaders"

@@ -1,0 +1,85 @@
+"""What the GPU targets have in common."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ....errors import TargetError
+from ....ir.types import DType
+from ....passes.base import TargetFacts
+from ....passes.pipeline import Pipeline
+from ....passes.spec import text_of
+from ...base import Artifact
+from ..target import LibraryTarget
+
+if TYPE_CHECKING:
+    from ....ir.graph import Graph
+    from .device import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTarget(LibraryTarget):
+    """Emits kernels as source with a plan of launches. Channels stand in fours, and quantized layers run as floats."""
+
+    def gpu(self) -> Gpu:
+        """The GPU that is built for."""
+        raise TypeError(f"{type(self).__name__} names no GPU")
+
+    @property
+    def half(self) -> bool:
+        """Whether numbers are stored in half precision."""
+        return False
+
+    def machine(self) -> Gpu:
+        return self.gpu()
+
+    @property
+    def facts(self) -> TargetFacts:
+        return TargetFacts(
+            name=text_of(self.name, self),
+            channel_alignment=4,
+            activation_dtype=DType.INT8,
+            weight_dtype=DType.INT8,
+            integer_qdq=False,
+            saturating_int8=False,
+            sparse_initializers=False,
+            max_opset=20,
+            measurable=False,
+        )
+
+    def check_ready(self, *, run: bool) -> None:
+        from .. import toolchain
+        from ..build import require_tvm
+
+        require_tvm()
+        if self.gpu().compiler:
+            toolchain.compiler(self.gpu())
+
+    def check_inputs(self, graph: Graph) -> None:
+        for value in graph.inputs:
+            shape = value.shape
+            if shape is None or not all(isinstance(size, int) for size in shape):
+                known = "of unknown rank" if shape is None else f"[{', '.join(str(size or '?') for size in shape)}]"
+                sizes = "x".join(str(size) if isinstance(size, int) else "1" for size in shape or (1, 3, 224, 224))
+                raise TargetError(
+                    f"input '{value.name}' is {known}, and {self.name} needs fixed sizes: "
+                    f"give them with --shape {value.name}={sizes}"
+                )
+
+    def legalisation(self) -> Pipeline:
+        from ..legal import FloatWeights
+
+        return Pipeline((FloatWeights(),))
+
+    def emit(self, graph: Graph, path: str) -> Artifact:
+        from .. import artifact
+        from .build import build
+
+        self.check_inputs(graph)
+        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+            build(graph, self.gpu(), text_of(self.name, self), folder, half=self.half)
+            artifact.pack(folder, path)
+        return Artifact(path, (path,), os.path.getsize(path))

@@ -1,0 +1,151 @@
+"""The GPU targets: what their kernels answer on an OpenCL device, and what the folders hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optc.compiler import compile
+from optc.errors import TargetError
+from optc.ir.graph import Graph, Value
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.runtime.session import Session
+from optc.targets import table
+from optc.targets.tvm import artifact, manifest
+
+DRIVER = "no OpenCL device is here: apt-get install ocl-icd-libopencl1 pocl-opencl-icd"
+
+
+def need_tvm() -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+
+
+def need_driver() -> None:
+    need_tvm()
+    from optc.targets.tvm.gpu.run import require_driver
+
+    try:
+        require_driver()
+    except TargetError:
+        pytest.skip(DRIVER)
+
+
+def tiny() -> Graph:
+    """Convolutions of every kind, pooling, a mean, a product and a softmax; no tile divides its sizes."""
+    graph = Graph("tiny", opsets={"": 17})
+    random = np.random.default_rng(0)
+
+    def constant(*shape: int) -> Value:
+        scale = np.sqrt(max(1, int(np.prod(shape[1:]))))
+        return graph.constant((random.normal(size=shape) / scale).astype(np.float32))
+
+    def add(op: str, *inputs: Value, **attributes: object) -> Value:
+        return graph.add(op, list(inputs), attributes).output  # type: ignore[arg-type]
+
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 3, 13, 11)))
+    first = add("Relu", add("Conv", x, constant(12, 3, 3, 3), constant(12), pads=[1, 1, 1, 1]))
+    depth = add("Conv", first, constant(12, 1, 3, 3), group=12, strides=[2, 2], pads=[0, 1, 1, 0])
+    wide = add("Conv", add("MaxPool", first, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1), constant(24, 12, 1, 1))
+    wide = add("Clip", wide, graph.constant(np.float32(0)), graph.constant(np.float32(6)))
+    mean = add("GlobalAveragePool", wide)
+    classes = add("Softmax", add("Gemm", add("Flatten", mean), constant(7, 24), constant(7), transB=1))
+    for index, value in enumerate((add("Sigmoid", depth), classes, add("Transpose", mean, perm=[0, 2, 3, 1]))):
+        graph.add_output(value, f"y{index}")
+    infer(graph)
+    return graph
+
+
+FEEDS = {"x": np.random.default_rng(1).normal(size=(1, 3, 13, 11)).astype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "most"),
+    [("opencl", 1e-5), ("opencl:device=mali:host=arm64", 4e-3)],
+)
+def test_kernels_answer_as_before(spec: str, most: float, tmp_path: Path) -> None:
+    need_driver()
+    target = table.parse(spec)[0]
+    if "arm64" in spec:
+        try:
+            target.check_ready(run=True)
+        except TargetError as error:
+            pytest.skip(str(error))
+    target.emit(tiny(), str(tmp_path / "a.tar"))
+    found = target.open(str(tmp_path / "a.tar"))
+    wanted = Session(tiny(), threads=1, optimise=False).run(FEEDS)
+    for _ in range(2):
+        for got, want in zip(found.run(FEEDS), wanted, strict=True):
+            assert got.shape == want.shape
+            assert got.dtype == want.dtype
+            np.testing.assert_allclose(got, want, rtol=0, atol=most * float(np.abs(want).max()))
+    with pytest.raises(TargetError, match="the model takes"):
+        found.run({"x": np.zeros((2, 3, 13, 11), np.float32)})
+
+
+def small() -> Graph:
+    graph = Graph("small", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 4, 8, 8)))
+    weights = graph.constant(np.random.default_rng(0).normal(size=(16, 4, 3, 3)).astype(np.float32))
+    graph.add_output(graph.add("Relu", [graph.add("Conv", [x, weights]).output]).output, "y")
+    infer(graph)
+    return graph
+
+
+@pytest.mark.parametrize(("spec", "name"), [("metal:fp16=true", "*.metal"), ("webgpu", "*.wgsl")])
+def test_shaders_are_emitted_and_not_run(spec: str, name: str, tmp_path: Path) -> None:
+    need_tvm()
+    folder = tmp_path / "out"
+    found = compile(small(), "clean", target=spec, output=folder, threads=1)
+    assert found.report.agreement is None
+    assert any("cannot run here: needs" in note for note in found.report.notes)
+    said = json.loads((folder / "manifest.json").read_text())["gpu"]
+    shaders = {path.stem: path.read_text() for path in folder.glob(name)}
+    assert {launch["kernel"] for launch in said["launches"]} == set(shaders)
+    assert all(f" {kernel}(" in text for kernel, text in shaders.items())
+    launch = said["launches"][0]
+    assert np.prod(launch["groups"]) * np.prod(launch["threads"]) > 1
+    used = {said["buffers"][number]["kind"] for launch in said["launches"] for number in launch["buffers"]}
+    assert used == {"input", "output", "weights", "scratch"}
+    assert said["storage"] == ("float16" if "fp16" in spec else "float32")
+    # A tensor of 16 x 4 x 3 x 3 numbers, of two bytes each where they are halves.
+    assert (folder / "weights.bin").stat().st_size == 576 * (2 if "fp16" in spec else 4)
+    with pytest.raises(TargetError, match="cannot run here: needs"):
+        table.parse(spec)[0].open(str(folder))
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    need_tvm()
+    for name in ("a.tar", "b.tar"):
+        table.parse("opencl:device=adreno")[0].emit(small(), str(tmp_path / name))
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    artifact.place_folder(str(tmp_path / "a.tar"), str(tmp_path / "out"))
+    said = manifest.read(str(tmp_path / "out"))
+    assert set(said["files"]) == {
+        *("gpu.h", "kernels.cl", "model.cc", "model.h", "model.so", "opencl.cc", "runner.cc", "weights.bin")
+    }
+    text = (tmp_path / "out" / "kernels.cl").read_text()
+    assert "vload_half4" in text
+    assert "cl_khr_fp16" not in text
+
+
+def test_open_sizes_are_refused_before_the_work() -> None:
+    graph = small()
+    graph.inputs[0].type = TensorType(DType.FLOAT, ("N", 4, 8, 8))
+    with pytest.raises(TargetError, match=r"needs fixed sizes: give them with --shape x=1x4x8x8"):
+        table.parse("opencl")[0].check_inputs(graph)
+    with pytest.raises(TargetError, match=r"\[N, 4, 8, 8\], and webgpu needs fixed sizes"):
+        table.parse("webgpu")[0].emit(graph, "nowhere.tar")
+
+
+def test_what_a_gpu_target_tells_the_passes() -> None:
+    facts = table.parse("opencl:device=mali")[0].facts
+    assert (facts.channel_alignment, facts.integer_qdq, facts.measurable) == (4, False, False)
+    halves = {
+        text: table.parse(text)[0].half  # type: ignore[attr-defined]
+        for text in ("opencl", "opencl:device=adreno", "metal")
+    }
+    assert halves == {"opencl": False, "opencl:device=adreno": True, "metal": False}

@@ -3,6 +3,9 @@
 One walk over the nodes. Convolutions, products, pooling and what stands between them are lowered here (`lowering`), so
 that images keep their channels in blocks from the first convolution to the last; every other operator goes through
 TVM's own ONNX converter, in plain layout. Values change layout only where two such parts meet.
+
+Codes of quantized activations are *held* in the type that the machine's instruction takes, `Dot.codes`: signed where
+that is int8, unsigned where it is uint8, with half of the range added or taken away where the model has the other.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import TargetError
 from ...ir.attributes import AttributeValue
@@ -22,12 +26,22 @@ from ...ir.node import Node
 from ...ir.tensor import Tensor
 from ...ir.types import DType, TensorType
 from .compute import layout
+from .compute.codes import recode
 from .machine import Machine
 
 if TYPE_CHECKING:
     import tvm
     from tvm import relax, te
 
+MOVES = frozenset(
+    {
+        "Concat", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+        "Unsqueeze",
+    }
+)  # fmt: skip
+"""What carries codes about and asks nothing of them but their order."""
+CODED = frozenset({"QuantizeLinear", "DequantizeLinear", "Pad"})
+"""What asks more of codes, and whose rules know how they are held."""
 FUSABLE = 4
 """TVM's number for a kernel that takes elementwise work into its end (`kOutEWiseFusable`)."""
 INJECTIVE = 2
@@ -47,6 +61,16 @@ class Blocked:
     def whole(self) -> bool:
         """Whether every channel of every block is one of the image's."""
         return self.channels % self.block == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What stands behind the answer of a layer on codes: (sums + bias) * scale + rest, each as it broadcasts."""
+
+    sums: relax.Expr
+    bias: npt.NDArray[np.generic]
+    scale: npt.NDArray[np.float32]
+    rest: npt.NDArray[np.float32] | None
 
 
 def import_graph(graph: Graph, machine: Machine, dims: Mapping[str, int]) -> tvm.IRModule:
@@ -69,6 +93,9 @@ class Importer:
         self._dims: dict[str, Any] = dict(dims)
         self._plain: dict[Value, Any] = {}
         self._blocked: dict[Value, Blocked] = {}
+        self._declared: dict[Value, Any] = {}
+        self.held: set[Value] = set()
+        self.products: dict[Value, Product] = {}
 
     def run(self) -> tvm.IRModule:
         from tvm import relax
@@ -83,7 +110,24 @@ class Importer:
         return self.bb.get()
 
     def plain(self, value: Value) -> relax.Expr:
-        """The value in the layout that ONNX gives it."""
+        """The value in the layout and the type that ONNX gives it."""
+        if value not in self.held:
+            return self.flat(value)
+        if value not in self._declared:
+            assert value.dtype is not None
+            found = self.flat(value)
+            name, shift = value.dtype.numpy.name, self.shift(value.dtype)
+            same = shift == 0 and str(found.ty.dtype.dtype) == name
+            self._declared[value] = found if same else self.te(recode, found, pattern=0, dtype=name, shift=shift)
+        return self._declared[value]
+
+    def shift(self, dtype: DType) -> int:
+        """What codes of this type have more in the model than as they are held."""
+        held = self.machine.dot.codes if self.machine.dot is not None else ""
+        return {("int8", DType.UINT8): 128, ("uint8", DType.INT8): -128}.get((held, dtype), 0)
+
+    def flat(self, value: Value) -> relax.Expr:
+        """The value in the layout that ONNX gives it, codes as they are held."""
         from tvm import relax
 
         if value not in self._plain:
@@ -92,6 +136,16 @@ class Importer:
             else:
                 self._plain[value] = self._unpack(self._blocked[value])
         return self._plain[value]
+
+    def hold(self, value: Value, expr: relax.Expr) -> None:
+        """From now on the codes `value` are held, as `expr`."""
+        self._declared[value] = self._plain[value]
+        self._plain[value] = expr
+        self.held.add(value)
+
+    def keep(self, value: Value, blocked: Blocked) -> None:
+        """The value in blocks, for whoever reads it next."""
+        self._blocked[value] = blocked
 
     def blocked(self, value: Value) -> Blocked | None:
         """The value in blocks, where it already is."""
@@ -124,7 +178,7 @@ class Importer:
         if not all(isinstance(size, int) for size in shape[1:]) or int(shape[1] or 0) % block:
             return None
         c, h, w = (int(size or 0) for size in shape[1:])
-        x = self.plain(value)
+        x = self.flat(value)
         if h * w == 1:
             expr = self.emit(relax.op.reshape(x, (x.ty.shape[0], c // block, 1, block)))
         else:
@@ -151,7 +205,7 @@ class Importer:
         if not isinstance(kind, TensorType) or kind.sparse or kind.dtype is DType.STRING:
             raise TargetError(f"TVM takes dense tensors of numbers, which input '{value.name}' is not; build for onnx")
         if kind.shape is None:
-            raise TargetError(f"the rank of input '{value.name}' is not known; fix it: --shape {value.name}=1x3x224x224")
+            raise TargetError(f"the rank of input '{value.name}' is not known: --shape {value.name}=1x3x224x224")
         shape = []
         for axis, size in enumerate(kind.shape):
             if isinstance(size, int):
@@ -183,9 +237,16 @@ class Importer:
         from .lowering import LOWERINGS
 
         rule = LOWERINGS.get(node.op) if node.domain == "" else None
+        held = [value for value in node.inputs if value in self.held]
+        moves = node.op in MOVES and node.inputs[0] in held and (node.op != "Concat" or len(held) == len(node.inputs))
+        if held and not moves and node.op not in CODED:
+            rule = None
         found: Any = rule(self, node) if rule is not None else None
         if found is None:
-            found = self.convert(node, [None if v is None else self.plain(v) for v in node.inputs])
+            take = self.flat if moves else self.plain
+            found = self.convert(node, [None if v is None else take(v) for v in node.inputs])
+        if moves:
+            self.held.update(node.outputs)
         for value, one in zip(node.outputs, found if isinstance(found, list) else [found]):
             if isinstance(one, Blocked):
                 self._blocked[value] = one

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...passes.base import Context, Pass, Report
+from ...passes.base import Context, Pass, Report, option
+from .codes import coded_layer
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ...ir.node import Node
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +22,36 @@ class FloatWeights(Pass):
     """Weights that are stored as integers become the floats they stand for: TVM computes with floats around them.
 
     y = (x - zero_point) * scale, per tensor, per channel along `axis`, or in blocks of `block_size` (ONNX
-    DequantizeLinear). Does not fire where any of the three is computed.
+    DequantizeLinear). Does not fire where any of the three is computed, and with `integer` not for weights and biases
+    of layers that compute with integers (see `codes`). Other layers between codes are told of: they run in floats.
     """
 
     name: ClassVar[str] = "float-weights"
 
+    integer: bool = option(False, "whether layers on codes compute with integers")
+
     def run(self, graph: Graph, ctx: Context) -> Report:
         report = Report()
+        kept = set()
+        for node in graph if self.integer else ():
+            if coded_layer(node) is not None:
+                kept.update(value.producer for value in node.inputs if value is not None)
+            elif node.op in _LAYERS and node.domain == "" and _reads_codes(node):
+                report.notes.append(f"{node.op} '{node.name}' runs in floats: it has no integer kernel of this form")
         for node in list(graph):
+            if node in kept:
+                continue
             known = all(value is None or value.constant is not None for value in node.inputs)
             if node.op == "DequantizeLinear" and node.domain == "" and known:
                 node.output.replace_uses(graph.constant(_dequantized(node), node.output.name))
                 graph.remove(node)
                 report.rewrote("float-weights")
         return report
+
+
+def _reads_codes(node: Node) -> bool:
+    read = node.inputs[0]
+    return read is not None and read.producer is not None and read.producer.op == "DequantizeLinear"
 
 
 def _dequantized(node: Node) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ir.node import Node, Value
+from .coded import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
 from .compute import conv as convs
 from .compute import dense as products
 from .compute import layout
 from .compute import pool as pools
-from .compute.conv import Window
 from .importer import FUSABLE, Blocked, Importer
 from .tiling import Tile, choose
+from .windows import window
 
 if TYPE_CHECKING:
     from tvm import relax
@@ -29,29 +30,9 @@ _OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 
 
-def window(node: Node, value: Value, size: tuple[int, ...]) -> Window | None:
-    """Where a node with the attributes of a convolution looks; none where it is not two-dimensional and static."""
-    shape = value.shape
-    if shape is None or len(shape) != 4 or len(size) != 2 or not all(isinstance(d, int) for d in shape[1:]):
-        return None
-    image = int(shape[2] or 0), int(shape[3] or 0)
-    strides, dilations = node.get_ints("strides", (1, 1)), node.get_ints("dilations", (1, 1))
-    auto = node.get_string("auto_pad", "NOTSET")
-    pads = node.get_ints("pads", (0, 0, 0, 0)) if auto in ("", "NOTSET") else (0, 0, 0, 0)
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        spare = [
-            max(0, (-(-image[i] // strides[i]) - 1) * strides[i] + (size[i] - 1) * dilations[i] + 1 - image[i])
-            for i in (0, 1)
-        ]
-        less, more = [n // 2 for n in spare], [n - n // 2 for n in spare]
-        pads = (*less, *more) if auto == "SAME_UPPER" else (*more, *less)
-    top, left, bottom, right = pads
-    return Window(
-        image, (size[0], size[1]), (strides[0], strides[1]), (top, left, bottom, right), (dilations[0], dilations[1])
-    )
-
-
 def lower_conv(importer: Importer, node: Node) -> Lowered:
+    if (coded := lower_coded(importer, node)) is not None:
+        return coded
     x, weights, bias = node.inputs[0], node.inputs[1], node.input(2)
     if x is None or weights is None or weights.constant is None or (bias is not None and bias.constant is None):
         return None
@@ -170,7 +151,7 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
         return None
     axis = node.get_int("axis") % len(first_shape)
     if axis != 1 or len(held) != len(node.inputs):
-        plain = [importer.plain(value) for value in node.inputs if value is not None]
+        plain = [importer.flat(value) for value in node.inputs if value is not None]
         if any(isinstance(one.ty, relax.ShapeType) or not hasattr(one.ty, "dtype") for one in plain):
             return None
         return importer.te(layout.concatenate, *plain, pattern=_OPAQUE, axis=axis)
@@ -180,6 +161,8 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
 
 
 def lower_matmul(importer: Importer, node: Node) -> Lowered:
+    if (coded := lower_coded(importer, node)) is not None:
+        return coded
     x, y = node.inputs[0], node.inputs[1]
     if x is None or y is None:
         return None
@@ -195,6 +178,8 @@ def lower_matmul(importer: Importer, node: Node) -> Lowered:
 
 
 def lower_gemm(importer: Importer, node: Node) -> Lowered:
+    if (coded := lower_coded(importer, node)) is not None:
+        return coded
     x, y, bias = node.inputs[0], node.inputs[1], node.input(2)
     if x is None or y is None or y.constant is None or node.get_int("transA"):
         return None
@@ -249,12 +234,15 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
     if any(step <= 0 for step in steps):
         return None
     firsts, lasts = [one[0] for one in cut], [one[1] for one in cut]
-    return importer.emit(relax.op.strided_slice(importer.plain(x), axes, firsts, lasts, steps))
+    held = importer.blocked(x)
+    if held is not None and (found := lower_crop(importer, held, firsts, lasts, axes, steps)) is not None:
+        return found
+    return importer.emit(relax.op.strided_slice(importer.flat(x), axes, firsts, lasts, steps))
 
 
 def lower_elementwise(importer: Importer, node: Node) -> Lowered:
     """What treats every element alike stays in blocks where an input is in them already."""
-    held = [importer.blocked(v) if v is not None else None for v in node.inputs]
+    held = [importer.blocked(v) if v is not None and v not in importer.held else None for v in node.inputs]
     first = next((one for one in held if one is not None), None)
     if first is None:
         return None
@@ -367,10 +355,13 @@ LOWERINGS: dict[str, Callable[[Importer, Node], Lowered]] = {
     "Clip": lower_clip,
     "Concat": lower_concat,
     "Conv": lower_conv,
+    "DequantizeLinear": lower_dequantize,
     "Gemm": lower_gemm,
     "GlobalAveragePool": lower_global_average_pool,
     "MatMul": lower_matmul,
     "MaxPool": lower_max_pool,
+    "Pad": lower_pad,
+    "QuantizeLinear": lower_quantize,
     "ReduceMean": lower_reduce_mean,
     "Slice": lower_slice,
     **dict.fromkeys((*_UNARY, *_BINARY), lower_elementwise),

@@ -6,13 +6,37 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Dot:
+    """An instruction that adds products of neighbouring integers to 32-bit sums, exactly.
+
+    Each sum takes `terms` of them. Codes of activations are held in memory as `codes`, from which the instruction takes
+    them without a conversion each time; weights are int8.
+    """
+
+    name: str
+    terms: int
+    codes: str
+
+
+SDOT = Dot("sdot", 4, "int8")
+"""ARMv8.2: four int8 by int8."""
+SMULL = Dot("smull", 2, "int8")
+"""NEON: two int8 by int8, summed in 16 and then in 32 bits."""
+PMADDWD = Dot("pmaddwd", 2, "int16")
+"""x86: two int16 by int16. The instruction for 8 bits saturates where two products are summed."""
+VPDPBUSD = Dot("vpdpbusd", 4, "uint8")
+"""x86 with VNNI: four uint8 by int8."""
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """A CPU as LLVM names it, and the tools for it.
 
     `lanes` are the floats of one vector register, `registers` the number of those; `block` the channels that stand side
     by side in memory (NCHWc), a whole number of registers. `compiler` is the C++ compiler that links for it and `flags`
     what it is told, `hard_float` whether functions pass numbers in vector registers (32-bit ARM only), and `emulator`
-    the command that runs its programs here (none where this machine runs them itself).
+    the command that runs its programs here (none where this machine runs them itself). `dot` computes with integers;
+    without it quantized layers run in floats.
     """
 
     name: str
@@ -28,6 +52,7 @@ class Machine:
     emulator: tuple[str, ...] = ()
     emulator_package: str = ""
     hard_float: bool = False
+    dot: Dot | None = None
 
     @property
     def vectors(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from .machine import Machine
+from .machine import PMADDWD, SDOT, SMULL, VPDPBUSD, Machine
 
 _ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "sve": "+sve"}
 
@@ -17,13 +17,20 @@ def host(cpu: str = "") -> Machine:
     triple = str(codegen.llvm_get_system_triple())
     cpu = cpu or str(codegen.llvm_get_system_cpu())
     features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
+    if triple.startswith("aarch64"):
+        return Machine("host", triple, cpu, dot=SDOT if "dotprod" in features else SMULL)
     if not triple.startswith("x86_64"):
         return Machine("host", triple, cpu)
-    if "avx512f" in features:
-        return Machine("host", triple, cpu, ("+avx512f",), lanes=16, registers=32, block=16)
+    if "avx512bw" in features and "avx512vnni" in features:
+        named = ("+avx512f", "+avx512bw", "+avx512vnni")
+        return Machine("host", triple, cpu, named, lanes=16, registers=32, block=16, dot=VPDPBUSD)
+    if "avx512bw" in features:
+        return Machine("host", triple, cpu, ("+avx512f", "+avx512bw"), lanes=16, registers=32, block=16, dot=PMADDWD)
     if "avx2" in features and "fma" in features:
-        return Machine("host", triple, cpu, ("+avx2", "+fma"), lanes=8, registers=16, block=8)
-    return Machine("host", triple, cpu, lanes=4, registers=16, block=8)
+        vnni = "avxvnni" in features
+        named = ("+avx2", "+fma", *(("+avxvnni",) if vnni else ()))
+        return Machine("host", triple, cpu, named, lanes=8, registers=16, block=8, dot=VPDPBUSD if vnni else PMADDWD)
+    return Machine("host", triple, cpu, lanes=4, registers=16, block=8, dot=PMADDWD)
 
 
 def arm64(*, cpu: str = "", **features: bool) -> Machine:
@@ -38,6 +45,7 @@ def arm64(*, cpu: str = "", **features: bool) -> Machine:
         block=8,
         compiler="aarch64-linux-gnu-g++",
         compiler_package="g++-aarch64-linux-gnu",
+        dot=SDOT if features.get("dotprod") or features.get("i8mm") else SMULL,
         emulator=("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"),
         emulator_package="qemu-user-static",
     )
@@ -57,6 +65,7 @@ def armv7(*, cpu: str = "") -> Machine:
         compiler_package="g++-arm-linux-gnueabihf",
         flags=("-mfpu=neon-vfpv4",),
         hard_float=True,
+        dot=SMULL,
         emulator=("qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"),
         emulator_package="qemu-user-static",
     )

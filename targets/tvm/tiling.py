@@ -34,16 +34,18 @@ class Tile:
     chunks: int
 
 
-def cycles(points: int, chunks: int, machine: Machine) -> float:
-    """Cycles a running sum for one term, or infinity where the registers do not suffice."""
+def cycles(points: int, chunks: int, machine: Machine, spare: int = 0) -> float:
+    """Cycles a running sum for one term, or infinity where the registers, but for `spare` ones, do not suffice."""
     sums = points * chunks * machine.vectors
     weights = chunks * machine.vectors
-    if sums + min(weights, points) + 1 > machine.registers:
+    if sums + min(weights, points) + 1 + spare > machine.registers:
         return math.inf
     return (max(sums / 2, (weights + points) / 2, _LATENCY) + _TRAFFIC * (weights + points)) / sums
 
 
-def choose(chunks: int, points: int | None, machine: Machine, row: int | None = None, exact: bool = False) -> Tile:
+def choose(
+    chunks: int, points: int | None, machine: Machine, row: int | None = None, exact: bool = False, spare: int = 0
+) -> Tile:
     """The best tile for so many blocks of output channels and points (`None`: a number known only when it runs).
 
     A tile that divides `row`, the points of one row (all of them unless given), needs no bounds; another is taken only
@@ -56,7 +58,7 @@ def choose(chunks: int, points: int | None, machine: Machine, row: int | None = 
         if chunks % c and (exact or -(-chunks // c) * c > _WASTE * chunks):
             continue
         for p in range(1, _MOST_POINTS + 1):
-            cost = cycles(p, c, machine)
+            cost = cycles(p, c, machine, spare)
             if points is None or (row or points) % p == 0:
                 if cost < least:
                     best, least = Tile(p, c), cost

@@ -58,13 +58,20 @@ def pack(weights: npt.NDArray[np.generic], tile: Tile, inner: int, block: int) -
 
 
 def pack_depthwise(weights: npt.NDArray[np.generic], block: int) -> npt.NDArray[np.generic]:
-    """[C, 1, KH, KW] as [C / b, KH, KW, b]."""
+    """[C, 1, KH, KW] as [C / b, KH, KW, b]; missing channels become zero."""
     c, _, kh, kw = weights.shape
-    return np.ascontiguousarray(weights.reshape(c // block, block, kh, kw).transpose(0, 2, 3, 1))
+    blocks = -(-c // block)
+    padded = np.pad(weights, ((0, blocks * block - c), (0, 0), (0, 0), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(blocks, block, kh, kw).transpose(0, 2, 3, 1))
 
 
-def _reader(x: te.Tensor, window: Window, tile: Tile, zero: Any) -> Callable[..., Any]:
-    """A function (n, channel block, tile, point, kh, kw, channel) -> the input value a term of the sum takes."""
+def reader(
+    x: te.Tensor, window: Window, tile: Tile, zero: Any, number: Callable[[Any], Any] | None = None
+) -> Callable[..., Any]:
+    """A function (n, channel block, tile, point, kh, kw, channel) -> the input value a term of the sum takes.
+
+    `zero` stands beyond the border. With `number`, what it makes of each value is copied first.
+    """
     from tvm import te, tirx
 
     height, width = window.image
@@ -73,12 +80,13 @@ def _reader(x: te.Tensor, window: Window, tile: Tile, zero: Any) -> Callable[...
     (sh, sw), (dh, dw) = window.strides, window.dilations
     points = out_height * out_width
     source = x
-    if any(window.pads):
+    copied = any(window.pads) or number is not None
+    if copied:
         source = te.compute(
             (x.shape[0], x.shape[1], height + top + bottom, width + left + right, x.shape[3]),
             lambda n, c, h, w, lane: tirx.if_then_else(
                 tirx.all(h >= top, h < height + top, w >= left, w < width + left),
-                x[n, c, (h - top) * width + w - left, lane],
+                (number or (lambda value: value))(x[n, c, (h - top) * width + w - left, lane]),
                 zero,
             ),
             name="pad",
@@ -88,7 +96,7 @@ def _reader(x: te.Tensor, window: Window, tile: Tile, zero: Any) -> Callable[...
         at = tile_index * tile.points + point
         if points % tile.points:
             at = tirx.min(at, points - 1)
-        if window.pointwise:
+        if window.pointwise and not copied:
             return x[n, c, at, lane]
         if out_width % tile.points == 0:
             across = out_width // tile.points
@@ -96,7 +104,7 @@ def _reader(x: te.Tensor, window: Window, tile: Tile, zero: Any) -> Callable[...
         else:
             h, w = at // out_width, at % out_width
         h, w = h * sh + kh * dh, w * sw + kw * dw
-        return source[n, c, h, w, lane] if any(window.pads) else source[n, c, h * width + w, lane]
+        return source[n, c, h, w, lane] if copied else source[n, c, h * width + w, lane]
 
     return read
 
@@ -110,7 +118,7 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
 
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, inner, chunks, block = (int(d) for d in w.shape)
-    read = _reader(x, window, tile, tirx.const(0, x.dtype))
+    read = reader(x, window, tile, tirx.const(0, x.dtype))
     rc, ri = te.reduce_axis((0, blocks), "rc"), te.reduce_axis((0, inner), "ri")
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
 
@@ -135,10 +143,10 @@ _STRIP = 24 << 10
 """Bytes of padded input that one strip of rows may take: less than the first cache holds."""
 
 
-def _strip(window: Window, tile: Tile, block: int) -> int:
-    """Tiles of the rows whose padded input stays in the first cache; 0 where rows end inside tiles or there is none."""
+def _strip(window: Window, tile: Tile, block: int, copied: bool) -> int:
+    """Tiles of the rows whose copied input stays in the first cache; 0 where rows end inside tiles or there is none."""
     height, width = window.output
-    if not any(window.pads) or width % tile.points:
+    if not copied or width % tile.points:
         return 0
     left, right = window.pads[1], window.pads[3]
     line = (window.image[1] + left + right) * block * 4
@@ -148,13 +156,20 @@ def _strip(window: Window, tile: Tile, block: int) -> int:
     return (rows[-1] if rows else 1) * (width // tile.points)
 
 
-def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile) -> te.Tensor:
-    """x [N, C / b, H * W, b] with weights [C / b, KH, KW, b]: every channel with a kernel of its own."""
+def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int | None = None) -> te.Tensor:
+    """x [N, C / b, H * W, b] with weights [C / b, KH, KW, b]: every channel with a kernel of its own.
+
+    With `zero`, x holds codes, and stands for the floats code - zero.
+    """
     from tvm import te, tirx
 
     points = window.output[0] * window.output[1]
     blocks, kernel_h, kernel_w, block = (int(d) for d in w.shape)
-    read = _reader(x, window, tile, tirx.const(0, x.dtype))
+
+    def number(code: Any) -> Any:
+        return (code.astype("int32") - tirx.const(zero, "int32")).astype(w.dtype)
+
+    read = reader(x, window, tile, tirx.const(0, w.dtype), None if zero is None else number)
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
     sums = te.compute(
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
@@ -164,7 +179,7 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile) -> te.Tens
             "optc.points": tile.points,
             "optc.chunks": 1,
             "optc.reduction": 2,
-            "optc.strip": _strip(window, tile, block),
+            "optc.strip": _strip(window, tile, block, any(window.pads) or zero is not None),
         },
     )
     return te.compute(

@@ -39,7 +39,7 @@ def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
 
     depth, columns = y.shape[-2], y.shape[-1]
     wide = tile.chunks * block
-    panels = _tiles(columns, wide)
+    panels = tiles(columns, wide)
     packed = te.compute(
         (*y.shape[:-2], panels, depth, tile.chunks, block),
         lambda *i: y[(*i[:-4], i[-3], tirx.min(i[-4] * wide + i[-2] * block + i[-1], columns - 1))],
@@ -68,7 +68,7 @@ def _product(
         return te.sum(x[(*outer, row, k)] * weight(outer, p, k, m, lane), axis=[k])
 
     sums = te.compute(
-        (*lead, panels, _tiles(rows, tile.points), tile.points, chunks, block),
+        (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block),
         term,
         name="sums",
         attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 1},
@@ -82,7 +82,7 @@ def _product(
     return te.compute((*lead, rows, columns), place, name="dense")
 
 
-def _tiles(size: Any, tile: int) -> Any:
+def tiles(size: Any, tile: int) -> Any:
     """How many tiles a stage declares for so many rows.
 
     Where the size is not known, as many as there are rows: that this suffices needs no proof, and the schedule computes

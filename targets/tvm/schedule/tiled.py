@@ -12,6 +12,7 @@ from typing import Any
 from tvm import s_tir
 
 from .blocks import Rule, blocks_of, extent, inline_injective
+from .dot import register
 
 _UNROLL = 128
 """Multiply-adds of the innermost kernel that may be written out one after the other."""
@@ -30,7 +31,7 @@ class Tiled(Rule):
             return None
         notes = sch.get(sums).annotations
         points, chunks, terms = (int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction"))
-        strip = int(notes.get("optc.strip", 0))
+        strip, dotted = int(notes.get("optc.strip", 0)), "optc.terms" in notes
         for key in list(notes):
             sch.unannotate(sums, key)
         inline_injective(sch, keep=("pad", "packed", "sums"))
@@ -39,7 +40,7 @@ class Tiled(Rule):
             at, share = self._image(sch, last, points, chunks, strip)
         else:
             at = share = self._rows(sch, last, points, chunks)
-        self._sums(sch, sums, at, terms)
+        self._sums(sch, sums, at, terms, dotted)
         for name in ("pad", "packed"):
             for block in [b for b in blocks_of(sch) if sch.get(b).name_hint == name]:
                 self._copy(sch, block, share if strip else None)
@@ -86,11 +87,13 @@ class Tiled(Rule):
         sch.unroll(t)
         return at
 
-    def _sums(self, sch: s_tir.Schedule, sums: Any, at: Any, terms: int) -> None:
+    def _sums(self, sch: s_tir.Schedule, sums: Any, at: Any, terms: int, dotted: bool) -> None:
+        """The sums of one tile, over `terms` loops; where `dotted`, one more is within an instruction."""
         sch.compute_at(sums, at, preserve_unit_loops=True)
         loops = sch.get_loops(sums)
+        inner = [loops.pop()] if dotted else []
         reduce, (t, m, lane) = loops[-terms:], loops[-terms - 3 : -terms]
-        sch.reorder(*reduce, t, m, lane)
+        sch.reorder(*reduce, t, m, lane, *inner)
         sch.set_scope(sums, 0, "local")
         body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
         for loop in reversed(reduce if terms > 1 else []):
@@ -100,8 +103,11 @@ class Tiled(Rule):
             sch.unroll(loop)
         for loop in (t, m):
             sch.unroll(loop)
-        sch.vectorize(lane)
         init = sch.decompose_reduction(sums, reduce[0])
+        if dotted:
+            sch.tensorize(lane, register(self.machine))
+        else:
+            sch.vectorize(lane)
         *_, t, m, lane = sch.get_loops(init)
         sch.unroll(t)
         sch.unroll(m)

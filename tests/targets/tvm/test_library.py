@@ -208,20 +208,21 @@ def test_targets_are_listed_without_tvm() -> None:
     assert found.facts.name == "arm64:cpu=cortex-a76:dotprod=true"
 
 
-def test_quantized_weights_become_the_floats_they_stand_for(tmp_path: Path) -> None:
+def test_quantized_weights_without_an_integer_kernel_become_the_floats_they_stand_for(tmp_path: Path) -> None:
     need("host")
     net = Net()
     x = net.input("x", "N", 4, 8, 8)
-    codes = net.graph.constant(net.random.integers(-127, 128, size=(8, 4, 3, 3)).astype(np.int8))
+    codes = net.graph.constant(net.random.integers(-127, 128, size=(4, 8, 3, 3)).astype(np.int8))
     scales = net.graph.constant(np.linspace(0.01, 0.02, 8).astype(np.float32))
     zeros = net.graph.constant(np.zeros(8, np.int8))
-    weights = net.add("DequantizeLinear", codes, scales, zeros, axis=0)
+    weights = net.add("DequantizeLinear", codes, scales, zeros, axis=1)
     step = net.graph.constant(np.float32(0.05)), net.graph.constant(np.uint8(100))
     rounded = net.add("DequantizeLinear", net.add("QuantizeLinear", x, *step), *step)
-    graph = net.done(net.add("Conv", rounded, weights))
+    graph = net.done(net.add("ConvTranspose", rounded, weights))
     target = table.parse("host")[0]
     found = compile(graph, "clean", target=target, output=tmp_path / "a.tar", threads=1)
     assert [step.name for step in found.report.steps] == ["clean", "float-weights"]
+    assert "runs in floats" in found.report.steps[-1].report.notes[0]
     agree(graph, "host", tmp_path / "a.tar", [{"x": net.random.normal(size=(2, 4, 8, 8)).astype(np.float32)}])
 
 

@@ -1,0 +1,253 @@
+"""Lowering what works on integer codes: layers, QuantizeLinear and DequantizeLinear, and what moves codes about.
+
+A layer's sums become floats at once, and QuantizeLinear is elementwise work behind them: TVM fuses both into the
+layer's kernel, with whatever stands between (activations, the addition of a residual). So codes are all that is written
+to memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ...ir.node import Node, Value
+from .codes import CodedLayer, coded_layer, grid_of, is_depthwise
+from .compute import codes
+from .compute import conv as convs
+from .importer import FUSABLE, INJECTIVE, Blocked, Importer, Product
+from .tiling import Tile, choose
+from .windows import window
+
+if TYPE_CHECKING:
+    from tvm import relax
+
+Lowered: TypeAlias = "relax.Expr | Blocked | None"
+
+_ELEMENTWISE = 0
+"""TVM's number for what is fused to anything; the sums have the size of what is made of them."""
+
+
+def lower_quantize(importer: Importer, node: Node) -> Lowered:
+    x, grid = node.inputs[0], grid_of(node)
+    dot = importer.machine.dot
+    if x is None or grid is None or dot is None or x.constant is not None:
+        return None
+    shift = importer.shift(grid.dtype)
+    low, high = np.iinfo(grid.dtype.numpy).min - shift, np.iinfo(grid.dtype.numpy).max - shift
+    options = {"zero": grid.zero - shift, "low": int(low), "high": int(high), "dtype": dot.codes}
+    held = importer.blocked(x)
+    product = importer.products.get(x)
+    if product is not None:
+        # The scale of the answer goes into that of the sums.
+        number = _scaled(importer, product, 1 / grid.scale)
+        found = importer.te(codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, **options)
+    else:
+        expr = held.expr if held is not None else importer.plain(x)
+        if str(expr.ty.dtype.dtype) != "float32":
+            return None
+        inverse = float(np.float32(1 / grid.scale))
+        found = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=inverse, **options)
+    importer.held.add(node.output)
+    return found if held is None else Blocked(found, held.channels, held.height, held.width, held.block)
+
+
+def lower_dequantize(importer: Importer, node: Node) -> Lowered:
+    x, grid = node.inputs[0], grid_of(node)
+    if x is None or grid is None or x not in importer.held:
+        return None
+    zero = grid.zero - importer.shift(grid.dtype)
+    held = importer.blocked(x)
+    expr = held.expr if held is not None else importer.flat(x)
+    found = importer.te(codes.decode, expr, pattern=_ELEMENTWISE, scale=grid.scale, zero=zero)
+    return found if held is None else Blocked(found, held.channels, held.height, held.width, held.block)
+
+
+def lower_coded(importer: Importer, node: Node) -> Lowered:
+    """A Conv, Gemm or MatMul on codes; none where it is not one."""
+    layer = coded_layer(node) if importer.machine.dot is not None else None
+    if layer is None:
+        return None
+    if layer.codes not in importer.held:
+        _hold(importer, layer.codes)
+    if node.op != "Conv":
+        return _dense(importer, node, layer)
+    return _depthwise(importer, node, layer) if is_depthwise(node, layer.weights) else _conv(importer, node, layer)
+
+
+def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
+    machine, dot = importer.machine, importer.machine.dot
+    weights = layer.weights
+    place = window(node, layer.codes, weights.shape[2:])
+    if place is None or dot is None:
+        return None
+    image = _image(importer, layer.codes, dot.terms if weights.shape[1] <= dot.terms else machine.block)
+    groups, block, out = node.get_int("group", 1), machine.block, weights.shape[0]
+    height, width = place.output
+    shift = importer.shift(layer.grid.dtype)
+    row = None if place.pointwise else width
+    tile = choose(-(-out // block) // groups, height * width, machine, row, exact=groups > 1, spare=1)
+    sums = importer.te(
+        codes.conv_codes,
+        image.expr,
+        _const(codes.pack(weights, tile, image.block, block, dot.terms)),
+        pattern=FUSABLE,
+        channels=out,
+        window=place,
+        tile=tile,
+        groups=groups,
+        zero=layer.grid.zero - shift,
+    )
+    # The zero of the codes as they are held.
+    bias = layer.bias + shift * weights.sum((1, 2, 3), dtype=np.int32)
+    return _product(importer, node, Blocked(sums, out, height, width, block), bias, layer)
+
+
+def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
+    """One channel at a time there are no neighbours to sum; floats hold these few whole numbers exactly."""
+    machine, weights = importer.machine, layer.weights
+    place, held = window(node, layer.codes, weights.shape[2:]), _image(importer, layer.codes, machine.block)
+    if place is None:
+        return None
+    out = weights.shape[0]
+    height, width = place.output
+    tile = choose(1, height * width, machine, None if place.pointwise else width)
+    sums = importer.te(
+        convs.depthwise,
+        held.expr,
+        _const(convs.pack_depthwise(weights.astype(np.float32), machine.block)),
+        pattern=FUSABLE,
+        window=place,
+        tile=tile,
+        zero=layer.grid.zero - importer.shift(layer.grid.dtype),
+    )
+    offset = layer.bias + layer.grid.zero * weights.sum((1, 2, 3), dtype=np.int32)
+    return _product(importer, node, Blocked(sums, out, height, width, machine.block), offset, layer)
+
+
+def _product(importer: Importer, node: Node, sums: Blocked, bias: np.ndarray, layer: CodedLayer) -> Blocked:
+    """Whole sums as the floats that they stand for."""
+    block = sums.block
+    full = -(-sums.channels // block)
+
+    def laid(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, (0, full * block - array.size)).reshape(1, full, 1, block)
+
+    whole = str(sums.expr.ty.dtype.dtype) == "int32"
+    rest = None if layer.rest is None else laid(layer.rest)
+    product = Product(sums.expr, laid(bias.astype(np.int32 if whole else np.float32)), laid(layer.scales), rest)
+    importer.products[node.output] = product
+    return Blocked(_scaled(importer, product, 1.0), sums.channels, sums.height, sums.width, block)
+
+
+def _scaled(importer: Importer, product: Product, factor: float) -> relax.Expr:
+    """A product, each number of it times `factor`."""
+    parts = [product.bias, product.scale * np.float64(factor)]
+    if product.rest is not None:
+        parts.append(product.rest * np.float64(factor))
+    return importer.te(codes.scaled, product.sums, *map(_const, parts), pattern=_ELEMENTWISE)
+
+
+def _dense(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
+    machine, dot, weights = importer.machine, importer.machine.dot, layer.weights
+    if dot is None:
+        return None
+    x = importer.flat(layer.codes)
+    depth, columns = weights.shape
+    if depth % dot.terms:
+        return None
+    rows = _number(x.ty.shape[-2])
+    if len(x.ty.shape) == 2 and (rows is None or rows < 4):
+        tile = Tile(1 if rows == 1 else 2, 4)
+    else:
+        tile = choose(-(-columns // machine.block), rows, machine, spare=1)
+    packed = _const(codes.pack_dense(weights, tile, machine.block, dot.terms))
+    sums = importer.te(codes.dense_codes, x, packed, pattern=FUSABLE, columns=columns, tile=tile)
+    bias = layer.bias + importer.shift(layer.grid.dtype) * weights.sum(0, dtype=np.int32)
+    product = Product(sums, bias, layer.scales, layer.rest)
+    importer.products[node.output] = product
+    return _scaled(importer, product, 1.0)
+
+
+def _hold(importer: Importer, value: Value) -> None:
+    """Codes that the user gives, or that another operator made."""
+    dot = importer.machine.dot
+    assert dot is not None
+    assert value.dtype is not None
+    found = importer.te(
+        codes.recode, importer.flat(value), pattern=_ELEMENTWISE, dtype=dot.codes, shift=-importer.shift(value.dtype)
+    )
+    importer.hold(value, found)
+
+
+def _image(importer: Importer, value: Value, block: int) -> Blocked:
+    """Codes as an image in blocks, of this many channels where they stand in none yet."""
+    held = importer.blocked(value)
+    if held is not None:
+        return held
+    assert value.shape is not None
+    c, h, w = (int(size or 0) for size in value.shape[1:])
+    packed = importer.te(codes.pack_codes, importer.flat(value), pattern=INJECTIVE, block=block)
+    found = Blocked(packed, c, h, w, block)
+    if block == importer.machine.block:
+        importer.keep(value, found)
+    return found
+
+
+def lower_pad(importer: Importer, node: Node) -> Lowered:
+    """Channels of one code before and behind those of an image in blocks."""
+    x, pads, fill = node.inputs[0], node.input(1), node.input(2)
+    held = importer.blocked(x) if x is not None and x in importer.held else None
+    if held is None or pads is None or pads.constant is None or node.get_string("mode", "constant") != "constant":
+        return None
+    if node.input(3) is not None or x is None or x.dtype is None or (fill is not None and fill.constant is None):
+        return None
+    n, c, h, w, n2, c2, h2, w2 = (int(size) for size in pads.constant.numpy())
+    if (n, h, w, n2, h2, w2) != (0, 0, 0, 0, 0, 0) or c < 0 or c2 < 0:
+        return None
+    code = 0 if fill is None or fill.constant is None else int(fill.constant.numpy().reshape(()))
+    total = c + held.channels + c2
+    found = importer.te(
+        codes.pad_channels,
+        held.expr,
+        pattern=INJECTIVE,
+        channels=held.channels,
+        before=c,
+        total=total,
+        fill=code - importer.shift(x.dtype),
+    )
+    importer.held.add(node.output)
+    return Blocked(found, total, held.height, held.width, held.block)
+
+
+def lower_crop(
+    importer: Importer, held: Blocked, first: list[int], last: list[int], axes: list[int], steps: list[int]
+) -> Lowered:
+    """A slice of rows and columns of an image in blocks; none where it cuts something else."""
+    if not set(axes) <= {2, 3}:
+        return None
+    start, step, size = [0, 0], [1, 1], [held.height, held.width]
+    for axis, a, b, t in zip(axes, first, last, steps, strict=True):
+        start[axis - 2], step[axis - 2], size[axis - 2] = a, t, len(range(a, b, t))
+    found = importer.te(
+        codes.crop,
+        held.expr,
+        pattern=INJECTIVE,
+        width=held.width,
+        first=(start[0], start[1]),
+        step=(step[0], step[1]),
+        size=(size[0], size[1]),
+    )
+    return Blocked(found, held.channels, size[0], size[1], held.block)
+
+
+def _const(array: np.ndarray) -> relax.Expr:
+    from tvm import relax
+
+    return relax.const(np.asarray(array, np.float32 if array.dtype.kind == "f" else array.dtype, order="C"))
+
+
+def _number(size: object) -> int | None:
+    from tvm import tirx
+
+    return int(size) if isinstance(size, int | tirx.IntImm) else None

@@ -1,0 +1,198 @@
+"""Kernels on integer codes: products summed in 32 bits, and the steps between floats and codes.
+
+Weights keep neighbours of the reduction side by side behind the lanes of the output, [..., b, terms], which is what one
+instruction takes (see `machine.Dot`). Sums are whole and exact, so their order does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tiling import Tile
+from .conv import Window, reader
+from .dense import tiles
+
+if TYPE_CHECKING:
+    from tvm import te
+
+_MAGIC = 12582912.0
+"""1.5 * 2^23: a float of this size has whole numbers for neighbours, so adding it rounds, halves to even."""
+_MAGIC_BITS = 0x4B400000
+
+
+def pack(weights: npt.NDArray[np.int8], tile: Tile, inner: int, block: int, terms: int) -> npt.NDArray[np.int8]:
+    """[Co, Ci, KH, KW] as [Co / (m b), Ci / inner, KH, KW, inner / terms, m, b, terms], missing ones zero."""
+    co, ci, kh, kw = weights.shape
+    wide = tile.chunks * block
+    outer, blocks = -(-co // wide), -(-ci // inner)
+    padded = np.pad(weights, ((0, outer * wide - co), (0, blocks * inner - ci), (0, 0), (0, 0)))
+    cut = padded.reshape(outer, tile.chunks, block, blocks, inner // terms, terms, kh, kw)
+    return np.ascontiguousarray(cut.transpose(0, 3, 6, 7, 4, 1, 2, 5))
+
+
+def pack_dense(weights: npt.NDArray[np.int8], tile: Tile, block: int, terms: int) -> npt.NDArray[np.int8]:
+    """[K, N] as [N / (m b), K / terms, m, b, terms]; missing columns become zero."""
+    k, n = weights.shape
+    wide = tile.chunks * block
+    outer = -(-n // wide)
+    padded = np.pad(weights, ((0, 0), (0, outer * wide - n)))
+    return np.ascontiguousarray(padded.reshape(k // terms, terms, outer, tile.chunks, block).transpose(2, 0, 3, 4, 1))
+
+
+def conv_codes(
+    x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, groups: int, zero: int
+) -> te.Tensor:
+    """Codes [N, Ci / bi, H * W, bi] with packed weights to sums of products, int32 [N, Co / b, OH * OW, b].
+
+    Beyond the border codes are `zero`, so that what the zero of the codes adds to a sum is the same everywhere.
+    """
+    from tvm import te, tirx
+
+    points = window.output[0] * window.output[1]
+    outer, blocks, kernel_h, kernel_w, inner, chunks, block, terms = (int(d) for d in w.shape)
+    read = reader(x, window, tile, tirx.const(zero, x.dtype))
+    rc, ri = te.reduce_axis((0, blocks), "rc"), te.reduce_axis((0, inner), "ri")
+    rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
+    rt = te.reduce_axis((0, terms), "rt")
+
+    def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any) -> Any:
+        c = rc if groups == 1 else o // (outer // groups) * blocks + rc
+        code = read(n, c, p, t, rh, rw, ri * terms + rt).astype("int32")
+        return te.sum(code * w[o, rc, rh, rw, ri, m, lane, rt].astype("int32"), axis=[rc, rh, rw, ri, rt])
+
+    sums = te.compute(
+        (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
+        term,
+        name="sums",
+        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 4, "optc.terms": terms},
+    )
+    return te.compute(
+        (x.shape[0], -(-channels // block), points, block),
+        lambda n, c, p, lane: sums[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
+        name="conv",
+    )
+
+
+def dense_codes(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tensor:
+    """Codes [..., M, K] by packed weights [N / (m b), K / terms, m, b, terms] to int32 [..., M, N]."""
+    from tvm import te, tirx
+
+    panels, depth, chunks, block, terms = (int(d) for d in w.shape)
+    rank, lead, rows = len(x.shape), tuple(x.shape[:-2]), x.shape[-2]
+    k, rt = te.reduce_axis((0, depth), "k"), te.reduce_axis((0, terms), "rt")
+    whole = isinstance(rows, int | tirx.IntImm) and int(rows) % tile.points == 0
+
+    def term(*i: Any) -> Any:
+        outer, (p, r, t, m, lane) = i[: rank - 2], i[rank - 2 :]
+        row = r * tile.points + t
+        if not whole:
+            row = tirx.min(row, rows - 1)
+        code = x[(*outer, row, k * terms + rt)].astype("int32")
+        return te.sum(code * w[p, k, m, lane, rt].astype("int32"), axis=[k, rt])
+
+    sums = te.compute(
+        (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block),
+        term,
+        name="sums",
+        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 1, "optc.terms": terms},
+    )
+    wide = chunks * block
+
+    def place(*i: Any) -> Any:
+        outer, r, c = i[:-2], i[-2], i[-1]
+        return sums[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
+
+    return te.compute((*lead, rows, columns), place, name="dense")
+
+
+def scaled(sums: te.Tensor, bias: te.Tensor, scale: te.Tensor, *rest: te.Tensor) -> te.Tensor:
+    """(sums + bias) * scale + rest as floats; all but the sums broadcast to the left."""
+    from tvm import te
+
+    def number(*i: Any) -> Any:
+        found = (sums(*i) + bias(*_under(bias, i))).astype("float32") * scale(*_under(scale, i))
+        return found + rest[0](*_under(rest[0], i)) if rest else found
+
+    return te.compute(sums.shape, number, name="scaled")
+
+
+def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: str) -> te.Tensor:
+    """clip(round(x * scale) + zero, low, high) as `dtype`. Clamped first, to whole numbers, nothing overflows."""
+    from tvm import te, tirx
+
+    def code(value: Any) -> Any:
+        found = value if scale == 1 else value * tirx.const(scale, "float32")
+        found = tirx.max(found, tirx.const(float(low - zero), "float32"))
+        found = tirx.min(found, tirx.const(float(high - zero), "float32"))
+        bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC, "float32"))
+        return (bits - tirx.const(_MAGIC_BITS - zero, "int32")).astype(dtype)
+
+    return te.compute(x.shape, lambda *i: code(x(*i)), name="encode")
+
+
+def decode(x: te.Tensor, scale: float, zero: int) -> te.Tensor:
+    """(code - zero) * scale as floats."""
+    from tvm import te, tirx
+
+    def number(code: Any) -> Any:
+        return (code.astype("int32") - tirx.const(zero, "int32")).astype("float32") * tirx.const(scale, "float32")
+
+    return te.compute(x.shape, lambda *i: number(x(*i)), name="decode")
+
+
+def recode(x: te.Tensor, dtype: str, shift: int) -> te.Tensor:
+    """The same codes in another integer type, `shift` added."""
+    from tvm import te, tirx
+
+    def moved(code: Any) -> Any:
+        return (code.astype("int32") + tirx.const(shift, "int32")).astype(dtype)
+
+    return te.compute(x.shape, lambda *i: moved(x(*i)), name="recode")
+
+
+def pack_codes(x: te.Tensor, block: int) -> te.Tensor:
+    """[N, C, H, W] as [N, C / b, H * W, b]; channels beyond the last are 0, and have no weights."""
+    from tvm import te, tirx
+
+    n, c, height, width = (x.shape[0], *(int(d) for d in x.shape[1:]))
+
+    def at(i: Any, o: Any, p: Any, lane: Any) -> Any:
+        channel = o * block + lane
+        found = x[i, tirx.min(channel, c - 1) if c % block else channel, p // width, p % width]
+        return found if c % block == 0 else tirx.Select(channel < c, found, tirx.const(0, x.dtype))
+
+    return te.compute((n, -(-c // block), height * width, block), at, name="pack")
+
+
+def crop(x: te.Tensor, width: int, first: tuple[int, int], step: tuple[int, int], size: tuple[int, int]) -> te.Tensor:
+    """Every `step`-th row and column of an image in blocks, `size` of them from `first` on."""
+    from tvm import te
+
+    def at(n: Any, c: Any, p: Any, lane: Any) -> Any:
+        row, column = first[0] + p // size[1] * step[0], first[1] + p % size[1] * step[1]
+        return x[n, c, row * width + column, lane]
+
+    return te.compute((x.shape[0], x.shape[1], size[0] * size[1], x.shape[3]), at, name="crop")
+
+
+def pad_channels(x: te.Tensor, channels: int, before: int, total: int, fill: int) -> te.Tensor:
+    """Channels [before, before + channels) of an image in blocks are those of x, the others `fill`."""
+    from tvm import te, tirx
+
+    block = int(x.shape[3])
+
+    def at(n: Any, o: Any, p: Any, lane: Any) -> Any:
+        channel = o * block + lane - before
+        inside = tirx.all(channel >= 0, channel < channels)
+        return tirx.if_then_else(inside, x[n, channel // block, p, channel % block], tirx.const(fill, x.dtype))
+
+    return te.compute((x.shape[0], -(-total // block), x.shape[2], block), at, name="pad_channels")
+
+
+def _under(x: te.Tensor, index: tuple[Any, ...]) -> list[Any]:
+    """The element of x that broadcasts to `index`."""
+    tail = index[len(index) - len(x.shape) :]
+    return [0 if int(size) == 1 else one for size, one in zip(x.shape, tail, strict=True)]

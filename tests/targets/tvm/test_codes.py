@@ -1,0 +1,131 @@
+"""Quantized models as libraries: they compute with integers, and answer as the model does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph, Value
+from optc.passes.base import Context
+from optc.runtime.session import Session
+from optc.targets import table
+from optc.targets.tvm import artifact
+from optc.targets.tvm.codes import layers_on_codes
+
+from .test_library import Net, need
+
+STEP = 0.04
+
+
+class CodedNet(Net):
+    """A graph whose activations are rounded to codes of one type, with weights of eight bits."""
+
+    def __init__(self, dtype: type[np.integer]) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.scale = self.graph.constant(np.float32(STEP))
+        self.zero = self.graph.constant(np.array(5 if dtype is np.int8 else 120, dtype))
+
+    def codes(self, x: Value) -> Value:
+        return self.add("QuantizeLinear", x, self.scale, self.zero)
+
+    def floats(self, codes: Value) -> Value:
+        return self.add("DequantizeLinear", codes, self.scale, self.zero)
+
+    def rounded(self, x: Value) -> Value:
+        return self.floats(self.codes(x))
+
+    def weights(self, *shape: int, axis: int = 0) -> Value:
+        bound = 127 if shape[1:] != (1, 3, 3) else 100
+        codes = self.random.integers(-bound, bound + 1, size=shape).astype(np.int8)
+        fan = np.prod(shape) / shape[axis]
+        scales = self.random.uniform(0.8, 1.2, size=shape[axis]).astype(np.float32) / (70 * np.sqrt(fan))
+        zeros = np.zeros(shape[axis], np.int8)
+        parts = [self.graph.constant(part) for part in (codes, scales.astype(np.float32), zeros)]
+        return self.add("DequantizeLinear", *parts, axis=axis)
+
+    def conv(self, x: Value, *shape: int, relu: bool = False, **attributes: object) -> Value:
+        y = self.add("Conv", x, self.weights(*shape), self.constant(shape[0]), **attributes)
+        return self.rounded(self.add("Relu", y) if relu else y)
+
+
+def picture_net(dtype: type[np.integer]) -> Graph:
+    """Every kind of layer on codes, and what moves codes about between them; channels that fill no block among them."""
+    net = CodedNet(dtype)
+    x = net.rounded(net.input("x", "N", 3, 15, 23))
+    x = net.conv(x, 16, 3, 3, 3, pads=[1, 1, 1, 1], strides=[2, 2])
+    deep = net.conv(x, 16, 1, 3, 3, group=16, pads=[1, 1, 1, 1], relu=True)
+    x = net.rounded(net.add("Add", net.conv(deep, 16, 16, 1, 1), x))
+    odd = net.conv(x, 12, 16, 3, 3, dilations=[2, 2], pads=[2, 2, 2, 2])
+    odd = net.conv(odd, 12, 1, 3, 3, group=12)
+    odd = net.conv(odd, 16, 12, 1, 1, pads=[1, 1, 1, 1])
+    joined = net.add("Concat", odd.producer.inputs[0], x.producer.inputs[0], axis=1)  # type: ignore[union-attr,arg-type]
+    pooled = net.add("MaxPool", joined, kernel_shape=[3, 3], strides=[2, 2])
+    grouped = net.conv(net.floats(pooled), 32, 16, 1, 1, group=2)
+    mean = net.rounded(net.add("GlobalAveragePool", grouped))
+    flat = net.floats(net.add("Flatten", mean.producer.inputs[0]))  # type: ignore[union-attr,arg-type]
+    last = net.add("Gemm", flat, net.weights(10, 32), net.constant(10), transB=1)
+    return net.done(net.rounded(last), grouped)
+
+
+def built(graph: Graph, spec: str, path: Path) -> None:
+    target = table.parse(spec)[0]
+    legal = graph.clone()
+    target.legalisation().passes[0].run(legal, Context(target.facts))
+    legal.sweep()
+    target.emit(legal, str(path))
+
+
+def test_the_hot_loop_of_arm64_is_sdot(tmp_path: Path) -> None:
+    need("arm64")
+    if shutil.which("aarch64-linux-gnu-objdump") is None:
+        pytest.skip("aarch64-linux-gnu-objdump is not here: apt-get install binutils-aarch64-linux-gnu")
+    net = CodedNet(np.int8)
+    graph = net.done(net.conv(net.rounded(net.input("x", 1, 16, 9, 9)), 16, 16, 3, 3, pads=[1, 1, 1, 1]))
+    built(graph, "arm64:dotprod=true", tmp_path / "a.tar")
+    artifact.unpack(str(tmp_path / "a.tar"), str(tmp_path))
+    said = subprocess.run(
+        ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", str(tmp_path / "model.so")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = max(innermost_loops(said.stdout), key=lambda loop: loop["sdot"])
+    assert found["sdot"] >= 48
+    assert found["sdot"] > 0.6 * found.total()
+
+
+def innermost_loops(listing: str) -> Iterator[Counter[str]]:
+    """How often each instruction stands in each loop without branches: what a backward branch goes around."""
+    lines = [line.split() for line in listing.splitlines() if line[:1] == " " and ":" in line]
+    found = [(int(one[0].rstrip(":"), 16), one[1], one[2:]) for one in lines if len(one) > 1]
+    for at, (address, name, rest) in enumerate(found):
+        if not (name.startswith("b.") or name in ("cbnz", "tbnz", "cbz")):
+            continue
+        goal = int(next(word for word in rest if word[:1] != "<" and "," not in word and word[:1] not in "wx#"), 16)
+        start = at - (address - goal) // 4
+        body = found[start : at + 1] if goal < address and start >= 0 else []
+        if body and not any(one[1].startswith("b.") for one in body[:-1]):
+            yield Counter(one[1] for one in body)
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [("host", np.int8), ("host", np.uint8), ("arm64", np.int8), ("arm64:dotprod=true", np.uint8), ("armv7", np.int8)],
+)
+def test_codes_are_within_a_step(spec: str, dtype: type[np.integer], tmp_path: Path) -> None:
+    need(spec.partition(":")[0])
+    graph = picture_net(dtype)
+    assert len(layers_on_codes(graph)) == 8
+    built(graph, spec, tmp_path / "a.tar")
+    opened, reference = table.parse(spec)[0].open(str(tmp_path / "a.tar"), threads=1), Session(graph, optimise=False)
+    feeds = {"x": np.random.default_rng(1).normal(size=(2, 3, 15, 23)).astype(np.float32)}
+    for got, want in zip(opened.run(feeds), reference.run(feeds), strict=True):
+        off = np.abs(got - want) / STEP
+        assert np.ptp(want) > 20 * STEP
+        assert off.max() < 1.01
+        assert np.mean(off > 0.01) < 0.01

@@ -1,12 +1,13 @@
-"""Running the command line as its users do: in processes of its own, on small models."""
+"""Running the command line as its users do: in processes of their own, on small models."""
 
 from __future__ import annotations
 
+import json
 import os
-import resource
-import signal
+import select
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +19,37 @@ _Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
 MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
 
 
+_server: subprocess.Popen[str] | None = None
+
+
 def optc(
     *arguments: str, cwd: Path | None = None, file_limit: int | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    def limit() -> None:
-        if file_limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    return subprocess.run(
-        [sys.executable, "-m", "optc", *arguments],
-        cwd=cwd,
-        env={**os.environ, **(environment or {})},
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """Run one command line in a process of its own, forked from one that has the imports behind it (see `forking`)."""
+    global _server
+    if _server is None or _server.poll() is not None:
+        server = Path(__file__).with_name("forking.py")
+        _server = subprocess.Popen(
+            [sys.executable, str(server)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    assert _server.stdin is not None
+    assert _server.stdout is not None
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+        request = {
+            "arguments": arguments,
+            "cwd": str(cwd or Path.cwd()),
+            "environment": {**os.environ, **(environment or {})},
+            "file_limit": file_limit,
+            "out": out.name,
+            "err": err.name,
+        }
+        print(json.dumps(request), file=_server.stdin, flush=True)
+        if not select.select([_server.stdout], [], [], 300)[0]:
+            _server.kill()
+            raise TimeoutError(f"optc {' '.join(arguments)} does not end")
+        status = int(_server.stdout.readline())
+        said = [file.read().decode(errors="surrogateescape") for file in (out, err)]
+    return subprocess.CompletedProcess(["optc", *arguments], status, *said)
 
 
 def model(nodes: list[onnx.NodeProto], *, opset: int = 17, **graph: object) -> onnx.ModelProto:

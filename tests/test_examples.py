@@ -120,6 +120,8 @@ def test_bazel(tmp_path: Path) -> None:
 
 def test_the_genrule_is_a_command_that_runs(tmp_path: Path) -> None:
     """Without Bazel: what it would run, its variables filled in."""
+    if shutil.which("bazel"):
+        pytest.skip("Bazel itself runs it")
     project = Project("bazel", tmp_path)
     block = (project.folder / "BUILD.bazel").read_text().partition('" ".join([')[2].partition("])")[0]
     words = " ".join(re.findall(r'"([^"]*)"', block)).replace("prune,svd,quant", PASSES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import ModelError
 from ..ir.graph import Graph
+from ..ir.origin import Origin
 from ..ir.shapes import infer
 from ..ir.tensor import FileTensor
 from ..ir.verify import verify
@@ -35,7 +36,11 @@ def read(model: Model) -> Graph:
 
 def load(model: Model) -> Graph:
     if isinstance(model, Graph):
-        return model.clone()
+        graph = model.clone()
+        for node in graph.walk():
+            if node.origin == Origin():
+                node.origin = Origin.own(node.name)
+        return graph
     if isinstance(model, bytes):
         from ..ir.reader import from_bytes
 

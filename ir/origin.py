@@ -17,6 +17,11 @@ class Origin:
     passes: tuple[str, ...] = ()
 
     @staticmethod
+    def own(name: str) -> Origin:
+        """The origin of a node of this name in the model that was read: itself."""
+        return Origin((name,)) if name else Origin()
+
+    @staticmethod
     def merge(origins: Iterable[Origin], by: str) -> Origin:
         """The origin of a node that the pass `by` made out of nodes of these `origins`."""
         nodes: dict[str, None] = {}

@@ -18,7 +18,6 @@ from .graph import Function, Graph, Header, Node, Value
 from .literal import DTYPES, RESERVED, LiteralScanner
 from .origin import Origin
 from .tensor import Tensor
-from .text import own_origin
 from .types import DType, OpaqueType, Type
 
 DEFAULT_OPSET = 21
@@ -225,7 +224,7 @@ class _Parser(LiteralScanner):
         )
         node.overload, node.doc, node.extra = overload, notes.doc, notes.extra
         node.metadata = dict(notes.metadata) or None
-        node.origin = own_origin(name) if notes.origin is None else notes.origin
+        node.origin = Origin.own(name) if notes.origin is None else notes.origin
         for (start, value, _, value_notes), output in zip(made, node.outputs, strict=True):
             self._define(scope, value, output, start, value_notes)
         self.later.append(lambda: self._read(node, scope, reads))

@@ -158,7 +158,7 @@ class _Printer:
         text += f"({', '.join(self.value(value) for value in node.inputs)})"
         if node.name:
             text += f" @{name_text(node.name)}"
-        if self.origin and node.origin != own_origin(node.name):
+        if self.origin and node.origin != Origin.own(node.name):
             text += f" from ({', '.join(name_text(name) for name in node.origin.nodes)})"
             if node.origin.passes:
                 text += f" by ({', '.join(name_text(name) for name in node.origin.passes)})"
@@ -226,11 +226,6 @@ def _unknown(value: Value) -> str:
     """What says that a value has no type where the parser would otherwise take the type of the output it is."""
     typed = (user.outputs[index].type is not None for user, index in value.uses if isinstance(user, Graph))
     return ": ?" if value.type is None and any(typed) else ""
-
-
-def own_origin(name: str) -> Origin:
-    """The origin that a node of this name has when nothing else is said: itself."""
-    return Origin((name,)) if name else Origin()
 
 
 def operator(domain: str, op: str, overload: str = "") -> str:

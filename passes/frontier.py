@@ -2,6 +2,7 @@
 
 `advance(wanted)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the samples, and
 keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are dropped.
+What DequantizeLinear makes is not kept but made again from the codes, which take a quarter of the memory.
 `rest(wanted, edit)` runs what is left in an edited copy and keeps nothing: what would be if.
 """
 
@@ -38,18 +39,19 @@ class Frontier:
         nodes, reads = self._missing(wanted)
         ahead = set(nodes)
         made = [v for node in nodes for v in node.outputs if v in wanted or not self._settled(v, ahead)]
+        lasting = [v for v in made if v.producer is None or not _decodes(v.producer)]
         if nodes:
             session, names = self._compile(nodes, reads, made)
         for batch, values in enumerate(self._read(reads)):
             if nodes:
                 found = session.run({names[v]: array for v, array in values.items()})
                 values.update(zip(made, found, strict=True))
-                for value in made:
+                for value in lasting:
                     self._kept.append(value, values[value])
             self._batches = max(self._batches, batch + 1)
             yield {v: values[v] for v in wanted}
         self._executed |= ahead
-        self._live.update(made)
+        self._live.update(lasting)
         for value in [v for v in self._live if self._settled(v, set())]:
             self._live.discard(value)
             self._kept.drop(value)
@@ -92,10 +94,13 @@ class Frontier:
         return list(nodes), list(reads)
 
     def _settled(self, value: Value, ahead: set[Node]) -> bool:
-        """Whether every node that reads `value` has run, or is among those `ahead`."""
+        """Whether every node that reads `value` has run, or is among those `ahead`; of codes, what they decode to."""
         for user, _ in value.uses:
             node = _outermost(user, self._graph)
-            if node is not None and node not in self._executed and node not in ahead:
+            if node is not None and _decodes(node):
+                if not self._settled(node.output, ahead):
+                    return False
+            elif node is not None and node not in self._executed and node not in ahead:
                 return False
         return True
 
@@ -126,6 +131,11 @@ class Frontier:
             for value in node.outputs:
                 value.type = None
         return Session(part, outputs=[twins[v] for v in made], threads=self._threads), names
+
+
+def _decodes(node: Node) -> bool:
+    """Whether a node only decodes an activation: run again whenever its answer is needed."""
+    return node.op == "DequantizeLinear" and not node.domain
 
 
 def _outermost(user: User, graph: Graph) -> Node | None:

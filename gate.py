@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .compiler import Data, Model, compare, name_of, read, runnable, size_of, sizes, stored_bytes, versions
+from .compiler import Data, Model, compare, name_of, opened, read, runnable, size_of, sizes, stored_bytes, versions
 from .errors import DataError, ModelError, TargetError
 from .ir.graph import Graph
 from .passes.base import Context, Progress
@@ -18,7 +19,7 @@ from .report.verdict import judge
 from .runtime.agreement import agreement
 from .runtime.latency import latency
 from .runtime.samples import Samples, Source
-from .runtime.session import Session
+from .runtime.session import Runnable, Session
 from .targets.onnx import OnnxTarget
 
 
@@ -91,11 +92,13 @@ def bench(
 ) -> list[Timing]:
     """Time `models` in turns, about `seconds` for each number of threads; ratios are to the first model.
 
+    A model is an ONNX file, `zoo:NAME`, or what a library target wrote.
+
     Samples are those of the first model, and the others take the same. Raises what reading and running raise, and
     `ModelError` where a model takes other inputs than the first.
     """
     progress = Progress() if progress is None else progress
-    graphs = [read(model) for model in models]
+    graphs = [_inputs(model) for model in models]
     for model, graph in zip(models[1:], graphs[1:], strict=True):
         if _fed(graph) != _fed(graphs[0]):
             raise ModelError(f"{model} takes other inputs than {models[0]}; time it by itself")
@@ -107,7 +110,7 @@ def bench(
     timings = []
     with progress.task("bench", len(threads)) as advance:
         for count in threads:
-            sessions = [_open(model, graph, count) for model, graph in zip(models, graphs, strict=True)]
+            sessions = [_timed(model, count) for model in models]
             results = latency(sessions, feeds, limit=seconds)
             size = found.size_of(feeds)
             timings += [Timing(model, count, size, one) for model, one in zip(models, results, strict=True)]
@@ -147,6 +150,22 @@ def contrast(
 
 def _fed(graph: Graph) -> list[str]:
     return [value.name for value in graph.inputs if value.default is None]
+
+
+def _inputs(model: str) -> Graph:
+    """The model, or of a library its inputs alone."""
+    return opened(model)[1] if os.path.isdir(model) or model.endswith(".tar") else read(model)
+
+
+def _timed(model: str, threads: int) -> Runnable:
+    """The model as a user's runtime opens it. Raises `TargetError` for one that only an emulator runs here."""
+    try:
+        found, _ = opened(model, threads=threads)
+    except TargetError as error:
+        raise error if model in str(error) else TargetError(f"{model}: {error}") from error
+    if found.emulated:
+        raise TargetError(f"{model} runs here only under an emulator, whose times tell nothing; use optc run --rpc")
+    return found
 
 
 def _open(model: str, graph: Graph, threads: int) -> Session:

@@ -27,7 +27,7 @@ def bench(
     Parameters
     ----------
     model
-        An ONNX file, or zoo:NAME.
+        An ONNX file, zoo:NAME, or a compiled library.
     models
         More of them, with the same inputs; ratios are to the first.
     data

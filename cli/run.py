@@ -9,6 +9,9 @@ from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
 
+_RUNS = 20
+"""Runs on a device of which the fastest counts."""
+
 
 def run_artifact(
     artifact: str,
@@ -16,11 +19,14 @@ def run_artifact(
     *,
     data: str,
     against: str | None = None,
+    rpc: str | None = None,
+    tracker: str | None = None,
+    key: str | None = None,
     samples: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     voice: Voice = PLAINLY,
 ) -> int:
-    """Run a compiled ARTIFACT on samples, here or under an emulator, and time it.
+    """Run a compiled ARTIFACT on samples, here, under an emulator or on a device, and time it.
 
     Parameters
     ----------
@@ -30,6 +36,12 @@ def run_artifact(
         Samples: an .npz, input name -> array, samples first.
     against
         The model to agree with: an ONNX file, or zoo:NAME.
+    rpc
+        HOST:PORT of a device that runs TVM's RPC server; the library runs there, and is timed there.
+    tracker
+        HOST:PORT of TVM's RPC tracker that has such devices.
+    key
+        Kind of device to ask the tracker for.
     samples
         Use at most this many samples, drawn evenly.
     threads
@@ -39,45 +51,38 @@ def run_artifact(
     --------
         optc run model.optc.host --data samples.npz
         optc run model.optc.arm64 --data samples.npz --against model.onnx
+        optc run model.optc.arm64 --data samples.npz --rpc 192.168.1.20:9090
     """
-    import numpy as np
-
-    from ..compiler import read
-    from ..errors import DataError, TargetError
-    from ..ir.graph import Graph
-    from ..ir.types import DType, TensorType
+    from ..compiler import opened, read
+    from ..errors import DataError, SpecError
     from ..runtime.agreement import agreement
     from ..runtime.latency import latency
     from ..runtime.samples import load_samples
     from ..runtime.session import Session
-    from ..targets import table
-    from ..targets.tvm import artifact as library
-    from ..targets.tvm.run import Emulated, Library
+    from ..targets.tvm.remote import Remote
 
-    opened = table.parse(library.target_of(artifact) or "onnx")[0].open(artifact, threads=threads)
+    if (tracker is None) != (key is None) or (tracker is not None and rpc is not None):
+        raise SpecError("a device is named by --rpc HOST:PORT, or by --tracker HOST:PORT with --key")
+    one, graph = opened(artifact, threads=threads, rpc=rpc or tracker, key=key or "")
     reference = None if against is None else Session(read(against), threads=threads)
-    if isinstance(opened, Library | Emulated):
-        graph = Graph(artifact)
-        for port in opened.inputs:
-            graph.add_input(port.name, TensorType(DType.of(np.dtype(port.dtype)), port.shape))
-    elif isinstance(opened, Session):
-        graph = opened.graph
-    else:
-        raise TargetError(f"{artifact} cannot be run on samples")
     found = load_samples(data, graph if reference is None else reference.graph)
     found = found if samples is None else found.take(samples)
     if not found.count:
         raise DataError(f"{data} holds no samples")
-    figures: dict[str, object] = {"artifact": artifact, "emulated": opened.emulated}
+    figures: dict[str, object] = {"artifact": artifact, "emulated": one.emulated}
     if reference is not None:
-        answers = agreement(reference, opened, found, batch=1 if opened.emulated else 32)
+        answers = agreement(reference, one, found, batch=1 if one.emulated else 32)
         figures |= {"samples": answers.samples, "agreement": answers.share, "sqnr_db": answers.sqnr_db}
     feeds = next(found.batches(1))
-    figures["outputs"] = [f"{one.dtype.name}{list(one.shape)}" for one in opened.run(feeds)]
-    if not opened.emulated:
-        timed = latency([opened] if reference is None else [reference, opened], feeds)
-        figures["milliseconds"] = 1e3 * timed[-1].seconds
-        if reference is not None:
-            figures["ratio"] = timed[-1].ratio
+    if isinstance(one, Remote):
+        outputs, seconds = one.timed(feeds, _RUNS)
+        figures |= {"device": rpc or f"{key} of {tracker}", "milliseconds": 1e3 * seconds}
+    else:
+        outputs = one.run(feeds)
+        if not one.emulated:
+            timed = latency([one] if reference is None else [reference, one], feeds)
+            figures["milliseconds"] = 1e3 * timed[-1].seconds
+            figures |= {} if reference is None else {"ratio": timed[-1].ratio}
+    figures["outputs"] = [f"{array.dtype.name}{list(array.shape)}" for array in outputs]
     voice.say(figures, "\n".join(f"{key:<12} {value}" for key, value in figures.items()))
     return 0

@@ -7,6 +7,7 @@ from .data import Data, runnable, sizes
 from .fixed import fix_shapes, parse_shapes
 from .measure import compare, size_of, versions
 from .model import Model, name_of, read, stored_bytes
+from .opened import opened
 from .place import check_place
 from .road import Build, Interrupted, Passes, compile
 
@@ -21,6 +22,7 @@ __all__ = [
     "compile",
     "fix_shapes",
     "name_of",
+    "opened",
     "parse_shapes",
     "read",
     "runnable",

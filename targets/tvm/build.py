@@ -68,7 +68,7 @@ def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[
             [
                 compiler,
                 *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED),
-                *("model.cc", "runtime.cc", "kernels.o", "-o", library),
+                *("model.cc", "runtime.cc", "rpc.cc", "kernels.o", "-o", library),
             ],
             folder=work,
             what="linking the library",

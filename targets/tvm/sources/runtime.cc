@@ -248,6 +248,8 @@ static int optc_workspace_free(int, int, void* data) {
   return 0;
 }
 
+// Hidden, or a process that has loaded TVM would set them to its own.
+#pragma GCC visibility push(hidden)
 int (*__TVMBackendParallelLaunch)(int (*)(int, void*, void*), void*, int) = optc_parallel;
 void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = optc_workspace;
 int (*__TVMBackendFreeWorkspace)(int, int, void*) = optc_workspace_free;
@@ -262,5 +264,6 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char*, const char** parts, int32_t 
     at += wrote > 0 ? static_cast<size_t>(wrote) : 0;
   }
 }
+#pragma GCC visibility pop
 
 }  // extern "C"

@@ -240,3 +240,7 @@ def test_a_library_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.C
     assert found["agreement"] == 1
     assert found["outputs"] == ["float32[1, 8, 6, 6]"]
     assert run(["run", str(tmp_path / "none.tar"), "--data", str(tmp_path / "x.npz")]) == 2
+    capsys.readouterr()
+    files = [str(tmp_path / name) for name in ("m.onnx", "a.tar")]
+    assert run(["bench", *files, "--threads", "1", "--seconds", "0.1", "--json"]) == 0
+    assert [one["model"] for one in json.loads(capsys.readouterr().out)["timings"]] == files

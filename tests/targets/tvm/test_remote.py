@@ -1,0 +1,143 @@
+"""Running on a device over RPC: a server on the loopback, one that drops the connection, and none at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optc.cli.app import run
+from optc.errors import SpecError, TargetError
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.ir.writer import save
+from optc.targets import table
+from optc.targets.tvm.remote import Remote, address
+
+SERVER = """
+import socket
+from tvm.rpc.server import _listen_loop
+listening = socket.socket()
+listening.bind(("127.0.0.1", 0))
+listening.listen(4)
+print(listening.getsockname()[1], flush=True)
+while True:
+    try:
+        _listen_loop(listening, listening.getsockname()[1], "", None, None, None)
+    except RuntimeError:  # a session that was cut off
+        pass
+"""
+
+
+def graph() -> Graph:
+    made = Graph("net", opsets={"": 17})
+    x = made.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    w = made.constant(np.arange(12, dtype=np.float32).reshape(4, 3))
+    made.add_output(made.add("Relu", [made.add("MatMul", [x, w]).output]).output, "y")
+    return made
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not here: apt-get install g++")
+    folder = tmp_path_factory.mktemp("remote")
+    table.parse("host")[0].emit(graph(), str(folder / "a.tar"))
+    save(graph(), folder / "m.onnx")
+    np.savez(folder / "x.npz", x=np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
+    return folder / "a.tar"
+
+
+@pytest.fixture(scope="module")
+def server(library: Path) -> Iterator[int]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield int(process.stdout.readline())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: pytest.CaptureFixture[str]) -> None:
+    remote = Remote(str(library), f"127.0.0.1:{server}", threads=1)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    outputs, seconds = remote.timed({"x": x}, 3)
+    assert np.allclose(outputs[0], np.maximum(x @ np.arange(12, dtype=np.float32).reshape(4, 3), 0), atol=1e-5)
+    assert 0 < seconds < 1
+    with pytest.raises(TargetError, match="'x' is float64"):
+        remote.run({"x": np.zeros((1, 4))})
+    remote.close()
+    words = ["run", str(library), "--data", str(library.parent / "x.npz"), "--rpc", f"127.0.0.1:{server}"]
+    assert run([*words, "--against", str(library.parent / "m.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert "agreement    1.0" in said
+    assert "milliseconds" in said
+
+
+@pytest.mark.parametrize("after", [4, 12_000])
+def test_a_connection_that_drops_is_one_line(after: int, library: Path, server: int) -> None:
+    """The wire is cut after so many bytes to the device: at the greeting, and in the middle of the library.
+
+    A server may not outlive the second: it comes last.
+    """
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(4)
+    cut = threading.Thread(target=_cut, args=(listening, server, after), daemon=True)
+    cut.start()
+    with pytest.raises(
+        TargetError, match=r"the device at 127\.0\.0\.1:\d+ failed while (connecting|sending)"
+    ) as caught:
+        Remote(str(library), f"127.0.0.1:{listening.getsockname()[1]}")
+    assert len(str(caught.value).splitlines()) == 1
+    listening.close()
+
+
+def _cut(listening: socket.socket, port: int, after: int) -> None:
+    listening.accept()[0].close()  # a look whether anybody is there
+    ours, _ = listening.accept()
+    with ours, socket.create_connection(("127.0.0.1", port)) as theirs:
+
+        def back() -> None:
+            with contextlib.suppress(OSError):
+                while data := theirs.recv(1 << 16):
+                    ours.sendall(data)
+
+        threading.Thread(target=back, daemon=True).start()
+        passed = 0
+        while passed < after and (data := ours.recv(min(1 << 16, after - passed))):
+            theirs.sendall(data)
+            passed += len(data)
+        ours.shutdown(socket.SHUT_RDWR)
+        theirs.shutdown(socket.SHUT_RDWR)
+
+
+def test_nobody_there_is_told(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        free = one.getsockname()[1]
+    words = ["run", str(library), "--data", str(library.parent / "x.npz"), "--rpc", f"127.0.0.1:{free}"]
+    assert run(words) == 2
+    assert capsys.readouterr().err == f"optc: nothing answers at 127.0.0.1:{free}: Connection refused\n"
+
+
+def test_addresses() -> None:
+    assert address("[::1]:9090") == ("::1", 9090)
+    with pytest.raises(SpecError, match="--rpc takes HOST:PORT"):
+        address("device")

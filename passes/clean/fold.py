@@ -9,7 +9,8 @@ which of them are worth storing. So a large intermediate value costs nothing whe
 
 Does not fire for random operators, for operators outside the default domain, for nodes with bodies, for
 DequantizeLinear (it is how a quantized weight is stored), and where the result would make the file larger: it is
-stored only when it is no larger than the constants it makes superfluous plus `SMALL` bytes. A generated constant
+stored only when it is no larger than the constants it makes superfluous plus `SMALL` bytes, or the scale of a quantized
+value, which passes and runtimes want to see. A generated constant
 (ConstantOfShape, Expand) is stored as one element and a shape, never written out; Range and Tile stay nodes when
 their result is large.
 """
@@ -147,7 +148,7 @@ def _choose(nodes: list[Node], known: Mapping[Value, Array]) -> list[Node]:
         if not read:
             continue
         cost = sum(stored_bytes(known[v]) for v in read)
-        if cost > SMALL:
+        if cost > SMALL and not all(_is_scale(v) for v in read):
             leaves = _leaves(node, computed, kept) - credited
             if cost > SMALL + sum(v.constant.nbytes for v in leaves if v.constant is not None):
                 kept.add(node)
@@ -155,6 +156,14 @@ def _choose(nodes: list[Node], known: Mapping[Value, Array]) -> list[Node]:
             credited |= leaves
         stored.append(node)
     return stored
+
+
+def _is_scale(value: Value) -> bool:
+    """Whether a value is only read as the scale of quantized ones."""
+    return all(
+        isinstance(user, Node) and user.op in ("QuantizeLinear", "DequantizeLinear") and index == 1
+        for user, index in value.uses
+    )
 
 
 def _leaves(node: Node, computed: set[Node], kept: set[Node]) -> set[Value]:

@@ -1,0 +1,70 @@
+"""What is left to the runtime gives the same numbers in the same kernels, out of a smaller file."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.ir.verify import verify
+from optc.ir.writer import to_bytes
+from optc.passes.base import Context, Report, TargetFacts
+from optc.passes.clean.clean import clean
+from optc.runtime.islands import optimised
+from optc.runtime.session import Session
+from optc.targets.load_time import LoadTime
+
+RANDOM = np.random.default_rng(0)
+
+
+def quantized(*, shift: float = 1.0) -> Graph:
+    """Codes -> Conv of 64 channels -> codes -> sum with large constants of few rows; `shift` spoils the bias' scale."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8, 16, 16)))
+    step, zero = graph.constant(np.float32(0.05)), graph.constant(np.uint8(128))
+    weight_scale = RANDOM.uniform(0.01, 0.02, 64).astype(np.float32)
+    codes = graph.add("QuantizeLinear", [x, step, zero]).output
+    decoded = graph.add("DequantizeLinear", [codes, step, zero]).output
+    weight = RANDOM.integers(-60, 60, (64, 8, 3, 3)).astype(np.int8)
+    inputs = [graph.constant(weight), graph.constant(weight_scale), graph.constant(np.zeros(64, np.int8))]
+    kernel = graph.add("DequantizeLinear", inputs, {"axis": 0}).output
+    bias = RANDOM.integers(-999, 999, 64).astype(np.int32)
+    scale = graph.constant(np.float32(0.05) * weight_scale * np.float32(shift))
+    inputs = [graph.constant(bias), scale, graph.constant(np.zeros(64, np.int32))]
+    added = graph.add("DequantizeLinear", inputs, {"axis": 0}).output
+    y = graph.add("Conv", [decoded, kernel, added], {"pads": [1, 1, 1, 1]}).output
+    wide = graph.constant(np.float32(0.4))
+    y = graph.add("DequantizeLinear", [graph.add("QuantizeLinear", [y, wide, zero]).output, wide, zero]).output
+    rows = RANDOM.standard_normal((7, 16)).astype(np.float32)
+    y = graph.add("Add", [y, graph.constant(rows[RANDOM.integers(0, 7, (64, 16))])]).output
+    y = graph.add("Mul", [y, graph.constant(RANDOM.standard_normal((64, 16, 16)).astype(np.float32))]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 64, 16, 16)))
+    return graph
+
+
+def kernels(graph: Graph) -> Counter[str]:
+    return Counter(node.op_type for node in optimised(graph).node)
+
+
+def test_the_same_numbers_and_kernels_out_of_fewer_bytes() -> None:
+    before = quantized()
+    after = before.clone()
+    report = LoadTime().run(after, Context(TargetFacts("onnx")))
+    verify(after)
+    assert report.rewrites == {"bias-scale": 1, "zero-point": 2, "rows": 1}
+    assert len(to_bytes(after)) < len(to_bytes(before)) - 4000
+    assert kernels(after) == kernels(before)
+    assert kernels(after)["QLinearConv"] == 1
+    feeds = {"x": RANDOM.standard_normal((2, 8, 16, 16)).astype(np.float32)}
+    one, other = (Session(graph).run(feeds)[0] for graph in (before, after))
+    assert np.array_equal(one, other)
+    assert not LoadTime().run(after, Context(TargetFacts("onnx"))).rewrites
+    clean(after, Report(), {})
+    assert [node.op for node in after if node.op == "Mul"] == ["Mul"], "a scale is a constant again once it is read"
+
+
+def test_a_scale_that_is_no_product_stays() -> None:
+    graph = quantized(shift=1.001)
+    assert "bias-scale" not in LoadTime().run(graph, Context(TargetFacts("onnx"))).rewrites

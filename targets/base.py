@@ -34,8 +34,11 @@ class Target(ABC):
     """What the artifact's name ends in where the user gives none."""
     folder: ClassVar[bool] = False
     """Whether the artifact is a folder (unless its name says otherwise)."""
-    cannot_run: ClassVar[str] = ""
-    """Why artifacts are never run where they are built, so that the check is left out; empty where they can be."""
+
+    @property
+    def cannot_run(self) -> str:
+        """Why artifacts are not run where they are built, so that the check is left out; empty where they can be."""
+        return ""
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ShaderTarget(GpuTarget):
-    """Emits source that this tool does not run."""
+    """Emits source alone."""
 
     fp16: bool = option(False, "whether numbers are stored in half precision")
 
@@ -40,14 +40,28 @@ class MetalTarget(ShaderTarget):
     name: ClassVar[str] = "metal"
     suffix: ClassVar[str] = ".metal"
     help: ClassVar[str] = "Metal shaders, weights and the plan of launches, as source, by TVM"
-    cannot_run: ClassVar[str] = "cannot run here: needs a program for macOS or iOS that launches its shaders"
+
+    @property
+    def cannot_run(self) -> str:
+        return "cannot run here: needs a program for macOS or iOS that launches its shaders"
 
 
 @dataclass(frozen=True, slots=True)
 class WebGpuTarget(ShaderTarget):
-    """WebGPU shading language, for browsers."""
+    """WebGPU shading language, for browsers; run here where the package `wgpu` finds a driver."""
 
     name: ClassVar[str] = "webgpu"
     suffix: ClassVar[str] = ".webgpu"
     help: ClassVar[str] = "WebGPU shaders, weights and the plan of launches, as source, by TVM"
-    cannot_run: ClassVar[str] = "cannot run here: needs a page in a browser with WebGPU that launches its shaders"
+    emulated: ClassVar[bool] = True
+
+    @property
+    def cannot_run(self) -> str:
+        from .wgpu_run import NEEDS, adapter
+
+        return NEEDS if adapter() is None else ""
+
+    def open(self, path: str, *, threads: int = 0) -> Runnable:
+        from .wgpu_run import WebGpuProgram
+
+        return WebGpuProgram(path, threads=threads)

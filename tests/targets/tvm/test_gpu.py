@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from optc.compiler import compile
-from optc.errors import TargetError
+from optc.errors import SpecError, TargetError
 from optc.ir.graph import Graph, Value
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
-from optc.runtime.session import Session
+from optc.runtime.session import Runnable, Session
 from optc.targets import table
 from optc.targets.tvm import artifact, manifest
 
@@ -76,14 +76,19 @@ def test_kernels_answer_as_before(spec: str, most: float, tmp_path: Path) -> Non
             pytest.skip(str(error))
     target.emit(tiny(), str(tmp_path / "a.tar"))
     found = target.open(str(tmp_path / "a.tar"))
+    answers(found, most)
+    with pytest.raises(TargetError, match="the model takes"):
+        found.run({"x": np.zeros((2, 3, 13, 11), np.float32)})
+
+
+def answers(found: Runnable, most: float) -> None:
+    """Twice, since what a run leaves behind must not tell in the next."""
     wanted = Session(tiny(), threads=1, optimise=False).run(FEEDS)
     for _ in range(2):
         for got, want in zip(found.run(FEEDS), wanted, strict=True):
             assert got.shape == want.shape
             assert got.dtype == want.dtype
             np.testing.assert_allclose(got, want, rtol=0, atol=most * float(np.abs(want).max()))
-    with pytest.raises(TargetError, match="the model takes"):
-        found.run({"x": np.zeros((2, 3, 13, 11), np.float32)})
 
 
 def small() -> Graph:
@@ -96,12 +101,17 @@ def small() -> Graph:
 
 
 @pytest.mark.parametrize(("spec", "name"), [("metal:fp16=true", "*.metal"), ("webgpu", "*.wgsl")])
-def test_shaders_are_emitted_and_not_run(spec: str, name: str, tmp_path: Path) -> None:
+def test_shaders_that_cannot_run_here_are_emitted(
+    spec: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_tvm()
+    monkeypatch.setattr("optc.targets.tvm.gpu.wgpu_run.adapter", lambda: None)
     folder = tmp_path / "out"
     found = compile(small(), "clean", target=spec, output=folder, threads=1)
     assert found.report.agreement is None
     assert any("cannot run here: needs" in note for note in found.report.notes)
+    with pytest.raises(SpecError, match="a budget on agreement needs the check"):
+        compile(small(), "clean", target=spec, budget="agreement=99%", threads=1)
     said = json.loads((folder / "manifest.json").read_text())["gpu"]
     shaders = {path.stem: path.read_text() for path in folder.glob(name)}
     assert {launch["kernel"] for launch in said["launches"]} == set(shaders)
@@ -115,6 +125,16 @@ def test_shaders_are_emitted_and_not_run(spec: str, name: str, tmp_path: Path) -
     assert (folder / "weights.bin").stat().st_size == 576 * (2 if "fp16" in spec else 4)
     with pytest.raises(TargetError, match="cannot run here: needs"):
         table.parse(spec)[0].open(str(folder))
+
+
+@pytest.mark.parametrize(("spec", "most"), [("webgpu", 1e-5), ("webgpu:fp16=true", 4e-3)])
+def test_shaders_answer_as_before_where_a_driver_is(spec: str, most: float, tmp_path: Path) -> None:
+    need_tvm()
+    target = table.parse(spec)[0]
+    if target.cannot_run:
+        pytest.skip(target.cannot_run)
+    target.emit(tiny(), str(tmp_path / "a.tar"))
+    answers(target.open(str(tmp_path / "a.tar")), most)
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ class Arm64Target(LibraryTarget):
     i8mm: bool = option(False, "whether it has the int8 matrix products of ARMv8.6")
     fp16: bool = option(False, "whether it computes in half precision")
     sve: bool = option(False, "whether it has scalable vectors")
+    archive: bool = option(False, "whether to write a static archive, model.a, too")
+
+    def archived(self) -> bool:
+        return self.archive
 
     def machine(self) -> Machine:
         from .machines import arm64
@@ -43,6 +47,10 @@ class Armv7Target(LibraryTarget):
     emulated: ClassVar[bool] = True
 
     cpu: str = option("", "name of the CPU as LLVM knows it, such as cortex-a9; any with NEON unless given")
+    archive: bool = option(False, "whether to write a static archive, model.a, too")
+
+    def archived(self) -> bool:
+        return self.archive
 
     def machine(self) -> Machine:
         from .machines import armv7

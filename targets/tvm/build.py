@@ -37,8 +37,13 @@ def require_tvm() -> None:
         raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
 
 
-def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[str, int]) -> None:
-    """Compile `graph` for `machine` into the empty `folder`. Raises `TargetError` for what cannot be built."""
+def build(
+    graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[str, int], *, archive: bool = False
+) -> None:
+    """Compile `graph` for `machine` into the empty `folder`; with `archive`, also as `model.a` to link statically.
+
+    Raises `TargetError` for what cannot be built.
+    """
     compiler = toolchain.compiler(machine)
     require_tvm()
     from . import pipeline
@@ -73,12 +78,24 @@ def build(graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[
             folder=work,
             what="linking the library",
         )
+        if archive:
+            _archive(machine, work, os.path.abspath(os.path.join(folder, "model.a")))
     for name in _SHIPPED:
         shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     manifest.write(
         folder, manifest.document(graph, spec, machine, inputs, outputs, (said.splitlines() or ["unknown"])[0])
     )
+
+
+def _archive(machine: Machine, work: str, path: str) -> None:
+    """Write the static archive of the sources and kernels in `work`; what links it needs only the C library."""
+    archiver = toolchain.archiver(machine)
+    for name in ("model", "runtime"):
+        command = [toolchain.compiler(machine), *toolchain.FLAGS, *machine.flags, "-c", f"{name}.cc", "-o", f"{name}.o"]
+        toolchain.run(command, folder=work, what="compiling for the archive")
+    objects = ("model.o", "runtime.o", "kernels.o")
+    toolchain.run([archiver, "rcsD", path, *objects], folder=work, what="writing the archive")
 
 
 def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:

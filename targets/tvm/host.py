@@ -21,6 +21,10 @@ class HostTarget(LibraryTarget):
     help: ClassVar[str] = "a library of native code for this machine's CPU, by TVM"
 
     cpu: str = option("", "name of the CPU as LLVM knows it, such as x86-64-v3; this machine's unless given")
+    archive: bool = option(False, "whether to write a static archive, model.a, too")
+
+    def archived(self) -> bool:
+        return self.archive
 
     def machine(self) -> Machine:
         from .machines import host

@@ -31,6 +31,10 @@ class LibraryTarget(Target):
         """The CPU that is built for. Needs TVM where it is this one's."""
         raise TypeError(f"{type(self).__name__} names no machine")
 
+    def archived(self) -> bool:
+        """Whether a static archive is asked for beside the shared library."""
+        return False
+
     @property
     def facts(self) -> TargetFacts:
         return TargetFacts(
@@ -71,7 +75,7 @@ class LibraryTarget(Target):
 
         require_tvm()
         with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-            build(graph, self.machine(), text_of(self.name, self), folder, {})
+            build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived())
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))
 

@@ -27,6 +27,15 @@ def compiler(machine: Machine) -> str:
     return found
 
 
+def archiver(machine: Machine) -> str:
+    """The path of `ar` for the machine. Raises `TargetError` where there is none."""
+    name = machine.compiler.removesuffix("g++") + "ar"
+    found = shutil.which(name)
+    if found is None:
+        raise TargetError(f"an archive for {machine.name} needs {name}, which is not here; install binutils for it")
+    return found
+
+
 def emulator(machine: Machine) -> tuple[str, ...] | None:
     """The command that runs the machine's programs here: nothing on the machine itself; none where it is missing."""
     if not machine.emulator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -244,3 +245,36 @@ def test_a_library_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.C
     files = [str(tmp_path / name) for name in ("m.onnx", "a.tar")]
     assert run(["bench", *files, "--threads", "1", "--seconds", "0.1", "--json"]) == 0
     assert [one["model"] for one in json.loads(capsys.readouterr().out)["timings"]] == files
+
+
+MAIN = """
+#include <stdio.h>
+#include "model.h"
+int main(void) {
+  float x[3 * 8 * 8], y[8 * 6 * 6];
+  for (int i = 0; i < 3 * 8 * 8; ++i) x[i] = (float)(i % 7) - 3;
+  const int64_t shape[] = {1, 3, 8, 8};
+  const void* from[] = {x};
+  const int64_t* dims[] = {shape};
+  void* to[] = {y};
+  optc_model* model = optc_open(1);
+  if (optc_run(model, from, dims, to) != 0) return puts(optc_error()), 1;
+  for (int i = 0; i < 8 * 6 * 6; ++i) printf("%.9g\\n", y[i]);
+  optc_close(model);
+  return 0;
+}
+"""
+
+
+def test_an_archive_links_into_a_c_program(tmp_path: Path) -> None:
+    need("arm64")
+    artifact_path = tmp_path / "a.tar"
+    table.parse("arm64:archive=true")[0].emit(small(), str(artifact_path))
+    artifact.unpack(str(artifact_path), str(tmp_path))
+    (tmp_path / "main.c").write_text(MAIN)
+    command = ["aarch64-linux-gnu-gcc", "-static", "main.c", "model.a", "-lpthread", "-lm", "-o", "main"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run(["qemu-aarch64-static", "./main"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    x = (np.arange(3 * 8 * 8) % 7 - 3).astype(np.float32).reshape(1, 3, 8, 8)
+    want = Session(small(), threads=1, optimise=False).run({"x": x})[0]
+    assert np.allclose(np.array(done.stdout.split(), np.float32), want.ravel(), atol=1e-5)

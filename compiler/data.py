@@ -16,6 +16,7 @@ from ..passes.base import Context
 from ..passes.pipeline import Pipeline
 from ..runtime.samples import Samples, load_samples
 from ..runtime.session import Session
+from ..runtime.sizes import sizes as sizes
 from ..runtime.synthesise import synthesise
 from .model import Model
 
@@ -119,17 +120,3 @@ def sample_notes(found: Samples, pipeline: Pipeline) -> list[str]:
 def held_count(count: int) -> int:
     """Samples kept out of every fit: a fifth, at least 16, at most 128."""
     return max(16, min(128, count // 5))
-
-
-def sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
-    """What the symbolic dimensions are for one sample: 1 for the batch, the sample's own sizes elsewhere."""
-    if found is None:
-        return {}
-    feeds = next(found.batches(1))
-    return {
-        dim: size
-        for value in graph.inputs
-        if value.name in feeds and value.shape is not None
-        for dim, size in zip(value.shape, feeds[value.name].shape, strict=True)
-        if isinstance(dim, str)
-    }

@@ -30,12 +30,13 @@ from ..runtime.agreement import agreement
 from ..runtime.identity import identity
 from ..runtime.samples import Samples
 from ..runtime.session import Session
+from ..runtime.sizes import sizes
 from ..runtime.store import Store
 from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
 from .beside import beside
-from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, sizes, source_of, source_text
+from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_of, source_text
 from .fixed import Shapes, fix_shapes
 from .measure import Recorder, compare, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ..ir.atomic import ABANDONED, discard_abandoned, hold
 from ..ir.fingerprint import Fingerprint, file_digest
@@ -21,6 +21,7 @@ from ..ir.fingerprint import Fingerprint, file_digest
 DEFAULT_LIMIT = 4 << 30
 """Bytes that the user's cache may take."""
 
+_T = TypeVar("_T")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 
 
@@ -49,18 +50,7 @@ class Store:
         """The path of the object with this digest, checked; `None` where there is none."""
         if not _DIGEST.fullmatch(digest):
             return None
-        path = self.place("objects", digest)
-        try:
-            if file_digest(path) == digest:
-                os.utime(path)
-                return path
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self.close(error)
-            return None
-        self._damaged(path)
-        return None
+        return self._checked(self.place("objects", digest), lambda path: path if file_digest(path) == digest else None)
 
     def put(self, key: str, document: bytes) -> None:
         """Keep `document` as the record `key`."""
@@ -70,13 +60,15 @@ class Store:
 
     def get(self, key: str) -> bytes | None:
         """The record `key`, checked; `None` where there is none."""
-        path = self.place("records", key)
+        return self._checked(self.place("records", key), _document)
+
+    def _checked(self, path: str, read: Callable[[str], _T | None]) -> _T | None:
+        """What `read` makes of a file that is there and whole, `None` of any other."""
         try:
-            with open(path, "rb") as file:
-                head, _, document = file.read().partition(b"\n")
-            if _digest(document) == head:
+            found = read(path)
+            if found is not None:
                 os.utime(path)
-                return document
+                return found
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -181,6 +173,13 @@ class _Copy(Fingerprint):
         except OSError as error:
             self._store.close(error)
             self.close()
+
+
+def _document(path: str) -> bytes | None:
+    """The document of a record; `None` where it is damaged."""
+    with open(path, "rb") as file:
+        head, _, document = file.read().partition(b"\n")
+    return document if _digest(document) == head else None
 
 
 def _digest(document: bytes) -> bytes:

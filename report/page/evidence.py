@@ -16,6 +16,7 @@ from ...ir.graph import Graph
 from ...ir.shapes import infer
 from ...runtime.profile import node_seconds
 from ...runtime.session import Session
+from ...runtime.sizes import sizes
 from .answers import Answers, answers
 from .drift import Spread, drift
 from .rows import Rows, count_seconds, rows
@@ -57,7 +58,7 @@ def gather(build: Built) -> Evidence:
     """Look at a build from all sides; its graphs stay as they are. Raises `ModelError` where shape inference does."""
     original, result, held, report = build.original, build.graph.clone(), build.held, build.report
     infer(result)
-    dims = {} if held is None else _dims(original, held)
+    dims = sizes(original, held)
     found = Evidence(original, result, rows(original, result, report, dims))
     if held is None or report.agreement is None:
         found.notes.append("the models were not run beside each other, so there are no times and no answers to compare")
@@ -83,15 +84,3 @@ def _run(found: Evidence, held: Samples, report: BuildReport, dims: Mapping[str,
         found.answers = answers(teacher, student, held, index, outputs[index].name)
     sizes = {node: one.activations for node, one in cost(found.original, dims).nodes.items()}
     found.spreads = drift(found.original, found.result, found.rows, held, sizes, threads)
-
-
-def _dims(graph: Graph, held: Samples) -> dict[str, int]:
-    """What the symbolic dimensions are for one sample."""
-    feeds = next(held.batches(1))
-    return {
-        dim: size
-        for value in graph.inputs
-        if value.name in feeds and value.shape is not None
-        for dim, size in zip(value.shape, feeds[value.name].shape, strict=True)
-        if isinstance(dim, str)
-    }

@@ -82,8 +82,13 @@ class Tiled(Rule):
             sch.reorder(*lead, panel, tile, t, lane)
             if chunks * points <= _STORES:
                 sch.unroll(lane)
-        at = sch.fuse(*lead, panel, tile)
-        sch.parallel(at)
+        if extent(sch, tile) is None:
+            # Where the rows are is no expression that TVM could reason about once the two loops are one.
+            at = tile
+            sch.parallel(sch.fuse(*lead, panel))
+        else:
+            at = sch.fuse(*lead, panel, tile)
+            sch.parallel(at)
         sch.unroll(t)
         return at
 
@@ -103,11 +108,11 @@ class Tiled(Rule):
             sch.unroll(loop)
         for loop in (t, m):
             sch.unroll(loop)
+        if not dotted:
+            sch.vectorize(lane)
         init = sch.decompose_reduction(sums, reduce[0])
         if dotted:
             sch.tensorize(lane, register(self.machine))
-        else:
-            sch.vectorize(lane)
         *_, t, m, lane = sch.get_loops(init)
         sch.unroll(t)
         sch.unroll(m)

@@ -52,12 +52,15 @@ class Histogram:
         some = flat[::stride] if flat.size > SAMPLE else flat
         weight = flat.size / some.size
         zeros = some.size - np.count_nonzero(some)
-        self.zeros += weight * zeros
-        some = some[some != 0] if zeros else some
         self._cover()
-        if some.size:
-            at = np.floor(np.ldexp(some.astype(np.float64), -self.exponent)).astype(np.int64) - self.start
-            self.counts += weight * np.bincount(np.clip(at, 0, BINS - 1), minlength=BINS)
+        # Scaling by a power of two is exact, so float32 is enough where it holds that power.
+        wide = some if abs(self.exponent) < 100 else some.astype(np.float64)
+        at = np.floor(wide * wide.dtype.type(2.0**-self.exponent))
+        counts = np.bincount(np.clip((at - self.start).astype(np.intp), 0, BINS - 1), minlength=BINS)
+        if zeros:
+            counts[-self.start] -= zeros
+        self.zeros += weight * zeros
+        self.counts += weight * counts
 
     def merge(self, other: Histogram) -> None:
         """Count all that `other` has counted."""

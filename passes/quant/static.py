@@ -73,10 +73,10 @@ def quantize_static(
         plan = place(graph, found, kept)
     layers = list(found.values())
     sources = plan.sources()
-    seen = calibrate(graph, [v for values in sources.values() for v in values], layers, ctx)
-    grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     walked = walkable(layers)
     rest = [layer for layer in layers if layer not in set(walked.values())]
+    seen = calibrate(graph, [v for values in sources.values() for v in values], rest, ctx)
+    grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
     teacher = graph.clone()
     fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]

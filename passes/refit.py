@@ -23,23 +23,24 @@ def refit_masked(
 
     Stops when the residual has fallen by `tolerance` (relative, over all rows) or after `steps` iterations.
     """
+    tiny = float(np.finfo(hessian.dtype).tiny)
     inverse = 1.0 / np.maximum(np.diagonal(hessian), 1e-30)
     w = np.where(mask, target if start is None else start, 0.0)
     r = ((target - w) @ hessian) * mask
     z = r * inverse
     p = z.copy()
     rho = np.sum(r * z, axis=1)
-    stop = tolerance**2 * max(float(rho.sum()), 1e-300)
+    stop = tolerance**2 * max(float(rho.sum()), tiny)
     for _ in range(steps):
         if rho.sum() <= stop:
             break
         a = (p @ hessian) * mask
-        step = rho / np.maximum(np.sum(p * a, axis=1), 1e-300)
+        step = rho / np.maximum(np.sum(p * a, axis=1), tiny)
         w += step[:, None] * p
         r -= step[:, None] * a
         z = r * inverse
         fresh = np.sum(r * z, axis=1)
-        p = z + (fresh / np.maximum(rho, 1e-300))[:, None] * p
+        p = z + (fresh / np.maximum(rho, tiny))[:, None] * p
         rho = fresh
     return w
 

@@ -6,12 +6,17 @@ For a layer y = W x + b whose inputs x^ come from the student and whose targets 
 
 has the solution  W* = W + (C - W H)(H + lam I)^-1,  bhat = tbar - What mu, and for every other What the objective
 exceeds the optimum by exactly  tr((What - W*) (H + lam I) (What - W*)^T).  So pruning, factoring or rounding a layer
-against its teacher is the same problem as doing it to W* in the metric H + lam I. (He et al. 2017, "Channel pruning
-for accelerating very deep neural networks"; Zhang et al. 2015, asymmetric reconstruction.) The ridge pulls to W, not
-to 0: a pull to 0 shrinks the outputs layer after layer.
+against its teacher is the same problem as doing it to W* in a metric. (He et al. 2017, "Channel pruning for
+accelerating very deep neural networks"; Zhang et al. 2015, asymmetric reconstruction.) The ridge pulls to W, not to 0:
+a pull to 0 shrinks the outputs layer after layer.
 
 The ridge is chosen by rows held out from the fit; W itself is among the candidates, so a target never generalises worse
 than the weights it replaces. Rows that are too few for the width therefore show as a large ridge, not as an overfit.
+
+What a changed layer then loses against W* is another matter than what W* repairs: a repair has to be told from noise,
+while the weights that stay see exactly what those that went did, and make up for it as far as the inputs depend on each
+other. So the metric is H + lam I with lam no more than `METRIC`, however large the ridge of the repair (held-out loss
+of ResNet-20 with four fifths of its weights pruned: 3 % less over all layers, up to 10 % less in one).
 """
 
 from __future__ import annotations
@@ -30,14 +35,18 @@ UNREACHED = "not one finite number reaches it, or not only finite ones do: look 
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the mean diagonal of H
 
+METRIC = 1e-2
+"""The most ridge of the metric in which changes of a layer are judged, relative to the mean diagonal of H."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a layer should become: `weight` (groups, n, d) in the metric `hessian` (groups, d, d).
 
     `mean` (groups, d) and `target_mean` (groups, n) give the bias; `energy` is the total variance of the teacher's
-    answer and `floor` what even W* leaves of it, so (floor + loss) / energy is a relative error. `ridge` is relative to
-    the mean diagonal of H; `rows` the number of rows behind it.
+    answer and `floor` what even W* leaves of it, so (floor + loss) / energy is a relative error. `ridge` is that of the
+    repair, relative to the mean diagonal of H, and `damping` what it has above that of the metric; `rows` the number of
+    rows behind it.
     """
 
     weight: Array
@@ -47,10 +56,15 @@ class Target:
     energy: float
     floor: float
     ridge: float
+    damping: float
     rows: int
 
+    def repair(self, cross: Array) -> Array:
+        """What to add to the weights where the target's cross-covariance (groups, n, d) grows by `cross`."""
+        return solve_spd(self.hessian + self.damping * np.eye(self.hessian.shape[1]), cross)
+
     def loss(self, weight: Array) -> float:
-        """tr((What - W*) (H + lam I) (What - W*)^T), in the teacher's units; `weight` is (groups, n, d)."""
+        """tr((What - W*) hessian (What - W*)^T), in the teacher's units; `weight` is (groups, n, d)."""
         delta = weight.reshape(self.weight.shape) - self.weight
         return float(np.sum((delta @ self.hessian) * delta))
 
@@ -131,10 +145,11 @@ def fit_target(
     if fit is not None and held is not None and fit.count and held.count:
         ridge = _choose(weight, fit, held)
     if ridge is None:  # nothing repairs better than leaving the weights alone
-        metric, best = damped(h, RIDGES[len(RIDGES) // 2]), weight
+        metric, best, damping = damped(h, METRIC), weight, 0.0
     else:
-        metric = damped(h, ridge)
-        best = weight + solve_spd(metric, c - weight @ h)
+        metric, repairing = damped(h, min(ridge, METRIC)), damped(h, ridge)
+        best = weight + solve_spd(repairing, c - weight @ h)
+        damping = float(repairing[0, 0, 0] - metric[0, 0, 0])
     return Target(
         weight=best,
         hessian=metric,
@@ -143,6 +158,7 @@ def fit_target(
         energy=float(everything.variance.sum()),
         floor=residual(everything, best),
         ridge=float("inf") if ridge is None else ridge,
+        damping=damping,
         rows=everything.count,
     )
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.graph import Node, Value
-from .regression import Array, Target, solve_spd
+from .regression import Array, Target
 
 Rows = NDArray[np.float32]
 Made = TypeVar("Made")
@@ -94,7 +94,7 @@ class Saturation:
         change = z - a
         cross = (change.T @ (self.inputs - start.mean[0].astype(np.float32))).astype(np.float64) / len(a)
         shift = change.mean(axis=0, dtype=np.float64)
-        eased = start.weight + solve_spd(start.hessian, cross[None])
+        eased = start.weight + start.repair(cross[None])
         return replace(start, weight=eased, target_mean=start.target_mean + shift)
 
 

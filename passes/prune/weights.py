@@ -26,6 +26,7 @@ from ..refit import refit_masked
 from ..regression import Array, Target, inverse_factor
 from ..saturation import eased
 from ..walk import Step, thin_note, walk, walkable
+from .exchange import exchange, loss
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 from .storage import store_sparse
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 ADAPTIVE = Unstructured(0.0)
 """Stands for the sparsity that the error allows, found when the layer is reached."""
-
-EXCHANGES = 8
-"""Rounds of exchanging kept for dropped weights."""
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
 
@@ -113,7 +111,7 @@ def prune_layer(target: Target, pattern: Pattern, layer: Linear, start: Array | 
     for group in range(len(out)):
         w, h = target.weight[group][:, order], target.hessian[group][np.ix_(order, order)]
         found = _first_mask(w, h, pattern) if start is None else start[group][:, order]
-        out[group][:, order] = _exchange(w, h, pattern, found)
+        out[group][:, order] = exchange(w, h, pattern, found)
     return out
 
 
@@ -126,28 +124,7 @@ def _first_mask(w: Array, h: Array, pattern: Pattern) -> Array:
         keep_largest(magnitude * np.diagonal(h), pattern),
     )
     tried = [refit_masked(w, h, mask, steps=12) for mask in masks]
-    return min(tried, key=lambda one: _loss(one, w, h))
-
-
-def _exchange(w: Array, h: Array, pattern: Pattern, start: Array) -> Array:
-    """Exchange weights of `start` for dropped ones as long as that lowers the loss, and fit those that stay."""
-    mask = start != 0.0
-    kept = refit_masked(w, h, mask, start=start, steps=12)
-    least = _loss(kept, w, h)
-    for _ in range(EXCHANGES):
-        # where one coordinate step would take each weight, dropped ones too (iterative hard thresholding)
-        moved = kept + ((w - kept) @ h) / np.diagonal(h)
-        other = keep_largest(moved**2 * np.diagonal(h), pattern)
-        fitted = refit_masked(w, h, other, start=moved, steps=12)
-        loss = _loss(fitted, w, h)
-        if loss >= least * (1.0 - 1e-3):
-            break
-        mask, kept, least = other, fitted, loss
-    return refit_masked(w, h, mask, start=kept, steps=30)
-
-
-def _loss(weight: Array, target: Array, h: Array) -> float:
-    return float(np.sum(((weight - target) @ h) * (weight - target)))
+    return min(tried, key=lambda one: float(loss(one, w, h).sum()))
 
 
 def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:
@@ -202,12 +179,12 @@ def _curve(step: Step) -> list[Choice]:
 
 def _error_at(target: Target, sparsity: float) -> float:
     """The loss at a sparsity as a share of the answer's variance, from a cheap mask and a short refit."""
-    loss = 0.0
+    lost = 0.0
     for w, h in zip(target.weight, target.hessian, strict=True):
         mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
         kept = refit_masked(w, h, mask, steps=6)
-        loss += float(np.sum(((kept - w) @ h) * (kept - w)))
-    return loss / max(target.energy, 1e-30)
+        lost += float(np.sum(((kept - w) @ h) * (kept - w)))
+    return lost / max(target.energy, 1e-30)
 
 
 def _sparsest(target: Target, error: float) -> Unstructured:

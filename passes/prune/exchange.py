@@ -1,0 +1,116 @@
+"""Exchanging kept weights for dropped ones, as long as that lowers the loss.
+
+    minimise  tr((W - W*) H (W - W*)^T)   over W and its mask
+
+With the kept weights fitted, dropping w_i from a row costs w_i^2 v_i, and taking in a dropped j gains r_j^2 / v_j,
+where r = (W* - W) H is what the row lacks and v the variance of an input given the other kept ones, which make up for
+it. That lies between 1 / [H^-1]_jj (all others are kept) and H_jj (none is); computing it would take an inverse a row,
+so a geometric mean of the two stands for it, which finds most of what the exact one does.
+
+First, where the pattern leaves it free, weights are moved between rows by iterative hard thresholding. Then every row
+makes its best exchanges, and keeps them where its own loss fell after a short refit; a row where it did not tries fewer
+at a time. So no exchange can raise the loss. Products are in single precision, but for the last refit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..refit import refit_masked
+from .masks import Array, Mask, Pattern, Unstructured, keep_largest
+
+THRESHOLDINGS = 8
+"""Rounds of moving weights between rows."""
+EXCHANGES = 8
+"""Rounds of exchanging within rows."""
+MARGINAL = 0.35
+"""Weight of H_jj in the geometric mean."""
+
+
+def exchange(weight: Array, hessian: Array, pattern: Pattern, start: Array) -> Array:
+    """The weights (n, d) of `pattern` with the least loss that exchanges lead to from `start`, for the target `weight`
+    in the metric `hessian` (d, d), which must be positive definite."""
+    w, h = weight.astype(np.float32), hessian.astype(np.float32)
+    spread = _conditional(hessian).astype(np.float32)
+    kept = refit_masked(w, h, start != 0.0, start=start.astype(np.float32), steps=8)
+    if isinstance(pattern, Unstructured):
+        kept = _between_rows(w, h, pattern, kept, np.diagonal(h))
+    kept = _within_rows(w, h, pattern, kept, spread)
+    return refit_masked(weight, hessian, kept != 0.0, start=kept.astype(np.float64), steps=30)
+
+
+def loss(weight: Array, target: Array, hessian: Array) -> Array:
+    """What each row (n,) loses."""
+    delta = weight - target
+    return np.asarray(np.sum((delta @ hessian) * delta, axis=1))
+
+
+def _conditional(hessian: Array) -> Array:
+    """About the variance of every input (d,) given the others that are kept."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    marginal = np.diagonal(hessian)
+    factor, failed = dpotrf(hessian, lower=1)
+    if failed:
+        return np.asarray(marginal)
+    inverse, _ = dpotri(factor, lower=1)
+    return np.asarray(np.diagonal(inverse) ** (MARGINAL - 1.0) * marginal**MARGINAL)
+
+
+def _between_rows(w: Array, h: Array, pattern: Pattern, kept: Array, spread: Array) -> Array:
+    least = loss(kept, w, h).sum()
+    for _ in range(THRESHOLDINGS):
+        # where one step would take each weight, dropped ones too
+        moved = kept + ((w - kept) @ h) / spread
+        mask = keep_largest(moved**2 * spread, pattern)
+        fitted = refit_masked(w, h, mask, start=moved, steps=8)
+        now = loss(fitted, w, h).sum()
+        if now >= least * (1.0 - 1e-3):
+            break
+        kept, least = fitted, now
+    return kept
+
+
+def _within_rows(w: Array, h: Array, pattern: Pattern, kept: Array, spread: Array) -> Array:
+    share = np.full(len(w), 0.5)
+    least = loss(kept, w, h)
+    for _ in range(EXCHANGES):
+        lacks = (w - kept) @ h
+        mask = _exchanged(kept, lacks, spread, pattern, share)
+        rows = np.flatnonzero((mask != (kept != 0.0)).any(axis=1))
+        if len(rows) == 0:
+            break
+        begin = np.where(mask & (kept == 0.0), lacks / spread, kept)[rows]
+        fitted = refit_masked(w[rows], h, mask[rows], start=begin, steps=8)
+        now = loss(fitted, w[rows], h)
+        better = now < least[rows]
+        kept[rows[better]], least[rows[better]] = fitted[better], now[better]
+        share[rows[~better]] /= 3.0
+    return kept
+
+
+def _exchanged(kept: Array, lacks: Array, spread: Array, pattern: Pattern, share: NDArray[np.float64]) -> Mask:
+    """The mask (n, d) after the best of each row's exchanges that promise something, `share` (n,) of them."""
+    n, d = kept.shape
+    size = d if isinstance(pattern, Unstructured) else pattern.m
+    whole = d // size * size
+    mask = kept != 0.0
+    groups = mask[:, :whole].reshape(n, -1, size)
+    cost = np.where(mask, kept**2 * spread, np.inf)[:, :whole].reshape(groups.shape)
+    gain = np.where(mask, 0.0, lacks**2 / spread)[:, :whole].reshape(groups.shape)
+    out, into = np.argsort(cost, axis=2, kind="stable"), np.argsort(-gain, axis=2, kind="stable")
+    out, into = out[:, :, : (size + 1) // 2], into[:, :, : (size + 1) // 2]
+    net = np.take_along_axis(gain, into, 2) - np.take_along_axis(cost, out, 2)
+    flat = net.reshape(n, -1)
+    wanted = np.ceil(share * (flat > 0.0).sum(axis=1))
+    rank = np.empty(flat.shape, dtype=np.intp)
+    np.put_along_axis(rank, np.argsort(-flat, axis=1, kind="stable"), np.arange(flat.shape[1])[None], axis=1)
+    taken = ((flat > 0.0) & (rank < wanted[:, None])).reshape(net.shape)
+    row, group, which = np.nonzero(taken)
+    groups = groups.copy()
+    groups[row, group, out[row, group, which]] = False
+    groups[row, group, into[row, group, which]] = True
+    mask = mask.copy()
+    mask[:, :whole] = groups.reshape(n, whole)
+    return mask

@@ -26,6 +26,8 @@ Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _ELEMENTWISE = 0
 """TVM's number for what is fused to anything; the sums have the size of what is made of them."""
+_SPARE = 2
+"""Registers that hold products on their way into the sums."""
 
 
 def lower_quantize(importer: Importer, node: Node) -> Lowered:
@@ -81,12 +83,13 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     place = window(node, layer.codes, weights.shape[2:])
     if place is None or dot is None:
         return None
-    image = _image(importer, layer.codes, dot.terms if weights.shape[1] <= dot.terms else machine.block)
+    # An image of few channels, as the first layer's is, is not filled up to a whole block.
+    image = _image(importer, layer.codes, min(machine.block, -(-weights.shape[1] // dot.terms) * dot.terms))
     groups, block, out = node.get_int("group", 1), machine.block, weights.shape[0]
     height, width = place.output
     shift = importer.shift(layer.grid.dtype)
     row = None if place.pointwise else width
-    tile = choose(-(-out // block) // groups, height * width, machine, row, exact=groups > 1, spare=1)
+    tile = choose(-(-out // block) // groups, height * width, machine, row, exact=groups > 1, spare=_SPARE)
     sums = importer.te(
         codes.conv_codes,
         image.expr,
@@ -160,7 +163,7 @@ def _dense(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     if len(x.ty.shape) == 2 and (rows is None or rows < 4):
         tile = Tile(1 if rows == 1 else 2, 4)
     else:
-        tile = choose(-(-columns // machine.block), rows, machine, spare=1)
+        tile = choose(-(-columns // machine.block), rows, machine, spare=_SPARE)
     packed = _const(codes.pack_dense(weights, tile, machine.block, dot.terms))
     sums = importer.te(codes.dense_codes, x, packed, pattern=FUSABLE, columns=columns, tile=tile)
     bias = layer.bias + importer.shift(layer.grid.dtype) * weights.sum(0, dtype=np.int32)

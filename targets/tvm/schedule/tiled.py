@@ -16,8 +16,8 @@ from .dot import register
 
 _UNROLL = 128
 """Multiply-adds of the innermost kernel that may be written out one after the other."""
-
-
+_FEW = 16
+"""Registers that are no more than the sums and what each step reads."""
 _STORES = 16
 """Blocks of one tile whose elements may be stored one by one, where some may lie beyond the end."""
 
@@ -101,7 +101,11 @@ class Tiled(Rule):
         sch.reorder(*reduce, t, m, lane, *inner)
         sch.set_scope(sums, 0, "local")
         body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
-        for loop in reversed(reduce if terms > 1 else []):
+        unrolled = reduce if terms > 1 else []
+        if dotted and self.machine.registers <= _FEW:
+            # Codes that several taps of the kernel read would all be kept, and there is no room for them.
+            unrolled = unrolled[-1:]
+        for loop in reversed(unrolled):
             body *= extent(sch, loop) or _UNROLL
             if body > _UNROLL:
                 break

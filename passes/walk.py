@@ -45,6 +45,11 @@ from .saturation import Saturation, eased, range_after, rows_to_keep
 WIDEST = 6144
 """Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
 
+MADE_UP = 0.5
+"""Noise that samples made up from the model are taken to have besides, as a share of the mean variance of an input:
+they are not the real ones, and rows held out of them cannot tell. Half of the weights of a keyword spotter gone, 61 %
+of its answers are right without it, 76 % with 0.3, 75 % with 1; ResNet-20 for CIFAR-10 at 70 %: 86.2 and 86.9 %."""
+
 Rows = NDArray[np.float32]
 
 
@@ -163,13 +168,12 @@ def walk(
                     part = slice(start, start + n)
                     start += n
                     centred = ask.layer.bias_place is not None
+                    weight = ask.layer.weights()
+                    found = [one.statistics(part, centred=centred) for one in (everything, fit, held)]
+                    if ctx.fit.synthetic:
+                        found = [one.broadened(weight, MADE_UP) for one in found]
                     try:
-                        target = fit_target(
-                            ask.layer.weights(),
-                            everything.statistics(part, centred=centred),
-                            fit.statistics(part, centred=centred),
-                            held.statistics(part, centred=centred),
-                        )
+                        target = fit_target(weight, *found)
                     except DataError as error:
                         if report is not None:
                             report.skipped(ask.layer.name, ask.layer.op, str(error))

@@ -33,6 +33,21 @@ def test_statistics_equal_their_definitions(groups: int, d: int, n: int) -> None
     np.testing.assert_allclose(found.variance, t.var(0), rtol=1e-5)
 
 
+def test_broadened_is_as_if_noise_had_been_added_that_the_layer_answers() -> None:
+    rng = np.random.default_rng(0)
+    x, t = rows(2, 3, 2, 40000)
+    weight = rng.normal(size=(2, 2, 3))
+    plain, noisy = Moments(2, 3, 2), Moments(2, 3, 2)
+    plain.add(x, t)
+    found = plain.statistics().broadened(weight, 0.5)
+    lam = 0.5 * float(np.mean(np.einsum("gii->gi", plain.statistics().covariance)))
+    noise = rng.normal(0.0, np.sqrt(lam), x.shape)
+    answer = np.einsum("gnd,rgd->rgn", weight, noise)
+    noisy.add((x + noise).astype(np.float32), (t + answer).astype(np.float32))
+    for name in ("mean", "target_mean", "covariance", "cross", "variance"):
+        np.testing.assert_allclose(getattr(found, name), getattr(noisy.statistics(), name), rtol=0.03, atol=0.06)
+
+
 def test_about_zero_where_there_is_no_bias() -> None:
     x, t = rows(1, 4, 2, 5000)
     moments = Moments(1, 4, 2)

@@ -72,8 +72,16 @@ def quantize_dynamic(
     stored = [layer for layer in layers if layer.op == "Conv"]
     products = [layer for layer in layers if layer.op != "Conv"]
     errors = store_weights(graph, stored, seen, ctx, per_channel) if stored else {}
+
+    def codebook(layer: Layer) -> bool:
+        return own_options(one, ctx, layer.node).weights == "codebook"
+
     few = [layer for layer in products if bits(layer) < 8]
-    narrow = round_narrow(graph, few, ctx, bits, per_channel, fit_biases=one.bias_correction) if few else {}
+    narrow = (
+        round_narrow(graph, few, ctx, bits, per_channel, fit_biases=one.bias_correction, codebook=codebook)
+        if few
+        else {}
+    )
     errors |= quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)
     for layer in layers:
         form = "stored" if layer.op == "Conv" else "dynamic"
@@ -110,7 +118,8 @@ def quantize_products(
             if layer in narrow:
                 codes, grid = narrow[layer].codes, narrow[layer].grid
                 stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
-                made_of = store_codes(graph, stored, layer.weight.name, bits=narrow[layer].bits, before=first)
+                few = narrow[layer]
+                made_of = store_codes(graph, stored, layer.weight.name, bits=few.bits, before=first, book=few.book)
                 weights[layer.weight] = made_of, grid
             elif layer.weight not in weights:
                 codes, grid = encode(

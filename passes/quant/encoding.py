@@ -4,6 +4,8 @@ Widths: 8 bits are [-127, 127]; b < 8 bits are the whole [-2^(b-1), 2^(b-1) - 1]
 is in the middle. Narrow codes are held as int4 and widened to int8 by a Cast of a constant, which the runtime folds
 (ALGORITHMS section 14): half the file, the same kernels.
 
+With a codebook (`codebook.py`) codes are 16 of the 8-bit ones.
+
 **Saturation** (see `weights.py`) bounds pairs of 8-bit codes. As a box: what a pair has to spare, of either sign, is
 shared between the two.
 """
@@ -19,6 +21,8 @@ from ...ir.types import DType
 from ..base import TargetFacts
 from ..refit import refit_masked
 from ..regression import Target
+from .codebook import LEAST as BOOK_LEAST
+from .codebook import fit_book
 from .grid import TINY, Grid, limits
 from .layers import Layer
 from .parameters import DEAREST
@@ -36,11 +40,13 @@ SHRINKS = np.linspace(0.3, 1.0, 29)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """`weight` (groups, n, d) is what the codes stand for; `codes` are in the layer's own layout, `grid` theirs."""
+    """`weight` (groups, n, d) is what the codes stand for; `codes` are in the layer's own layout, `grid` theirs; `book`
+    holds the levels that they are of, if not all."""
 
     weight: Array
     codes: Codes
     grid: Grid
+    book: Array | None = None
 
 
 def encode_target(
@@ -52,8 +58,13 @@ def encode_target(
     *,
     bits: int = 8,
     per_channel: bool = True,
+    codebook: bool = False,
 ) -> Encoded:
-    """Round `target` for `layer`, whose weights are `now` (groups, n, d); scales are at least `least` (channels,)."""
+    """Round `target` for `layer`, whose weights are `now` (groups, n, d); scales are at least `least` (channels,).
+
+    A `codebook` of 16 levels is for 4 bits, a scale a channel, and layers that are not small or depthwise; others take
+    a uniform grid.
+    """
     shape = now.shape
     order = _kernel_order(layer, shape[2])
     mask = now != 0.0
@@ -65,7 +76,12 @@ def encode_target(
     low, high = code_range(bits)
     box = np.where(mask, float(low), 0.0), np.where(mask, float(high), 0.0)
     dtype, zero = DType.INT8, 0
-    if bits == 8:
+    book: Array | None = None
+    if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not layer.depthwise:
+        box = np.where(mask, -64.0, 0.0), np.where(mask, 64.0, 0.0)
+        diagonal = np.diagonal(metric, axis1=1, axis2=2)
+        book, scale = fit_book(goal, diagonal, mask, least.reshape(shape[:2]))
+    elif bits == 8:
         saturating = facts.saturating_int8 and facts.activation_dtype is DType.UINT8 and not layer.depthwise
         scale, box, zero = _wide_scale(goal, metric, box, least, saturating, not per_channel)
         dtype = DType.UINT8 if zero else DType.INT8
@@ -74,7 +90,7 @@ def encode_target(
         scale = _narrow_scale(goal, metric, box, bound, not per_channel)
         if per_channel:
             scale = _refined(scale, goal, metric, box, bound)
-    rounded = round_to_grid(goal, metric, scale, *box)
+    rounded = round_to_grid(goal, metric, scale, *box, book=book)
     codes = np.empty_like(rounded)
     codes[:, :, order] = rounded
     grid = Grid(
@@ -83,7 +99,7 @@ def encode_target(
     )  # fmt: skip
     weight = codes * scale[..., None]
     whole = (codes + zero).astype(dtype.numpy)
-    return Encoded(weight, _in_layout(layer, whole), grid)
+    return Encoded(weight, _in_layout(layer, whole), grid, book)
 
 
 def code_range(bits: int) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def check_options(one: Quant, graph: Graph, ctx: Context) -> int:
             raise SpecError(f"activations={wanted.activations} holds for the whole model, not for a single layer")
     for wanted in (one, *own):
         form, few = form_of(wanted), wanted.weights
-        if form is Form.STORED and few in ("auto", "int3", "int2"):
+        if form is Form.STORED and few in ("auto", "codebook", "int3", "int2"):
             raise SpecError(f"weights={few} needs integer or dynamic activations; alone, quant stores int8 and int4")
         if form is Form.DYNAMIC and few == "auto":
             raise SpecError("weights=auto goes with activations=int8 alone; with dynamic ones name the bits")

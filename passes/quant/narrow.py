@@ -31,6 +31,7 @@ class Narrow:
     grid: Grid
     bits: int
     error: float
+    book: NDArray[np.float64] | None = None
 
 
 def round_narrow(
@@ -41,6 +42,7 @@ def round_narrow(
     per_channel: Callable[[Layer], bool],
     *,
     fit_biases: bool,
+    codebook: Callable[[Layer], bool],
 ) -> dict[Layer, Narrow]:
     """Round the weights of `layers` in place, still as floats, and fit their biases if asked to; returns the codes of
     each.
@@ -53,11 +55,11 @@ def round_narrow(
         layer = by_linear[step.layer]
         coded = encode_target(
             layer, step.layer.weights(), step.target, ctx.target, np.zeros(layer.channels),
-            bits=bits(layer), per_channel=per_channel(layer),
+            bits=bits(layer), per_channel=per_channel(layer), codebook=codebook(layer),
         )  # fmt: skip
         if fit_biases:
             step.settle(coded.weight)
         else:
             step.layer.write(coded.weight, None)
-        found[layer] = Narrow(coded.codes, coded.grid, bits(layer), step.target.error(coded.weight))
+        found[layer] = Narrow(coded.codes, coded.grid, bits(layer), step.target.error(coded.weight), coded.book)
     return found

@@ -4,6 +4,7 @@ What a file stores need not be what a kernel reads: an expression over constants
 
     8 bits       codes (int8)
     4 bits       codes (int4) -> Cast -> int8
+    a book       indices (uint4) -> Cast -> Gather of the 16 levels (int8)
     2, 3 bits    bytes (uint8) -> words -> codes -> int8
 
 For the last, eight codes of b bits, made positive, are one word of 8 b bits, stored as b bytes, least first:
@@ -30,8 +31,19 @@ WORD = 8
 """Codes a word."""
 
 
-def store_codes(graph: Graph, codes: NDArray[np.generic], name: str, *, bits: int, before: Node) -> Value:
-    """Signed `codes` of so many bits as a value of type int8 (or their own, for 8 bits), made before `before`."""
+def store_codes(
+    graph: Graph,
+    codes: NDArray[np.generic],
+    name: str,
+    *,
+    bits: int,
+    before: Node,
+    book: NDArray[np.float64] | None = None,
+) -> Value:
+    """Signed `codes` of so many bits, or of the 16 levels of `book`, as a value of type int8 (or their own type, for 8
+    bits), made before `before`."""
+    if book is not None:
+        return _looked_up(graph, codes, name, before, book)
     if bits == 8:
         return graph.constant(codes, name)
     origin = Origin.merge([before.origin], "quant")
@@ -44,6 +56,17 @@ def store_codes(graph: Graph, codes: NDArray[np.generic], name: str, *, bits: in
     return graph.add(
         "Cast", [packed], {"to": int(DType.INT8)}, outputs=["wide"], types=[wide], origin=origin, before=before
     ).output
+
+
+def _looked_up(graph: Graph, codes: NDArray[np.generic], name: str, before: Node, book: NDArray[np.float64]) -> Value:
+    origin = Origin.merge([before.origin], "quant")
+    places = ArrayTensor(np.searchsorted(book, codes).astype(DType.UINT4.numpy), DType.UINT4)
+    indices = graph.add("Cast", [graph.constant(places, name)], {"to": int(DType.INT32)}, origin=origin, before=before)
+    table = graph.constant(book.astype(np.int8), "book")
+    return graph.add(
+        "Gather", [table, indices.output], {"axis": 0}, outputs=["wide"],
+        types=[TensorType(DType.INT8, codes.shape)], origin=origin, before=before,
+    ).output  # fmt: skip
 
 
 def pack_words(codes: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:

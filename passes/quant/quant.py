@@ -41,9 +41,10 @@ class Quant(Pass):
         "int8, int16 codes; dynamic: ranges found as the model runs; none: only weights stored; auto: measured",
         layer=True,
     )
-    weights: Literal["int8", "int4", "int3", "int2", "auto", "float16", "bfloat16"] = option(
+    weights: Literal["int8", "int4", "int3", "int2", "codebook", "auto", "float16", "bfloat16"] = option(
         "int8",
-        "how weights are stored; auto: int4 or int8 by layer; float types, and blocks, leave activations float",
+        "how weights are stored; codebook: 16 levels a layer; auto: int4 or int8 by layer; float types, and blocks, "
+        "leave activations float",
         layer=True,
     )
     min_agreement: float = option(0.99, "share of decisions that weights=auto keeps", low=0, high=1)
@@ -188,4 +189,4 @@ class Quant(Pass):
     @property
     def bits(self) -> int:
         """Bits of a weight; the least where layers may differ."""
-        return 4 if self.weights == "auto" else int(self.weights.lstrip("bfloatin"))
+        return 4 if self.weights in ("auto", "codebook") else int(self.weights.lstrip("bfloatin"))

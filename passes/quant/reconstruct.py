@@ -48,6 +48,7 @@ def reconstruct(
     per_channel: Callable[[Layer], bool],
     *,
     fit_biases: bool = True,
+    codebook: Callable[[Layer], bool] = lambda layer: False,
 ) -> dict[Layer, Rounded]:
     """Round the weights of `layers` in the graph of `insertion`; biases stay float, and as they are unless they are to
     be fitted. `teacher` answers by value name."""
@@ -57,11 +58,12 @@ def reconstruct(
         node, width = layer.node, bits(layer)
         least = least_scale(insertion, [layer])
         found = encode_target(
-            layer, step.layer.weights(), step.target, ctx.target, least, bits=width, per_channel=per_channel(layer)
-        )
+            layer, step.layer.weights(), step.target, ctx.target, least, bits=width, per_channel=per_channel(layer),
+            codebook=codebook(layer),
+        )  # fmt: skip
         if fit_biases and step.layer.bias_place is not None:
             step.layer.write(found.weight, step.target.bias(found.weight))
-        codes = store_codes(graph, found.codes, layer.weight.name, bits=width, before=node)
+        codes = store_codes(graph, found.codes, layer.weight.name, bits=width, before=node, book=found.book)
         made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint="weight")
         node.set_input(1, made)
         done[layer] = Rounded(found.grid, step.target.error(found.weight))

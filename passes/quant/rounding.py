@@ -10,6 +10,8 @@ factorisation for all rows (Frantar et al. 2022, arXiv:2210.17323, algorithm 1, 
 lowers the objective (Behdin et al. 2023, "QuantEase", arXiv:2309.01885, equation 8). `exhaustive` tries all 2^d ways
 to round up or down, for the few weights a channel of a depthwise convolution.
 
+Codes are all whole numbers in the box, or only those of a `book` of levels (`codebook.py`), each then the nearest one.
+
 The box (low, high) keeps pruned zeros at zero and pairs within what saturating kernels can add (`weights.py`).
 """
 
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..regression import inverse_factor
+from .codebook import nearest
 
 Array = NDArray[np.float64]
 
@@ -26,7 +29,7 @@ BLOCK = 64
 LARGEST_EXHAUSTIVE = 10
 
 
-def gptq(target: Array, hessian: Array, scale: Array, low: Array, high: Array) -> Array:
+def gptq(target: Array, hessian: Array, scale: Array, low: Array, high: Array, *, book: Array | None = None) -> Array:
     """Codes (n, d), as floats. `hessian` (d, d) must be positive definite."""
     order = np.argsort(-np.diagonal(hessian), kind="stable")
     factor = inverse_factor(hessian[np.ix_(order, order)])
@@ -38,7 +41,7 @@ def gptq(target: Array, hessian: Array, scale: Array, low: Array, high: Array) -
         end = min(start + BLOCK, d)
         errors = np.empty((len(left), end - start))
         for j in range(start, end):
-            q = np.minimum(np.maximum(np.rint(left[:, j]), low[:, j]), high[:, j])
+            q = _code(left[:, j], low[:, j], high[:, j], book)
             error = (left[:, j] - q) / factor[j, j]
             left[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]
             codes[:, j], errors[:, j - start] = q, error
@@ -49,7 +52,15 @@ def gptq(target: Array, hessian: Array, scale: Array, low: Array, high: Array) -
 
 
 def descend(
-    codes: Array, target: Array, hessian: Array, scale: Array, low: Array, high: Array, *, sweeps: int = 4
+    codes: Array,
+    target: Array,
+    hessian: Array,
+    scale: Array,
+    low: Array,
+    high: Array,
+    *,
+    sweeps: int = 4,
+    book: Array | None = None,
 ) -> Array:
     """`codes` after at most so many sweeps over the columns."""
     codes = codes.copy()
@@ -63,8 +74,7 @@ def descend(
             inside = hessian[start:end, start:end]
             steps = np.zeros((len(codes), end - start))
             for j in range(start, end):
-                best = np.rint(codes[:, j] + pull[:, j] / diagonal[j])
-                best = np.minimum(np.maximum(best, low[:, j]), high[:, j])
+                best = _code(codes[:, j] + pull[:, j] / diagonal[j], low[:, j], high[:, j], book)
                 step = best - codes[:, j]
                 if step.any():
                     pull[:, start:end] -= step[:, None] * inside[j - start]
@@ -76,6 +86,11 @@ def descend(
         if not moved:
             break
     return codes
+
+
+def _code(x: Array, low: Array, high: Array, book: Array | None) -> Array:
+    near = np.rint(x) if book is None else nearest(x, book)
+    return np.minimum(np.maximum(near, low), high)
 
 
 def exhaustive(target: Array, hessian: Array, scale: Array, low: Array, high: Array) -> Array:
@@ -99,17 +114,19 @@ def losses(codes: Array, target: Array, hessian: Array, scale: Array) -> Array:
     return np.asarray(((off @ hessian) * off).sum(axis=2))
 
 
-def round_to_grid(target: Array, hessian: Array, scale: Array, low: Array, high: Array, *, sweeps: int = 4) -> Array:
+def round_to_grid(
+    target: Array, hessian: Array, scale: Array, low: Array, high: Array, *, sweeps: int = 4, book: Array | None = None
+) -> Array:
     """The best codes found for a layer, (g, n, d) each but `hessian` (g, d, d) and `scale` (g, n)."""
     groups, n, d = target.shape
-    if n == 1 and groups > 1 and d <= LARGEST_EXHAUSTIVE:
+    if book is None and n == 1 and groups > 1 and d <= LARGEST_EXHAUSTIVE:
         found = exhaustive(target[:, 0], hessian, scale[:, 0], low[:, 0], high[:, 0])
         return found[:, None]
-    plain = np.clip(np.rint(target / scale[..., None]), low, high)
+    plain = _code(target / scale[..., None], low, high, book)
     best, least = plain, losses(plain, target, hessian, scale)
     found = np.empty_like(target)
     for g in range(groups):
         given = target[g], hessian[g], scale[g], low[g], high[g]
-        found[g] = descend(gptq(*given), *given, sweeps=sweeps)
+        found[g] = descend(gptq(*given, book=book), *given, sweeps=sweeps, book=book)
     better = losses(found, target, hessian, scale) < least
     return np.where(better[..., None], found, best)

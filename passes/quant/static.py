@@ -7,8 +7,8 @@ rounded one layer after the other against the float model (`reconstruct.py`), wi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +16,11 @@ import numpy as np
 from ...ir.graph import Graph, Node, Value
 from ...ir.shapes import infer
 from ..base import Context, Report
+from .absorb import absorb
 from .bias import SAMPLES, answer_means, correct, correctable
 from .calibrate import calibrate
 from .equalise import equalise
-from .forms import own_bits
+from .forms import own_bits, own_options
 from .grid import Grid, activation_grid, limits
 from .histogram import Histogram
 from .insertion import Insertion
@@ -31,7 +32,9 @@ from .placement import place
 from .pooling import pool_spatial_means
 from .ranges import find_range
 from .reconstruct import reconstruct, walkable
+from .rotate import rotate
 from .smooth import smooth
+from .trial import Trial
 
 if TYPE_CHECKING:
     from .quant import Quant
@@ -63,7 +66,16 @@ def quantize_static(
     if exact:
         infer(graph)
         found, _ = find_layers(graph, kept)
-    if equalise(graph, found, ctx, few, bits=min(map(width, found.values()))):
+    trial = Trial(graph, ctx, kept, per_channel, width, exact)
+    if pairs := trial.keeps(found, lambda: rotate(graph, found, ctx)):
+        report.notes.append(f"turned the channels between the factors of {pairs} layer(s), so that all are alike")
+        found, _ = find_layers(graph, kept)
+    least = min(map(width, found.values()))
+    if count := trial.keeps(found, lambda: equalise(graph, found, ctx, few, bits=least)):
+        report.notes.append(f"scaled {count} channel(s) so that they fill the range of their tensor")
+        found, _ = find_layers(graph, kept)
+    if count := trial.keeps(found, lambda: absorb(graph, found, ctx, few)):
+        report.notes.append(f"moved the means of {count} channel(s) into the biases of their readers")
         found, _ = find_layers(graph, kept)
     plan = place(graph, found, kept)
     rules: dict[Value, str] = {}
@@ -89,8 +101,9 @@ def quantize_static(
     rounded = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel, width)
     graph.sweep()
     rounded |= reconstruct(
-        insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel, fit_biases=one.bias_correction
-    )
+        insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel, fit_biases=one.bias_correction,
+        codebook=lambda layer: own_options(one, ctx, layer.node).weights == "codebook",
+    )  # fmt: skip
     graph.sweep()
     correct(graph, fixable, means, ctx, few)
     encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
@@ -127,7 +140,7 @@ def _name_answers(graph: Graph) -> None:
     for node in graph:
         for value in node.outputs:
             if not value.name or value.name in taken:
-                value.name = next(n for i in count() if (n := f"{value.name or node.op}_{i}") not in taken)
+                value.name = next(n for i in itertools.count() if (n := f"{value.name or node.op}_{i}") not in taken)
             taken.add(value.name)
 
 

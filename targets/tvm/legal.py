@@ -43,7 +43,7 @@ class FloatWeights(Pass):
                 continue
             known = all(value is None or value.constant is not None for value in node.inputs)
             if node.op == "DequantizeLinear" and node.domain == "" and known:
-                node.output.replace_uses(graph.constant(_dequantized(node), node.output.name))
+                node.output.replace_uses(graph.constant(dequantized(node), node.output.name))
                 graph.remove(node)
                 report.rewrote("float-weights")
         return report
@@ -54,7 +54,8 @@ def _reads_codes(node: Node) -> bool:
     return read is not None and read.producer is not None and read.producer.op == "DequantizeLinear"
 
 
-def _dequantized(node: Node) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def dequantized(node: Node) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    """What a DequantizeLinear of constants gives."""
     x, scale, *rest = [
         value.constant.numpy() for value in node.inputs if value is not None and value.constant is not None
     ]

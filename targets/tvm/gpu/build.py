@@ -85,6 +85,7 @@ def _described(plan: LaunchPlan, gpu: Gpu, half: bool) -> dict[str, Any]:
         "device": gpu.name,
         "storage": "float16" if half else "float32",
         "sums": "float32",
+        "weights": dict(sorted(plan.stored.items())),
         "buffers": [asdict(buffer) for buffer in plan.buffers],
         "launches": [asdict(step) for step in plan.steps],
     }

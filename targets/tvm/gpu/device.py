@@ -13,12 +13,17 @@ class Gpu(Machine):
     kernels, empty where none is written.
 
     A "register" is one vector of four floats; `registers` bounds what one thread holds so that enough threads are in
-    flight. `kind` is TVM's word for the language.
+    flight; `threads` are those of one work group. `kind` is TVM's word for the language, and `bytes` tells whether that
+    has numbers of 8 bits.
     """
 
     kind: str = "opencl"
     threads: int = 64
     suffix: str = ".cl"
+
+    @property
+    def bytes(self) -> bool:
+        return self.kind != "webgpu"
 
     def target(self) -> dict[str, object]:
         return {"kind": self.kind, "max_num_threads": self.threads}

@@ -1,12 +1,12 @@
 """The plan of a model on a GPU: buffers, and what is launched on them in order.
 
-Made from the plan of `plan`, whose buffers and calls are all of fixed size here. Where halves are asked for, each
-tensor that passes between two kernels is float16, and so are the weights that are many (see `half`); what the caller
-gives and takes keeps its type.
+Made from the plan of `plan`, whose buffers and calls are all of fixed size here. Weights, and tensors that pass between
+two kernels, may be stored in fewer bits (see `storage`); what the caller gives and takes keeps its type.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from ....errors import TargetError
 from ..plan import ALIGNMENT, Call, Copy, Fill, Plan, Tensor
 from . import kernels
 from .device import Gpu
-from .half import halved
+from .storage import narrowed
 
 if TYPE_CHECKING:
     import tvm
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FEW = 512
 """Constants of fewer elements keep their type: nothing is saved by storing them in less."""
+_LETTERS = {"": "f", "float16": "h", "int8": "b"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class LaunchPlan:
     steps: list[Step] = field(default_factory=list)
     weights: bytearray = field(default_factory=bytearray)
     source: dict[str, str] = field(default_factory=dict)
-    halves: int = 0
-    """Elements of weights that are stored in half precision."""
+    stored: Counter[str] = field(default_factory=Counter)
+    """Elements of weights by the type that they are stored in."""
 
 
 def launch_plan(mod: tvm.IRModule, plan: Plan, gpu: Gpu, half: bool) -> LaunchPlan:
@@ -77,6 +78,9 @@ class _Maker:
         self.device, self.functions = kernels.lower({name: scheduled[name] for name in used}, gpu)
         self.written = {name: _written(scheduled[name]) for name in used}
         self._whole = self._kept_whole()
+        self._copied = {
+            s.source.space.index for s in plan.steps if isinstance(s, Copy) and s.source.space.kind == "weights"
+        }
         self._narrow: set[int] = set()
         self._numbers: dict[Buffer | tuple[str, int], int] = {}
         self._sizes = self._slots()
@@ -126,60 +130,65 @@ class _Maker:
             if space.kind == "arena":
                 narrow = self.half and at not in self._whole and arguments[place].dtype == "float32"
                 (self._narrow.add if narrow else self._narrow.discard)(space.index)
-        buffers, narrow_places = [], set()
+        buffers, narrow = [], {}
         for place, argument in enumerate(arguments):
-            number, is_half = self._buffer(argument)
+            number, dtype = self._buffer(argument)
             buffers.append(number)
-            if is_half:
-                narrow_places.add(place)
+            if dtype != argument.dtype:
+                narrow[place] = dtype
         function = self.functions[step.kernel]
         buffers += [self._add(Buffer("scratch", size)) for size in function.scratch]
         for launch in function.launches:
-            name = self._source(launch, narrow_places)
+            name = self._source(launch, narrow)
             used = tuple(buffers[place] for place in launch.arguments)
             self.found.steps.append(Step(name, used, launch.groups, launch.threads))
 
-    def _source(self, launch: kernels.Launch, narrow: set[int]) -> str:
-        """The name of the kernel for these arguments being halves; its text is written when it is first asked for."""
-        places = [i for i, argument in enumerate(launch.arguments) if argument in narrow]
+    def _source(self, launch: kernels.Launch, narrow: Mapping[int, str]) -> str:
+        """The name of the kernel for arguments of these types; its text is written when it is first asked for."""
+        places = {i: narrow[argument] for i, argument in enumerate(launch.arguments) if argument in narrow}
         name = launch.kernel.removesuffix("_kernel")
         if places:
-            name += "_h" + "".join("01"[i in places] for i in range(len(launch.arguments)))
+            name += "_" + "".join(_LETTERS[places.get(i, "")] for i in range(len(launch.arguments)))
         if name not in self.found.source:
             function = self.device[launch.kernel]
             if places:
-                function = halved(function, places, self.gpu.kind)
-            function = function.with_attr("global_symbol", name)
-            self.found.source[name] = kernels.source(name, function, self.gpu)
+                function = narrowed(function, places, self.gpu.kind)
+            self.found.source[name] = kernels.source(name, function.with_attr("global_symbol", name), self.gpu)
         return name
 
     def _fill(self, step: Fill) -> None:
         data = np.array([int(value) for value in step.values], np.int64).tobytes()
         self.found.steps.append(Step("", (self._weights(data), self._buffer(step.to)[0])))
 
-    def _buffer(self, tensor: Tensor) -> tuple[int, bool]:
-        """The number of the buffer that holds a tensor, and whether as halves."""
+    def _buffer(self, tensor: Tensor) -> tuple[int, str]:
+        """The number of the buffer that holds a tensor, and the type that it is stored in."""
         space = tensor.space
         if space.kind in ("input", "output"):
-            return self._number((space.kind, space.index), Buffer(space.kind, _bytes(tensor), space.index)), False
+            buffer = Buffer(space.kind, _bytes(tensor), space.index)
+            return self._number((space.kind, space.index), buffer), tensor.dtype
         if space.kind == "arena":
             number = self._number(("arena", space.index), Buffer("scratch", self._sizes[space.index]))
-            return number, space.index in self._narrow
+            return number, "float16" if space.index in self._narrow else tensor.dtype
         data = bytes(self.plan.weights[space.index : space.index + _bytes(tensor)])
-        narrow = self._fits(tensor, data)
-        if narrow:
-            data = np.frombuffer(data, np.float32).astype(np.float16).tobytes()
+        dtype = self._storage(tensor, data)
         key = ("weights", space.index)
         if key not in self._numbers:
-            self.found.halves += tensor.elements if narrow else 0
+            self.found.stored[dtype] += tensor.elements
+            if dtype != tensor.dtype:
+                data = np.frombuffer(data, tensor.dtype).astype(dtype).tobytes()
             self._numbers[key] = self._weights(data)
-        return self._numbers[key], narrow
+        return self._numbers[key], dtype
 
-    def _fits(self, tensor: Tensor, data: bytes) -> bool:
-        if not self.half or tensor.dtype != "float32" or tensor.elements < _FEW:
-            return False
+    def _storage(self, tensor: Tensor, data: bytes) -> str:
+        """The type that a constant is stored in: int8 where nothing is lost by it, else half where asked for."""
+        if tensor.dtype != "float32" or tensor.elements < _FEW or tensor.space.index in self._copied:
+            return tensor.dtype
         values = np.frombuffer(data, np.float32)
-        return bool(np.abs(values).max() <= np.finfo(np.float16).max)
+        low, high = float(values.min()), float(values.max())
+        if self.gpu.bytes and low >= -128 and high <= 127 and not (values % 1).any():
+            return "int8"
+        most = float(np.finfo(np.float16).max)
+        return "float16" if self.half and max(-low, high) <= most else "float32"
 
     def _weights(self, data: bytes) -> int:
         self.found.weights += bytes(-len(self.found.weights) % ALIGNMENT)

@@ -1,9 +1,10 @@
-"""Numbers that are stored in half precision and computed with in single precision.
+"""Numbers that are stored in fewer bits than they are computed with.
 
-Kernels are written, fused and scheduled in float32. Here the buffers that hold weights, or that pass from one kernel to
-the next, become float16: every load widens, every store rounds to nearest, and what happens between the two (sums,
-softmax, means, activations) stays in float32. So one rounding a tensor is all that is lost (relative error 2^-11),
-whatever the length of a sum.
+Kernels are written, fused and scheduled in float32. Here buffers become narrower: every load widens, every store rounds
+to nearest, and what happens between the two (sums, softmax, means, activations) stays in float32. Weights that are
+whole numbers of 8 bits are stored so, which loses nothing; where halves are asked for, the other weights and what
+passes from one kernel to the next are float16, so that one rounding a tensor is lost (relative error 2^-11), whatever
+the length of a sum.
 
 OpenCL reads and writes halves through `vload_half` and `vstore_half`, which every device has: its arithmetic on halves
 is an extension.
@@ -11,38 +12,39 @@ is an extension.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tvm import tirx
 
 
-def halved(function: tirx.PrimFunc, params: Collection[int], kind: str) -> tirx.PrimFunc:
-    """A device function whose parameters of these positions point to float16 instead of float32."""
+def narrowed(function: tirx.PrimFunc, params: Mapping[int, str], kind: str) -> tirx.PrimFunc:
+    """A device function whose parameters of these positions point to these types instead of float32."""
     import tvm_ffi
     from tvm import ir, tirx
 
     pointers: dict[Any, Any] = {}
-    for index in params:
+    types: dict[Any, str] = {}
+    for index, dtype in params.items():
         param = function.params[index]
-        pointers[param] = tirx.Var(param.name, ir.PointerType(ir.PrimType("float16"), "global"))
+        types[param] = dtype
+        pointers[param] = tirx.Var(param.name, ir.PointerType(ir.PrimType(dtype), "global"))
     buffers: dict[Any, Any] = {}
 
     def declare(value: Any, mutator: Any) -> Any:
         if value.data not in pointers:
             return mutator.default_mutate(value)
-        pointer = pointers[value.data]
-        buffers[value.buffer] = tirx.decl_buffer(value.buffer.shape, "float16", value.buffer.name, data=pointer)
+        pointer, dtype = pointers[value.data], types[value.data]
+        buffers[value.buffer] = tirx.decl_buffer(value.buffer.shape, dtype, value.buffer.name, data=pointer)
         return tirx.DeclBuffer(buffers[value.buffer], data=pointer)
 
     def load(value: Any, mutator: Any) -> Any:
         if value.source not in buffers:
             return mutator.default_mutate(value)
         buffer, at = buffers[value.source], mutator.mutate(value.indices[0])
-        if kind != "opencl":
-            found = tirx.BufferLoad(buffer, [at])
-            return found.astype(str(value.ty.dtype))
+        if kind != "opencl" or str(buffer.dtype) != "float16":
+            return tirx.BufferLoad(buffer, [at]).astype(str(value.ty.dtype))
         base, suffix = _ramp(at)
         where = tirx.address_of(tirx.BufferLoad(buffer, [base]))
         return tirx.call_pure_extern(str(value.ty.dtype), f"vload_half{suffix}", tirx.const(0, "int32"), where)

@@ -71,8 +71,9 @@ class GpuTarget(LibraryTarget):
 
     def legalisation(self) -> Pipeline:
         from ..legal import FloatWeights
+        from .legal import ScaleBehind
 
-        return Pipeline((FloatWeights(),))
+        return Pipeline((ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from .. import artifact

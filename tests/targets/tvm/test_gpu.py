@@ -152,6 +152,45 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert "cl_khr_fp16" not in text
 
 
+def coded() -> Graph:
+    """A convolution and a product with int8 weights, scales for each channel and a bias in int32."""
+    graph = Graph("coded", opsets={"": 17})
+    random = np.random.default_rng(0)
+
+    def constant(array: np.ndarray) -> Value:
+        return graph.constant(array)
+
+    def weights(*shape: int) -> Value:
+        codes = constant(random.integers(-127, 128, size=shape).astype(np.int8))
+        scales = constant(np.linspace(0.01, 0.02, shape[0]).astype(np.float32))
+        return graph.add("DequantizeLinear", [codes, scales], {"axis": 0}).output
+
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 8, 6, 6)))
+    step = constant(np.array(0.05, np.float32)), constant(np.array(3, np.int8))
+    rounded = graph.add("DequantizeLinear", [graph.add("QuantizeLinear", [x, *step]).output, *step]).output
+    bias = graph.add(
+        "DequantizeLinear",
+        [constant(np.arange(-8, 8, dtype=np.int32)), constant(np.linspace(0.1, 0.2, 16).astype(np.float32))],
+        {"axis": 0},
+    ).output
+    found = graph.add("Relu", [graph.add("Conv", [rounded, weights(16, 8, 3, 3), bias]).output]).output
+    flat = graph.add("Flatten", [graph.add("GlobalAveragePool", [found]).output]).output
+    graph.add_output(graph.add("Gemm", [flat, weights(40, 16)], {"transB": 1}).output, "y")
+    infer(graph)
+    return graph
+
+
+def test_int8_weights_stay_so(tmp_path: Path) -> None:
+    need_driver()
+    found = compile(coded(), "clean", target="opencl:device=mali", output=tmp_path / "out", threads=1)
+    assert [step.name for step in found.report.steps] == ["clean", "scale-behind"]
+    assert found.report.agreement is not None
+    assert found.report.agreement.outputs[0].sqnr_db > 50  # type: ignore[operator]
+    said = manifest.read(str(tmp_path / "out"))["gpu"]
+    assert said["weights"]["int8"] == 16 * 8 * 9 + 48 * 16  # columns up to whole tiles
+    assert "convert_float4(vload4" in (tmp_path / "out" / "kernels.cl").read_text()
+
+
 def test_open_sizes_are_refused_before_the_work() -> None:
     graph = small()
     graph.inputs[0].type = TensorType(DType.FLOAT, ("N", 4, 8, 8))

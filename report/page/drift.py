@@ -1,9 +1,12 @@
 """How far the values inside the result are from the original's, layer by layer, and how weights and activations lie.
 
 What a node of the result puts out is compared with what the last of the nodes put out that it was made of, where name
-and shape allow it: 10 log10(sum t^2 / sum (t - s)^2) over a few held-out samples. What comes in from the layers before
+and shape allow it: 10 log10(sum t^2 / sum (t - a s)^2) over a few held-out samples. What the layers before bring in
 is part of it, so it tells where answers begin to drift, not what one layer alone did. Values are fetched a few at a
 time, so that memory stays bounded.
+
+Equalisation (passes.quant) gives every channel a scale of its own, which the layers behind it take back: values inside
+are compared up to a factor `a` a channel, the best one, <t, s> / <s, s>. What a graph puts out is compared as it is.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ class Spread:
 
 @dataclass(slots=True)
 class _Pair:
-    """One value in both graphs, and the sums over it."""
+    """One value in both graphs, and sums over it: t^2 and (t - s)^2 of all elements, `sums` a channel."""
 
     row: Row
     before: Value
@@ -67,7 +70,51 @@ class _Pair:
     size: int
     signal: float = 0.0
     noise: float = 0.0
+    sums: Counts | None = None
+    ragged: bool = False
     comparable: bool = True
+
+    def add(self, t: Counts, s: Counts) -> None:
+        """Take a sample into the sums."""
+        self.signal += float(np.vdot(t, t))
+        self.noise += float(np.vdot(t - s, t - s))
+        if not self.after.is_output:
+            t, s = self._channels(t), self._channels(s)
+            found = np.stack([np.einsum("ij,ij->i", a, b) for a, b in ((t, t), (t, s), (s, s))])
+            self.ragged |= self.sums is not None and self.sums.shape != found.shape
+            self.sums = None if self.ragged else found if self.sums is None else self.sums + found
+
+    @property
+    def factors(self) -> Counts | None:
+        """What brings each channel of the result nearest to the original's."""
+        if self.sums is None:
+            return None
+        _, ts, ss = self.sums
+        return np.asarray(np.divide(ts, ss, out=np.ones_like(ts), where=ss > 0))
+
+    @property
+    def snr_db(self) -> float:
+        noise = self.noise
+        if self.sums is not None and (factors := self.factors) is not None:
+            left = self.sums[0] - 2 * factors * self.sums[1] + factors**2 * self.sums[2]
+            noise = min(noise, float(np.maximum(left, 0).sum()))
+        return decibel(self.signal, noise)
+
+    def scaled(self, s: Array) -> Array:
+        """The result's value at the original's scale."""
+        if self.factors is None:
+            return s
+        rows = self._channels(s)
+        return np.asarray(rows * self.factors.astype(rows.dtype)[:, None])
+
+    def _channels(self, array: Array) -> Array:
+        """A row a channel: the second axis of pictures and of what convolutions make, the last one elsewhere."""
+        if array.ndim < 2:
+            return array.reshape(1, -1)
+        node = self.after.producer
+        second = array.ndim > 3 or (node is not None and "Conv" in node.op)
+        array = np.moveaxis(array, 1 if second else -1, 0)
+        return array.reshape(array.shape[0], -1)
 
 
 def drift(
@@ -86,11 +133,10 @@ def drift(
                 pair.comparable = False
                 continue
             t, s = np.nan_to_num(one.astype(np.float64)), np.nan_to_num(other.astype(np.float64))
-            pair.signal += float(np.vdot(t, t))
-            pair.noise += float(np.vdot(t - s, t - s))
+            pair.add(t, s)
     for pair in pairs:
         if pair.comparable:
-            snr = decibel(pair.signal, pair.noise)
+            snr = pair.snr_db
             pair.row.snr_db = snr if pair.row.snr_db is None else min(pair.row.snr_db, snr)
     worst = sorted(
         (row for row in found.all if row.after.macs and row.after.bytes and row.changed),
@@ -150,7 +196,7 @@ def _spreads(
     values: dict[int, list[tuple[Array, Array]]] = {}
     for pair in chosen:
         for _, t, s in _runs(original, result, [pair], few, threads):
-            values.setdefault(pair.row.index, []).append((_some(t), _some(s)))
+            values.setdefault(pair.row.index, []).append((_some(t), _some(pair.scaled(s))))
     feeds = next(few.batches(1))
     spreads = []
     for row in worst:

@@ -101,7 +101,8 @@ def _legend(*, timed: bool) -> str:
         else ""
     )
     return (
-        "Figures after are of everything that the layer became. SNR compares the layer's output in both models, errors "
+        "Figures after are of everything that the layer became. SNR compares the layer's output in both models, up to "
+        "a factor a channel, errors "
         "of the layers before it included." + times
     )
 

@@ -1,0 +1,49 @@
+"""How far values inside the result are from the original's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.report.page.drift import drift
+from optc.report.page.rows import rows
+from optc.runtime.samples import Samples, load_samples
+
+PLAIN = np.ones(4, np.float32)
+
+
+def net(scale: np.ndarray = PLAIN, noise: float = 0.0) -> Graph:
+    """Two convolutions; the channels between them are scaled, which the second takes back."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(4, 3, 3, 3)), rng.normal(size=(2, 4, 3, 3))
+    first += noise * rng.normal(size=first.shape)
+    graph = Graph("net", opsets={"": 17})
+    value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 3, 8, 8)))
+    weights = (first * scale[:, None, None, None], second / scale[:, None, None])
+    for name, weight in zip(("a", "b"), weights, strict=True):
+        constant = graph.constant(weight.astype(np.float32))
+        value = graph.add("Relu", [graph.add("Conv", [value, constant], name=name, outputs=[name]).output]).output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, None))
+    infer(graph)
+    return graph
+
+
+def snr(other: Graph) -> dict[str, float]:
+    samples = np.random.default_rng(1).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    original = net()
+    found = rows(original, other, SimpleNamespace(steps=[]), {})  # type: ignore[arg-type]
+    held = load_samples({"x": samples}, original)
+    assert isinstance(held, Samples)
+    drift(original, other, found, held, {}, 1)
+    return {row.name: row.snr_db for row in found.all if row.name in ("a", "b") and row.snr_db is not None}
+
+
+def test_a_scale_that_the_next_layer_takes_back_is_no_drift() -> None:
+    assert all(value > 100 for value in snr(net(np.float32([1, 8, 0.1, 3]))).values())
+    noisy = snr(net(np.float32([1, 8, 0.1, 3]), noise=0.1))
+    assert set(noisy) == {"a", "b"}
+    assert all(10 < value < 30 for value in noisy.values())

@@ -34,7 +34,8 @@ def host(cpu: str = "") -> Machine:
 
 
 def arm64(*, cpu: str = "", **features: bool) -> Machine:
-    """A 64-bit ARM CPU under Linux or Android, with the features named."""
+    """A 64-bit ARM CPU under Linux or Android, with the features named; every one with `i8mm` has `dotprod`."""
+    features["dotprod"] = features.get("dotprod", False) or features.get("i8mm", False)
     return Machine(
         "arm64",
         "aarch64-linux-gnu",
@@ -45,7 +46,7 @@ def arm64(*, cpu: str = "", **features: bool) -> Machine:
         block=8,
         compiler="aarch64-linux-gnu-g++",
         compiler_package="g++-aarch64-linux-gnu",
-        dot=SDOT if features.get("dotprod") or features.get("i8mm") else SMULL,
+        dot=SDOT if features["dotprod"] else SMULL,
         emulator=("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"),
         emulator_package="qemu-user-static",
     )

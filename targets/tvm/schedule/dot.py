@@ -106,11 +106,10 @@ def _pmaddwd(machine: Machine) -> Callable[..., Any]:
 
 def _vpdpbusd(machine: Machine) -> Callable[..., Any]:
     lanes = machine.lanes
-    kind = f"int32x{lanes}"
 
     def body(sums: Any, x: Any, w: Any) -> Any:
-        four = T.broadcast(T.reinterpret(x, dtype="int32"), lanes)
-        return _call(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", kind, sums, four, T.reinterpret(w, dtype=kind))
+        four = _spread(x, lanes, "int32", f"uint8x{4 * lanes}")
+        return _call(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", f"int32x{lanes}", sums, four, w)
 
     return body
 

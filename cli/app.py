@@ -24,6 +24,7 @@ from .help import examples, unfold
 from .init import init
 from .inspect import inspect
 from .listing import passes, targets, zoo
+from .profile import profile
 from .run import run_artifact
 
 _INTERRUPTED = 130
@@ -40,7 +41,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_command=compile_model,
 )
-for command in (build, init, inspect, diff, check, bench, run_artifact, explain, passes, targets, zoo):
+for command in (build, init, inspect, diff, check, bench, profile, run_artifact, explain, passes, targets, zoo):
     unfold(command)
     name = "run" if command is run_artifact else None
     app.command(command, name=name, help_epilogue=examples(command))

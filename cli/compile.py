@@ -39,6 +39,7 @@ def compile_model(
     min_agreement: Annotated[float | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1))] = None,
     budget: Annotated[str | None, Parameter(group=_RUN)] = None,
     check: Annotated[bool | None, Parameter(group=_RUN)] = None,
+    latency_table: Annotated[str | None, Parameter(group=_RUN)] = None,
     dump: Annotated[str | None, Parameter(group=_RUN)] = None,
     config: Annotated[str | None, Parameter(group=_AGAIN)] = None,
     cache: Annotated[str | None, Parameter(group=_AGAIN, negative=())] = None,
@@ -96,6 +97,8 @@ def compile_model(
         misses one is written all the same; the exit status is then 3.
     check
         Run the artifact beside the original and time both (yes, unless --no-check).
+    latency_table
+        Latencies measured on the target (see `optc profile`), taken instead of measuring here.
     dump
         Folder that receives the text of the graph after every pass.
     config
@@ -158,6 +161,7 @@ def compile_model(
         "budget": budget,
         "check": check,
         "shapes": parse_shapes(shape) if shape else None,
+        "latency_table": latency_table,
     }
     chosen = choose(model, config, given, keep or (), target, output)
     model, out, data = chosen.model, chosen.output, chosen.options.data

@@ -54,16 +54,15 @@ def run_artifact(
         optc run model.optc.arm64 --data samples.npz --rpc 192.168.1.20:9090
     """
     from ..compiler import opened, read
-    from ..errors import DataError, SpecError
+    from ..errors import DataError
     from ..runtime.agreement import agreement
     from ..runtime.latency import latency
     from ..runtime.samples import load_samples
     from ..runtime.session import Session
     from ..targets.tvm.remote import Remote
 
-    if (tracker is None) != (key is None) or (tracker is not None and rpc is not None):
-        raise SpecError("a device is named by --rpc HOST:PORT, or by --tracker HOST:PORT with --key")
-    one, graph = opened(artifact, threads=threads, rpc=rpc or tracker, key=key or "")
+    where, kind = device(rpc, tracker, key)
+    one, graph = opened(artifact, threads=threads, rpc=where, key=kind)
     reference = None if against is None else Session(read(against), threads=threads)
     found = load_samples(data, graph if reference is None else reference.graph)
     found = found if samples is None else found.take(samples)
@@ -86,3 +85,12 @@ def run_artifact(
     figures["outputs"] = [f"{array.dtype.name}{list(array.shape)}" for array in outputs]
     voice.say(figures, "\n".join(f"{key:<12} {value}" for key, value in figures.items()))
     return 0
+
+
+def device(rpc: str | None, tracker: str | None, key: str | None) -> tuple[str | None, str]:
+    """Where a device is asked for, and its kind where that is a tracker. Raises `SpecError`."""
+    from ..errors import SpecError
+
+    if (tracker is None) != (key is None) or (tracker is not None and rpc is not None):
+        raise SpecError("a device is named by --rpc HOST:PORT, or by --tracker HOST:PORT with --key")
+    return rpc or tracker, key or ""

@@ -13,6 +13,7 @@ from ..passes.observers import Observer
 from ..report.build import BuildReport, LatencyFigure, Size, Step
 from ..runtime.agreement import Agreement, agreement
 from ..runtime.latency import latency
+from ..runtime.latency_table import Estimator
 from ..runtime.samples import Samples
 from ..runtime.session import Runnable, Session
 
@@ -25,19 +26,31 @@ def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
     return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
 
 
-def compare(before: Session, after: Runnable, held: Samples, report: BuildReport) -> None:
-    """Note in `report` how far `after` agrees with `before`, and how long each of them takes."""
+def compare(
+    before: Session, after: Runnable, held: Samples, report: BuildReport, *, known: LatencyFigure | None = None
+) -> None:
+    """Note in `report` how far `after` agrees with `before`, and how long each takes, unless that is `known`."""
+    report.latency = known
     if after.emulated:
         few = held.take(_EMULATED)
         report.agreement = agreement(before, after, few, batch=1)
         report.notes.append(f"checked on {few.count} samples under emulation, which tells nothing of its speed")
         return
     report.agreement = agreement(before, after, held)
+    if known is not None:
+        return
     feeds = next(held.batches(1))
     old, new = latency((before, after), feeds)
     report.latency = LatencyFigure(
         1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held.size_of(feeds), before.threads
     )
+
+
+def estimated(known: Estimator, before: Graph, after: Graph) -> LatencyFigure:
+    """The latency of one sample by a table, without a run."""
+    old, new = known.seconds(before), known.seconds(after)
+    ratio = new / old if old > 0 else 1.0
+    return LatencyFigure(1e3 * old, 1e3 * new, ratio, ratio, ratio, 1, known.table.threads)
 
 
 def versions() -> dict[str, str]:

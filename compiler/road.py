@@ -28,6 +28,7 @@ from ..report.locked import Locked
 from ..report.verdict import judge
 from ..runtime.agreement import agreement
 from ..runtime.identity import identity
+from ..runtime.latency_table import Estimator, LatencyTable, from_json
 from ..runtime.samples import Samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes
@@ -38,7 +39,7 @@ from ..targets.onnx import newest_loadable
 from .beside import beside
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_of, source_text
 from .fixed import Shapes, fix_shapes
-from .measure import Recorder, compare, size_of, versions
+from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
 from .place import check_place, move, staging
 from .reuse import hashes_of, taken
@@ -120,6 +121,7 @@ def compile(
     check: bool = True,
     trail: bool = False,
     overrides: Sequence[Override] = (),
+    latency_table: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
     lock: Locked | Mapping[str, Locked] | None = None,
     observers: Sequence[Observer] = (),
@@ -134,9 +136,10 @@ def compile(
     agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
     `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
     same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
-    as they are, or give them options of their own. `cache` is a folder in which finished passes and builds are kept, so
-    that what has not changed is not run again. `lock` is the record of an earlier build (or records by the text of the
-    target), whose measurements are taken, and which a strict one must equal.
+    as they are, or give them options of their own. `latency_table` is a file of latencies measured on the target (`optc
+    profile`), which are taken instead of measuring here. `cache` is a folder in which finished passes and builds are
+    kept, so that what has not changed is not run again. `lock` is the record of an earlier build (or records by the
+    text of the target), whose measurements are taken, and which a strict one must equal.
 
     Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, `LockError`, and
     `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
@@ -160,7 +163,8 @@ def compile(
             data = draw(model, data, shown, seed)
         again = partial(compile, model, pipeline, shapes=shapes, data=data, seed=seed, threads=threads, clean=clean,
                         guard=guard, min_agreement=min_agreement, budget=limits, check=check, trail=trail,
-                        overrides=overrides, observers=observers, progress=progress)  # fmt: skip
+                        overrides=overrides, latency_table=latency_table, observers=observers,
+                        progress=progress)  # fmt: skip
         return beside(again, name_of(model), aims, output, cache, lock)
     chosen = aims[0]
     if isinstance(lock, Mapping):
@@ -179,11 +183,13 @@ def compile(
     store = None if cache is None else Store(os.fspath(cache))
     name = os.path.basename(path) if path is not None else f"model{chosen.suffix}"
     passes_known = PassCache(store, known={} if lock is None else lock.rulings)
+    latencies = None if latency_table is None else _table(os.fspath(latency_table), chosen)
     options = {
         "passes": [spec(one) for one in pipeline],
         "target": table.spec(chosen),
         "data": [repr(getattr(data, field, None)) for field in ("mean", "std", "layout", "resize", "limit")],
         "overrides": repr(tuple(overrides)),
+        "latencies": None if latencies is None else latencies.digest,
         "run": [seed, threads, clean, guard, min_agreement, check],
     }
     hashes, codes_known = hashes_of(original, pipeline, chosen, options)
@@ -228,6 +234,7 @@ def compile(
         notes += sample_notes(found, pipeline)
 
     dims = sizes(original, found)
+    ctx.latencies = None if latencies is None else Estimator(latencies, dims)
     report = BuildReport(
         model=name_of(model),
         pipeline=str(pipeline),
@@ -259,6 +266,11 @@ def compile(
         report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
 
     report.rulings = passes_known.rulings
+    if latencies is not None:
+        report.notes.append(
+            f"latency is estimated from layers measured on {latencies.device}; on layers that were not, the estimate "
+            f"is off by {100 * latencies.unseen()[0]:.0f} % in the median"
+        )
     with staging(path) as folder:
         staged = chosen.emit(graph, os.path.join(folder, name))
         report.after = replace(size_of(graph, dims), bytes=staged.bytes)
@@ -273,7 +285,8 @@ def compile(
                     if stopped:
                         report.agreement = agreement(teacher, after, ctx.held.take(_GLANCE))
                     else:
-                        compare(teacher, after, ctx.held, report)
+                        known = None if ctx.latencies is None else estimated(ctx.latencies, original, graph)
+                        compare(teacher, after, ctx.held, report, known=known)
             except KeyboardInterrupt:
                 if stopped or path is None or recorder.kept is None or (lock is not None and lock.strict):
                     raise
@@ -297,3 +310,16 @@ def compile(
         report.notes.append(f"{stopped}: this is the result of {ran}")
         raise Interrupted(f"{stopped}; the result of {ran} is kept at {path}", build)
     return build
+
+
+def _table(path: str, target: Target) -> LatencyTable:
+    """The latencies in a file. Raises `DataError` where they are none, or another target's."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = from_json(file.read(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise DataError(f"{path} cannot be read: {why}; make a table with optc profile") from error
+    if found.target != table.spec(target):
+        raise DataError(f"{path} was measured on {found.target}, not on {table.spec(target)}; profile that target")
+    return found

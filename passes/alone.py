@@ -6,8 +6,9 @@ out as a graph of their own and run in turns on one sample's input, for some ten
 common, such as the change of layout before and behind, falls out of the comparison.
 
 Layers alike (operator, sizes, attributes) and forms alike are measured once a pass; what was found is recorded
-(`Context.recall`), so that a build can be repeated. Not measured: where the target is not this machine, and where
-nothing is known of the input's size; there fewer multiply-accumulates have to do.
+(`Context.recall`), so that a build can be repeated. A table of latencies says it without a run.
+Not measured: where the target is not this machine, and where nothing is known of the input's size; there fewer
+multiply-accumulates have to do.
 """
 
 from __future__ import annotations
@@ -33,8 +34,13 @@ def time_ratio(step: Step, ctx: Context, form: str, apply: Callable[[Linear], No
     `form` names it with its ranks; `apply` is handed a copy of the layer in a graph of its own. Raises `TargetError`
     where the form does not run.
     """
-    if not ctx.target.measurable or not step.input:
+    if not ctx.timed or not step.input:
         return None
+    if ctx.latencies is not None:
+        whole, _ = _cut_out(step)
+        other, layer = _cut_out(step)
+        apply(layer)
+        return ctx.latencies.ratio(whole, other)
     return float(ctx.recall(f"time of {form} for {_kind(step)}", lambda: f"{_measured(step, ctx, apply):.3f}"))
 
 

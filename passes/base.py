@@ -19,6 +19,7 @@ from ..ir.types import DType
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
+    from ..runtime.latency_table import Estimator
     from ..runtime.samples import Samples
     from .choice import Choice
     from .walk import Step
@@ -153,7 +154,8 @@ class Context:
     win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question, decide)` answers with what
     `decide` says, or said when the same pass met the same graph before: what is decided by the clock must be asked for
     so, or no build could be repeated. `threads` are those of numerical libraries; 0 lets them choose. `forward` is how
-    many seconds the teacher's run over `fit` took, as the last walk measured it; 0 before the first.
+    many seconds the teacher's run over `fit` took, as the last walk measured it; 0 before the first. `latencies` tells
+    how long graphs take on the target, where that was measured before.
     """
 
     target: TargetFacts
@@ -168,6 +170,12 @@ class Context:
     threads: int = 0
     progress: Progress = field(default_factory=Progress)
     forward: float = 0.0
+    latencies: Estimator | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything tells how long a graph takes on the target: this machine, or a table."""
+        return self.target.measurable or self.latencies is not None
 
     def options(self, one: PassT, node: Node) -> PassT:
         """The pass with the options that its overrides give for the layer `node`.

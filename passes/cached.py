@@ -82,6 +82,7 @@ class PassCache:
         told = {
             # Targets of the same facts share what the passes make.
             "target": asdict(replace(ctx.target, name="")),
+            "latencies": None if ctx.latencies is None else [ctx.latencies.table.digest, dict(ctx.latencies.dims)],
             "overrides": repr(ctx.overrides),
             "rivals": [[spec(x) for x in ctx.rivals.before], [spec(x) for x in ctx.rivals.after]],
             "seed": ctx.seed,

@@ -4,7 +4,8 @@ Against the model as it was before the pass, worse is more stored bytes, or a ru
 measurement, unless the pass at least halved the model: that trade a user may want, so it stays, with a note. Against
 the teacher, worse is an agreement below the floor: the user's where one was given. A pass whose options the user
 spelled out was told how much to lose, so no other floor holds for it; a pass left to its own choice must keep
-`OWN_FLOOR`. Speed is not judged where the target is another machine than this one.
+`OWN_FLOOR`. Speed is that of a table of latencies where one was given; without, it is not judged where the target is
+another machine than this one.
 """
 
 from __future__ import annotations
@@ -49,9 +50,13 @@ class Guard:
         objection = self._disagreement(one, after, ctx)
         if objection:
             return objection
-        if not ctx.target.measurable:
+        if not ctx.timed:
             return ""
-        ratio = _slowdown(before, after, ctx.held, ctx.threads)
+        if ctx.latencies is not None:
+            ratio = ctx.latencies.ratio(before, after)
+            ratio = ratio if ratio > _SLOWER else 1.0
+        else:
+            ratio = _slowdown(before, after, ctx.held, ctx.threads)
         if ratio > 1 and new > _HALVED * old:
             return f"it would run {ratio:.2f} times as long"
         if ratio > 1:

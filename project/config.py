@@ -133,8 +133,9 @@ class _Reader:
         targets = given.pop("targets", ("onnx",))
         output = given.pop("output", "." if path.startswith("zoo:") else None)
         overrides = tuple(given.pop("override", ()))
-        if given.get("data") is not None:
-            given["data"] = self.place(given["data"])
+        for key in ("data", "latency_table"):
+            if given.get(key) is not None:
+                given[key] = self.place(given[key])
         if "shape" in given:
             given["shapes"] = given.pop("shape")
         options = replace(Options(), overrides=overrides, **given)
@@ -327,6 +328,7 @@ _SHARED: dict[str, Callable[[Any], Any]] = {
     "guard": _flag,
     "min-agreement": _share,
     "budget": _text,
+    "latency-table": _text,
     "check": _flag,
 }
 """Keys that stand before the first table, for all models, or in a table of one."""

@@ -35,6 +35,7 @@ class Options:
     check: bool = True
     overrides: tuple[Override, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    latency_table: str | None = None
 
     def samples_from(self) -> Data:
         from ..compiler import Data
@@ -72,6 +73,7 @@ class Options:
             trail=trail,
             overrides=self.overrides,
             shapes=self.shapes,
+            latency_table=self.latency_table,
             cache=cache,
             lock=lock,
             observers=observers,

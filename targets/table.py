@@ -66,6 +66,14 @@ def distinct(targets: Sequence[str | Target]) -> tuple[Target, ...]:
     return tuple(found)
 
 
+def one(text: str) -> Target:
+    """The target that `text` spells. Raises `SpecError` where it spells several."""
+    found = distinct([text])
+    if len(found) > 1:
+        raise SpecError(f"one target is taken here, not {len(found)}", text=text, position=0)
+    return found[0]
+
+
 def file_names(stem: str, targets: Sequence[Target]) -> tuple[str, ...]:
     """A name for the artifact of each target: `STEM.optc.onnx`, `STEM.optc.arm64`.
 

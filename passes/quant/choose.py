@@ -47,7 +47,9 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
     copies = [graph.clone() for _ in forms]
     reports = [replace(one, activations=form).run(copy, ctx) for form, copy in zip(forms, copies)]
     ratios = [1.0] * len(forms)
-    if ctx.target.measurable and ctx.held is not None:
+    if ctx.latencies is not None:
+        ratios = [ctx.latencies.ratio(graph, copy) for copy in copies]
+    elif ctx.target.measurable and ctx.held is not None:
         feeds = next(ctx.held.batches(1))
 
         def measured() -> str:
@@ -62,7 +64,7 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
     best = _pick(tried, ctx)
     graph.become(best.graph)
     told = "; ".join(
-        f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.target.measurable else "")
+        f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.timed else "")
         for t in tried
     )
     best.report.notes.insert(0, f"activations=auto chose {best.form} ({told})")
@@ -71,7 +73,7 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
 
 def _pick(tried: list[Tried], ctx: Context) -> Tried:
     near = [t for t in tried if t.share >= max(t.share for t in tried) - TOLERANCE]
-    if not ctx.target.measurable:
+    if not ctx.timed:
         return near[0]
     fastest = min(near, key=lambda t: t.ratio)
     worked = any(layer.outcome is Outcome.DONE for layer in fastest.report.layers)

@@ -1,0 +1,92 @@
+"""`optc profile MODEL [MODEL…]`: a table of latencies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from .console import PLAINLY, Voice
+
+
+def profile(
+    model: str,
+    /,
+    *models: str,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    target: str = "onnx",
+    data: str | None = None,
+    shape: Annotated[list[str] | None, Parameter(negative=())] = None,
+    rpc: str | None = None,
+    tracker: str | None = None,
+    key: str | None = None,
+    threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 1,
+    seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
+    voice: Voice = PLAINLY,
+) -> int:
+    """Measure the layers of models on a target once, for --latency-table.
+
+    Parameters
+    ----------
+    model
+        An ONNX file, or zoo:NAME.
+    models
+        More of them, such as a quantized form of the first: the table then knows both kinds of layers.
+    output
+        File that receives the table.
+    target
+        What is measured (see `optc targets`).
+    data
+        Samples, as for compiling; without it inputs are made up.
+    shape
+        Sizes of an input that the model leaves open, as input=1x3x224x224; may be given several times.
+    rpc
+        HOST:PORT of a device that runs TVM's RPC server.
+    tracker
+        HOST:PORT of TVM's RPC tracker that has such devices.
+    key
+        Kind of device to ask the tracker for.
+    threads
+        CPU threads; 0 takes one for each core.
+    seed
+        Of inputs that are made up.
+
+    Examples
+    --------
+        optc profile model.onnx small.onnx -o here.json
+        optc profile model.onnx --target arm64 --rpc 192.168.1.20:9090 -o phone.json
+    """
+    import math
+
+    from ..compiler import check_place, parse_shapes
+    from ..compiler.profiling import profile as measured
+    from ..ir.atomic import Replacement
+    from ..targets import table
+    from .run import device
+
+    where, kind = device(rpc, tracker, key)
+    check_place(output)
+    aim = table.one(target)
+    with voice.progress() as progress:
+        found = measured(
+            (model, *models),
+            aim,
+            data=data,
+            shapes=parse_shapes(shape or []),
+            seed=seed,
+            threads=threads,
+            rpc=where,
+            key=kind,
+            progress=progress,
+        )
+    with Replacement(output) as files:
+        files.open().write(found.to_json().encode())
+    median, most = found.unseen()
+    error = None if math.isnan(median) else {"median": median, "most": most}
+    told = "unknown" if error is None else f"{100 * median:.0f} % (nine in ten below {100 * most:.0f} %)"
+    voice.say(
+        {"table": output, "layers": len(found.rows), "unseen_error": error},
+        f"{len(found.rows)} layers measured; error on layers left out of the cost model: {told}\nwrote {output}",
+    )
+    return 0

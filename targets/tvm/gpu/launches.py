@@ -6,6 +6,7 @@ two kernels, may be stored in fewer bits (see `storage`); what the caller gives 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _FEW = 512
 """Constants of fewer elements keep their type: nothing is saved by storing them in less."""
+_LONG = re.compile(r"\b[iu]64\b")
 _LETTERS = {"": "f", "float16": "h", "int8": "b"}
 
 
@@ -153,7 +155,10 @@ class _Maker:
             function = self.device[launch.kernel]
             if places:
                 function = narrowed(function, places, self.gpu.kind)
-            self.found.source[name] = kernels.source(name, function.with_attr("global_symbol", name), self.gpu)
+            text = kernels.source(name, function.with_attr("global_symbol", name), self.gpu)
+            if self.gpu.kind == "webgpu" and _LONG.search(text):
+                raise TargetError(f"kernel '{name}' needs integers of 64 bits, which WebGPU lacks; build for opencl")
+            self.found.source[name] = text
         return name
 
     def _fill(self, step: Fill) -> None:

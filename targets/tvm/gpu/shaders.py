@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ....errors import TargetError
+from ....ir.types import DType
 from ....passes.base import option
 from .target import GpuTarget
 
 if TYPE_CHECKING:
+    from ....ir.graph import Graph
     from ....runtime.session import Runnable
     from .device import Gpu
+
+_WORDS = (DType.FLOAT, DType.INT32, DType.UINT32)
+"""What the shading language of WebGPU has as elements of buffers everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,15 @@ class WebGpuTarget(ShaderTarget):
         from .wgpu_run import NEEDS, adapter
 
         return NEEDS if adapter() is None else ""
+
+    def check_inputs(self, graph: Graph) -> None:
+        super(WebGpuTarget, self).check_inputs(graph)  # the short form needs the class as it was before its slots
+        for value in graph.inputs:
+            if value.dtype is not None and value.dtype not in _WORDS:
+                raise TargetError(
+                    f"input '{value.name}' is {value.dtype.numpy.name}, which WebGPU has no numbers of; "
+                    "let the model take float32 or int32"
+                )
 
     def open(self, path: str, *, threads: int = 0) -> Runnable:
         from .wgpu_run import WebGpuProgram

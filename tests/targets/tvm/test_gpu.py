@@ -200,6 +200,14 @@ def test_open_sizes_are_refused_before_the_work() -> None:
         table.parse("webgpu")[0].emit(graph, "nowhere.tar")
 
 
+def test_inputs_that_webgpu_has_no_numbers_of_are_named() -> None:
+    graph = Graph("ids", opsets={"": 17})
+    x = graph.add_input("ids", TensorType(DType.INT64, (1, 4)))
+    graph.add_output(graph.add("Cast", [x], {"to": 1}).output, "y")
+    with pytest.raises(TargetError, match="input 'ids' is int64, which WebGPU has no numbers of"):
+        table.parse("webgpu")[0].check_inputs(graph)
+
+
 def test_what_a_gpu_target_tells_the_passes() -> None:
     facts = table.parse("opencl:device=mali")[0].facts
     assert (facts.channel_alignment, facts.integer_qdq, facts.measurable) == (4, False, False)

@@ -132,16 +132,17 @@ class _Maker:
             if space.kind == "arena":
                 narrow = self.half and at not in self._whole and arguments[place].dtype == "float32"
                 (self._narrow.add if narrow else self._narrow.discard)(space.index)
-        buffers, narrow = [], {}
+        buffers: list[int] = []
+        stored: dict[int, str] = {}
         for place, argument in enumerate(arguments):
             number, dtype = self._buffer(argument)
             buffers.append(number)
             if dtype != argument.dtype:
-                narrow[place] = dtype
+                stored[place] = dtype
         function = self.functions[step.kernel]
         buffers += [self._add(Buffer("scratch", size)) for size in function.scratch]
         for launch in function.launches:
-            name = self._source(launch, narrow)
+            name = self._source(launch, stored)
             used = tuple(buffers[place] for place in launch.arguments)
             self.found.steps.append(Step(name, used, launch.groups, launch.threads))
 

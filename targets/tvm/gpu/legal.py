@@ -47,7 +47,7 @@ class ScaleBehind(Pass):
         return report
 
 
-def _codes(node: Node, weights: Value) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]] | None:
+def _codes(node: Node, weights: Value) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]] | None:
     """The int8 weights of a layer and the scale of each output channel (or the one of all); none where they differ."""
     made = weights.producer
     if made is None or made.op != "DequantizeLinear" or made.domain or len(weights.uses) != 1:
@@ -81,8 +81,8 @@ def _whole(node: Node, dtype: type[np.signedinteger]) -> bool:
     )
 
 
-def _rewrite(graph: Graph, node: Node, codes: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]) -> None:
-    def shaped(array: npt.NDArray[np.float32]) -> Value:
+def _rewrite(graph: Graph, node: Node, codes: npt.NDArray[np.generic], scale: npt.NDArray[np.generic]) -> None:
+    def shaped(array: npt.NDArray[np.generic]) -> Value:
         """One number a channel, as it broadcasts against the layer's output."""
         return graph.constant(array.reshape(-1, *(1,) * (codes.ndim - 2)) if node.op == "Conv" else array)
 

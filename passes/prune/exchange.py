@@ -14,6 +14,8 @@ at a time. So no exchange can raise the loss. Products are in single precision, 
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,13 +33,17 @@ MARGINAL = 0.35
 def exchange(weight: Array, hessian: Array, pattern: Pattern, start: Array) -> Array:
     """The weights (n, d) of `pattern` with the least loss that exchanges lead to from `start`, for the target `weight`
     in the metric `hessian` (d, d), which must be positive definite."""
-    w, h = weight.astype(np.float32), hessian.astype(np.float32)
-    spread = _conditional(hessian).astype(np.float32)
-    kept = refit_masked(w, h, start != 0.0, start=start.astype(np.float32), steps=8)
+    w, h, spread = _single(weight), _single(hessian), _single(_conditional(hessian))
+    kept = refit_masked(w, h, start != 0.0, start=_single(start), steps=8)
     if isinstance(pattern, Unstructured):
         kept = _between_rows(w, h, pattern, kept, np.diagonal(h))
     kept = _within_rows(w, h, pattern, kept, spread)
     return refit_masked(weight, hessian, kept != 0.0, start=kept.astype(np.float64), steps=30)
+
+
+def _single(array: Array) -> Array:
+    """In single precision, which the products here do not tell from double."""
+    return cast("Array", array.astype(np.float32))
 
 
 def loss(weight: Array, target: Array, hessian: Array) -> Array:
@@ -111,6 +117,6 @@ def _exchanged(kept: Array, lacks: Array, spread: Array, pattern: Pattern, share
     groups = groups.copy()
     groups[row, group, out[row, group, which]] = False
     groups[row, group, into[row, group, which]] = True
-    mask = mask.copy()
+    mask = np.array(mask)
     mask[:, :whole] = groups.reshape(n, whole)
-    return mask
+    return np.asarray(mask, dtype=bool)

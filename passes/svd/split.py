@@ -145,7 +145,8 @@ def _spatial(target: Target, pair: tuple[Array, Array], turned: bool) -> Split:
 def spatial_losses(target: Target, layer: Linear) -> Array:
     """About the loss of every rank of the better order of a spatial split."""
     w, h = target.weight[0], target.hessian[0]
-    return np.minimum.reduce([spatial_curve(*_seen(w, h, layer, turned)) for turned in turns(layer)])
+    curves = [spatial_curve(*_seen(w, h, layer, turned)) for turned in turns(layer)]
+    return np.asarray(np.min(curves, axis=0), dtype=np.float64)
 
 
 def turns(layer: Linear) -> tuple[bool, ...]:

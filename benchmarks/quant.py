@@ -1,11 +1,16 @@
 """Measure quant on the kit against ONNX Runtime's own quantizer, and NNCF where it is installed.
 
-    python benchmarks/quant.py KIT [MODEL ...] [--samples N] [--ours SPEC ...] [--cost]
+    python benchmarks/quant.py KIT [--models NAME ...] [--samples N] [--ours SPEC ...] [--quick] [--cost]
 
 Everybody calibrates on the kit's `calib` split and is judged on its `test` split. KIT is the folder with MANIFEST.md.
 x is the time of the float model over that of the integer one: batch 1, one thread, all candidates of a model in turns
-in this process, CPU time. `--cost` measures time and memory instead, each in a process of its own: quant against
-ONNX Runtime's min-max and entropy on one model, and quant with 64 and with all samples.
+in this process, CPU time. `kernels` counts the integer ones in the graph as ONNX Runtime has optimised it, `islands`
+the float operators between them. `--quick` takes 32 samples and 200 test inputs: it shows that everything runs, not how
+well. `--cost` measures time and memory instead, each in a process of its own: quant against ONNX Runtime's min-max and
+entropy on one model, and quant with 64 and with all samples.
+
+ONNX Runtime's entropy and percentile hold all activations of all samples in memory, 62 MB an image of mobilenetv2; on
+models of large inputs they get `HELD` samples.
 """
 
 from __future__ import annotations
@@ -26,18 +31,32 @@ import onnxruntime as ort
 
 from optc.compiler import Data, compile
 from optc.ir.reader import load
+from optc.runtime.islands import is_integer, islands, optimised
 from optc.runtime.samples import Samples, load_samples
 from optc.targets.onnx import OnnxTarget
 
-OURS = {"minilm_l6": ("quant", "quant:activations=dynamic")}
+NARROW = "quant:weights=int4"
+OURS = {
+    "cifar_resnet20": ("quant", NARROW, "quant:weights=int3"),
+    "mobilenetv2": ("quant", "quant:per-channel=false", NARROW),
+    "squeezenet11": ("quant", NARROW),
+    "kws_dscnn": ("quant", NARROW),
+    "minilm_l6": ("quant", "quant:activations=dynamic", "quant:weights=int4:activations=none"),
+}
 THEIRS = ("ort-minmax", "ort-entropy", "ort-percentile")
+HELD = 32
+LARGE = 1 << 16
+"""Numbers of one sample from which `HELD` holds."""
 METRICS = ("top1", "ref_top1", "spearman", "speech_agree", "f1_vs_ref", "agree", "kl", "sqnr_db")
 
 
 def make(who: str, model: Path, data: Path, count: int, out: Path) -> None:
     """Quantize `model` with at most `count` samples of `data`, as `who` does it, into `out`."""
     if who.startswith("ort-"):
-        _runtime(who.removeprefix("ort-"), model, load_samples(data, load(model)).take(count), out)
+        samples = load_samples(data, load(model))
+        sizes = sum(array.size for array in next(samples.batches(1)).values())
+        holds = sizes > LARGE and who in ("ort-entropy", "ort-percentile")
+        _runtime(who.removeprefix("ort-"), model, samples.take(min(count, HELD) if holds else count), out)
     elif who == "nncf":
         _nncf(model, load_samples(data, load(model)).take(count), out)
     else:
@@ -100,7 +119,15 @@ def speeds(files: list[Path], samples: Samples, seconds: float = 6.0) -> list[fl
     return [float(x) for x in np.median(times[:, :1] / times, axis=0)]
 
 
-def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path) -> None:
+def kernels(out: Path) -> str:
+    """How many integer kernels the runtime runs, and how many float operators between them."""
+    graph = load(out)
+    count = sum(is_integer(node.op_type) for node in optimised(graph).node)
+    return f"kernels {count} islands {len(islands(graph))}"
+
+
+def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path, *, quick: bool) -> None:
+    """Print a row for everybody on one model."""
     model, data = kit / "models" / f"{name}.onnx", folder / f"{name}.npz"
     _feeds(kit, name, data)
     everybody = [*specs, *THEIRS, *(("ort-dynamic",) if name == "minilm_l6" else ())]
@@ -113,16 +140,18 @@ def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path
         except Exception as error:  # a peer's failure is a row of the table
             if who in specs:
                 raise
-            print(f"{name:18} {who:26} failed: {type(error).__name__}", flush=True)
+            print(f"{name:18} {who:36} failed: {type(error).__name__}", flush=True)
             continue
         made.append((who, out, time.perf_counter() - start))
-    factors = speeds([model, *(out for _, out, _ in made)], load_samples(data, load(model)))[1:]
+    samples = load_samples(data, load(model))
+    factors = speeds([model, *(out for _, out, _ in made)], samples, 0.5 if quick else 6.0)[1:]
     for (who, out, seconds), x in zip(made, factors, strict=True):
         command = [sys.executable, kit / "eval.py", out, "--as", name, "--ref", model, "--threads", "1"]
+        command += ["--limit", "200"] if quick else []
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         shown = " ".join(f"{key}={found[key]}" for key in METRICS if key in found)
         ratio = out.stat().st_size / model.stat().st_size
-        print(f"{name:18} {who:26} file {ratio:.3f} x {x:.2f} in {seconds:5.1f} s  {shown}", flush=True)
+        print(f"{name:18} {who:36} file {ratio:.3f} x {x:.2f} {kernels(out)} {shown} in {seconds:.1f} s", flush=True)
 
 
 def cost(kit: Path, folder: Path) -> None:
@@ -156,8 +185,9 @@ def _feeds(kit: Path, name: str, data: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
-    parser.add_argument("models", nargs="*")
+    parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--quick", action="store_true", help="few samples and test inputs")
     parser.add_argument("--ours", action="append", help="passes to measure; may be given several times")
     parser.add_argument("--cost", action="store_true", help="measure time and memory instead")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
@@ -171,7 +201,7 @@ def main() -> None:
             return
         for name in given.models or [p.stem for p in sorted((given.kit / "models").glob("*.onnx"))]:
             specs = tuple(given.ours) if given.ours else OURS.get(name, ("quant",))
-            table(given.kit, name, given.samples, specs, Path(folder))
+            table(given.kit, name, 32 if given.quick else given.samples, specs, Path(folder), quick=given.quick)
 
 
 if __name__ == "__main__":

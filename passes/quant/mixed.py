@@ -39,7 +39,7 @@ Bits = Callable[[Layer], int]
 SAMPLES = 32
 SHARES = (0.126, 0.15, 0.18, 0.21)
 """Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
-SPARED = 0.03
+SPARED = 0.1
 SHRINKS = np.linspace(0.4, 1.0, 13)
 
 

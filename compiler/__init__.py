@@ -1,6 +1,6 @@
 """The compiler: a model goes in, a smaller one comes out with the record of what was lost.
 
-`road` is the way through; the other files are its stations.
+`order` is what was asked for, `road` the way through, `result` what comes out; the other files are the stations.
 """
 
 from .data import Data, runnable, sizes
@@ -9,7 +9,8 @@ from .measure import compare, size_of, versions
 from .model import Model, name_of, read, stored_bytes
 from .opened import opened
 from .place import check_place
-from .road import Build, Interrupted, Passes, compile
+from .result import Build, Interrupted
+from .road import Passes, compile
 
 __all__ = [
     "Build",

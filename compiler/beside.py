@@ -9,55 +9,43 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
 
 from ..errors import OutputError, SpecError, TargetError
 from ..report.build import TargetRow
 from ..report.locked import Locked
 from ..targets import table
 from ..targets.base import Target
+from .model import name_of
+from .order import Order
 from .place import check_place
-
-if TYPE_CHECKING:
-    from .road import Build
-
-
-class Again(Protocol):
-    """The compilation of one target, all of its other options given."""
-
-    def __call__(self, *, target: Target, output: str | None, cache: str, lock: Locked | None) -> Build: ...
+from .result import Build, Interrupted
 
 
 def beside(
-    again: Again,
-    model: str,
-    targets: Sequence[Target],
-    output: str | os.PathLike[str] | None,
-    cache: str | os.PathLike[str] | None,
-    lock: Mapping[str, Locked] | Locked | None,
+    build: Callable[[Order], Build], order: Order, targets: Sequence[Target], lock: Mapping[str, Locked] | Locked | None
 ) -> Build:
-    """Build for all `targets` into the folder `output`, which is made where it is missing.
+    """Build what is ordered for all `targets`, into a folder at the order's path, made where it is missing.
 
-    Every place is looked at before the first build. Where one target fails, those built before it stay: each artifact
-    is whole. Raises what the compilation raises; a `TargetError` says which target it is of.
+    `lock` holds a record each by the text of the target. Every place is looked at before the first build. Where one
+    target fails, those built before it stay: each artifact is whole. Raises what `build` raises; a `TargetError` says
+    which target it is of.
     """
-    from .road import Interrupted
-
     if isinstance(lock, Locked):
         raise SpecError("several targets are held against a record each: lock={'onnx': …, 'arm64': …}")
     records: Mapping[str, Locked] = lock or {}
     done: list[Build] = []
-    with _folder(output) as folder, _cache(cache) as store:
-        paths = [os.path.join(folder, name) if folder else None for name in table.file_names(_stem(model), targets)]
+    with _folder(order.path) as folder, _cache(order.cache) as store:
+        names = table.file_names(_stem(name_of(order.model)), targets)
+        paths = [os.path.join(folder, name) if folder else None for name in names]
         for target, path in zip(targets, paths, strict=True):
             if path is not None:
                 check_place(path, target=target)
         for target, path in zip(targets, paths, strict=True):
             text = table.spec(target)
             try:
-                done.append(again(target=target, output=path, cache=store, lock=records.get(text)))
+                done.append(build(replace(order, target=target, path=path, cache=store, lock=records.get(text))))
             except TargetError as error:
                 raise TargetError(f"{text}: {error}{_left(done)}") from error
             except Interrupted as stop:
@@ -84,12 +72,11 @@ def _stem(model: str) -> str:
 
 
 @contextlib.contextmanager
-def _folder(output: str | os.PathLike[str] | None) -> Iterator[str]:
+def _folder(path: str | None) -> Iterator[str]:
     """The folder for several artifacts; one that was made and stays empty goes again."""
-    if output is None:
+    if path is None:
         yield ""
         return
-    path = os.path.abspath(os.fspath(output))
     if os.path.lexists(path) and not os.path.isdir(path):
         raise OutputError(f"{path} is a file, and several targets need a folder; name one with -o")
     made = not os.path.isdir(path)
@@ -106,9 +93,9 @@ def _folder(output: str | os.PathLike[str] | None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _cache(cache: str | os.PathLike[str] | None) -> Iterator[str]:
+def _cache(cache: str | None) -> Iterator[str]:
     if cache is not None:
-        yield os.fspath(cache)
+        yield cache
         return
     with tempfile.TemporaryDirectory(prefix="optc-", ignore_cleanup_errors=True) as folder:
         yield folder

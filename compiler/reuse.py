@@ -4,43 +4,68 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ..ir import snapshot
 from ..ir.fingerprint import Fingerprint
 from ..ir.graph import Graph
-from ..passes.cached import Ruling, code_of, code_of_module, own_code
-from ..passes.pipeline import Pipeline
+from ..passes.cached import PassCache, code_of, code_of_module, environment, own_code
 from ..report import finished
+from ..report.build import BuildReport
 from ..report.finished import Finished
-from ..report.locked import Locked
+from ..runtime.identity import identity
 from ..runtime.store import Store
-from ..targets.base import Artifact, Target
+from ..targets.base import Artifact
+from .data import source_of
+from .order import Order
 from .place import move, staging
 
 
-def hashes_of(
-    original: Graph, pipeline: Pipeline, target: Target, options: Mapping[str, object]
-) -> tuple[dict[str, str], bool]:
-    """The digests of what goes into a build but for the samples, and whether the code of every pass is known."""
-    codes = [*map(code_of, pipeline), code_of_module(type(target).__module__)]
-    found = {
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The digests of what goes into a build (`hashes`), and the `key` that they make, empty where it is not kept: there
+    is no store, or the code of a pass is not known."""
+
+    hashes: dict[str, str]
+    key: str
+    store: Store | None
+    passes: PassCache
+
+    def take(self, order: Order) -> tuple[Finished, Graph, Artifact | None] | None:
+        """The build under the key, with its files in their place; `None` where it has to be built, as when somebody
+        wants to see every pass run."""
+        if self.store is None or not self.key or not all(observer.passive for observer in order.observers):
+            return None
+        found = finished.find(self.store, self.key, self.passes.known)
+        if found is None or order.path is None:
+            return None if found is None else (*found, None)
+        if order.lock is not None:
+            order.lock.check_outputs(found[0].report.outputs)
+        with staging(order.path) as folder:
+            staged = finished.place(self.store, found[0], folder)
+            return None if staged is None else (*found, move(staged, order.path, order.target))
+
+    def keep(self, order: Order, report: BuildReport, dims: Mapping[str, int], folder: str, graph: Graph) -> None:
+        """Keep a finished build, whose files are in `folder`."""
+        if self.store is not None and self.key:
+            finished.keep(self.store, self.key, Finished.of(report, order.name, dict(dims)), folder, graph)
+
+
+def known_by(order: Order, original: Graph) -> Known:
+    """What a build of `original` as ordered is known by. Raises `DataError` where samples cannot be read."""
+    store = None if order.cache is None else Store(order.cache)
+    codes = [*map(code_of, order.pipeline), code_of_module(type(order.target).__module__)]
+    passes = PassCache(store, known={} if order.lock is None else order.lock.rulings)
+    hashes = {
         "model": snapshot.digest(original),
-        "data": "",
-        "options": Fingerprint(json.dumps(options, sort_keys=True)).text,
+        "data": identity(source_of(order.model, order.data)) if order.runs else "",
+        "options": Fingerprint(json.dumps(order.options, sort_keys=True)).text,
         "code": Fingerprint(own_code(), *(code or "unknown" for code in codes)).text,
     }
-    return found, None not in codes
-
-
-def taken(
-    store: Store, key: str, known: Mapping[str, Ruling], path: str | None, lock: Locked | None, target: Target
-) -> tuple[Finished, Graph, Artifact | None] | None:
-    """The build under `key`, with its files in their place; `None` where it has to be built."""
-    found = finished.find(store, key, known)
-    if found is None or path is None:
-        return None if found is None else (*found, None)
-    if lock is not None:
-        lock.check_outputs(found[0].report.outputs)
-    with staging(path) as folder:
-        staged = finished.place(store, found[0], folder)
-        return None if staged is None else (*found, move(staged, path, target))
+    if order.runs:
+        # What is drawn depends on the model, what is read on how it becomes tensors.
+        passes.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(order.drawing)).text
+    words = ["trail"] if order.trail else []
+    keeps = store is not None and None not in codes
+    key = Fingerprint("build", json.dumps(hashes), order.name, environment(), *words).text if keeps else ""
+    return Known(hashes, key, store, passes)

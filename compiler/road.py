@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import DataError, SpecError, TargetError
-from ..ir.fingerprint import Fingerprint, file_digest
+from ..ir.fingerprint import file_digest
 from ..ir.graph import Graph
 from ..ir.opset import lower
 from ..passes.base import Context, Override, Pass, Progress
-from ..passes.cached import PassCache, environment
 from ..passes.guard import Guard
 from ..passes.observers import Log, Observer
-from ..passes.pipeline import Pipeline, spec
+from ..passes.pipeline import Pipeline
 from ..passes.runner import run
-from ..report import finished
 from ..report.budget import Budget
 from ..report.build import BuildReport, SampleRecord
-from ..report.finished import Finished
 from ..report.locked import Locked
 from ..report.verdict import judge
 from ..runtime.agreement import agreement
-from ..runtime.identity import identity
-from ..runtime.latency_table import Estimator, LatencyTable, from_json
+from ..runtime.latency_table import Estimator
 from ..runtime.samples import Samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes
-from ..runtime.store import Store
 from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
 from .beside import beside
-from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_of, source_text
+from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .fixed import Shapes, fix_shapes
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
+from .order import Order, latencies_of
 from .place import check_place, move, staging
-from .reuse import hashes_of, taken
+from .result import Build, Interrupted
+from .reuse import Known, known_by
 
 if TYPE_CHECKING:
     from ..runtime.samples import Source
@@ -51,57 +47,6 @@ Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
 
 _GLANCE = 16
 """Samples that what is left of an interrupted build is checked on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
-
-    `original` is the graph as it was read, for whoever wants to look closer. `key` is what the cache knows the build
-    by, empty where it is not kept; `judges` draws the samples that judged (see `held`).
-    Where several targets were asked for, this is the first one's, and `others` are the builds for the rest in order.
-    """
-
-    graph: Graph
-    report: BuildReport
-    target: Target
-    original: Graph
-    artifact: Artifact | None = None
-    key: str = ""
-    judges: Callable[[], Samples | None] = field(default=lambda: None, repr=False, compare=False)
-    others: tuple[Build, ...] = ()
-
-    @property
-    def held(self) -> Samples | None:
-        """The samples that judged, where there are any; those of a build out of the cache are drawn anew."""
-        return self.judges()
-
-    @property
-    def each(self) -> tuple[Build, ...]:
-        """This build and the others, one a target."""
-        return self, *self.others
-
-    @property
-    def met(self) -> bool:
-        """Whether the budget was met; true where there was none."""
-        return self.report.budget is None or self.report.budget.met
-
-    @property
-    def artifacts(self) -> tuple[str, ...]:
-        """The files that were written, if any."""
-        return () if self.artifact is None else self.artifact.files
-
-    def save(self, path: str | os.PathLike[str]) -> Artifact:
-        """Write the artifact to `path`; the same bytes each time. Raises `OutputError`."""
-        return self.target.emit(self.graph, os.fspath(path))
-
-
-class Interrupted(KeyboardInterrupt):
-    """A build was interrupted, and what the passes before that had made was written all the same: `build`."""
-
-    def __init__(self, message: str, build: Build) -> None:
-        super().__init__(message)
-        self.build = build
 
 
 def compile(
@@ -145,181 +90,251 @@ def compile(
     `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
     raised as `Interrupted`.
     """
-    start = time.perf_counter()
-    progress = Progress() if progress is None else progress
     pipeline = Pipeline.of(passes)
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
-    if limits is not None and limits.measured and not check:
-        raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check, which --no-check leaves out")
+    aims = _aims(target, limits, check)
+    path = None if output is None else os.path.abspath(os.fspath(output))
+    several = len(aims) > 1
+    if several and is_stream(data):
+        shown = read(model)
+        fix_shapes(shown, shapes or {})
+        data = draw(model, data, shown, seed)
+    order = Order(
+        model=model,
+        pipeline=pipeline,
+        target=aims[0],
+        shapes=shapes or {},
+        path=path,
+        data=data,
+        seed=seed,
+        threads=threads,
+        clean=clean,
+        guard=guard,
+        min_agreement=min_agreement,
+        budget=limits,
+        check=check,
+        trail=trail,
+        overrides=tuple(overrides),
+        latencies=None if latency_table is None else latencies_of(os.fspath(latency_table), aims),
+        cache=None if cache is None else os.fspath(cache),
+        lock=lock.get(table.spec(aims[0])) if isinstance(lock, Mapping) else lock,
+        observers=tuple(observers),
+        progress=Progress() if progress is None else progress,
+    )
+    return beside(build, order, aims, lock) if several else build(order)
+
+
+def _aims(target: str | Target | Sequence[str | Target], limits: Budget | None, check: bool) -> tuple[Target, ...]:
+    """The targets, each able to do what is asked of it here. Raises `SpecError`, `TargetError`."""
+    measured = ", ".join(limits.measured) if limits is not None else ""
+    if measured and not check:
+        raise SpecError(f"a budget on {measured} needs the check, which --no-check leaves out")
     aims = table.distinct([target] if isinstance(target, str | Target) else target)
     for aim in aims:
-        if limits is not None and limits.measured and aim.cannot_run:
-            raise SpecError(f"a budget on {', '.join(limits.measured)} needs the check; {aim.name}: {aim.cannot_run}")
+        if measured and aim.cannot_run:
+            raise SpecError(f"a budget on {measured} needs the check; {aim.name}: {aim.cannot_run}")
         aim.check_ready(run=check)
-    if len(aims) > 1:
-        if is_stream(data):
-            shown = read(model)
-            fix_shapes(shown, shapes or {})
-            data = draw(model, data, shown, seed)
-        again = partial(compile, model, pipeline, shapes=shapes, data=data, seed=seed, threads=threads, clean=clean,
-                        guard=guard, min_agreement=min_agreement, budget=limits, check=check, trail=trail,
-                        overrides=overrides, latency_table=latency_table, observers=observers,
-                        progress=progress)  # fmt: skip
-        return beside(again, name_of(model), aims, output, cache, lock)
-    chosen = aims[0]
-    if isinstance(lock, Mapping):
-        lock = lock.get(table.spec(chosen))
-    path = None if output is None else os.path.abspath(os.fspath(output))
-    if path is not None:
-        check_place(path, target=chosen)
-    original = load(model)
+    return aims
+
+
+def build(order: Order) -> Build:
+    """Go the road for one target, or take what was made before out of the cache. Raises as `compile` does."""
+    start = time.perf_counter()
+    if order.path is not None:
+        check_place(order.path, target=order.target)
+    original, annotated = _read(order)
+    if is_stream(order.data):
+        order = replace(order, data=draw(order.model, order.data, original, order.seed))
+    known = known_by(order, original)
+    if order.lock is not None:
+        order.lock.check_inputs(known.hashes, versions())
+    found = _kept(order, original, known)
+    if found is None:
+        made = _made(order, original, known)
+        forget_types(made.graph, annotated)
+        found = _written(order, original, known, made)
+    if known.store is not None:
+        known.store.trim()
+        found.report.notes += known.store.faults
+    found.report.seconds = time.perf_counter() - start
+    return found
+
+
+def _read(order: Order) -> tuple[Graph, set[str]]:
+    """The model, sorted, verified and with the sizes that were asked for; and the values whose types it told."""
+    original = load(order.model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
-    prepare(original, model)
-    if shapes:
-        fix_shapes(original, shapes)
-    chosen.check_inputs(original)
-    if is_stream(data):
-        data = draw(model, data, original, seed)
-    store = None if cache is None else Store(os.fspath(cache))
-    name = os.path.basename(path) if path is not None else f"model{chosen.suffix}"
-    passes_known = PassCache(store, known={} if lock is None else lock.rulings)
-    latencies = None if latency_table is None else _table(os.fspath(latency_table), chosen)
-    options = {
-        "passes": [spec(one) for one in pipeline],
-        "target": table.spec(chosen),
-        "data": [repr(getattr(data, field, None)) for field in ("mean", "std", "layout", "resize", "limit")],
-        "overrides": repr(tuple(overrides)),
-        "latencies": None if latencies is None else latencies.digest,
-        "run": [seed, threads, clean, guard, min_agreement, check],
-    }
-    hashes, codes_known = hashes_of(original, pipeline, chosen, options)
-    if pipeline.lossy or check:
-        hashes["data"] = identity(source_of(model, data))
-        # What is drawn depends on the model, what is read on how it becomes tensors.
-        passes_known.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(options["data"])).text
-    if lock is not None:
-        lock.check_inputs(hashes, versions())
-    words = ["trail"] if trail else []
-    key = Fingerprint("build", json.dumps(hashes), name, environment(), *words).text if codes_known and store else ""
-    ctx = Context(chosen.facts, overrides=tuple(overrides), seed=seed, threads=threads, progress=progress)
-    if store is not None and key and all(observer.passive for observer in observers):
-        found_build = taken(store, key, passes_known.known, path, lock, chosen)
-        if found_build is not None:
-            done, graph, artifact = found_build
-            report = replace(done.report, model=name_of(model), artifacts=list(artifact.files) if artifact else [])
-            if limits is not None:
-                report.budget = judge(limits, report, graph, done.dims)
-            report.notes += store.faults
-            report.seconds = time.perf_counter() - start
-            lower(original, *newest_loadable())
-            judges = partial(held_out, model, data, original, ctx) if done.report.samples is not None else lambda: None
-            return Build(graph, report, chosen, original, artifact, key, judges)
+    prepare(original, order.model)
+    if order.shapes:
+        fix_shapes(original, order.shapes)
+    order.target.check_inputs(original)
+    return original, annotated
+
+
+def _context(order: Order) -> Context:
+    return Context(
+        order.target.facts,
+        overrides=order.overrides,
+        seed=order.seed,
+        threads=order.threads,
+        progress=order.progress,
+    )
+
+
+def _kept(order: Order, original: Graph, known: Known) -> Build | None:
+    """The build as it was made before, its files in their place; `None` where it has to be made."""
+    found = known.take(order)
+    if found is None:
+        return None
+    done, graph, artifact = found
+    files = list(artifact.files) if artifact is not None else []
+    report = replace(done.report, model=name_of(order.model), artifacts=files)
+    if order.budget is not None:
+        report.budget = judge(order.budget, report, graph, done.dims)
+    lower(original, *newest_loadable())
+    judges = partial(held_out, order.model, order.data, original, _context(order))
+    return Build(
+        graph,
+        report,
+        order.target,
+        original,
+        artifact,
+        known.key,
+        judges if report.samples is not None else lambda: None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the passes made, not written yet. `stopped` tells where an interrupted build got to, and is empty else."""
+
+    graph: Graph
+    report: BuildReport
+    ctx: Context
+    teacher: Session | None
+    dims: Mapping[str, int]
+    keeps: bool
+    """Whether there is something worth keeping of a build that is interrupted from here on."""
+    stopped: str
+
+
+def _made(order: Order, original: Graph, known: Known) -> _Made:
+    """Run the passes, each judged, and what makes the result fit the target."""
+    ctx = _context(order)
     notes = lower(original, *newest_loadable())
     graph = original.clone()
-
-    found: Samples | None = None
-    teacher: Session | None = None
-    if pipeline.lossy or check:
-        try:
-            found, teacher = runnable(model, data, original, ctx)
-        except (DataError, TargetError) as error:
-            if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
-                raise
-            if pipeline.lossy:
-                raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
-            notes.append(f"the result was not run beside the original: {error}")
-    if found is not None:
-        ctx.fit, ctx.held = found.split(held_count(found.count), seed)
-        ctx.data = source_text(data)
-        notes += sample_notes(found, pipeline)
-
+    found, teacher = _samples(order, original, ctx, notes)
     dims = sizes(original, found)
-    ctx.latencies = None if latencies is None else Estimator(latencies, dims)
-    report = BuildReport(
-        model=name_of(model),
-        pipeline=str(pipeline),
-        target=table.spec(chosen),
-        seed=seed,
-        versions=versions(),
-        before=size_of(original, dims),
-        after=size_of(original, dims),
-        notes=notes,
-        hashes=hashes,
-    )
-    recorder = Recorder(dims, ctx if trail else None)
-    warden = Guard(min_agreement) if guard and ctx.held is not None else None
-    first = Pipeline.parse("clean") if clean and not any(one.name == "clean" for one in pipeline) else Pipeline()
-    last = chosen.legalisation()
-    road = Pipeline((*first, *pipeline, *last))
+    if order.latencies is not None:
+        ctx.latencies = Estimator(order.latencies, dims)
+        notes.append(
+            f"latency is estimated from layers measured on {order.latencies.device}; on layers that were not, the "
+            f"estimate is off by {100 * order.latencies.unseen()[0]:.0f} % in the median"
+        )
+    recorder = Recorder(dims, ctx if order.trail else None)
+    warden = Guard(order.min_agreement) if order.guard and ctx.held is not None else None
+    passes, last = order.road
+    observers = (recorder, Log(), *order.observers)
     stopped = ""
     try:
-        run(road, graph, ctx, observers=(recorder, Log(), *observers), guard=warden, cache=passes_known)
+        run(Pipeline((*passes, *last)), graph, ctx, observers=observers, guard=warden, cache=known.passes)
     except KeyboardInterrupt:
-        if path is None or recorder.kept is None or (lock is not None and lock.strict):
+        if order.path is None or recorder.kept is None or order.strict:
             raise
         graph, stopped = recorder.kept, f"interrupted {recorder.where}"
         run(last, graph, ctx)
-    # Legalisation that found nothing to do is nobody's business.
-    report.steps = [step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(road) - len(last)]
-    forget_types(graph, annotated)
+    size = size_of(original, dims)
+    report = BuildReport(
+        model=name_of(order.model),
+        pipeline=str(order.pipeline),
+        target=table.spec(order.target),
+        seed=order.seed,
+        versions=versions(),
+        before=replace(size, bytes=stored_bytes(order.model, original)),
+        after=size,
+        notes=notes,
+        hashes=known.hashes,
+        # Legalisation that found nothing to do is nobody's business.
+        steps=[step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(passes)],
+        rulings=known.passes.rulings,
+    )
     if found is not None and ctx.fit is not None and ctx.held is not None:
         report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
+    return _Made(graph, report, ctx, teacher, dims, recorder.kept is not None and not order.strict, stopped)
 
-    report.rulings = passes_known.rulings
-    if latencies is not None:
-        report.notes.append(
-            f"latency is estimated from layers measured on {latencies.device}; on layers that were not, the estimate "
-            f"is off by {100 * latencies.unseen()[0]:.0f} % in the median"
-        )
-    with staging(path) as folder:
-        staged = chosen.emit(graph, os.path.join(folder, name))
-        report.after = replace(size_of(graph, dims), bytes=staged.bytes)
-        report.before = replace(report.before, bytes=stored_bytes(model, original))
-        if check and chosen.cannot_run:
-            report.notes.append(f"the artifact was not checked: it {chosen.cannot_run}")
-        elif check and teacher is not None and ctx.held is not None:
-            try:
-                with progress.task("check"):
-                    # As a user's runtime would open it, beside the original as it was read.
-                    after = chosen.open(staged.path, threads=threads)
-                    if stopped:
-                        report.agreement = agreement(teacher, after, ctx.held.take(_GLANCE))
-                    else:
-                        known = None if ctx.latencies is None else estimated(ctx.latencies, original, graph)
-                        compare(teacher, after, ctx.held, report, known=known)
-            except KeyboardInterrupt:
-                if stopped or path is None or recorder.kept is None or (lock is not None and lock.strict):
-                    raise
-                stopped = "interrupted during the check"
+
+def _samples(
+    order: Order, original: Graph, ctx: Context, notes: list[str]
+) -> tuple[Samples, Session] | tuple[None, None]:
+    """The samples, split in `ctx` into those to fit and those to judge by, and the original ready to run on them.
+
+    Neither where nothing has to run; nor, with a note, where a model that is only cleaned cannot.
+    """
+    if not order.runs:
+        return None, None
+    data = order.data
+    try:
+        found, teacher = runnable(order.model, data, original, ctx)
+    except (DataError, TargetError) as error:
+        if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
+            raise
+        if order.pipeline.lossy:
+            raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
+        notes.append(f"the result was not run beside the original: {error}")
+        return None, None
+    ctx.fit, ctx.held = found.split(held_count(found.count), order.seed)
+    ctx.data = source_text(data)
+    notes += sample_notes(found, order.pipeline)
+    return found, teacher
+
+
+def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
+    """Emit, check beside the original, judge, and put the files in their place. Raises `Interrupted` at the end of a
+    build that was."""
+    report, graph = made.report, made.graph
+    with staging(order.path) as folder:
+        staged = order.target.emit(graph, os.path.join(folder, order.name))
+        report.after = replace(size_of(graph, made.dims), bytes=staged.bytes)
+        stopped = made.stopped
+        try:
+            _check(order, original, made, staged)
+        except KeyboardInterrupt:
+            if stopped or order.path is None or not made.keeps:
+                raise
+            stopped = "interrupted during the check"
         report.outputs = {os.path.basename(file): file_digest(file) for file in staged.files}
-        if lock is not None and not stopped:
-            lock.check_outputs(report.outputs)
-        if store is not None and key and not stopped:
-            finished.keep(store, key, Finished.of(report, name, dims), folder, graph)
-        if limits is not None:
-            report.budget = judge(limits, report, graph, dims)
-        artifact = None if path is None else move(staged, path, chosen)
+        if not stopped:
+            if order.lock is not None:
+                order.lock.check_outputs(report.outputs)
+            known.keep(order, report, made.dims, folder, graph)
+        if order.budget is not None:
+            report.budget = judge(order.budget, report, graph, made.dims)
+        artifact = None if order.path is None else move(staged, order.path, order.target)
     report.artifacts = [] if artifact is None else list(artifact.files)
-    if store is not None:
-        store.trim()
-        report.notes += store.faults
-    report.seconds = time.perf_counter() - start
-    build = Build(graph, report, chosen, original, artifact, "" if stopped else key, lambda: ctx.held)
+    held = made.ctx.held
+    found = Build(graph, report, order.target, original, artifact, "" if stopped else known.key, lambda: held)
     if stopped:
         ran = ", ".join(step.name for step in report.steps)
         report.notes.append(f"{stopped}: this is the result of {ran}")
-        raise Interrupted(f"{stopped}; the result of {ran} is kept at {path}", build)
-    return build
-
-
-def _table(path: str, target: Target) -> LatencyTable:
-    """The latencies in a file. Raises `DataError` where they are none, or another target's."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = from_json(file.read(), path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise DataError(f"{path} cannot be read: {why}; make a table with optc profile") from error
-    if found.target != table.spec(target):
-        raise DataError(f"{path} was measured on {found.target}, not on {table.spec(target)}; profile that target")
+        raise Interrupted(f"{stopped}; the result of {ran} is kept at {order.path}", found)
     return found
+
+
+def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None:
+    """Run the artifact beside the original as it was read, as a user's runtime would open it."""
+    held, report = made.ctx.held, made.report
+    if not order.check:
+        return
+    if order.target.cannot_run:
+        report.notes.append(f"the artifact was not checked: it {order.target.cannot_run}")
+        return
+    if made.teacher is None or held is None:
+        return
+    with order.progress.task("check"):
+        after = order.target.open(staged.path, threads=order.threads)
+        if made.stopped:
+            report.agreement = agreement(made.teacher, after, held.take(_GLANCE))
+        else:
+            latencies = made.ctx.latencies
+            figure = None if latencies is None else estimated(latencies, original, made.graph)
+            compare(made.teacher, after, held, report, known=figure)

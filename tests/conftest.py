@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Each worker, and each process that a test starts, has one core: the threads that BLAS would start for matrices of these
-# sizes wait for each other longer than they work. Read once, when numpy is imported, so before any test is.
+# Each worker, and each process that a test starts, has one core: the threads that BLAS would start for matrices of
+# these sizes wait for each other longer than they work. Read once, when numpy is imported, so before any test is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 KIT = Path(__file__).parents[2] / "shared" / "kit"
 

@@ -64,8 +64,7 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
     best = _pick(tried, ctx)
     graph.become(best.graph)
     told = "; ".join(
-        f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.timed else "")
-        for t in tried
+        f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.timed else "") for t in tried
     )
     best.report.notes.insert(0, f"activations=auto chose {best.form} ({told})")
     return best.report

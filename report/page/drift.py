@@ -79,8 +79,9 @@ class _Pair:
         self.signal += float(np.vdot(t, t))
         self.noise += float(np.vdot(t - s, t - s))
         if not self.after.is_output:
-            t, s = self._channels(t), self._channels(s)
-            found = np.stack([np.einsum("ij,ij->i", a, b) for a, b in ((t, t), (t, s), (s, s))])
+            before, after = self._channels(t), self._channels(s)
+            pairs = ((before, before), (before, after), (after, after))
+            found = np.stack([np.einsum("ij,ij->i", a, b) for a, b in pairs])
             self.ragged |= self.sums is not None and self.sums.shape != found.shape
             self.sums = None if self.ragged else found if self.sums is None else self.sums + found
 
@@ -104,10 +105,9 @@ class _Pair:
         """The result's value at the original's scale."""
         if self.factors is None:
             return s
-        rows = self._channels(s)
-        return np.asarray(rows * self.factors.astype(rows.dtype)[:, None])
+        return np.asarray(self._channels(s.astype(np.float64)) * self.factors[:, None])
 
-    def _channels(self, array: Array) -> Array:
+    def _channels(self, array: Counts) -> Counts:
         """A row a channel: the second axis of pictures and of what convolutions make, the last one elsewhere."""
         if array.ndim < 2:
             return array.reshape(1, -1)

@@ -36,7 +36,8 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
     if x is None or grid is None or dot is None or x.constant is not None:
         return None
     shift = importer.shift(grid.dtype)
-    low, high = np.iinfo(grid.dtype.numpy).min - shift, np.iinfo(grid.dtype.numpy).max - shift
+    bounds = np.iinfo(grid.dtype.numpy.str)
+    low, high = bounds.min - shift, bounds.max - shift
     options = {"zero": grid.zero - shift, "low": int(low), "high": int(high), "dtype": dot.codes}
     held = importer.blocked(x)
     product = importer.products.get(x)

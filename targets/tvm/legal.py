@@ -32,7 +32,7 @@ class FloatWeights(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         report = Report()
-        kept = set()
+        kept: set[Node | None] = set()
         for node in graph if self.integer else ():
             if coded_layer(node) is not None:
                 kept.update(value.producer for value in node.inputs if value is not None)

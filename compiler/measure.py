@@ -77,7 +77,7 @@ class Recorder(Observer):
         found: Agreement | None = None
         ctx = self._ctx
         if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
-            found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads)
+            found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact)
         self.steps.append(Step(one.name, report, size_of(graph, self._dims), found))
         self.where = f"after '{one.name}'"
         if one.lossy:

@@ -118,7 +118,7 @@ class TargetFacts:
     `saturating_int8`: whether u8 x s8 products saturate at 16 bits, so that weights must keep to 7 bits.
     `sparse_initializers`: whether weights may be stored as `sparse_initializer`.
     `max_opset`, `max_ir_version`: the newest model the runtime loads.
-    `measurable`: whether times measured on this machine hold for the one that the model will run on.
+    `measurable`: whether the kernels of this machine, and so the times measured on it, are those of the target.
     `contrib_ops`: whether operators of ONNX Runtime's own domain, com.microsoft, run there.
     """
 
@@ -171,6 +171,11 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     forward: float = 0.0
     latencies: Estimator | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether quantized graphs are judged by what they say, because the kernels here are not the target's."""
+        return not self.target.measurable
 
     @property
     def timed(self) -> bool:

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 class Frontier:
     """The student's progress through its own graph. `kept` stores the values; it is shared, and not closed here."""
 
-    def __init__(self, graph: Graph, samples: Samples, size: int, kept: Spill, threads: int) -> None:
+    def __init__(
+        self, graph: Graph, samples: Samples, size: int, kept: Spill, threads: int, *, exact: bool = False
+    ) -> None:
         self._graph = graph
         self._samples = samples
         self._size = size
         self._kept = kept
         self._threads = threads
+        self._exact = exact
         self._executed: set[Node] = set()
         self._live: set[Value] = set()
         self._batches = 0
@@ -130,7 +133,7 @@ class Frontier:
         for node in part:
             for value in node.outputs:
                 value.type = None
-        return Session(part, outputs=[twins[v] for v in made], threads=self._threads), names
+        return Session(part, outputs=[twins[v] for v in made], threads=self._threads, exact=self._exact), names
 
 
 def _decodes(node: Node) -> bool:

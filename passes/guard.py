@@ -74,7 +74,7 @@ class Guard:
             floor = OWN_FLOOR
         if floor is None or ctx.teacher is None or ctx.held is None:
             return ""
-        found = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads)
+        found = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads, exact=ctx.exact)
         # A share of few samples is known only to its standard error; none of it is held against the pass.
         error = math.sqrt(max(found.share * (1 - found.share), 0.0) / max(found.samples, 1))
         if found.share + error >= floor:

@@ -51,7 +51,7 @@ def safest(graph: Graph, ctx: Context, amounts: Sequence[float], run: Callable[[
     from ..runtime.session import Session
 
     teacher = Session(ctx.teacher, threads=ctx.threads)
-    before = agreement(teacher, graph, ctx.held, threads=ctx.threads).cautious
+    before = agreement(teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact).cautious
     floor = _floor(before)
     best: tuple[Graph, Safe] | None = None
     low, high = 0, len(amounts)
@@ -59,7 +59,7 @@ def safest(graph: Graph, ctx: Context, amounts: Sequence[float], run: Callable[[
         middle = (low + high - 1) // 2
         trial = graph.clone()
         report = run(trial, amounts[middle])
-        share = agreement(teacher, trial, ctx.held, threads=ctx.threads).cautious if report.changed else before
+        share = agreement(teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).cautious if report.changed else before
         if share >= floor:
             best = trial, Safe(amounts[middle], report, share, floor)
             high = middle

@@ -154,7 +154,7 @@ def walk(
     with Spill() as kept:
         asks = _asks(groups)
         shapes = _teach(graph, ctx, asks, kept, size, rows)
-        frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads)
+        frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads, exact=ctx.exact)
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
             for number, group in enumerate(asks):

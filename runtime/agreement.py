@@ -117,14 +117,21 @@ class Agreement:
 
 
 def agreement(
-    teacher: Graph | Session, student: Graph | Runnable, samples: Samples, *, batch: int = 32, threads: int = 0
+    teacher: Graph | Session,
+    student: Graph | Runnable,
+    samples: Samples,
+    *,
+    batch: int = 32,
+    threads: int = 0,
+    exact: bool = False,
 ) -> Agreement:
     """Run both on all `samples`. A session may be given where it is used again; its outputs must be its graph's.
+    `exact` is that of `Session`, for a student that is a graph.
 
     Raises `DataError` for bad samples and `TargetError` where a graph does not run.
     """
     first = teacher if isinstance(teacher, Session) else Session(teacher, threads=threads)
-    second: Runnable = Session(student, threads=threads) if isinstance(student, Graph) else student
+    second: Runnable = Session(student, threads=threads, exact=exact) if isinstance(student, Graph) else student
     sums = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in first.graph.outputs]
     count = 0
     for feeds in samples.batches(batch):

@@ -39,8 +39,9 @@ class Session:
 
     `outputs` are the values to return, any of the graph's own (inputs and constants too), in the order and as often as
     wanted; by default the graph's outputs. What they do not need is not run. `threads` is the number of threads within
-    an operator, 0 for all cores. `optimise=False` runs the graph exactly as written. Random operators start from
-    `seed`.
+    an operator, 0 for all cores. `optimise=False` runs the graph exactly as written. `exact` computes quantized
+    operators in floats, as QuantizeLinear and DequantizeLinear around them say: integer kernels of this machine may
+    saturate where those of another do not. Random operators start from `seed`.
 
     Raises `TargetError` where ONNX Runtime refuses the model.
     """
@@ -55,6 +56,7 @@ class Session:
         outputs: Sequence[Value] | None = None,
         threads: int = 0,
         optimise: bool = True,
+        exact: bool = False,
         seed: int = 0,
     ) -> None:
         self.graph = graph
@@ -66,10 +68,18 @@ class Session:
         self._names = [f"optc.out.{i}" for i in range(len(distinct))]
         copy = _returning(graph, tuple(distinct), self._names)
         # ONNX Runtime refuses a model that returns nothing.
-        self._session = _open(copy, threads, optimise, seed) if distinct else None
+        self._session = _open(copy, threads, optimise, exact, seed) if distinct else None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, threads: int = 0, optimise: bool = True, seed: int = 0) -> Session:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        optimise: bool = True,
+        exact: bool = False,
+        seed: int = 0,
+    ) -> Session:
         """The model in a file, run as it stands there. Raises `ModelError` and `TargetError`."""
         from ..ir.reader import load
 
@@ -83,7 +93,7 @@ class Session:
         name = os.fspath(path)
         # ONNX Runtime takes names in Unicode only; a file called otherwise is handed over as its bytes.
         model: bytes | str = name if _is_unicode(name) else Path(name).read_bytes()
-        session._session = _create(model, name, threads, optimise, seed) if graph.outputs else None
+        session._session = _create(model, name, threads, optimise, exact, seed) if graph.outputs else None
         return session
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -114,21 +124,23 @@ def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> G
     return copy
 
 
-def _open(graph: Graph, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:
+def _open(graph: Graph, threads: int, optimise: bool, exact: bool, seed: int) -> onnxruntime.InferenceSession:
     """`graph` handed over in memory, or as a file where it is too large for one message."""
     from ..ir.writer import save, to_bytes
 
     what = f"graph '{graph.name}'"
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
-        return _create(to_bytes(graph), what, threads, optimise, seed)
+        return _create(to_bytes(graph), what, threads, optimise, exact, seed)
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         path = str(Path(folder) / "model.onnx")
         save(graph, path)
-        return _create(path, what, threads, optimise, seed)
+        return _create(path, what, threads, optimise, exact, seed)
 
 
-def _create(model: bytes | str, what: str, threads: int, optimise: bool, seed: int) -> onnxruntime.InferenceSession:
+def _create(
+    model: bytes | str, what: str, threads: int, optimise: bool, exact: bool, seed: int
+) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -136,6 +148,8 @@ def _create(model: bytes | str, what: str, threads: int, optimise: bool, seed: i
     options.log_severity_level = 4
     # Threads of one session that wait by spinning would slow the next one down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if exact:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     onnxruntime.set_seed(seed)

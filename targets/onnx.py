@@ -17,6 +17,7 @@ from .base import Artifact, Target
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
+    from ..runtime.session import Runnable
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class OnnxTarget(Target):
 
         opset, ir_version = newest_loadable()
         return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm(), LoadTime()))
+
+    def open(self, path: str, *, threads: int = 0) -> Runnable:
+        from ..runtime.session import Session
+
+        return Session.open(path, threads=threads, exact=self.cpu != "here")
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from ..ir.writer import save

@@ -60,7 +60,7 @@ def correct(
 
     sizes = []
     with Spill() as live, ctx.progress.task("correcting biases", len(layers)) as advance:
-        frontier = Frontier(graph, samples, BATCH, live, ctx.threads)
+        frontier = Frontier(graph, samples, BATCH, live, ctx.threads, exact=ctx.exact)
         for layer, mean in zip(layers, means):
             source = layer.node.inputs[0]
             assert source is not None
@@ -123,7 +123,7 @@ def _averaging(graph: Graph, layer: Layer, ctx: Context) -> Session:
         answer.type = None
         answer = part.add("GlobalAveragePool", [answer]).output
     answer.type = TensorType(DType.FLOAT)
-    return Session(part, outputs=[answer], threads=ctx.threads)
+    return Session(part, outputs=[answer], threads=ctx.threads, exact=ctx.exact)
 
 
 def _rows(answer: NDArray[np.generic], layer: Layer) -> NDArray[np.generic]:

@@ -73,7 +73,7 @@ def quantize_mixed(
         quantize(trial, _by_name(layers, picked), told)
         assert ctx.teacher is not None
         assert ctx.held is not None
-        found = agreement(ctx.teacher, trial, ctx.held, threads=ctx.threads).share
+        found = agreement(ctx.teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).share
         if found >= min_agreement:
             graph.become(trial)
             report.layers += told.layers
@@ -117,7 +117,7 @@ def weigh(
                 continue
             weight = layer.node.inputs[1]
             layer.node.set_input(1, graph.constant(_rounded(layer, 4), layer.weight.name))
-            told = agreement(teacher, Session(graph, threads=ctx.threads), few)
+            told = agreement(teacher, Session(graph, threads=ctx.threads, exact=ctx.exact), few)
             layer.node.set_input(1, weight)
             loss = sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in told.outputs)
             found.append(

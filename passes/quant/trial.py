@@ -83,7 +83,7 @@ class Trial:
         assert ctx.fit is not None
         assert ctx.held is not None
         copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed))
-        told = agreement(self.graph, copy, ctx.held.take(SAMPLES, ctx.seed), threads=ctx.threads)
+        told = agreement(self.graph, copy, ctx.held.take(SAMPLES, ctx.seed), threads=ctx.threads, exact=ctx.exact)
         return sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in told.outputs)
 
     def _quantized(self, samples: Samples) -> Graph:

@@ -106,3 +106,19 @@ def test_refusals_name_the_cause_in_one_line() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(TargetError, match="running graph 'chain' failed"):
         Session(good, threads=1).run({"z": X})
+
+
+def test_exact_sessions_compute_what_the_codes_say() -> None:
+    """Pairs of products of large codes need more than 16 bits, which integer kernels of some machines do not have."""
+    graph = Graph("codes", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 64)))
+    one, zero = graph.constant(np.float32(1)), graph.constant(np.uint8(0))
+    weight, none = graph.constant(np.full((64, 8), 127, np.int8)), graph.constant(np.int8(0))
+    codes = graph.add("QuantizeLinear", [x, one, zero]).output
+    read = graph.add("DequantizeLinear", [codes, one, zero]).output
+    product = graph.add("MatMul", [read, graph.add("DequantizeLinear", [weight, one, none]).output]).output
+    step = graph.constant(np.float32(64 * 127))
+    coded = graph.add("QuantizeLinear", [product, step, zero]).output
+    graph.add_output(graph.add("DequantizeLinear", [coded, step, zero]).output, "y")
+    (y,) = Session(graph, threads=1, exact=True).run({"x": np.full((3, 64), 255, np.float32)})
+    np.testing.assert_array_equal(y, np.full((3, 8), 255 * 64 * 127, np.float32))

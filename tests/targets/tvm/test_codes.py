@@ -100,14 +100,30 @@ def test_the_hot_loop_is_the_dot_product(spec: str, objdump: str, instruction: s
         pytest.skip("names a CPU of x86-64")
     net = CodedNet(np.int8)
     graph = net.done(net.conv(net.rounded(net.input("x", 1, 16, 9, 9)), 16, 16, 3, 3, pads=[1, 1, 1, 1]))
-    built(graph, spec, tmp_path / "a.tar")
-    artifact.unpack(str(tmp_path / "a.tar"), str(tmp_path))
-    said = subprocess.run(
-        [objdump, "-d", "--no-show-raw-insn", str(tmp_path / "model.so")], capture_output=True, text=True, check=True
-    )
-    found = max(innermost_loops(said.stdout), key=lambda loop: loop[instruction])
+    found = max(innermost_loops(listing(graph, spec, objdump, tmp_path)), key=lambda loop: loop[instruction])
     assert found[instruction] >= 16
     assert found[instruction] > 0.4 * found.total()
+
+
+def test_the_hot_loop_of_floats_is_a_vector_product(tmp_path: Path) -> None:
+    need("arm64")
+    if shutil.which("aarch64-linux-gnu-objdump") is None:
+        pytest.skip("aarch64-linux-gnu-objdump is not here: apt-get install binutils-aarch64-linux-gnu")
+    net = CodedNet(np.int8)
+    weight = net.graph.constant(np.random.default_rng(0).normal(size=(16, 16, 3, 3)).astype(np.float32))
+    graph = net.done(net.graph.add("Conv", [net.input("x", 1, 16, 9, 9), weight], {"pads": [1] * 4}).output)
+    loops = innermost_loops(listing(graph, "arm64", "aarch64-linux-gnu-objdump", tmp_path))
+    found = max(loops, key=lambda loop: loop["fmla"])
+    assert found["fmla"] >= 16
+    assert found["fmla"] > 0.4 * found.total()
+
+
+def listing(graph: Graph, spec: str, objdump: str, folder: Path) -> str:
+    """The instructions of the library that `graph` is compiled into."""
+    built(graph, spec, folder / "a.tar")
+    artifact.unpack(str(folder / "a.tar"), str(folder))
+    command = [objdump, "-d", "--no-show-raw-insn", str(folder / "model.so")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def innermost_loops(listing: str) -> Iterator[Counter[str]]:

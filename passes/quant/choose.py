@@ -84,4 +84,6 @@ def _share(found: Graph, graph: Graph, ctx: Context) -> float:
 
     if ctx.held is None:
         return 1.0
-    return agreement(graph if ctx.teacher is None else ctx.teacher, found, ctx.held, threads=ctx.threads, exact=ctx.exact).share
+    return agreement(
+        graph if ctx.teacher is None else ctx.teacher, found, ctx.held, threads=ctx.threads, exact=ctx.exact
+    ).share

@@ -71,7 +71,7 @@ def test_the_main_road_on_a_shipped_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(record.read_text())
     assert report["schema"] == "optc.build/1"
-    assert [one["name"] for one in report["passes"]] == ["clean", "prune", "svd", "quant"]
+    assert [one["name"] for one in report["passes"]] == ["clean", "prune", "svd", "quant", "load-time"]
     for one in report["passes"]:
         for layer in one["layers"]:
             assert layer["outcome"] in ("done", "skipped", "reverted")
@@ -240,6 +240,7 @@ def test_every_command_speaks_alike(good: str, tmp_path: Path, monkeypatch: pyte
         "diff": "diff good.onnx small.onnx --no-run",
         "check": "check small.onnx --against good.onnx --threads 1",
         "bench": "bench good.onnx --seconds 0.01 --threads 1",
+        "profile": "profile good.onnx -o table.json",
         "run": "run small.onnx --data rows.npz",
         "explain": "explain matmul --report r.json",
         "passes": "passes clean",

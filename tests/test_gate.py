@@ -21,7 +21,7 @@ FLOAT = "zoo:digits_dscnn"
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("gate") / "small.onnx"
-    compile(FLOAT, "quant", output=path, threads=1, check=False)
+    compile(FLOAT, "quant:slower=int8", output=path, threads=1, check=False)
     return str(path)
 
 

@@ -25,7 +25,7 @@ def test_every_pass_speaks_of_a_layer(report: BuildReport) -> None:
     found = events(document, "block5.pointwise")
     assert [event.spec for event in found] == ["svd", "quant"]
     assert [event.position for event in found] == [2, 3]
-    for event, step in zip(found, document["passes"][1:], strict=True):
+    for event, step in zip(found, document["passes"][1:3], strict=True):
         (layer,) = (one for one in step["layers"] if one["name"] == "block5.pointwise")
         assert (event.outcome, event.reason, event.detail) == (layer["outcome"], layer["reason"], layer["detail"])
 

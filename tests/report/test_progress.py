@@ -64,7 +64,7 @@ def test_a_build_on_a_terminal_and_in_a_log() -> None:
         assert not progress._bars.tasks
     assert "quant" in text(bars)
     logged = text(lines).splitlines()
-    assert [line.partition(":")[0] for line in logged] == ["clean", "quant"]
+    assert [line.partition(":")[0] for line in logged] == ["clean", "quant", "load-time"]
     assert "done" in logged[1]
 
 

@@ -83,8 +83,22 @@ def run_artifact(
             figures["milliseconds"] = 1e3 * timed[-1].seconds
             figures |= {} if reference is None else {"ratio": timed[-1].ratio}
     figures["outputs"] = [f"{array.dtype.name}{list(array.shape)}" for array in outputs]
-    voice.say(figures, "\n".join(f"{key:<12} {value}" for key, value in figures.items()))
+    voice.say(figures, _lines(figures))
     return 0
+
+
+def _lines(figures: dict[str, object]) -> str:
+    """The figures as a person reads them."""
+    shown = {
+        "agreement": lambda share: f"{100 * share:.2f} %",
+        "sqnr_db": lambda db: "" if db is None else f"{db:.1f} dB",
+        "milliseconds": lambda time: f"{time:.3g}",
+        "ratio": lambda ratio: f"{ratio:.2f} of the time of the model it is held against",
+        "emulated": lambda yes: "yes" if yes else "no",
+        "outputs": ", ".join,
+    }
+    told = {key: shown.get(key, str)(value) for key, value in figures.items()}
+    return "\n".join(f"{key.replace('sqnr_db', 'SQNR'):<12} {value}" for key, value in told.items() if value)
 
 
 def device(rpc: str | None, tracker: str | None, key: str | None) -> tuple[str | None, str]:

@@ -86,7 +86,7 @@ def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: 
     words = ["run", str(library), "--data", str(library.parent / "x.npz"), "--rpc", f"127.0.0.1:{server}"]
     assert run([*words, "--against", str(library.parent / "m.onnx")]) == 0
     said = capsys.readouterr().out
-    assert "agreement    1.0" in said
+    assert "agreement    100.00 %" in said
     assert "milliseconds" in said
 
 

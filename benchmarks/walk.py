@@ -180,7 +180,9 @@ HEAD = (
 def wanted(words: list[str], number: int, row: Row) -> bool:
     """Whether one of `words` names the row; all are wanted where there are none."""
     texts = (row.model, row.passes, row.note)
-    return not words or any(str(number) == word or any(word in text for text in texts) for word in words)
+    return not words or any(
+        word == str(number) if word.isdigit() else any(word in text for text in texts) for word in words
+    )
 
 
 def growth(peaks: dict[tuple[str, str], dict[int, float]]) -> list[str]:

@@ -395,7 +395,7 @@ def _groups(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
     return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
 
 
-def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 12, memory: int = 192 << 20) -> int:
+def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 32, memory: int = 192 << 20) -> int:
     """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
     assert ctx.fit is not None
     each = 1

@@ -16,7 +16,6 @@ from .codes import CodedLayer, coded_layer, grid_of, is_depthwise
 from .compute import codes
 from .compute import conv as convs
 from .importer import FUSABLE, INJECTIVE, Blocked, Importer, Product
-from .tiling import Tile, choose
 from .windows import window
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _ELEMENTWISE = 0
 """TVM's number for what is fused to anything; the sums have the size of what is made of them."""
-_SPARE = 2
-"""Registers that hold products on their way into the sums."""
 
 
 def lower_quantize(importer: Importer, node: Node) -> Lowered:
@@ -89,8 +86,7 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     groups, block, out = node.get_int("group", 1), machine.block, weights.shape[0]
     height, width = place.output
     shift = importer.shift(layer.grid.dtype)
-    row = None if place.pointwise else width
-    tile = choose(-(-out // block) // groups, height * width, machine, row, exact=groups > 1, spare=_SPARE)
+    tile = importer.tile("conv_codes", image.expr, weights.shape, place, groups)
     sums = importer.te(
         codes.conv_codes,
         image.expr,
@@ -115,7 +111,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
         return None
     out = weights.shape[0]
     height, width = place.output
-    tile = choose(1, height * width, machine, None if place.pointwise else width)
+    tile = importer.tile("depthwise", held.expr, weights.shape, place, out)
     sums = importer.te(
         convs.depthwise,
         held.expr,
@@ -160,11 +156,7 @@ def _dense(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     depth, columns = weights.shape
     if depth % dot.terms:
         return None
-    rows = _number(x.ty.shape[-2])
-    if len(x.ty.shape) == 2 and (rows is None or rows < 4):
-        tile = Tile(1 if rows == 1 else 2, 4)
-    else:
-        tile = choose(-(-columns // machine.block), rows, machine, spare=_SPARE)
+    tile = importer.tile("dense_codes", x, weights.shape)
     packed = _const(codes.pack_dense(weights, tile, machine.block, dot.terms))
     sums = importer.te(codes.dense_codes, x, packed, pattern=FUSABLE, columns=columns, tile=tile)
     bias = layer.bias + importer.shift(layer.grid.dtype) * weights.sum(0, dtype=np.int32)
@@ -249,9 +241,3 @@ def _const(array: np.ndarray) -> relax.Expr:
     from tvm import relax
 
     return relax.const(np.asarray(array, np.float32 if array.dtype.kind == "f" else array.dtype, order="C"))
-
-
-def _number(size: object) -> int | None:
-    from tvm import tirx
-
-    return int(size) if isinstance(size, int | tirx.IntImm) else None

@@ -27,7 +27,10 @@ from ...ir.tensor import Tensor
 from ...ir.types import DType, TensorType
 from .compute import layout
 from .compute.codes import recode
+from .compute.conv import Window
 from .machine import Machine
+from .tiling import Tile
+from .workload import Workload
 
 if TYPE_CHECKING:
     import tvm
@@ -73,18 +76,23 @@ class Product:
     rest: npt.NDArray[np.float32] | None
 
 
-def import_graph(graph: Graph, machine: Machine, dims: Mapping[str, int]) -> tvm.IRModule:
-    """The module whose function `main` computes `graph`. `dims` gives sizes to symbolic dimensions.
+def import_graph(
+    graph: Graph, machine: Machine, dims: Mapping[str, int], tiles: Mapping[Workload, Tile] | None = None
+) -> tvm.IRModule:
+    """The module whose function `main` computes `graph`. `dims` gives sizes to symbolic dimensions, `tiles` tells how
+    to cut workloads that are not to be cut by default.
 
     Raises `TargetError` naming the node that cannot be taken.
     """
-    return Importer(graph, machine, dims).run()
+    return Importer(graph, machine, dims, tiles).run()
 
 
 class Importer:
     """The walk: where each value of the graph is, plain and in blocks."""
 
-    def __init__(self, graph: Graph, machine: Machine, dims: Mapping[str, int]) -> None:
+    def __init__(
+        self, graph: Graph, machine: Machine, dims: Mapping[str, int], tiles: Mapping[Workload, Tile] | None = None
+    ) -> None:
         from tvm import relax
 
         self.graph = graph
@@ -96,6 +104,9 @@ class Importer:
         self._declared: dict[Value, Any] = {}
         self.held: set[Value] = set()
         self.products: dict[Value, Product] = {}
+        self.workloads: dict[Workload, int] = {}
+        """How often each workload was met."""
+        self._tiles = tiles or {}
 
     def run(self) -> tvm.IRModule:
         from tvm import relax
@@ -185,6 +196,20 @@ class Importer:
             expr = self.te(layout.pack, x, pattern=INJECTIVE, block=block)
         self._blocked[value] = Blocked(expr, c, h, w, block)
         return self._blocked[value]
+
+    def tile(
+        self,
+        kernel: str,
+        data: relax.Expr,
+        weights: Sequence[int | None],
+        window: Window | None = None,
+        groups: int = 1,
+    ) -> Tile:
+        """How to cut a contraction of `data`; see `Workload`."""
+        shape = tuple(number(size) for size in data.ty.shape)
+        work = Workload(kernel, shape, str(data.ty.dtype.dtype), tuple(weights), window, groups)
+        self.workloads[work] = self.workloads.get(work, 0) + 1
+        return self._tiles.get(work) or work.default(self.machine)
 
     def emit(self, expr: relax.Expr) -> relax.Expr:
         return self.bb.emit(self.bb.normalize(expr))
@@ -287,6 +312,13 @@ class Importer:
         from tvm import relax
 
         return self.emit(expr) if isinstance(expr, relax.Call) else expr
+
+
+def number(size: object) -> int | None:
+    """A size where it is known."""
+    from tvm import tirx
+
+    return int(size) if isinstance(size, int | tirx.IntImm) else None
 
 
 def _attribute(value: AttributeValue) -> Any:

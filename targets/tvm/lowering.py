@@ -17,8 +17,7 @@ from .compute import conv as convs
 from .compute import dense as products
 from .compute import layout
 from .compute import pool as pools
-from .importer import FUSABLE, Blocked, Importer
-from .tiling import Tile, choose
+from .importer import FUSABLE, Blocked, Importer, number
 from .windows import window
 
 if TYPE_CHECKING:
@@ -45,12 +44,11 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     groups, machine = node.get_int("group", 1), importer.machine
     block, out = machine.block, w.shape[0]
     height, width = place.output
-    row = None if place.pointwise else width
     if groups > 1 and w.shape[1] == 1 and groups == out:
         held = importer.packed(x)
         if held is None:
             return None
-        tile = choose(1, height * width, machine, row)
+        tile = importer.tile("depthwise", held.expr, w.shape, place, groups)
         found = importer.te(
             convs.depthwise,
             held.expr,
@@ -60,13 +58,12 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
             tile=tile,
         )
     else:
-        chunks = -(-out // block)
         if groups > 1 and (out // groups) % block:
             return None
         image = importer.image(x)
         if image is None or w.shape[1] % image.block:
             return None
-        tile = choose(chunks // groups, height * width, machine, row, exact=groups > 1)
+        tile = importer.tile("conv", image.expr, w.shape, place, groups)
         found = importer.te(
             convs.conv,
             image.expr,
@@ -173,7 +170,7 @@ def lower_matmul(importer: Importer, node: Node) -> Lowered:
         return None
     if any(not _equal(p, q) for p, q in zip(list(a.ty.shape)[:-2], list(b.ty.shape)[:-2], strict=True)):
         return None
-    tile = choose(2, None, importer.machine)
+    tile = importer.tile("matmul", a, [number(size) for size in b.ty.shape])
     return importer.te(products.matmul, a, b, pattern=FUSABLE, tile=tile, block=importer.machine.block)
 
 
@@ -200,15 +197,8 @@ def _dense(
     shape = x.ty.shape
     if w.ndim != 2 or w.dtype not in (np.float32, np.float16) or len(shape) < 2:
         return None
-    machine = importer.machine
-    rows = _number(shape[-2])
-    chunks = -(-w.shape[1] // machine.block)
-    if len(shape) == 2 and (rows is None or rows < 4):
-        # Rows are samples here, and mostly there is one: weights are read once, and that is the time it takes.
-        tile = Tile(1 if rows == 1 else 2, 4)
-    else:
-        tile = choose(chunks, rows, machine)
-    packed = _const(products.pack(w, tile, machine.block))
+    tile = importer.tile("dense", x, w.shape)
+    packed = _const(products.pack(w, tile, importer.machine.block))
     found = importer.te(products.dense, x, packed, pattern=FUSABLE, columns=w.shape[1], tile=tile)
     return found if bias is None else _add(importer, found, _const(bias))
 
@@ -336,12 +326,6 @@ def _image_size(value: Value) -> tuple[int, int] | None:
     if shape is None or len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
         return None
     return shape[2], shape[3]
-
-
-def _number(size: Any) -> int | None:
-    from tvm import tirx
-
-    return int(size) if isinstance(size, int | tirx.IntImm) else None
 
 
 _UNARY = (

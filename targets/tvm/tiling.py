@@ -28,10 +28,28 @@ tiles, less than the second."""
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """`points` of the output (pixels, rows) by `chunks` blocks of channels."""
+    """How a kernel is cut: `points` of the output (pixels, rows) by `chunks` blocks of channels are one tile.
+
+    `unroll` bounds the multiply-adds of the innermost kernel that are written out one after the other. `strip` is how
+    many bytes of padded input one strip of rows may take, less than the first cache holds (depthwise convolutions).
+    Tiles that follow each other share their weights, or with `across` their input.
+    """
 
     points: int
     chunks: int
+    unroll: int = 128
+    strip: int = 24 << 10
+    across: bool = False
+
+    def notes(self, reduction: int) -> dict[str, int]:
+        """What a stage of sums over so many loops tells the rule that schedules it."""
+        return {
+            "optc.points": self.points,
+            "optc.chunks": self.chunks,
+            "optc.reduction": reduction,
+            "optc.unroll": self.unroll,
+            "optc.across": int(self.across),
+        }
 
 
 def cycles(points: int, chunks: int, machine: Machine, spare: int = 0) -> float:
@@ -52,17 +70,22 @@ def choose(
     where it is clearly faster all the same. `exact` asks for a whole number of tiles of channels, which a few channels
     more make otherwise.
     """
-    best, least = Tile(1, 1), math.inf
-    ragged, least_ragged = best, math.inf
+    return ranked(chunks, points, machine, row, exact, spare)[0]
+
+
+def ranked(
+    chunks: int, points: int | None, machine: Machine, row: int | None = None, exact: bool = False, spare: int = 0
+) -> tuple[Tile, ...]:
+    """Every tile that fits the registers, the best first; see `choose`."""
+    gain = _RAGGED_GAIN if row is None else _RAGGED_ROW_GAIN
+    found: list[tuple[float, Tile]] = []
     for c in range(1, _MOST_CHUNKS + 1):
         if chunks % c and (exact or -(-chunks // c) * c > _WASTE * chunks):
             continue
         for p in range(1, _MOST_POINTS + 1):
             cost = cycles(p, c, machine, spare)
-            if points is None or (row or points) % p == 0:
-                if cost < least:
-                    best, least = Tile(p, c), cost
-            elif (cost := cost * math.ceil(points / p) * p / points) < least_ragged:
-                ragged, least_ragged = Tile(p, c), cost
-    gain = _RAGGED_GAIN if row is None else _RAGGED_ROW_GAIN
-    return ragged if least_ragged < gain * least else best
+            if points is not None and (row or points) % p:
+                cost *= math.ceil(points / p) * p / points / gain
+            if cost < math.inf:
+                found.append((cost, Tile(p, c)))
+    return tuple(tile for _, tile in sorted(found, key=lambda one: one[0])) or (Tile(1, 1),)

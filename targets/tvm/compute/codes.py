@@ -67,7 +67,7 @@ def conv_codes(
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
         term,
         name="sums",
-        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 4, "optc.terms": terms},
+        attrs={**tile.notes(4), "optc.terms": terms},
     )
     return te.compute(
         (x.shape[0], -(-channels // block), points, block),
@@ -97,7 +97,7 @@ def dense_codes(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tens
         (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block),
         term,
         name="sums",
-        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 1, "optc.terms": terms},
+        attrs={**tile.notes(1), "optc.terms": terms},
     )
     wide = chunks * block
 

@@ -130,17 +130,13 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
         term,
         name="sums",
-        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 4},
+        attrs=tile.notes(4),
     )
     return te.compute(
         (x.shape[0], -(-channels // block), points, block),
         lambda n, c, p, lane: sums[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
         name="conv",
     )
-
-
-_STRIP = 24 << 10
-"""Bytes of padded input that one strip of rows may take: less than the first cache holds."""
 
 
 def _strip(window: Window, tile: Tile, block: int, copied: bool) -> int:
@@ -151,7 +147,7 @@ def _strip(window: Window, tile: Tile, block: int, copied: bool) -> int:
     left, right = window.pads[1], window.pads[3]
     line = (window.image[1] + left + right) * block * 4
     span = window.dilations[0] * (window.size[0] - 1) + 1
-    fitting = [r for r in range(1, height + 1) if ((r - 1) * window.strides[0] + span) * line <= _STRIP]
+    fitting = [r for r in range(1, height + 1) if ((r - 1) * window.strides[0] + span) * line <= tile.strip]
     rows = [r for r in fitting if height % r == 0]
     return (rows[-1] if rows else 1) * (width // tile.points)
 
@@ -175,12 +171,7 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
         lambda n, c, p, t, m, lane: te.sum(read(n, c, p, t, rh, rw, lane) * w[c, rh, rw, lane], axis=[rh, rw]),
         name="sums",
-        attrs={
-            "optc.points": tile.points,
-            "optc.chunks": 1,
-            "optc.reduction": 2,
-            "optc.strip": _strip(window, tile, block, any(window.pads) or zero is not None),
-        },
+        attrs={**tile.notes(2), "optc.strip": _strip(window, tile, block, any(window.pads) or zero is not None)},
     )
     return te.compute(
         (x.shape[0], blocks, points, block),

@@ -71,7 +71,7 @@ def _product(
         (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block),
         term,
         name="sums",
-        attrs={"optc.points": tile.points, "optc.chunks": chunks, "optc.reduction": 1},
+        attrs=tile.notes(1),
     )
     wide = chunks * block
 

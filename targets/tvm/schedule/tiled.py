@@ -14,8 +14,6 @@ from tvm import s_tir
 from .blocks import Rule, blocks_of, extent, inline_injective
 from .dot import register
 
-_UNROLL = 128
-"""Multiply-adds of the innermost kernel that may be written out one after the other."""
 _FEW = 16
 """Registers that are no more than the sums and what each step reads."""
 _STORES = 16
@@ -32,21 +30,24 @@ class Tiled(Rule):
         notes = sch.get(sums).annotations
         points, chunks, terms = (int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction"))
         strip, dotted = int(notes.get("optc.strip", 0)), "optc.terms" in notes
+        unroll, across = int(notes["optc.unroll"]), bool(notes["optc.across"])
         for key in list(notes):
             sch.unannotate(sums, key)
         inline_injective(sch, keep=("pad", "packed", "sums"))
         last = blocks_of(sch)[-1]
         if terms in (2, 4):
-            at, share = self._image(sch, last, points, chunks, strip)
+            at, share = self._image(sch, last, points, chunks, strip, across)
         else:
-            at = share = self._rows(sch, last, points, chunks)
-        self._sums(sch, sums, at, terms, dotted)
+            at = share = self._rows(sch, last, points, chunks, across)
+        self._sums(sch, sums, at, terms, dotted, unroll)
         for name in ("pad", "packed"):
             for block in [b for b in blocks_of(sch) if sch.get(b).name_hint == name]:
                 self._copy(sch, block, share if strip else None)
         return sch
 
-    def _image(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int, strip: int) -> tuple[Any, Any]:
+    def _image(
+        self, sch: s_tir.Schedule, last: Any, points: int, chunks: int, strip: int, across: bool
+    ) -> tuple[Any, Any]:
         """Cut the output [N, C / b, pixels, b]; returns the loop over tiles, and the one that is shared out.
 
         `strip` tiles at a time share one padded copy of the rows that they read.
@@ -54,20 +55,20 @@ class Tiled(Rule):
         n, c, p, lane = sch.get_loops(last)
         outer, m = sch.split(c, [None, chunks])
         tile, t = sch.split(p, [None, points])
-        sch.reorder(n, outer, tile, t, m, lane)
+        sch.reorder(n, *((tile, outer) if across else (outer, tile)), t, m, lane)
         if strip:
             part, at = sch.split(tile, [None, strip])
             share = sch.fuse(n, outer, part)
         else:
-            share = at = sch.fuse(n, outer, tile)
+            share = at = sch.fuse(n, tile, outer) if across else sch.fuse(n, outer, tile)
         sch.parallel(share)
         sch.unroll(t)
         sch.unroll(m)
         sch.vectorize(lane)
         return at, share
 
-    def _rows(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int) -> Any:
-        """Cut the output [..., rows, columns]: panels of weights outside, tiles of rows inside."""
+    def _rows(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int, across: bool) -> Any:
+        """Cut the output [..., rows, columns]: panels of weights outside, tiles of rows inside, or the other way."""
         *lead, r, c = sch.get_loops(last)
         wide = chunks * self.machine.block
         even = (extent(sch, c) or 1) % wide == 0
@@ -87,13 +88,16 @@ class Tiled(Rule):
             at = tile
             sch.parallel(sch.fuse(*lead, panel))
         else:
-            at = sch.fuse(*lead, panel, tile)
+            if across:
+                sch.reorder(tile, panel)
+            at = sch.fuse(*lead, tile, panel) if across else sch.fuse(*lead, panel, tile)
             sch.parallel(at)
         sch.unroll(t)
         return at
 
-    def _sums(self, sch: s_tir.Schedule, sums: Any, at: Any, terms: int, dotted: bool) -> None:
-        """The sums of one tile, over `terms` loops; where `dotted`, one more is within an instruction."""
+    def _sums(self, sch: s_tir.Schedule, sums: Any, at: Any, terms: int, dotted: bool, unroll: int) -> None:
+        """The sums of one tile, over `terms` loops, as many of them written out as `unroll` multiply-adds allow; where
+        `dotted`, one more loop is within an instruction."""
         sch.compute_at(sums, at, preserve_unit_loops=True)
         loops = sch.get_loops(sums)
         inner = [loops.pop()] if dotted else []
@@ -106,8 +110,8 @@ class Tiled(Rule):
             # Codes that several taps of the kernel read would all be kept, and there is no room for them.
             unrolled = unrolled[-1:]
         for loop in reversed(unrolled):
-            body *= extent(sch, loop) or _UNROLL
-            if body > _UNROLL:
+            body *= extent(sch, loop) or unroll
+            if body > unroll:
                 break
             sch.unroll(loop)
         for loop in (t, m):

@@ -160,7 +160,7 @@ def walk(
             for number, group in enumerate(asks):
                 if number > last and not disturbed:
                     break
-                fit, held, rows_of = _collect(number, group, frontier, kept)
+                fit, held, rows_of = _collect(number, group, frontier, kept, ctx.seed)
                 start = 0
                 everything = fit.merged(held)
                 for ask in group:
@@ -228,8 +228,11 @@ class _Sampled:
         return Saturation(found, np.concatenate(self.inputs), np.concatenate(self.answers[ask]), skip)
 
 
-def _collect(number: int, group: list[_Ask], frontier: Frontier, kept: Spill) -> tuple[Moments, Moments, _Sampled]:
-    """Moments of the group's rows: those to fit on, and every fifth batch held out; and some of the rows."""
+def _collect(
+    number: int, group: list[_Ask], frontier: Frontier, kept: Spill, seed: int
+) -> tuple[Moments, Moments, _Sampled]:
+    """Moments of the group's rows: those to fit on, and every fifth batch held out; and some of the rows, drawn at
+    random: any regular step would meet the same few places of every image again and again."""
     first = group[0].layer
     groups, _, d = first.shape
     n = sum(ask.layer.shape[1] for ask in group)
@@ -243,17 +246,17 @@ def _collect(number: int, group: list[_Ask], frontier: Frontier, kept: Spill) ->
         output = tuple(kept.get(("shape", number), batch).tolist())
         some.shape = some.shape or values[first.source].shape
         x = first.inputs(_floats(values[first.source]), positions, output)
-        every = slice(None, None, max(1, math.ceil(len(x) * batches / room))) if room else slice(0)
         if room:
-            some.inputs.append(x[every].copy())
+            rows = sample_positions(len(x), math.ceil(room / batches), np.random.default_rng((seed, number, batch)))
+            some.inputs.append(x[rows])
         answers = []
         for ask in group:
             t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
             skip = None if ask.skip is None else ask.layer.targets(_floats(values[ask.skip]), positions)
             if room and range_after(ask.answer):
-                some.answers.setdefault(ask, []).append(t[every].copy())
+                some.answers.setdefault(ask, []).append(t[rows])
                 if skip is not None:
-                    some.skips.setdefault(ask, []).append(skip[every].copy())
+                    some.skips.setdefault(ask, []).append(skip[rows])
             if skip is not None:
                 t = t - skip
             answers.append(t.reshape(len(t), groups, -1))
@@ -395,7 +398,7 @@ def _groups(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
     return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
 
 
-def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 32, memory: int = 192 << 20) -> int:
+def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 16, memory: int = 192 << 20) -> int:
     """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
     assert ctx.fit is not None
     each = 1

@@ -60,14 +60,13 @@ def _heard(target: Target) -> Array:
 
 
 def metric(target: Target) -> Array:
-    """The target's metric (groups, d, d) with the ridge of its repair, and as much more as its number of rows calls
-    for: whole channels are many weights at once, and what stays makes up for them by a large step.
+    """The target's metric (groups, d, d) with as much more ridge as its number of rows calls for.
 
     The covariance of few rows is too sure of what it has not seen. The share of the identity that is best mixed in is
     that of the oracle approximating shrinkage estimator (Chen, Wiesel, Eldar & Hero 2010, eq. 23).
     """
-    d = target.hessian.shape[1]
-    h = target.hessian + target.damping * np.eye(d)
+    h = target.hessian
+    d = h.shape[1]
     trace = np.einsum("gdd->g", h)
     square = np.einsum("gde,gde->g", h, h)
     spread = np.maximum(square - trace**2 / d, 1e-30)

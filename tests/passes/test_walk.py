@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -445,3 +447,16 @@ def test_a_walk_goes_no_further_than_what_may_change(monkeypatch: pytest.MonkeyP
     assert seen == layers[2:]  # once something has changed there is something to repair
     monkeypatch.setattr(Session, "run", lambda *_: pytest.fail("nothing may change, so nothing needs to run"))
     assert not list(walk(graph, context(graph), layers, changing=[]))
+
+
+def test_rows_for_the_activation_come_from_everywhere_in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 64th row of batches of 8 images of 8 x 8 would be the same corner of each image."""
+    monkeypatch.setattr("optc.passes.walk.rows_to_keep", lambda width, answers: 40)
+    net = Net(channels=1, size=8)
+    graph = net.done(net.add("Relu", net.conv(net.x, 4, 1, 1)))
+    ctx = context(graph, 40)
+    place = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+    samples = load_samples({"x": np.repeat(place, 40, axis=0)}, graph)
+    (step,) = walk(graph, replace(ctx, fit=samples))
+    assert step.saturation is not None
+    assert len(np.unique(step.saturation.inputs)) > 20

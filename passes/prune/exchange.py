@@ -9,7 +9,8 @@ so a geometric mean of the two stands for it, which finds most of what the exact
 
 First, where the pattern leaves it free, weights are moved between rows by iterative hard thresholding. Then every row
 makes its best exchanges, and keeps them where its own loss fell after a short refit; a row where it did not tries fewer
-at a time. So no exchange can raise the loss. Products are in single precision, but for the last refit.
+at a time. So no exchange can raise the loss. Products are in single precision, but for the last refit; a fit ends when
+a step gains little against what is left, long before the weights are exact: the next mask moves them anyway.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..refit import refit_masked
+from ..refit import Fit, fit_masked
 from .masks import Array, Mask, Pattern, Unstructured, keep_largest
 
 THRESHOLDINGS = 8
 """Rounds of moving weights between rows."""
 EXCHANGES = 8
 """Rounds of exchanging within rows."""
+GAIN = 1e-3
+"""What a step must gain, as a share of the loss that is left, to be followed by another."""
 MARGINAL = 0.35
 """Weight of H_jj in the geometric mean."""
 
@@ -33,23 +36,21 @@ MARGINAL = 0.35
 def exchange(weight: Array, hessian: Array, pattern: Pattern, start: Array) -> Array:
     """The weights (n, d) of `pattern` with the least loss that exchanges lead to from `start`, for the target `weight`
     in the metric `hessian` (d, d), which must be positive definite."""
-    w, h, spread = _single(weight), _single(hessian), _single(_conditional(hessian))
-    kept = refit_masked(w, h, start != 0.0, start=_single(start), steps=8)
+    w, h, spread = single(weight), single(hessian), single(_conditional(hessian))
+    found = _fit(w, h, start != 0.0, single(start))
     if isinstance(pattern, Unstructured):
-        kept = _between_rows(w, h, pattern, kept, np.diagonal(h))
-    kept = _within_rows(w, h, pattern, kept, spread)
-    return refit_masked(weight, hessian, kept != 0.0, start=kept.astype(np.float64), steps=30)
+        found = _between_rows(w, h, pattern, found)
+    kept = _within_rows(w, h, pattern, found, spread)
+    return fit_masked(weight, hessian, kept != 0.0, start=kept.astype(np.float64), steps=30, gain=1e-4).weight
 
 
-def _single(array: Array) -> Array:
+def _fit(w: Array, h: Array, mask: Mask, start: Array) -> Fit:
+    return fit_masked(w, h, mask, start=start, steps=8, gain=GAIN)
+
+
+def single(array: Array) -> Array:
     """In single precision, which the products here do not tell from double."""
     return cast("Array", array.astype(np.float32))
-
-
-def loss(weight: Array, target: Array, hessian: Array) -> Array:
-    """What each row (n,) loses."""
-    delta = weight - target
-    return np.asarray(np.sum((delta @ hessian) * delta, axis=1))
 
 
 def _conditional(hessian: Array) -> Array:
@@ -64,34 +65,31 @@ def _conditional(hessian: Array) -> Array:
     return np.asarray(np.diagonal(inverse) ** (MARGINAL - 1.0) * marginal**MARGINAL)
 
 
-def _between_rows(w: Array, h: Array, pattern: Pattern, kept: Array, spread: Array) -> Array:
-    least = loss(kept, w, h).sum()
+def _between_rows(w: Array, h: Array, pattern: Pattern, found: Fit) -> Fit:
+    spread = np.diagonal(h)
     for _ in range(THRESHOLDINGS):
         # where one step would take each weight, dropped ones too
-        moved = kept + ((w - kept) @ h) / spread
-        mask = keep_largest(moved**2 * spread, pattern)
-        fitted = refit_masked(w, h, mask, start=moved, steps=8)
-        now = loss(fitted, w, h).sum()
-        if now >= least * (1.0 - 1e-3):
+        moved = found.weight + found.lacks / spread
+        fitted = _fit(w, h, keep_largest(moved**2 * spread, pattern), moved)
+        if fitted.loss.sum() >= found.loss.sum() * (1.0 - GAIN):
             break
-        kept, least = fitted, now
-    return kept
+        found = fitted
+    return found
 
 
-def _within_rows(w: Array, h: Array, pattern: Pattern, kept: Array, spread: Array) -> Array:
+def _within_rows(w: Array, h: Array, pattern: Pattern, found: Fit, spread: Array) -> Array:
     share = np.full(len(w), 0.5)
-    least = loss(kept, w, h)
+    kept, lacks, least = found.weight, found.lacks, found.loss
     for _ in range(EXCHANGES):
-        lacks = (w - kept) @ h
         mask = _exchanged(kept, lacks, spread, pattern, share)
         rows = np.flatnonzero((mask != (kept != 0.0)).any(axis=1))
         if len(rows) == 0:
             break
         begin = np.where(mask & (kept == 0.0), lacks / spread, kept)[rows]
-        fitted = refit_masked(w[rows], h, mask[rows], start=begin, steps=8)
-        now = loss(fitted, w[rows], h)
-        better = now < least[rows]
-        kept[rows[better]], least[rows[better]] = fitted[better], now[better]
+        fitted = _fit(w[rows], h, mask[rows], begin)
+        better = fitted.loss < least[rows]
+        at = rows[better]
+        kept[at], lacks[at], least[at] = fitted.weight[better], fitted.lacks[better], fitted.loss[better]
         share[rows[~better]] /= 3.0
     return kept
 
@@ -110,8 +108,10 @@ def _exchanged(kept: Array, lacks: Array, spread: Array, pattern: Pattern, share
     net = np.take_along_axis(gain, into, 2) - np.take_along_axis(cost, out, 2)
     flat = net.reshape(n, -1)
     wanted = np.ceil(share * (flat > 0.0).sum(axis=1))
-    rank = np.empty(flat.shape, dtype=np.intp)
-    np.put_along_axis(rank, np.argsort(-flat, axis=1, kind="stable"), np.arange(flat.shape[1])[None], axis=1)
+    rank = np.broadcast_to(np.arange(flat.shape[1]), flat.shape)  # within a group the best come first
+    if groups.shape[1] > 1:
+        rank = np.empty(flat.shape, dtype=np.intp)
+        np.put_along_axis(rank, np.argsort(-flat, axis=1, kind="stable"), np.arange(flat.shape[1])[None], axis=1)
     taken = ((flat > 0.0) & (rank < wanted[:, None])).reshape(net.shape)
     row, group, which = np.nonzero(taken)
     groups = groups.copy()

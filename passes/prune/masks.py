@@ -40,11 +40,9 @@ Pattern = Unstructured | Grouped
 
 def keep_largest(score: Array, pattern: Pattern) -> Mask:
     """The mask of `pattern` that keeps the largest scores (n, d)."""
-    keep = np.ones(score.shape, dtype=bool)
     if isinstance(pattern, Unstructured):
-        drop = round(pattern.sparsity * score.size)
-        keep.reshape(-1)[np.argsort(score, axis=None, kind="stable")[:drop]] = False
-        return keep
+        return _largest(score.reshape(-1), round(pattern.sparsity * score.size)).reshape(score.shape)
+    keep = np.ones(score.shape, dtype=bool)
     whole = score.shape[1] // pattern.m * pattern.m
     groups = score[:, :whole].reshape(len(score), -1, pattern.m)
     order = np.argsort(groups, axis=2, kind="stable")[:, :, : pattern.m - pattern.n]
@@ -53,6 +51,17 @@ def keep_largest(score: Array, pattern: Pattern) -> Mask:
     np.put_along_axis(kept, order, False, axis=2)
     keep[:, :whole] = kept.reshape(len(score), -1)
     return keep
+
+
+def _largest(score: Array, drop: int) -> Mask:
+    """All but the `drop` least of the scores (any number,); of equal ones the first go."""
+    if drop == 0:
+        return np.ones(score.shape, dtype=bool)
+    last = np.partition(score, drop - 1)[drop - 1]
+    keep = score > last
+    equal = np.flatnonzero(score == last)
+    keep[equal[drop - np.count_nonzero(score < last) :]] = True
+    return np.asarray(keep)
 
 
 def sparsegpt_mask(weight: Array, factor: Array, pattern: Pattern, *, block: int = 128) -> Mask:

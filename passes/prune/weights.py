@@ -22,11 +22,11 @@ from ..allocate import knapsack
 from ..base import Context, Outcome, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, too_small
-from ..refit import refit_masked
+from ..refit import fit_masked
 from ..regression import Array, Target, inverse_factor
 from ..saturation import eased
 from ..walk import Step, thin_note, walk, walkable
-from .exchange import exchange, loss
+from .exchange import GAIN, exchange, single
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 from .storage import store_sparse
 
@@ -123,8 +123,8 @@ def _first_mask(w: Array, h: Array, pattern: Pattern) -> Array:
         keep_largest(magnitude, pattern),
         keep_largest(magnitude * np.diagonal(h), pattern),
     )
-    tried = [refit_masked(w, h, mask, steps=12) for mask in masks]
-    return min(tried, key=lambda one: float(loss(one, w, h).sum()))
+    tried = [fit_masked(single(w), single(h), mask, steps=12, gain=GAIN) for mask in masks]
+    return min(tried, key=lambda one: float(one.loss.sum())).weight
 
 
 def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:
@@ -182,8 +182,7 @@ def _error_at(target: Target, sparsity: float) -> float:
     lost = 0.0
     for w, h in zip(target.weight, target.hessian, strict=True):
         mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
-        kept = refit_masked(w, h, mask, steps=6)
-        lost += float(np.sum(((kept - w) @ h) * (kept - w)))
+        lost += float(fit_masked(w, h, mask, steps=6).loss.sum())
     return lost / max(target.energy, 1e-30)
 
 

@@ -46,8 +46,7 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
         expr = held.expr if held is not None else importer.plain(x)
         if str(expr.ty.dtype.dtype) != "float32":
             return None
-        inverse = float(np.float32(1 / grid.scale))
-        found = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=inverse, **options)
+        found = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, **options)
     importer.held.add(node.output)
     return found if held is None else Blocked(found, held.channels, held.height, held.width, held.block)
 

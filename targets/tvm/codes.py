@@ -163,8 +163,9 @@ def _constant(value: Value) -> Array | None:
     decode = value.producer
     if decode is None or decode.op != "DequantizeLinear":
         return None
-    parts = [None if one is None or one.constant is None else one.constant.numpy() for one in decode.inputs]
-    if any(part is None for part in parts):
+    given = [value for value in decode.inputs if value is not None]
+    parts = [np.asarray(value.constant.numpy(), np.float64) for value in given if value.constant is not None]
+    if len(parts) < len(given):
         return None
-    codes, scale, *zero = (np.asarray(part, np.float64) for part in parts)
+    codes, scale, *zero = parts
     return np.asarray((codes - (zero[0] if zero else 0)) * scale)

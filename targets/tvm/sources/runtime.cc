@@ -23,7 +23,7 @@ struct Group {
   int32_t tasks;
 };
 
-constexpr int kMostThreads = 64, kMostPorts = 64;
+constexpr int kMostThreads = 64;
 constexpr int kSpins = 20000, kParts = 2;
 
 inline void pause() {
@@ -157,10 +157,16 @@ char* Arena::reserve(int64_t bytes) {
 }
 
 struct Model {
-  explicit Model(int threads) : pool(threads) {}
+  explicit Model(int threads)
+      : pool(threads), stages(static_cast<Arena*>(std::calloc(optc_input_count + optc_output_count, sizeof(Arena)))) {}
+  ~Model() {
+    for (int i = 0; stages != nullptr && i < optc_input_count + optc_output_count; ++i) stages[i].~Arena();
+    std::free(stages);
+  }
   Pool pool;
   Arena memory;
-  Arena stages[kMostPorts];
+  // One for each input and output; an arena of zero bytes is an empty one.
+  Arena* stages;
   double* seconds = nullptr;
 };
 
@@ -173,9 +179,8 @@ char* arena(Model& model, int64_t bytes) {
 }
 
 char* staged(Model& model, int index, const void* data, int64_t bytes, bool fill) {
-  if (index >= kMostPorts) return fail("the model has too many inputs and outputs"), nullptr;
   if (reinterpret_cast<uintptr_t>(data) % 64 == 0) return static_cast<char*>(const_cast<void*>(data));
-  char* found = model.stages[index].reserve(aligned(bytes));
+  char* found = model.stages == nullptr ? nullptr : model.stages[index].reserve(aligned(bytes));
   if (found == nullptr) fail("out of memory");
   if (found != nullptr && fill) std::memcpy(found, data, bytes);
   return found;

@@ -1,0 +1,112 @@
+"""How exactly libraries answer as quantized models say: layer by layer, and from end to end.
+
+    python benchmarks/exactness.py KIT QUANTIZED [MODEL ...] [--target host] [--images 4]
+
+KIT is the folder of real models, QUANTIZED one of quantized models of the same names. The reference is ONNX Runtime
+with quantized operators computed in floats, as QuantizeLinear and DequantizeLinear say.
+
+Layer by layer: the model is cut at every code, and each part is given the codes that the reference has there. Integer
+sums are exact, so what differs are quotients that come out halfway between two codes in one order of float operations
+and beside it in another. From end to end each of these few grows from layer to layer. The last two columns say how far
+two float evaluations of the same file by ONNX Runtime are apart, optimised and node by node: no library can be expected
+to be nearer to one of them than they are to each other. A step is 1/255 of the range of an output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optc.compiler import read
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.passes.base import Context
+from optc.passes.pipeline import Pipeline
+from optc.passes.runner import run
+from optc.runtime.session import Session
+from optc.targets import table
+
+MODELS = ("mobilenetv2", "squeezenet11", "cifar_resnet20", "face_rfb320", "kws_dscnn")
+
+
+def cut(graph: Graph) -> Graph:
+    """`graph` with every code an output, and read from an input."""
+    parts = graph.clone()
+    for index, node in enumerate([node for node in parts if node.op == "QuantizeLinear"]):
+        codes = node.output
+        codes.replace_uses(parts.add_input(f"codes{index}", codes.type))
+        parts.add_output(codes, f"made{index}")
+    infer(parts)
+    return parts
+
+
+def within(got: list[list[Any]], want: list[list[Any]]) -> tuple[float, float]:
+    """The share of elements that are at most one step apart, and the most steps that any is."""
+    pairs = [pair for one in zip(got, want, strict=True) for pair in zip(*one, strict=True)]
+    steps = np.concatenate([(np.abs(x - y) * 255 / np.ptp(y)).ravel() for x, y in pairs])
+    return float(np.mean(steps <= 1)), float(steps.max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kit", type=Path)
+    parser.add_argument("quantized", type=Path)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--target", default="host")
+    parser.add_argument("--images", type=int, default=4)
+    arguments = parser.parse_args()
+    target: Any = table.parse(arguments.target)[0]
+    for name in arguments.models:
+        with tempfile.TemporaryDirectory() as folder:
+            data = f"{folder}/feeds.npz"
+            command = [sys.executable, str(arguments.kit / "feeds.py"), name, data, "--split", "calib"]
+            subprocess.run(command, check=True, capture_output=True)
+            with np.load(data) as held:
+                feeds = [{key: held[key][i : i + 1] for key in held.files} for i in range(arguments.images)]
+            graph = read(str(arguments.quantized / f"{name}.onnx"))
+            passes = Pipeline((*Pipeline.parse("clean").passes, *target.legalisation().passes))
+            run(passes, graph, Context(target.facts))
+            infer(graph)
+            makers = [node for node in graph if node.op == "QuantizeLinear"]
+            values = [output.value for output in graph.outputs]
+            reference = Session(graph, threads=1, exact=True, outputs=[*values, *(node.output for node in makers)])
+            found = [reference.run(feed) for feed in feeds]
+            want, codes = [one[: len(values)] for one in found], [one[len(values) :] for one in found]
+
+            parts = cut(graph)
+            target.emit(parts, f"{folder}/parts.tar")
+            opened = target.open(f"{folder}/parts.tar", threads=1)
+            counts, differing, most = np.zeros(len(makers)), np.zeros(len(makers)), 0
+            for feed, given in zip(feeds, codes, strict=True):
+                made = opened.run({**feed, **{f"codes{i}": one for i, one in enumerate(given)}})[len(values) :]
+                for i, (x, y) in enumerate(zip(made, given, strict=True)):
+                    apart = np.abs(x.astype(int) - y.astype(int))
+                    counts[i] += apart.size
+                    differing[i] += np.count_nonzero(apart)
+                    most = max(most, int(apart.max()))
+            worst = float(np.max(differing / counts))
+            print(
+                f"{name:16} {len(makers)} layers, {counts.sum():,.0f} codes: {differing.sum():.0f} differ, by {most} "
+                f"at most; {1 - worst:.4%} the same in the worst layer",
+                flush=True,
+            )
+            target.emit(graph.clone(), f"{folder}/whole.tar")
+            opened = target.open(f"{folder}/whole.tar", threads=1)
+            plain = Session(graph, threads=1, optimise=False)
+            ours = within([opened.run(feed) for feed in feeds], want)
+            floor = within([plain.run(feed) for feed in feeds], want)
+            print(
+                f"{name:16} end to end {ours[0]:.4%} within a step, {ours[1]:.2f} steps at most; the reference node by "
+                f"node {floor[0]:.4%}, {floor[1]:.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

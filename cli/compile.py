@@ -14,7 +14,8 @@ from .values import cache_place, check_apart, command_text, image_size, numbers,
 
 _DATA = Group("Samples", sort_key=1)
 _RUN = Group("Run", sort_key=2)
-_AGAIN = Group("Builds that repeat", sort_key=3)
+_DEVICE = Group("Tuning and devices", sort_key=3)
+_AGAIN = Group("Builds that repeat", sort_key=4)
 
 
 def compile_model(
@@ -40,6 +41,11 @@ def compile_model(
     budget: Annotated[str | None, Parameter(group=_RUN)] = None,
     check: Annotated[bool | None, Parameter(group=_RUN)] = None,
     latency_table: Annotated[str | None, Parameter(group=_RUN)] = None,
+    tune: Annotated[str | None, Parameter(group=_DEVICE)] = None,
+    tune_records: Annotated[str | None, Parameter(group=_DEVICE)] = None,
+    rpc: Annotated[str | None, Parameter(group=_DEVICE)] = None,
+    tracker: Annotated[str | None, Parameter(group=_DEVICE)] = None,
+    key: Annotated[str | None, Parameter(group=_DEVICE)] = None,
     dump: Annotated[str | None, Parameter(group=_RUN)] = None,
     config: Annotated[str | None, Parameter(group=_AGAIN)] = None,
     cache: Annotated[str | None, Parameter(group=_AGAIN, negative=())] = None,
@@ -99,6 +105,16 @@ def compile_model(
         Run the artifact beside the original and time both (yes, unless --no-check).
     latency_table
         Latencies measured on the target (see `optc profile`), taken instead of measuring here.
+    tune
+        Measure the library's kernels for this long (90s, 10m, 1h) and take the fastest.
+    tune_records
+        File of what was measured for tuning, in the cache unless given; without --tune it is only read.
+    rpc
+        HOST:PORT of a device that runs TVM's RPC server: the library is tuned, checked and timed there.
+    tracker
+        HOST:PORT of TVM's RPC tracker that has such devices.
+    key
+        Kind of device to ask the tracker for.
     dump
         Folder that receives the text of the graph after every pass.
     config
@@ -138,6 +154,8 @@ def compile_model(
     from ..report.progress import PassLines
     from ..report.terminal import beside, show
     from ..runtime.store import Store
+    from ..targets.tuning import duration
+    from .run import device
 
     errors = Console(stderr=True)
     observers: list[Observer] = [Reproduce()]
@@ -162,7 +180,10 @@ def compile_model(
         "check": check,
         "shapes": parse_shapes(shape) if shape else None,
         "latency_table": latency_table,
+        "tune": None if tune is None else duration(tune),
+        "tune_records": tune_records,
     }
+    there = device(rpc, tracker, key)
     chosen = choose(model, config, given, keep or (), target, output)
     model, out, data = chosen.model, chosen.output, chosen.options.data
     check_apart(out, "-o", {"--data": data, "--config": chosen.config})
@@ -183,6 +204,7 @@ def compile_model(
                 model,
                 target=chosen.target,
                 output=out,
+                device=there,
                 cache=place,
                 lock=chosen.locked(record, strict=locked),
                 trail=bool(pages),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MISSED = 3
 """The exit status where a budget was missed, or models differ that should not."""
 
-OUTPUT = Group("Output", sort_key=4)
+OUTPUT = Group("Output", sort_key=5)
 
 
 @Parameter(name="*", group=OUTPUT)

@@ -65,7 +65,7 @@ def profile(
     from ..targets import table
     from .run import device
 
-    where, kind = device(rpc, tracker, key)
+    there = device(rpc, tracker, key)
     check_place(output)
     aim = table.one(target)
     with voice.progress() as progress:
@@ -76,8 +76,7 @@ def profile(
             shapes=parse_shapes(shape or []),
             seed=seed,
             threads=threads,
-            rpc=where,
-            key=kind,
+            device=there,
             progress=progress,
         )
     with Replacement(output) as files:

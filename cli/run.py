@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
+
+if TYPE_CHECKING:
+    from ..targets.tuning import Device
 
 _RUNS = 20
 """Runs on a device of which the fastest counts."""
@@ -61,8 +64,8 @@ def run_artifact(
     from ..runtime.session import Session
     from ..targets.tvm.remote import Remote
 
-    where, kind = device(rpc, tracker, key)
-    one, graph = opened(artifact, threads=threads, rpc=where, key=kind)
+    there = device(rpc, tracker, key)
+    one, graph = opened(artifact, threads=threads, device=there)
     reference = None if against is None else Session(read(against), threads=threads)
     found = load_samples(data, graph if reference is None else reference.graph)
     found = found if samples is None else found.take(samples)
@@ -73,9 +76,9 @@ def run_artifact(
         answers = agreement(reference, one, found, batch=1 if one.emulated else 32)
         figures |= {"samples": answers.samples, "agreement": answers.share, "sqnr_db": answers.sqnr_db}
     feeds = next(found.batches(1))
-    if isinstance(one, Remote):
+    if isinstance(one, Remote) and there is not None:
         outputs, seconds = one.timed(feeds, _RUNS)
-        figures |= {"device": rpc or f"{key} of {tracker}", "milliseconds": 1e3 * seconds}
+        figures |= {"device": there.name, "milliseconds": 1e3 * seconds}
     else:
         outputs = one.run(feeds)
         if not one.emulated:
@@ -101,10 +104,12 @@ def _lines(figures: dict[str, object]) -> str:
     return "\n".join(f"{key.replace('sqnr_db', 'SQNR'):<12} {value}" for key, value in told.items() if value)
 
 
-def device(rpc: str | None, tracker: str | None, key: str | None) -> tuple[str | None, str]:
-    """Where a device is asked for, and its kind where that is a tracker. Raises `SpecError`."""
+def device(rpc: str | None, tracker: str | None, key: str | None) -> Device | None:
+    """The device that is asked for, if any. Raises `SpecError`."""
     from ..errors import SpecError
+    from ..targets.tuning import Device
 
     if (tracker is None) != (key is None) or (tracker is not None and rpc is not None):
         raise SpecError("a device is named by --rpc HOST:PORT, or by --tracker HOST:PORT with --key")
-    return rpc or tracker, key or ""
+    where = rpc or tracker
+    return None if where is None else Device(where, key or "")

@@ -15,25 +15,27 @@ from .model import read
 
 if TYPE_CHECKING:
     from ..runtime.session import Runnable
+    from ..targets.tuning import Device
 
 
-def opened(path: str, *, threads: int = 0, rpc: str | None = None, key: str = "") -> tuple[Runnable, Graph]:
-    """The artifact at `path` (or `zoo:NAME`), and a graph with its inputs. With `rpc` (`host:port`) it runs there.
+def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tuple[Runnable, Graph]:
+    """The artifact at `path` (or `zoo:NAME`), and a graph with its inputs. With `device` it runs there.
 
-    `key` asks the tracker at `rpc` for a device. Raises `ModelError`, `TargetError`, `SpecError`.
+    Raises `ModelError`, `TargetError`, `SpecError`.
     """
     from ..targets import table
     from ..targets.tvm import artifact
 
     target = artifact.target_of(path) if os.path.exists(path) else ""
-    if rpc is not None:
+    if device is not None:
+        from ..targets.tvm.connection import Connection
         from ..targets.tvm.remote import Remote
 
         if not target:
             raise TargetError(
                 f"{path} is no library that a device can load; build it with --target host, arm64 or armv7"
             )
-        found: Runnable = Remote(path, rpc, key=key, threads=threads)
+        found: Runnable = Remote(path, Connection(device), threads=threads)
     elif path.startswith("zoo:"):
         graph = read(path)
         return Session(graph, threads=threads), graph

@@ -17,6 +17,7 @@ from ..runtime.latency_table import LatencyTable, from_json
 from ..runtime.samples import Samples
 from ..targets import table
 from ..targets.base import Target
+from ..targets.tuning import Device, Tuning
 from .data import Data
 from .fixed import Shapes
 from .model import Model
@@ -45,6 +46,8 @@ class Order:
     trail: bool
     overrides: tuple[Override, ...]
     latencies: LatencyTable | None
+    tuning: Tuning | None
+    device: Device | None
     cache: str | None
     lock: Locked | None
     observers: Sequence[Observer]
@@ -85,6 +88,7 @@ class Order:
             "data": self.drawing,
             "overrides": repr(self.overrides),
             "latencies": None if self.latencies is None else self.latencies.digest,
+            "tune": None if self.tuning is None else self.tuning.seconds,
             "run": [self.seed, self.threads, self.clean, self.guard, self.min_agreement, self.check],
         }
 

@@ -35,6 +35,7 @@ from .opened import opened
 
 if TYPE_CHECKING:
     from ..runtime.samples import Feeds, Source
+    from ..targets.tuning import Device
 
 _RUNS = 20
 _LIMIT = 0.3
@@ -49,13 +50,12 @@ def profile(
     shapes: Shapes | None = None,
     seed: int = 0,
     threads: int = 1,
-    rpc: str | None = None,
-    key: str = "",
+    device: Device | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """A table of the layers of `models` on `target`; with `rpc` on the device there. Raises `TargetError` where nothing
+    """A table of the layers of `models` on `target`; with `device` there. Raises `TargetError` where nothing
     can be timed: artifacts of another machine need a device, and `DataError` where the models hold no layer."""
-    target.check_ready(run=rpc is None)
+    target.check_ready(run=device is None)
     progress = Progress() if progress is None else progress
     rows: dict[str, Row] = {}
     whole = parts = 0.0
@@ -70,7 +70,7 @@ def profile(
             timed, seconds = (
                 _in_runtime(graph, feeds, dims, threads)
                 if not target.folder
-                else _in_library(graph, feeds, dims, target, threads, rpc, key)
+                else _in_library(graph, feeds, dims, target, threads, device)
             )
             whole += seconds
             parts += sum(row.seconds for row in timed)
@@ -78,9 +78,9 @@ def profile(
             advance(1)
     if not rows:
         raise DataError("the models hold no layer that could be timed")
-    device = rpc if rpc is not None else platform.machine()
+    where = device.name if device is not None else platform.machine()
     ordered = tuple(rows[text] for text in sorted(rows))
-    return LatencyTable(table.spec(target), device, threads, whole / parts, ordered)
+    return LatencyTable(table.spec(target), where, threads, whole / parts, ordered)
 
 
 def _in_runtime(graph: Graph, feeds: Feeds, dims: dict[str, int], threads: int) -> tuple[list[Row], float]:
@@ -90,7 +90,7 @@ def _in_runtime(graph: Graph, feeds: Feeds, dims: dict[str, int], threads: int) 
 
 
 def _in_library(
-    graph: Graph, feeds: Feeds, dims: dict[str, int], target: Target, threads: int, rpc: str | None, key: str
+    graph: Graph, feeds: Feeds, dims: dict[str, int], target: Target, threads: int, device: Device | None
 ) -> tuple[list[Row], float]:
     copy, originals = fixed(graph, dims)
     twins = {original: twin for twin, original in originals.items()}
@@ -99,18 +99,18 @@ def _in_library(
     for node, work in workloads(graph, dims):
         if work.text not in known:
             part = cut_out(copy, twins[node])
-            known[work.text] = Row(work, _seconds(part, None, target, threads, rpc, key))
+            known[work.text] = Row(work, _seconds(part, None, target, threads, device))
         timed.append(known[work.text])
-    return timed, _seconds(graph, feeds, target, threads, rpc, key)
+    return timed, _seconds(graph, feeds, target, threads, device)
 
 
-def _seconds(graph: Graph, feeds: Feeds | None, target: Target, threads: int, rpc: str | None, key: str) -> float:
+def _seconds(graph: Graph, feeds: Feeds | None, target: Target, threads: int, device: Device | None) -> float:
     from ..targets.tvm.remote import Remote
 
     with tempfile.TemporaryDirectory(prefix="optc-") as folder:
         path = os.path.join(folder, "layer.tar")
         target.emit(graph, path)
-        found, interface = opened(path, threads=threads, rpc=rpc, key=key)
+        found, interface = opened(path, threads=threads, device=device)
         given = made_up(interface) if feeds is None else feeds
         if isinstance(found, Remote):
             try:

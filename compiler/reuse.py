@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..ir import snapshot
-from ..ir.fingerprint import Fingerprint
+from ..ir.fingerprint import Fingerprint, file_digest
 from ..ir.graph import Graph
 from ..passes.cached import PassCache, code_of, code_of_module, environment, own_code
 from ..report import finished
@@ -66,6 +67,12 @@ def known_by(order: Order, original: Graph) -> Known:
         # What is drawn depends on the model, what is read on how it becomes tensors.
         passes.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(order.drawing)).text
     words = ["trail"] if order.trail else []
+    if order.tuning is not None:
+        # What is not measured yet goes on where the build is asked for again.
+        records = order.tuning.records
+        words.append(file_digest(records) if records is not None and os.path.isfile(records) else "untuned")
+    if order.device is not None:
+        words.append(order.device.name)
     keeps = store is not None and None not in codes
     key = Fingerprint("build", json.dumps(hashes), order.name, environment(), *words).text if keeps else ""
     return Known(hashes, key, store, passes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +31,10 @@ from ..runtime.sizes import sizes
 from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
+from ..targets.tuning import Device, Tuning
 from .beside import beside
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
+from .device import check_there
 from .fixed import Shapes, fix_shapes
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
@@ -39,6 +42,7 @@ from .order import Order, latencies_of
 from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Known, known_by
+from .tuned import tune as tuned_choice
 
 if TYPE_CHECKING:
     from ..runtime.samples import Source
@@ -67,6 +71,9 @@ def compile(
     trail: bool = False,
     overrides: Sequence[Override] = (),
     latency_table: str | os.PathLike[str] | None = None,
+    tune: float | None = None,
+    tune_records: str | os.PathLike[str] | None = None,
+    device: Device | None = None,
     cache: str | os.PathLike[str] | None = None,
     lock: Locked | Mapping[str, Locked] | None = None,
     observers: Sequence[Observer] = (),
@@ -82,7 +89,10 @@ def compile(
     `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
     same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
     as they are, or give them options of their own. `latency_table` is a file of latencies measured on the target (`optc
-    profile`), which are taken instead of measuring here. `cache` is a folder in which finished passes and builds are
+    profile`), which are taken instead of measuring here. `tune` measures kernels for so many seconds and takes the
+    fastest; what was measured is kept in `tune_records` (in the cache unless given) and never measured again; where
+    only records are given, they are taken. On a `device` over RPC the kernels are measured, and the result is checked
+    and timed. `cache` is a folder in which finished passes and builds are
     kept, so that what has not changed is not run again. `lock` is the record of an earlier build (or records by the
     text of the target), whose measurements are taken, and which a strict one must equal.
 
@@ -92,7 +102,9 @@ def compile(
     """
     pipeline = Pipeline.of(passes)
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
-    aims = _aims(target, limits, check)
+    store = None if cache is None else os.fspath(cache)
+    tuning = _tuning(tune, None if tune_records is None else os.fspath(tune_records), device, threads, store)
+    aims = _aims(target, limits, check, tuning, device)
     path = None if output is None else os.path.abspath(os.fspath(output))
     several = len(aims) > 1
     if several and is_stream(data):
@@ -116,7 +128,9 @@ def compile(
         trail=trail,
         overrides=tuple(overrides),
         latencies=None if latency_table is None else latencies_of(os.fspath(latency_table), aims),
-        cache=None if cache is None else os.fspath(cache),
+        tuning=tuning,
+        device=device,
+        cache=store,
         lock=lock.get(table.spec(aims[0])) if isinstance(lock, Mapping) else lock,
         observers=tuple(observers),
         progress=Progress() if progress is None else progress,
@@ -124,7 +138,25 @@ def compile(
     return beside(build, order, aims, lock) if several else build(order)
 
 
-def _aims(target: str | Target | Sequence[str | Target], limits: Budget | None, check: bool) -> tuple[Target, ...]:
+def _tuning(
+    seconds: float | None, records: str | None, device: Device | None, threads: int, cache: str | None
+) -> Tuning | None:
+    """What is asked of tuning, if anything; the records of a device are in a file of its own in the cache."""
+    if seconds is None and records is None:
+        return None
+    if records is None and cache is not None:
+        kind = "here" if device is None else re.sub(r"[^\w.-]+", "-", device.kind)
+        records = os.path.join(cache, "tuning", f"{kind}.jsonl")
+    return Tuning(seconds or 0.0, records, device, threads)
+
+
+def _aims(
+    target: str | Target | Sequence[str | Target],
+    limits: Budget | None,
+    check: bool,
+    tuning: Tuning | None,
+    device: Device | None,
+) -> tuple[Target, ...]:
     """The targets, each able to do what is asked of it here. Raises `SpecError`, `TargetError`."""
     measured = ", ".join(limits.measured) if limits is not None else ""
     if measured and not check:
@@ -133,7 +165,11 @@ def _aims(target: str | Target | Sequence[str | Target], limits: Budget | None, 
     for aim in aims:
         if measured and aim.cannot_run:
             raise SpecError(f"a budget on {measured} needs the check; {aim.name}: {aim.cannot_run}")
-        aim.check_ready(run=check)
+        if tuning is not None:
+            aim.check_tuning(tuning)
+        if device is not None:
+            aim.check_device()
+        aim.check_ready(run=check and device is None)
     return aims
 
 
@@ -293,9 +329,14 @@ def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
     build that was."""
     report, graph = made.report, made.graph
     with staging(order.path) as folder:
-        staged = order.target.emit(graph, os.path.join(folder, order.name))
+        choice, broken = ("", False) if made.stopped else tuned_choice(order, graph, known, report.notes)
+        if broken:
+            if order.path is None or order.strict:
+                raise KeyboardInterrupt
+            made = replace(made, stopped="interrupted during tuning")
+        stopped, path = made.stopped, os.path.join(folder, order.name)
+        staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
         report.after = replace(size_of(graph, made.dims), bytes=staged.bytes)
-        stopped = made.stopped
         try:
             _check(order, original, made, staged)
         except KeyboardInterrupt:
@@ -331,6 +372,9 @@ def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None
     if made.teacher is None or held is None:
         return
     with order.progress.task("check"):
+        if order.device is not None and not made.stopped:
+            check_there(order, original, made.teacher, staged, held, report)
+            return
         after = order.target.open(staged.path, threads=order.threads)
         if made.stopped:
             report.agreement = agreement(made.teacher, after, held.take(_GLANCE))

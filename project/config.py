@@ -133,7 +133,7 @@ class _Reader:
         targets = given.pop("targets", ("onnx",))
         output = given.pop("output", "." if path.startswith("zoo:") else None)
         overrides = tuple(given.pop("override", ()))
-        for key in ("data", "latency_table"):
+        for key in ("data", "latency_table", "tune_records"):
             if given.get(key) is not None:
                 given[key] = self.place(given[key])
         if "shape" in given:
@@ -305,6 +305,15 @@ def _layout(value: object) -> str:
     return str(value)
 
 
+def _duration(value: object) -> float:
+    from ..targets.tuning import duration
+
+    try:
+        return duration(str(value))
+    except SpecError:
+        raise ValueError("a time such as 90s, 10m or 1h") from None
+
+
 def _listed(value: object) -> tuple[str, ...]:
     items = value if isinstance(value, list) else [value]
     if not items or not all(isinstance(one, str) and one for one in items):
@@ -329,6 +338,8 @@ _SHARED: dict[str, Callable[[Any], Any]] = {
     "min-agreement": _share,
     "budget": _text,
     "latency-table": _text,
+    "tune": _duration,
+    "tune-records": _text,
     "check": _flag,
 }
 """Keys that stand before the first table, for all models, or in a table of one."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..passes.base import Override, Progress
     from ..passes.observers import Observer
     from ..report.locked import Locked
+    from ..targets.tuning import Device
 
 Layout = Literal["auto", "NCHW", "NHWC"]
 
@@ -36,6 +37,8 @@ class Options:
     overrides: tuple[Override, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
     latency_table: str | None = None
+    tune: float | None = None
+    tune_records: str | None = None
 
     def samples_from(self) -> Data:
         from ..compiler import Data
@@ -48,6 +51,7 @@ class Options:
         *,
         target: str,
         output: str,
+        device: Device | None = None,
         cache: str | None = None,
         lock: Locked | Mapping[str, Locked] | None = None,
         trail: bool = False,
@@ -74,6 +78,9 @@ class Options:
             overrides=self.overrides,
             shapes=self.shapes,
             latency_table=self.latency_table,
+            tune=self.tune,
+            tune_records=self.tune_records,
+            device=device,
             cache=cache,
             lock=lock,
             observers=observers,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..errors import TargetError
 from ..passes.base import TargetFacts
 from ..passes.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..runtime.session import Runnable
+    from .tuning import Device, Tuned, Tuning
+    from .tvm.remote import Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,32 @@ class Target(ABC):
     @abstractmethod
     def emit(self, graph: Graph, path: str) -> Artifact:
         """Write the artifact of a legal graph, whole or not at all. Raises `OutputError`, `TargetError`."""
+
+    def check_tuning(self, how: Tuning) -> None:
+        """Fail before the work where kernels cannot be measured as is asked. Raises `TargetError`."""
+        raise self._no_tuning()
+
+    def tune(self, graph: Graph, how: Tuning, advance: Callable[[float], None]) -> Tuned:
+        """Measure kernels of a legal graph and choose among them; `advance` is told the seconds that pass."""
+        raise self._no_tuning()
+
+    def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
+        """As `emit`, with what tuning chose. Raises as `emit` does."""
+        raise self._no_tuning()
+
+    def _no_tuning(self) -> TargetError:
+        return TargetError(f"{self.name} has no kernels that can be tuned; --tune is for host, arm64 and armv7")
+
+    def check_device(self) -> None:
+        """Fail before the work where artifacts do not run on a device over RPC. Raises `TargetError`."""
+        raise self._no_device()
+
+    def open_on(self, device: Device, paths: Sequence[str], *, threads: int = 0) -> list[Remote]:
+        """Artifacts side by side on a device, where they are timed. Raises `TargetError`."""
+        raise self._no_device()
+
+    def _no_device(self) -> TargetError:
+        return TargetError(f"{self.name} artifacts do not run on a device; --rpc is for host, arm64 and armv7")
 
     def open(self, path: str, *, threads: int = 0) -> Runnable:
         """The artifact as its user runs it, here or emulated: an ONNX file unless a subclass says otherwise.

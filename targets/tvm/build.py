@@ -20,6 +20,7 @@ from .machine import Machine
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Value
     from .plan import Plan, Tensor
+    from .tuning.choice import Choice
 
 _SHIPPED = ("model.h", "runner.cc")
 _PINNED = "0.27"
@@ -38,11 +39,18 @@ def require_tvm() -> None:
 
 
 def build(
-    graph: Graph, machine: Machine, spec: str, folder: str, dims: Mapping[str, int], *, archive: bool = False
+    graph: Graph,
+    machine: Machine,
+    spec: str,
+    folder: str,
+    dims: Mapping[str, int],
+    *,
+    archive: bool = False,
+    tuned: Choice | None = None,
 ) -> None:
     """Compile `graph` for `machine` into the empty `folder`; with `archive`, also as `model.a` to link statically.
 
-    Raises `TargetError` for what cannot be built.
+    `tuned` tells how to cut kernels that are not to be cut by default. Raises `TargetError` for what cannot be built.
     """
     compiler = toolchain.compiler(machine)
     require_tvm()
@@ -52,7 +60,7 @@ def build(
 
     graph = graph.clone()
     infer(graph)
-    imported = import_graph(graph, machine, dims)
+    imported = import_graph(graph, machine, dims, None if tuned is None else tuned.tiles)
     try:
         mod = pipeline.lower(imported, machine)
     except Exception as error:
@@ -83,9 +91,8 @@ def build(
     for name in _SHIPPED:
         shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    manifest.write(
-        folder, manifest.document(graph, spec, machine, inputs, outputs, (said.splitlines() or ["unknown"])[0])
-    )
+    document = manifest.document(graph, spec, machine, inputs, outputs, (said.splitlines() or ["unknown"])[0])
+    manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.told})
 
 
 def _archive(machine: Machine, work: str, path: str) -> None:

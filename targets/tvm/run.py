@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -118,11 +118,15 @@ def _check_machine(path: str, found: Mapping[str, Any]) -> None:
     kind = triple.partition("-")[0]
     if {"amd64": "x86_64", "arm64": "aarch64"}.get(here, here) != kind:
         raise TargetError(f"{path} was built for {found['target']} ({triple}), and this is {here}")
-    lacking = [name for name in found["machine"]["features"] if cpu_flags() and not {name[1:]} <= cpu_flags()]
-    if lacking and here in ("x86_64", "amd64"):
+    check_features(found["machine"]["features"], f"{path} was built for a CPU with")
+
+
+def check_features(features: Sequence[str], what: str) -> None:
+    """Raises `TargetError`, which begins with `what`, where this CPU lacks some of them."""
+    lacking = [name[1:] for name in features if cpu_flags() and not {name[1:]} <= cpu_flags()]
+    if lacking and platform.machine().lower() in ("x86_64", "amd64"):
         raise TargetError(
-            f"{path} was built for a CPU with {', '.join(name[1:] for name in lacking)}, which this one lacks; "
-            "build it here, or with host:cpu=x86-64-v2"
+            f"{what} {', '.join(lacking)}, which this one lacks; build it here, or with host:cpu=x86-64-v2"
         )
 
 

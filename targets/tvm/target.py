@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,7 +18,9 @@ from ..base import Artifact, Target
 if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ...runtime.session import Runnable
+    from ..tuning import Device, Tuned, Tuning
     from .machine import Machine
+    from .remote import Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +72,35 @@ class LibraryTarget(Target):
 
         return Pipeline((FloatWeights(integer=True),))
 
+    def check_tuning(self, how: Tuning) -> None:
+        from .run import check_features
+
+        if how.device is not None or not how.seconds:
+            return
+        if self.emulated:
+            raise TargetError(
+                f"{self.name} code runs here only under an emulator, whose times tell nothing: tune on a device, --rpc "
+                "HOST:PORT, or take what was measured on one, --tune-records FILE without --tune"
+            )
+        check_features(self.machine().features, f"kernels for {text_of(self.name, self)} need")
+
+    def tune(self, graph: Graph, how: Tuning, advance: Callable[[float], None]) -> Tuned:
+        from .tuning.model import tune
+
+        return tune(graph, self.machine(), how, advance)
+
     def emit(self, graph: Graph, path: str) -> Artifact:
+        return self.emit_tuned(graph, path, "")
+
+    def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
         from . import artifact
         from .build import build, require_tvm
+        from .tuning.choice import Choice
 
         require_tvm()
+        tuned = Choice.of(choice) if choice else None
         with tempfile.TemporaryDirectory(prefix="optc-") as folder:
-            build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived())
+            build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived(), tuned=tuned)
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))
 
@@ -93,6 +118,16 @@ class LibraryTarget(Target):
         else:
             artifact.place_folder(staged.path, path)
         return Artifact(path, (path,), staged.bytes)
+
+    def check_device(self) -> None:
+        """Every device takes libraries."""
+
+    def open_on(self, device: Device, paths: Sequence[str], *, threads: int = 0) -> list[Remote]:
+        from .connection import Connection
+        from .remote import Remote
+
+        connection = Connection(device)
+        return [Remote(path, connection, threads=threads) for path in paths]
 
     def open(self, path: str, *, threads: int = 0) -> Runnable:
         from .run import Emulated, Library

@@ -12,7 +12,7 @@ from ....ir.types import DType
 from ....passes.base import TargetFacts
 from ....passes.pipeline import Pipeline
 from ....passes.spec import text_of
-from ...base import Artifact
+from ...base import Artifact, Target
 from ..target import LibraryTarget
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class GpuTarget(LibraryTarget):
             max_opset=20,
             measurable=False,
         )
+
+    check_tuning = Target.check_tuning
+    tune = Target.tune
+    emit_tuned = Target.emit_tuned
+    check_device = Target.check_device
+    open_on = Target.open_on
 
     def check_ready(self, *, run: bool) -> None:
         from .. import toolchain

@@ -22,7 +22,9 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.ir.writer import save
 from optc.targets import table
-from optc.targets.tvm.remote import Remote, address
+from optc.targets.tuning import Device
+from optc.targets.tvm.connection import Connection, address
+from optc.targets.tvm.remote import Remote
 
 SERVER = """
 import socket
@@ -75,7 +77,7 @@ def server(library: Path) -> Iterator[int]:
 
 
 def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: pytest.CaptureFixture[str]) -> None:
-    remote = Remote(str(library), f"127.0.0.1:{server}", threads=1)
+    remote = Remote(str(library), Connection(Device(f"127.0.0.1:{server}")), threads=1)
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     outputs, seconds = remote.timed({"x": x}, 3)
     assert np.allclose(outputs[0], np.maximum(x @ np.arange(12, dtype=np.float32).reshape(4, 3), 0), atol=1e-5)
@@ -104,7 +106,7 @@ def test_a_connection_that_drops_is_one_line(after: int, library: Path, server: 
     with pytest.raises(
         TargetError, match=r"the device at 127\.0\.0\.1:\d+ failed while (connecting|sending)"
     ) as caught:
-        Remote(str(library), f"127.0.0.1:{listening.getsockname()[1]}")
+        Remote(str(library), Connection(Device(f"127.0.0.1:{listening.getsockname()[1]}")))
     assert len(str(caught.value).splitlines()) == 1
     listening.close()
 

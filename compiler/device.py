@@ -1,0 +1,55 @@
+"""The check on a device over RPC: the result beside the original, both built for the target, in one session."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import TargetError
+from ..ir.graph import Graph
+from ..passes.base import Context
+from ..passes.runner import run
+from ..report.build import BuildReport, LatencyFigure
+from ..runtime.agreement import agreement
+from ..runtime.samples import Samples
+from ..targets.base import Artifact
+from .order import Order
+
+if TYPE_CHECKING:
+    from ..runtime.session import Session
+
+_ROUNDS = 7
+_RUNS = 3
+
+
+def check_there(
+    order: Order, original: Graph, teacher: Session, staged: Artifact, held: Samples, report: BuildReport
+) -> None:
+    """Note in `report` how far the artifact agrees with the original, and how long both take on the order's device.
+
+    Raises `TargetError` where the original cannot be built for the target, or the device fails.
+    """
+    assert order.device is not None
+    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        path = os.path.join(folder, "original.tar")
+        before = original.clone()
+        run(order.target.legalisation(), before, Context(order.target.facts, seed=order.seed))
+        try:
+            order.target.emit(before, path)
+        except TargetError as error:
+            raise TargetError(f"the original, which the result is timed against, cannot be built: {error}") from error
+        old, new = order.target.open_on(order.device, [path, staged.path], threads=order.threads)
+        try:
+            report.agreement = agreement(teacher, new, held)
+            feeds = next(held.batches(1))
+            times = np.array([[one.timed(feeds, _RUNS)[1] for one in (old, new)] for _ in range(_ROUNDS)])
+        finally:
+            new.close()
+    ratios = times[:, 1] / times[:, 0]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+    before_ms, after_ms = (1e3 * np.median(times, axis=0)).tolist()
+    report.latency = LatencyFigure(before_ms, after_ms, middle, low, high, held.size_of(feeds), order.threads)
+    report.notes.append(f"run and timed on the device {order.device.name}, the original built for it too")

@@ -1,0 +1,56 @@
+"""What is asked of tuning, and of the device that does the work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import SpecError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device over RPC at `address`, `host:port`; where `key` is given that is a tracker's, which has such devices."""
+
+    address: str
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key} of the tracker {self.address}" if self.key else self.address
+
+    @property
+    def kind(self) -> str:
+        """What stays the same when the device is asked for again."""
+        return self.key or self.address.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Measure kernels for so many `seconds` at most, none where what is known is to do. `records` is the file of what
+    was measured, in memory where there is none; `threads` 0 takes one for each core."""
+
+    seconds: float
+    records: str | None
+    device: Device | None = None
+    threads: int = 0
+
+
+def duration(text: str) -> float:
+    """Seconds of a text such as 90s, 10m, 1.5h. Raises `SpecError`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None or not float(found[1]):
+        raise SpecError(f"--tune takes a time such as 90s, 10m or 1h, not '{text}'")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """`choice` is what was decided, a text of the target's own, and `summary` tells of it. `interrupted` tells that the
+    user did not wait for the end."""
+
+    choice: str
+    summary: str
+    interrupted: bool

@@ -1,0 +1,118 @@
+"""One workload as a kernel of its own, scheduled: what a model's kernel computes, with the usual work behind it.
+
+Behind sums of floats that is a ReLU, behind sums of codes the scale, the bias and the rounding to codes. The weights
+are whatever is in memory: times do not depend on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..compute import codes, dense
+from ..compute import conv as convs
+from ..machine import Machine
+from ..tiling import Tile
+from ..workload import Workload
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import te
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The module's function `main`, and shape and type of each argument, the result last."""
+
+    mod: tvm.IRModule
+    arguments: tuple[tuple[tuple[int, ...], str], ...]
+
+
+def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
+    """The kernel of a workload with every size known, the number of samples taken as 1 where it is not; none where it
+    cannot be cut like this."""
+    from tvm import s_tir, te
+
+    from ..schedule.tiled import Tiled
+
+    x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
+    w = te.placeholder(_packed(work, tile, machine), _weights_dtype(work), name="w")
+    sums = _sums(work, tile, machine, x, w)
+    given, out = _behind(work, machine, sums)
+    function = te.create_prim_func([x, w, *given, out])
+    try:
+        sch = Tiled(machine).schedule(s_tir.Schedule(function))
+    except s_tir.ScheduleError:
+        return None
+    if sch is None:
+        return None
+    tensors = (x, w, *given, out)
+    return Kernel(sch.mod, tuple((tuple(int(d) for d in one.shape), str(one.dtype)) for one in tensors))
+
+
+def inputs(kernel: Kernel) -> list[np.ndarray[Any, Any]]:
+    """Numbers for the arguments of a kernel, of a size that sums stay far from what floats cannot hold."""
+    random = np.random.default_rng(0)
+    made = []
+    for shape, dtype in kernel.arguments:
+        kind = np.dtype(dtype)
+        found = random.integers(0, 16, size=shape) if kind.kind in "iu" else random.uniform(-1, 1, size=shape)
+        made.append(found.astype(kind))
+    return made
+
+
+def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
+    """The shape of the weights as the kernel reads them."""
+    sizes = tuple(size or 1 for size in work.weights)
+    if work.kernel == "matmul":
+        return sizes
+    nothing = np.broadcast_to(np.zeros((), np.int8), sizes)
+    terms = machine.dot.terms if machine.dot is not None else 1
+    inner = work.data[-1] or 1
+    if work.kernel == "conv":
+        return convs.pack(nothing, tile, inner, machine.block).shape
+    if work.kernel == "depthwise":
+        return convs.pack_depthwise(nothing, machine.block).shape
+    if work.kernel == "dense":
+        return dense.pack(nothing, tile, machine.block).shape
+    if work.kernel == "conv_codes":
+        return codes.pack(nothing, tile, inner, machine.block, terms).shape
+    return codes.pack_dense(nothing, tile, machine.block, terms).shape
+
+
+def _weights_dtype(work: Workload) -> str:
+    if work.kernel.endswith("_codes"):
+        return "int8"
+    return work.dtype if work.dtype.startswith("float") else "float32"
+
+
+def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tensor) -> te.Tensor:
+    if work.kernel == "matmul":
+        return dense.matmul(x, w, tile, machine.block)
+    if work.window is None:
+        columns = work.weights[1] or 1
+        return (dense.dense if work.kernel == "dense" else codes.dense_codes)(x, w, columns, tile)
+    if work.kernel == "depthwise":
+        return convs.depthwise(x, w, work.window, tile, None if work.dtype.startswith("float") else 0)
+    channels = work.weights[0] or 1
+    if work.kernel == "conv":
+        return convs.conv(x, w, channels, work.window, tile, work.groups)
+    return codes.conv_codes(x, w, channels, work.window, tile, work.groups, 0)
+
+
+def _behind(work: Workload, machine: Machine, sums: te.Tensor) -> tuple[tuple[te.Tensor, ...], te.Tensor]:
+    """What else the kernel is given, and its result."""
+    from tvm import te, tirx
+
+    if work.dtype.startswith("float"):
+        return (), te.compute(sums.shape, lambda *i: tirx.max(sums(*i), tirx.const(0, sums.dtype)), name="relu")
+    blocked = work.window is not None
+    shape = (1, sums.shape[1], 1, sums.shape[3]) if blocked else (sums.shape[-1],)
+    bias = te.placeholder(shape, sums.dtype, name="bias")
+    scale = te.placeholder(shape, "float32", name="scale")
+    held = machine.dot.codes if machine.dot is not None else "int8"
+    bounds = np.iinfo("uint8" if held == "uint8" else "int8")
+    number = codes.scaled(sums, bias, scale)
+    return (bias, scale), codes.encode(number, 1.0, 0, int(bounds.min), int(bounds.max), held)

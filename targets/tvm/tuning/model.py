@@ -1,0 +1,46 @@
+"""Tuning of one model: what its kernels are, the search, and what it decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ....ir.shapes import infer
+from ...tuning import Tuned, Tuning
+from ..importer import Importer
+from ..machine import Machine
+from .choice import Choice, Cut
+from .records import Records
+from .runner import Here, Runner, There
+from .search import search
+
+if TYPE_CHECKING:
+    from ....ir.graph import Graph
+
+
+def tune(graph: Graph, machine: Machine, how: Tuning, advance: Callable[[float], None]) -> Tuned:
+    """Measure the kernels of `graph`, as far as records do not tell, and decide how each is cut.
+
+    Raises `TargetError` for a graph that cannot be built and a device that fails, `DataError` and `OutputError` for the
+    records.
+    """
+    records = Records(how.records, machine, how.threads)
+    copy = graph.clone()
+    infer(copy)
+    importer = Importer(copy, machine, {})
+    importer.run()
+    counts = importer.workloads
+
+    def runner() -> Runner:
+        return Here(machine, how.threads) if how.device is None else There(machine, how.threads, how.device)
+
+    ended = search(counts, machine, records, runner, how.seconds, advance=advance)
+    best = {work: records.best(work, work.default(machine)) for work in counts}
+    cuts = tuple(Cut(work, tile) for work, tile in best.items() if tile != work.default(machine))
+    choice = Choice(len(counts), records.digest(counts), records.gain(counts), cuts)
+    told = (
+        f"{len(cuts)} of {len(counts)} kernels are not cut by default; those that were measured should take "
+        f"{100 * choice.share:.0f} % of their time; {ended.trials} trials"
+    )
+    left = f", and {ended.left} kernels have some left: tune again to go on" if ended.left else ""
+    return Tuned(choice.to_text(), told + left, ended.interrupted)

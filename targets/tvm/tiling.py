@@ -56,7 +56,7 @@ def cycles(points: int, chunks: int, machine: Machine, spare: int = 0) -> float:
     """Cycles a running sum for one term, or infinity where the registers, but for `spare` ones, do not suffice."""
     sums = points * chunks * machine.vectors
     weights = chunks * machine.vectors
-    if sums + min(weights, points) + 1 + spare > machine.registers:
+    if sums + weights + 1 + spare > machine.registers:
         return math.inf
     return (max(sums / 2, (weights + points) / 2, _LATENCY) + _TRAFFIC * (weights + points)) / sums
 

@@ -35,7 +35,7 @@ def _kernels(block: int, lanes: int, terms: int, codes: str, body: Callable[...,
     def description(a: T.handle, b: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (terms,), dtype=codes, offset_factor=1)
         B = T.match_buffer(b, (block, terms), dtype="int8", offset_factor=1)
-        C = T.match_buffer(c, (block,), dtype="int32", offset_factor=1, scope="local")
+        C = T.match_buffer(c, (block,), dtype="int32", offset_factor=1)
         with T.sblock("root"):
             T.reads(C[0:block], A[0:terms], B[0:block, 0:terms])
             T.writes(C[0:block])
@@ -49,7 +49,7 @@ def _kernels(block: int, lanes: int, terms: int, codes: str, body: Callable[...,
     def kernel(a: T.handle, b: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (terms,), dtype=codes, offset_factor=1)
         B = T.match_buffer(b, (block, terms), dtype="int8", offset_factor=1)
-        C = T.match_buffer(c, (block,), dtype="int32", offset_factor=1, scope="local")
+        C = T.match_buffer(c, (block,), dtype="int32", offset_factor=1)
         with T.sblock("root"):
             T.reads(C[0:block], A[0:terms], B[0:block, 0:terms])
             T.writes(C[0:block])

@@ -103,7 +103,8 @@ class Tiled(Rule):
         inner = [loops.pop()] if dotted else []
         reduce, (t, m, lane) = loops[-terms:], loops[-terms - 3 : -terms]
         sch.reorder(*reduce, t, m, lane, *inner)
-        sch.set_scope(sums, 0, "local")
+        # The sums stay in "global" scope: TVM takes small buffers of that one from the stack, where LLVM keeps them in
+        # registers, and those of any other from the heap, for every tile anew.
         body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
         unrolled = reduce if terms > 1 else []
         if dotted and self.machine.registers <= _FEW:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Graph, Value
 from ..base import Context
-from .histogram import Histogram
+from .histogram import SAMPLE, Histogram
 from .layers import Layer
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ Array = NDArray[np.generic]
 BATCH_BYTES = 12 << 20
 """Activations held at a time."""
 LARGEST_BATCH = 64
+ELEMENTS = 1 << 22
+"""Elements of a value that fill its histogram, of all samples together; the extremes are those of every element."""
+LEAST = 1 << 13
+"""Elements of a batch that do so at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,12 @@ def calibrate(graph: Graph, values: Sequence[Value], layers: Sequence[Layer], ct
     histograms = {value: Histogram() for value in values}
     sums: dict[Value, NDArray[np.float64]] = {}
     counts: dict[Value, int] = {}
-    for found in run(graph, watched, ctx, "calibrating"):
+    for share, found in _shares(graph, watched, ctx, "calibrating"):
+        most = int(np.clip(share * ELEMENTS, LEAST, SAMPLE))
         for value, array in zip(watched, found):
             x = np.asarray(array, np.float32)
             if value in histograms:
-                histograms[value].add(x)
+                histograms[value].add(x, most)
             if value in channel_axis and x.size:
                 square = _mean_square_sums(x, channel_axis[value])
                 sums[value] = sums.get(value, np.zeros(1)) + square
@@ -59,6 +64,14 @@ def run(
     graph: Graph, values: Sequence[Value], ctx: Context, title: str, samples: Samples | None = None
 ) -> Iterator[list[Array]]:
     """The arrays of `values`, batch by batch, over `samples` (all that are there to fit on, unless given)."""
+    for _, found in _shares(graph, values, ctx, title, samples):
+        yield found
+
+
+def _shares(
+    graph: Graph, values: Sequence[Value], ctx: Context, title: str, samples: Samples | None = None
+) -> Iterator[tuple[float, list[Array]]]:
+    """The same, each batch with its share of the samples."""
     from ...runtime.session import Session
 
     samples = ctx.fit if samples is None else samples
@@ -68,8 +81,9 @@ def run(
     size = batch_size(sum(a.nbytes for a in first))
     with ctx.progress.task(title, samples.count) as advance:
         for feeds in samples.batches(size):
-            yield session.run(feeds)
-            advance(samples.size_of(feeds))
+            count = samples.size_of(feeds)
+            yield count / samples.count, session.run(feeds)
+            advance(count)
 
 
 def batch_size(bytes_per_sample: int) -> int:

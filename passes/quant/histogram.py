@@ -4,7 +4,7 @@ Bins have a width that is a power of two and edges at its multiples; where a val
 neighbouring bins merge, exactly. So batches can come in any order and sizes, and nothing is read twice. Exact zeros
 (what Relu makes of half its input) are counted apart: every grid holds 0 without error.
 
-Extremes are exact. Bins are filled from at most `SAMPLE` elements of a batch, taken at a fixed stride.
+Extremes are exact. Bins are filled from at most so many elements of a batch, taken at a fixed stride.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Histogram:
     def empty(self) -> bool:
         return self.low > self.high
 
-    def add(self, x: NDArray[np.floating]) -> None:
-        """Count the elements of `x`. Elements that are not finite are left out."""
+    def add(self, x: NDArray[np.floating], most: int = SAMPLE) -> None:
+        """Count the elements of `x`, which `most` of them stand for. Elements that are not finite are left out."""
         flat = x.reshape(-1)
         if not flat.size:
             return
@@ -48,8 +48,8 @@ class Histogram:
             low, high = float(flat.min()), float(flat.max())
         self.low, self.high = min(self.low, low), max(self.high, high)
         # An odd stride does not keep step with rows and channels, whose sizes are mostly even.
-        stride = max(1, math.ceil(flat.size / SAMPLE)) | 1
-        some = flat[::stride] if flat.size > SAMPLE else flat
+        stride = max(1, math.ceil(flat.size / most)) | 1
+        some = flat[::stride] if flat.size > most else flat
         weight = flat.size / some.size
         zeros = some.size - np.count_nonzero(some)
         self._cover()

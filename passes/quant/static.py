@@ -66,7 +66,7 @@ def quantize_static(
     if exact:
         infer(graph)
         found, _ = find_layers(graph, kept)
-    trial = Trial(graph, ctx, kept, per_channel, width, exact)
+    trial = Trial(graph, ctx, kept, per_channel, exact)
     if pairs := trial.keeps(found, lambda: rotate(graph, found, ctx)):
         report.notes.append(f"turned the channels between the factors of {pairs} layer(s), so that all are alike")
         found, _ = find_layers(graph, kept)

@@ -1,17 +1,21 @@
 """Whether a change that keeps the function makes the quantized model answer better: tried, on samples held out.
 
 Equalising channels, turning factors and absorbing means change no answer of the float model, only how well it
-quantizes; what they are expected to gain and what they gain are two things. So the model is quantized plainly, every
-weight rounded to the nearest code, with grids from a few samples, and compared with the float model:
+quantizes; what they are expected to gain and what they gain are two things. So activations are rounded to grids from a
+few samples, all else is computed in floats, and the model is compared with the float one:
 
     loss = sum over outputs of  KL(teacher || student)    or noise over signal, where an output decides nothing.
 
-A change stays if that loss falls. Where plain rounding to few bits leaves nothing of the answers (a loss above
-`HOPELESS`), weights are tried with 8 bits, which judges the activations alone.
+A change stays if that loss falls. The float model answers the same throughout, and is asked once.
+
+Weights with a scale a channel are not rounded for it: the walk rounds them so that they add a hundredth to what rounded
+activations do, while plain rounding adds ten times as much and would decide alone. Those with one scale a tensor, whose
+rounding is what matters, are rounded plainly to 8 bits.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,35 +23,33 @@ from typing import TYPE_CHECKING
 from ...ir.clone import clone
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
-from .calibrate import calibrate
+from .calibrate import Array, calibrate
 from .grid import Grid, activation_grid, limits
 from .insertion import Insertion
 from .layers import Kept, Layer, find_layers
-from .parameters import encode_biases, encode_weights
+from .parameters import encode_weights
 from .placement import place
 from .ranges import find_range
 
 if TYPE_CHECKING:
-    from ...runtime.samples import Samples
+    from ...runtime.samples import Feeds, Samples
 
 SAMPLES = 32
-HOPELESS = 0.5
-
-Bits = Callable[[Layer], int]
+KEPT = 32 << 20
+"""Bytes of the float model's answers that are kept; what is beyond is computed anew each time."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """Judges changes to one graph. `exact` are the grids that are known beforehand, `bits` those of each weight."""
+    """Judges changes to one graph. `exact` are the grids that are known beforehand."""
 
     graph: Graph
     ctx: Context
     kept: Kept
     per_channel: Callable[[Layer], bool]
-    bits: Bits
     exact: Mapping[Value, Grid] = field(default_factory=dict)
     _loss: float | None = None
-    _narrow: bool = True
+    _answers: list[list[Array]] = field(default_factory=list)
 
     def keeps(self, layers: Mapping[Node, Layer], change: Callable[[], int]) -> int:
         """What `change` returns, how much it changed in the weights and biases of `layers`; 0 where it did not help,
@@ -61,9 +63,6 @@ class Trial:
             after = {node: node.inputs for node in layers}
             _restore(before)
             self._loss = self._measured()
-            if self._loss > HOPELESS and self._narrow:
-                self._narrow = False
-                self._loss = self._measured()
             _restore(after)
         else:
             before = {node: node.inputs for node in layers}
@@ -77,26 +76,43 @@ class Trial:
         return count
 
     def _measured(self) -> float:
-        from ...runtime.agreement import agreement
+        from ...runtime.agreement import Sums, output_axis, output_kind
+        from ...runtime.session import Session
 
         ctx = self.ctx
         assert ctx.fit is not None
         assert ctx.held is not None
         copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed))
-        told = agreement(self.graph, copy, ctx.held.take(SAMPLES, ctx.seed), threads=ctx.threads, exact=ctx.exact)
-        return sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in told.outputs)
+        # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
+        student = Session(copy, threads=ctx.threads, exact=True)
+        told = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in self.graph.outputs]
+        for number, feeds in enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(SAMPLES)):
+            for total, t, s in zip(told, self._answer(number, feeds), student.run(feeds), strict=True):
+                total.add(t, s)
+        found = [total.result() for total in told]
+        return sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in found)
+
+    def _answer(self, number: int, feeds: Feeds) -> list[Array]:
+        """What the float model answers to batch `number`."""
+        from ...runtime.session import Session
+
+        if number < len(self._answers):
+            return self._answers[number]
+        answers = Session(self.graph, threads=self.ctx.threads).run(feeds)
+        held = sum(getattr(a, "nbytes", KEPT) for batch in (*self._answers, answers) for a in batch)
+        if number == len(self._answers) and held <= KEPT:
+            self._answers.append(answers)
+        return answers
 
     def _quantized(self, samples: Samples) -> Graph:
-        import dataclasses
-
         twins: dict[Value, Value] = {}
         copy = clone(self.graph, twins)
         found, _ = find_layers(copy, self.kept)
-        layers = list(found.values())
         plan = place(copy, found, self.kept)
         sources = plan.sources()
-        seen = calibrate(copy, [v for group in sources.values() for v in group], layers,
-                         dataclasses.replace(self.ctx, fit=samples))  # fmt: skip
+        coarse = [layer for layer in found.values() if not self.per_channel(layer)]
+        ctx = dataclasses.replace(self.ctx, fit=samples)
+        seen = calibrate(copy, [v for group in sources.values() for v in group], coarse, ctx)
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         grids: dict[Value, Grid] = {}
@@ -109,9 +125,8 @@ class Trial:
         insertion = Insertion(copy, plan, grids, dtype)
         insertion.activations()
         insertion.constants()
-        bits = self.bits if self._narrow else lambda layer: 8
-        rounded = encode_weights(insertion, layers, seen.energy, self.ctx.target, self.per_channel, bits)
-        encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
+        facts = dataclasses.replace(ctx.target, saturating_int8=False)
+        encode_weights(insertion, coarse, seen.energy, facts, self.per_channel, lambda layer: 8)
         copy.sweep()
         copy.sort()
         return copy

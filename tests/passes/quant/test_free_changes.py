@@ -156,7 +156,7 @@ def test_a_change_stays_only_if_the_quantized_model_answers_better(helps: bool) 
         scale(factor)
     layers = find_layers(graph)[0]
     before = [node.inputs for node in layers]
-    trial = Trial(graph, context(graph), keep_none, lambda layer: True, lambda layer: 8)
+    trial = Trial(graph, context(graph), keep_none, lambda layer: True)
     kept = trial.keeps(layers, lambda: scale(1 / factor if helps else factor))
     assert kept == int(helps)
     assert ([node.inputs for node in layers] == before) == (not helps)
@@ -164,6 +164,6 @@ def test_a_change_stays_only_if_the_quantized_model_answers_better(helps: bool) 
 
 def test_what_changes_nothing_is_not_tried() -> None:
     graph = network(conv(8), conv(4, seed=1))
-    trial = Trial(graph, context(graph), keep_none, lambda layer: True, lambda layer: 8)
+    trial = Trial(graph, context(graph), keep_none, lambda layer: True)
     assert trial.keeps(find_layers(graph)[0], lambda: 0) == 0
     assert trial._loss is None

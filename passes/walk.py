@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ from .frontier import Frontier
 from .linear import Linear, linear_layers
 from .refit import refit_masked
 from .regression import Array, Target, fit_target
-from .saturation import Saturation, eased, range_after, rows_to_keep
+from .saturation import Part, Saturation, eased, range_after, rows_to_keep
 
 WIDEST = 6144
 """Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
@@ -160,7 +160,7 @@ def walk(
             for number, group in enumerate(asks):
                 if number > last and not disturbed:
                     break
-                fit, held, rows_of = _collect(number, group, frontier, kept, ctx.seed)
+                fit, held, shape = _collect(number, group, frontier, kept, ctx.seed)
                 start = 0
                 everything = fit.merged(held)
                 for ask in group:
@@ -179,11 +179,13 @@ def walk(
                             report.skipped(ask.layer.name, ask.layer.op, str(error))
                         continue
                     before = ask.layer.node.inputs
-                    saturation = rows_of.of(ask) if centred else None
-                    first, *rest = rows_of.shape
+                    saturation = _saturation(number, ask, kept) if centred else None
+                    first, *rest = shape
                     each = (max(1, first // together), *rest)
                     yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each)
                     disturbed = disturbed or ask.layer.node.inputs != before
+                for key in [("rows", number), *((word, ask.layer) for ask in group for word in ("teacher", "other"))]:
+                    kept.drop(key)
                 tick(1)
 
 
@@ -210,53 +212,40 @@ def too_wide(layer: Linear) -> str:
     return f"{d} inputs a row, more than the {WIDEST} whose covariance is kept" if d > WIDEST else ""
 
 
-@dataclass(slots=True)
-class _Sampled:
-    """Some of a group's rows, one item a batch: inputs, and for a layer that a saturating activation follows the
-    teacher's answers and the skip value. `shape` is that of the value they are from, in the first batch."""
-
-    shape: tuple[int, ...] = ()
-    inputs: list[Rows] = field(default_factory=list)
-    answers: dict[_Ask, list[Rows]] = field(default_factory=dict)
-    skips: dict[_Ask, list[Rows]] = field(default_factory=dict)
-
-    def of(self, ask: _Ask) -> Saturation | None:
-        found = range_after(ask.answer)
-        if found is None or ask not in self.answers:
-            return None
-        skip = np.concatenate(self.skips[ask]) if ask in self.skips else np.zeros((1, 1), dtype=np.float32)
-        return Saturation(found, np.concatenate(self.inputs), np.concatenate(self.answers[ask]), skip)
-
-
 def _collect(
     number: int, group: list[_Ask], frontier: Frontier, kept: Spill, seed: int
-) -> tuple[Moments, Moments, _Sampled]:
-    """Moments of the group's rows: those to fit on, and every fifth batch held out; and some of the rows, drawn at
-    random: any regular step would meet the same few places of every image again and again."""
+) -> tuple[Moments, Moments, tuple[int, ...]]:
+    """Moments of the group's rows, those to fit on and every fifth batch held out, and the shape of the value that they
+    are from, in the first batch.
+
+    Where a saturating activation follows, some of the rows are kept, drawn at random: any regular step would meet the
+    same few places of every image again and again.
+    """
     first = group[0].layer
     groups, _, d = first.shape
     n = sum(ask.layer.shape[1] for ask in group)
     fit, held = Moments(groups, d, n), Moments(groups, d, n)
-    some = _Sampled()
-    room = rows_to_keep(d, n) if groups == 1 and any(range_after(ask.answer) for ask in group) else 0
+    shape: tuple[int, ...] = ()
+    easy = [ask for ask in group if groups == 1 and range_after(ask.answer)]
+    room = rows_to_keep(d, n) if easy else 0
     batches = kept.count(("at", number))
     wanted = [first.source, *(ask.skip for ask in group if ask.skip is not None)]
     for batch, values in enumerate(frontier.advance(wanted)):
         positions = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
         output = tuple(kept.get(("shape", number), batch).tolist())
-        some.shape = some.shape or values[first.source].shape
+        shape = shape or values[first.source].shape
         x = first.inputs(_floats(values[first.source]), positions, output)
+        some = sample_positions(len(x), math.ceil(room / batches), np.random.default_rng((seed, number, batch)))
         if room:
-            rows = sample_positions(len(x), math.ceil(room / batches), np.random.default_rng((seed, number, batch)))
-            some.inputs.append(x[rows])
+            kept.append(("rows", number), x[some])
         answers = []
         for ask in group:
             t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
             skip = None if ask.skip is None else ask.layer.targets(_floats(values[ask.skip]), positions)
-            if room and range_after(ask.answer):
-                some.answers.setdefault(ask, []).append(t[rows])
+            if room and ask in easy:
+                kept.append(("teacher", ask.layer), t[some])
                 if skip is not None:
-                    some.skips.setdefault(ask, []).append(skip[rows])
+                    kept.append(("other", ask.layer), skip[some])
             if skip is not None:
                 t = t - skip
             answers.append(t.reshape(len(t), groups, -1))
@@ -265,7 +254,24 @@ def _collect(
         kept.drop(("answer", ask.layer))
     kept.drop(("at", number))
     kept.drop(("shape", number))
-    return fit, held, some
+    return fit, held, shape
+
+
+def _saturation(number: int, ask: _Ask, kept: Spill) -> Saturation | None:
+    """What the activation after the layer forgives; `None` where no rows were kept for it."""
+    found = range_after(ask.answer)
+    if found is None or ("teacher", ask.layer) not in kept:
+        return None
+
+    def rows(word: str, key: object, batch: int) -> Rows:
+        return np.asarray(kept.get((word, key), batch), dtype=np.float32)
+
+    def parts() -> Iterator[Part]:
+        for batch in range(kept.count(("rows", number))):
+            other = rows("other", ask.layer, batch) if ("other", ask.layer) in kept else None
+            yield rows("rows", number, batch), rows("teacher", ask.layer, batch), other
+
+    return Saturation(found, parts)
 
 
 def _teach(

@@ -12,7 +12,7 @@ from optc.passes import saturation as module
 from optc.passes.base import Context, TargetFacts
 from optc.passes.prune import Prune
 from optc.passes.regression import Target, fit_target
-from optc.passes.saturation import MEMORY, ROWS, Range, Saturation, eased, range_after, rows_to_keep
+from optc.passes.saturation import ROWS, SPACE, Range, Saturation, eased, range_after, rows_to_keep
 from optc.passes.svd.channel import channel_split
 from optc.runtime.moments import Moments
 from optc.runtime.samples import load_samples
@@ -27,14 +27,18 @@ def problem(low: float, high: float) -> tuple[Saturation, Target]:
     own = (x @ weight.T - 0.4).astype(np.float32)
     moments = Moments(1, 20, 6)
     moments.add(x, own)
-    return Saturation(Range(low, high), x, own + other, other), fit_target(weight[None], moments.statistics())
+    return Saturation(Range(low, high), lambda: [(x, own + other, other)]), fit_target(
+        weight[None], moments.statistics()
+    )
 
 
 def shown(saturation: Saturation, target: Target, weight: np.ndarray) -> float:
     """The mean squared error behind the activation."""
-    y = saturation.inputs @ weight.reshape(target.weight.shape)[0].T + target.bias(weight) + saturation.other
+    ((x, a, other),) = saturation.parts()
+    assert other is not None
+    y = x @ weight.reshape(target.weight.shape)[0].T + target.bias(weight) + other
     low, high = saturation.range.low, saturation.range.high
-    return float(np.mean((np.clip(saturation.teacher, low, high) - np.clip(y, low, high)) ** 2))
+    return float(np.mean((np.clip(a, low, high) - np.clip(y, low, high)) ** 2))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, np.inf), (0.0, 0.8), (-np.inf, 0.5)])
@@ -52,10 +56,11 @@ def test_a_split_fitted_to_eased_targets_shows_less_error(low: float, high: floa
 
 def test_rounds_never_raise_the_bound() -> None:
     saturation, start = problem(0.0, np.inf)
+    ((x, a, other),) = saturation.parts()
+    assert other is not None
     weight, target, last = start.weight * 0.5, start, np.inf
     for _ in range(6):
-        y = saturation.inputs @ weight[0].T + target.bias(weight) + saturation.other
-        a = saturation.teacher
+        y = x @ weight[0].T + target.bias(weight) + other
         bound = float(np.mean(np.where(a > 0, (a - y) ** 2, np.maximum(y, 0) ** 2)))
         assert bound <= last * (1 + 1e-6)
         last = bound
@@ -103,12 +108,12 @@ def test_no_range_where_another_node_reads_the_value() -> None:
     assert range_after(value) is None
 
 
-def test_rows_fit_into_memory_and_are_four_an_input() -> None:
+def test_rows_fit_on_disk_and_are_four_an_input() -> None:
     assert rows_to_keep(144, 16) == ROWS
-    kept = rows_to_keep(1800, 1200)
-    assert 4 * 1800 <= kept < ROWS
-    assert kept * 4 * (1800 + 2400) <= MEMORY
-    assert rows_to_keep(4608, 512) == 0
+    kept = rows_to_keep(4608, 512)
+    assert 4 * 4608 <= kept < ROWS
+    assert kept * 4 * (4608 + 1024) <= SPACE
+    assert rows_to_keep(6000, 2048) == 0
 
 
 def pruned(one: Prune) -> list[np.ndarray]:

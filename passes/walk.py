@@ -9,9 +9,8 @@ what is kept between two layers is the frontier, the values that nodes still to 
 a single time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with the
 samples.
 
-A layer that is added to a skip path is asked for what the *sum* lacks: its target is the teacher's sum less the
-student's skip value (ALGORITHMS section 0, the residual r). Layers that read the same rows of the same value share one
-covariance.
+A layer that is asked for a sum (`asks`) has as target what the sum lacks: the teacher's sum less the student's skip
+value.
 
 The teacher is `ctx.teacher` where it has a value of the same name and shape, and otherwise the graph as it stood when
 the walk began (a layer that an earlier pass made has no counterpart in the float model).
@@ -31,10 +30,11 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..ir.clone import clone
-from ..ir.graph import Graph, Node, Value
+from ..ir.graph import Graph, Value
 from ..runtime.moments import Moments
 from ..runtime.patches import sample_positions
 from ..runtime.spill import Data, Spill
+from .asks import Ask, asks_of, in_order
 from .base import Context, Report
 from .frontier import Frontier
 from .linear import Linear, linear_layers
@@ -104,22 +104,6 @@ class Step:
         return np.stack([refit_masked(w, h, keep) for w, h, keep in parts])
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """What one layer is asked for: the student value it completes (its own output, or the sum it goes into)."""
-
-    layer: Linear
-    answer: Value
-    sum: Node | None = None
-
-    @property
-    def skip(self) -> Value | None:
-        """The other summand, as it is now: the node that makes it may have been replaced since the walk began."""
-        if self.sum is None:
-            return None
-        return next(v for v in self.sum.inputs if v is not _decoded(self.layer.output))
-
-
 def walk(
     graph: Graph,
     ctx: Context,
@@ -140,7 +124,7 @@ def walk(
         raise DataError("this pass needs calibration samples; give some with --data")
     if layers is None:
         layers = linear_layers(graph)[0]
-    groups = _groups(graph, [layer for layer in layers if not too_wide(layer)])
+    groups = in_order(graph, [layer for layer in layers if not too_wide(layer)])
     if changing is not None:
         due = [number for number, group in enumerate(groups) if any(layer in changing for layer in group)]
         groups = groups[due[0] :] if due else []
@@ -152,7 +136,7 @@ def walk(
     size = _batch_size(ctx, [layer for group in groups for layer in group])
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
-        asks = _asks(groups)
+        asks = asks_of(groups)
         shapes = _teach(graph, ctx, asks, kept, size, rows)
         frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads, exact=ctx.exact)
         disturbed = False
@@ -213,7 +197,7 @@ def too_wide(layer: Linear) -> str:
 
 
 def _collect(
-    number: int, group: list[_Ask], frontier: Frontier, kept: Spill, seed: int
+    number: int, group: list[Ask], frontier: Frontier, kept: Spill, seed: int
 ) -> tuple[Moments, Moments, tuple[int, ...]]:
     """Moments of the group's rows, those to fit on and every fifth batch held out, and the shape of the value that they
     are from, in the first batch.
@@ -257,7 +241,7 @@ def _collect(
     return fit, held, shape
 
 
-def _saturation(number: int, ask: _Ask, kept: Spill) -> Saturation | None:
+def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
     """What the activation after the layer forgives; `None` where no rows were kept for it."""
     found = range_after(ask.answer)
     if found is None or ("teacher", ask.layer) not in kept:
@@ -275,7 +259,7 @@ def _saturation(number: int, ask: _Ask, kept: Spill) -> Saturation | None:
 
 
 def _teach(
-    graph: Graph, ctx: Context, asks: list[list[_Ask]], kept: Spill, size: int, rows: int
+    graph: Graph, ctx: Context, asks: list[list[Ask]], kept: Spill, size: int, rows: int
 ) -> dict[Linear, tuple[int, ...]]:
     """Run the teacher once and keep rows of its answers; returns the shape of every layer's output in the first
     batch."""
@@ -323,7 +307,7 @@ def _floats(array: Data) -> Rows:
 
 
 def _references(
-    graph: Graph, teacher: Graph | None, asks: list[list[_Ask]]
+    graph: Graph, teacher: Graph | None, asks: list[list[Ask]]
 ) -> Iterator[tuple[Graph, list[tuple[Value, Value]]]]:
     """The graphs that answer, each with (student value, its own value) for the values it answers for."""
     wanted = list(dict.fromkeys(ask.answer for group in asks for ask in group))
@@ -350,58 +334,6 @@ def _unique_names(graph: Graph) -> dict[str, Value]:
         for value in node.outputs:
             found[value.name] = None if value.name in found or not value.name else value
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _asks(groups: list[list[Linear]]) -> list[list[_Ask]]:
-    place = {layer.node: number for number, group in enumerate(groups) for layer in group}
-    return [[_ask(layer, number, place) for layer in group] for number, group in enumerate(groups)]
-
-
-def _ask(layer: Linear, number: int, place: dict[Node, int]) -> _Ask:
-    """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
-    out = _decoded(layer.output)
-    if len(out.uses) == 1 and out.users and out.users[0].op == "Add" and not out.users[0].domain:
-        add = out.users[0]
-        other = next((v for v in add.inputs if v is not out), None)
-        same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
-        if other is not None and same and other.constant is None and _known_before(other, number, place):
-            return _Ask(layer, add.output, add)
-    return _Ask(layer, layer.output)
-
-
-def _decoded(value: Value) -> Value:
-    """`value` as its reader gets it, behind the codes that it may be held as."""
-    while len(value.uses) == 1 and value.users and value.users[0].op in ("QuantizeLinear", "DequantizeLinear"):
-        value = value.users[0].output
-    return value
-
-
-def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:
-    """Whether no layer from group `number` on lies before `value`."""
-    seen: set[Node] = set()
-    stack = [value.producer]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if place.get(node, -1) >= number:
-            return False
-        stack += [v.producer for v in (*node.inputs, *node.captures) if v is not None]
-    return True
-
-
-def _groups(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
-    """Layers by depth (so that a short skip path is walked before the long one that it meets), equal rows together."""
-    depth: dict[Node, int] = {}
-    for node in graph:
-        reads = (v.producer for v in (*node.inputs, *node.captures) if v is not None)
-        depth[node] = 1 + max((depth.get(p, 0) for p in reads if p is not None), default=0)
-    by_rows: dict[tuple[int, tuple[object, ...], bool], list[Linear]] = {}
-    for layer in layers:
-        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None)
-        by_rows.setdefault(key, []).append(layer)
-    return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
 
 
 def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 16, memory: int = 192 << 20) -> int:

@@ -1,0 +1,82 @@
+"""What each layer of a walk is asked for, and the order in which layers are visited.
+
+Layers go by depth, so that a short skip path is walked before the long one that it meets; those that read the same rows
+of the same value are visited together and share one covariance. A layer that is only added to a value known before it
+is visited is asked for the *sum* (ALGORITHMS section 0, the residual r), any other for its own output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.graph import Graph, Node, Value
+from .linear import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one layer is asked for: the student value it completes (its own output, or the sum it goes into)."""
+
+    layer: Linear
+    answer: Value
+    sum: Node | None = None
+
+    @property
+    def skip(self) -> Value | None:
+        """The other summand, as it is now: the node that makes it may have been replaced since the walk began."""
+        if self.sum is None:
+            return None
+        return next(v for v in self.sum.inputs if v is not _decoded(self.layer.output))
+
+
+def in_order(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
+    """Layers by depth (so that a short skip path is walked before the long one that it meets), equal rows together."""
+    depth: dict[Node, int] = {}
+    for node in graph:
+        reads = (v.producer for v in (*node.inputs, *node.captures) if v is not None)
+        depth[node] = 1 + max((depth.get(p, 0) for p in reads if p is not None), default=0)
+    by_rows: dict[tuple[int, tuple[object, ...], bool], list[Linear]] = {}
+    for layer in layers:
+        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None)
+        by_rows.setdefault(key, []).append(layer)
+    return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
+
+
+def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
+    """What every layer of `groups`, in the order of the visit, is asked for."""
+    place = {layer.node: number for number, group in enumerate(groups) for layer in group}
+    return [[_ask(layer, number, place) for layer in group] for number, group in enumerate(groups)]
+
+
+def _ask(layer: Linear, number: int, place: dict[Node, int]) -> Ask:
+    """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
+    out = _decoded(layer.output)
+    if len(out.uses) == 1 and out.users and out.users[0].op == "Add" and not out.users[0].domain:
+        add = out.users[0]
+        other = next((v for v in add.inputs if v is not out), None)
+        same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
+        if other is not None and same and other.constant is None and _known_before(other, number, place):
+            return Ask(layer, add.output, add)
+    return Ask(layer, layer.output)
+
+
+def _decoded(value: Value) -> Value:
+    """`value` as its reader gets it, behind the codes that it may be held as."""
+    while len(value.uses) == 1 and value.users and value.users[0].op in ("QuantizeLinear", "DequantizeLinear"):
+        value = value.users[0].output
+    return value
+
+
+def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:
+    """Whether no layer from group `number` on lies before `value`."""
+    seen: set[Node] = set()
+    stack = [value.producer]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if place.get(node, -1) >= number:
+            return False
+        stack += [v.producer for v in (*node.inputs, *node.captures) if v is not None]
+    return True

@@ -15,6 +15,8 @@ from ...ir.node import Node, Value
 from .codes import CodedLayer, coded_layer, grid_of, is_depthwise
 from .compute import codes
 from .compute import conv as convs
+from .compute.matrix import conv_matrix
+from .compute.matrix import pack as pack_matrix
 from .importer import FUSABLE, INJECTIVE, Blocked, Importer, Product
 from .windows import window
 
@@ -80,22 +82,29 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     place = window(node, layer.codes, weights.shape[2:])
     if place is None or dot is None:
         return None
+    matrix = machine.matrix if place.output != (1, 1) else None
+    terms = (matrix or dot).terms
     # An image of few channels, as the first layer's is, is not filled up to a whole block.
-    image = _image(importer, layer.codes, min(machine.block, -(-weights.shape[1] // dot.terms) * dot.terms))
+    image = _image(importer, layer.codes, min(machine.block, -(-weights.shape[1] // terms) * terms))
     groups, block, out = node.get_int("group", 1), machine.block, weights.shape[0]
     height, width = place.output
     shift = importer.shift(layer.grid.dtype)
-    tile = importer.tile("conv_codes", image.expr, weights.shape, place, groups)
+    tile = importer.tile("conv_codes" if matrix is None else "conv_matrix", image.expr, weights.shape, place, groups)
     sums = importer.te(
-        codes.conv_codes,
+        codes.conv_codes if matrix is None else conv_matrix,
         image.expr,
-        _const(codes.pack(weights, tile, image.block, block, dot.terms)),
+        _const(
+            codes.pack(weights, tile, image.block, block, dot.terms)
+            if matrix is None
+            else pack_matrix(weights, tile, image.block, block, matrix.terms)
+        ),
         pattern=FUSABLE,
         channels=out,
         window=place,
         tile=tile,
         groups=groups,
         zero=layer.grid.zero - shift,
+        **({} if matrix is None else {"rows": matrix.rows}),
     )
     # The zero of the codes as they are held.
     bias = layer.bias + shift * weights.sum((1, 2, 3), dtype=np.int32)

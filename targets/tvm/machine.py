@@ -9,17 +9,21 @@ from dataclasses import dataclass
 class Dot:
     """An instruction that adds products of neighbouring integers to 32-bit sums, exactly.
 
-    Each sum takes `terms` of them. Codes of activations are held in memory as `codes`, from which the instruction takes
-    them without a conversion each time; weights are int8.
+    Each sum takes `terms` of them; where `rows` is more than one, it multiplies matrices, and one register holds the
+    sums of so many points by as many channels. Codes of activations are held in memory as `codes`, from which the
+    instruction takes them without a conversion each time; weights are int8.
     """
 
     name: str
     terms: int
     codes: str
+    rows: int = 1
 
 
 SDOT = Dot("sdot", 4, "int8")
 """ARMv8.2: four int8 by int8."""
+SMMLA = Dot("smmla", 8, "int8", 2)
+"""ARMv8.6: two by eight int8 by eight by two."""
 SMULL = Dot("smull", 2, "int8")
 """NEON: two int8 by int8, summed in 16 and then in 32 bits."""
 PMADDWD = Dot("pmaddwd", 2, "int16")
@@ -36,7 +40,7 @@ class Machine:
     by side in memory (NCHWc), a whole number of registers. `compiler` is the C++ compiler that links for it and `flags`
     what it is told, `hard_float` whether functions pass numbers in vector registers (32-bit ARM only), and `emulator`
     the command that runs its programs here (none where this machine runs them itself). `dot` computes with integers;
-    without it quantized layers run in floats.
+    without it quantized layers run in floats. `matrix` does so where there are neighbouring points to multiply at once.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Machine:
     emulator_package: str = ""
     hard_float: bool = False
     dot: Dot | None = None
+    matrix: Dot | None = None
 
     @property
     def vectors(self) -> int:

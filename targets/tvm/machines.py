@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from .machine import PMADDWD, SDOT, SMULL, VPDPBUSD, Machine
+from .machine import PMADDWD, SDOT, SMMLA, SMULL, VPDPBUSD, Machine
 
 _ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "sve": "+sve"}
 
@@ -18,7 +18,8 @@ def host(cpu: str = "") -> Machine:
     cpu = cpu or str(codegen.llvm_get_system_cpu())
     features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
     if triple.startswith("aarch64"):
-        return Machine("host", triple, cpu, dot=SDOT if "dotprod" in features else SMULL)
+        matrix = SMMLA if "i8mm" in features else None
+        return Machine("host", triple, cpu, dot=SDOT if "dotprod" in features else SMULL, matrix=matrix)
     if not triple.startswith("x86_64"):
         return Machine("host", triple, cpu)
     if "avx512bw" in features and "avx512vnni" in features:
@@ -47,6 +48,7 @@ def arm64(*, cpu: str = "", **features: bool) -> Machine:
         compiler="aarch64-linux-gnu-g++",
         compiler_package="g++-aarch64-linux-gnu",
         dot=SDOT if features["dotprod"] else SMULL,
+        matrix=SMMLA if features.get("i8mm") else None,
         emulator=("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"),
         emulator_package="qemu-user-static",
     )

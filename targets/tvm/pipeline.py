@@ -17,6 +17,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     from tvm.s_tir import dlight
     from tvm.target import Target
 
+    from .schedule.matrix import Matrix
     from .schedule.rest import Elementwise, Rows
     from .schedule.tiled import Tiled
 
@@ -34,7 +35,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         relax.transform.DeadCodeElimination(),
-        dlight.ApplyDefaultSchedule(Tiled(machine), Elementwise(machine), Rows(machine)),
+        dlight.ApplyDefaultSchedule(Matrix(machine), Tiled(machine), Elementwise(machine), Rows(machine)),
     ]
     with Target(machine.target()):
         for step in steps:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from .compute.conv import Window
 from .machine import Machine
-from .tiling import Tile, choose, ranked
+from .tiling import Tile, ranked
 
 _SPARE = 2
 """Registers that hold products of codes on their way into the sums."""
@@ -51,7 +51,7 @@ class Workload:
         if self.kernel in ("dense", "dense_codes") and len(self.data) == 2 and (rows is None or rows < _FEW_ROWS):
             # Rows are samples here, and mostly there is one: weights are read once, and that is the time it takes.
             return Tile(1 if rows == 1 else 2, 4)
-        return choose(*self._space(machine), machine, row=self._row, exact=self.groups > 1, spare=self._spare)
+        return self._ranked(machine)[0]
 
     def candidates(self, machine: Machine) -> Iterator[tuple[str, tuple[Tile, ...]]]:
         """What may be tried, one property of a tile after the other, with its name; values start from the default.
@@ -59,14 +59,18 @@ class Workload:
         A tuner takes the best of the first list, gives it the properties of the next, and so on.
         """
         start = self.default(machine)
-        found = ranked(*self._space(machine), machine, row=self._row, exact=self.groups > 1, spare=self._spare)
-        yield "tile", tuple(dict.fromkeys((start, *found[:_TRIED])))
+        yield "tile", tuple(dict.fromkeys((start, *self._ranked(machine)[:_TRIED])))
         if self.kernel != "dense":
             yield "unroll", tuple(replace(start, unroll=size) for size in _UNROLLS)
         if self.kernel == "depthwise":
             yield "strip", tuple(replace(start, strip=size) for size in _STRIPS)
         else:
             yield "across", (start, replace(start, across=True))
+
+    def _ranked(self, machine: Machine) -> tuple[Tile, ...]:
+        found = ranked(*self._space(machine), machine, row=self._row, exact=self.groups > 1, spare=self._spare)
+        rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
+        return tuple(tile for tile in found if tile.points % rows == 0) or (Tile(rows, 1),)
 
     @property
     def _rows(self) -> int | None:
@@ -78,7 +82,7 @@ class Workload:
 
     @property
     def _spare(self) -> int:
-        return _SPARE if self.kernel.endswith("_codes") else 0
+        return _SPARE if self.kernel.endswith(("_codes", "_matrix")) else 0
 
     def _space(self, machine: Machine) -> tuple[int, int | None]:
         """Blocks of output channels, and points, that tiles are to cover."""

@@ -13,6 +13,8 @@ import numpy as np
 
 from ..compute import codes, dense
 from ..compute import conv as convs
+from ..compute.matrix import conv_matrix
+from ..compute.matrix import pack as pack_matrix
 from ..machine import Machine
 from ..tiling import Tile
 from ..workload import Workload
@@ -35,6 +37,7 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     cannot be cut like this."""
     from tvm import s_tir, te
 
+    from ..schedule.matrix import Matrix
     from ..schedule.tiled import Tiled
 
     x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
@@ -43,7 +46,7 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     given, out = _behind(work, machine, sums)
     function = te.create_prim_func([x, w, *given, out])
     try:
-        sch = Tiled(machine).schedule(s_tir.Schedule(function))
+        sch = (Matrix if work.kernel == "conv_matrix" else Tiled)(machine).schedule(s_tir.Schedule(function))
     except s_tir.ScheduleError:
         return None
     if sch is None:
@@ -77,13 +80,15 @@ def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
         return convs.pack_depthwise(nothing, machine.block).shape
     if work.kernel == "dense":
         return dense.pack(nothing, tile, machine.block).shape
+    if work.kernel == "conv_matrix" and machine.matrix is not None:
+        return pack_matrix(nothing, tile, inner, machine.block, machine.matrix.terms).shape
     if work.kernel == "conv_codes":
         return codes.pack(nothing, tile, inner, machine.block, terms).shape
     return codes.pack_dense(nothing, tile, machine.block, terms).shape
 
 
 def _weights_dtype(work: Workload) -> str:
-    if work.kernel.endswith("_codes"):
+    if work.kernel.endswith(("_codes", "_matrix")):
         return "int8"
     return work.dtype if work.dtype.startswith("float") else "float32"
 
@@ -99,6 +104,8 @@ def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tens
     channels = work.weights[0] or 1
     if work.kernel == "conv":
         return convs.conv(x, w, channels, work.window, tile, work.groups)
+    if work.kernel == "conv_matrix" and machine.matrix is not None:
+        return conv_matrix(x, w, channels, work.window, tile, work.groups, 0, machine.matrix.rows)
     return codes.conv_codes(x, w, channels, work.window, tile, work.groups, 0)
 
 

@@ -12,6 +12,7 @@ shared between the two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from .codebook import fit_book
 from .grid import TINY, Grid, limits
 from .layers import Layer
 from .parameters import DEAREST
-from .rounding import losses, round_to_grid
+from .rounding import Elimination, gptq, is_small, losses, round_to_grid
 from .weights import PAIR_LIMIT, quantize_rows, squared_error
 
 Array = NDArray[np.float64]
@@ -66,7 +67,7 @@ def encode_target(
     a uniform grid.
     """
     shape = now.shape
-    order = _kernel_order(layer, shape[2])
+    order = kernel_order(layer, shape[2])
     mask = now != 0.0
     goal = target.weight
     if not mask.all():
@@ -77,6 +78,7 @@ def encode_target(
     box = np.where(mask, float(low), 0.0), np.where(mask, float(high), 0.0)
     dtype, zero = DType.INT8, 0
     book: Array | None = None
+    eliminations: list[Elimination] | None = None
     if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not layer.depthwise:
         box = np.where(mask, -64.0, 0.0), np.where(mask, 64.0, 0.0)
         diagonal = np.diagonal(metric, axis1=1, axis2=2)
@@ -87,10 +89,12 @@ def encode_target(
         dtype = DType.UINT8 if zero else DType.INT8
     else:
         bound = least.reshape(shape[:2])
-        scale = _narrow_scale(goal, metric, box, bound, not per_channel)
-        if per_channel:
-            scale = _refined(scale, goal, metric, box, bound)
-    rounded = round_to_grid(goal, metric, scale, *box, book=book)
+        if not is_small(goal):
+            eliminations = [Elimination.of(h) for h in metric]
+        scale = _narrow_scale(goal, metric, eliminations, box, bound, not per_channel)
+        if per_channel and eliminations is not None:
+            scale = _refined(scale, goal, metric, eliminations, box, bound)
+    rounded = round_to_grid(goal, metric, scale, *box, book=book, eliminations=eliminations)
     codes = np.empty_like(rounded)
     codes[:, :, order] = rounded
     grid = Grid(
@@ -108,7 +112,7 @@ def code_range(bits: int) -> tuple[int, int]:
     return (-top, top) if bits in (2, 8) else (-top - 1, top)
 
 
-def _kernel_order(layer: Layer, d: int) -> NDArray[np.intp]:
+def kernel_order(layer: Layer, d: int) -> NDArray[np.intp]:
     """Where the kernels read the inputs of a row: position by position, channels together."""
     if layer.op != "Conv":
         return np.arange(d)
@@ -155,8 +159,17 @@ def _pair_box(codes: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def _narrow_scale(goal: Array, metric: Array, box: tuple[Array, Array], least: Array, shared: bool) -> Array:
-    """Scales (groups, n) with the least loss of plain rounding, in the full metric."""
+def _narrow_scale(
+    goal: Array,
+    metric: Array,
+    eliminations: Sequence[Elimination] | None,
+    box: tuple[Array, Array],
+    least: Array,
+    shared: bool,
+) -> Array:
+    """Scales (groups, n) with the least loss of plain rounding: in the full metric where codes are searched
+    exhaustively, and otherwise with what an error costs before and after the others make up for it, in the mean."""
+    weigh = None if eliminations is None else column_costs(metric, eliminations)
     reach = np.where(goal > 0, np.maximum(box[1], 1.0), np.maximum(-box[0], 1.0))
     peak = np.maximum(np.abs(goal) / reach, 0.0).max(axis=2)
     if shared:
@@ -167,7 +180,10 @@ def _narrow_scale(goal: Array, metric: Array, box: tuple[Array, Array], least: A
         scale = peak * shrink
         scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32).astype(np.float64)
         codes = np.clip(np.rint(goal / scale[..., None]), *box)
-        loss = losses(codes, goal, metric, scale)
+        if weigh is None:
+            loss = losses(codes, goal, metric, scale)
+        else:
+            loss = np.einsum("gnd,gd->gn", np.square(codes * scale[..., None] - goal), weigh)
         if shared:
             loss = np.full_like(loss, loss.sum())
         better = loss < lowest
@@ -175,12 +191,27 @@ def _narrow_scale(goal: Array, metric: Array, box: tuple[Array, Array], least: A
     return best
 
 
-def _refined(scale: Array, goal: Array, metric: Array, box: tuple[Array, Array], least: Array) -> Array:
+def column_costs(metric: Array, eliminations: Sequence[Elimination]) -> Array:
+    """What an error in each column costs, (groups, d): the geometric mean of H_jj, where nothing makes up for it, and
+    1 / R_jj^2, where all columns do that are fixed after it."""
+    return np.stack([np.sqrt(np.diagonal(h) * e.costs()) for h, e in zip(metric, eliminations, strict=True)])
+
+
+def _refined(
+    scale: Array,
+    goal: Array,
+    metric: Array,
+    eliminations: Sequence[Elimination],
+    box: tuple[Array, Array],
+    least: Array,
+) -> Array:
     """Scales near `scale` with the least loss after columns have taken up each other's errors."""
     best, lowest = scale, np.full(scale.shape, np.inf)
     for factor in FACTORS:
         tried = np.maximum(scale * factor, least).astype(np.float32).astype(np.float64)
-        loss = losses(round_to_grid(goal, metric, tried, *box, sweeps=0), goal, metric, tried)
+        given = zip(goal, metric, tried, *box, eliminations, strict=True)
+        codes = np.stack([gptq(*parts, elimination=known) for *parts, known in given])
+        loss = losses(codes, goal, metric, tried)
         better = loss < lowest
         best, lowest = np.where(better, tried, best), np.where(better, loss, lowest)
     return np.asarray(best)

@@ -17,6 +17,10 @@ The box (low, high) keeps pruned zeros at zero and pairs within what saturating 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,31 +28,65 @@ from ..regression import inverse_factor
 from .codebook import nearest
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Real = TypeVar("Real", Array, Floats)
 
-BLOCK = 64
+PANEL = 128
+"""Columns fixed before the rest hears of it, by one matrix product."""
+STRIP = 16
+"""Columns of a panel fixed before the rest of the panel hears of it."""
+SETTLED = 1e-3
+"""Share of the codes below which another sweep would move too few to matter."""
 LARGEST_EXHAUSTIVE = 10
 
 
-def gptq(target: Array, hessian: Array, scale: Array, low: Array, high: Array, *, book: Array | None = None) -> Array:
-    """Codes (n, d), as floats. `hessian` (d, d) must be positive definite."""
-    order = np.argsort(-np.diagonal(hessian), kind="stable")
-    factor = inverse_factor(hessian[np.ix_(order, order)])
-    left = (target / scale[:, None])[:, order]
-    low, high = low[:, order], high[:, order]
+@dataclass(frozen=True, slots=True)
+class Elimination:
+    """What GPTQ needs of a metric (d, d): the `order` of its columns, by falling H_jj, and R with H^-1 = R^T R of the
+    metric in that order. 1 / R_jj^2 is what an error in column j costs once those after it have made up for it."""
+
+    order: NDArray[np.intp]
+    factor: Floats
+
+    @classmethod
+    def of(cls, hessian: Array) -> Elimination:
+        """`hessian` must be positive definite."""
+        order = np.argsort(-np.diagonal(hessian), kind="stable")
+        return cls(order, inverse_factor(hessian[np.ix_(order, order)]).astype(np.float32))
+
+    def costs(self) -> Array:
+        """1 / R_jj^2, (d,), in the metric's own order."""
+        found = np.empty(len(self.order))
+        found[self.order] = 1.0 / np.square(np.diagonal(self.factor), dtype=np.float64)
+        return found
+
+
+def gptq(
+    target: Array,
+    hessian: Array,
+    scale: Array,
+    low: Array,
+    high: Array,
+    *,
+    book: Array | None = None,
+    elimination: Elimination | None = None,
+) -> Array:
+    """Codes (n, d), as floats. `hessian` (d, d) must be positive definite; `elimination` is its own, where known."""
+    known = elimination or Elimination.of(hessian)
+    order, factor = known.order, known.factor
+    left, steps = _columns(target)[order], _columns(_spread(scale, target.shape))[order]
+    least, most = _columns(low)[order], _columns(high)[order]
+    inverse = 1.0 / steps
     codes = np.empty_like(left)
-    d = left.shape[1]
-    for start in range(0, d, BLOCK):
-        end = min(start + BLOCK, d)
-        errors = np.empty((len(left), end - start))
-        for j in range(start, end):
-            q = _code(left[:, j], low[:, j], high[:, j], book)
-            error = (left[:, j] - q) / factor[j, j]
-            left[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]
-            codes[:, j], errors[:, j - start] = q, error
-        left[:, end:] -= errors @ factor[start:end, end:]
+
+    def fix(j: int) -> Floats:
+        codes[j] = _code(left[j] * inverse[j], least[j], most[j], book)
+        return np.asarray((left[j] - codes[j] * steps[j]) / factor[j, j], np.float32)
+
+    _eliminate(left, factor, fix)
     found = np.empty_like(codes)
-    found[:, order] = codes
-    return found
+    found[order] = codes
+    return found.T.astype(np.float64)
 
 
 def descend(
@@ -63,34 +101,65 @@ def descend(
     book: Array | None = None,
 ) -> Array:
     """`codes` after at most so many sweeps over the columns."""
-    codes = codes.copy()
-    wanted = target / scale[:, None]
-    diagonal = np.maximum(np.diagonal(hessian), 1e-30)
+    metric = np.asarray(hessian, np.float32)
+    diagonal = np.maximum(np.diagonal(metric), np.float32(1e-30))
+    now, steps = _columns(codes), _columns(_spread(scale, target.shape))
+    least, most = _columns(low), _columns(high)
+    inverse = 1.0 / steps
+    moved = 0
+
+    def fix(j: int) -> Floats:
+        nonlocal moved
+        best = _code(now[j] + pull[j] * inverse[j] / diagonal[j], least[j], most[j], book)
+        step = best - now[j]
+        moved += int(np.count_nonzero(step))
+        now[j] = best
+        return np.asarray(step * steps[j], np.float32)
+
     for _ in range(sweeps):
-        pull = (wanted - codes) @ hessian
-        moved = False
-        for start in range(0, codes.shape[1], BLOCK):
-            end = min(start + BLOCK, codes.shape[1])
-            inside = hessian[start:end, start:end]
-            steps = np.zeros((len(codes), end - start))
-            for j in range(start, end):
-                best = _code(codes[:, j] + pull[:, j] / diagonal[j], low[:, j], high[:, j], book)
-                step = best - codes[:, j]
-                if step.any():
-                    pull[:, start:end] -= step[:, None] * inside[j - start]
-                    codes[:, j] = best
-                    steps[:, j - start] = step
-            if steps.any():
-                moved = True
-                pull[:, end:] -= steps @ hessian[start:end, end:]
-        if not moved:
+        moved = 0
+        pull = metric @ (_columns(target) - now * steps)
+        _eliminate(pull, metric, fix)
+        if moved <= SETTLED * codes.size:
             break
-    return codes
+    return now.T.astype(np.float64)
 
 
-def _code(x: Array, low: Array, high: Array, book: Array | None) -> Array:
-    near = np.rint(x) if book is None else nearest(x, book)
-    return np.minimum(np.maximum(near, low), high)
+def _eliminate(state: Floats, coefficients: Floats, fix: Callable[[int], Floats]) -> None:
+    """For every row j of `state` (d, n) in order: delta = fix(j), and row k after it loses coefficients[j, k] delta.
+
+    Rows far off are told of many deltas at once, by a matrix product.
+    """
+    d, n = state.shape
+    for start in range(0, d, PANEL):
+        end = min(start + PANEL, d)
+        deltas = np.empty((end - start, n), np.float32)
+        for a in range(start, end, STRIP):
+            b = min(a + STRIP, end)
+            for j in range(a, b):
+                deltas[j - start] = delta = fix(j)
+                state[j + 1 : b] -= coefficients[j, j + 1 : b, None] * delta
+            if b < end:
+                state[b:end] -= coefficients[a:b, b:end].T @ deltas[a - start : b - start]
+        if end < d:
+            state[end:] -= coefficients[start:end, end:].T @ deltas
+
+
+def _columns(array: Array) -> Floats:
+    """(n, d) as float32 columns, each of them contiguous; always a copy."""
+    return np.array(array.T, np.float32, order="C")
+
+
+def _spread(scale: Array, shape: tuple[int, ...]) -> Array:
+    """Scales (..., n), or (..., n, blocks) for blocks of columns, as one for each of the weights of `shape`."""
+    if scale.ndim < len(shape):
+        return np.broadcast_to(scale[..., None], shape)
+    return np.repeat(scale, shape[-1] // scale.shape[-1], axis=-1)
+
+
+def _code(x: Real, low: Real, high: Real, book: Array | None) -> Real:
+    near = np.rint(x) if book is None else nearest(np.asarray(x, np.float64), book)
+    return np.asarray(np.minimum(np.maximum(near, low), high), x.dtype)
 
 
 def exhaustive(target: Array, hessian: Array, scale: Array, low: Array, high: Array) -> Array:
@@ -109,24 +178,41 @@ def exhaustive(target: Array, hessian: Array, scale: Array, low: Array, high: Ar
 
 
 def losses(codes: Array, target: Array, hessian: Array, scale: Array) -> Array:
-    """(Q - W*) H (Q - W*)^T of every row: `codes`, `target` (g, n, d), `hessian` (g, d, d), `scale` (g, n)."""
-    off = codes * scale[..., None] - target
-    return np.asarray(((off @ hessian) * off).sum(axis=2))
+    """(Q - W*) H (Q - W*)^T of every row: `codes`, `target` (g, n, d), `hessian` (g, d, d), `scale` (g, n) or
+    (g, n, blocks)."""
+    off = (codes * _spread(scale, target.shape) - target).astype(np.float32)
+    return np.asarray(((off @ hessian.astype(np.float32)) * off).sum(axis=2, dtype=np.float64))
 
 
 def round_to_grid(
-    target: Array, hessian: Array, scale: Array, low: Array, high: Array, *, sweeps: int = 4, book: Array | None = None
+    target: Array,
+    hessian: Array,
+    scale: Array,
+    low: Array,
+    high: Array,
+    *,
+    sweeps: int = 4,
+    book: Array | None = None,
+    eliminations: Sequence[Elimination] | None = None,
 ) -> Array:
-    """The best codes found for a layer, (g, n, d) each but `hessian` (g, d, d) and `scale` (g, n)."""
-    groups, n, d = target.shape
-    if book is None and n == 1 and groups > 1 and d <= LARGEST_EXHAUSTIVE:
+    """The best codes found for a layer, (g, n, d) each but `hessian` (g, d, d) and `scale` (g, n) or (g, n, blocks).
+
+    `eliminations` are those of each metric, where they are known."""
+    if book is None and is_small(target):
         found = exhaustive(target[:, 0], hessian, scale[:, 0], low[:, 0], high[:, 0])
         return found[:, None]
-    plain = _code(target / scale[..., None], low, high, book)
+    plain = _code(target / _spread(scale, target.shape), low, high, book)
     best, least = plain, losses(plain, target, hessian, scale)
     found = np.empty_like(target)
-    for g in range(groups):
+    for g in range(len(target)):
         given = target[g], hessian[g], scale[g], low[g], high[g]
-        found[g] = descend(gptq(*given, book=book), *given, sweeps=sweeps, book=book)
+        ordered = gptq(*given, book=book, elimination=None if eliminations is None else eliminations[g])
+        found[g] = descend(ordered, *given, sweeps=sweeps, book=book)
     better = losses(found, target, hessian, scale) < least
     return np.where(better[..., None], found, best)
+
+
+def is_small(target: Array) -> bool:
+    """Whether a layer (g, n, d) is a depthwise one whose codes are searched exhaustively."""
+    groups, n, d = target.shape
+    return bool(n == 1 and groups > 1 and d <= LARGEST_EXHAUSTIVE)

@@ -26,9 +26,9 @@ Array = NDArray[np.generic]
 BATCH_BYTES = 12 << 20
 """Activations held at a time."""
 LARGEST_BATCH = 64
-ELEMENTS = 1 << 22
+ELEMENTS = 1 << 20
 """Elements of a value that fill its histogram, of all samples together; the extremes are those of every element."""
-LEAST = 1 << 13
+LEAST = 1 << 12
 """Elements of a batch that do so at least."""
 
 

@@ -49,14 +49,17 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         # An odd stride does not keep step with rows and channels, whose sizes are mostly even.
         stride = max(1, math.ceil(flat.size / most)) | 1
-        some = flat[::stride] if flat.size > most else flat
+        some = np.ascontiguousarray(flat[::stride]) if flat.size > most else flat
         weight = flat.size / some.size
         zeros = some.size - np.count_nonzero(some)
         self._cover()
         # Scaling by a power of two is exact, so float32 is enough where it holds that power.
         wide = some if abs(self.exponent) < 100 else some.astype(np.float64)
-        at = np.floor(wide * wide.dtype.type(2.0**-self.exponent))
-        counts = np.bincount(np.clip((at - self.start).astype(np.intp), 0, BINS - 1), minlength=BINS)
+        at = wide * wide.dtype.type(2.0**-self.exponent)
+        np.floor(at, out=at)
+        at -= at.dtype.type(self.start)
+        np.clip(at, 0, BINS - 1, out=at)
+        counts = np.bincount(at.astype(np.intp), minlength=BINS)
         if zeros:
             counts[-self.start] -= zeros
         self.zeros += weight * zeros

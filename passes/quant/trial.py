@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples
 
 SAMPLES = 32
+BATCH = 8
+"""Samples that run at a time: the activations of all of them would take more memory than all else."""
 KEPT = 32 << 20
 """Bytes of the float model's answers that are kept; what is beyond is computed anew each time."""
 
@@ -86,7 +88,7 @@ class Trial:
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         student = Session(copy, threads=ctx.threads, exact=True)
         told = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in self.graph.outputs]
-        for number, feeds in enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(SAMPLES)):
+        for number, feeds in enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(BATCH)):
             for total, t, s in zip(told, self._answer(number, feeds), student.run(feeds), strict=True):
                 total.add(t, s)
         found = [total.result() for total in told]

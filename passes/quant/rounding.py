@@ -181,7 +181,7 @@ def losses(codes: Array, target: Array, hessian: Array, scale: Array) -> Array:
     """(Q - W*) H (Q - W*)^T of every row: `codes`, `target` (g, n, d), `hessian` (g, d, d), `scale` (g, n) or
     (g, n, blocks)."""
     off = (codes * _spread(scale, target.shape) - target).astype(np.float32)
-    return np.asarray(((off @ hessian.astype(np.float32)) * off).sum(axis=2, dtype=np.float64))
+    return np.asarray(((off @ hessian.astype(np.float32)) * off).sum(axis=-1, dtype=np.float64))
 
 
 def round_to_grid(
@@ -194,10 +194,12 @@ def round_to_grid(
     sweeps: int = 4,
     book: Array | None = None,
     eliminations: Sequence[Elimination] | None = None,
+    enough: float = 0.0,
 ) -> Array:
     """The best codes found for a layer, (g, n, d) each but `hessian` (g, d, d) and `scale` (g, n) or (g, n, blocks).
 
-    `eliminations` are those of each metric, where they are known."""
+    `eliminations` are those of each metric, where they are known. Codes are not moved singly where the loss of a group
+    is no more than its share of `enough` without."""
     if book is None and is_small(target):
         found = exhaustive(target[:, 0], hessian, scale[:, 0], low[:, 0], high[:, 0])
         return found[:, None]
@@ -207,7 +209,8 @@ def round_to_grid(
     for g in range(len(target)):
         given = target[g], hessian[g], scale[g], low[g], high[g]
         ordered = gptq(*given, book=book, elimination=None if eliminations is None else eliminations[g])
-        found[g] = descend(ordered, *given, sweeps=sweeps, book=book)
+        lost = float(losses(ordered, *given[:3]).sum()) * len(target)
+        found[g] = descend(ordered, *given, sweeps=sweeps, book=book) if lost > enough else ordered
     better = losses(found, target, hessian, scale) < least
     return np.where(better[..., None], found, best)
 

@@ -15,6 +15,7 @@ from ...ir.node import Node, Value
 from .codes import CodedLayer, coded_layer, grid_of, is_depthwise
 from .compute import codes
 from .compute import conv as convs
+from .compute.conv import Window
 from .compute.matrix import conv_matrix
 from .compute.matrix import pack as pack_matrix
 from .importer import FUSABLE, INJECTIVE, Blocked, Importer, Product
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
+_GAIN = 2
+"""How many times fewer codes a convolution must read for the columns of its kernel to be laid side by side."""
+_OPAQUE = 8
+"""TVM's number for a kernel that nothing is fused to."""
 _ELEMENTWISE = 0
 """TVM's number for what is fused to anything; the sums have the size of what is made of them."""
 
@@ -43,7 +48,8 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
     if product is not None:
         # The scale of the answer goes into that of the sums.
         number = _scaled(importer, product, 1 / grid.scale)
-        found = importer.te(codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, **options)
+        bounded = dot.codes == "int8" and product.most / grid.scale < codes.BOUND
+        found = importer.te(codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, bounded=bounded, **options)
     else:
         expr = held.expr if held is not None else importer.plain(x)
         if str(expr.ty.dtype.dtype) != "float32":
@@ -84,11 +90,21 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
         return None
     matrix = machine.matrix if place.output != (1, 1) else None
     terms = (matrix or dot).terms
-    # An image of few channels, as the first layer's is, is not filled up to a whole block.
-    image = _image(importer, layer.codes, min(machine.block, -(-weights.shape[1] // terms) * terms))
     groups, block, out = node.get_int("group", 1), machine.block, weights.shape[0]
     height, width = place.output
     shift = importer.shift(layer.grid.dtype)
+    # The zero of the codes as they are held.
+    bias = layer.bias + shift * weights.sum((1, 2, 3), dtype=np.int32)
+    inner = -(-weights.shape[1] // terms) * terms
+    beside = -(-weights.shape[1] * weights.shape[3] // terms) * terms
+    fewer = beside * _GAIN <= inner * weights.shape[3] and machine.block % beside == 0
+    if fewer and groups == 1 and importer.blocked(layer.codes) is None:
+        image = _unfolded(importer, layer.codes, place, beside, layer.grid.zero - shift)
+        place = place.rows
+        weights = np.ascontiguousarray(weights.transpose(0, 3, 1, 2).reshape(out, -1, weights.shape[2], 1))
+    else:
+        # An image of few channels, as the first layer's is, is not filled up to a whole block.
+        image = _image(importer, layer.codes, min(machine.block, inner))
     tile = importer.tile("conv_codes" if matrix is None else "conv_matrix", image.expr, weights.shape, place, groups)
     sums = importer.te(
         codes.conv_codes if matrix is None else conv_matrix,
@@ -106,14 +122,16 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
         zero=layer.grid.zero - shift,
         **({} if matrix is None else {"rows": matrix.rows}),
     )
-    # The zero of the codes as they are held.
-    bias = layer.bias + shift * weights.sum((1, 2, 3), dtype=np.int32)
     return _product(importer, node, Blocked(sums, out, height, width, block), bias, layer)
 
 
 def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
-    """One channel at a time there are no neighbours to sum; floats hold these few whole numbers exactly."""
+    """One channel at a time there are no neighbours to sum in one instruction: numbers are made wider first.
+
+    Floats hold these few whole numbers exactly too, and x86 multiplies them faster.
+    """
     machine, weights = importer.machine, layer.weights
+    dtype = np.int16 if machine.dot is not None and machine.dot.grouped else np.float32
     place, held = window(node, layer.codes, weights.shape[2:]), _image(importer, layer.codes, machine.block)
     if place is None:
         return None
@@ -123,7 +141,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     sums = importer.te(
         convs.depthwise,
         held.expr,
-        _const(convs.pack_depthwise(weights.astype(np.float32), machine.block)),
+        _const(convs.pack_depthwise(weights.astype(dtype), machine.block)),
         pattern=FUSABLE,
         window=place,
         tile=tile,
@@ -143,7 +161,9 @@ def _product(importer: Importer, node: Node, sums: Blocked, bias: np.ndarray, la
 
     whole = str(sums.expr.ty.dtype.dtype) == "int32"
     rest = None if layer.rest is None else laid(layer.rest)
-    product = Product(sums.expr, laid(bias.astype(np.int32 if whole else np.float32)), laid(layer.scales), rest)
+    product = Product(
+        sums.expr, laid(bias.astype(np.int32 if whole else np.float32)), laid(layer.scales), rest, layer.most
+    )
     importer.products[node.output] = product
     return Blocked(_scaled(importer, product, 1.0), sums.channels, sums.height, sums.width, block)
 
@@ -168,7 +188,7 @@ def _dense(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     packed = _const(codes.pack_dense(weights, tile, machine.block, dot.terms))
     sums = importer.te(codes.dense_codes, x, packed, pattern=FUSABLE, columns=columns, tile=tile)
     bias = layer.bias + importer.shift(layer.grid.dtype) * weights.sum(0, dtype=np.int32)
-    product = Product(sums, bias, layer.scales, layer.rest)
+    product = Product(sums, bias, layer.scales, layer.rest, layer.most)
     importer.products[node.output] = product
     return _scaled(importer, product, 1.0)
 
@@ -196,6 +216,12 @@ def _image(importer: Importer, value: Value, block: int) -> Blocked:
     if block == importer.machine.block:
         importer.keep(value, found)
     return found
+
+
+def _unfolded(importer: Importer, value: Value, place: Window, block: int, zero: int) -> Blocked:
+    """Codes as an image whose pixels are the columns that each output looks at: few channels fill an instruction."""
+    found = importer.te(codes.unfold, importer.flat(value), pattern=_OPAQUE, window=place, block=block, zero=zero)
+    return Blocked(found, block, place.image[0], place.output[1], block)
 
 
 def lower_pad(importer: Importer, node: Node) -> Lowered:

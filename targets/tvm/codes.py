@@ -56,6 +56,14 @@ class CodedLayer:
     bias: npt.NDArray[np.int32]
     rest: npt.NDArray[np.float32] | None
 
+    @property
+    def most(self) -> float:
+        """A bound of what it answers: no code is further than 255 from the zero of its grid."""
+        axes = tuple(range(1, 4)) if self.weights.ndim == 4 else (0,)
+        sums = 255.0 * np.abs(self.weights.astype(np.int64)).sum(axes) + np.abs(self.bias.astype(np.int64))
+        beyond = 0 if self.rest is None else np.abs(self.rest)
+        return float(np.max(2 * sums * self.scales + beyond, initial=0))
+
 
 def grid_of(node: Node) -> Grid | None:
     """The grid of a QuantizeLinear or DequantizeLinear with one scale for all and codes of 8 bits."""

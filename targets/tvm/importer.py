@@ -68,12 +68,16 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What stands behind the answer of a layer on codes: (sums + bias) * scale + rest, each as it broadcasts."""
+    """What stands behind the answer of a layer on codes: (sums + bias) * scale + rest, each as it broadcasts.
+
+    `most` is the largest number that this can be.
+    """
 
     sums: relax.Expr
     bias: npt.NDArray[np.generic]
     scale: npt.NDArray[np.float32]
     rest: npt.NDArray[np.float32] | None
+    most: float
 
 
 def import_graph(

@@ -9,22 +9,24 @@ from dataclasses import dataclass
 class Dot:
     """An instruction that adds products of neighbouring integers to 32-bit sums, exactly.
 
-    Each sum takes `terms` of them; where `rows` is more than one, it multiplies matrices, and one register holds the
-    sums of so many points by as many channels. Codes of activations are held in memory as `codes`, from which the
-    instruction takes them without a conversion each time; weights are int8.
+    Each sum takes `terms` of them; where `rows` is more than one, it multiplies matrices, and one register holds
+    the sums of so many points by as many channels. Codes of activations are held in memory as `codes`, from which
+    the instruction takes them without a conversion each time; weights are int8. A `grouped` one takes those of an
+    activation from any lane of a register, so that one load serves several.
     """
 
     name: str
     terms: int
     codes: str
     rows: int = 1
+    grouped: bool = False
 
 
-SDOT = Dot("sdot", 4, "int8")
+SDOT = Dot("sdot", 4, "int8", grouped=True)
 """ARMv8.2: four int8 by int8."""
 SMMLA = Dot("smmla", 8, "int8", 2)
 """ARMv8.6: two by eight int8 by eight by two."""
-SMULL = Dot("smull", 2, "int8")
+SMULL = Dot("smull", 2, "int8", grouped=True)
 """NEON: two int8 by int8, summed in 16 and then in 32 bits."""
 PMADDWD = Dot("pmaddwd", 2, "int16")
 """x86: two int16 by int16. The instruction for 8 bits saturates where two products are summed."""

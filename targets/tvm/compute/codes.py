@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 _MAGIC = 12582912.0
 """1.5 * 2^23: a float of this size has whole numbers for neighbours, so adding it rounds, halves to even."""
 _MAGIC_BITS = 0x4B400000
+BOUND = 2.0**15 - 512
+"""What fits 16 bits, with any zero added."""
 
 
 def pack(weights: npt.NDArray[np.int8], tile: Tile, inner: int, block: int, terms: int) -> npt.NDArray[np.int8]:
-    """[Co, Ci, KH, KW] as [Co / (m b), Ci / inner, KH, KW, inner / terms, m, b, terms], missing ones zero."""
+    """[Co, Ci, KH, KW] as [Co / (m b), Ci / inner, KH, KW, m, inner / terms, b, terms], missing ones zero."""
     co, ci, kh, kw = weights.shape
     wide = tile.chunks * block
     outer, blocks = -(-co // wide), -(-ci // inner)
     padded = np.pad(weights, ((0, outer * wide - co), (0, blocks * inner - ci), (0, 0), (0, 0)))
     cut = padded.reshape(outer, tile.chunks, block, blocks, inner // terms, terms, kh, kw)
-    return np.ascontiguousarray(cut.transpose(0, 3, 6, 7, 4, 1, 2, 5))
+    return np.ascontiguousarray(cut.transpose(0, 3, 6, 7, 1, 4, 2, 5))
 
 
 def pack_dense(weights: npt.NDArray[np.int8], tile: Tile, block: int, terms: int) -> npt.NDArray[np.int8]:
@@ -52,7 +54,7 @@ def conv_codes(
     from tvm import te, tirx
 
     points = window.output[0] * window.output[1]
-    outer, blocks, kernel_h, kernel_w, inner, chunks, block, terms = (int(d) for d in w.shape)
+    outer, blocks, kernel_h, kernel_w, chunks, inner, block, terms = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(zero, x.dtype))
     rc, ri = te.reduce_axis((0, blocks), "rc"), te.reduce_axis((0, inner), "ri")
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
@@ -61,7 +63,7 @@ def conv_codes(
     def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any) -> Any:
         c = rc if groups == 1 else o // (outer // groups) * blocks + rc
         code = read(n, c, p, t, rh, rw, ri * terms + rt).astype("int32")
-        return te.sum(code * w[o, rc, rh, rw, ri, m, lane, rt].astype("int32"), axis=[rc, rh, rw, ri, rt])
+        return te.sum(code * w[o, rc, rh, rw, m, ri, lane, rt].astype("int32"), axis=[rc, rh, rw, ri, rt])
 
     sums = te.compute(
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
@@ -119,16 +121,23 @@ def scaled(sums: te.Tensor, bias: te.Tensor, scale: te.Tensor, *rest: te.Tensor)
     return te.compute(sums.shape, number, name="scaled")
 
 
-def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: str) -> te.Tensor:
+def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: str, bounded: bool = False) -> te.Tensor:
     """clip(round(x / scale) + zero, low, high) as `dtype`. Clamped first, to whole numbers, nothing overflows.
 
     It divides, as ONNX says: inputs that lie on a grid of their own, as pictures do, have quotients halfway between two
-    codes, and a product with the inverse puts those on either side.
+    codes, and a product with the inverse puts those on either side. Numbers that are `bounded`, by `BOUND`, are clamped
+    last, when they are narrow, for which ARM has an instruction.
     """
     from tvm import te, tirx
 
     def code(value: Any) -> Any:
         found = value if scale == 1 else value / tirx.const(scale, "float32")
+        if bounded:
+            # The lower half of the bits is the number; where the zero is even it does not change what "to even" is.
+            even = zero if zero % 2 == 0 else 0
+            bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC + even, "float32"))
+            whole = bits.astype("int16") + tirx.const(zero - even, "int16")
+            return tirx.max(tirx.min(whole, tirx.const(high, "int16")), tirx.const(low, "int16")).astype(dtype)
         found = tirx.max(found, tirx.const(float(low - zero), "float32"))
         found = tirx.min(found, tirx.const(float(high - zero), "float32"))
         bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC, "float32"))
@@ -169,6 +178,25 @@ def pack_codes(x: te.Tensor, block: int) -> te.Tensor:
         return found if c % block == 0 else tirx.Select(channel < c, found, tirx.const(0, x.dtype))
 
     return te.compute((n, -(-c // block), height * width, block), at, name="pack")
+
+
+def unfold(x: te.Tensor, window: Window, block: int, zero: int) -> te.Tensor:
+    """[N, C, H, W] as [N, 1, H * OW, b]: every column of the kernel side by side, and all channels of each.
+
+    Beyond the border codes are `zero`; what fills the block has no weights.
+    """
+    from tvm import te, tirx
+
+    n, c, height, width = (x.shape[0], *(int(d) for d in x.shape[1:]))
+    columns, taps = window.output[1], window.size[1]
+
+    def at(i: Any, o: Any, p: Any, lane: Any) -> Any:
+        tap = tirx.min(lane // c, taps - 1)
+        column = p % columns * window.strides[1] + tap * window.dilations[1] - window.pads[1]
+        inside = tirx.all(column >= 0, column < width)
+        return tirx.if_then_else(inside, x[i, lane % c, p // columns, column], tirx.const(zero, x.dtype))
+
+    return te.compute((n, 1, height * columns, block), at, name="unfold")
 
 
 def crop(x: te.Tensor, width: int, first: tuple[int, int], step: tuple[int, int], size: tuple[int, int]) -> te.Tensor:

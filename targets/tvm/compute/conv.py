@@ -42,6 +42,14 @@ class Window:
         return height, width
 
     @property
+    def rows(self) -> Window:
+        """What is left of it over an image whose columns have been looked up."""
+        (top, _, bottom, _), width = self.pads, self.output[1]
+        return Window(
+            (self.image[0], width), (self.size[0], 1), (self.strides[0], 1), (top, 0, bottom, 0), (self.dilations[0], 1)
+        )
+
+    @property
     def pointwise(self) -> bool:
         """Whether output pixel `i` depends on input pixel `i` alone."""
         return self.size == (1, 1) and self.strides == (1, 1) and not any(self.pads)
@@ -155,7 +163,8 @@ def _strip(window: Window, tile: Tile, block: int, copied: bool) -> int:
 def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int | None = None) -> te.Tensor:
     """x [N, C / b, H * W, b] with weights [C / b, KH, KW, b]: every channel with a kernel of its own.
 
-    With `zero`, x holds codes, and stands for the floats code - zero.
+    With `zero`, x holds codes, and stands for the numbers code - zero. Those are taken in the type of the weights,
+    float32 or int16; of the latter, sums are int32.
     """
     from tvm import te, tirx
 
@@ -165,11 +174,16 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
     def number(code: Any) -> Any:
         return (code.astype("int32") - tirx.const(zero, "int32")).astype(w.dtype)
 
+    def term(*i: Any) -> Any:
+        n, c, p, t, _, lane = i
+        x_at, w_at = read(n, c, p, t, rh, rw, lane), w[c, rh, rw, lane]
+        return x_at * w_at if str(w.dtype) != "int16" else x_at.astype("int32") * w_at.astype("int32")
+
     read = reader(x, window, tile, tirx.const(0, w.dtype), None if zero is None else number)
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
     sums = te.compute(
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
-        lambda n, c, p, t, m, lane: te.sum(read(n, c, p, t, rh, rw, lane) * w[c, rh, rw, lane], axis=[rh, rw]),
+        lambda *i: te.sum(term(*i), axis=[rh, rw]),
         name="sums",
         attrs={**tile.notes(2), "optc.strip": _strip(window, tile, block, any(window.pads) or zero is not None)},
     )

@@ -14,6 +14,10 @@ from .blocks import Rule, blocks_of, extent, inline_injective, is_reduction, is_
 
 _FEW = 8
 """Elements of a last axis that are written one after the other."""
+_WIDE = 32
+"""Elements of a row that are taken as lanes of vectors."""
+_REDUCE = 2
+"""TVM's number for a loop that is summed over."""
 _SMALL = 4096
 """Elements below which sharing out costs more than it gains."""
 
@@ -64,8 +68,8 @@ class Rows(Rule):
         sch.parallel(at)
         for block in reversed(blocks[:-1]):
             sch.compute_at(block, at)
-        if len(blocks) == 1:
-            self._lanes(sch, blocks[0])
+        for block in blocks:
+            self._lanes(sch, block)
         return sch
 
     def _spatial(self, sch: s_tir.Schedule, block: Any) -> int:
@@ -76,19 +80,21 @@ class Rows(Rule):
         return len(sizes) if is_reduction(sch, block) else max(1, len(sizes) - 1)
 
     def _lanes(self, sch: s_tir.Schedule, block: Any) -> None:
-        """One reduction whose last kept dimension is even: its lanes stand inside the sum."""
-        loops = sch.get_loops(block)
-        kinds = [var.iter_type for var in sch.get(block).iter_vars]
-        kept = len([kind for kind in kinds if kind == 0])
-        if len(loops) != 1 + len(kinds) - (kept - 1):
+        """Where each row is the lanes of one block of channels, they stand inside the sum, in vectors."""
+        terms = len([var for var in sch.get(block).iter_vars if var.iter_type == _REDUCE])
+        _, *loops = sch.get_loops(block)
+        if len(loops) != 1 + terms:
             return
-        lane, reduce = loops[1], loops[2:]
-        if not reduce or (extent(sch, lane) or 0) % self.machine.lanes or (extent(sch, lane) or 99) > 32:
+        lane, *reduce = loops
+        size = extent(sch, lane)
+        if size is None or size % self.machine.lanes or size > _WIDE:
             return
-        sch.reorder(*reduce, lane)
+        if reduce:
+            sch.reorder(*reduce, lane)
         sch.vectorize(lane)
-        init = sch.decompose_reduction(block, reduce[0])
-        sch.vectorize(sch.get_loops(init)[-1])
+        if reduce:
+            init = sch.decompose_reduction(block, reduce[0])
+            sch.vectorize(sch.get_loops(init)[-1])
 
 
 def _product(sizes: list[int | None]) -> int:

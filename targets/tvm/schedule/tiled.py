@@ -102,10 +102,14 @@ class Tiled(Rule):
         loops = sch.get_loops(sums)
         inner = [loops.pop()] if dotted else []
         reduce, (t, m, lane) = loops[-terms:], loops[-terms - 3 : -terms]
-        sch.reorder(*reduce, t, m, lane, *inner)
+        groups = 1
+        if dotted and terms > 1 and self.machine.dot is not None and self.machine.dot.grouped:
+            groups = extent(sch, reduce[-1]) or 1
+        first = [reduce.pop()] if groups > 1 else []
+        sch.reorder(*reduce, t, m, *first, lane, *inner)
         # The sums stay in "global" scope: TVM takes small buffers of that one from the stack, where LLVM keeps them in
         # registers, and those of any other from the heap, for every tile anew.
-        body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
+        body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors * groups
         unrolled = reduce if terms > 1 else []
         if dotted and self.machine.registers <= _FEW:
             # Codes that several taps of the kernel read would all be kept, and there is no room for them.
@@ -121,7 +125,7 @@ class Tiled(Rule):
             sch.vectorize(lane)
         init = sch.decompose_reduction(sums, reduce[0])
         if dotted:
-            sch.tensorize(lane, register(self.machine))
+            sch.tensorize(first[0] if first else lane, register(self.machine, groups))
         *_, t, m, lane = sch.get_loops(init)
         sch.unroll(t)
         sch.unroll(m)

@@ -41,7 +41,7 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     from ..schedule.tiled import Tiled
 
     x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
-    w = te.placeholder(_packed(work, tile, machine), _weights_dtype(work), name="w")
+    w = te.placeholder(_packed(work, tile, machine), _weights_dtype(work, machine), name="w")
     sums = _sums(work, tile, machine, x, w)
     given, out = _behind(work, machine, sums)
     function = te.create_prim_func([x, w, *given, out])
@@ -87,10 +87,12 @@ def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
     return codes.pack_dense(nothing, tile, machine.block, terms).shape
 
 
-def _weights_dtype(work: Workload) -> str:
+def _weights_dtype(work: Workload, machine: Machine) -> str:
     if work.kernel.endswith(("_codes", "_matrix")):
         return "int8"
-    return work.dtype if work.dtype.startswith("float") else "float32"
+    if work.dtype.startswith("float"):
+        return work.dtype
+    return "int16" if machine.dot is not None and machine.dot.grouped else "float32"
 
 
 def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tensor) -> te.Tensor:

@@ -192,6 +192,27 @@ def test_each_layer_gives_the_codes_of_the_reference(tmp_path: Path) -> None:
     assert np.mean(apart) < 1e-4
 
 
+@pytest.mark.parametrize("pads", [[2, 1, 2, 2], [0, 0, 0, 0]])
+def test_columns_of_one_channel_stand_side_by_side(pads: list[int], tmp_path: Path) -> None:
+    need("host")
+    net = CodedNet(np.int8)
+    x = net.rounded(net.input("x", "N", 1, 21, 10))
+    graph = net.done(net.conv(x, 8, 1, 5, 4, pads=pads, strides=[2, 2], dilations=[1, 2]))
+    built(graph, "host", tmp_path / "a.tar")
+    feeds = {"x": np.random.default_rng(2).normal(size=(2, 1, 21, 10)).astype(np.float32)}
+    opened = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1)
+    (got,), (want,) = opened.run(feeds), Session(graph, exact=True).run(feeds)
+    assert "unfold" in " ".join(steps(tmp_path / "a.tar"))
+    assert np.ptp(want) > 20 * STEP
+    assert np.abs(got - want).max() < 1e-5
+
+
+def steps(path: Path) -> list[str]:
+    """The names of a library's kernels, as they stand in it."""
+    artifact.unpack(str(path), str(path.parent))
+    return [text.decode() for text in re.findall(rb"[a-z_0-9]{6,}", (path.parent / "model.so").read_bytes())]
+
+
 def test_inputs_halfway_between_codes_are_rounded_as_the_quotient_says(tmp_path: Path) -> None:
     need("host")
     net = CodedNet(np.int8)

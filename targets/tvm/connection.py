@@ -1,7 +1,7 @@
 """A connection to a device over TVM's RPC.
 
 The device runs a server (`python -m tvm.exec.rpc_server`, or the one in C++). Errors of TVM and of the network become
-one line that says what was being done.
+one line that says what was being done; a device that falls silent is let go.
 """
 
 from __future__ import annotations
@@ -12,28 +12,44 @@ from typing import Any, TypeVar
 
 from ...errors import SpecError, TargetError
 from ..tuning import Device
+from . import tracker
 from .build import first_line, require_tvm
+from .relay import Relay
 
 _T = TypeVar("_T")
 
 _PATIENCE = 10.0
 """Seconds to wait for a device to answer at all."""
+_SILENCE = 120.0
+"""Seconds that a device may take for one answer, such as a run of a model."""
+_WAITING = 60.0
+"""Seconds to wait for a tracker to have a device free."""
 _LOST = ("socket", "connection", "closed", "rpcerror", "errno", "recv", "send", "eof", "kshutdown", "channel")
 
 
 class Connection:
     """A session on a device. Raises `TargetError` where there is none to be had."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, silence: float = _SILENCE, waiting: float = _WAITING) -> None:
         require_tvm()
         self.device = device
         self._files = 0
         host, port = address(device.address)
+        name = ""
+        if device.key:
+            host, port, name = tracker.request(host, port, device.key, connecting=_PATIENCE, waiting=waiting)
         try:
-            socket.create_connection((host, port), timeout=_PATIENCE).close()
+            there = socket.create_connection((host, port), timeout=_PATIENCE)
         except OSError as error:
-            raise TargetError(f"nothing answers at {device.address}: {error.strerror or error}") from error
-        self.session: Any = self.told("connecting", lambda: _connect(host, port, device.key))
+            raise TargetError(f"nothing answers at {host}:{port}: {error.strerror or error}") from error
+        there.settimeout(None)
+        self._silence = silence
+        self._relay = Relay(there, min(silence, _PATIENCE), silence)
+        try:
+            self.session: Any = self.told("connecting", lambda: _connect(self._relay.port, name))
+        except TargetError:
+            self._relay.close()
+            raise
 
     def name(self) -> str:
         """The name of a new file on the device."""
@@ -43,6 +59,7 @@ class Connection:
     def close(self) -> None:
         """Give the device back. Nothing can be done on it after."""
         self.session = None
+        self._relay.close()
 
     def told(self, doing: str, work: Callable[[], _T]) -> _T:
         """What `work` gives. Raises `TargetError` that says what was being done where it fails."""
@@ -51,7 +68,8 @@ class Connection:
         except TargetError:
             raise
         except Exception as error:  # errors of TVM and of the network share no base class
-            raise TargetError(f"the device at {self.device.name} failed while {doing}: {_reason(error)}") from error
+            why = f"it did not answer within {self._silence:g} s" if self._relay.silent else _reason(error)
+            raise TargetError(f"the device at {self.device.name} failed while {doing}: {why}") from error
 
 
 def address(text: str) -> tuple[str, int]:
@@ -62,12 +80,10 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _connect(host: str, port: int, key: str) -> Any:
+def _connect(port: int, key: str) -> Any:
     from tvm import rpc
 
-    if not key:
-        return rpc.connect(host, port)
-    return rpc.connect_tracker(host, port).request(key, priority=1)
+    return rpc.connect("127.0.0.1", port, key)
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,19 @@ while True:
         pass
 """
 
+TRACKED = """
+import socket
+from tvm.rpc.server import _listen_loop
+from tvm.rpc.tracker import Tracker
+if __name__ == "__main__":
+    tracker = Tracker("127.0.0.1", port=19190, port_end=19990, silent=True)
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(4)
+    print(tracker.port, flush=True)
+    _listen_loop(listening, listening.getsockname()[1], "board", ("127.0.0.1", tracker.port), None, None)
+"""
+
 
 def graph() -> Graph:
     made = Graph("net", opsets={"": 17})
@@ -61,19 +76,25 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "a.tar"
 
 
-@pytest.fixture(scope="module")
-def server(library: Path) -> Iterator[int]:
+@contextlib.contextmanager
+def started(*command: str) -> Iterator[int]:
+    """A program of its own, and the port that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, text=True
     )
     assert process.stdout is not None
-    yield int(process.stdout.readline())
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(library: Path) -> Iterator[int]:
+    with started(sys.executable, "-c", SERVER) as port:
+        yield port
 
 
 def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +111,73 @@ def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: 
     said = capsys.readouterr().out
     assert "agreement    100.00 %" in said
     assert "milliseconds" in said
+
+
+def test_a_tracker_finds_a_device(library: Path) -> None:
+    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
+    with started(sys.executable, "-c", TRACKED) as port:
+        remote = Remote(str(library), Connection(Device(f"127.0.0.1:{port}", "board")), threads=1)
+        assert remote.run({"x": np.ones((1, 4), np.float32)})[0].tolist() == [[18, 22, 26]]
+        remote.close()
+        with pytest.raises(TargetError, match=r"the tracker at 127\.0\.0\.1:\d+ had no device 'phone' free in 0 s"):
+            Connection(Device(f"127.0.0.1:{port}", "phone"), waiting=0.2)
+
+
+def test_what_is_no_tracker_is_told() -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(1)
+
+        def answer() -> None:
+            one, _ = listening.accept()
+            one.sendall(b"HTTP/1.0 400\r\n")
+            one.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(TargetError, match="is no RPC tracker"):
+            Connection(Device(f"127.0.0.1:{listening.getsockname()[1]}", "board"))
+
+
+def test_a_build_is_tuned_checked_and_timed_on_a_device(
+    library: Path, server: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(library.parent / "wide.onnx"), "--target", "host", "--rpc", f"127.0.0.1:{server}"]
+    save(wide(), library.parent / "wide.onnx")
+    asked = ["--tune", "1s", "--tune-records", str(tmp_path / "r.jsonl"), "--budget", "latency=9x", "--no-cache"]
+    # Status 3 would tell of a budget that is missed.
+    assert run([*words, *asked, "--passes", "clean", "-o", str(tmp_path / "a.tar"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["agreement"]["share"] == 1
+    assert told["latency"]["ratio"] > 0
+    assert f"run and timed on the device 127.0.0.1:{server}, the original built for it too" in told["notes"]
+    assert (tmp_path / "r.jsonl").read_text().startswith('{"machine"')
+    assert run(["profile", *words, "-o", str(tmp_path / "t.json"), "--json"]) == 0
+    assert json.loads((tmp_path / "t.json").read_text())["device"] == f"127.0.0.1:{server}"
+
+
+def wide() -> Graph:
+    """A product that has more than one tile to choose from."""
+    made = Graph("net", opsets={"": 17})
+    x = made.add_input("x", TensorType(DType.FLOAT, (8, 4)))
+    w = made.constant(np.arange(128, dtype=np.float32).reshape(4, 32))
+    made.add_output(made.add("MatMul", [x, w]).output, "y")
+    return made
+
+
+@pytest.mark.parametrize(("after", "doing"), [(0, "connecting"), (12_000, "sending the library")])
+def test_a_device_that_falls_silent_is_let_go(after: int, doing: str, library: Path) -> None:
+    """The wire stays open, and nothing comes through it after so many bytes to the device."""
+    began = time.monotonic()
+    with started(sys.executable, "-c", SERVER) as server, socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(4)
+        threading.Thread(target=_cut, args=(listening, server, after, False), daemon=True).start()
+        device = Device(f"127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(TargetError, match=rf"failed while {doing}: it did not answer within 0\.5 s") as caught:
+            Remote(str(library), Connection(device, silence=0.5))
+    assert len(str(caught.value).splitlines()) == 1
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("after", [4, 12_000])
@@ -111,10 +199,9 @@ def test_a_connection_that_drops_is_one_line(after: int, library: Path, server: 
     listening.close()
 
 
-def _cut(listening: socket.socket, port: int, after: int) -> None:
-    listening.accept()[0].close()  # a look whether anybody is there
+def _cut(listening: socket.socket, port: int, after: int, close: bool = True) -> None:
     ours, _ = listening.accept()
-    with ours, socket.create_connection(("127.0.0.1", port)) as theirs:
+    with contextlib.suppress(OSError), ours, socket.create_connection(("127.0.0.1", port)) as theirs:
 
         def back() -> None:
             with contextlib.suppress(OSError):
@@ -126,6 +213,10 @@ def _cut(listening: socket.socket, port: int, after: int) -> None:
         while passed < after and (data := ours.recv(min(1 << 16, after - passed))):
             theirs.sendall(data)
             passed += len(data)
+        if not close:
+            ours.recv(1 << 20)
+            while ours.recv(1 << 20):
+                pass
         ours.shutdown(socket.SHUT_RDWR)
         theirs.shutdown(socket.SHUT_RDWR)
 

@@ -1,0 +1,90 @@
+"""A local end of a connection to a device that is cut when the device falls silent.
+
+TVM's client waits for an answer as long as it takes, and a device that hangs would hold it for ever. So it speaks to a
+port of this machine, where a process of its own (the client holds this one while it waits) passes on what is said both
+ways, and ends where a question is not answered in time. That process runs this file alone.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+import time
+
+_LOOK = 0.2
+"""Seconds between two looks at the clock."""
+_PIECE = 1 << 16
+_SILENT = 3
+"""The status with which the process ends where the device did not answer."""
+
+
+class Relay:
+    """Passes on bytes between `port`, here, and the device behind `there`, for one client.
+
+    The first answer is waited for `greeting` seconds, every other one `silence` seconds.
+    """
+
+    def __init__(self, there: socket.socket, greeting: float, silence: float) -> None:
+        with socket.socket() as listening, there:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(1)
+            self.port: int = listening.getsockname()[1]
+            ends = (listening.fileno(), there.fileno())
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, *map(str, (*ends, greeting, silence))],
+                pass_fds=ends,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the keyboard is not for it
+            )
+
+    @property
+    def silent(self) -> bool:
+        """Whether the device did not answer in time; asked when the connection is lost."""
+        try:
+            return self._process.wait(timeout=5 * _LOOK) == _SILENT
+        except subprocess.TimeoutExpired:
+            return False
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def _pass(listening: socket.socket, there: socket.socket, greeting: float, silence: float) -> int:
+    listening.settimeout(greeting)
+    here, _ = listening.accept()
+    here.setblocking(True)
+    patience = greeting
+    asked = None
+    for one in (here, there):
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while True:
+        ready, _, _ = select.select([here, there], [], [], _LOOK)
+        if here in ready:
+            data = here.recv(_PIECE)
+            if not data:
+                return 0
+            there.sendall(data)
+            asked = time.monotonic()
+        if there in ready:
+            data = there.recv(_PIECE)
+            if not data:
+                return 0
+            here.sendall(data)
+            asked, patience = None, silence
+        elif asked is not None and time.monotonic() - asked > patience:
+            return _SILENT
+
+
+if __name__ == "__main__":
+    _ends = [socket.socket(fileno=int(word)) for word in sys.argv[1:3]]
+    for _end in _ends:
+        _end.setblocking(True)
+    try:
+        sys.exit(_pass(_ends[0], _ends[1], *map(float, sys.argv[3:5])))
+    except OSError:
+        sys.exit(0)  # one of the two went away

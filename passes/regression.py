@@ -144,12 +144,10 @@ def fit_target(
     ridge: float | None = RIDGES[len(RIDGES) // 2]
     if fit is not None and held is not None and fit.count and held.count:
         ridge = _choose(weight, fit, held)
-    if ridge is None:  # nothing repairs better than leaving the weights alone
-        metric, best, damping = damped(h, METRIC), weight, 0.0
-    else:
-        metric, repairing = damped(h, min(ridge, METRIC)), damped(h, ridge)
-        best = weight + solve_spd(repairing, c - weight @ h)
-        damping = float(repairing[0, 0, 0] - metric[0, 0, 0])
+    strength = 10.0 * RIDGES[-1] if ridge is None else ridge
+    metric, repairing = damped(h, min(strength, METRIC)), damped(h, strength)
+    # None: nothing repairs better than leaving the weights alone
+    best = weight if ridge is None else weight + solve_spd(repairing, c - weight @ h)
     return Target(
         weight=best,
         hessian=metric,
@@ -158,7 +156,7 @@ def fit_target(
         energy=float(everything.variance.sum()),
         floor=residual(everything, best),
         ridge=float("inf") if ridge is None else ridge,
-        damping=damping,
+        damping=float(repairing[0, 0, 0] - metric[0, 0, 0]),
         rows=everything.count,
     )
 

@@ -12,13 +12,14 @@ round, only the cross-covariance does, by E[(z - a)(x - mu)^T]. (After Zhang et 
 convolutional networks", section 3.2, which relaxes the same problem with a penalty.)
 
 The change of the cross-covariance is estimated from some of the walk's rows, kept for it on disk and read a batch at a
-time. Not kept, and the target then stays as it was: for grouped layers, where the answer is read by anything else, and
-where fewer rows fit than four an input.
+time. From few rows it can be learnt wrong, so every fifth batch is only looked at: easing goes on as long as the error
+behind the activation falls there. Not kept, and the target then stays as it was: for grouped layers, where the answer
+is read by anything else, and where fewer rows fit than four an input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -38,6 +39,10 @@ SPACE = 512 << 20
 """Bytes of disk that the rows of layers which read the same input may take."""
 ROUNDS = 2
 """Rounds of easing: the first brings most of the gain."""
+GAIN = 0.01
+"""By how much of the error a round must gain to count."""
+FIFTH = 5
+"""Of so many batches one is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +87,49 @@ adds to the layer's own output before it (rows, n), `None` where nothing is."""
 class Saturation:
     """The range of the activation after one layer, and rows to see what it forgives there.
 
-    `parts` reads the rows anew at every call; on a walk, only as long as the layer is the current one.
+    `read` gives one of `count` batches; on a walk, only as long as the layer is the current one.
     """
 
     range: Range
-    parts: Callable[[], Iterable[Part]]
+    count: int
+    read: Callable[[int], Part]
 
     def ease(self, target: Target, weight: Array, start: Target) -> Target:
         """The target that touches the bound at `weight` (1, n, d), which was fitted to `target`; `start` is the
         target before any easing."""
-        w, bias, mean = weight[0].T.astype(np.float32), target.bias(weight).astype(np.float32), start.mean[0]
+        mean = start.mean[0].astype(np.float32)
         cross, shift, count = np.zeros(start.weight.shape[1:]), np.zeros(start.weight.shape[1]), 0
-        for x, a, other in self.parts():
-            change = self._change(a, x @ w + (bias if other is None else bias + other))
-            cross += change.T @ (x - mean.astype(np.float32))
+        for x, a, y in self._answers(target, weight, held=False):
+            change = self._nearest(a, y) - a
+            cross += change.T @ (x - mean)
             shift += change.sum(axis=0, dtype=np.float64)
             count += len(x)
         eased = start.weight + start.repair(cross[None] / count)
         return replace(start, weight=eased, target_mean=start.target_mean + shift / count)
 
-    def _change(self, a: Rows, y: Rows) -> Rows:
-        """By how much the target moves from the teacher's answers `a`, given the student's `y`."""
+    def error(self, target: Target, weight: Array) -> float:
+        """E (act(a) - act(y))^2 over the batches that easing does not learn from, for `weight` (1, n, d) with the bias
+        that `target` gives it."""
+        low, high = self.range.low, self.range.high
+        total, count = 0.0, 0
+        for _, a, y in self._answers(target, weight, held=True):
+            total += float(np.sum(np.square(np.clip(a, low, high) - np.clip(y, low, high)), dtype=np.float64))
+            count += a.size
+        return total / max(count, 1)
+
+    def _answers(self, target: Target, weight: Array, *, held: bool) -> Iterator[tuple[Rows, Rows, Rows]]:
+        """Inputs, the teacher's answers and the student's, of the batches that are held out or of the others; of all
+        where there are too few to hold any out."""
+        w, bias = weight.reshape(target.weight.shape)[0].T.astype(np.float32), target.bias(weight).astype(np.float32)
+        for number in range(self.count):
+            if self.count < FIFTH or (number % FIFTH == FIFTH - 1) is held:
+                x, a, other = self.read(number)
+                yield x, a, x @ w + (bias if other is None else bias + other)
+
+    def _nearest(self, a: Rows, y: Rows) -> Rows:
+        """What the activation does not tell from the teacher's answers `a`, as near to the student's `y` as can be."""
         low, high = np.float32(self.range.low), np.float32(self.range.high)
-        z = np.where(a <= low, np.minimum(y, low), np.where(a >= high, np.maximum(y, high), a))
-        return np.asarray(z - a)
+        return np.where(a <= low, np.minimum(y, low), np.where(a >= high, np.maximum(y, high), a))
 
 
 def eased(
@@ -120,10 +144,16 @@ def eased(
     `dense` gives the weights (n, d) that a form stands for, `refit` fits the form anew, starting from what it is.
     """
     target = start
-    for _ in range(ROUNDS if saturation is not None else 0):
-        assert saturation is not None
-        target = saturation.ease(target, dense(made).reshape(start.weight.shape), start)
-        made = refit(target, made)
+    if saturation is None:
+        return made, target
+    least = saturation.error(target, dense(made))
+    for _ in range(ROUNDS):
+        eased = saturation.ease(target, dense(made), start)
+        again = refit(eased, made)
+        error = saturation.error(eased, dense(again))
+        if error >= (1.0 - GAIN) * least:
+            break
+        made, target, least = again, eased, error
     return made, target
 
 

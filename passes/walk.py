@@ -250,12 +250,11 @@ def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
     def rows(word: str, key: object, batch: int) -> Rows:
         return np.asarray(kept.get((word, key), batch), dtype=np.float32)
 
-    def parts() -> Iterator[Part]:
-        for batch in range(kept.count(("rows", number))):
-            other = rows("other", ask.layer, batch) if ("other", ask.layer) in kept else None
-            yield rows("rows", number, batch), rows("teacher", ask.layer, batch), other
+    def read(batch: int) -> Part:
+        other = rows("other", ask.layer, batch) if ("other", ask.layer) in kept else None
+        return rows("rows", number, batch), rows("teacher", ask.layer, batch), other
 
-    return Saturation(found, parts)
+    return Saturation(found, kept.count(("rows", number)), read)
 
 
 def _teach(

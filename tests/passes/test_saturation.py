@@ -27,14 +27,14 @@ def problem(low: float, high: float) -> tuple[Saturation, Target]:
     own = (x @ weight.T - 0.4).astype(np.float32)
     moments = Moments(1, 20, 6)
     moments.add(x, own)
-    return Saturation(Range(low, high), lambda: [(x, own + other, other)]), fit_target(
+    return Saturation(Range(low, high), 1, lambda _: (x, own + other, other)), fit_target(
         weight[None], moments.statistics()
     )
 
 
 def shown(saturation: Saturation, target: Target, weight: np.ndarray) -> float:
     """The mean squared error behind the activation."""
-    ((x, a, other),) = saturation.parts()
+    x, a, other = saturation.read(0)
     assert other is not None
     y = x @ weight.reshape(target.weight.shape)[0].T + target.bias(weight) + other
     low, high = saturation.range.low, saturation.range.high
@@ -56,7 +56,7 @@ def test_a_split_fitted_to_eased_targets_shows_less_error(low: float, high: floa
 
 def test_rounds_never_raise_the_bound() -> None:
     saturation, start = problem(0.0, np.inf)
-    ((x, a, other),) = saturation.parts()
+    x, a, other = saturation.read(0)
     assert other is not None
     weight, target, last = start.weight * 0.5, start, np.inf
     for _ in range(6):
@@ -138,3 +138,16 @@ def test_groups_are_fitted_without_easing(one: Prune, same: bool, monkeypatch: p
     assert all(np.mean(weight == 0.0) == 0.5 for weight in found[1:])
     monkeypatch.setattr(module, "ROUNDS", 0)
     assert all(np.array_equal(a, b) for a, b in zip(found, pruned(one), strict=True)) is same
+
+
+def test_easing_that_does_not_hold_elsewhere_is_left_out() -> None:
+    """What four of five batches teach is wrong for the fifth, which the layer answers exactly."""
+    saturation, start = problem(0.0, np.inf)
+    x, _, _ = saturation.read(0)
+    exact = (x @ start.weight[0].T + start.bias(start.weight)).astype(np.float32)
+    batches = [(x[i::5], exact[i::5] if i == 4 else np.full_like(exact[i::5], -5.0), None) for i in range(5)]
+    torn = Saturation(saturation.range, 5, lambda batch: batches[batch])
+    assert not np.allclose(torn.ease(start, start.weight, start).weight, start.weight, atol=0.01)
+    made, target = eased(torn, start, start.weight, lambda one: one, lambda target, _: target.weight)
+    assert target is start
+    assert made is start.weight

@@ -460,5 +460,5 @@ def test_rows_for_the_activation_come_from_everywhere_in_an_image(monkeypatch: p
     steps = walk(graph, replace(ctx, fit=samples))
     step = next(steps)
     assert step.saturation is not None
-    met = np.concatenate([x for x, _, _ in step.saturation.parts()])
+    met = np.concatenate([step.saturation.read(batch)[0] for batch in range(step.saturation.count)])
     assert len(np.unique(met)) > 20

@@ -85,8 +85,10 @@ class Quant(Pass):
         least = INT4_OPSET if bits < 8 or self.activations == "int16" else LEAST_OPSET
         if 0 < graph.opset() < least:
             from ...ir.opset import convert
+            from ..clean.fold import constants
 
             convert(graph, least)
+            constants(graph)  # attributes became inputs, which the converter makes by nodes
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ...ir.shapes import infer

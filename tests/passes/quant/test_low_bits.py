@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from quantized import cleaned, quantized, runtime_ops
 
-from optc.ir.types import DType
+from optc.ir.graph import Graph
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
 from optc.ir.writer import to_bytes
 from optc.models import zoo
 from optc.passes.base import Context, Outcome, Report, TargetFacts
@@ -38,6 +40,23 @@ def test_packed_weights_run_in_integer_kernels(name: str, tmp_path: Path) -> Non
     eight = teacher.clone()
     quantized(eight, zoo.samples(name, "calib"))
     assert len(to_bytes(graph)) < 0.85 * len(to_bytes(eight))
+
+
+def test_means_over_positions_are_pooled_as_codes_in_an_opset_whose_axes_are_inputs() -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("network", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 6, 6)))
+    kernel = graph.constant(rng.normal(size=(8, 4, 3, 3)).astype(np.float32))
+    y = graph.add("Relu", [graph.add("Conv", [x, kernel]).output]).output
+    mean = graph.add("ReduceMean", [y], {"axes": [2, 3], "keepdims": 0}).output
+    weight = graph.constant(rng.normal(size=(8, 5)).astype(np.float32))
+    graph.add_output(graph.add("Gemm", [mean, weight]).output, "y", TensorType(DType.FLOAT, ("N", 5)))
+    infer(graph)
+    quantized(graph, {"x": rng.normal(size=(16, 4, 6, 6)).astype(np.float32)}, Quant(weights="int4", slower="int8"))
+    assert graph.opset() == 21
+    ops = Counter(node.op for node in graph)
+    assert ops["GlobalAveragePool"] == 1
+    assert not {"ReduceMean", "Constant"} & set(ops)
 
 
 @pytest.mark.parametrize(("weights", "most"), [("int3", 8), ("int2", 3)])

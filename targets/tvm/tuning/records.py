@@ -24,12 +24,13 @@ MARGIN = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`seconds` are those of the default, `ratio` what the tile takes of them."""
+    """`seconds` are those of the tile `default`, `ratio` what `tile` takes of them."""
 
     machine: str
     versions: str
     workload: Workload
     tile: Tile
+    default: Tile
     seconds: float
     ratio: float | None
 
@@ -44,13 +45,15 @@ class Records:
     def __init__(self, path: str | None, machine: Machine, threads: int) -> None:
         self.path = path
         self.machine, self.versions = machine_text(machine, threads), versions()
+        self._cpu = machine
         self._trials: dict[Workload, dict[Tile, Trial]] = {}
         for line in [] if path is None else _lines(path):
             try:
                 trial: Trial = restored(Trial, json.loads(line))
             except ValueError:
                 continue  # cut off when it was written, or by another version
-            if (trial.machine, trial.versions) == (self.machine, self.versions):
+            same = (trial.machine, trial.versions) == (self.machine, self.versions)
+            if same and trial.default == trial.workload.default(machine):
                 self._keep(trial)
 
     def ratio(self, work: Workload, tile: Tile) -> float | None:
@@ -63,7 +66,7 @@ class Records:
 
     def add(self, work: Workload, tile: Tile, seconds: float, ratio: float | None) -> None:
         """Keep a trial, in the file at once. Raises `OutputError`."""
-        trial = Trial(self.machine, self.versions, work, tile, seconds, ratio)
+        trial = Trial(self.machine, self.versions, work, tile, work.default(self._cpu), seconds, ratio)
         self._keep(trial)
         if self.path is None:
             return
@@ -133,6 +136,6 @@ def _lines(path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DataError(f"{path} cannot be read: {why}; name another file: --tune-records") from error
-    if lines and not lines[0].startswith('{"machine"'):
+    if lines and not lines[0].startswith('{"default"'):
         raise DataError(f"{path} holds no records of tuning; name another file: --tune-records")
     return lines

@@ -151,7 +151,7 @@ def test_a_build_is_tuned_checked_and_timed_on_a_device(
     assert told["agreement"]["share"] == 1
     assert told["latency"]["ratio"] > 0
     assert f"run and timed on the device 127.0.0.1:{server}, the original built for it too" in told["notes"]
-    assert (tmp_path / "r.jsonl").read_text().startswith('{"machine"')
+    assert (tmp_path / "r.jsonl").read_text().startswith('{"default"')
     assert run(["profile", *words, "-o", str(tmp_path / "t.json"), "--json"]) == 0
     assert json.loads((tmp_path / "t.json").read_text())["device"] == f"127.0.0.1:{server}"
 

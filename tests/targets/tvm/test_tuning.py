@@ -120,7 +120,7 @@ def test_an_interrupt_keeps_what_is_known_and_a_line_that_was_cut_off_is_measure
     assert len(lines) == 4  # two defaults were timed first
     path.write_text("\n".join([*lines[:3], lines[3][:40]]))
     assert tuned(wide(), path, 1e9, monkeypatch).share == 0.5
-    assert sum(line.startswith('{"machine"') and line.endswith("}") for line in path.read_text().splitlines()) > 4
+    assert sum(line.startswith('{"default"') and line.endswith("}") for line in path.read_text().splitlines()) > 4
 
 
 def test_what_is_slower_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,16 @@ from ...errors import TargetError
 from .machine import Machine
 
 SOURCES = os.path.join(os.path.dirname(__file__), "sources")
-FLAGS = ("-std=c++17", "-O1", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti", "-ffunction-sections")
-SHARED = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,--gc-sections", "-static-libstdc++", "-static-libgcc")
-"""A library that needs only the C library, and is the same bytes each time."""
+FLAGS = (
+    *("-std=c++17", "-O1", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti", "-ffunction-sections"),
+    *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+)
+SHARED = (
+    *("-shared", "-s", "-Wl,--build-id=none", "-Wl,--gc-sections", "-static-libstdc++", "-static-libgcc"),
+    *("-Wl,-z,noseparate-code", "-Wl,--no-eh-frame-hdr"),
+)
+"""A library that needs only the C library, and is the same bytes each time. It has neither tables for
+exceptions, which nothing throws, nor pages filled up between code and constants."""
 
 
 def compiler(machine: Machine) -> str:

@@ -12,15 +12,16 @@ from .machine import Machine
 
 SOURCES = os.path.join(os.path.dirname(__file__), "sources")
 FLAGS = (
-    *("-std=c++17", "-O1", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti", "-ffunction-sections"),
+    *("-std=c++17", "-Os", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti", "-ffunction-sections"),
     *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
 )
 SHARED = (
     *("-shared", "-s", "-Wl,--build-id=none", "-Wl,--gc-sections", "-static-libstdc++", "-static-libgcc"),
     *("-Wl,-z,noseparate-code", "-Wl,--no-eh-frame-hdr"),
+    f"-Wl,--version-script={os.path.join(SOURCES, 'exports.map')}",
 )
-"""A library that needs only the C library, and is the same bytes each time. It has neither tables for
-exceptions, which nothing throws, nor pages filled up between code and constants."""
+"""A library that needs only the C library, shows only the calls of `model.h` and those over RPC, and is the same bytes
+each time. It has neither tables for exceptions, which nothing throws, nor pages filled up between code and constants."""
 
 
 def compiler(machine: Machine) -> str:

@@ -1,11 +1,11 @@
 """Making convolutions depthwise-separable on the walk.
 
 Only dense convolutions with a kernel of more than one tap have anything to separate; the layer that reads the graph's
-input is left alone. Without a fixed rank, ranks are tried from one upwards until the loss stays within `error` of the
-answer's variance, as long as MACs and parameters are saved, and what is found must not run longer than the layer, as
-measured (`passes.alone`). Pointwise first is only offered where the layer does not
-stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable. What a rival
-does better is left for it (`passes.rivals`).
+input is left alone. Without a fixed rank, the lowest one is taken whose loss stays within `error` of the answer's
+variance; the highest that saves MACs and parameters is tried first, because mostly not even that does. What is found
+must not run longer than the layer, as measured (`passes.alone`). Pointwise first is only offered where the layer does
+not stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable. What a
+rival does better is left for it (`passes.rivals`).
 """
 
 from __future__ import annotations
@@ -119,21 +119,30 @@ def _choose(step: Step, options: Depthwise, ctx: Context) -> tuple[Separated, fl
         made = [fit(target, layer, form, options.rank) for form in forms]
         return min(made, key=lambda one: one.loss), None
     error = options.error or 0.0
-    for rank in range(1, taps):
-        if not _saves(layer, rank):
-            break
-        made = [fit(target, layer, form, rank) for form in forms]
-        fitting = sorted((one for one in made if one.loss <= error * target.energy), key=lambda one: one.loss)
-        if not fitting:
-            continue
-        slow = []
-        for one in fitting:
-            ratio = _time(step, ctx, one)
-            if not slower(ratio):
-                return one, ratio
-            slow.append(f"{ratio:.2f} times as long as {one.form}(rank={rank})")
-        raise Skip(f"within an error of {error:g} it would run {' and '.join(slow)}")
-    raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
+
+    def fitting(rank: int) -> list[Separated]:
+        tried = [form for form in forms if form == "dw-pw" or len(forms) == 1 or layer.channels * rank <= DEAREST]
+        made = (fit(target, layer, form, rank) for form in tried)
+        return sorted((one for one in made if one.loss <= error * target.energy), key=lambda one: one.loss)
+
+    ranks = [rank for rank in range(1, taps) if _saves(layer, rank)]
+    found = fitting(ranks[-1]) if ranks else []
+    if not found:
+        raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")
+    low, high = 0, len(ranks) - 1
+    while low < high:  # the loss falls with the rank
+        middle = (low + high) // 2
+        if fewer := fitting(ranks[middle]):
+            found, high = fewer, middle
+        else:
+            low = middle + 1
+    slow = []
+    for one in found:
+        ratio = _time(step, ctx, one)
+        if not slower(ratio):
+            return one, ratio
+        slow.append(f"{ratio:.2f} times as long as {one.form}(rank={one.rank})")
+    raise Skip(f"within an error of {error:g} it would run {' and '.join(slow)}")
 
 
 def _time(step: Step, ctx: Context, made: Separated) -> float | None:

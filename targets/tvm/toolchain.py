@@ -21,7 +21,7 @@ SHARED = (
     f"-Wl,--version-script={os.path.join(SOURCES, 'exports.map')}",
 )
 """A library that needs only the C library, shows only the calls of `model.h` and those over RPC, and is the same bytes
-each time. It has neither tables for exceptions, which nothing throws, nor pages filled up between code and constants."""
+each time. It has no tables for exceptions, which nothing throws, and no pages filled up between code and constants."""
 
 
 def compiler(machine: Machine) -> str:

@@ -114,7 +114,8 @@ def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: 
 
 
 def test_a_tracker_finds_a_device(library: Path) -> None:
-    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
+    for needed in ("tornado", "cloudpickle", "psutil"):
+        pytest.importorskip(needed, reason=f"TVM's tracker needs {needed}")
     with started(sys.executable, "-c", TRACKED) as port:
         remote = Remote(str(library), Connection(Device(f"127.0.0.1:{port}", "board")), threads=1)
         assert remote.run({"x": np.ones((1, 4), np.float32)})[0].tolist() == [[18, 22, 26]]

@@ -15,8 +15,11 @@ than the weights it replaces. Rows that are too few for the width therefore show
 
 What a changed layer then loses against W* is another matter than what W* repairs: a repair has to be told from noise,
 while the weights that stay see exactly what those that went did, and make up for it as far as the inputs depend on each
-other. So the metric is H + lam I with lam no more than `METRIC`, however large the ridge of the repair (held-out loss
-of ResNet-20 with four fifths of its weights pruned: 3 % less over all layers, up to 10 % less in one).
+other. So the metric H + lam I has a ridge of its own: no more than `METRICS` begins with (held-out loss of ResNet-20
+with four fifths of its weights pruned: 3 % less over all layers, up to 10 % less in one), unless rows held out ask for
+more: half of the inputs go, the other half is fitted to stand in for them, and how it does so there is the judge. Rows
+of few samples depend on each other where the samples do not: in the last layers of MobileNetV2, with 49 rows of each of
+200 images and 960 inputs, half of the channels lost 43 % of the answer on rows not fitted to, and lose 34 % of it.
 """
 
 from __future__ import annotations
@@ -35,8 +38,11 @@ UNREACHED = "not one finite number reaches it, or not only finite ones do: look 
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the mean diagonal of H
 
-METRIC = 1e-2
-"""The most ridge of the metric in which changes of a layer are judged, relative to the mean diagonal of H."""
+METRICS = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""Ridges of the metric in which changes of a layer are judged, relative to the mean diagonal of H."""
+
+WORTH = 0.01
+"""By how much of the held-out loss a larger ridge of the metric must gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +148,12 @@ def fit_target(
     if everything.count == 0 or not (np.isfinite(h).all() and np.isfinite(c).all()):
         raise DataError(UNREACHED)
     ridge: float | None = RIDGES[len(RIDGES) // 2]
+    least = METRICS[0]
     if fit is not None and held is not None and fit.count and held.count:
         ridge = _choose(weight, fit, held)
+        least = _stand_in(weight, fit, held)
     strength = 10.0 * RIDGES[-1] if ridge is None else ridge
-    metric, repairing = damped(h, min(strength, METRIC)), damped(h, strength)
+    metric, repairing = damped(h, min(strength, least) if least == METRICS[0] else least), damped(h, strength)
     # None: nothing repairs better than leaving the weights alone
     best = weight if ridge is None else weight + solve_spd(repairing, c - weight @ h)
     return Target(
@@ -159,6 +167,21 @@ def fit_target(
         damping=float(repairing[0, 0, 0] - metric[0, 0, 0]),
         rows=everything.count,
     )
+
+
+def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
+    """The least ridge with which half of the inputs, fitted on `fit`, stand in for the others on `held` about as well
+    as with any."""
+    half = (weight.shape[2] + 1) // 2
+    if half == weight.shape[2]:
+        return METRICS[0]
+    losses = []
+    for ridge in METRICS:
+        h = damped(fit.covariance, ridge)
+        kept = solve_spd(h[:, :half, :half], weight[:, :, half:] @ h[:, half:, :half])
+        off = np.concatenate([kept, -weight[:, :, half:]], axis=2)
+        losses.append(float(np.sum((off @ held.covariance) * off)))
+    return next(r for r, loss in zip(METRICS, losses, strict=True) if (1.0 - WORTH) * loss <= min(losses))
 
 
 def _choose(weight: Array, fit: Statistics, held: Statistics) -> float | None:

@@ -41,7 +41,7 @@ class Reader:
         columns = self._columns()
         size = int(columns.max()) + 1
         at = np.argsort(columns, kind="stable")[np.count_nonzero(columns < 0) :].reshape(size, -1)
-        parts = zip(_heard(target), metric(target), strict=True)
+        parts = zip(_heard(target), target.hessian, strict=True)
         return [Consumer(weight, hessian, target.energy, at) for weight, hessian in parts]
 
     def stays(self, keep: Mask) -> Mask:
@@ -59,27 +59,11 @@ def _heard(target: Target) -> Array:
     return np.where(silent[:, None, :], 0.0, target.weight)
 
 
-def metric(target: Target) -> Array:
-    """The target's metric (groups, d, d) with as much more ridge as its number of rows calls for.
-
-    The covariance of few rows is too sure of what it has not seen. The share of the identity that is best mixed in is
-    that of the oracle approximating shrinkage estimator (Chen, Wiesel, Eldar & Hero 2010, eq. 23).
-    """
-    h = target.hessian
-    d = h.shape[1]
-    trace = np.einsum("gdd->g", h)
-    square = np.einsum("gde,gde->g", h, h)
-    spread = np.maximum(square - trace**2 / d, 1e-30)
-    rho = ((1.0 - 2.0 / d) * square + trace**2) / ((target.rows + 1.0 - 2.0 / d) * spread)
-    ridge = np.minimum(rho, 1.0) * trace / d
-    return np.asarray(h + ridge[:, None, None] * np.eye(d))
-
-
 def refit_without(target: Target, stays: Mask) -> Array:
     """The weights (groups, n, d) nearest to the target that are zero outside the columns `stays`."""
     columns = np.flatnonzero(stays)
     out = np.zeros_like(target.weight)
-    for part, weight, hessian in zip(out, target.weight, metric(target), strict=True):
+    for part, weight, hessian in zip(out, target.weight, target.hessian, strict=True):
         part[:, columns] = refit_columns(weight, hessian, columns)
     return out
 

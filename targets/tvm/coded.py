@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ...ir.node import Node, Value
-from .codes import CodedLayer, coded_layer, grid_of, is_depthwise
+from .codes import CodedLayer, Grid, coded_layer, grid_of, is_depthwise
 from .compute import codes
 from .compute import conv as convs
 from .compute.conv import Window
 from .compute.matrix import conv_matrix
 from .compute.matrix import pack as pack_matrix
 from .importer import FUSABLE, INJECTIVE, Blocked, Importer, Product
+from .operators import clamped, lower_operator, offset
 from .windows import window
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _GAIN = 2
 """How many times fewer codes a convolution must read for the columns of its kernel to be laid side by side."""
 _OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to."""
+_WHOLE = 1 << 23
+"""Whole numbers up to twice this are exact in floats."""
 _ELEMENTWISE = 0
 """TVM's number for what is fused to anything; the sums have the size of what is made of them."""
 
@@ -41,20 +44,35 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
         return None
     shift = importer.shift(grid.dtype)
     bounds = np.iinfo(grid.dtype.numpy.str)
-    low, high = bounds.min - shift, bounds.max - shift
-    options = {"zero": grid.zero - shift, "low": int(low), "high": int(high), "dtype": dot.codes}
-    held = importer.blocked(x)
-    product = importer.products.get(x)
+    low, high = int(bounds.min) - shift, int(bounds.max) - shift
+    options = {"zero": grid.zero - shift, "low": low, "high": high}
+    source = clamped(x, grid)
+    product = importer.products.get(source)
+    found: Lowered
     if product is not None:
-        # The scale of the answer goes into that of the sums.
-        number = _scaled(importer, product, 1 / grid.scale)
-        bounded = dot.codes == "int8" and product.most / grid.scale < codes.BOUND
-        found = importer.te(codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, bounded=bounded, **options)
+        held = importer.blocked(source)
+        number = _requantized(importer, product, grid)
+        # 32-bit ARM rounds vectors by no instruction.
+        bounded = dot.codes == "int8" and not importer.machine.hard_float and product.most / grid.scale < codes.BOUND
+        found = importer.te(
+            codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, bounded=bounded, dtype=dot.codes, **options
+        )
+        importer.numbers[node.output] = lambda: importer.te(
+            codes.encode,
+            number,
+            pattern=_ELEMENTWISE,
+            scale=1.0,
+            dtype="float32",
+            **{key: value + offset(importer, grid.dtype) for key, value in options.items()},
+        )
+    elif (found := lower_operator(importer, source, grid)) is not None:
+        held = None
     else:
+        held = importer.blocked(x)
         expr = held.expr if held is not None else importer.plain(x)
         if str(expr.ty.dtype.dtype) != "float32":
             return None
-        found = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, **options)
+        found = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, dtype=dot.codes, **options)
     importer.held.add(node.output)
     return found if held is None else Blocked(found, held.channels, held.height, held.width, held.block)
 
@@ -128,14 +146,17 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
 def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     """One channel at a time there are no neighbours to sum in one instruction: numbers are made wider first.
 
-    Floats hold these few whole numbers exactly too, and x86 multiplies them faster.
+    Floats hold these few whole numbers exactly too, as long as the bias is no larger than they do, and x86 multiplies
+    them faster.
     """
     machine, weights = importer.machine, layer.weights
-    dtype = np.int16 if machine.dot is not None and machine.dot.grouped else np.float32
     place, held = window(node, layer.codes, weights.shape[2:]), _image(importer, layer.codes, machine.block)
     if place is None:
         return None
     out = weights.shape[0]
+    beside = layer.bias + layer.grid.zero * weights.sum((1, 2, 3), dtype=np.int32)
+    exact = np.abs(beside.astype(np.int64)).max(initial=0) < _WHOLE
+    dtype = np.float32 if exact and not (machine.dot is not None and machine.dot.grouped) else np.int16
     height, width = place.output
     tile = importer.tile("depthwise", held.expr, weights.shape, place, out)
     sums = importer.te(
@@ -147,8 +168,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
         tile=tile,
         zero=layer.grid.zero - importer.shift(layer.grid.dtype),
     )
-    offset = layer.bias + layer.grid.zero * weights.sum((1, 2, 3), dtype=np.int32)
-    return _product(importer, node, Blocked(sums, out, height, width, machine.block), offset, layer)
+    return _product(importer, node, Blocked(sums, out, height, width, machine.block), beside, layer)
 
 
 def _product(importer: Importer, node: Node, sums: Blocked, bias: np.ndarray, layer: CodedLayer) -> Blocked:
@@ -165,14 +185,20 @@ def _product(importer: Importer, node: Node, sums: Blocked, bias: np.ndarray, la
         sums.expr, laid(bias.astype(np.int32 if whole else np.float32)), laid(layer.scales), rest, layer.most
     )
     importer.products[node.output] = product
-    return Blocked(_scaled(importer, product, 1.0), sums.channels, sums.height, sums.width, block)
+    return Blocked(_scaled(importer, product), sums.channels, sums.height, sums.width, block)
 
 
-def _scaled(importer: Importer, product: Product, factor: float) -> relax.Expr:
-    """A product, each number of it times `factor`."""
-    parts = [product.bias, product.scale * np.float64(factor)]
-    if product.rest is not None:
-        parts.append(product.rest * np.float64(factor))
+def _scaled(importer: Importer, product: Product) -> relax.Expr:
+    """A product as floats."""
+    parts = [product.bias, product.scale, *(() if product.rest is None else (product.rest,))]
+    return importer.te(codes.scaled, product.sums, *map(_const, parts), pattern=_ELEMENTWISE)
+
+
+def _requantized(importer: Importer, product: Product, grid: Grid) -> relax.Expr:
+    """A product in units of `grid`: the sums times one number that was rounded as the quotient of that of the product,
+    which is what integer kernels take."""
+    scale = np.float32(grid.scale)
+    parts = [product.bias, product.scale / scale, *(() if product.rest is None else (product.rest / scale,))]
     return importer.te(codes.scaled, product.sums, *map(_const, parts), pattern=_ELEMENTWISE)
 
 
@@ -190,7 +216,7 @@ def _dense(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     bias = layer.bias + importer.shift(layer.grid.dtype) * weights.sum(0, dtype=np.int32)
     product = Product(sums, bias, layer.scales, layer.rest, layer.most)
     importer.products[node.output] = product
-    return _scaled(importer, product, 1.0)
+    return _scaled(importer, product)
 
 
 def _hold(importer: Importer, value: Value) -> None:

@@ -27,6 +27,8 @@ _GROUP = 16
 _MOST = 2**31 - 1
 _NOTHING = 1e-3
 """Units of a sum that are no more than the rounding of the scales."""
+_NEAR = 1e-6
+"""How far apart two scales may be that are one but for rounding."""
 
 Array = npt.NDArray[np.generic]
 
@@ -98,16 +100,11 @@ def coded_layer(node: Node) -> CodedLayer | None:
     offset = -grid.zero * weights.sum(reduced, dtype=np.int64)
     rest = None
     if bias is not None:
-        known = _constant(bias)
-        if known is None or known.size not in (1, units.size):
+        parts = _bias(bias, units)
+        if parts is None:
             return None
-        wanted = np.broadcast_to(known.astype(np.float64).ravel(), units.shape)
-        whole = np.rint(wanted / units)
-        if np.abs(whole).max(initial=0) > _MOST:
-            return None
-        beyond = np.asarray(wanted - whole * units, np.float32)
-        rest = beyond if np.abs(beyond / units).max(initial=0) > _NOTHING else None
-        offset = offset + whole.astype(np.int64)
+        whole, rest = parts
+        offset = offset + whole
     if np.abs(offset).max(initial=0) > _MOST:
         return None
     return CodedLayer(codes, grid, weights, units.astype(np.float32), offset.astype(np.int32), rest)
@@ -162,6 +159,30 @@ def _weights(node: Node, value: Value) -> tuple[npt.NDArray[np.int8], npt.NDArra
     weights = shifted.astype(np.int8)
     scales = np.broadcast_to(scale.reshape(-1), (codes.shape[out],)).astype(np.float32)
     return (weights.T if flipped else weights), scales
+
+
+def _bias(value: Value, units: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32] | None] | None:
+    """A bias as whole units of the sums, and what it has beyond those.
+
+    Codes of 32 bits in these units are taken as they are: their scale has been rounded, which with large codes comes to
+    more than nothing, and integer kernels do not ask for it.
+    """
+    known = _constant(value)
+    if known is None or known.size not in (1, units.size):
+        return None
+    wide = np.broadcast_to(known.astype(np.float64).ravel(), units.shape)
+    inputs = () if value.producer is None else value.producer.inputs
+    held = [None if one is None or one.constant is None else one.constant.numpy() for one in inputs]
+    if len(held) >= 2 and held[0] is not None and held[0].dtype == np.int32 and held[1] is not None:
+        codes, scale = held[0].astype(np.int64).ravel(), held[1].astype(np.float64).ravel()
+        plain = len(held) == 2 or held[2] is None or not np.any(held[2])
+        if plain and codes.size == units.size and np.all(np.abs(scale / units - 1) < _NEAR):
+            return codes, None
+    whole = np.rint(wide / units)
+    if np.abs(whole).max(initial=0) > _MOST:
+        return None
+    beyond = np.asarray(wide - whole * units, np.float32)
+    return whole.astype(np.int64), beyond if np.abs(beyond / units).max(initial=0) > _NOTHING else None
 
 
 def _constant(value: Value) -> Array | None:

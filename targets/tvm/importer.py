@@ -108,6 +108,8 @@ class Importer:
         self._declared: dict[Value, Any] = {}
         self.held: set[Value] = set()
         self.products: dict[Value, Product] = {}
+        self.numbers: dict[Value, Callable[[], relax.Expr]] = {}
+        """How to make, in registers, the floats that are the unsigned form of codes which a layer gives."""
         self.workloads: dict[Workload, int] = {}
         """How often each workload was met."""
         self._tiles = tiles or {}

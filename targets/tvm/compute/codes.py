@@ -133,17 +133,27 @@ def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: st
     def code(value: Any) -> Any:
         found = value if scale == 1 else value / tirx.const(scale, "float32")
         if bounded:
-            # The lower half of the bits is the number; where the zero is even it does not change what "to even" is.
-            even = zero if zero % 2 == 0 else 0
-            bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC + even, "float32"))
-            whole = bits.astype("int16") + tirx.const(zero - even, "int16")
+            # Rounded by an operator of its own: a product with something added to it would become one instruction,
+            # which does not round the product.
+            whole = tirx.nearbyint(found).astype("int16") + tirx.const(zero, "int16")
             return tirx.max(tirx.min(whole, tirx.const(high, "int16")), tirx.const(low, "int16")).astype(dtype)
-        found = tirx.max(found, tirx.const(float(low - zero), "float32"))
-        found = tirx.min(found, tirx.const(float(high - zero), "float32"))
-        bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC, "float32"))
-        return (bits - tirx.const(_MAGIC_BITS - zero, "int32")).astype(dtype)
+        return to_code(found, low - zero, high - zero, zero, dtype)
 
     return te.compute(x.shape, lambda *i: code(x(*i)), name="encode")
+
+
+def to_code(number: Any, low: int, high: int, shift: int, dtype: str) -> Any:
+    """A number rounded to a whole one between `low` and `high`, and `shift` added to it.
+
+    Clamped before it is rounded, which keeps LLVM from making one instruction of a product and the sum that rounds it.
+    """
+    from tvm import tirx
+
+    found = tirx.min(tirx.max(number, tirx.const(float(low), "float32")), tirx.const(float(high), "float32"))
+    if dtype == "float32":
+        return found + tirx.const(_MAGIC, dtype) - tirx.const(_MAGIC - shift, dtype)
+    bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC, "float32"))
+    return (bits - tirx.const(_MAGIC_BITS - shift, "int32")).astype(dtype)
 
 
 def decode(x: te.Tensor, scale: float, zero: int) -> te.Tensor:

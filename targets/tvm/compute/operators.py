@@ -1,0 +1,101 @@
+"""Operators from codes to codes, each in the float operations and in the order of ONNX Runtime's integer kernels.
+
+A result that lies between two codes is rounded to one or the other by the last bit of these operations, so any other
+order of them answers differently now and then. Operands are codes as they are held in memory, to which an offset is
+added to give the unsigned ones that the formulas are about, or, of type float32, those numbers themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .codes import to_code
+
+if TYPE_CHECKING:
+    from tvm import te
+
+_MOST = 255
+
+
+def add_codes(
+    x: te.Tensor,
+    y: te.Tensor,
+    offsets: tuple[int, int],
+    ratios: tuple[float, float],
+    fixed: float,
+    shift: int,
+    dtype: str,
+) -> te.Tensor:
+    """round(x rx + (y ry + fixed)), two multiply-adds without a rounding in between.
+
+    `fixed` holds the zeros of all three, so that of the result is part of what is rounded.
+    """
+    from tvm import te, tirx
+
+    rx, ry = (tirx.const(ratio, "float32") for ratio in ratios)
+
+    def code(*i: Any) -> Any:
+        a, b = _number(x, i, offsets[0]), _number(y, i, offsets[1])
+        return to_code(a * rx + (b * ry + tirx.const(fixed, "float32")), 0, _MOST, shift, dtype)
+
+    return te.compute(x.shape, code, name="add_codes")
+
+
+def multiply_codes(
+    x: te.Tensor, y: te.Tensor, offsets: tuple[int, int], ratio: float, zero: int, shift: int, dtype: str
+) -> te.Tensor:
+    """round((x y) ratio + zero), the product of codes minus their zeros (the `offsets`) being whole and exact.
+
+    Clamped before the zero is added: product and sum are rounded each.
+    """
+    from tvm import te, tirx
+
+    def code(*i: Any) -> Any:
+        under = [0 if int(y.shape[axis]) == 1 and axis == 2 else one for axis, one in enumerate(i)]
+        found = _number(x, i, offsets[0]) * _number(y, under, offsets[1]) * tirx.const(ratio, "float32")
+        low, high = tirx.const(-float(zero), "float32"), tirx.const(float(_MOST - zero), "float32")
+        found = tirx.max(tirx.min(found, high), low)
+        return to_code(found + tirx.const(float(zero), "float32"), 0, _MOST, shift, dtype)
+
+    return te.compute(x.shape, code, name="multiply_codes")
+
+
+def mean_codes(x: te.Tensor, zero: int, scale: float, shift: int, low: int, high: int, dtype: str) -> te.Tensor:
+    """round(sum over pixels of (x - zero) * scale), [N, C / b, P, b] to [N, C / b, 1, b]; sums are whole and exact."""
+    from tvm import te, tirx
+
+    n, c, pixels, block = x.shape
+    p = te.reduce_axis((0, pixels), "p")
+    sums = te.compute(
+        (n, c, 1, block), lambda i, o, _, lane: te.sum(x[i, o, p, lane].astype("int32"), axis=p), name="sum_codes"
+    )
+
+    def code(*i: Any) -> Any:
+        found = (sums(*i) - tirx.const(zero * int(pixels), "int32")).astype("float32") * tirx.const(scale, "float32")
+        return to_code(found, low, high, shift, dtype)
+
+    return te.compute(sums.shape, code, name="mean_codes")
+
+
+def move_codes(
+    x: te.Tensor, zero: int, scale: float, divisor: float, shift: int, low: int, high: int, dtype: str
+) -> te.Tensor:
+    """Codes of one grid as those of another, round((x - zero) scale / divisor)."""
+    from tvm import te, tirx
+
+    def code(*i: Any) -> Any:
+        found = (x(*i).astype("int32") - tirx.const(zero, "int32")).astype("float32") * tirx.const(scale, "float32")
+        found = found if divisor == 1 else found / tirx.const(divisor, "float32")
+        return to_code(found, low, high, shift, dtype)
+
+    return te.compute(x.shape, code, name="move_codes")
+
+
+def _number(x: te.Tensor, index: Sequence[Any], offset: int) -> Any:
+    from tvm import tirx
+
+    code = x(*index)
+    if str(x.dtype) == "float32":
+        return code
+    return (code.astype("int32") + tirx.const(offset, "int32")).astype("float32")

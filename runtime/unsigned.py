@@ -34,6 +34,9 @@ def unsigned(graph: Graph) -> Graph:
     for value in (*copy.inputs, *(value for node in copy for value in node.outputs)):
         if value.dtype is DType.INT8:
             value.type = TensorType(DType.UINT8, value.shape)
+    for output in copy.outputs:
+        if isinstance(output.type, TensorType) and output.type.dtype is DType.INT8:
+            output.type = TensorType(DType.UINT8, output.type.shape)
     copy.sweep()
     return copy
 

@@ -161,7 +161,9 @@ def _weights(node: Node, value: Value) -> tuple[npt.NDArray[np.int8], npt.NDArra
     return (weights.T if flipped else weights), scales
 
 
-def _bias(value: Value, units: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32] | None] | None:
+def _bias(
+    value: Value, units: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32] | None] | None:
     """A bias as whole units of the sums, and what it has beyond those.
 
     Codes of 32 bits in these units are taken as they are: their scale has been rounded, which with large codes comes to

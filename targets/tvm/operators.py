@@ -55,7 +55,7 @@ def _range(node: Node) -> tuple[float | None, float | None]:
         return 0.0, None
     if node.op != "Clip":
         return None, None
-    found = []
+    found: list[float | None] = []
     for index, name in ((1, "min"), (2, "max")):
         given = node.input(index)
         if given is not None and given.constant is None:
@@ -144,14 +144,14 @@ def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
     found = _sources(importer, node)
     if found is None:
         return None
-    shapes = [codes.shape for codes, _ in found]
-    if shapes[0] is None or shapes[1] is None or len(shapes[0]) != len(shapes[1]):
+    full, other = (codes.shape for codes, _ in found)
+    if full is None or other is None or len(full) != len(other):
         return None
-    if shapes[0] != shapes[1]:
+    if full != other:
         # One number a channel: the other way round the product is the same.
-        if shapes[0][2:] == (1, 1):
-            found, shapes = found[::-1], shapes[::-1]
-        if len(shapes[0]) != 4 or shapes[1] != (*shapes[0][:2], 1, 1):
+        if full[2:] == (1, 1):
+            found, full, other = found[::-1], other, full
+        if len(full) != 4 or other != (*full[:2], 1, 1):
             return None
         if any(importer.blocked(codes) is None for codes, _ in found):
             return None
@@ -164,10 +164,11 @@ def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
     moved = importer.te(
         operators.multiply_codes,
         *operands,
-        pattern=_ELEMENTWISE if shapes[0] == shapes[1] else _BROADCAST,
+        pattern=_ELEMENTWISE if full == other else _BROADCAST,
         offsets=tuple(importer.shift(g.dtype) - g.zero for _, g in found),
         ratio=float(ratio),
         zero=grid.zero + (128 if grid.dtype is DType.INT8 else 0),
+        single=full != other,
         **_output(importer, grid),
     )
     return _placed(moved, place)

@@ -43,16 +43,23 @@ def add_codes(
 
 
 def multiply_codes(
-    x: te.Tensor, y: te.Tensor, offsets: tuple[int, int], ratio: float, zero: int, shift: int, dtype: str
+    x: te.Tensor,
+    y: te.Tensor,
+    offsets: tuple[int, int],
+    ratio: float,
+    zero: int,
+    shift: int,
+    dtype: str,
+    single: bool,
 ) -> te.Tensor:
     """round((x y) ratio + zero), the product of codes minus their zeros (the `offsets`) being whole and exact.
 
-    Clamped before the zero is added: product and sum are rounded each.
+    With `single`, images in blocks are multiplied by a single pixel. Clamped before the zero is added: product and sum are rounded each.
     """
     from tvm import te, tirx
 
     def code(*i: Any) -> Any:
-        under = [0 if int(y.shape[axis]) == 1 and axis == 2 else one for axis, one in enumerate(i)]
+        under = (*i[:2], 0, i[3]) if single else i
         found = _number(x, i, offsets[0]) * _number(y, under, offsets[1]) * tirx.const(ratio, "float32")
         low, high = tirx.const(-float(zero), "float32"), tirx.const(float(_MOST - zero), "float32")
         found = tirx.max(tirx.min(found, high), low)

@@ -4,15 +4,15 @@
 
 KIT is the folder of real models, QUANTIZED one of quantized models of the same names. What libraries are held to from
 end to end are the integer kernels that ONNX Runtime makes of the file: they alone give an answer that can be repeated
-bit by bit. Codes are made unsigned for them, which says the same, because kernels for signed weights saturate on x86 without
-VNNI; the kinds of operators that stay float are named.
+bit by bit. Codes are made unsigned for them, which says the same, because kernels for signed weights saturate on x86
+without VNNI; the kinds of operators that stay float are named.
 
 The other reference is ONNX Runtime with quantized operators computed in floats, as QuantizeLinear and DequantizeLinear
 say. Layer by layer: the model is cut at every code, and each part is given the codes that this one has there. Integer
 sums are exact, so what differs are quotients that come out halfway between two codes in one order of float operations
 and beside it in another. From end to end each of these few grows from layer to layer. The last column says how far two
-float evaluations of the same file by ONNX Runtime are apart, optimised and node by node: nothing can be nearer to one of
-them than they are to each other. A step is 1/255 of the range of an output.
+float evaluations of the same file by ONNX Runtime are apart, optimised and node by node: nothing can be expected to be
+nearer to one of them than they are to each other. A step is 1/255 of the range of an output.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def multiply_codes(
 ) -> te.Tensor:
     """round((x y) ratio + zero), the product of codes minus their zeros (the `offsets`) being whole and exact.
 
-    With `single`, images in blocks are multiplied by a single pixel. Clamped before the zero is added: product and sum are rounded each.
+    With `single`, images in blocks are multiplied by a single pixel. Clamped before the zero is added: product and sum
+    are rounded each.
     """
     from tvm import te, tirx
 

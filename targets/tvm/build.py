@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .plan import Plan, Tensor
     from .tuning.choice import Choice
 
+_LOG = logging.getLogger("optc")
 _SHIPPED = ("model.h", "runner.cc")
 _PINNED = "0.27"
 
@@ -92,6 +94,9 @@ def build(
         shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     document = manifest.document(graph, spec, machine, inputs, outputs, (said.splitlines() or ["unknown"])[0])
+    if left := pipeline.unscheduled(mod):
+        _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(left))
+        document["unscheduled"] = left
     manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.told})
 
 

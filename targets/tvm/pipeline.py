@@ -43,6 +43,14 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     return mod
 
 
+def unscheduled(mod: tvm.IRModule) -> list[str]:
+    """The kernels of a lowered module that no rule could cut: they run as TVM wrote them."""
+    from tvm import tirx
+
+    kernels = [(var.name_hint, kernel) for var, kernel in mod.functions_items() if isinstance(kernel, tirx.PrimFunc)]
+    return sorted(name for name, kernel in kernels if not (kernel.attrs or {}).get("tirx.is_scheduled", False))
+
+
 def write_object(mod: tvm.IRModule, machine: Machine, path: str) -> None:
     """Compile the kernels of a lowered module into the object file `path`."""
     import tvm

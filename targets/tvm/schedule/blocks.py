@@ -17,7 +17,8 @@ _REDUCE = 2
 
 
 class Rule(ScheduleRule):  # type: ignore[misc]
-    """A rule for a machine. What it cannot cut stays as TVM wrote it, which is slower and just as right."""
+    """A rule for a machine. What no rule can cut stays as TVM wrote it, slower but right, and the manifest names
+    it (see `pipeline.unscheduled`)."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine

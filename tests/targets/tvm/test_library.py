@@ -278,3 +278,29 @@ def test_an_archive_links_into_a_c_program(tmp_path: Path) -> None:
     x = (np.arange(3 * 8 * 8) % 7 - 3).astype(np.float32).reshape(1, 3, 8, 8)
     want = Session(small(), threads=1, optimise=False).run({"x": x})[0]
     assert np.allclose(np.array(done.stdout.split(), np.float32), want.ravel(), atol=1e-5)
+
+
+def test_a_kernel_that_no_rule_can_cut_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    need("host")
+    from tvm import s_tir
+
+    from optc.targets.tvm.schedule.rest import Elementwise, Rows
+
+    def fails(self: object, sch: s_tir.Schedule) -> None:
+        sch.get_sblock("nowhere")
+
+    net = Net()
+    graph = net.done(net.add("Relu", net.input("x", 5, 64)))
+    for name, broken in (("whole", False), ("left", True)):
+        if broken:
+            monkeypatch.setattr(Elementwise, "schedule", fails)
+            monkeypatch.setattr(Rows, "schedule", fails)
+        build(graph, "host", tmp_path / f"{name}.tar")
+        artifact.unpack(str(tmp_path / f"{name}.tar"), str(tmp_path / name))
+        left = manifest.read(str(tmp_path / name)).get("unscheduled", [])
+        assert bool(left) == broken == ("no rule could schedule" in caplog.text)
+        assert all(found in caplog.text for found in left)
+    x = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
+    assert np.array_equal(table.parse("host")[0].open(str(tmp_path / "left.tar")).run({"x": x})[0], np.maximum(x, 0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...passes.base import option
+from ...passes.pipeline import Pipeline
 from .target import LibraryTarget
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Arm64Target(LibraryTarget):
     cpu: str = option("", "name of the CPU as LLVM knows it, such as cortex-a76; any with NEON unless given")
     dotprod: bool = option(False, "whether it has the int8 dot products of ARMv8.2")
     i8mm: bool = option(False, "whether it has the int8 matrix products of ARMv8.6")
-    fp16: bool = option(False, "whether it computes in half precision")
+    fp16: bool = option(False, "whether to compute in half precision, with the arithmetic of ARMv8.2")
     sve: bool = option(False, "whether it has scalable vectors")
     archive: bool = option(False, "whether to write a static archive, model.a, too")
 
@@ -35,6 +36,12 @@ class Arm64Target(LibraryTarget):
         from .machines import arm64
 
         return arm64(cpu=self.cpu, dotprod=self.dotprod, i8mm=self.i8mm, fp16=self.fp16, sve=self.sve)
+
+    def legalisation(self) -> Pipeline:
+        from .half import Half
+
+        found = LibraryTarget.legalisation(self)
+        return Pipeline((*found.passes, Half())) if self.fp16 else found
 
 
 @dataclass(frozen=True, slots=True)

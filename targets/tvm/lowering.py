@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
+_FLOATS = ("float32", "float16")
 _OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 
@@ -36,7 +37,7 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     if x is None or weights is None or weights.constant is None or (bias is not None and bias.constant is None):
         return None
     w = weights.constant.numpy()
-    if w.ndim != 4 or w.dtype not in (np.float32, np.float16):
+    if w.ndim != 4 or w.dtype not in _FLOATS:
         return None
     place = window(node, x, w.shape[2:])
     if place is None:
@@ -166,7 +167,7 @@ def lower_matmul(importer: Importer, node: Node) -> Lowered:
     if y.constant is not None:
         return _dense(importer, importer.plain(x), y.constant.numpy(), None)
     a, b = importer.plain(x), importer.plain(y)
-    if len(a.ty.shape) != len(b.ty.shape) or len(a.ty.shape) < 2 or a.ty.dtype.dtype != "float32":
+    if len(a.ty.shape) != len(b.ty.shape) or len(a.ty.shape) < 2 or a.ty.dtype.dtype not in _FLOATS:
         return None
     if any(not _equal(p, q) for p, q in zip(list(a.ty.shape)[:-2], list(b.ty.shape)[:-2], strict=True)):
         return None
@@ -195,7 +196,7 @@ def _dense(
     importer: Importer, x: relax.Expr, w: npt.NDArray[np.generic], bias: npt.NDArray[np.generic] | None
 ) -> Lowered:
     shape = x.ty.shape
-    if w.ndim != 2 or w.dtype not in (np.float32, np.float16) or len(shape) < 2:
+    if w.ndim != 2 or w.dtype not in _FLOATS or len(shape) < 2:
         return None
     tile = importer.tile("dense", x, w.shape)
     packed = _const(products.pack(w, tile, importer.machine.block))
@@ -330,7 +331,7 @@ def _image_size(value: Value) -> tuple[int, int] | None:
 
 _UNARY = (
     "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Abs", "Neg", "Exp", "Sqrt", "Softplus",
-    "Gelu", "Identity", "Selu", "Mish", "Erf", "Floor", "Ceil", "Round",
+    "Gelu", "Identity", "Selu", "Mish", "Erf", "Floor", "Ceil", "Round", "Cast",
 )  # fmt: skip
 _BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu", "Pow")
 

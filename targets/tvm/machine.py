@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,10 @@ class Machine:
     def vectors(self) -> int:
         """Registers that one block of channels takes."""
         return self.block // self.lanes
+
+    def holding(self, dtype: str) -> Machine:
+        """The machine as kernels see it whose sums are of this type: of halves, a register holds twice as many."""
+        return replace(self, lanes=self.lanes * 4 // np.dtype(dtype).itemsize) if dtype == "float16" else self
 
     def target(self) -> dict[str, object]:
         """The description that TVM's `Target` takes."""

@@ -68,7 +68,8 @@ class Workload:
             yield "across", (start, replace(start, across=True))
 
     def _ranked(self, machine: Machine) -> tuple[Tile, ...]:
-        found = ranked(*self._space(machine), machine, row=self._row, exact=self.groups > 1, spare=self._spare)
+        holding = machine.holding(self.dtype)
+        found = ranked(*self._space(machine), holding, row=self._row, exact=self.groups > 1, spare=self._spare)
         rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
         return tuple(tile for tile in found if tile.points % rows == 0) or (Tile(rows, 1),)
 

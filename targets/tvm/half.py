@@ -62,7 +62,7 @@ class Half(Pass):
             for index, value in enumerate(node.inputs):
                 if value is not None and value.dtype is DType.FLOAT:
                     if value not in narrow:
-                        narrow[value] = _narrowed(graph, value)
+                        narrow[value] = _narrowed(graph, value, kernel=node.op == "Conv" and index == 1)
                     node.set_input(index, narrow[value])
             for value in node.outputs:
                 if value.dtype is DType.FLOAT:
@@ -130,11 +130,30 @@ def _carries(node: Node) -> bool:
     return not vanish and all(map(fits, constants))
 
 
-def _narrowed(graph: Graph, value: Value) -> Value:
-    """A value in float16: a constant as one, another by a Cast behind what makes it."""
+def rounded(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Weights [Co, Ci, KH, KW] in float16, such that each kernel has the sum that it had.
+
+    Neighbouring pixels are much alike, so what a kernel answers wrongly is mostly the error of its sum times their
+    mean. What the rounding of one weight leaves is added to the next smaller one, which has finer steps.
+    """
+    taps = weights.reshape(*weights.shape[:2], -1)
+    order = np.argsort(-np.abs(taps), axis=-1, kind="stable")
+    left = np.take_along_axis(taps, order, -1).astype(np.float32)
+    carried = np.zeros(left.shape[:-1], np.float32)
+    for tap in range(left.shape[-1]):
+        wanted = left[..., tap] + carried
+        left[..., tap] = wanted.astype(np.float16)
+        carried = wanted - left[..., tap]
+    found = np.empty(taps.shape, np.float16)
+    np.put_along_axis(found, order, left.astype(np.float16), -1)
+    return found.reshape(weights.shape)
+
+
+def _narrowed(graph: Graph, value: Value, *, kernel: bool) -> Value:
+    """A value in float16: a constant as one, with `kernel` as `rounded`, another by a Cast behind what makes it."""
     if value.constant is not None:
         array = np.clip(value.constant.numpy().astype(np.float32), -MOST, MOST)
-        return graph.constant(array.astype(np.float16), value.name)
+        return graph.constant(rounded(array) if kernel else array.astype(np.float16), value.name)
     first = next(iter(graph), None)
     place = {"after": value.producer} if value.producer is not None else {"before": first}
     return graph.add("Cast", [value], {"to": int(DType.FLOAT16)}, types=[_typed(value, DType.FLOAT16)], **place).output

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tiling import Tile
+from .sums import sums
 
 if TYPE_CHECKING:
     from tvm import te
@@ -127,33 +128,33 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, inner, chunks, block = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(0, x.dtype))
-    rc, ri = te.reduce_axis((0, blocks), "rc"), te.reduce_axis((0, inner), "ri")
-    rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
 
-    def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any) -> Any:
+    def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any, rc: Any, rh: Any, rw: Any, ri: Any) -> Any:
         c = rc if groups == 1 else o // (outer // groups) * blocks + rc
-        return te.sum(read(n, c, p, t, rh, rw, ri) * w[o, rc, rh, rw, ri, m, lane], axis=[rc, rh, rw, ri])
+        return read(n, c, p, t, rh, rw, ri) * w[o, rc, rh, rw, ri, m, lane]
 
-    sums = te.compute(
+    found = sums(
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
         term,
-        name="sums",
-        attrs=tile.notes(4),
+        ((blocks, "rc"), (kernel_h, "rh"), (kernel_w, "rw"), (inner, "ri")),
+        str(w.dtype),
+        tile.notes(4),
     )
     return te.compute(
         (x.shape[0], -(-channels // block), points, block),
-        lambda n, c, p, lane: sums[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
+        lambda n, c, p, lane: found[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
         name="conv",
     )
 
 
-def _strip(window: Window, tile: Tile, block: int, copied: bool) -> int:
-    """Tiles of the rows whose copied input stays in the first cache; 0 where rows end inside tiles or there is none."""
+def _strip(window: Window, tile: Tile, pixel: int, copied: bool) -> int:
+    """Tiles of the rows whose copied input, of so many bytes a pixel, stays in the first cache; 0 where rows end inside
+    tiles or there is none."""
     height, width = window.output
     if not copied or width % tile.points:
         return 0
     left, right = window.pads[1], window.pads[3]
-    line = (window.image[1] + left + right) * block * 4
+    line = (window.image[1] + left + right) * pixel
     span = window.dilations[0] * (window.size[0] - 1) + 1
     fitting = [r for r in range(1, height + 1) if ((r - 1) * window.strides[0] + span) * line <= tile.strip]
     rows = [r for r in fitting if height % r == 0]
@@ -181,14 +182,15 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
 
     read = reader(x, window, tile, tirx.const(0, w.dtype), None if zero is None else number)
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
-    sums = te.compute(
+    pixel = block * (2 if str(w.dtype) == "float16" else 4)
+    found = te.compute(
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
         lambda *i: te.sum(term(*i), axis=[rh, rw]),
         name="sums",
-        attrs={**tile.notes(2), "optc.strip": _strip(window, tile, block, any(window.pads) or zero is not None)},
+        attrs={**tile.notes(2), "optc.strip": _strip(window, tile, pixel, any(window.pads) or zero is not None)},
     )
     return te.compute(
         (x.shape[0], blocks, points, block),
-        lambda n, c, p, lane: sums[n, c, p // tile.points, p % tile.points, 0, lane],
+        lambda n, c, p, lane: found[n, c, p // tile.points, p % tile.points, 0, lane],
         name="depthwise",
     )

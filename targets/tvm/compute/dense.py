@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tiling import Tile
+from .sums import sums
 
 if TYPE_CHECKING:
     from tvm import te
@@ -57,29 +58,31 @@ def _product(
 
     rank = len(x.shape)
     lead, rows = tuple(x.shape[:-2]), x.shape[-2]
-    k = te.reduce_axis((0, depth), "k")
     whole = isinstance(rows, int | tirx.IntImm) and int(rows) % tile.points == 0
 
     def term(*i: Any) -> Any:
-        outer, (p, r, t, m, lane) = i[: rank - 2], i[rank - 2 :]
+        outer, (p, r, t, m, lane, k) = i[: rank - 2], i[rank - 2 :]
         row = r * tile.points + t
         if not whole:
             row = tirx.min(row, rows - 1)
-        return te.sum(x[(*outer, row, k)] * weight(outer, p, k, m, lane), axis=[k])
+        return x[(*outer, row, k)] * weight(outer, p, k, m, lane)
 
-    sums = te.compute(
-        (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block),
-        term,
-        name="sums",
-        attrs=tile.notes(1),
-    )
+    shape = (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block)
+    found = sums(shape, term, ((fixed(depth), "k"),), str(x.dtype), tile.notes(1))
     wide = chunks * block
 
     def place(*i: Any) -> Any:
         outer, r, c = i[:-2], i[-2], i[-1]
-        return sums[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
+        return found[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
 
     return te.compute((*lead, rows, columns), place, name="dense")
+
+
+def fixed(size: Any) -> Any:
+    """A size as a number where it is one."""
+    from tvm import tirx
+
+    return int(size) if isinstance(size, tirx.IntImm) else size
 
 
 def tiles(size: Any, tile: int) -> Any:

@@ -33,7 +33,7 @@ class Tiled(Rule):
         unroll, across = int(notes["optc.unroll"]), bool(notes["optc.across"])
         for key in list(notes):
             sch.unannotate(sums, key)
-        inline_injective(sch, keep=("pad", "packed", "sums"))
+        inline_injective(sch, keep=("pad", "packed", "part", "sums"))
         last = blocks_of(sch)[-1]
         if terms in (2, 4):
             at, share = self._image(sch, last, points, chunks, strip, across)
@@ -99,6 +99,10 @@ class Tiled(Rule):
         """The sums of one tile, over `terms` loops, as many of them written out as `unroll` multiply-adds allow; where
         `dotted`, one more loop is within an instruction."""
         sch.compute_at(sums, at, preserve_unit_loops=True)
+        part = next((block for block in blocks_of(sch) if sch.get(block).name_hint == "part"), None)
+        if part is not None:
+            self._runs(sch, sums, part)
+            sums = part
         loops = sch.get_loops(sums)
         inner = [loops.pop()] if dotted else []
         reduce, (t, m, lane) = loops[-terms:], loops[-terms - 3 : -terms]
@@ -109,7 +113,8 @@ class Tiled(Rule):
         sch.reorder(*reduce, t, m, *first, lane, *inner)
         # The sums stay in "global" scope: TVM takes small buffers of that one from the stack, where LLVM keeps them in
         # registers, and those of any other from the heap, for every tile anew.
-        body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors * groups
+        vectors = self.machine.holding(str(sch.get(sums).writes[0].source.dtype)).vectors
+        body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * vectors * groups
         unrolled = reduce if terms > 1 else []
         if dotted and self.machine.registers <= _FEW:
             # Codes that several taps of the kernel read would all be kept, and there is no room for them.
@@ -130,6 +135,18 @@ class Tiled(Rule):
         sch.unroll(t)
         sch.unroll(m)
         sch.vectorize(lane)
+
+    def _runs(self, sch: s_tir.Schedule, sums: Any, part: Any) -> None:
+        """Sums of runs, each of which is summed where it is added."""
+        *_, t, m, lane, run = sch.get_loops(sums)
+        sch.reorder(run, t, m, lane)
+        sch.compute_at(part, run, preserve_unit_loops=True)
+        init = sch.decompose_reduction(sums, run)
+        for block in (sums, init):
+            *_, t, m, lane = sch.get_loops(block)
+            sch.unroll(t)
+            sch.unroll(m)
+            sch.vectorize(lane)
 
     def _copy(self, sch: s_tir.Schedule, block: Any, share: Any) -> None:
         """A copy that the kernel makes first, all of it or for each part, in vectors where its rows are static."""

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ...ir.graph import Graph, Value
+from ...ir.node import Node
 from ...ir.types import DType, TensorType
 from ...passes.base import Context, Pass, Report
 from .codes import coded_layer
-
-if TYPE_CHECKING:
-    from ...ir.graph import Graph, Value
-    from ...ir.node import Node
 
 MOST = float(np.finfo(np.float16).max)
 _LEAST = float(np.finfo(np.float16).smallest_normal)
@@ -154,9 +152,10 @@ def _narrowed(graph: Graph, value: Value, *, kernel: bool) -> Value:
     if value.constant is not None:
         array = np.clip(value.constant.numpy().astype(np.float32), -MOST, MOST)
         return graph.constant(rounded(array) if kernel else array.astype(np.float16), value.name)
-    first = next(iter(graph), None)
-    place = {"after": value.producer} if value.producer is not None else {"before": first}
-    return graph.add("Cast", [value], {"to": int(DType.FLOAT16)}, types=[_typed(value, DType.FLOAT16)], **place).output
+    first = None if value.producer is not None else next(iter(graph))
+    kind = _typed(value, DType.FLOAT16)
+    to = {"to": int(DType.FLOAT16)}
+    return graph.add("Cast", [value], to, types=[kind], before=first, after=value.producer).output
 
 
 def _become(graph: Graph, node: Node, value: Value, chosen: set[Node]) -> None:
@@ -168,7 +167,7 @@ def _become(graph: Graph, node: Node, value: Value, chosen: set[Node]) -> None:
         return
     cast = graph.add("Cast", [value], {"to": int(DType.FLOAT)}, types=[wide], after=node, origin=node.origin).output
     for user, index in readers:
-        if hasattr(user, "set_input"):
+        if isinstance(user, Node):
             user.set_input(index, cast)
         else:
             user.set_output(index, cast)

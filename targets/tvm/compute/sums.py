@@ -34,7 +34,9 @@ def sums(
 
     (size, name), *others = axes
     inner = [te.reduce_axis((0, extent), other) for extent, other in others]
-    run = _run(size, math.prod(extent for extent, _ in others)) if dtype == "float16" and isinstance(size, int) else size
+    run = (
+        _run(size, math.prod(extent for extent, _ in others)) if dtype == "float16" and isinstance(size, int) else size
+    )
     first = te.reduce_axis((0, run), name)
     if run is size:
         return te.compute(

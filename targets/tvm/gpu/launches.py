@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....errors import TargetError
+from ..half import fits
 from ..plan import ALIGNMENT, Call, Copy, Fill, Plan, Tensor
 from . import kernels
 from .device import Gpu
@@ -193,8 +194,7 @@ class _Maker:
         low, high = float(values.min()), float(values.max())
         if self.gpu.bytes and low >= -128 and high <= 127 and not (values % 1).any():
             return "int8"
-        most = float(np.finfo(np.float16).max)
-        return "float16" if self.half and max(-low, high) <= most else "float32"
+        return "float16" if self.half and fits(values) else "float32"
 
     def _weights(self, data: bytes) -> int:
         self.found.weights += bytes(-len(self.found.weights) % ALIGNMENT)

@@ -141,12 +141,14 @@ class Tiled(Rule):
         *_, t, m, lane, run = sch.get_loops(sums)
         sch.reorder(run, t, m, lane)
         sch.compute_at(part, run, preserve_unit_loops=True)
-        init = sch.decompose_reduction(sums, run)
-        for block in (sums, init):
-            *_, t, m, lane = sch.get_loops(block)
-            sch.unroll(t)
-            sch.unroll(m)
-            sch.vectorize(lane)
+        # A loop is checked to be parallel where the sums start, so that they are taken apart only then.
+        for loop in (t, m):
+            sch.unroll(loop)
+        sch.vectorize(lane)
+        *_, t, m, lane = sch.get_loops(sch.decompose_reduction(sums, run))
+        sch.unroll(t)
+        sch.unroll(m)
+        sch.vectorize(lane)
 
     def _copy(self, sch: s_tir.Schedule, block: Any, share: Any) -> None:
         """A copy that the kernel makes first, all of it or for each part, in vectors where its rows are static."""

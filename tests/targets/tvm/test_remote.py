@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from optc.ir.types import DType, TensorType
 from optc.ir.writer import save
 from optc.targets import table
 from optc.targets.tuning import Device
+from optc.targets.tvm import toolchain
 from optc.targets.tvm.connection import Connection, address
 from optc.targets.tvm.remote import Remote
 
@@ -54,6 +56,9 @@ if __name__ == "__main__":
     print(tracker.port, flush=True)
     _listen_loop(listening, listening.getsockname()[1], "board", ("127.0.0.1", tracker.port), None, None)
 """
+
+WHEELS = "OPTC_DEVICE_WHEELS"
+PARTS = ("tvm/lib/libtvm_runtime.so", "tvm_ffi/lib/libtvm_ffi.so", "tvm_ffi/include/")
 
 
 def graph() -> Graph:
@@ -111,6 +116,61 @@ def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: 
     said = capsys.readouterr().out
     assert "agreement    100.00 %" in said
     assert "milliseconds" in said
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The server in C++ on an emulated CPU, built as docs/targets/arm64.md says."""
+    for tool, package in {
+        "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+        "qemu-aarch64-static": "qemu-user-static",
+    }.items():
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not here: apt-get install {package}")
+    wheels = sorted(Path(os.environ.get(WHEELS, "none")).glob("apache_tvm*aarch64.whl"))
+    if len(wheels) != 2:
+        pytest.skip(f"{WHEELS} names no folder with the wheels of TVM for aarch64: see docs/targets/arm64.md")
+    folder = tmp_path_factory.mktemp("board")
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as held:
+            held.extractall(folder, [name for name in held.namelist() if name.startswith(PARTS)])
+    for library in ("tvm/lib/libtvm_runtime.so", "tvm_ffi/lib/libtvm_ffi.so"):
+        shutil.copy(folder / library, folder)
+    command = [
+        "aarch64-linux-gnu-g++",
+        "-std=c++17",
+        "-O2",
+        "-I",
+        "tvm_ffi/include",
+        f"{toolchain.SOURCES}/rpc_server.cc",
+    ]
+    linked = [
+        "-L.",
+        "-Wl,--no-as-needed",
+        "-ltvm_runtime",
+        "-ltvm_ffi",
+        "-Wl,--allow-shlib-undefined",
+        "-Wl,-rpath,$ORIGIN",
+    ]
+    subprocess.run([*command, *linked, "-o", "rpc_server"], cwd=folder, check=True)
+    emulator = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"]
+    with started(*emulator, str(folder / "rpc_server"), "--host", "127.0.0.1") as port:
+        yield port
+
+
+def test_a_device_without_python_answers_as_the_model_does(
+    library: Path, board: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.parse("arm64")[0].emit(graph(), str(tmp_path / "a.tar"))
+    words = ["run", str(tmp_path / "a.tar"), "--data", str(library.parent / "x.npz"), "--rpc", f"127.0.0.1:{board}"]
+    for _ in range(2):  # each client has a session of its own
+        assert run([*words, "--against", str(library.parent / "m.onnx")]) == 0
+        assert "agreement    100.00 %" in capsys.readouterr().out
+    with pytest.raises(TargetError, match="failed while loading the library"):
+        Remote(str(library), Connection(Device(f"127.0.0.1:{board}")))
+    with socket.create_connection(("127.0.0.1", board)) as stranger:
+        stranger.sendall(b"GET ")
+        assert stranger.recv(1) == b""
 
 
 def test_a_tracker_finds_a_device(library: Path) -> None:

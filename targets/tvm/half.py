@@ -2,7 +2,7 @@
 
 Convolutions and products take float16 and give it; their weights are stored in it. What stands between two of them
 (activations, additions, pooling of few elements, moves) does so too. Everything else stays float32, and so does what is
-read by nothing of the former: softmax, exponentials, means and variances with what leads to them, additions of masks,
+read by none of the former: softmax, exponentials, means and variances with what leads to them, additions of masks,
 the decoding of boxes, inputs and outputs. Casts stand where the two meet.
 """
 

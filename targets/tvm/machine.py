@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 
 @dataclass(frozen=True, slots=True)
 class Dot:
@@ -69,8 +67,8 @@ class Machine:
         return self.block // self.lanes
 
     def holding(self, dtype: str) -> Machine:
-        """The machine as kernels see it whose sums are of this type: of halves, a register holds twice as many."""
-        return replace(self, lanes=self.lanes * 4 // np.dtype(dtype).itemsize) if dtype == "float16" else self
+        """The machine as a kernel sees it whose sums are of this type: a register holds twice as many halves."""
+        return replace(self, lanes=2 * self.lanes) if dtype == "float16" else self
 
     def target(self) -> dict[str, object]:
         """The description that TVM's `Target` takes."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tvm import te
 
 _RUN = 64
-"""Products that are summed in one run, at most: enough for what is done between two runs to cost little."""
+"""Products that are summed in one run: enough for what is done between two runs to cost little."""
 
 
 def sums(
@@ -34,11 +34,10 @@ def sums(
 
     (size, name), *others = axes
     inner = [te.reduce_axis((0, extent), other) for extent, other in others]
-    run = (
-        _run(size, math.prod(extent for extent, _ in others)) if dtype == "float16" and isinstance(size, int) else size
-    )
+    cut = dtype == "float16" and isinstance(size, int)
+    run = _run(size, math.prod(extent for extent, _ in others)) if cut else size
     first = te.reduce_axis((0, run), name)
-    if run is size:
+    if not cut or run == size:
         return te.compute(
             shape, lambda *i: te.sum(term(*i, first, *inner), axis=[first, *inner]), name="sums", attrs=dict(notes)
         )
@@ -60,6 +59,7 @@ def sums(
 
 
 def _run(size: int, terms: int) -> int:
-    """How many of the first axis are one run, where each stands for so many terms: a divisor of its size."""
-    fitting = [run for run in range(1, size + 1) if size % run == 0 and run * terms <= _RUN]
-    return size if size * terms <= _RUN or not size else max(fitting, default=1)
+    """How many of the first axis are one run, where each stands for so many terms: a divisor of its size, such that the
+    run is as near to `_RUN` as can be."""
+    divisors = [run for run in range(1, size + 1) if size % run == 0]
+    return min(divisors, key=lambda run: abs(math.log(run * terms / _RUN)), default=size)

@@ -1,6 +1,6 @@
 // A server of TVM's RPC for devices without Python: `optc ... --rpc HOST:PORT` runs libraries on it.
 //
-//   rpc_server [--port N] [--key NAME] [--host ADDRESS]
+//   rpc_server [--port N] [--host ADDRESS]
 //
 // listens on N (any free one unless given), prints it, and serves one client after the other, each in a process and a
 // folder of its own, which go with it. It trusts its clients: whoever reaches the port runs code here.
@@ -27,7 +27,6 @@ namespace {
 namespace ffi = tvm::ffi;
 
 constexpr int32_t kMagic = 0xFF271;
-constexpr int32_t kMismatch = kMagic + 2;
 constexpr int32_t kLongestKey = 4096;
 
 [[noreturn]] void stop(const std::string& what) {
@@ -49,15 +48,14 @@ bool receive(int socket, void* to, size_t bytes) {
 
 void send_number(int socket, int32_t number) { (void)!send(socket, &number, sizeof number, MSG_NOSIGNAL); }
 
-// The greeting: who it is (`client:KEY`), and who we are. Numbers are little-endian, as the machines here are.
-bool greet(int socket, const std::string& key) {
+// The greeting: who it is (a key, which only trackers ask for), and who we are. Numbers are little-endian.
+bool greet(int socket) {
   int32_t magic = 0, length = 0;
   if (!receive(socket, &magic, sizeof magic) || magic != kMagic) return false;
   if (!receive(socket, &length, sizeof length) || length < 0 || length > kLongestKey) return false;
   std::string told(static_cast<size_t>(length), '\0');
   if (!receive(socket, told.data(), told.size())) return false;
-  if (told.substr(0, told.find(' ')) != "client:" + key) return send_number(socket, kMismatch), false;
-  std::string ours = "server:" + key;
+  const std::string ours = "server:";
   send_number(socket, kMagic);
   send_number(socket, static_cast<int32_t>(ours.size()));
   (void)!send(socket, ours.data(), ours.size(), MSG_NOSIGNAL);
@@ -78,12 +76,12 @@ std::string inside(const std::string& name) { return std::filesystem::absolute(s
 }
 
 // One client, in a process of its own: what a model does to its process ends with it.
-void session(int socket, int listening, const std::string& key) {
+void session(int socket, int listening) {
   int on = 1;
   timeval patience{10, 0}, none{0, 0};
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  if (!greet(socket, key)) return;
+  if (!greet(socket)) return;
   setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
   std::string folder = (std::filesystem::temp_directory_path() / "rpc_server-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) stop("cannot make a folder for a session");
@@ -102,19 +100,17 @@ void session(int socket, int listening, const std::string& key) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string key, host = "0.0.0.0";
+  std::string host = "0.0.0.0";
   int port = 0;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
     if (i + 1 == argc) stop(word + " needs a value");
     if (word == "--port") {
       port = std::atoi(argv[++i]);
-    } else if (word == "--key") {
-      key = argv[++i];
     } else if (word == "--host") {
       host = argv[++i];
     } else {
-      stop("takes --port, --key and --host, not " + word);
+      stop("takes --port and --host, not " + word);
     }
   }
   sockaddr_in at{};
@@ -132,7 +128,7 @@ int main(int argc, char** argv) {
   for (;;) {
     int client = accept(listening, nullptr, nullptr);
     if (client < 0) continue;
-    session(client, listening, key);
+    session(client, listening);
     close(client);
   }
 }

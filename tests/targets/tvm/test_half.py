@@ -87,6 +87,27 @@ def test_the_hot_loop_multiplies_eight_halves_at_once(ci: int, size: int, tmp_pa
     assert "\tfmla\t" not in named
 
 
+@pytest.mark.parametrize("deep", [8, 37, 96, 1280])
+def test_every_kernel_of_halves_is_cut(deep: int) -> None:
+    """Those with one run of sums and with several, of whole and of ragged tiles."""
+    need("arm64")
+    from optc.targets.tvm.importer import Importer
+    from optc.targets.tvm.tuning.kernel import alone
+
+    net = Net()
+    x, y = net.input("x", 1, 8 * deep, 7, 9), net.input("y", 5, deep)
+    square = net.input("z", 2, 5, deep), net.input("u", 2, deep, 13)
+    layer = net.add("Conv", x, net.constant(24, 8 * deep, 1, 1))
+    graph = net.done(layer, net.add("MatMul", y, net.constant(deep, 40)), net.add("MatMul", *square))
+    machine = table.parse(SPEC)[0].machine()  # type: ignore[attr-defined]
+    importer = Importer(legal(graph), machine, {}, None)
+    importer.run()
+    assert [work.dtype for work in importer.workloads] == ["float16"] * 3
+    for work in importer.workloads:
+        kernel = alone(work, work.default(machine), machine)
+        assert kernel is not None
+
+
 def test_weights_take_half_the_bytes(tmp_path: Path) -> None:
     need("arm64")
     net = Net()

@@ -1,13 +1,14 @@
 """Measure quant on the kit against ONNX Runtime's own quantizer, and NNCF where it is installed.
 
-    python benchmarks/quant.py KIT [--models NAME ...] [--samples N] [--ours SPEC ...] [--quick] [--cost]
+    python benchmarks/quant.py KIT [--models NAME ...] [--samples N] [--ours SPEC ...] [--files DIR] [--quick] [--cost]
 
 Everybody calibrates on the kit's `calib` split and is judged on its `test` split. KIT is the folder with MANIFEST.md.
 x is the time of the float model over that of the integer one: batch 1, one thread, all candidates of a model in turns
 in this process, CPU time. `kernels` counts the integer ones in the graph as ONNX Runtime has optimised it, `islands`
-the float operators between them. `--quick` takes 32 samples and 200 test inputs: it shows that everything runs, not how
-well. `--cost` measures time and memory instead, each in a process of its own: quant against ONNX Runtime's min-max and
-entropy on one model, and quant with 64 and with all samples.
+the float operators between them. With `--files` the quantized models stay in a folder, and those that are there are
+judged and timed, not made again. `--quick` takes 32 samples and 200 test inputs: it shows that everything runs, not
+how well. `--cost` measures time and memory instead, each in a process of its own: quant against ONNX Runtime's min-max
+and entropy on one model, and quant with 64 and with all samples.
 
 ONNX Runtime's entropy and percentile hold all activations of all samples in memory, 62 MB an image of mobilenetv2; on
 models of large inputs they get `HELD` samples.
@@ -133,8 +134,12 @@ def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path
     everybody = [*specs, *THEIRS, *(("ort-dynamic",) if name == "minilm_l6" else ())]
     everybody += ["nncf"] if importlib.util.find_spec("nncf") else []
     made: list[tuple[str, Path, float]] = []
-    for i, who in enumerate(everybody):
-        out, start = folder / f"{name}.{i}.onnx", time.perf_counter()
+    for who in everybody:
+        out, start = folder / f"{name}.{who.replace(':', '.')}.onnx", time.perf_counter()
+        took = out.with_suffix(".seconds")
+        if out.exists() and took.exists():
+            made.append((who, out, float(took.read_text())))
+            continue
         try:
             make(who, model, data, count, out)
         except Exception as error:  # a peer's failure is a row of the table
@@ -142,7 +147,9 @@ def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path
                 raise
             print(f"{name:18} {who:36} failed: {type(error).__name__}", flush=True)
             continue
-        made.append((who, out, time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        took.write_text(f"{seconds:.1f}")
+        made.append((who, out, seconds))
     samples = load_samples(data, load(model))
     factors = speeds([model, *(out for _, out, _ in made)], samples, 0.5 if quick else 6.0)[1:]
     for (who, out, seconds), x in zip(made, factors, strict=True):
@@ -187,6 +194,7 @@ def main() -> None:
     parser.add_argument("kit", type=Path)
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--files", type=Path, help="where the models stay; those there are not made again")
     parser.add_argument("--quick", action="store_true", help="few samples and test inputs")
     parser.add_argument("--ours", action="append", help="passes to measure; may be given several times")
     parser.add_argument("--cost", action="store_true", help="measure time and memory instead")
@@ -195,13 +203,15 @@ def main() -> None:
     if given.one:
         one(*given.one)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.files or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         if given.cost:
-            cost(given.kit, Path(folder))
+            cost(given.kit, folder)
             return
         for name in given.models or [p.stem for p in sorted((given.kit / "models").glob("*.onnx"))]:
             specs = tuple(given.ours) if given.ours else OURS.get(name, ("quant",))
-            table(given.kit, name, 32 if given.quick else given.samples, specs, Path(folder), quick=given.quick)
+            table(given.kit, name, 32 if given.quick else given.samples, specs, folder, quick=given.quick)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,9 @@ def schedule(mod: tvm.IRModule, gpu: Gpu) -> tvm.IRModule:
     return mod
 
 
-def lower(kernels: Mapping[str, tirx.PrimFunc], gpu: Gpu) -> tuple[dict[str, tirx.PrimFunc], dict[str, Function]]:
+def lower(
+    kernels: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool = False
+) -> tuple[dict[str, tirx.PrimFunc], dict[str, Function]]:
     """The device functions of scheduled kernels by name, and how each kernel is launched."""
     import tvm
     from tvm import tirx
@@ -103,6 +105,7 @@ def lower(kernels: Mapping[str, tirx.PrimFunc], gpu: Gpu) -> tuple[dict[str, tir
         low.FlattenBuffer(),
         low.NarrowDataType(32),
         high.LoopPartition(),
+        low.prim_func_pass(lambda function, mod, ctx: one_by_one(function, half), opt_level=0),
         low.VectorizeLoop(True),
         low.StorageRewrite(),
         high.HoistIfThenElse(),
@@ -124,6 +127,60 @@ def lower(kernels: Mapping[str, tirx.PrimFunc], gpu: Gpu) -> tuple[dict[str, tir
     steps = [low.LowerWarpMemory(), low.StmtSimplify(), low.LowerIntrin()]
     last = tvm.ir.transform.Sequential(steps)(tvm.IRModule(device))
     return {var.name_hint: function for var, function in last.functions.items()}, found
+
+
+def one_by_one(function: tirx.PrimFunc, half: bool) -> tirx.PrimFunc:
+    """A function without vectors of bytes, or of what may be stored as halves, that do not lie side by side.
+
+    TVM writes four bytes that are gathered as those of one integer, which is CUDA's way and no vector in OpenCL, and
+    halves are read by fours from one address. Such loops are written out instead.
+    """
+    import tvm_ffi
+    from tvm import ir, sym, tirx
+
+    ranges: dict[Any, Any] = {}
+
+    def note(value: Any) -> Any:
+        var = value.node.var if isinstance(value, tirx.AttrStmt) else value.loop_var
+        extent = value.value if isinstance(value, tirx.AttrStmt) else value.extent
+        ranges[var] = ir.Range(0, extent)
+        return value
+
+    def threads(value: Any) -> Any:
+        return note(value) if value.attr_key == "thread_extent" else value
+
+    def at_first(index: Any, lane: Any) -> Any:
+        zero = tirx.const(0, str(lane.ty.dtype))
+        return tvm_ffi.structural.structural_map(index, [(tirx.Var, lambda var: zero if var.same_as(lane) else var)])
+
+    def scattered(loop: Any) -> bool:
+        found: list[Any] = []
+
+        def look(value: Any) -> Any:
+            buffer = value.buffer if isinstance(value, tirx.BufferStore) else value.source
+            dtype = np.dtype(str(buffer.dtype))
+            if dtype.itemsize == 1 or (half and dtype == np.float32):
+                found.extend(value.indices)
+            return value
+
+        tvm_ffi.structural.structural_map(loop.body, [(ir.expr.TensorLoad, look), (tirx.BufferStore, look)])
+        analyzer = sym.Analyzer()
+        for var, known in ranges.items():
+            analyzer.bind(var, known)
+        for at in found:
+            first = at_first(at, loop.loop_var)
+            if not (analyzer.can_prove_equal(at, first) or analyzer.can_prove_equal(at, first + loop.loop_var)):
+                return True
+        return False
+
+    def unrolled(loop: Any, mutator: Any) -> Any:
+        if loop.kind != tirx.ForKind.VECTORIZED or not scattered(loop):
+            return mutator.default_mutate(loop)
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.UNROLLED, mutator.mutate(loop.body))
+
+    tvm_ffi.structural.structural_map(function.body, [(tirx.AttrStmt, threads), (tirx.For, note)])
+    body = tvm_ffi.structural.structural_mutate(function.body, [(tirx.For, unrolled)])
+    return function.with_body(body)
 
 
 def source(name: str, function: tirx.PrimFunc, gpu: Gpu) -> str:

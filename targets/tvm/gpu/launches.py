@@ -78,7 +78,7 @@ class _Maker:
         self.plan, self.gpu, self.half = plan, gpu, half
         self.found = LaunchPlan()
         used = dict.fromkeys(step.kernel for step in plan.steps if isinstance(step, Call))
-        self.device, self.functions = kernels.lower({name: scheduled[name] for name in used}, gpu)
+        self.device, self.functions = kernels.lower({name: scheduled[name] for name in used}, gpu, half)
         self.written = {name: _written(scheduled[name]) for name in used}
         self._whole = self._kept_whole()
         self._copied = {

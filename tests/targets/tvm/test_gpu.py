@@ -191,6 +191,31 @@ def test_int8_weights_stay_so(tmp_path: Path) -> None:
     assert "convert_float4(vload4" in (tmp_path / "out" / "kernels.cl").read_text()
 
 
+@pytest.mark.parametrize(("spec", "most"), [("opencl", 1e-5), ("opencl:device=mali", 4e-3)])
+def test_what_lies_apart_is_read_one_by_one(spec: str, most: float, tmp_path: Path) -> None:
+    """Every second column of codes, and of what is stored as halves: no four of them lie side by side."""
+    need_driver()
+    graph = Graph("apart", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 4, 8, 16)))
+    bounds = [graph.constant(np.array(value, np.int64)) for value in ([0, 0], [8, 16], [2, 3], [2, 2])]
+    scale, zero = graph.constant(np.float32(0.02)), graph.constant(np.int8(3))
+    codes = graph.add("QuantizeLinear", [x, scale, zero]).output
+    graph.add_output(codes, "codes")
+    decoded = graph.add("DequantizeLinear", [codes, scale, zero]).output
+    soft = graph.add("Softmax", [x], {"axis": 3}).output
+    for index, value in enumerate((decoded, soft)):
+        every = graph.add("Slice", [value, *bounds]).output
+        padded = graph.add("Pad", [every, graph.constant(np.array([0, 2, 0, 0, 0, 2, 0, 0], np.int64))]).output
+        graph.add_output(graph.add("Sigmoid", [padded]).output, f"y{index}")
+    infer(graph)
+    feeds = {"x": np.random.default_rng(2).normal(size=(1, 4, 8, 16)).astype(np.float32)}
+    target = table.parse(spec)[0]
+    target.emit(graph.clone(), str(tmp_path / "a.tar"))
+    wanted = Session(graph, threads=1, optimise=False).run(feeds)
+    for got, want in zip(target.open(str(tmp_path / "a.tar")).run(feeds), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=most * float(np.abs(want).max()))
+
+
 def test_open_sizes_are_refused_before_the_work() -> None:
     graph = small()
     graph.inputs[0].type = TensorType(DType.FLOAT, ("N", 4, 8, 8))

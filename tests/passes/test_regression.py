@@ -113,3 +113,22 @@ def test_solving_falls_back_to_the_pseudo_inverse() -> None:
     h = np.diag([2.0, 0.0])[None]
     np.testing.assert_allclose(solve_spd(h, np.array([[[4.0, 0.0]]])), [[[2.0, 0.0]]])
     assert damped(np.zeros((1, 2, 2)), 0.1)[0, 0, 0] > 0
+
+
+def test_inputs_stand_in_for_others_as_far_as_other_samples_bear_it_out() -> None:
+    """Many rows of few samples depend on each other: the metric gets the larger ridge."""
+    ridges = []
+    for samples in (20, 2000):
+        rng = np.random.default_rng(0)
+        places = rng.normal(size=(samples, 1, 40)) + 0.1 * rng.normal(size=(samples, 4000 // samples, 40))
+        x = places.reshape(-1, 1, 40).astype(np.float32)
+        old = rng.normal(size=(1, 3, 40))
+        t = np.einsum("rgd,gnd->rgn", x, old).astype(np.float32)
+        cut = 3200
+        fit, held = moments(x[:cut], t[:cut]), moments(x[cut:], t[cut:])
+        everything = fit.merged(held).statistics()
+        found = fit_target(old, everything, fit.statistics(), held.statistics())
+        scale = np.mean(np.diagonal(everything.covariance[0]))
+        ridges.append(float(found.hessian[0, 0, 0] - everything.covariance[0, 0, 0]) / scale)
+    assert ridges[0] == pytest.approx(1.0)
+    assert ridges[1] <= 0.3

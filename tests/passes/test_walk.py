@@ -12,83 +12,17 @@ from optc.ir.graph import Graph, Node, Value
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.verify import verify
-from optc.passes.base import Context, Outcome, Report, TargetFacts
+from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.depthwise import Depthwise
 from optc.passes.frontier import Frontier
 from optc.passes.linear import linear_layers
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
-from optc.passes.tolerance import SAFE, safest
 from optc.passes.walk import walk
-from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 
-
-class Net:
-    """A small convolutional graph in the making."""
-
-    def __init__(self, *, batch: str | int = "N", channels: int = 8, size: int = 6, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.graph = Graph("net", opsets={"": 17})
-        self.x = self.graph.add_input("x", TensorType(DType.FLOAT, (batch, channels, size, size)))
-        self.batch = batch
-
-    def weight(self, *shape: int) -> Value:
-        scale = 1.0 / np.sqrt(np.prod(shape[1:]))
-        return self.graph.constant((self.rng.normal(size=shape) * scale).astype(np.float32))
-
-    def conv(self, x: Value, n: int, c: int, k: int = 3, *, bias: bool = True, **attributes: object) -> Value:
-        inputs = [x, self.weight(n, c, k, k), *([self.weight(n)] if bias else [])]
-        attributes = {"pads": [k // 2] * 4, **attributes}
-        return self.graph.add("Conv", inputs, attributes, name=f"conv{len(self.graph)}", outputs=["y"]).output
-
-    def add(self, op: str, *inputs: Value, **attributes: object) -> Value:
-        return self.graph.add(op, inputs, attributes).output
-
-    def done(self, *outputs: Value) -> Graph:
-        for i, value in enumerate(outputs):
-            self.graph.add_output(value, f"out{i}", TensorType(DType.FLOAT, None))
-        for i, node in enumerate(self.graph):
-            for value in node.outputs:
-                value.name = f"v{i}"
-        infer(self.graph)
-        verify(self.graph)
-        return self.graph
-
-
-def residual_net(**options: int | str) -> Graph:
-    """Linear bottlenecks as in MobileNetV2: the skip value is itself a convolution's output."""
-    net = Net(**options)
-    a = net.conv(net.add("Relu", net.conv(net.x, 16, 8)), 8, 16, 1)
-    b = net.conv(net.add("Relu", net.conv(a, 16, 8, 1)), 8, 16, 3)
-    c = net.add("Add", b, a)
-    d = net.conv(net.add("Relu", net.conv(c, 16, 8, 3, strides=[2, 2])), 8, 16, 3)
-    short = net.conv(c, 8, 8, 1, strides=[2, 2], bias=False)
-    e = net.add("Relu", net.add("Add", d, short))
-    f = net.add("Flatten", net.add("GlobalAveragePool", e))
-    head = net.graph.add("Gemm", [f, net.weight(5, 8), net.weight(5)], {"transB": 1}, name="head").output
-    return net.done(head)
-
-
-def context(graph: Graph, count: int = 64, seed: int = 1) -> Context:
-    rng = np.random.default_rng(seed)
-    shape = [d if isinstance(d, int) else count for d in graph.inputs[0].shape or ()]
-    if graph.inputs[0].shape and isinstance(graph.inputs[0].shape[0], int):
-        feeds = [{"x": rng.normal(size=shape).astype(np.float32)} for _ in range(count)]
-        samples = load_samples(feeds, graph)
-    else:
-        samples = load_samples({"x": rng.normal(size=shape).astype(np.float32)}, graph)
-    return Context(TargetFacts("onnx", measurable=False), teacher=graph.clone(), fit=samples, threads=1)
-
-
-def distance(teacher: Graph, student: Graph, ctx: Context) -> float:
-    """Relative squared error of the first output over the samples."""
-    assert ctx.fit is not None
-    a, b = Session(teacher, threads=1), Session(student, threads=1)
-    pairs = [(a.run(feeds)[0], b.run(feeds)[0]) for feeds in ctx.fit.batches(16)]
-    y, z = (np.concatenate([pair[i] for pair in pairs]).astype(float) for i in (0, 1))
-    return float(np.sum((y - z) ** 2) / np.sum((y - y.mean(axis=0)) ** 2))
+from .walked import Net, context, distance, residual_net
 
 
 def test_made_up_samples_are_believed_less() -> None:
@@ -328,75 +262,6 @@ def test_no_samples_is_a_data_error() -> None:
     graph = residual_net()
     with pytest.raises(DataError, match="--data"):
         next(walk(graph, Context(TargetFacts("onnx", measurable=False))))
-
-
-@pytest.mark.parametrize("one", [Prune(), Svd(align=1), Depthwise()], ids=str)
-def test_a_pass_without_an_amount_loses_only_what_is_safe(one: Prune | Svd | Depthwise) -> None:
-    graph = residual_net()
-    ctx = context(graph, 128)
-    assert ctx.fit is not None
-    ctx.fit, ctx.held = ctx.fit.split(32)
-    report = one.run(graph, ctx)
-    share = agreement(ctx.teacher, graph, ctx.held).share
-    assert report.layers
-    assert share >= SAFE
-    if report.changed:
-        assert any("agreement" in note for note in report.notes)
-    else:
-        assert share > 0.9999
-
-
-def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optc.passes.tolerance._floor", lambda before: 1.1)
-    graph = residual_net()
-    ctx = context(graph, 128)
-    ctx.held = ctx.fit
-    report = Prune().run(graph, ctx)
-    assert not report.changed
-    assert report.count(Outcome.REVERTED)
-    assert distance(ctx.teacher, graph, ctx) == 0.0
-
-
-@pytest.mark.parametrize(("least", "tried", "taken"), [(0, [1, 0], 8), (2, [1, 2], 2), (3, [1, 2, 3], 1)])
-def test_the_loosest_safe_amount_is_found_by_bisection(least: int, tried: list[int], taken: float) -> None:
-    graph = residual_net()
-    ctx = context(graph, 32)
-    ctx.held = ctx.fit
-    amounts = (8.0, 4.0, 2.0, 1.0)
-    asked: list[int] = []
-
-    def run(trial: Graph, amount: float) -> Report:
-        asked.append(amounts.index(amount))
-        report = Report()
-        report.done("head", "Gemm")
-        head = next(node for node in trial if node.name == "head")
-        head.set_attribute("alpha", 1.0 if asked[-1] >= least else -1.0)
-        return report
-
-    found = safest(graph, ctx, amounts, run)
-    assert (asked, found.amount) == (tried, taken)
-    assert found.share >= SAFE
-    assert agreement(ctx.teacher, graph, ctx.held).share >= SAFE
-
-
-def test_after_a_pass_that_was_told_to_lose_much_no_more_is_lost() -> None:
-    graph = residual_net()
-    ctx = context(graph, 32)
-    ctx.held = ctx.fit
-    head = next(node for node in graph if node.name == "head")
-    head.set_attribute("alpha", -1.0)
-    before = agreement(ctx.teacher, graph, ctx.held).cautious
-    assert before < SAFE
-
-    def run(trial: Graph, amount: float) -> Report:
-        next(node for node in trial if node.name == "head").set_attribute("alpha", amount)
-        report = Report()
-        report.done("head", "Gemm")
-        return report
-
-    assert safest(graph, ctx, [-1.0], run).floor == before
-    assert safest(graph, ctx, [-1.0], run).amount == -1.0
-    assert safest(graph, ctx, [1.0], run).share == 1.0
 
 
 def test_a_pass_that_finds_nothing_changes_nothing() -> None:

@@ -1,0 +1,84 @@
+"""How much a pass may lose on its own choice: the loosest amount that is safe, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from optc.ir.graph import Graph
+from optc.passes.base import Outcome, Report
+from optc.passes.depthwise import Depthwise
+from optc.passes.prune import Prune
+from optc.passes.svd import Svd
+from optc.passes.tolerance import SAFE, safest
+from optc.runtime.agreement import agreement
+
+from .walked import context, distance, residual_net
+
+
+@pytest.mark.parametrize("one", [Prune(), Svd(align=1), Depthwise()], ids=str)
+def test_a_pass_without_an_amount_loses_only_what_is_safe(one: Prune | Svd | Depthwise) -> None:
+    graph = residual_net()
+    ctx = context(graph, 128)
+    assert ctx.fit is not None
+    ctx.fit, ctx.held = ctx.fit.split(32)
+    report = one.run(graph, ctx)
+    share = agreement(ctx.teacher, graph, ctx.held).share
+    assert report.layers
+    assert share >= SAFE
+    if report.changed:
+        assert any("agreement" in note for note in report.notes)
+    else:
+        assert share > 0.9999
+
+
+def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optc.passes.tolerance._floor", lambda before: 1.1)
+    graph = residual_net()
+    ctx = context(graph, 128)
+    ctx.held = ctx.fit
+    report = Prune().run(graph, ctx)
+    assert not report.changed
+    assert report.count(Outcome.REVERTED)
+    assert distance(ctx.teacher, graph, ctx) == 0.0
+
+
+@pytest.mark.parametrize(("least", "tried", "taken"), [(0, [1, 0], 8), (2, [1, 2], 2), (3, [1, 2, 3], 1)])
+def test_the_loosest_safe_amount_is_found_by_bisection(least: int, tried: list[int], taken: float) -> None:
+    graph = residual_net()
+    ctx = context(graph, 32)
+    ctx.held = ctx.fit
+    amounts = (8.0, 4.0, 2.0, 1.0)
+    asked: list[int] = []
+
+    def run(trial: Graph, amount: float) -> Report:
+        asked.append(amounts.index(amount))
+        report = Report()
+        report.done("head", "Gemm")
+        head = next(node for node in trial if node.name == "head")
+        head.set_attribute("alpha", 1.0 if asked[-1] >= least else -1.0)
+        return report
+
+    found = safest(graph, ctx, amounts, run)
+    assert (asked, found.amount) == (tried, taken)
+    assert found.share >= SAFE
+    assert agreement(ctx.teacher, graph, ctx.held).share >= SAFE
+
+
+def test_after_a_pass_that_was_told_to_lose_much_no_more_is_lost() -> None:
+    graph = residual_net()
+    ctx = context(graph, 32)
+    ctx.held = ctx.fit
+    head = next(node for node in graph if node.name == "head")
+    head.set_attribute("alpha", -1.0)
+    before = agreement(ctx.teacher, graph, ctx.held).cautious
+    assert before < SAFE
+
+    def run(trial: Graph, amount: float) -> Report:
+        next(node for node in trial if node.name == "head").set_attribute("alpha", amount)
+        report = Report()
+        report.done("head", "Gemm")
+        return report
+
+    assert safest(graph, ctx, [-1.0], run).floor == before
+    assert safest(graph, ctx, [-1.0], run).amount == -1.0
+    assert safest(graph, ctx, [1.0], run).share == 1.0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import OutputError, SpecError, TargetError
+from ..ir.graph import Graph
 from ..report.build import TargetRow
 from ..report.locked import Locked
 from ..targets import table
@@ -24,13 +25,17 @@ from .result import Build, Interrupted
 
 
 def beside(
-    build: Callable[[Order], Build], order: Order, targets: Sequence[Target], lock: Mapping[str, Locked] | Locked | None
+    build: Callable[[Order], Build],
+    read: Callable[[Order], Graph],
+    order: Order,
+    targets: Sequence[Target],
+    lock: Mapping[str, Locked] | Locked | None,
 ) -> Build:
     """Build what is ordered for all `targets`, into a folder at the order's path, made where it is missing.
 
-    `lock` holds a record each by the text of the target. Every place is looked at before the first build. Where one
-    target fails, those built before it stay: each artifact is whole. Raises what `build` raises; a `TargetError` says
-    which target it is of.
+    `lock` holds a record each by the text of the target. Every place is looked at before the first build, and every
+    target at the inputs of the model, as `read` gives it. Where one target fails later, those built before it stay:
+    each artifact is whole. Raises what `build` and `read` raise; a `TargetError` says which target it is of.
     """
     if isinstance(lock, Locked):
         raise SpecError("several targets are held against a record each: lock={'onnx': …, 'arm64': …}")
@@ -42,6 +47,12 @@ def beside(
         for target, path in zip(targets, paths, strict=True):
             if path is not None:
                 check_place(path, target=target)
+        model = read(order)
+        for target in targets:
+            try:
+                target.check_inputs(model)
+            except TargetError as error:
+                raise TargetError(f"{table.spec(target)}: {error}") from error
         for target, path in zip(targets, paths, strict=True):
             text = table.spec(target)
             try:

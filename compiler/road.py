@@ -135,7 +135,7 @@ def compile(
         observers=tuple(observers),
         progress=Progress() if progress is None else progress,
     )
-    return beside(build, order, aims, lock) if several else build(order)
+    return beside(build, lambda one: _read(one)[0], order, aims, lock) if several else build(order)
 
 
 def _tuning(
@@ -179,6 +179,7 @@ def build(order: Order) -> Build:
     if order.path is not None:
         check_place(order.path, target=order.target)
     original, annotated = _read(order)
+    order.target.check_inputs(original)
     if is_stream(order.data):
         order = replace(order, data=draw(order.model, order.data, original, order.seed))
     known = known_by(order, original)
@@ -203,7 +204,6 @@ def _read(order: Order) -> tuple[Graph, set[str]]:
     prepare(original, order.model)
     if order.shapes:
         fix_shapes(original, order.shapes)
-    order.target.check_inputs(original)
     return original, annotated
 
 

@@ -149,3 +149,11 @@ def test_a_configuration_fixes_sizes_and_names_libraries(tmp_path: Path) -> None
     (tmp_path / "optc.toml").write_text('[[model]]\npath = "m.onnx"\nshape = "x"\n')
     with pytest.raises(SpecError, match=r"optc\.toml:3: 'shape' takes sizes of inputs such as"):
         load(str(tmp_path / "optc.toml"))
+
+
+def test_every_target_is_asked_about_open_sizes_before_the_first_build(tmp_path: Path) -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    with pytest.raises(TargetError, match=r"opencl: input 'x' is .*--shape") as caught:
+        compile(linear(), "clean", target="onnx,opencl", output=tmp_path / "out", check=False)
+    assert "written before" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

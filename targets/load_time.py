@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LEAST = 128
 """Bytes that a rewrite must save; a node with its names takes some sixty."""
+LEAST_SCALE = 48
+"""Bytes of a scale that a node in its place saves: the constant says as much about itself as the node does."""
 LARGE = 4096
 """Bytes from which constants are looked through for equal rows."""
 ROWS = 256
@@ -44,7 +46,7 @@ class LoadTime(Pass):
             if node.op == "DequantizeLinear" and not node.domain:
                 if _share_scale(graph, node):
                     report.rewrote("bias-scale")
-                if _is_zero(node.input(2)) and all(user.op == "Conv" for user in node.output.users):
+                if _is_zero(node.input(2)) and all(_knows_zero(user, node) for user in node.output.users):
                     node.set_input(2, None)
                     report.rewrote("zero-point")
         for value in tuple(graph.constants):
@@ -53,6 +55,11 @@ class LoadTime(Pass):
         graph.sweep()
         graph.sort()
         return report
+
+
+def _knows_zero(user: Node, made: Node) -> bool:
+    """Whether the runtime takes codes without zero points: the zero points of biases are nothing to its kernels."""
+    return user.op == "Conv" or (user.op == "Gemm" and user.input(2) is made.output)
 
 
 def _is_zero(value: Value | None) -> bool:
@@ -64,7 +71,7 @@ def _is_zero(value: Value | None) -> bool:
 def _share_scale(graph: Graph, node: Node) -> bool:
     """The scale of a bias as the product that it is."""
     scale, readers = node.inputs[1], node.output.users
-    if scale is None or scale.constant is None or scale.constant.nbytes < LEAST or len(scale.uses) > 1:
+    if scale is None or scale.constant is None or scale.constant.nbytes < LEAST_SCALE or len(scale.uses) > 1:
         return False
     if len(readers) != 1 or readers[0].op not in ("Conv", "Gemm"):
         return False
@@ -75,7 +82,7 @@ def _share_scale(graph: Graph, node: Node) -> bool:
     one, other = (np.asarray(factor.constant.numpy()) for factor in factors)  # type: ignore[union-attr]
     if one.dtype != np.float32 or other.dtype != np.float32 or one.size != 1 or not _same(numbers, one * other):
         return False
-    made = graph.add("Mul", factors, outputs=[scale.name], origin=node.origin, before=node).output
+    made = graph.add("Mul", factors, outputs=[scale.name], before=node).output
     node.set_input(1, made)
     return True
 

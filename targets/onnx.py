@@ -51,12 +51,15 @@ class OnnxTarget(Target):
         )
 
     def legalisation(self) -> Pipeline:
+        from .brief import Brief
         from .load_time import LoadTime
         from .onnx_version import OnnxVersion
+        from .packed import Pack
+        from .qlinear import QLinear
         from .residual_norm import ResidualNorm
 
         opset, ir_version = newest_loadable()
-        return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm(), LoadTime()))
+        return Pipeline((OnnxVersion(opset, ir_version), ResidualNorm(), QLinear(), LoadTime(), Pack(), Brief()))
 
     def open(self, path: str, *, threads: int = 0) -> Runnable:
         from ..runtime.session import Session

@@ -20,6 +20,12 @@ Codes = NDArray[np.generic]
 
 TINY = 1e-30
 """Below this a scale would underflow somewhere; smaller ranges are treated as this wide."""
+SCALE_BASE = np.float32(2.0 ** (-1 / 16))
+"""Scales of short rows are powers of this number, with exponents of 8 bits: 4 % apart, from 1.6e-5 to 1."""
+SHORT = 64
+"""Weights in a row up to which its scale takes a byte instead of two."""
+DIGITS = 11
+"""Bits that float16 keeps of a number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +70,43 @@ def limits(dtype: DType) -> tuple[int, int]:
     if dtype.name.startswith("U"):
         return 0, (1 << dtype.bits) - 1
     return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
+
+
+def powers_of_base(scale: NDArray[np.generic]) -> NDArray[np.uint8] | None:
+    """The exponents of `SCALE_BASE` that `scale` consists of; `None` where it does not."""
+    wide = scale.astype(np.float64)
+    if not (np.isfinite(wide).all() and (wide > 0).all()):
+        return None
+    exponents = np.rint(np.log(wide) / np.log(np.float64(SCALE_BASE)))
+    if exponents.min(initial=0) < 0 or exponents.max(initial=0) > 255:
+        return None
+    return exponents.astype(np.uint8) if np.array_equal(_power(exponents), scale) else None
+
+
+def _power(exponents: NDArray[np.float64]) -> Floats:
+    return np.asarray(np.float64(SCALE_BASE) ** exponents, np.float32)
+
+
+def storable(scale: NDArray[np.floating], length: int) -> Floats:
+    """The next scales that are not smaller and take few bytes in a file (`targets/packed.py`), for rows of `length`
+    weights each: not smaller, so that no weight is clipped for it."""
+    wide = scale.astype(np.float64)
+    exponents = np.floor(np.log(np.maximum(wide, TINY)) / np.log(np.float64(SCALE_BASE)) + 1e-5)
+    if length <= SHORT and exponents.min(initial=0) >= 0 and exponents.max(initial=0) <= 255:
+        return _power(exponents)
+    return np.asarray(round_up(wide), np.float32)
+
+
+def round_up(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The next numbers of `DIGITS` bits that are not smaller."""
+    parts, exponents = np.frexp(x)
+    return np.ldexp(np.ceil(np.ldexp(parts, DIGITS)), exponents - DIGITS)
+
+
+def shortened(codes: NDArray[np.generic]) -> NDArray[np.int32]:
+    """The nearest integers to `codes` of `DIGITS` bits."""
+    parts, exponents = np.frexp(codes.astype(np.float64))
+    return np.asarray(np.ldexp(np.rint(np.ldexp(parts, DIGITS)), exponents - DIGITS), np.int32)
 
 
 def activation_grid(low: float, high: float, dtype: DType, *, symmetric: bool = False) -> Grid:

@@ -40,6 +40,9 @@ SAMPLES = 32
 SHARES = (0.126, 0.15, 0.18, 0.21)
 """Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
 SPARED = 0.1
+"""Share of all weights that may keep 8 bits where the others have fewer."""
+CHANNEL = 6
+"""Weights whose spared half bytes are what the scale and the bias of a channel take."""
 SHRINKS = np.linspace(0.4, 1.0, 13)
 
 
@@ -85,10 +88,10 @@ def quantize_mixed(
 
 
 def spare_smallest(layers: Sequence[Layer], bits: int) -> Bits:
-    """`bits` for all but the smallest layers, which keep 8: the first, the last and depthwise ones mind most, and
-    together are `SPARED` of all weights at most."""
+    """`bits` for all but the smallest layers, which keep 8: the first, the last and depthwise ones mind most. Together
+    they are at most `SPARED` of all weights, less where scales and biases are many: these cost bytes too."""
     sizes = {layer.name: layer.weight.constant.size for layer in layers}  # type: ignore[union-attr]
-    left = SPARED * sum(sizes.values())
+    left = SPARED * sum(sizes.values()) - CHANNEL * sum(layer.channels for layer in layers)
     table = dict.fromkeys(sizes, bits)
     for name in sorted(sizes, key=sizes.__getitem__):
         left -= sizes[name]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...ir.graph import Value
 from ...ir.types import DType
 from ..base import TargetFacts
-from .grid import Grid, limits
+from .grid import Grid, limits, shortened
 from .insertion import Insertion
 from .layers import Layer
 from .packing import store_codes
@@ -82,7 +82,8 @@ def rounding_error(layer: Layer, numbers: NDArray[np.float32], energy: NDArray[n
 
 
 def encode_biases(insertion: Insertion, layers: Sequence[Layer], grids: Mapping[Layer, Grid]) -> None:
-    """Turn every float bias into int32 codes on the grid of the layer's sums."""
+    """Turn every float bias into int32 codes on the grid of the layer's sums. It is much finer than that of the answer:
+    of a code, the digits that float16 keeps are enough."""
     for layer in layers:
         node, bias = layer.node, layer.node.input(2)
         if bias is None:
@@ -90,7 +91,7 @@ def encode_biases(insertion: Insertion, layers: Sequence[Layer], grids: Mapping[
         numbers = np.broadcast_to(np.asarray(bias.numpy(), np.float64).reshape(-1), (layer.channels,))
         scale = np.broadcast_to(grids[layer].scale * insertion.grid(layer.source).scale, (layer.channels,))
         grid = Grid(np.ascontiguousarray(scale, np.float32), 0, DType.INT32, 0, -(2**31) + 1, 2**31 - 1)
-        codes = insertion.graph.constant(grid.encode(numbers), bias.name)
+        codes = insertion.graph.constant(shortened(grid.encode(numbers)), bias.name)
         node.set_input(2, insertion.dequantize(codes, grid, before=node, origin=node.origin, hint="bias"))
 
 

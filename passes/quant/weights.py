@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.types import DType
-from .grid import TINY, limits
+from .grid import TINY, limits, storable
 from .layers import Layer
 
 Matrix = NDArray[np.float32]
@@ -58,7 +58,7 @@ def quantize_rows(
     best = _at_least(peak, least_scale)
     if search and rows.size:
         best = _search(rows, peak, top, importance, saturating, shared, least_scale)
-    scale = best.astype(np.float32)
+    scale = best.astype(np.float32) if shared else storable(best, rows.shape[1])
     return _codes(rows, scale, top, saturating), scale
 
 
@@ -76,6 +76,7 @@ def _search(
     # Where the pair bound widened a row, ranges down to its own maximum are worth trying as well.
     for shrink in (*SHRINKS, *((0.6, 0.5) if saturating else ())):
         scale = _at_least(peak * shrink, least_scale).astype(np.float32)
+        scale = scale if shared else storable(scale, rows.shape[1])
         error = _row_errors(rows, _codes(rows, scale, top, saturating), scale, importance)
         if shared:
             error = np.full(len(rows), error.sum())

@@ -17,7 +17,8 @@ def test_the_search_is_never_worse_than_the_full_range() -> None:
     rows = np.random.default_rng(0).standard_t(3, size=(32, 200)).astype(np.float32)
     codes, scale = quantize_rows(rows, DType.INT8)
     full = np.abs(rows).max(axis=1) / 127
-    assert error(rows, codes, scale) <= error(rows, np.rint(rows / full[:, None]), full)
+    # Scales are kept in 11 bits, which widens the range a little.
+    assert error(rows, codes, scale) <= 1.002 * error(rows, np.rint(rows / full[:, None]), full)
     assert np.abs(codes).max() <= 127
 
 

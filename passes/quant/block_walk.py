@@ -27,16 +27,14 @@ from ..refit import refit_masked
 from ..walk import walk
 from .blocks import has_blocks, write_blocks
 from .encoding import code_range, column_costs, kernel_order
-from .grid import TINY
 from .layers import Layer
+from .multiples import block_scales
 from .reconstruct import walkable
 from .rounding import Elimination, descend, losses, round_to_grid
 
 Array = NDArray[np.float64]
 Box = tuple[Array, Array]
 
-SHRINKS = np.linspace(0.5, 1.1, 25)
-"""Shares of the full range of a block that are tried."""
 FARTHEST = 1.5
 """How much a scale may change for the sake of its row."""
 CHUNK = 256
@@ -73,7 +71,7 @@ def walk_blocks(
 def round_blocks(goal: Array, metric: Array, box: Box, block: int) -> tuple[Array, Array]:
     """Codes (groups, n, d) of `goal` in the `metric` (groups, d, d), and scales (groups, n, d / block)."""
     eliminations = [Elimination.of(h) for h in metric]
-    scale = _halves(_block_scales(goal, column_costs(metric, eliminations), box, block))
+    scale = _halves(block_scales(goal, column_costs(metric, eliminations), box, block))
     codes = round_to_grid(goal, metric, scale, *box, sweeps=2, eliminations=eliminations)
     better = np.stack([refit_scales(*parts) for parts in zip(codes, goal, metric, scale, strict=True)])
     better = _halves(np.clip(better, scale / FARTHEST, scale * FARTHEST))
@@ -104,24 +102,6 @@ def refit_scales(codes: Array, target: Array, hessian: Array, scale: Array) -> A
         diagonal += np.where(empty, 1.0, 1e-6 * diagonal)
         found[part] = np.where(empty, scale[part], np.linalg.solve(system, right[part][..., None])[..., 0])
     return found
-
-
-def _block_scales(goal: Array, weigh: Array, box: Box, block: int) -> Array:
-    """Scales (groups, n, d / block) with the least error of plain rounding, weighed by column; 1 for zeros."""
-    groups, n, d = goal.shape
-    parted = (groups, n, d // block, block)
-    w, low, high = (a.astype(np.float32).reshape(parted) for a in (goal, *box))
-    h = weigh.astype(np.float32).reshape(groups, 1, d // block, block)
-    peak = (np.abs(w) / np.where(w > 0, np.maximum(high, 1), np.maximum(-low, 1))).max(axis=3)
-    peak = np.where(peak > TINY, peak, 1.0)
-    best, lowest = peak, np.full(peak.shape, np.inf)
-    for shrink in SHRINKS[::-1]:
-        tried = (peak * shrink)[..., None]
-        off = np.clip(np.rint(w / tried), low, high) * tried - w
-        loss = (h * off**2).sum(axis=3)
-        better = loss < lowest
-        best, lowest = np.where(better, tried[..., 0], best), np.where(better, loss, lowest)
-    return best.astype(np.float64)
 
 
 def _halves(scale: Array) -> Array:

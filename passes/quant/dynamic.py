@@ -23,8 +23,9 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from .bias import SAMPLES
 from .calibrate import calibrate
-from .forms import own_options
+from .forms import own_bits, own_options
 from .layers import Kept, Layer, find_layers
+from .mixed import spare_smallest
 from .narrow import Narrow, round_narrow
 from .packing import store_codes
 from .parameters import encode, rounding_error
@@ -59,14 +60,15 @@ def quantize_dynamic(
     report: Report,
 ) -> None:
     """Quantize the layers `found` as the options `one`, and those of single layers, say; `report` is told of each."""
-
-    def bits(layer: Layer) -> int:
-        return own_options(one, ctx, layer.node).bits
-
     assert ctx.fit is not None
     products = [layer for layer in found.values() if layer.op != "Conv"]
+    asked, given = own_bits(one, ctx), spare_smallest(products, one.bits)
+
+    def bits(layer: Layer) -> int:
+        return asked(layer) or given(layer)
+
     if products:
-        smooth(graph, by_source(products), ctx, ctx.fit.take(SAMPLES, ctx.seed), how=("minmax",))
+        smooth(graph, by_source(products), ctx, ctx.fit.take(SAMPLES, ctx.seed), how=("minmax",), bits=bits)
     layers = list(find_layers(graph, kept)[0].values())
     seen = calibrate(graph, [], layers, ctx)
     stored = [layer for layer in layers if layer.op == "Conv"]
@@ -119,7 +121,12 @@ def quantize_products(
                 codes, grid = narrow[layer].codes, narrow[layer].grid
                 stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
                 few = narrow[layer]
-                made_of = store_codes(graph, stored, layer.weight.name, bits=few.bits, before=first, book=few.book)
+                multiples = few.multiples
+                if multiples is not None and layer.transposed:
+                    multiples = np.ascontiguousarray(multiples.T)
+                made_of = store_codes(
+                    graph, stored, layer.weight.name, bits=few.bits, before=first, book=few.book, multiples=multiples
+                )
                 weights[layer.weight] = made_of, grid
             elif layer.weight not in weights:
                 codes, grid = encode(

@@ -24,8 +24,10 @@ from ..refit import refit_masked
 from ..regression import Target
 from .codebook import LEAST as BOOK_LEAST
 from .codebook import fit_book
-from .grid import TINY, Grid, limits
+from .grid import TINY, Grid, limits, storable
 from .layers import Layer
+from .multiples import BLOCKS, round_multiples
+from .multiples import LEAST as BLOCKS_LEAST
 from .parameters import DEAREST
 from .rounding import Elimination, gptq, is_small, losses, round_to_grid
 from .weights import PAIR_LIMIT, quantize_rows, squared_error
@@ -45,12 +47,14 @@ SHRINKS = np.linspace(0.3, 1.0, 29)
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """`weight` (groups, n, d) is what the codes stand for; `codes` are in the layer's own layout, `grid` theirs; `book`
-    holds the levels that they are of, if not all."""
+    holds the levels that they are of, if not all; `multiples` what the codes of each block are to be multiplied by, in
+    the layer's layout too."""
 
     weight: Array
     codes: Codes
     grid: Grid
     book: Array | None = None
+    multiples: Codes | None = None
 
 
 def encode_target(
@@ -80,6 +84,18 @@ def encode_target(
     low, high = code_range(bits)
     box = np.where(mask, float(low), 0.0), np.where(mask, float(high), 0.0)
     dtype, zero = DType.INT8, 0
+    enough = NEGLIGIBLE * target.floor
+    if bits == 4 and not codebook and per_channel and (block := _block(layer, goal)):
+        known = [Elimination.of(h) for h in metric]
+        weigh = column_costs(metric, known)
+        rounded, scale, multiples = round_multiples(goal, metric, weigh, known, box, least.reshape(shape[:2]), block)
+        grid = Grid(np.asarray(scale.reshape(-1), np.float32), zero, dtype, layer.axis, *limits(dtype))
+        weight, whole = np.empty_like(rounded), np.empty_like(rounded)
+        weight[:, :, order] = rounded * np.repeat(multiples, block, axis=2) * scale[..., None]
+        whole[:, :, order] = rounded
+        return Encoded(
+            weight, _in_layout(layer, whole.astype(np.int8)), grid, None, _blocks_in_layout(layer, multiples)
+        )
     book: Array | None = None
     eliminations: list[Elimination] | None = None
     if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not layer.depthwise:
@@ -97,7 +113,6 @@ def encode_target(
         scale = _narrow_scale(goal, metric, eliminations, box, bound, not per_channel)
         if per_channel and eliminations is not None:
             scale = _refined(scale, goal, metric, eliminations, box, bound)
-    enough = NEGLIGIBLE * target.floor
     rounded = round_to_grid(goal, metric, scale, *box, book=book, eliminations=eliminations, enough=enough)
     codes = np.empty_like(rounded)
     codes[:, :, order] = rounded
@@ -129,6 +144,24 @@ def _in_layout(layer: Layer, codes: Codes) -> Codes:
     if layer.op == "Conv" or layer.transposed:
         return np.ascontiguousarray(codes.reshape(shape))
     return np.ascontiguousarray(codes[0].T)
+
+
+def _block(layer: Layer, goal: Array) -> int:
+    """How many neighbours along the reduction, in the layer's own layout too, share a multiple; 0 for none."""
+    channels = layer.weight.constant.shape[1] if layer.op == "Conv" else goal.shape[2]  # type: ignore[union-attr]
+    if goal.size < BLOCKS_LEAST:
+        return 0
+    return next((block for block in BLOCKS if channels % block == 0 and goal.shape[2] > block), 0)
+
+
+def _blocks_in_layout(layer: Layer, multiples: Array) -> Codes:
+    """The multiples (groups, n, blocks) laid as the weight is, with blocks in place of inputs."""
+    shape = layer.weight.constant.shape  # type: ignore[union-attr]
+    small = multiples.astype(np.uint8)
+    if layer.op == "Conv":
+        flat = small.reshape(shape[0], *shape[2:], -1)
+        return np.ascontiguousarray(np.moveaxis(flat, -1, 1))
+    return np.ascontiguousarray(small[0] if layer.transposed else small[0].T)
 
 
 def _wide_scale(
@@ -182,7 +215,8 @@ def _narrow_scale(
     lowest = np.full(peak.shape, np.inf)
     for shrink in SHRINKS[::-1]:
         scale = peak * shrink
-        scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32).astype(np.float64)
+        scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32)
+        scale = (scale if shared else storable(scale, goal.shape[2])).astype(np.float64)
         codes = np.clip(np.rint(goal / scale[..., None]), *box)
         if weigh is None:
             loss = losses(codes, goal, metric, scale)
@@ -212,7 +246,7 @@ def _refined(
     """Scales near `scale` with the least loss after columns have taken up each other's errors."""
     best, lowest = scale, np.full(scale.shape, np.inf)
     for factor in FACTORS:
-        tried = np.maximum(scale * factor, least).astype(np.float32).astype(np.float64)
+        tried = storable(np.maximum(scale * factor, least), goal.shape[2]).astype(np.float64)
         given = zip(goal, metric, tried, *box, eliminations, strict=True)
         codes = np.stack([gptq(*parts, elimination=known) for *parts, known in given])
         loss = losses(codes, goal, metric, tried)

@@ -32,6 +32,7 @@ class Narrow:
     bits: int
     error: float
     book: NDArray[np.float64] | None = None
+    multiples: NDArray[np.generic] | None = None
 
 
 def round_narrow(
@@ -61,5 +62,6 @@ def round_narrow(
             step.settle(coded.weight)
         else:
             step.layer.write(coded.weight, None)
-        found[layer] = Narrow(coded.codes, coded.grid, bits(layer), step.target.error(coded.weight), coded.book)
+        error = step.target.error(coded.weight)
+        found[layer] = Narrow(coded.codes, coded.grid, bits(layer), error, coded.book, coded.multiples)
     return found

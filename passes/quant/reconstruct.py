@@ -66,7 +66,9 @@ def reconstruct(
         )  # fmt: skip
         if fit_biases and step.layer.bias_place is not None:
             step.layer.write(found.weight, step.target.bias(found.weight))
-        codes = store_codes(graph, found.codes, layer.weight.name, bits=width, before=node, book=found.book)
+        codes = store_codes(
+            graph, found.codes, layer.weight.name, bits=width, before=node, book=found.book, multiples=found.multiples
+        )
         made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint="weight")
         node.set_input(1, made)
         done[layer] = Rounded(found.grid, step.target.error(found.weight))

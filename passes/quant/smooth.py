@@ -18,7 +18,7 @@ than `LEAST_GAIN`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from .calibrate import run
 from .grid import activation_grid, limits
 from .histogram import Histogram
 from .layers import Layer
+from .multiples import BLOCKS
 from .ranges import find_range
 from .weights import quantize_rows, reduction_rows
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 Rows = NDArray[np.float32]
 
 EXPONENTS = (0.5, 0.65, 0.8, 0.95)
+GENTLE = (0.2, 0.35)
+"""Those tried besides for weights of few bits."""
 LEAST_GAIN = 1.5
 """Decibels of the layers' answers that a scaling must gain."""
 ROWS = 768
@@ -58,11 +61,18 @@ class Judged:
 
 
 def smooth(
-    graph: Graph, groups: Mapping[Value, Sequence[Layer]], ctx: Context, samples: Samples, *, how: Sequence[str]
+    graph: Graph,
+    groups: Mapping[Value, Sequence[Layer]],
+    ctx: Context,
+    samples: Samples,
+    *,
+    how: Sequence[str],
+    bits: Callable[[Layer], int] = lambda layer: 8,
 ) -> dict[Value, str]:
     """Scale the inputs of `groups` (value -> the MatMul and Gemm layers that read it) where that pays.
 
-    `how` are the range rules to choose from. Returns what each group reads now, with its range rule.
+    `how` are the range rules to choose from, `bits` those of each layer's weight: the fewer, the less spread it takes.
+    Returns what each group reads now, with its range rule.
     """
     sources = list(groups)
     chosen: dict[Value, str] = {}
@@ -72,7 +82,7 @@ def smooth(
             reduction_rows(np.asarray(layer.weight.numpy(), np.float32), layer.op, transposed=layer.transposed)
             for layer in layers
         ]
-        plain, best = _judge(x, np.concatenate(weights), ctx, how)
+        plain, best = _judge(x, np.concatenate(weights), ctx, how, min(map(bits, layers)))
         scalable = all(len(layer.weight.uses) == 1 for layer in layers)
         if best.scale is not None and scalable and best.error < plain.error * 10 ** (-LEAST_GAIN / 10):
             chosen[_apply(graph, source, layers, best.scale)] = best.how
@@ -100,7 +110,7 @@ def _sampled(graph: Graph, values: Sequence[Value], ctx: Context, samples: Sampl
     return [np.concatenate([*rows, top]) for rows, top in zip(drawn, extreme)]
 
 
-def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str]) -> tuple[Judged, Judged]:
+def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str], bits: int) -> tuple[Judged, Judged]:
     """The best without scaling, and the best with; `rows` is the weights of all layers, (outputs, channels).
 
     Rows of `x` that are not finite tell nothing. The unit of either side changes no relative error, but squares of
@@ -117,25 +127,37 @@ def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str]) -> tuple[Judge
     answer = x @ rows.T
     # Each output channel against its own variance: what reads them next is often a normalisation.
     energy = np.maximum(answer.var(axis=0), 1e-6 * answer.var(axis=0).max(initial=0.0) + 1e-30)
-    plain = _error(x, rows, None, answer, ctx, how, energy)
+    plain = _error(x, rows, None, answer, ctx, how, energy, bits)
     best = plain
-    for a in EXPONENTS:
+    for a in (*GENTLE, *EXPONENTS) if bits < 8 else EXPONENTS:
         logs = a * np.log(high) - (1.0 - a) * np.log(wide)
-        found = _error(x, rows, np.exp(logs - logs.mean()).astype(np.float32), answer, ctx, how, energy)
+        found = _error(x, rows, np.exp(logs - logs.mean()).astype(np.float32), answer, ctx, how, energy, bits)
         if found.error < best.error:
             best = found
     return plain, best
 
 
 def _error(
-    x: Rows, rows: Rows, scale: Rows | None, answer: Rows, ctx: Context, how: Sequence[str], energy: Rows
+    x: Rows,
+    rows: Rows,
+    scale: Rows | None,
+    answer: Rows,
+    ctx: Context,
+    how: Sequence[str],
+    energy: Rows,
+    bits: int,
 ) -> Judged:
     if scale is not None:
         x, rows = x / scale, rows * scale
     dtype = ctx.target.activation_dtype
     saturating = ctx.target.saturating_int8 and dtype is DType.UINT8
-    codes, scales = quantize_rows(rows, DType.INT8, saturating=saturating, search=False)
-    weight = (codes * scales[:, None]).T
+    if bits < 8:
+        parts = rows.reshape(-1, next((block for block in BLOCKS if rows.shape[1] % block == 0), rows.shape[1]))
+        codes, scales = quantize_rows(parts, DType.INT8, bits=bits, search=False)
+        weight = (codes * scales[:, None]).reshape(rows.shape).T
+    else:
+        codes, scales = quantize_rows(rows, DType.INT8, saturating=saturating, search=False)
+        weight = (codes * scales[:, None]).T
     histogram = Histogram()
     histogram.add(x)
     low, high = limits(dtype)

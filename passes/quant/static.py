@@ -80,7 +80,7 @@ def quantize_static(
     plan = place(graph, found, kept)
     rules: dict[Value, str] = {}
     if groups := plan.float_products():
-        rules = smooth(graph, groups, ctx, few, how=_rules(one))
+        rules = smooth(graph, groups, ctx, few, how=_rules(one), bits=width)
         found, _ = find_layers(graph, kept)
         plan = place(graph, found, kept)
     layers = list(found.values())

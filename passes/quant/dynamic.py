@@ -78,10 +78,9 @@ def quantize_dynamic(
     def codebook(layer: Layer) -> bool:
         return own_options(one, ctx, layer.node).weights == "codebook"
 
-    few = [layer for layer in products if bits(layer) < 8]
     narrow = (
-        round_narrow(graph, few, ctx, bits, per_channel, fit_biases=one.bias_correction, codebook=codebook)
-        if few
+        round_narrow(graph, products, ctx, bits, per_channel, fit_biases=one.bias_correction, codebook=codebook)
+        if products
         else {}
     )
     errors |= quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)

@@ -1,4 +1,4 @@
-"""Weights of fewer than 8 bits for layers whose activations stay float, or find their ranges as the model runs.
+"""Weights of layers whose activations stay float, or find their ranges as the model runs.
 
 The walk (`passes/walk.py`) gives each layer its target weights, and those are rounded in the metric of its inputs
 (`encoding.py`), as in `reconstruct.py`; here the layers before it are the rounded ones and activations are float.

@@ -25,8 +25,8 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from .grid import Grid, limits
 from .layers import is_quantized, name_of
-
-QOPERATORS = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul", "QGemm": "Gemm"}
+from .spread import QOPERATORS, spread
+from .unpack import unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,8 @@ def decode(graph: Graph) -> int:
                 f"graph '{graph.name}': {node.op} '{name_of(node)}'{where} cannot be turned back into float; "
                 "leave the model as it is with requantize=keep, or start from the float model"
             )
-    for node in found:
-        if node.op in QOPERATORS:
-            _spread(graph, node)
+    unpack(graph)
+    spread(graph)
     held: dict[Value, Codes] = {}
     for node in tuple(graph):
         if node.op == "QuantizeLinear":
@@ -62,33 +61,6 @@ def decode(graph: Graph) -> int:
             _carry(graph, node, held)
     graph.sweep()
     return len(found)
-
-
-def _spread(graph: Graph, node: Node) -> None:
-    """An integer operator as DequantizeLinear -> float operator -> QuantizeLinear."""
-    x = node.inputs
-    gemm = node.op == "QGemm"
-    first, second = x[0:3], x[3:6]
-    bias, answer = (x[6], x[7:9]) if gemm else (x[8] if len(x) > 8 else None, x[6:8])
-
-    def decoded(parts: tuple[Value | None, ...], axis: int) -> Value:
-        scale = parts[1]
-        many = scale is not None and scale.constant is not None and scale.constant.size > 1
-        attributes = {"axis": axis} if many else {}
-        return graph.add("DequantizeLinear", parts, attributes, origin=node.origin, before=node).output
-
-    axis = 0 if node.op == "QLinearConv" or (gemm and node.get_int("transB")) else 1
-    inputs = [decoded(first, 1), decoded(second, axis)]
-    if bias is not None:
-        scales = [np.asarray(_number(v), np.float32).reshape(-1) for v in (x[1], x[4])]
-        scale = graph.constant(np.ascontiguousarray(np.squeeze(scales[0] * scales[1])), "scale")
-        inputs.append(decoded((bias, scale, None), 0))
-    attributes = node.attributes
-    made = graph.add(QOPERATORS[node.op], inputs, attributes, name=node.name, origin=node.origin, before=node).output
-    if answer and answer[0] is not None:
-        made = graph.add("QuantizeLinear", [made, *answer], origin=node.origin, before=node).output
-    node.output.replace_uses(made)
-    graph.remove(node)
 
 
 def _clip(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:

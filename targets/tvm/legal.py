@@ -18,6 +18,27 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
+class Spread(Pass):
+    """Integer operators become DequantizeLinear, the float operator and QuantizeLinear, and codes, scales and biases
+    that a file stores packed become constants: integer code is made from that form.
+
+    Does not fire where a scale is computed as the model runs.
+    """
+
+    name: ClassVar[str] = "spread"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        from ...passes.quant.spread import spread
+        from ...passes.quant.unpack import unpack
+
+        report = Report()
+        for rule, count in (("unpack", unpack(graph)), ("spread", spread(graph))):
+            if count:
+                report.rewrote(rule, count)
+        return report
+
+
+@dataclass(frozen=True, slots=True)
 class FloatWeights(Pass):
     """Weights that are stored as integers become the floats they stand for: TVM computes with floats around them.
 

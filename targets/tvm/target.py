@@ -68,9 +68,9 @@ class LibraryTarget(Target):
                 raise TargetError(f"{error}, or build without running the result: --no-check") from error
 
     def legalisation(self) -> Pipeline:
-        from .legal import FloatWeights
+        from .legal import FloatWeights, Spread
 
-        return Pipeline((FloatWeights(integer=True),))
+        return Pipeline((Spread(), FloatWeights(integer=True)))
 
     def check_tuning(self, how: Tuning) -> None:
         from .run import check_features

@@ -76,10 +76,10 @@ class GpuTarget(LibraryTarget):
                 )
 
     def legalisation(self) -> Pipeline:
-        from ..legal import FloatWeights
+        from ..legal import FloatWeights, Spread
         from .legal import ScaleBehind
 
-        return Pipeline((ScaleBehind(), FloatWeights()))
+        return Pipeline((Spread(), ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from .. import artifact

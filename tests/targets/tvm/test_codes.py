@@ -79,7 +79,8 @@ def picture_net(dtype: type[np.integer]) -> Graph:
 def built(graph: Graph, spec: str, path: Path) -> None:
     target = table.parse(spec)[0]
     legal = graph.clone()
-    target.legalisation().passes[0].run(legal, Context(target.facts))
+    for step in target.legalisation().passes:
+        step.run(legal, Context(target.facts))
     legal.sweep()
     target.emit(legal, str(path))
 

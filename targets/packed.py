@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ir.node import Node
 from ..ir.types import DType, TensorType
 from ..passes.base import Context, Pass, Report
 from ..passes.quant.grid import SCALE_BASE, powers_of_base
 
 if TYPE_CHECKING:
-    from ..ir.graph import Graph, Node, Value
+    from ..ir.graph import Graph, Value
 
 LEAST = 128
 """Bytes that a rewrite must save."""
@@ -86,7 +87,7 @@ def _scales_and_biases(graph: Graph) -> tuple[list[Value], list[Value]]:
             value = node.input(place)
             if value is None or value.constant is None or value.dtype is not dtype or value.is_output:
                 continue
-            alone = all(not isinstance(user, type(graph)) and user.graph is graph for user in value.users)
+            alone = all(isinstance(user, Node) and user.graph is graph for user in value.users)
             if alone and len(value.constant.shape) == 1 and value.constant.size > 1:
                 found[value] = None
     return list(scales), list(biases)
@@ -131,7 +132,7 @@ def _store(
     packed = pack(np.concatenate([_numbers(value) for value in values]))
     if packed is None:
         return 0
-    before = sum(value.constant.nbytes + OWN for value in values)  # type: ignore[union-attr]
+    before = sum(_numbers(value).nbytes + OWN for value in values)
     if packed.stored.nbytes + WORDS + PART * len(values) + LEAST > before:
         return 0
     first: Node = next(iter(graph))

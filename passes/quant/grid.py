@@ -100,7 +100,7 @@ def storable(scale: NDArray[np.floating], length: int) -> Floats:
 def round_up(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The next numbers of `DIGITS` bits that are not smaller."""
     parts, exponents = np.frexp(x)
-    return np.ldexp(np.ceil(np.ldexp(parts, DIGITS)), exponents - DIGITS)
+    return np.asarray(np.ldexp(np.ceil(np.ldexp(parts, DIGITS)), exponents - DIGITS), np.float64)
 
 
 def shortened(codes: NDArray[np.generic]) -> NDArray[np.int32]:

@@ -34,7 +34,8 @@ def _spread(graph: Graph, node: Node) -> None:
     first, second = x[0:3], x[3:6]
     bias, answer = (x[6], x[7:9]) if gemm else (x[8] if len(x) > 8 else None, x[6:8])
 
-    def decoded(codes: Value | None, scale: Value | None, zero: Value | None, axis: int) -> Value:
+    def decoded(parts: tuple[Value | None, ...], axis: int) -> Value:
+        codes, scale, zero = parts
         many = scale is not None and scale.constant is not None and scale.constant.size > 1
         attributes = {"axis": axis} if many else {}
         if many and zero is not None and zero.constant is not None and zero.constant.size == 1:
@@ -42,11 +43,11 @@ def _spread(graph: Graph, node: Node) -> None:
         return graph.add("DequantizeLinear", [codes, scale, zero], attributes, origin=node.origin, before=node).output
 
     axis = 0 if node.op == "QLinearConv" or (gemm and node.get_int("transB")) else 1
-    inputs = [decoded(*first, 1), decoded(*second, axis)]
+    inputs = [decoded(first, 1), decoded(second, axis)]
     if bias is not None:
         scales = [np.asarray(v.numpy(), np.float32).reshape(-1) for v in (x[1], x[4]) if v is not None]
         scale = graph.constant(np.ascontiguousarray(np.squeeze(scales[0] * scales[1])), "scale")
-        inputs.append(decoded(bias, scale, None, 0))
+        inputs.append(decoded((bias, scale, None), 0))
     attributes = node.attributes
     made = graph.add(QOPERATORS[node.op], inputs, attributes, name=node.name, origin=node.origin, before=node).output
     if answer and answer[0] is not None:

@@ -34,6 +34,7 @@ from ..allocate import knapsack
 from ..base import Context, Detail, Report
 from ..choice import Choice
 from ..linear import Linear, linear_layers
+from ..mirror import NOTE, with_mirror_images
 from ..regression import UNREACHED, Array, Target
 from ..saturation import eased
 from ..tolerance import safest
@@ -350,7 +351,10 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
     keeps: dict[int, Mask] = {}
     errors: dict[int, float] = {}
     thin = 0
-    for step in walk(scene.graph, ctx, scene.layers, rows=ROWS):
+    seen = with_mirror_images(ctx)
+    if seen is not ctx:
+        report.notes.append(NOTE)
+    for step in walk(scene.graph, seen, scene.layers, rows=ROWS):
         thin += step.thin
         numbers = readers.get(step.layer)
         if not numbers:
@@ -367,6 +371,8 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
             errors[i] = max(errors.get(i, 0.0), step.target.error(weight))
             left[i].discard(step.layer)
         step.settle(weight, target)
+    if seen is not ctx:
+        ctx.forward = seen.forward / 2  # over the samples themselves
     if thin:
         report.notes.append(thin_note(thin))
     unreached = [i for i, layers in left.items() if layers]

@@ -7,15 +7,16 @@ result, for that is the layer a person knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..ir.cost import GraphCost, cost
 from ..ir.graph import Graph
-from ..ir.node import Value
+from ..ir.node import Node, Value
 from ..ir.shapes import analyse
+from ..ir.stored import tensor_of
 from ..ir.types import TensorType, Type
-from .weights import prepares
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +44,36 @@ def layer_costs(
     found = cost(graph, dims) if found is None else found
     inference = analyse(graph, dims, fresh=True)
     macs, stored = max(found.macs, 1), max(found.bytes, 1)
-    carried: dict[Value, tuple[int, int]] = {}
+    carried: dict[Value, tuple[float, float]] = {}
     layers = []
     for node in graph:
         one = found.nodes[node]
         held = [carried.get(value, (0, 0)) for value in node.inputs if value is not None]
-        params = one.params + sum(p for p, _ in held)
-        size = one.bytes + sum(b for _, b in held)
-        if prepares(node):
-            carried[node.output] = params, size
+        params = one.params + round(sum(p for p, _ in held))
+        size = one.bytes + round(sum(b for _, b in held))
+        if _is_known(node, carried):
+            elements = [_elements(inference.type(value)) for value in node.outputs]
+            for value, count in zip(node.outputs, elements, strict=True):
+                share = count / sum(elements) / max(len(value.uses), 1)
+                carried[value] = params * share, size * share
         elif one.macs or size:
             kind = type_text(inference.type(node.output))
             name = node.name or node.output.name
             layers.append(LayerCost(name, node.op, kind, one.macs, one.macs / macs, params, size, size / stored))
     return tuple(layers)
+
+
+def _is_known(node: Node, known: Container[Value]) -> bool:
+    """Whether all that a node reads is constants and what is `known` from such."""
+    if not node.inputs or any(value.is_output for value in node.outputs):
+        return False
+    return all(value is None or value in known or tensor_of(value) is not None for value in node.inputs)
+
+
+def _elements(type: Type | None) -> int:
+    """How many numbers a tensor of known sizes holds; 1 where they are not known."""
+    sizes = type.shape if isinstance(type, TensorType) else None
+    return math.prod(size if isinstance(size, int) else 1 for size in sizes or ()) or 1
 
 
 def costliest(layers: Iterable[LayerCost], by: str, top: int) -> tuple[LayerCost, ...]:

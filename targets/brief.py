@@ -2,7 +2,7 @@
 
 Names of values that are not the model's interface become short, the most used ones shortest; what attributes, declared
 types and notes on the origin of nodes say that is known without them is left out: attributes that have their default,
-types that every reader infers, the origin of a node that has its source's name, or no name at all.
+types that every reader infers, the origin of a node whose sources others name.
 
 Fires where words are a good part of the file (`has_many_words`); elsewhere names that tell something are worth more.
 Not in models with bodies of control flow, whose types not every runtime infers, nor with functions.
@@ -13,11 +13,9 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ..ir.origin import Origin
-from ..passes.base import Context, Pass, Report
 from .qlinear import has_many_words
 
 if TYPE_CHECKING:
@@ -26,26 +24,22 @@ if TYPE_CHECKING:
 CONVOLUTIONS = frozenset({"Conv", "QLinearConv"})
 
 
-@dataclass(frozen=True, slots=True)
-class Brief(Pass):
-    """Shortens what a small model says besides its numbers."""
-
-    name: ClassVar[str] = "brief"
-
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        report = Report()
-        if graph.functions or len(list(graph.graphs())) > 1 or not has_many_words(graph):
-            return report
-        for node in graph:
-            _drop_defaults(node, graph.opset(node.domain))
-            if set(node.origin.nodes) <= {node.name} or not node.name:
-                node.origin = Origin()
-            if not node.domain:
-                for value in node.outputs:
-                    value.type = None
-        _shorten(graph)
-        report.rewrote("words")
-        return report
+def shorten(graph: Graph) -> bool:
+    """Say `graph` in few words; returns whether it is small enough for that."""
+    if graph.functions or len(list(graph.graphs())) > 1 or not has_many_words(graph):
+        return False
+    told = {node.name for node in graph}
+    for node in graph:
+        _drop_defaults(node, graph.opset(node.domain))
+        if set(node.origin.nodes) <= ({node.name} if node.name else told):
+            node.origin = Origin()
+        else:
+            told.update(node.origin.nodes)
+        if not node.domain:
+            for value in node.outputs:
+                value.type = None
+    _shorten(graph)
+    return True
 
 
 def _drop_defaults(node: Node, opset: int) -> None:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.node import Node
 from ..ir.types import DType, TensorType
-from ..passes.base import Context, Pass, Report
 from ..passes.quant.grid import SCALE_BASE, powers_of_base
 
 if TYPE_CHECKING:
@@ -49,30 +48,22 @@ class Packed:
     base: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Pack(Pass):
-    """Stores scales and biases together, as short as they are."""
-
-    name: ClassVar[str] = "pack"
-
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        report = Report()
-        if graph.opset() < 13 or not len(graph):
-            return report
-        scales, biases = _scales_and_biases(graph)
-        sizes: dict[tuple[int, ...], Value] = {}
-        short = [value for value in scales if powers_of_base(_numbers(value)) is not None]
-        rest = [value for value in scales if value not in set(short)]
-        for kind, values, pack in (
-            ("biases", biases, _pack_halves),
-            ("short-scales", short, _pack_powers),
-            ("scales", rest, _pack_halves),
-        ):
-            if count := _store(graph, values, pack, sizes):
-                report.rewrote(kind, count)
-        graph.sweep()
-        graph.sort()
-        return report
+def pack(graph: Graph) -> dict[str, int]:
+    """Store the scales and biases of `graph` together, as short as they are; returns how many of each kind."""
+    if graph.opset() < 13 or not len(graph):
+        return {}
+    scales, biases = _scales_and_biases(graph)
+    sizes: dict[tuple[int, ...], Value] = {}
+    short = [value for value in scales if powers_of_base(_numbers(value)) is not None]
+    rest = [value for value in scales if value not in set(short)]
+    found = {
+        "biases": _store(graph, biases, _pack_halves, sizes),
+        "short scales": _store(graph, short, _pack_powers, sizes),
+        "scales": _store(graph, rest, _pack_halves, sizes),
+    }
+    graph.sweep()
+    graph.sort()
+    return {kind: count for kind, count in found.items() if count}
 
 
 def _scales_and_biases(graph: Graph) -> tuple[list[Value], list[Value]]:
@@ -121,15 +112,15 @@ def _pack_halves(numbers: NDArray[np.generic]) -> Packed | None:
 def _store(
     graph: Graph,
     values: Sequence[Value],
-    pack: Callable[[NDArray[np.generic]], Packed | None],
+    form: Callable[[NDArray[np.generic]], Packed | None],
     known: dict[tuple[int, ...], Value],
 ) -> int:
     """Put `values` into one constant where that saves bytes; returns how many there were. `known` are the lists of
     sizes that the graph holds already."""
-    values = [value for value in values if pack(_numbers(value)) is not None]
+    values = [value for value in values if form(_numbers(value)) is not None]
     if not values:
         return 0
-    packed = pack(np.concatenate([_numbers(value) for value in values]))
+    packed = form(np.concatenate([_numbers(value) for value in values]))
     if packed is None:
         return 0
     before = sum(_numbers(value).nbytes + OWN for value in values)

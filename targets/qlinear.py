@@ -12,13 +12,11 @@ codes alone, with scales and zero points that are constants.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..ir.types import DType
-from ..passes.base import Context, Pass, Report
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node, Value
@@ -37,27 +35,21 @@ def has_many_words(graph: Graph) -> bool:
     return whole - numbers > WORDS * whole
 
 
-@dataclass(frozen=True, slots=True)
-class QLinear(Pass):
-    """Writes quantized convolutions of small models as QLinearConv."""
-
-    name: ClassVar[str] = "qlinear"
-
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        report = Report()
-        if graph.opset() < 10 or not has_many_words(graph):
-            return report
-        zeros: dict[DType, Value] = {}
-        for node in tuple(graph):
-            if node.op == "Conv" and not node.domain and _fuse(graph, node, zeros):
-                report.rewrote("conv")
-        graph.sweep()
-        graph.sort()
-        return report
+def fuse_convolutions(graph: Graph) -> int:
+    """Write the quantized convolutions of a small `graph` as QLinearConv; returns how many."""
+    if graph.opset() < 10 or not has_many_words(graph):
+        return 0
+    zeros: dict[DType, Value] = {}
+    convolutions = [node for node in graph if node.op == "Conv" and not node.domain]
+    count = sum(_fuse(graph, node, zeros) for node in convolutions)
+    graph.sweep()
+    graph.sort()
+    return count
 
 
 def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
-    x, weight, bias = (_decoder(node.input(i)) for i in range(3))
+    x, weight = (_decoder(node.input(i)) for i in range(2))
+    bias = _decoder(node.input(2), known=False)
     users = node.output.users
     if x is None or weight is None or len(users) != 1 or len(node.output.uses) != 1 or node.output.is_output:
         return False
@@ -95,12 +87,14 @@ def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
     return True
 
 
-def _decoder(value: Value | None) -> Node | None:
-    """The DequantizeLinear of constant scale that makes `value`."""
+def _decoder(value: Value | None, *, known: bool = True) -> Node | None:
+    """The DequantizeLinear that makes `value`, its scale a constant where it is to be `known`."""
     node = None if value is None else value.producer
     if node is None or node.op != "DequantizeLinear" or node.domain or node.get_int("block_size"):
         return None
-    return node if all(v is None or v.constant is not None for v in (node.input(1), node.input(2))) else None
+    if known and any(v is not None and v.constant is None for v in (node.input(1), node.input(2))):
+        return None
+    return node
 
 
 def _single(node: Node) -> bool:
@@ -122,5 +116,9 @@ def _is_sum(bias: Node | None, x: Node, weight: Node) -> bool:
     zero = bias.input(2)
     if zero is not None and (zero.constant is None or np.asarray(zero.constant.numpy()).any()):
         return False
-    scales = [np.asarray(one.inputs[1].constant.numpy(), np.float64) for one in (x, weight, bias)]  # type: ignore[union-attr]
+    factors, made = [one.inputs[1] for one in (x, weight)], bias.inputs[1]
+    assert made is not None
+    if made.constant is None:  # the product that it is, computed at load (`load_time.py`)
+        return made.producer is not None and made.producer.op == "Mul" and set(made.producer.inputs) == set(factors)
+    scales = [np.asarray(scale.constant.numpy(), np.float64) for scale in (*factors, made)]  # type: ignore[union-attr]
     return bool(np.allclose(scales[0] * scales[1], scales[2], rtol=1e-6, atol=0.0))

@@ -17,6 +17,7 @@ from optc.ir.types import DType, TensorType
 from optc.ir.writer import save
 from optc.passes.base import Outcome
 from optc.passes.quant import Quant
+from optc.passes.quant.grid import DIGITS
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)}
 
@@ -84,7 +85,8 @@ def test_biases_are_fitted_only_if_asked_for(form: str, fitted: bool) -> None:
     for node in graph:
         if node.op == "Gemm":
             codes, scale = (v.numpy() for v in node.inputs[2].producer.inputs[:2])  # type: ignore[union-attr]
-            after.append((codes * scale, 0.501 * scale))  # type: ignore[operator]
+            numbers = codes * scale  # type: ignore[operator]
+            after.append((numbers, 0.501 * scale + np.abs(numbers) / 2**DIGITS))  # type: ignore[operator]
         elif node.op == "Add" and node.inputs[1] is not None and node.inputs[1].constant is not None:
             after.append((np.asarray(node.inputs[1].numpy()), 1e-6))
     assert len(after) == len(before)

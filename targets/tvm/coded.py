@@ -52,8 +52,7 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
     if product is not None:
         held = importer.blocked(source)
         number = _requantized(importer, product, grid)
-        # 32-bit ARM rounds vectors by no instruction.
-        bounded = dot.codes == "int8" and not importer.machine.hard_float and product.most / grid.scale < codes.BOUND
+        bounded = dot.codes == "int8" and product.most / grid.scale < codes.BOUND
         found = importer.te(
             codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, bounded=bounded, dtype=dot.codes, **options
         )

@@ -16,6 +16,8 @@ from .tiling import Tile, ranked
 
 _SPARE = 2
 """Registers that hold products of codes on their way into the sums."""
+_AHEAD = 5
+"""One register of so many is for weights that are read before their turn, where a step takes several groups."""
 _FEW_ROWS = 4
 _TRIED = 10
 """Register tiles that are worth a trial: those that should need the fewest cycles."""
@@ -69,7 +71,7 @@ class Workload:
 
     def _ranked(self, machine: Machine) -> tuple[Tile, ...]:
         holding = machine.holding(self.dtype)
-        found = ranked(*self._space(machine), holding, row=self._row, exact=self.groups > 1, spare=self._spare)
+        found = ranked(*self._space(machine), holding, row=self._row, exact=self.groups > 1, spare=self._spare(machine))
         rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
         return tuple(tile for tile in found if tile.points % rows == 0) or (Tile(rows, 1),)
 
@@ -81,9 +83,11 @@ class Workload:
     def _row(self) -> int | None:
         return None if self.window is None or self.window.pointwise else self.window.output[1]
 
-    @property
-    def _spare(self) -> int:
-        return _SPARE if self.kernel.endswith(("_codes", "_matrix")) else 0
+    def _spare(self, machine: Machine) -> int:
+        if not self.kernel.endswith(("_codes", "_matrix")):
+            return 0
+        grouped = self.kernel.endswith("_codes") and machine.dot is not None and machine.dot.grouped
+        return max(_SPARE, machine.registers // _AHEAD) if grouped else _SPARE
 
     def _space(self, machine: Machine) -> tuple[int, int | None]:
         """Blocks of output channels, and points, that tiles are to cover."""

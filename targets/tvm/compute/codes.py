@@ -133,13 +133,26 @@ def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: st
     def code(value: Any) -> Any:
         found = value if scale == 1 else value / tirx.const(scale, "float32")
         if bounded:
-            # Rounded by an operator of its own: a product with something added to it would become one instruction,
-            # which does not round the product.
-            whole = tirx.nearbyint(found).astype("int16") + tirx.const(zero, "int16")
+            whole = _rounded(found, zero)
             return tirx.max(tirx.min(whole, tirx.const(high, "int16")), tirx.const(low, "int16")).astype(dtype)
         return to_code(found, low - zero, high - zero, zero, dtype)
 
     return te.compute(x.shape, lambda *i: code(x(*i)), name="encode")
+
+
+def _rounded(number: Any, shift: int) -> Any:
+    """A number of no more than `BOUND` rounded to a whole one, and `shift` added to it, as int16: one sum, whose lower
+    half that is.
+
+    A fence before the sum keeps LLVM from making one instruction of it and the product before, which would not round
+    the product. What is added with `_MAGIC` must be even, or numbers halfway between two would go to the odd one.
+    """
+    from tvm import tirx
+
+    fenced = tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", number)
+    inside = shift if shift % 2 == 0 else 0
+    bits = tirx.reinterpret("int32", fenced + tirx.const(_MAGIC + inside, "float32")).astype("int16")
+    return bits if inside == shift else bits + tirx.const(shift, "int16")
 
 
 def to_code(number: Any, low: int, high: int, shift: int, dtype: str) -> Any:

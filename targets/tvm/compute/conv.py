@@ -99,6 +99,7 @@ def reader(
                 zero,
             ),
             name="pad",
+            attrs={"optc.edges": [left, right]} if left or right else None,
         )
 
     def read(n: Any, c: Any, tile_index: Any, point: Any, kh: Any, kw: Any, lane: Any) -> Any:

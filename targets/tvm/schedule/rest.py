@@ -18,6 +18,8 @@ _WIDE = 32
 """Elements of a row that are taken as lanes of vectors."""
 _REDUCE = 2
 """TVM's number for a loop that is summed over."""
+_ROW = 512
+"""Elements of a row at most, so that there are rows to share out."""
 _SMALL = 4096
 """Elements below which sharing out costs more than it gains."""
 
@@ -35,10 +37,22 @@ class Elementwise(Rule):
             if not loops:
                 continue
             self._vectorize(sch, loops[-1])
-            outer = sch.get_loops(block)[: len(loops) - 1]
+            outer = self._row(sch, sch.get_loops(block)[: len(loops) - 1], sizes)
             if outer and (None in sizes or _product(sizes) >= _SMALL):
                 sch.parallel(sch.fuse(*outer))
         return sch
+
+    def _row(self, sch: s_tir.Schedule, outer: list[Any], sizes: list[int | None]) -> list[Any]:
+        """The loops to share out: of all but the last. Where that one is short, a row of the one before stays a loop:
+        from where such a row starts LLVM takes several elements at once, which it cannot where each has to be found."""
+        size, last = (sizes[-2], sizes[-1]) if len(sizes) > 1 else (None, None)
+        if size is None or last is None or last > _FEW:
+            return outer
+        row = max(n for n in range(1, min(size, _ROW) + 1) if size % n == 0)
+        if row < self.machine.block:
+            return outer
+        start, _ = sch.split(outer[-1], [None, row])
+        return [*outer[:-1], start]
 
     def _vectorize(self, sch: s_tir.Schedule, loop: Any) -> None:
         size, lanes = extent(sch, loop), self.machine.block

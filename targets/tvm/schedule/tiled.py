@@ -157,7 +157,12 @@ class Tiled(Rule):
         else:
             loops = sch.get_loops(block)
             sch.parallel(sch.fuse(*loops[: max(1, len(loops) - 2)]))
-        lane = sch.get_loops(block)[-1]
+        *_, column, lane = sch.get_loops(block)
+        edges = sch.get(block).annotations.get("optc.edges")
         inner = extent(sch, lane)
         if inner is not None and inner % self.machine.lanes == 0 and inner <= 4 * self.machine.lanes:
             sch.vectorize(lane)
+        if edges is not None:
+            # A row is cut where its border ends, or each of its pixels would be asked where it is.
+            sch.unannotate(block, "optc.edges")
+            sch.loop_partition(column, [size for size in (int(edges[0]), None, int(edges[1])) if size != 0])

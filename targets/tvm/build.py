@@ -67,13 +67,13 @@ def build(
         mod = pipeline.lower(imported, machine)
     except Exception as error:
         raise TargetError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
-    plan = plan_of(mod)
+    plan = plan_of(mod, tables=True)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with tempfile.TemporaryDirectory(prefix="optc-") as work:
         pipeline.write_object(mod, machine, os.path.join(work, "kernels.o"))
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
-            weights.write(plan.weights or b"\0")
+            weights.write(plan.constants.stored or b"\0")
         with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
             text.write(codegen.source(plan, inputs, outputs, "weights.bin"))
         for name in os.listdir(toolchain.SOURCES):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .plan import Call, Copy, Fill, Plan, Tensor
+from .plan import ALIGNMENT, Call, Copy, Fill, Plan, Tensor
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 """DLPack's numbers for kinds of element, by numpy's letters."""
 MARK = "optc_weights"
+KERNELS = "optc_kernels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Port:
 def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights: str) -> str:
     """The text of `model.cc`. `weights` is the file that the assembler includes, beside it."""
     steps = [step.kernel if isinstance(step, Call) else "copy" for step in plan.steps]
-    kernels = sorted({step.kernel for step in plan.steps if isinstance(step, Call)})
+    tables = _Tables()
+    numbers = [tables.step(step) for step in plan.steps]
     lines = [
         '#include "runtime.h"',
         "",
@@ -37,8 +39,13 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         f'.incbin \\"{weights}\\"\\n.balign 64\\n.previous\\n");',
         f'extern "C" __attribute__((visibility("hidden"))) const char {MARK}[];',
         "",
+        # How far each kernel is from the first of these numbers: pointers would be set by the loader, at 32 bytes each.
+        f'asm(".section .rodata\\n.balign 4\\n.globl {KERNELS}\\n.hidden {KERNELS}\\n{KERNELS}:\\n"',
+        *(f'    ".hidden __tvm_ffi_{name}\\n.long __tvm_ffi_{name} - {KERNELS}\\n"' for name in tables.kernels),
+        '    ".previous\\n");',
+        f'extern "C" __attribute__((visibility("hidden"))) const int32_t {KERNELS}[];',
+        "",
         'extern "C" {',
-        *(f"int __tvm_ffi_{name}(void*, Value*, int32_t, Value*);" for name in kernels),
         *declared("input", inputs),
         *declared("output", outputs),
         f"extern const int optc_step_count = {len(steps)};",
@@ -47,7 +54,15 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         "",
         "namespace optc_plan {",
         "",
-        "bool shapes(const int64_t* const* dims, int64_t* const* out) {",
+        *_array("Step", "steps", numbers),
+        *_array("Operand", "operands", tables.operands),
+        *_array("uint16_t", "shapes", [str(number) for number in tables.dims]),
+        *_array("DType", "types", tables.types),
+        *_array("Table", "tables", [f"{{{t.codes}, {t.words}, {t.count}, {t.at}}}" for t in plan.constants.tables]),
+        f"bool spread(Model& model) {{ return fill(model, {MARK}, tables, {len(plan.constants.tables)}, "
+        f"{plan.constants.spread}); }}",
+        "",
+        "bool shapes_of(const int64_t* const* dims, int64_t* const* out) {",
         *_dims(plan),
         *_checks(plan, inputs),
         *(
@@ -64,7 +79,16 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         *_arena(plan),
         *_staged("input", plan.inputs, 0),
         *_staged("output", plan.outputs, len(plan.inputs)),
-        *(line for index, step in enumerate(plan.steps) for line in _step(index, step)),
+        f"  const int64_t sizes[] = {{{', '.join(tables.sizes) or '0'}}};",
+        f"  char* const slots[] = {{{', '.join(f'base + at{i}' for i in range(len(plan.slots))) or 'base'}}};",
+        f"  char* const ins[] = {{{', '.join(f'input{i}' for i in range(len(plan.inputs))) or 'nullptr'}}};",
+        f"  char* const outs[] = {{{', '.join(f'output{i}' for i in range(len(plan.outputs))) or 'nullptr'}}};",
+        f"  Tensor tensors[{tables.most}];",
+        f"  Value values[{tables.most}];",
+        f"  int64_t extents[{tables.longest}];",
+        f"  const Plan plan{{steps, {len(steps)}, operands, shapes, types, {KERNELS}, {MARK}}};",
+        "  const Frame frame{sizes, {slots, ins, outs}, tensors, values, extents};",
+        "  if (!execute(model, plan, frame)) return false;",
         *(
             f"  if (output{i} != outputs[{i}]) std::memcpy(outputs[{i}], output{i}, {tensor.size});"
             for i, tensor in enumerate(plan.outputs)
@@ -76,6 +100,65 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         "",
     ]
     return "\n".join(lines)
+
+
+class _Tables:
+    """The steps of a plan as numbers, which one loop of the runtime carries out: a tenth of the code that does it."""
+
+    def __init__(self) -> None:
+        self.kernels: dict[str, int] = {}
+        self.operands: list[str] = []
+        self.dims: list[int] = []
+        self.most = self.longest = 1
+        self._sizes: dict[str, int] = {}
+        self._types: dict[str, int] = {}
+        self._shapes: dict[tuple[str, ...], int] = {}
+
+    @property
+    def sizes(self) -> list[str]:
+        """Every number that is a size or an argument, as C expressions."""
+        return list(self._sizes)
+
+    @property
+    def types(self) -> list[str]:
+        return list(self._types)
+
+    def step(self, step: Call | Copy | Fill) -> str:
+        """One step, as C++ writes it; its operands follow those of the steps before."""
+        if isinstance(step, Copy):
+            kernel, arguments = "kCopy", (step.source, step.to)
+        elif isinstance(step, Fill):
+            kernel, arguments = "kFill", (step.to, *step.values)
+        else:
+            kernel, arguments = str(self.kernels.setdefault(step.kernel, len(self.kernels))), step.arguments
+        self.operands += map(self._operand, arguments)
+        self.most = max(self.most, len(arguments))
+        self.longest = max(self.longest, sum(len(one.shape) for one in arguments if isinstance(one, Tensor)))
+        return f"{{{kernel}, {len(arguments)}}}"
+
+    def _operand(self, argument: Tensor | str) -> str:
+        if isinstance(argument, str):
+            return f"{{{self._number(argument)}, 0, kNumber, 0}}"
+        dtype = np.dtype(argument.dtype)
+        kind = f"{{{_CODES[dtype.kind]}, {8 * dtype.itemsize}, 1}}"
+        space = argument.space
+        at = space.index // ALIGNMENT if space.kind in ("weights", "tables") else space.index
+        name, type_number = space.kind.capitalize(), self._types.setdefault(kind, len(self._types))
+        return f"{{{at}, {self._shape(argument.shape)}, k{name}, {type_number}}}"
+
+    def _number(self, size: str) -> int:
+        return self._sizes.setdefault(size, len(self._sizes))
+
+    def _shape(self, shape: tuple[str, ...]) -> int:
+        """Where the rank and the sizes of a shape stand in `dims`."""
+        if shape not in self._shapes:
+            self._shapes[shape] = len(self.dims)
+            self.dims += (len(shape), *map(self._number, shape))
+        return self._shapes[shape]
+
+
+def _array(kind: str, name: str, items: Sequence[str]) -> list[str]:
+    return [f"static const {kind} {name}[] = {{{', '.join(items) or '{}'}}};", ""]
 
 
 def declared(kind: str, ports: Sequence[Port]) -> list[str]:
@@ -123,37 +206,4 @@ def _staged(kind: str, tensors: Sequence[Tensor], first: int) -> list[str]:
             f"  char* const {kind}{index} = staged(model, {first + index}, {kind}s[{index}], {tensor.size}, {fill});"
         )
         lines.append(f"  if ({kind}{index} == nullptr) return false;")
-    return lines
-
-
-def _pointer(tensor: Tensor) -> str:
-    space = tensor.space
-    if space.kind == "arena":
-        return f"base + at{space.index}"
-    return f"{MARK} + {space.index}" if space.kind == "weights" else f"{space.kind}{space.index}"
-
-
-def _step(index: int, step: Call | Copy | Fill) -> list[str]:
-    if isinstance(step, Copy):
-        return [f"  std::memcpy({_pointer(step.to)}, {_pointer(step.source)}, {step.to.size});"]
-    if isinstance(step, Fill):
-        listed = ", ".join(step.values) or "0"
-        return [f"  {{ const int64_t v[] = {{{listed}}}; std::memcpy({_pointer(step.to)}, v, {step.to.size}); }}"]
-    lines = ["  {"]
-    tensors: list[str] = []
-    values: list[str] = []
-    for argument in step.arguments:
-        if isinstance(argument, str):
-            values.append(f"number({argument})")
-            continue
-        i = len(tensors)
-        dtype = np.dtype(argument.dtype)
-        element = f"{{{_CODES[dtype.kind]}, {8 * dtype.itemsize}, 1}}"
-        lines.append(f"    const int64_t s{i}[] = {{{', '.join(argument.shape) or '0'}}};")
-        tensors.append(f"tensor({_pointer(argument)}, {element}, {len(argument.shape)}, s{i})")
-        values.append(f"pointer(&t[{i}])")
-    lines.append(f"    Tensor t[] = {{{', '.join(tensors)}}};")
-    lines.append(f"    Value v[] = {{{', '.join(values)}}};")
-    lines.append(f"    if (!call(model, {index}, __tvm_ffi_{step.kernel}, v, {len(values)})) return false;")
-    lines.append("  }")
     return lines

@@ -7,7 +7,6 @@ symbolic dimensions, which are read from the shapes of the inputs.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
 from collections.abc import Callable
@@ -18,19 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import TargetError
+from .constants import ALIGNMENT, Constants
 
 if TYPE_CHECKING:
     import tvm
     from tvm import relax
 
-ALIGNMENT = 64
-"""Bytes at which every tensor starts; the kernels count on it."""
+__all__ = ["ALIGNMENT", "Call", "Copy", "Fill", "Plan", "Space", "Tensor", "plan_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where bytes are: `kind` is input, output, arena or weights; `index` counts inputs, outputs, arena slots; `offset`
-    is within the weights."""
+    """Where bytes are: `kind` is input, output, arena, weights or tables; `index` counts inputs, outputs, arena slots,
+    and bytes within the weights or within what tables are spread out into."""
 
     kind: str
     index: int = 0
@@ -86,20 +85,23 @@ class Plan:
     steps: list[Call | Copy | Fill] = field(default_factory=list)
     dims: list[tuple[str, int, int]] = field(default_factory=list)
     slots: list[list[str]] = field(default_factory=list)
-    weights: bytearray = field(default_factory=bytearray)
+    constants: Constants = field(default_factory=Constants)
 
 
-def plan_of(mod: tvm.IRModule) -> Plan:
-    """The plan of `main`. Raises `TargetError` for what needs TVM's own runtime."""
-    return _Planner(mod).run()
+def plan_of(mod: tvm.IRModule, *, tables: bool = False) -> Plan:
+    """The plan of `main`, with `tables` for constants of few kinds of numbers.
+
+    Raises `TargetError` for what needs TVM's own runtime.
+    """
+    return _Planner(mod, tables).run()
 
 
 class _Planner:
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, tables: bool) -> None:
         self.function = mod["main"]
+        self.tables = tables
         self.plan = Plan()
         self._held: dict[Any, Any] = {}
-        self._weights: dict[tuple[str, bytes], int] = {}
         self._free: list[int] = []
         self._nominal: list[int] = []
         self._symbols: dict[Any, str] = {}
@@ -279,13 +281,8 @@ class _Planner:
         raise TargetError(f"'{type(expr).__name__}' cannot be an argument of a kernel")
 
     def _constant(self, array: npt.NDArray[np.generic]) -> Tensor:
-        data = np.ascontiguousarray(array).tobytes()
-        key = (str(len(data)), hashlib.sha256(data).digest())
-        if key not in self._weights:
-            self.plan.weights += bytes(-len(self.plan.weights) % ALIGNMENT)
-            self._weights[key] = len(self.plan.weights)
-            self.plan.weights += data
-        return Tensor(Space("weights", self._weights[key]), array.dtype.name, tuple(map(str, array.shape)), array.size)
+        space = Space(*self.plan.constants.place(array, self.tables))
+        return Tensor(space, array.dtype.name, tuple(map(str, array.shape)), array.size)
 
     def _view(self, space: Space, kind: Any) -> Tensor:
         dtype = kind.dtype.dtype if hasattr(kind.dtype, "dtype") else str(kind.dtype)

@@ -176,7 +176,7 @@ class _Maker:
         if space.kind == "arena":
             number = self._number(("arena", space.index), Buffer("scratch", self._sizes[space.index]))
             return number, "float16" if space.index in self._narrow else tensor.dtype
-        data = bytes(self.plan.weights[space.index : space.index + _bytes(tensor)])
+        data = bytes(self.plan.constants.stored[space.index : space.index + _bytes(tensor)])
         dtype = self._storage(tensor, data)
         key = ("weights", space.index)
         if key not in self._numbers:

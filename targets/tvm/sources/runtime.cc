@@ -164,7 +164,7 @@ struct Model {
     std::free(stages);
   }
   Pool pool;
-  Arena memory;
+  Arena memory, spread;
   // One for each input and output; an arena of zero bytes is an empty one.
   Arena* stages;
   double* seconds = nullptr;
@@ -186,13 +186,63 @@ char* staged(Model& model, int index, const void* data, int64_t bytes, bool fill
   return found;
 }
 
-bool call(Model& model, int step, Kernel kernel, Value* values, int count) {
+static bool call(Model& model, int step, Kernel kernel, Value* values, int count) {
   Value result{};
   if (model.seconds == nullptr) return kernel(nullptr, values, count, &result) == 0;
   double start = now();
   int status = kernel(nullptr, values, count, &result);
   model.seconds[step] += now() - start;
   return status == 0;
+}
+
+bool execute(Model& model, const Plan& plan, const Frame& frame) {
+  const Operand* operand = plan.operands;
+  for (int step = 0; step < plan.count; ++step) {
+    const Step& one = plan.steps[step];
+    int64_t* extent = frame.extents;
+    for (int i = 0; i < one.count; ++i, ++operand) {
+      Value& value = frame.values[i];
+      if (operand->space == kNumber) {
+        value = Value{1, 0, {frame.sizes[operand->at]}};
+        continue;
+      }
+      const uint16_t* dims = plan.shapes + operand->shape;
+      Tensor& tensor = frame.tensors[i];
+      tensor = Tensor{nullptr, {1, 0}, *dims, plan.types[operand->type], extent, nullptr, 0};
+      for (int axis = *dims; axis > 0; --axis) *extent++ = frame.sizes[*++dims];
+      uint64_t bytes = static_cast<uint64_t>(operand->at) * 64;
+      tensor.data = operand->space == kWeights  ? const_cast<char*>(plan.weights) + bytes
+                    : operand->space == kTables ? model.spread.held() + bytes
+                                                : frame.places[operand->space][operand->at];
+      value.type = 7;
+      value.padding = 0;
+      value.pointer = &tensor;
+    }
+    Tensor* tensors = frame.tensors;
+    if (one.kernel == kCopy) {
+      int64_t bytes = tensors[1].dtype.bits / 8;
+      for (int axis = 0; axis < tensors[1].rank; ++axis) bytes *= tensors[1].shape[axis];
+      std::memcpy(tensors[1].data, tensors[0].data, bytes);
+    } else if (one.kernel == kFill) {
+      for (int i = 1; i < one.count; ++i) static_cast<int64_t*>(tensors[0].data)[i - 1] = frame.values[i].number;
+    } else {
+      auto at = reinterpret_cast<intptr_t>(plan.kernels) + plan.kernels[one.kernel];
+      if (!call(model, step, reinterpret_cast<Kernel>(at), frame.values, one.count)) return false;
+    }
+  }
+  return true;
+}
+
+bool fill(Model& model, const char* weights, const Table* tables, int count, int64_t bytes) {
+  char* out = count == 0 ? nullptr : model.spread.reserve(bytes);
+  for (int i = 0; out != nullptr && i < count; ++i) {
+    const Table& table = tables[i];
+    for (uint64_t k = 0; k < table.count; ++k) {
+      auto code = static_cast<unsigned char>(weights[table.codes + k]);
+      std::memcpy(out + table.at + 4 * k, weights + table.words + 4 * code, 4);
+    }
+  }
+  return count == 0 || out != nullptr;
 }
 
 }  // namespace optc
@@ -206,7 +256,11 @@ extern "C" {
 optc_model* optc_open(int threads) {
   if (threads <= 0) threads = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   void* place = optc::allocate(sizeof(optc_model));
-  return place == nullptr ? nullptr : new (place) optc_model(threads > 0 ? threads : 1);
+  if (place == nullptr) return nullptr;
+  auto* model = new (place) optc_model(threads > 0 ? threads : 1);
+  if (optc_plan::spread(*model)) return model;
+  optc_close(model);
+  return nullptr;
 }
 
 void optc_close(optc_model* model) {
@@ -216,7 +270,7 @@ void optc_close(optc_model* model) {
 }
 
 int optc_shapes(optc_model*, const int64_t* const* input_dims, int64_t* const* output_dims) {
-  return optc_plan::shapes(input_dims, output_dims) ? 0 : -1;
+  return optc_plan::shapes_of(input_dims, output_dims) ? 0 : -1;
 }
 
 int optc_run(optc_model* model, const void* const* inputs, const int64_t* const* input_dims, void* const* outputs) {

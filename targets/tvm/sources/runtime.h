@@ -43,23 +43,12 @@ inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (
 inline int64_t floor_mod(int64_t a, int64_t b) { return a - floor_div(a, b) * b; }
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-inline Tensor tensor(const void* data, DType dtype, int32_t rank, const int64_t* shape) {
-  return Tensor{const_cast<void*>(data), {1, 0}, rank, dtype, shape, nullptr, 0};
-}
-
-inline Value pointer(Tensor* tensor) {
-  Value value{7, 0, {0}};
-  value.pointer = tensor;
-  return value;
-}
-
-inline Value number(int64_t n) { return Value{1, 0, {n}}; }
-
 // Memory that grows as needed and stays; its start is aligned for the kernels.
 class Arena {
  public:
   ~Arena();
   char* reserve(int64_t bytes);
+  char* held() const { return held_; }
 
  private:
   char* held_ = nullptr;
@@ -68,7 +57,42 @@ class Arena {
 
 struct Model;
 void fail(const char* what);
-bool call(Model& model, int step, Kernel kernel, Value* values, int count);
+// What a model does, step by step. Each step takes the next `count` operands.
+enum : uint16_t { kCopy = 0xffff, kFill = 0xfffe };
+enum : uint8_t { kArena, kInput, kOutput, kWeights, kTables, kNumber };
+struct Step {
+  uint16_t kernel, count;
+};
+// `at` counts slots, inputs, outputs, or 64 bytes; of a number it is its place among the sizes.
+struct Operand {
+  uint32_t at;
+  uint16_t shape;
+  uint8_t space, type;
+};
+struct Plan {
+  const Step* steps;
+  int count;
+  const Operand* operands;
+  // Each shape is its rank and, as places among the sizes, its extents.
+  const uint16_t* shapes;
+  const DType* types;
+  const int32_t* kernels;
+  const char* weights;
+};
+// What is known only when it runs: sizes, where slots, inputs and outputs are, and room for the operands of one step.
+struct Frame {
+  const int64_t* sizes;
+  char* const* places[3];
+  Tensor* tensors;
+  Value* values;
+  int64_t* extents;
+};
+bool execute(Model& model, const Plan& plan, const Frame& frame);
+// Constants of few kinds: one byte each, and a table of the words that these stand for; see `constants.py`.
+struct Table {
+  uint64_t codes, words, count, at;
+};
+bool fill(Model& model, const char* weights, const Table* tables, int count, int64_t bytes);
 char* arena(Model& model, int64_t bytes);
 // A caller's memory as it is where it is aligned, else a copy of it (`bytes` of an input) or a place to write.
 char* staged(Model& model, int index, const void* data, int64_t bytes, bool fill);
@@ -77,7 +101,9 @@ char* staged(Model& model, int index, const void* data, int64_t bytes, bool fill
 
 // Generated: the plan of this model.
 namespace optc_plan {
-bool shapes(const int64_t* const* dims, int64_t* const* out);
+bool shapes_of(const int64_t* const* dims, int64_t* const* out);
+// Once, when a model is opened.
+bool spread(optc::Model& model);
 bool run(optc::Model& model, const void* const* inputs, const int64_t* const* dims, void* const* outputs);
 }  // namespace optc_plan
 

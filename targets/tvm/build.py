@@ -71,7 +71,7 @@ def build(
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with tempfile.TemporaryDirectory(prefix="optc-") as work:
-        pipeline.write_object(mod, machine, os.path.join(work, "kernels.o"))
+        objects = pipeline.write_objects(mod, machine, work)
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
             weights.write(plan.constants.stored or b"\0")
         with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
@@ -82,14 +82,14 @@ def build(
         toolchain.run(
             [
                 compiler,
-                *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED),
-                *("model.cc", "runtime.cc", "rpc.cc", "kernels.o", "-o", library),
+                *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED, *toolchain.BARE),
+                *("model.cc", "runtime.cc", "rpc.cc", *objects, "-o", library),
             ],
             folder=work,
             what="linking the library",
         )
         if archive:
-            _archive(machine, work, os.path.abspath(os.path.join(folder, "model.a")))
+            _archive(machine, work, objects, os.path.abspath(os.path.join(folder, "model.a")))
     for name in _SHIPPED:
         shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
@@ -100,13 +100,13 @@ def build(
     manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.told})
 
 
-def _archive(machine: Machine, work: str, path: str) -> None:
+def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -> None:
     """Write the static archive of the sources and kernels in `work`; what links it needs only the C library."""
     archiver = toolchain.archiver(machine)
     for name in ("model", "runtime"):
         command = [toolchain.compiler(machine), *toolchain.FLAGS, *machine.flags, "-c", f"{name}.cc", "-o", f"{name}.o"]
         toolchain.run(command, folder=work, what="compiling for the archive")
-    objects = ("model.o", "runtime.o", "kernels.o")
+    objects = ("model.o", "runtime.o", *kernels)
     toolchain.run([archiver, "rcsD", path, *objects], folder=work, what="writing the archive")
 
 

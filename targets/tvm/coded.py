@@ -155,7 +155,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     out = weights.shape[0]
     beside = layer.bias + layer.grid.zero * weights.sum((1, 2, 3), dtype=np.int32)
     exact = np.abs(beside.astype(np.int64)).max(initial=0) < _WHOLE
-    dtype = np.float32 if exact and not (machine.dot is not None and machine.dot.grouped) else np.int16
+    dtype = np.float32 if exact and not (machine.dot is not None and machine.dot.grouped) else np.int8
     height, width = place.output
     tile = importer.tile("depthwise", held.expr, weights.shape, place, out)
     sums = importer.te(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from .machine import Machine
 
 if TYPE_CHECKING:
     import tvm
-    from tvm import relax
+    from tvm import relax, tirx
 
 
 def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
@@ -51,8 +52,12 @@ def unscheduled(mod: tvm.IRModule) -> list[str]:
     return sorted(name for name, kernel in kernels if not (kernel.attrs or {}).get("tirx.is_scheduled", False))
 
 
-def write_object(mod: tvm.IRModule, machine: Machine, path: str) -> None:
-    """Compile the kernels of a lowered module into the object file `path`."""
+def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str, ...]:
+    """Compile the kernels of a lowered module into object files in `folder`; returns their names.
+
+    Those on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
+    library of a small quantized model what LLVM writes out besides would be a tenth.
+    """
     import tvm
     from tvm import tirx
     from tvm.target import Target
@@ -62,8 +67,20 @@ def write_object(mod: tvm.IRModule, machine: Machine, path: str) -> None:
         for var, function in mod.functions_items()
         if isinstance(function, tirx.PrimFunc)
     }
-    ordered = {name: kernels[name] for name in sorted(kernels)}
-    # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        built = tvm.tirx.build(tvm.IRModule(ordered), target=Target(machine.target()))
-    built.write_to_file(path, "o")
+    small = machine.dot is not None and machine.dot.grouped
+    coded = {name for name, kernel in kernels.items() if small and _on_codes(kernel)}
+    found = []
+    for name, level, chosen in (("kernels.o", 3, kernels.keys() - coded), ("codes.o", 2, coded)):
+        if not chosen and (name != "kernels.o" or coded):
+            continue
+        target = Target({**machine.target(), "opt-level": level})
+        # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
+        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+            built = tvm.tirx.build(tvm.IRModule({one: kernels[one] for one in sorted(chosen)}), target=target)
+        built.write_to_file(os.path.join(folder, name), "o")
+        found.append(name)
+    return tuple(found)
+
+
+def _on_codes(kernel: tirx.PrimFunc) -> bool:
+    return any(str(getattr(param, "dtype", "")) in ("int8", "uint8") for param in kernel.params)

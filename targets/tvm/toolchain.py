@@ -17,12 +17,14 @@ FLAGS = (
 )
 SHARED = (
     *("-shared", "-s", "-Wl,--build-id=none", "-Wl,--gc-sections", "-static-libstdc++", "-static-libgcc"),
-    *("-Wl,-z,noseparate-code", "-Wl,-z,norelro", "-Wl,--no-eh-frame-hdr"),
+    *("-Wl,-z,noseparate-code", "-Wl,-z,norelro", "-Wl,-z,common-page-size=512", "-Wl,--no-eh-frame-hdr"),
     *(f"-Wl,--version-script={os.path.join(SOURCES, 'exports.map')}", f"-Wl,-T,{os.path.join(SOURCES, 'discard.ld')}"),
 )
 """A library that needs only the C library, shows only the calls of `model.h` and those over RPC, and is the same bytes
 each time. It has no tables for exceptions, which nothing throws, and no pages filled up between code, constants and the
 few addresses that the loader sets; a page of these alone, which could be made read-only, would be up to 64 KiB."""
+BARE = ("-nostartfiles",)
+"""For what has nothing to be constructed or destroyed when it is loaded or unloaded."""
 
 
 def compiler(machine: Machine) -> str:

@@ -91,13 +91,20 @@ def reader(
     source = x
     copied = any(window.pads) or number is not None
     if copied:
+
+        def pad(n: Any, c: Any, h: Any, w: Any, lane: Any) -> Any:
+            row = h - top
+            inside = tirx.min(tirx.max(row, 0), height - 1) if top or bottom else row
+            value = x[n, c, inside * width + w - left, lane]
+            value = value if number is None else number(value)
+            if top or bottom:
+                # A number that is read in vain, so that rows are no branches: LLVM writes all of these out one by one.
+                value = tirx.Select(row == inside, value, zero)
+            return tirx.if_then_else(tirx.all(w >= left, w < width + left), value, zero) if left or right else value
+
         source = te.compute(
             (x.shape[0], x.shape[1], height + top + bottom, width + left + right, x.shape[3]),
-            lambda n, c, h, w, lane: tirx.if_then_else(
-                tirx.all(h >= top, h < height + top, w >= left, w < width + left),
-                (number or (lambda value: value))(x[n, c, (h - top) * width + w - left, lane]),
-                zero,
-            ),
+            pad,
             name="pad",
             attrs={"optc.edges": [left, right]} if left or right else None,
         )
@@ -165,25 +172,28 @@ def _strip(window: Window, tile: Tile, pixel: int, copied: bool) -> int:
 def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int | None = None) -> te.Tensor:
     """x [N, C / b, H * W, b] with weights [C / b, KH, KW, b]: every channel with a kernel of its own.
 
-    With `zero`, x holds codes, and stands for the numbers code - zero. Those are taken in the type of the weights,
-    float32 or int16; of the latter, sums are int32.
+    With `zero`, x holds codes, and stands for the numbers code - zero. Those are taken in the type of the weights, or
+    with weights of int8 as int16, and their sums are int32.
     """
     from tvm import te, tirx
 
     points = window.output[0] * window.output[1]
     blocks, kernel_h, kernel_w, block = (int(d) for d in w.shape)
 
+    whole = str(w.dtype) == "int8"
+    dtype = "int16" if whole else str(w.dtype)
+
     def number(code: Any) -> Any:
-        return (code.astype("int32") - tirx.const(zero, "int32")).astype(w.dtype)
+        return (code.astype("int32") - tirx.const(zero, "int32")).astype(dtype)
 
     def term(*i: Any) -> Any:
         n, c, p, t, _, lane = i
         x_at, w_at = read(n, c, p, t, rh, rw, lane), w[c, rh, rw, lane]
-        return x_at * w_at if str(w.dtype) != "int16" else x_at.astype("int32") * w_at.astype("int32")
+        return x_at.astype("int32") * w_at.astype("int32") if whole else x_at * w_at
 
-    read = reader(x, window, tile, tirx.const(0, w.dtype), None if zero is None else number)
+    read = reader(x, window, tile, tirx.const(0, dtype), None if zero is None else number)
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
-    pixel = block * (2 if str(w.dtype) == "float16" else 4)
+    pixel = block * (2 if dtype == "float16" else 4)
     found = te.compute(
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
         lambda *i: te.sum(term(*i), axis=[rh, rw]),

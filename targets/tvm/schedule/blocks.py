@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import s_tir, tirx
 from tvm.s_tir.dlight.base import ScheduleRule
+from tvm_ffi import structural_equal
 
 from ..machine import Machine
 
@@ -61,3 +62,16 @@ def is_result(sch: s_tir.Schedule, block: Any) -> bool:
     """Whether a block writes what the kernel gives back, rather than a buffer of its own."""
     outputs = {sch.get(one).name_hint for one in sch.get_output_blocks(sch.get_sblock("root"))}
     return sch.get(block).name_hint in outputs
+
+
+def is_aligned(sch: s_tir.Schedule, block: Any) -> bool:
+    """Whether a block reads, for each element that it writes, those at the same place of buffers of its shape."""
+    found = sch.get(block)
+    (written,) = found.writes
+    shape = list(written.source.shape)
+
+    def same(one: Any) -> bool:
+        alike = structural_equal(list(one.source.shape), shape)
+        return bool(alike) and all(r.min.same_as(w.min) for r, w in zip(one.region, written.region, strict=True))
+
+    return all(same(one) for one in found.reads)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from .blocks import Rule, blocks_of, extent, inline_injective, is_reduction, is_result
+from .blocks import Rule, blocks_of, extent, inline_injective, is_aligned, is_reduction, is_result
 
 _FEW = 8
 """Elements of a last axis that are written one after the other."""
@@ -36,11 +36,28 @@ class Elementwise(Rule):
             sizes = [extent(sch, loop) for loop in loops]
             if not loops:
                 continue
+            if self._flat(sch, block):
+                continue
             self._vectorize(sch, loops[-1])
             outer = self._row(sch, sch.get_loops(block)[: len(loops) - 1], sizes)
             if outer and (None in sizes or _product(sizes) >= _SMALL):
                 sch.parallel(sch.fuse(*outer))
         return sch
+
+    def _flat(self, sch: s_tir.Schedule, block: Any) -> bool:
+        """Where a last axis does not fill vectors and every operand lies as the result does, the axes are taken as one;
+        whether that was so."""
+        loops = sch.get_loops(block)
+        sizes = [extent(sch, loop) for loop in loops]
+        known = next((i for i in range(len(sizes), 0, -1) if sizes[i - 1] is None), 0)
+        count, lanes = _product(sizes[known:]), self.machine.block
+        if known >= len(sizes) - 1 or (sizes[-1] or 1) % lanes == 0 or count % lanes or not is_aligned(sch, block):
+            return False
+        outer, inner = sch.split(sch.fuse(*loops[known:]), [None, lanes])
+        sch.vectorize(inner)
+        if known or count >= _SMALL:
+            sch.parallel(sch.fuse(*loops[:known], outer))
+        return True
 
     def _row(self, sch: s_tir.Schedule, outer: list[Any], sizes: list[int | None]) -> list[Any]:
         """The loops to share out: of all but the last. Where that one is short, a row of the one before stays a loop:

@@ -92,7 +92,7 @@ def _weights_dtype(work: Workload, machine: Machine) -> str:
         return "int8"
     if work.dtype.startswith("float"):
         return work.dtype
-    return "int16" if machine.dot is not None and machine.dot.grouped else "float32"
+    return "int8" if machine.dot is not None and machine.dot.grouped else "float32"
 
 
 def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tensor) -> te.Tensor:

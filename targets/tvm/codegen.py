@@ -125,6 +125,8 @@ class _Tables:
 
     def step(self, step: Call | Copy | Fill) -> str:
         """One step, as C++ writes it; its operands follow those of the steps before."""
+        kernel: str
+        arguments: tuple[Tensor | str, ...]
         if isinstance(step, Copy):
             kernel, arguments = "kCopy", (step.source, step.to)
         elif isinstance(step, Fill):

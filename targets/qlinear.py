@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.types import DType
+from ..ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node, Value
@@ -60,7 +60,7 @@ def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
         return False
     kinds = [_codes_of(one, one.inputs[0]) for one in (x, weight)]
     answer = _codes_of(encoder, encoder.output)
-    if any(kind not in CODES for kind in kinds) or answer is not kinds[0]:
+    if any(kind not in CODES for kind in kinds) or answer is None or answer is not kinds[0]:
         return False
     if not (_single(x) and _single(encoder)) or (weight.get_int("axis", 1) != 0 and not _single(weight)):
         return False
@@ -77,10 +77,12 @@ def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
     for one, kind in zip((x, weight), kinds, strict=True):
         assert kind is not None
         inputs += [one.inputs[0], one.inputs[1], zero(one, kind)]
-    inputs += [encoder.inputs[1], zero(encoder, answer)]  # type: ignore[arg-type]
+    inputs += [encoder.inputs[1], zero(encoder, answer)]
     inputs += [] if bias is None else [bias.inputs[0]]
+    # The next convolution is known by it to read codes.
+    type = TensorType(answer, encoder.output.shape)
     made = graph.add(
-        "QLinearConv", inputs, node.attributes, outputs=[encoder.output.name], types=[encoder.output.type],
+        "QLinearConv", inputs, node.attributes, outputs=[encoder.output.name], types=[type],
         name=node.name, origin=node.origin, before=encoder,
     )  # fmt: skip
     encoder.output.replace_uses(made.output)
@@ -106,7 +108,10 @@ def _single(node: Node) -> bool:
 def _codes_of(node: Node, codes: Value | None) -> DType | None:
     """The type of the codes that are made or read."""
     zero = node.input(2)
-    return zero.dtype if zero is not None else None if codes is None else codes.dtype
+    if zero is not None or codes is None:
+        return None if zero is None else zero.dtype
+    maker = codes.producer
+    return _codes_of(maker, None) if maker is not None and maker.op == "QuantizeLinear" else codes.dtype
 
 
 def _is_sum(bias: Node | None, x: Node, weight: Node) -> bool:

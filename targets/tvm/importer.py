@@ -289,9 +289,10 @@ class Importer:
         from tvm import relax
         from tvm.relax.frontend.onnx import onnx_frontend as frontend
 
-        where = f"{node.op} node '{node.name}'"
+        where = f"{node.op} node '{node.name or node.outputs[0].name}'"
         known = frontend._get_convert_map()
-        if node.domain not in ("", "com.microsoft") or node.op not in known or node.bodies:
+        several = "Sequence" in node.op  # the converter's tuples would be taken for the outputs of the node
+        if node.domain not in ("", "com.microsoft") or node.op not in known or node.bodies or several:
             raise TargetError(
                 f"TVM does not take {where}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
             )

@@ -16,7 +16,7 @@ import pytest
 from optc.cli.app import run
 from optc.errors import TargetError
 from optc.ir.graph import Graph
-from optc.ir.types import DType, TensorType
+from optc.ir.types import DType, SequenceType, TensorType
 from optc.ir.writer import save
 from optc.targets import table
 from optc.targets.tvm import artifact
@@ -40,6 +40,15 @@ def model(path: Path, op: str = "Relu", dtype: DType = DType.FLOAT, name: str = 
     graph = Graph("net", opsets={"": 17})
     x = graph.add_input("x", TensorType(dtype, ("N", 4)))
     graph.add_output(graph.add(op, [x], name=name).output, "y")
+    save(graph, path)
+    return path
+
+
+def sequence(path: Path) -> Path:
+    graph = Graph("net", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    parts = graph.add("SplitToSequence", [x], {"axis": 1}).output
+    graph.add_output(parts, "parts", SequenceType(TensorType(DType.FLOAT, None)))
     save(graph, path)
     return path
 
@@ -156,3 +165,11 @@ def test_a_library_of_another_version_is_refused_by_a_process(library: Path, tmp
     status, said = process(["run", str(tmp_path / "a"), "--data", str(library.parent / "x.npz")], tmp_path)
     assert status == 2
     assert said.endswith("and this version reads optc.library/1; build the artifact again")
+
+
+def test_sequences_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tvm", reason="needs the extra optc[tvm]")
+    assert run(compile_words(sequence(tmp_path / "m.onnx"), "host")) == 2
+    said = capsys.readouterr().err
+    assert "TVM does not take SplitToSequence node 'parts'; replace it by other operators, or build for onnx" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]

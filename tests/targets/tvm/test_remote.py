@@ -226,7 +226,11 @@ def wide() -> Graph:
     return made
 
 
-@pytest.mark.parametrize(("after", "doing"), [(0, "connecting"), (12_000, "sending the library")])
+MIDDLE = 4000
+"""Bytes after which the smallest library is still on its way."""
+
+
+@pytest.mark.parametrize(("after", "doing"), [(0, "connecting"), (MIDDLE, "sending the library")])
 def test_a_device_that_falls_silent_is_let_go(after: int, doing: str, library: Path) -> None:
     """The wire stays open, and nothing comes through it after so many bytes to the device."""
     began = time.monotonic()
@@ -241,7 +245,7 @@ def test_a_device_that_falls_silent_is_let_go(after: int, doing: str, library: P
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("after", [4, 12_000])
+@pytest.mark.parametrize("after", [4, MIDDLE])
 def test_a_connection_that_drops_is_one_line(after: int, library: Path, server: int) -> None:
     """The wire is cut after so many bytes to the device: at the greeting, and in the middle of the library.
 

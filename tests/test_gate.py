@@ -89,8 +89,9 @@ def test_contrast_runs_both_where_it_can(small: str, tmp_path: Path) -> None:
     found = gate.contrast(FLOAT, small, data=zoo.samples("digits_dscnn", "calib"), threads=1)
     assert found.agreement is not None
     assert found.agreement.share > 0.95
-    assert {change.kind for change in found.changes} == {"changed", "added"}
-    # A small file does not say of nodes without a name where they come from.
+    assert {change.kind for change in found.changes} == {"changed", "added", "removed"}
+    # A small file does not say of nodes without a name where they come from, nor what codes clip instead.
+    assert {change.before for change in found.changes if change.kind == "removed"} == {("Clip",)}
     assert {change.passes for change in found.changes if change.kind == "added"} <= {(), ("quant",)}
     one = plain(tmp_path / "one.onnx")
     apart = gate.contrast(one, small)

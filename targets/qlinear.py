@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..ir.shapes import infer
 from ..ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def fuse_convolutions(graph: Graph) -> int:
     """Write the quantized convolutions of a small `graph` as QLinearConv; returns how many."""
     if graph.opset() < 10 or not has_many_words(graph):
         return 0
+    infer(graph)  # passes leave the types of new codes to whoever asks
     zeros: dict[DType, Value] = {}
     convolutions = [node for node in graph if node.op == "Conv" and not node.domain]
     count = sum(_fuse(graph, node, zeros) for node in convolutions)
@@ -108,10 +110,7 @@ def _single(node: Node) -> bool:
 def _codes_of(node: Node, codes: Value | None) -> DType | None:
     """The type of the codes that are made or read."""
     zero = node.input(2)
-    if zero is not None or codes is None:
-        return None if zero is None else zero.dtype
-    maker = codes.producer
-    return _codes_of(maker, None) if maker is not None and maker.op == "QuantizeLinear" else codes.dtype
+    return zero.dtype if zero is not None else None if codes is None else codes.dtype
 
 
 def _is_sum(bias: Node | None, x: Node, weight: Node) -> bool:

@@ -51,6 +51,8 @@ def decode(graph: Graph) -> int:
             )
     unpack(graph)
     spread(graph)
+    if left := [node for node in graph if node.op in QOPERATORS]:
+        raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{name_of(left[0])}' is computed")
     held: dict[Value, Codes] = {}
     for node in tuple(graph):
         if node.op == "QuantizeLinear":

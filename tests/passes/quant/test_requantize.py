@@ -17,6 +17,7 @@ from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.writer import save
 from optc.passes.base import Outcome, Report
+from optc.passes.quant.decode import decode
 from optc.runtime.session import Session
 
 FEEDS = {"x": np.random.default_rng(3).normal(size=(48, 4, 8, 8)).astype(np.float32)}
@@ -119,3 +120,13 @@ def test_ranges_found_at_run_time_cannot_be_done_anew() -> None:
     dynamic = built(network(), "quant:activations=dynamic").graph
     with pytest.raises(ModelError, match=r"DynamicQuantizeLinear .* cannot be turned back into float"):
         built(dynamic, "quant:requantize=redo")
+
+
+def test_scales_that_are_computed_cannot_be_done_anew(theirs: onnx.ModelProto) -> None:
+    graph = from_proto(theirs)
+    scale = graph.add("ReduceMax", [graph.inputs[0]], {"keepdims": 0}, before=next(iter(graph))).output
+    stored = {value for value in graph.constants if value.dtype is DType.INT8}
+    node = next(n for n in graph if n.op == "QLinearConv" or (n.op == "DequantizeLinear" and n.inputs[0] in stored))
+    node.set_input(1, scale)
+    with pytest.raises(ModelError, match=rf"the scale of {node.op} .* is computed"):
+        decode(graph)

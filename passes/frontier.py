@@ -1,7 +1,8 @@
 """Executing a graph piece by piece, each node once, while passes rewrite what lies ahead.
 
-`advance(wanted)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the samples, and
-keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are dropped.
+`advance(wanted, use)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the
+samples, and keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are
+dropped.
 What DequantizeLinear makes is not kept but made again from the codes, which take a quarter of the memory.
 `rest(wanted, edit)` runs what is left in an edited copy and keeps nothing: what would be if.
 """
@@ -9,16 +10,19 @@ What DequantizeLinear makes is not kept but made again from the codes, which tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..ir.clone import copy_nodes
 from ..ir.graph import Graph, Node, User, Value
 from ..ir.types import TensorType
+from ..runtime.parallel import imap, threads_each, threads_for
 from ..runtime.spill import Data, Spill
 
 if TYPE_CHECKING:
-    from ..runtime.samples import Samples
+    from ..runtime.samples import Feeds, Samples
     from ..runtime.session import Session
+
+Used = TypeVar("Used")
 
 
 class Frontier:
@@ -31,28 +35,37 @@ class Frontier:
         self._samples = samples
         self._size = size
         self._kept = kept
-        self._threads = threads
+        self._threads = threads_for(graph, threads)
         self._exact = exact
         self._executed: set[Node] = set()
         self._live: set[Value] = set()
         self._batches = 0
 
-    def advance(self, wanted: Sequence[Value]) -> Iterator[dict[Value, Data]]:
-        """Compute `wanted` and yield it batch by batch. Exhaust the iterator: only then is the frontier whole."""
+    def advance(self, wanted: Sequence[Value], use: Callable[[int, Mapping[Value, Data]], Used]) -> Iterator[Used]:
+        """Compute `wanted` and yield what `use` makes of the number of a batch and its values, batch by batch.
+
+        Batches are worked on side by side once the first is done, so `use` must not change what it shares with another
+        call, but for the first. Exhaust the iterator: only then is the frontier whole.
+        """
         nodes, reads = self._missing(wanted)
         ahead = set(nodes)
         made = [v for node in nodes for v in node.outputs if v in wanted or not self._settled(v, ahead)]
         lasting = [v for v in made if v.producer is None or not _decodes(v.producer)]
         if nodes:
             session, names = self._compile(nodes, reads, made)
-        for batch, values in enumerate(self._read(reads)):
+
+        def work(item: tuple[int, Feeds]) -> tuple[list[Data], Used]:
+            values = self._values(reads, *item)
             if nodes:
                 found = session.run({names[v]: array for v, array in values.items()})
                 values.update(zip(made, found, strict=True))
-                for value in lasting:
-                    self._kept.append(value, values[value])
+            return [values[v] for v in lasting], use(item[0], {v: values[v] for v in wanted})
+
+        for batch, (new, used) in enumerate(imap(work, self._feeds(reads), self._threads)):
+            for value, array in zip(lasting, new, strict=True):
+                self._kept.append(value, array)
             self._batches = max(self._batches, batch + 1)
-            yield {v: values[v] for v in wanted}
+            yield used
         self._executed |= ahead
         self._live.update(lasting)
         for value in [v for v in self._live if self._settled(v, set())]:
@@ -66,17 +79,20 @@ class Frontier:
         """
         nodes, reads = self._missing(wanted)
         session, names = self._compile(nodes, reads, wanted, edit)
-        for values in self._read(reads):
-            yield session.run({names[v]: array for v, array in values.items()})
 
-    def _read(self, values: Sequence[Value]) -> Iterator[dict[Value, Data]]:
-        """The values at hand, batch by batch: out of the frontier, and inputs out of the samples."""
-        stored = [v for v in values if v in self._live]
-        given = [v for v in values if v not in self._live]
-        for batch, feeds in enumerate(self._samples.batches(self._size) if given else [{}] * self._batches):
-            found: dict[Value, Data] = {v: self._kept.get(v, batch) for v in stored}
-            found.update((v, feeds[v.name]) for v in given)
-            yield found
+        def work(item: tuple[int, Feeds]) -> list[Data]:
+            return session.run({names[v]: array for v, array in self._values(reads, *item).items()})
+
+        return imap(work, self._feeds(reads), self._threads)
+
+    def _feeds(self, values: Sequence[Value]) -> Iterator[tuple[int, Feeds]]:
+        """The batches, each with its inputs where `values` are not all in the frontier."""
+        given = any(v not in self._live for v in values)
+        return enumerate(self._samples.batches(self._size) if given else [{}] * self._batches)
+
+    def _values(self, values: Sequence[Value], batch: int, feeds: Feeds) -> dict[Value, Data]:
+        """The values at hand of a batch: out of the frontier, and inputs out of the samples."""
+        return {v: self._kept.get(v, batch) if v in self._live else feeds[v.name] for v in values}
 
     def _missing(self, wanted: Sequence[Value]) -> tuple[list[Node], list[Value]]:
         """The nodes still to run for `wanted`, in order, and the values at hand that these (or the caller) read."""
@@ -133,7 +149,8 @@ class Frontier:
         for node in part:
             for value in node.outputs:
                 value.type = None
-        return Session(part, outputs=[twins[v] for v in made], threads=self._threads, exact=self._exact), names
+        threads = threads_each(self._threads)
+        return Session(part, outputs=[twins[v] for v in made], threads=threads, exact=self._exact), names
 
 
 def _decodes(node: Node) -> bool:

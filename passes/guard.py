@@ -26,7 +26,7 @@ OWN_FLOOR = 0.9
 
 _HALVED = 0.5
 _SLOWER = 1.01
-"""A median ratio above this counts as slower, if two measurements in a row agree on it."""
+"""A median ratio above this counts as slower, if three measurements in a row agree on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +84,15 @@ class Guard:
 
 
 def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> float:
-    """How many times as long `after` runs, measured twice to be sure; 1 where it is not slower."""
+    """How many times as long `after` runs; 1 where it is not slower. What looks slower is measured twice more."""
     from ..runtime.latency import latency
     from ..runtime.session import Session
 
     sessions = Session(before, threads=threads), Session(after, threads=threads)
     feeds: Feeds = next(held.batches(1))
     ratio = 1.0
-    for _ in range(2):
-        found = latency(sessions, feeds, limit=1.5)[1]
+    for seconds in (0.5, 1.5, 1.5):
+        found = latency(sessions, feeds, limit=seconds)[1]
         if found.ratio <= _SLOWER or found.low <= 1:
             return 1.0
         ratio = found.ratio

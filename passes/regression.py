@@ -80,8 +80,7 @@ class Target:
 
     def bias(self, weight: Array) -> Array:
         """The optimal bias for `weight`, flat (groups * n,)."""
-        answered = np.einsum("gnd,gd->gn", weight.reshape(self.weight.shape), self.mean)
-        return np.asarray((self.target_mean - answered).reshape(-1))
+        return np.asarray((self.target_mean - _answer(weight.reshape(self.weight.shape), self.mean)).reshape(-1))
 
 
 def residual(moments: Statistics, weight: Array, *, bias: Array | None = None) -> float:
@@ -89,9 +88,13 @@ def residual(moments: Statistics, weight: Array, *, bias: Array | None = None) -
     out = float(moments.variance.sum() - 2.0 * np.sum(weight * moments.cross))
     out += float(np.sum((weight @ moments.covariance) * weight))
     if bias is not None:
-        off = moments.target_mean - np.einsum("gnd,gd->gn", weight, moments.mean) - bias
-        out += float(np.sum(off**2))
+        out += float(np.sum((moments.target_mean - _answer(weight, moments.mean) - bias) ** 2))
     return max(out, 0.0)
+
+
+def _answer(weight: Array, mean: Array) -> Array:
+    """W mu, (groups, n)."""
+    return np.asarray((weight @ mean[:, :, None])[:, :, 0])
 
 
 def solve_spd(matrix: Array, right: Array) -> Array:
@@ -107,7 +110,7 @@ def solve_spd(matrix: Array, right: Array) -> Array:
         except np.linalg.LinAlgError:
             return right @ np.linalg.pinv(matrix, hermitian=True)
     try:
-        factor = cho_factor(matrix[0], lower=True, check_finite=False)
+        factor = cho_factor(matrix[0].T, lower=True, check_finite=False)  # its own transpose, in LAPACK's order
     except LinAlgError:
         return right @ np.linalg.pinv(matrix, hermitian=True)
     return np.asarray(cho_solve(factor, right[0].T, check_finite=False).T)[None]
@@ -115,8 +118,11 @@ def solve_spd(matrix: Array, right: Array) -> Array:
 
 def damped(h: Array, ridge: float) -> Array:
     """H + lam I with lam = ridge * mean(diag H) over all groups, and never zero."""
-    scale = float(np.mean(np.diagonal(h, axis1=1, axis2=2)))
-    return np.asarray(h + (ridge * scale if scale > 0.0 else 1.0) * np.eye(h.shape[1]))
+    diagonal = np.arange(h.shape[1])
+    scale = float(np.mean(h[:, diagonal, diagonal]))
+    out = h.copy()
+    out[:, diagonal, diagonal] += ridge * scale if scale > 0.0 else 1.0
+    return out
 
 
 def inverse_factor(h: Array) -> Array:
@@ -175,26 +181,34 @@ def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
     half = (weight.shape[2] + 1) // 2
     if half == weight.shape[2]:
         return METRICS[0]
-    losses = []
+    losses: list[float] = []
     for ridge in METRICS:
+        if len(losses) > 2 and losses[-3] < losses[-2] < losses[-1]:
+            break
         h = damped(fit.covariance, ridge)
         kept = solve_spd(h[:, :half, :half], weight[:, :, half:] @ h[:, half:, :half])
         off = np.concatenate([kept, -weight[:, :, half:]], axis=2)
         losses.append(float(np.sum((off @ held.covariance) * off)))
-    return next(r for r, loss in zip(METRICS, losses, strict=True) if (1.0 - WORTH) * loss <= min(losses))
+    return next(r for r, loss in zip(METRICS, losses, strict=False) if (1.0 - WORTH) * loss <= min(losses))
 
 
 def _choose(weight: Array, fit: Statistics, held: Statistics) -> float | None:
     """The ridge with the lowest held-out residual, or None where the unchanged weights have it."""
 
     def error(candidate: Array) -> float:
-        bias = fit.target_mean - np.einsum("gnd,gd->gn", candidate, fit.mean)
-        return residual(held, candidate, bias=bias)
+        return residual(held, candidate, bias=fit.target_mean - _answer(candidate, fit.mean))
 
     step = fit.cross - weight @ fit.covariance
-    best, least = None, error(weight)
-    for ridge in RIDGES:
+    unchanged = error(weight)
+    best, least = None, unchanged
+    before, worse = np.inf, 0
+    for ridge in reversed(RIDGES):
         now = error(weight + solve_spd(damped(fit.covariance, ridge), step))
         if now < least:
             best, least = ridge, now
+        # The loss has one valley; where it has risen twice, smaller ridges need not be tried.
+        worse = worse + 1 if now > max(before, unchanged) else 0
+        if worse == 2:
+            break
+        before = now
     return best

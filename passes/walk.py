@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,8 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..ir.clone import clone
 from ..ir.graph import Graph, Value
-from ..runtime.moments import Moments
+from ..runtime.moments import Moments, Products
+from ..runtime.parallel import beside, imap, threads_each, threads_for
 from ..runtime.patches import sample_positions
 from ..runtime.spill import Data, Spill
 from .asks import Ask, asks_of, in_order
@@ -41,6 +43,9 @@ from .linear import Linear, linear_layers
 from .refit import refit_masked
 from .regression import Array, Target, fit_target
 from .saturation import Part, Saturation, eased, range_after, rows_to_keep
+
+if TYPE_CHECKING:
+    from ..runtime.samples import Feeds
 
 WIDEST = 6144
 """Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
@@ -102,6 +107,26 @@ class Step:
             return target.weight
         parts = zip(target.weight, target.hessian, mask, strict=True)
         return np.stack([refit_masked(w, h, keep) for w, h, keep in parts])
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What one batch adds to the moments, the rows to keep under their keys, and the shape of what they are from."""
+
+    products: list[Products]
+    keep: list[tuple[Hashable, Rows]]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Of one batch: what the teacher answers for the layers of a group, at `positions`, and the answers' shapes."""
+
+    number: int
+    positions: NDArray[np.intp]
+    group: list[Ask]
+    shapes: list[tuple[int, ...]]
+    rows: list[Rows]
 
 
 def walk(
@@ -214,26 +239,36 @@ def _collect(
     room = rows_to_keep(d, n) if easy else 0
     batches = kept.count(("at", number))
     wanted = [first.source, *(ask.skip for ask in group if ask.skip is not None)]
-    for batch, values in enumerate(frontier.advance(wanted)):
+
+    def rows(batch: int, values: Mapping[Value, Data]) -> _Rows:
         positions = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
         output = tuple(kept.get(("shape", number), batch).tolist())
-        shape = shape or values[first.source].shape
         x = first.inputs(_floats(values[first.source]), positions, output)
         some = sample_positions(len(x), math.ceil(room / batches), np.random.default_rng((seed, number, batch)))
-        if room:
-            kept.append(("rows", number), x[some])
+        keep: list[tuple[Hashable, Rows]] = [(("rows", number), x[some])] if room else []
         answers = []
         for ask in group:
             t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
             skip = None if ask.skip is None else ask.layer.targets(_floats(values[ask.skip]), positions)
             if room and ask in easy:
-                kept.append(("teacher", ask.layer), t[some])
+                keep.append((("teacher", ask.layer), t[some]))
                 if skip is not None:
-                    kept.append(("other", ask.layer), skip[some])
+                    keep.append((("other", ask.layer), skip[some]))
             if skip is not None:
                 t = t - skip
             answers.append(t.reshape(len(t), groups, -1))
-        (held if batch % 5 == 4 else fit).add(x, np.concatenate(answers, axis=2))
+        t = np.concatenate(answers, axis=2)
+        part = held if batch % 5 == 4 else fit
+        if batch == 0:
+            for moments in (fit, held):
+                moments.shift(x, t)
+        return _Rows(part.products(x, t), keep, values[first.source].shape)
+
+    for batch, found in enumerate(frontier.advance(wanted, rows)):
+        shape = shape or found.shape
+        for key, array in found.keep:
+            kept.append(key, array)
+        (held if batch % 5 == 4 else fit).take(found.products)
     for ask in group:
         kept.drop(("answer", ask.layer))
     kept.drop(("at", number))
@@ -264,31 +299,41 @@ def _teach(
     batch."""
     from ..runtime.session import Session
 
-    assert ctx.fit is not None
+    samples = ctx.fit
+    assert samples is not None
     shapes: dict[Linear, tuple[int, ...]] = {}
     taken = 0.0
     for reference, pairs in _references(graph, ctx.teacher, asks):
         values = tuple(dict.fromkeys(value for _, value in pairs))
         answers = dict(pairs)
-        session = Session(reference, outputs=values, threads=ctx.threads)
-        for batch, feeds in enumerate(ctx.fit.batches(size)):
+        threads = threads_for(reference, ctx.threads)
+        session = Session(reference, outputs=values, threads=threads_each(threads))
+        asked = [(n, [ask for ask in group if ask.answer in answers]) for n, group in enumerate(asks)]
+
+        def answer(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
+            batch, feeds = item
             start = time.perf_counter()
-            found = dict(zip(values, session.run(feeds), strict=True))
-            taken += time.perf_counter() - start
-            for number, group in enumerate(asks):
-                positions = None
-                for ask in group:
-                    if ask.answer not in answers:
-                        continue
-                    y = _floats(found[answers[ask.answer]])
-                    shapes.setdefault(ask.layer, y.shape)
-                    if positions is None:
-                        share = ctx.fit.size_of(feeds) / ctx.fit.count
-                        positions = _positions(ask.layer, y, rows, share, (ctx.seed, number, batch))
-                        if kept.count(("at", number)) == batch:
-                            kept.append(("at", number), positions)
-                            kept.append(("shape", number), np.asarray(y.shape))
-                    kept.append(("answer", ask.layer), ask.layer.targets(y, positions))
+            found = dict(zip(values, session.run(feeds), strict=True))  # noqa: B023  used before the next session
+            seconds = time.perf_counter() - start
+            told = []
+            for number, group in asked:  # noqa: B023
+                ys = [_floats(found[answers[ask.answer]]) for ask in group]  # noqa: B023
+                if group:
+                    share = samples.size_of(feeds) / samples.count
+                    at = _positions(group[0].layer, ys[0], rows, share, (ctx.seed, number, batch))
+                    sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
+                    told.append(_Answers(number, at, group, [y.shape for y in ys], sampled))
+            return seconds, told
+
+        for batch, (seconds, told) in enumerate(imap(answer, enumerate(samples.batches(size)), threads)):
+            taken += seconds / beside(threads)
+            for one in told:
+                if kept.count(("at", one.number)) == batch:
+                    kept.append(("at", one.number), one.positions)
+                    kept.append(("shape", one.number), np.asarray(one.shapes[0]))
+                for ask, shape, sampled in zip(one.group, one.shapes, one.rows, strict=True):
+                    shapes.setdefault(ask.layer, shape)
+                    kept.append(("answer", ask.layer), sampled)
     ctx.forward = taken
     return shapes
 

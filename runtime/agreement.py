@@ -121,7 +121,7 @@ def agreement(
     student: Graph | Runnable,
     samples: Samples,
     *,
-    batch: int = 32,
+    batch: int = 8,
     threads: int = 0,
     exact: bool = False,
 ) -> Agreement:

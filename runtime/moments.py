@@ -7,7 +7,8 @@ convolution groups them:
 
 These determine every least-squares problem over the layer, so no row is kept. Each chunk is a float32 matrix product
 about a fixed shift (the first chunk's mean, so that no digits are lost to a large mean); chunks are summed in float64.
-Depthwise layers have groups = channels and a small d: H is block-diagonal and only its blocks are formed.
+Depthwise layers have groups = channels and a small d: H is block-diagonal and only its blocks are formed. Rows get a
+column of ones, so that the same product gives their sums.
 """
 
 from __future__ import annotations
@@ -51,8 +52,23 @@ class Statistics:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Products:
+    """What one chunk of `count` rows adds, in float32 and about the shift: [x 1]^T [x 1] (groups, d + 1, d + 1),
+    t^T [x 1] (groups, n, d + 1) and the sums of t^2 (groups, n)."""
+
+    count: int
+    xx: Rows
+    tx: Rows
+    tt: Rows
+
+
 class Moments:
-    """Running sums over rows x (rows, groups, d) and t (rows, groups, n)."""
+    """Running sums over rows x (rows, groups, d) and t (rows, groups, n).
+
+    `add` is `shift`, `products` and `take`; the second is all of the work, changes nothing, and may be done for several
+    batches at a time once there is a shift.
+    """
 
     __slots__ = ("_shift_t", "_shift_x", "_t", "_tt", "_tx", "_x", "_xx", "count")
 
@@ -68,30 +84,49 @@ class Moments:
 
     def add(self, x: Rows, t: Rows) -> None:
         """Add rows; x is (rows, groups * d) or (rows, groups, d), t likewise with n."""
-        groups, d = self._x.shape
-        x = x.reshape(len(x), groups, d)
-        t = t.reshape(len(t), groups, self._t.shape[1])
-        if len(x) == 0:
-            return
-        if self._shift_x is None or self._shift_t is None:
-            self._shift_x = x[:CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
-            self._shift_t = t[:CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
-        for start in range(0, len(x), CHUNK):
-            self._add_chunk(x[start : start + CHUNK] - self._shift_x, t[start : start + CHUNK] - self._shift_t)
+        self.shift(x, t)
+        self.take(self.products(x, t))
 
-    def _add_chunk(self, x: Rows, t: Rows) -> None:
-        self.count += len(x)
-        self._x += x.sum(axis=0, dtype=np.float64)
-        self._t += t.sum(axis=0, dtype=np.float64)
-        self._tt += np.square(t, dtype=np.float64).sum(axis=0)
-        if x.shape[1] == 1:
-            flat = x[:, 0]
-            self._xx[0] += flat.T @ flat  # numpy recognises A^T A and calls the symmetric product
-            self._tx[0] += t[:, 0].T @ flat
-        else:
-            by_group = np.ascontiguousarray(x.transpose(1, 0, 2))
-            self._xx += by_group.transpose(0, 2, 1) @ by_group
-            self._tx += t.transpose(1, 2, 0) @ by_group
+    def shift(self, x: Rows, t: Rows) -> None:
+        """Fix what is subtracted from all rows, by these, unless it is fixed or there are none."""
+        if self._shift_x is None and len(x):
+            self._shift_x = self._by_group(x, self._x)[:CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._shift_t = self._by_group(t, self._t)[:CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def products(self, x: Rows, t: Rows) -> list[Products]:
+        """What `add` would add, to be handed to `take`; there must be a shift."""
+        x, t = self._by_group(x, self._x), self._by_group(t, self._t)
+        return [self._chunk(x[at : at + CHUNK], t[at : at + CHUNK]) for at in range(0, len(x), CHUNK)]
+
+    def take(self, products: list[Products]) -> None:
+        """Add what `products` gave."""
+        for one in products:
+            self.count += one.count
+            self._x += one.xx[:, :-1, -1]
+            self._t += one.tx[:, :, -1]
+            self._xx += one.xx[:, :-1, :-1]
+            self._tx += one.tx[:, :, :-1]
+            self._tt += one.tt
+
+    def _by_group(self, rows: Rows, sums: Array) -> Rows:
+        return rows.reshape(len(rows), *sums.shape)
+
+    def _chunk(self, x: Rows, t: Rows) -> Products:
+        assert self._shift_x is not None
+        assert self._shift_t is not None
+        count, groups, d = x.shape
+        t = t - self._shift_t
+        tt = np.reshape(np.ones(count, np.float32) @ np.square(t).reshape(count, -1), t.shape[1:])
+        if groups == 1:
+            flat = np.ones((count, d + 1), np.float32)
+            np.subtract(x[:, 0], self._shift_x[0], out=flat[:, :d])
+            # numpy recognises A^T A and calls the symmetric product
+            return Products(count, (flat.T @ flat)[None], (t[:, 0].T @ flat)[None], tt)
+        # Inputs by rows: numpy moves them with rows innermost, not with the few inputs of a group.
+        columns = np.ones((groups, d + 1, count), np.float32)
+        np.subtract(x.transpose(1, 2, 0), self._shift_x[:, :, None], out=columns[:, :d])
+        rows = columns.transpose(0, 2, 1)
+        return Products(count, columns @ rows, t.transpose(1, 2, 0) @ rows, tt)
 
     def merged(self, other: Moments) -> Moments:
         """The moments of both sets of rows together (exact: the other's sums are re-based to this one's shift)."""

@@ -1,8 +1,9 @@
 """Arrays kept for later, in memory up to a limit and in temporary files beyond it.
 
 What is held is a list of arrays under a key (one a batch), and each key has one file. Files are read and written, not
-mapped, so that what waits on disk does not count as this process's memory. Arrays of Python objects (strings) stay in
-memory. Close it (or use it as a context manager) to drop the files.
+mapped, so that what waits on disk does not count as this process's memory. Arrays of Python objects (strings), and
+those so small that a file would cost more than they do, stay in memory. Close it (or use it as a context manager) to
+drop the files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Data = NDArray[np.generic]
+
+SMALL = 1 << 10
+"""Bytes of an array that is not worth a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Spill:
     def append(self, key: Hashable, array: Data) -> None:
         """Add the next batch of `key`."""
         batches = self._items.setdefault(key, [])
-        if self._held + array.nbytes <= self._limit or array.dtype.hasobject:
+        if self._held + array.nbytes <= self._limit or array.nbytes <= SMALL or array.dtype.hasobject:
             self._held += array.nbytes
             # A view keeps all of what it is a part of: an answer of ONNX Runtime the memory of its whole session.
             batches.append(array if array.base is None else array.copy())

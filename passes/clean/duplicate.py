@@ -20,12 +20,12 @@ from collections.abc import Callable, Hashable, Iterable
 import numpy as np
 
 from ...ir.attributes import Attribute
+from ...ir.chance import RANDOM
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...ir.tensor import BroadcastTensor, FillTensor, SparseTensor, Tensor
 from ...ir.types import DType
 from .fill import compact, core
-from .fold import RANDOM
 from .rewriter import is_plain
 
 TIED = 1 << 16

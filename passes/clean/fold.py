@@ -22,6 +22,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...ir.chance import RANDOM
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...ir.tensor import SparseTensor
@@ -30,9 +31,6 @@ from .evaluate import Unknown, evaluate
 from .fill import Array, is_uniform, store, stored_bytes
 from .rewriter import SMALL, Rewriter, is_plain
 
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
-)
 _NEVER = RANDOM | {"DequantizeLinear", "If", "Loop", "Scan", "SequenceMap"}
 _WORKING = 1 << 20
 """Bytes that an intermediate value may take although its inputs are smaller."""

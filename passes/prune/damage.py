@@ -50,7 +50,7 @@ class Damage:
 
     def advance(self, value: Value) -> None:
         """No layer that `value` depends on will be tried from now on."""
-        for _ in self._frontier.advance([value]):
+        for _ in self._frontier.advance([value], lambda batch, values: None):
             pass
 
     def of(self, trial: Mapping[Linear, tuple[Array, Array]]) -> float:

@@ -136,12 +136,19 @@ def _measured(graph: Graph, layers: list[Layer], ctx: Context, samples: Samples)
     low = [np.full(layer.channels, np.inf) for layer in layers]
     sums = [np.zeros((2, layer.channels)) for layer in layers]
     counts = [0] * len(layers)
-    for found in run(graph, [layer.node.output for layer in layers], ctx, "measuring means", samples):
-        for i, array in enumerate(found):
-            x = np.asarray(array, np.float64).reshape(array.shape[0], array.shape[1], -1)
-            low[i] = np.minimum(low[i], x.min(axis=(0, 2)))
-            sums[i] += np.stack([x.sum(axis=(0, 2)), np.einsum("ncp,ncp->c", x, x)])
-            counts[i] += x.shape[0] * x.shape[2]
+
+    def figured(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, int]]:
+        rows = [np.asarray(a, np.float64).reshape(a.shape[0], a.shape[1], -1) for a in found]
+        return [
+            (x.min(axis=(0, 2)), np.stack([x.sum(axis=(0, 2)), np.einsum("ncp,ncp->c", x, x)]), len(x) * x.shape[2])
+            for x in rows
+        ]
+
+    for seen in run(graph, [layer.node.output for layer in layers], ctx, "measuring means", figured, samples):
+        for i, (least, total, count) in enumerate(seen):
+            low[i] = np.minimum(low[i], least)
+            sums[i] += total
+            counts[i] += count
     figures = []
     for least, total, count in zip(low, sums, counts, strict=True):
         mean, square = total / max(count, 1)

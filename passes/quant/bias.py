@@ -12,7 +12,7 @@ Not corrected: a MatMul whose answer is not plainly shifted by a constant vector
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType, TensorType
+from ...runtime.parallel import threads_each
 from ..base import Context
 from ..frontier import Frontier
 from .calibrate import run
@@ -28,7 +29,7 @@ from .layers import Layer
 
 if TYPE_CHECKING:
     from ...runtime.samples import Samples
-    from ...runtime.session import Session
+    from ...runtime.spill import Data
 
 Means = NDArray[np.float64]
 
@@ -41,11 +42,15 @@ def answer_means(graph: Graph, layers: Sequence[Layer], ctx: Context, samples: S
     """The mean of every layer's answer over all but its channel axis, (channels,) each."""
     totals = [np.zeros(layer.channels) for layer in layers]
     counts = [0] * len(layers)
-    for found in run(graph, [layer.node.output for layer in layers], ctx, "averaging", samples):
-        for i, array in enumerate(found):
-            rows = _rows(array, layers[i])
-            totals[i] += rows.sum(axis=0, dtype=np.float64)
-            counts[i] += len(rows)
+
+    def summed(found: list[NDArray[np.generic]], share: float) -> list[tuple[Means, int]]:
+        rows = [_rows(array, layer) for array, layer in zip(found, layers, strict=True)]
+        return [(x.sum(axis=0, dtype=np.float64), len(x)) for x in rows]
+
+    for seen in run(graph, [layer.node.output for layer in layers], ctx, "averaging", summed, samples):
+        for i, (total, count) in enumerate(seen):
+            totals[i] += total
+            counts[i] += count
     return [t / max(c, 1) for t, c in zip(totals, counts)]
 
 
@@ -64,10 +69,8 @@ def correct(
         for layer, mean in zip(layers, means):
             source = layer.node.inputs[0]
             assert source is not None
-            session = _averaging(graph, layer, ctx)
             total, count = np.zeros(len(mean)), 0
-            for values in frontier.advance([source]):
-                rows = _rows(session.run({"x": values[source]})[0], layer)
+            for rows in frontier.advance([source], _answer(graph, layer, source, ctx)):
                 total += rows.sum(axis=0, dtype=np.float64)
                 count += len(rows)
             shift = mean - total / max(count, 1)
@@ -106,13 +109,13 @@ def correctable(layer: Layer) -> bool:
     return layer.op != "MatMul" or adder(layer) is not None
 
 
-def _averaging(graph: Graph, layer: Layer, ctx: Context) -> Session:
-    """A session from a layer's input `x` to its answer; that of a Conv is averaged over positions in the session."""
+def _answer(
+    graph: Graph, layer: Layer, source: Value, ctx: Context
+) -> Callable[[int, Mapping[Value, Data]], NDArray[np.generic]]:
+    """From the input of a layer, `source`, to its answer as rows; that of a Conv is averaged over positions before."""
     from ...runtime.session import Session
 
     node = layer.node
-    source = node.inputs[0]
-    assert source is not None
     part = Graph(graph.name, opsets=graph.opsets)
     part.header = graph.header
     twins: dict[Value, Value] = {source: part.add_input("x", TensorType(DType.FLOAT))}
@@ -123,7 +126,8 @@ def _averaging(graph: Graph, layer: Layer, ctx: Context) -> Session:
         answer.type = None
         answer = part.add("GlobalAveragePool", [answer]).output
     answer.type = TensorType(DType.FLOAT)
-    return Session(part, outputs=[answer], threads=ctx.threads, exact=ctx.exact)
+    session = Session(part, outputs=[answer], threads=threads_each(ctx.threads), exact=ctx.exact)
+    return lambda batch, values: _rows(session.run({"x": values[source]})[0], layer)
 
 
 def _rows(answer: NDArray[np.generic], layer: Layer) -> NDArray[np.generic]:

@@ -6,22 +6,25 @@ one batch, whose size is chosen from what the first sample turned out to need.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.graph import Graph, Value
+from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
-from .histogram import SAMPLE, Histogram
+from .histogram import SAMPLE, Histogram, Observed, observe
 from .layers import Layer
 
 if TYPE_CHECKING:
-    from ...runtime.samples import Samples
+    from ...runtime.samples import Feeds, Samples
 
 Array = NDArray[np.generic]
+Floats = NDArray[np.float64]
+Used = TypeVar("Used")
 
 BATCH_BYTES = 12 << 20
 """Activations held at a time."""
@@ -37,60 +40,73 @@ class Calibration:
     """`histograms` by value; `energy` by value: the mean square of each input channel, (channels,)."""
 
     histograms: dict[Value, Histogram]
-    energy: dict[Value, NDArray[np.float64]]
+    energy: dict[Value, Floats]
 
 
-def calibrate(graph: Graph, values: Sequence[Value], layers: Sequence[Layer], ctx: Context) -> Calibration:
-    """Watch `values`, and the sources of `layers`, over all of `ctx.fit`."""
+def calibrate(
+    graph: Graph, values: Sequence[Value], layers: Sequence[Layer], ctx: Context, *, elements: int = ELEMENTS
+) -> Calibration:
+    """Watch `values`, and the sources of `layers`, over all of `ctx.fit`; `elements` fill each histogram."""
     channel_axis = {layer.source: 1 if layer.op == "Conv" else -1 for layer in layers}
     watched = list(dict.fromkeys([*values, *channel_axis]))
     histograms = {value: Histogram() for value in values}
-    sums: dict[Value, NDArray[np.float64]] = {}
+    sums: dict[Value, Floats] = {}
     counts: dict[Value, int] = {}
-    for share, found in _shares(graph, watched, ctx, "calibrating"):
-        most = int(np.clip(share * ELEMENTS, LEAST, SAMPLE))
-        for value, array in zip(watched, found):
+
+    def watch(found: list[Array], share: float) -> list[tuple[Observed | None, Floats | None, int]]:
+        most = int(np.clip(share * elements, LEAST, SAMPLE))
+        seen = []
+        for value, array in zip(watched, found, strict=True):
             x = np.asarray(array, np.float32)
+            square = _mean_square_sums(x, channel_axis[value]) if value in channel_axis and x.size else None
+            seen.append((observe(x, most) if value in histograms else None, square, x.size))
+        return seen
+
+    for seen in run(graph, watched, ctx, "calibrating", watch):
+        for value, (observed, square, size) in zip(watched, seen, strict=True):
             if value in histograms:
-                histograms[value].add(x, most)
-            if value in channel_axis and x.size:
-                square = _mean_square_sums(x, channel_axis[value])
+                histograms[value].take(observed)
+            if square is not None:
                 sums[value] = sums.get(value, np.zeros(1)) + square
-                counts[value] = counts.get(value, 0) + x.size // square.size
+                counts[value] = counts.get(value, 0) + size // square.size
     return Calibration(histograms, {v: s / counts[v] for v, s in sums.items()})
 
 
 def run(
-    graph: Graph, values: Sequence[Value], ctx: Context, title: str, samples: Samples | None = None
-) -> Iterator[list[Array]]:
-    """The arrays of `values`, batch by batch, over `samples` (all that are there to fit on, unless given)."""
-    for _, found in _shares(graph, values, ctx, title, samples):
-        yield found
-
-
-def _shares(
-    graph: Graph, values: Sequence[Value], ctx: Context, title: str, samples: Samples | None = None
-) -> Iterator[tuple[float, list[Array]]]:
-    """The same, each batch with its share of the samples."""
+    graph: Graph,
+    values: Sequence[Value],
+    ctx: Context,
+    title: str,
+    use: Callable[[list[Array], float], Used],
+    samples: Samples | None = None,
+) -> Iterator[Used]:
+    """What `use` makes of the arrays of `values` and their batch's share of the samples, batch by batch, over `samples`
+    (all that are there to fit on, unless given). Batches are worked on side by side."""
     from ...runtime.session import Session
 
     samples = ctx.fit if samples is None else samples
     assert samples is not None
-    session = Session(graph, outputs=values, threads=ctx.threads, seed=ctx.seed)
+    count = samples.count
+    threads = threads_for(graph, ctx.threads)
+    session = Session(graph, outputs=values, threads=threads_each(threads), seed=ctx.seed)
     first = session.run(next(iter(samples.batches(1))))
     size = batch_size(sum(a.nbytes for a in first))
-    with ctx.progress.task(title, samples.count) as advance:
-        for feeds in samples.batches(size):
-            count = samples.size_of(feeds)
-            yield count / samples.count, session.run(feeds)
-            advance(count)
+
+    def work(feeds: Feeds) -> tuple[int, Used]:
+        several = samples.size_of(feeds)
+        return several, use(session.run(feeds), several / count)
+
+    with ctx.progress.task(title, count) as advance:
+        for several, used in imap(work, samples.batches(size), threads):
+            yield used
+            advance(several)
 
 
 def batch_size(bytes_per_sample: int) -> int:
     return int(np.clip(BATCH_BYTES // max(bytes_per_sample, 1), 1, LARGEST_BATCH))
 
 
-def _mean_square_sums(x: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
+def _mean_square_sums(x: NDArray[np.float32], axis: int) -> Floats:
     """Sum of squares over all axes but one."""
     if axis == -1:
         rows = x.reshape(-1, x.shape[-1])

@@ -98,13 +98,20 @@ def _measure(
     high = [np.zeros(len(classes.of[v])) for v in values]
     power = [np.zeros(len(classes.of[v])) for v in values]
     counts = [0] * len(values)
-    for found in run(graph, values, ctx, "measuring channels", samples):
-        for i, array in enumerate(found):
-            x = np.asarray(array, np.float32).reshape(array.shape[0], array.shape[1], -1)
-            low[i] = np.minimum(low[i], x.min(axis=(0, 2)))
-            high[i] = np.maximum(high[i], x.max(axis=(0, 2)))
-            power[i] += np.einsum("ncp,ncp->c", x, x)
-            counts[i] += x.shape[0] * x.shape[2]
+
+    def figures(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, Array, int]]:
+        rows = [np.asarray(a, np.float32).reshape(a.shape[0], a.shape[1], -1) for a in found]
+        return [
+            (x.min(axis=(0, 2)), x.max(axis=(0, 2)), np.einsum("ncp,ncp->c", x, x), x.shape[0] * x.shape[2])
+            for x in rows
+        ]
+
+    for seen in run(graph, values, ctx, "measuring channels", figures, samples):
+        for i, (least, most, square, count) in enumerate(seen):
+            low[i] = np.minimum(low[i], least)
+            high[i] = np.maximum(high[i], most)
+            power[i] += square
+            counts[i] += count
     return {
         v: _Tensor(classes.of[v], low[i], high[i], power[i] / max(counts[i], 1))
         for i, v in enumerate(values)

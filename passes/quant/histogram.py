@@ -10,12 +10,40 @@ Extremes are exact. Bins are filled from at most so many elements of a batch, ta
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 BINS = 4096
 SAMPLE = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Elements of one batch: `some` of them, each standing for `weight`, and the extremes of all."""
+
+    low: float
+    high: float
+    some: NDArray[np.floating]
+    weight: float
+
+
+def observe(x: NDArray[np.floating], most: int = SAMPLE) -> Observed | None:
+    """What there is to count of `x`, by at most `most` of its elements; those that are not finite are left out."""
+    flat = x.reshape(-1)
+    if not flat.size:
+        return None
+    low, high = float(flat.min()), float(flat.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        flat = flat[np.isfinite(flat)]
+        if not flat.size:
+            return None
+        low, high = float(flat.min()), float(flat.max())
+    # An odd stride does not keep step with rows and channels, whose sizes are mostly even.
+    stride = max(1, math.ceil(flat.size / most)) | 1
+    some = flat[::stride].copy() if flat.size > most else flat
+    return Observed(low, high, some, flat.size / some.size)
 
 
 class Histogram:
@@ -37,29 +65,23 @@ class Histogram:
 
     def add(self, x: NDArray[np.floating], most: int = SAMPLE) -> None:
         """Count the elements of `x`, which `most` of them stand for. Elements that are not finite are left out."""
-        flat = x.reshape(-1)
-        if not flat.size:
+        self.take(observe(x, most))
+
+    def take(self, observed: Observed | None) -> None:
+        """Count what was observed of a batch."""
+        if observed is None:
             return
-        low, high = float(flat.min()), float(flat.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            flat = flat[np.isfinite(flat)]
-            if not flat.size:
-                return
-            low, high = float(flat.min()), float(flat.max())
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        # An odd stride does not keep step with rows and channels, whose sizes are mostly even.
-        stride = max(1, math.ceil(flat.size / most)) | 1
-        some = np.ascontiguousarray(flat[::stride]) if flat.size > most else flat
-        weight = flat.size / some.size
+        if observed.low < self.low or observed.high > self.high:
+            self.low, self.high = min(self.low, observed.low), max(self.high, observed.high)
+            self._cover()
+        some, weight = observed.some, observed.weight
         zeros = some.size - np.count_nonzero(some)
-        self._cover()
         # Scaling by a power of two is exact, so float32 is enough where it holds that power.
         wide = some if abs(self.exponent) < 100 else some.astype(np.float64)
         at = wide * wide.dtype.type(2.0**-self.exponent)
-        np.floor(at, out=at)
         at -= at.dtype.type(self.start)
         np.clip(at, 0, BINS - 1, out=at)
-        counts = np.bincount(at.astype(np.intp), minlength=BINS)
+        counts = np.bincount(at.astype(np.intp), minlength=BINS)  # rounded towards zero, which is down
         if zeros:
             counts[-self.start] -= zeros
         self.zeros += weight * zeros

@@ -63,7 +63,7 @@ def _measured(graph: Graph, found: Mapping[Node, Layer], kept: Kept, ctx: Contex
     feeds = next(ctx.fit.batches(1))
     trial, twins = _trial(graph, kept, ctx)
     sessions = [Session(g, threads=ctx.threads) for g in (graph, trial)]
-    before, after = latency(sessions, feeds, limit=1.0)
+    before, after = latency(sessions, feeds, limit=0.5)
     if after.ratio <= 1.0 / PAYS or before.seconds < LEAST:
         return {}
     floats, codes = _fastest(graph, feeds, ctx), _fastest(trial, feeds, ctx)

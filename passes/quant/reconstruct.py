@@ -25,7 +25,7 @@ from .layers import Layer
 from .packing import store_codes
 from .parameters import Rounded, least_scale
 
-ROWS = 16384
+ROWS = 8192
 """Least number of sampled rows a layer. Twice as many leave KL as it is (ResNet-20 .0012, a keyword spotter .0008)."""
 
 

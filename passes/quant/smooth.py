@@ -100,7 +100,7 @@ def _sampled(graph: Graph, values: Sequence[Value], ctx: Context, samples: Sampl
     extreme = [np.zeros((0, 0), np.float32)] * len(values)
     random = np.random.default_rng(ctx.seed)  # a fixed stride would keep step with positions in the sequence
     each = -(-ROWS // samples.count)
-    for found in run(graph, values, ctx, "sampling rows", samples):
+    for found in run(graph, values, ctx, "sampling rows", lambda arrays, share: arrays, samples):
         for i, array in enumerate(found):
             flat = np.asarray(array, np.float32).reshape(-1, array.shape[-1])
             most = min(len(flat), each * max(1, len(array)))

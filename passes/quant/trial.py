@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ...ir.clone import clone
 from ...ir.graph import Graph, Node, Value
+from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
 from .calibrate import Array, calibrate
 from .grid import Grid, activation_grid, limits
@@ -33,10 +34,13 @@ from .ranges import find_range
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples
+    from ...runtime.session import Session
 
 SAMPLES = 32
-BATCH = 8
+BATCH = 2
 """Samples that run at a time: the activations of all of them would take more memory than all else."""
+ELEMENTS = 1 << 18
+"""Elements of a value that its grid is found by."""
 KEPT = 32 << 20
 """Bytes of the float model's answers that are kept; what is beyond is computed anew each time."""
 
@@ -51,6 +55,7 @@ class Trial:
     per_channel: Callable[[Layer], bool]
     exact: Mapping[Value, Grid] = field(default_factory=dict)
     _loss: float | None = None
+    _teacher: Session | None = None
     _answers: list[list[Array]] = field(default_factory=list)
 
     def keeps(self, layers: Mapping[Node, Layer], change: Callable[[], int]) -> int:
@@ -86,25 +91,32 @@ class Trial:
         assert ctx.held is not None
         copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed))
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
-        student = Session(copy, threads=ctx.threads, exact=True)
+        threads = threads_for(copy, ctx.threads)
+        student = Session(copy, threads=threads_each(threads), exact=True)
         told = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in self.graph.outputs]
-        for number, feeds in enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(BATCH)):
-            for total, t, s in zip(told, self._answer(number, feeds), student.run(feeds), strict=True):
+        if self._teacher is None:
+            self._teacher = Session(self.graph, threads=threads_each(threads))
+
+        def run(item: tuple[int, Feeds]) -> tuple[list[Array], list[Array]]:
+            return self._answer(*item), student.run(item[1])
+
+        batches = enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(BATCH))
+        for number, (answers, found) in enumerate(imap(run, batches, threads)):
+            self._keep(number, answers)
+            for total, t, s in zip(told, answers, found, strict=True):
                 total.add(t, s)
-        found = [total.result() for total in told]
-        return sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in found)
+        results = [total.result() for total in told]
+        return sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in results)
 
     def _answer(self, number: int, feeds: Feeds) -> list[Array]:
         """What the float model answers to batch `number`."""
-        from ...runtime.session import Session
+        assert self._teacher is not None
+        return self._answers[number] if number < len(self._answers) else self._teacher.run(feeds)
 
-        if number < len(self._answers):
-            return self._answers[number]
-        answers = Session(self.graph, threads=self.ctx.threads).run(feeds)
+    def _keep(self, number: int, answers: list[Array]) -> None:
         held = sum(getattr(a, "nbytes", KEPT) for batch in (*self._answers, answers) for a in batch)
         if number == len(self._answers) and held <= KEPT:
             self._answers.append(answers)
-        return answers
 
     def _quantized(self, samples: Samples) -> Graph:
         twins: dict[Value, Value] = {}
@@ -114,7 +126,7 @@ class Trial:
         sources = plan.sources()
         coarse = [layer for layer in found.values() if not self.per_channel(layer)]
         ctx = dataclasses.replace(self.ctx, fit=samples)
-        seen = calibrate(copy, [v for group in sources.values() for v in group], coarse, ctx)
+        seen = calibrate(copy, [v for group in sources.values() for v in group], coarse, ctx, elements=ELEMENTS)
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         grids: dict[Value, Grid] = {}

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ir.chance import RANDOM
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from ..clean.evaluate import Unknown, evaluate
-from ..clean.fold import RANDOM
 from ..clean.rewriter import is_plain
 from .spread import QOPERATORS
 

@@ -72,12 +72,12 @@ def _search(
     least_scale: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
     least = np.full(len(rows), np.inf)
-    best = _at_least(peak, least_scale)
+    best, root = _at_least(peak, least_scale), _root(importance)
     # Where the pair bound widened a row, ranges down to its own maximum are worth trying as well.
     for shrink in (*SHRINKS, *((0.6, 0.5) if saturating else ())):
         scale = _at_least(peak * shrink, least_scale).astype(np.float32)
         scale = scale if shared else storable(scale, rows.shape[1])
-        error = _row_errors(rows, _codes(rows, scale, top, saturating), scale, importance)
+        error = _row_errors(rows, _codes(rows, scale, top, saturating), scale, root)
         if shared:
             error = np.full(len(rows), error.sum())
         better = error < least
@@ -90,14 +90,21 @@ def squared_error(
     rows: Matrix, codes: NDArray[np.int8], scale: NDArray[np.float32], importance: NDArray[np.float64] | None
 ) -> float:
     """sum h (w - Q(w))^2 over all rows."""
-    return float(_row_errors(rows, codes, scale, importance).sum())
+    return float(_row_errors(rows, codes, scale, _root(importance)).sum())
 
 
 def _row_errors(
-    rows: Matrix, codes: NDArray[np.int8], scale: NDArray[np.float32], importance: NDArray[np.float64] | None
+    rows: Matrix, codes: NDArray[np.int8], scale: NDArray[np.float32], root: Matrix | None
 ) -> NDArray[np.float64]:
-    off = np.square(rows - codes * scale[:, None])
-    return np.asarray(off.sum(axis=1, dtype=np.float64) if importance is None else (off * importance).sum(axis=1))
+    """sum h (w - Q(w))^2 of each row, `root` being that of h."""
+    off = rows - codes * scale[:, None]
+    if root is not None:
+        off *= root
+    return np.asarray(np.einsum("nd,nd->n", off, off), np.float64)
+
+
+def _root(importance: NDArray[np.float64] | None) -> Matrix | None:
+    return None if importance is None else np.sqrt(importance).astype(np.float32)
 
 
 def _at_least(scale: NDArray[np.float64], least: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -6,7 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optc.runtime.spill import Spill
+from optc.runtime.spill import SMALL, Spill
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optc.runtime.spill.SMALL", -1)
 
 
 def _stored(folder: Path) -> int:
@@ -47,3 +52,13 @@ def test_files_keep_element_type_and_shape() -> None:
             found = kept.get("mixed", i)
             assert found.dtype == array.dtype
             np.testing.assert_array_equal(found, array)
+
+
+def test_what_a_file_would_cost_more_than_stays_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("optc.runtime.spill.SMALL", SMALL)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Spill(limit=0) as kept:
+        kept.append("a", np.zeros(SMALL, np.int8))
+        assert _stored(tmp_path) == 0
+        kept.append("a", np.zeros(SMALL + 1, np.int8))
+        assert _stored(tmp_path) == SMALL + 1

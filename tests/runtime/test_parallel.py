@@ -1,0 +1,91 @@
+"""Batches side by side: order, errors, memory and chance."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.runtime.parallel import BESIDE, beside, imap, threads_each, threads_for
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_results_come_in_order_whatever_takes_longest(threads: int) -> None:
+    def work(item: int) -> int:
+        time.sleep(0.002 * (7 - item % 7))
+        return item * item
+
+    assert list(imap(work, range(20), threads)) == [i * i for i in range(20)]
+    assert list(imap(work, [], threads)) == []
+
+
+def test_the_first_is_done_before_any_other_begins() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> int:
+        assert item == 0 or 0 in done
+        time.sleep(0.01)
+        done.append(item)
+        return item
+
+    assert list(imap(work, range(8), 4)) == list(range(8))
+
+
+def test_no_more_items_are_drawn_than_are_worked_on() -> None:
+    drawn = 0
+
+    def items() -> Iterator[int]:
+        nonlocal drawn
+        for i in range(12):
+            drawn += 1
+            yield i
+
+    for taken, _ in enumerate(imap(lambda item: item, items(), 2), 1):
+        assert drawn <= taken + BESIDE + 1
+
+
+def test_an_error_is_raised_where_its_result_is_due_and_ends_the_rest() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item == 3:
+            raise ValueError("the fourth")
+        return item
+
+    results = imap(work, range(100), 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="the fourth"):
+        next(results)
+    assert len(begun) <= 3 + BESIDE + 2
+    assert not [t for t in threading.enumerate() if t.name.startswith("optc-batch")]
+
+
+def test_batches_share_the_cores() -> None:
+    assert (beside(1), threads_each(1)) == (1, 1)
+    assert (beside(2), threads_each(2)) == (2, 1)
+    assert (beside(8), threads_each(8)) == (2, 4)
+
+
+def test_what_draws_random_numbers_runs_in_order() -> None:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (2, 3)))
+    graph.add_output(graph.add("Dropout", [x]).output, "y")
+    assert threads_for(graph, 4) == 4
+    noise = graph.add("RandomNormalLike", [x]).output
+    graph.add_output(graph.add("Add", [x, noise]).output, "z")
+    assert threads_for(graph, 4) == 1
+
+
+def test_products_do_not_depend_on_how_many_batches_run_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(64, 32)).astype(np.float32) for _ in range(9)]
+    alone = list(imap(lambda x: x.T @ x, batches, 1))
+    beside = list(imap(lambda x: x.T @ x, batches, 2))
+    for one, two in zip(alone, beside, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5)

@@ -16,6 +16,10 @@ models of large inputs they get `HELD` samples.
 
 from __future__ import annotations
 
+# isort: off
+import optc  # noqa: F401  before numpy, as the command does it: its BLAS then knows not to wait by spinning
+
+# isort: on
 import argparse
 import importlib.util
 import json

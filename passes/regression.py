@@ -25,6 +25,7 @@ of few samples depend on each other where the samples do not: in the last layers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ from ..errors import DataError
 from ..runtime.moments import Statistics
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Real = TypeVar("Real", Array, Floats)
 
 UNREACHED = "not one finite number reaches it, or not only finite ones do: look at the weights before it"
 
@@ -92,13 +95,13 @@ def residual(moments: Statistics, weight: Array, *, bias: Array | None = None) -
     return max(out, 0.0)
 
 
-def _answer(weight: Array, mean: Array) -> Array:
+def _answer(weight: Array | Floats, mean: Array) -> Array:
     """W mu, (groups, n)."""
     return np.asarray((weight @ mean[:, :, None])[:, :, 0])
 
 
-def solve_spd(matrix: Array, right: Array) -> Array:
-    """`right @ matrix^-1` per group, for symmetric positive semi-definite `matrix`.
+def solve_spd(matrix: Real, right: Real) -> Real:
+    """`right @ matrix^-1` per group, for symmetric positive semi-definite `matrix`, in the precision of both.
 
     Falls back to the pseudo-inverse where the matrix is singular to working precision.
     """
@@ -106,17 +109,19 @@ def solve_spd(matrix: Array, right: Array) -> Array:
 
     if matrix.shape[0] > 1:
         try:
-            return np.asarray(np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1), dtype=np.float64)
+            return np.asarray(np.linalg.solve(matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1), matrix.dtype)
         except np.linalg.LinAlgError:
             return right @ np.linalg.pinv(matrix, hermitian=True)
     try:
         factor = cho_factor(matrix[0].T, lower=True, check_finite=False)  # its own transpose, in LAPACK's order
     except LinAlgError:
+        if matrix.dtype == np.float32:
+            return solve_spd(matrix.astype(np.float64), right.astype(np.float64)).astype(np.float32)
         return right @ np.linalg.pinv(matrix, hermitian=True)
     return np.asarray(cho_solve(factor, right[0].T, check_finite=False).T)[None]
 
 
-def damped(h: Array, ridge: float) -> Array:
+def damped(h: Real, ridge: float) -> Real:
     """H + lam I with lam = ridge * mean(diag H) over all groups, and never zero."""
     diagonal = np.arange(h.shape[1])
     scale = float(np.mean(h[:, diagonal, diagonal]))
@@ -181,29 +186,39 @@ def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
     half = (weight.shape[2] + 1) // 2
     if half == weight.shape[2]:
         return METRICS[0]
+    weight, covariance, judge = (a.astype(np.float32) for a in (weight, fit.covariance, held.covariance))
     losses: list[float] = []
     for ridge in METRICS:
         if len(losses) > 2 and losses[-3] < losses[-2] < losses[-1]:
             break
-        h = damped(fit.covariance, ridge)
+        h = damped(covariance, ridge)
         kept = solve_spd(h[:, :half, :half], weight[:, :, half:] @ h[:, half:, :half])
         off = np.concatenate([kept, -weight[:, :, half:]], axis=2)
-        losses.append(float(np.sum((off @ held.covariance) * off)))
+        losses.append(float(np.sum((off @ judge) * off)))
     return next(r for r, loss in zip(METRICS, losses, strict=False) if (1.0 - WORTH) * loss <= min(losses))
 
 
 def _choose(weight: Array, fit: Statistics, held: Statistics) -> float | None:
-    """The ridge with the lowest held-out residual, or None where the unchanged weights have it."""
+    """The ridge with the lowest held-out residual, or None where the unchanged weights have it.
 
-    def error(candidate: Array) -> float:
-        return residual(held, candidate, bias=fit.target_mean - _answer(candidate, fit.mean))
+    What a change S of the weights W does to the residual of `held`, with G = C - W H there and the bias that fits
+    `fit`, is  <S H, S> - 2 <S, G>  and what the means miss. No large numbers cancel in it, so float32 is enough.
+    """
+    step = (fit.cross - weight @ fit.covariance).astype(np.float32)
+    slope = (held.cross - weight @ held.covariance).astype(np.float32)
+    covariance, judge = fit.covariance.astype(np.float32), held.covariance.astype(np.float32)
+    drift = held.mean - fit.mean
+    missed = held.target_mean - fit.target_mean - _answer(weight, drift)
 
-    step = fit.cross - weight @ fit.covariance
-    unchanged = error(weight)
+    def error(change: Floats) -> float:
+        quadratic = np.sum((change @ judge) * change, dtype=np.float64) - 2.0 * np.sum(change * slope, dtype=np.float64)
+        return float(quadratic + np.sum((missed - _answer(change, drift)) ** 2))
+
+    unchanged = float(np.sum(missed**2))
     best, least = None, unchanged
     before, worse = np.inf, 0
     for ridge in reversed(RIDGES):
-        now = error(weight + solve_spd(damped(fit.covariance, ridge), step))
+        now = error(solve_spd(damped(covariance, ridge), step))
         if now < least:
             best, least = ridge, now
         # The loss has one valley; where it has risen twice, smaller ridges need not be tried.

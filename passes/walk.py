@@ -135,15 +135,17 @@ def walk(
     layers: Sequence[Linear] | None = None,
     *,
     rows: int = 32768,
+    batch: int = 16,
     report: Report | None = None,
     changing: Container[Linear] | None = None,
 ) -> Iterator[Step]:
     """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
 
-    `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width). A layer that what is
-    not finite reaches has no step; it is skipped in `report`. `changing` are the layers that the caller may change (all
-    by default): the others have a step only where there is something to repair, so that a walk begins at the first
-    layer that may change, and ends with the last where none did. Raises DataError where there are no samples.
+    `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width); at most `batch`
+    samples run at a time. A layer that what is not finite reaches has no step; it is skipped in `report`. `changing`
+    are the layers that the caller may change (all by default): the others have a step only where there is something to
+    repair, so that a walk begins at the first layer that may change, and ends with the last where none did. Raises
+    DataError where there are no samples.
     """
     if ctx.fit is None or ctx.fit.count == 0:
         raise DataError("this pass needs calibration samples; give some with --data")
@@ -158,7 +160,7 @@ def walk(
         last = len(groups)
     if not groups:
         return
-    size = _batch_size(ctx, [layer for group in groups for layer in group])
+    size = _batch_size(ctx, [layer for group in groups for layer in group], batch)
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
         asks = asks_of(groups)
@@ -380,7 +382,7 @@ def _unique_names(graph: Graph) -> dict[str, Value]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _batch_size(ctx: Context, layers: list[Linear], *, most: int = 16, memory: int = 192 << 20) -> int:
+def _batch_size(ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
     """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
     assert ctx.fit is not None
     each = 1

@@ -119,8 +119,7 @@ def _answer(
     part = Graph(graph.name, opsets=graph.opsets)
     part.header = graph.header
     twins: dict[Value, Value] = {source: part.add_input("x", TensorType(DType.FLOAT))}
-    made = [v.producer for v in node.inputs[1:] if v is not None and v.producer is not None]
-    copy_nodes(graph, [*dict.fromkeys(made), node], part, twins)
+    copy_nodes(graph, [*_makers(node.inputs[1:]), node], part, twins)
     answer = twins[node.output]
     if layer.op == "Conv":
         answer.type = None
@@ -128,6 +127,15 @@ def _answer(
     answer.type = TensorType(DType.FLOAT)
     session = Session(part, outputs=[answer], threads=threads_each(ctx.threads), exact=ctx.exact)
     return lambda batch, values: _rows(session.run({"x": values[source]})[0], layer)
+
+
+def _makers(values: Sequence[Value | None]) -> list[Node]:
+    """The nodes that make `values`, in order."""
+    found: dict[Node, None] = {}
+    for value in values:
+        if value is not None and value.producer is not None:
+            found.update(dict.fromkeys((*_makers(value.producer.inputs), value.producer)))
+    return list(found)
 
 
 def _rows(answer: NDArray[np.generic], layer: Layer) -> NDArray[np.generic]:

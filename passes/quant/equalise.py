@@ -61,6 +61,8 @@ def equalise(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: 
     if not values:
         return 0
     tensors = _measure(graph, values, classes, ctx, samples)
+    if not tensors:
+        return 0
     base = np.zeros(classes.count)
     for t in tensors.values():
         share = np.maximum(_over(t.high, t.high.max()), _over(-t.low, -t.low.min()))

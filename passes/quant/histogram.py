@@ -21,12 +21,13 @@ SAMPLE = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Elements of one batch: `some` of them, each standing for `weight`, and the extremes of all."""
+    """Elements of one batch: `some` of them, each standing for `weight`, and the extremes of all that are `finite`."""
 
     low: float
     high: float
     some: NDArray[np.floating]
     weight: float
+    finite: bool = True
 
 
 def observe(x: NDArray[np.floating], most: int = SAMPLE) -> Observed | None:
@@ -35,25 +36,28 @@ def observe(x: NDArray[np.floating], most: int = SAMPLE) -> Observed | None:
     if not flat.size:
         return None
     low, high = float(flat.min()), float(flat.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
+    finite = math.isfinite(low) and math.isfinite(high)
+    if not finite:
         flat = flat[np.isfinite(flat)]
         if not flat.size:
-            return None
+            return Observed(math.inf, -math.inf, flat, 0.0, False)
         low, high = float(flat.min()), float(flat.max())
     # An odd stride does not keep step with rows and channels, whose sizes are mostly even.
     stride = max(1, math.ceil(flat.size / most)) | 1
     some = flat[::stride].copy() if flat.size > most else flat
-    return Observed(low, high, some, flat.size / some.size)
+    return Observed(low, high, some, flat.size / some.size, finite)
 
 
 class Histogram:
-    """Counts over [start, start + BINS) * 2**exponent; `low` and `high` are the exact extremes seen."""
+    """Counts over [start, start + BINS) * 2**exponent; `low` and `high` are the exact extremes seen, of what is
+    `finite`."""
 
-    __slots__ = ("counts", "exponent", "high", "low", "start", "zeros")
+    __slots__ = ("counts", "exponent", "finite", "high", "low", "start", "zeros")
 
     def __init__(self) -> None:
         self.low = math.inf
         self.high = -math.inf
+        self.finite = True
         self.zeros = 0.0
         self.exponent = 0
         self.start = 0
@@ -70,6 +74,9 @@ class Histogram:
     def take(self, observed: Observed | None) -> None:
         """Count what was observed of a batch."""
         if observed is None:
+            return
+        self.finite &= observed.finite
+        if not observed.some.size:
             return
         if observed.low < self.low or observed.high > self.high:
             self.low, self.high = min(self.low, observed.low), max(self.high, observed.high)
@@ -89,6 +96,7 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Count all that `other` has counted."""
+        self.finite &= other.finite
         if other.empty:
             return
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)

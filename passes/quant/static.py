@@ -39,6 +39,9 @@ from .trial import Trial
 if TYPE_CHECKING:
     from .quant import Quant
 
+WIDEST = 1e18
+"""Width of a range beyond which the squares of what lies in it are more than float32 holds."""
+
 
 def quantize_static(
     graph: Graph,
@@ -83,11 +86,20 @@ def quantize_static(
         rules = smooth(graph, groups, ctx, few, how=_rules(one), bits=width)
         found, _ = find_layers(graph, kept)
         plan = place(graph, found, kept)
-    layers = list(found.values())
-    sources = plan.sources()
+    layers, sources = list(found.values()), plan.sources()
     walked = walkable(layers)
     rest = [layer for layer in layers if layer not in set(walked.values())]
     seen = calibrate(graph, [v for values in sources.values() for v in values], rest, ctx)
+    if endless := {layer.node for layer in layers if _endless(seen.histograms.get(layer.source))}:
+        for node in endless:
+            report.skipped(found[node].name, node.op, "what it reads is not finite, or too large to tell anything of")
+
+        def also_kept(node: Node) -> str:
+            return "not finite" if node in endless else kept(node)
+
+        if left := {node: layer for node, layer in found.items() if node not in endless}:
+            quantize_static(graph, left, one, ctx, also_kept, per_channel, report, bits)
+        return
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
     teacher = graph.clone()
@@ -104,11 +116,19 @@ def quantize_static(
         insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel, fit_biases=one.bias_correction,
         codebook=lambda layer: own_options(one, ctx, layer.node).weights == "codebook",
     )  # fmt: skip
+    # What the walk could tell nothing of.
+    untold = [layer for layer in walked.values() if layer not in rounded]
+    rounded |= encode_weights(insertion, untold, seen.energy, ctx.target, per_channel, width)
     graph.sweep()
     correct(graph, fixable, means, ctx, few)
     encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
     for layer in layers:
         report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
+
+
+def _endless(histogram: Histogram | None) -> bool:
+    """Whether no grid fits: there are numbers that are not finite, or whose squares are not."""
+    return histogram is not None and not (histogram.finite and histogram.high - histogram.low < WIDEST)
 
 
 def _rules(one: Quant) -> tuple[str, ...]:

@@ -116,6 +116,42 @@ def test_infinite_activations(passes: str) -> None:
     assert noise(done, feeds) > 30
 
 
+@pytest.mark.parametrize("weights", ["int8", "int4", "int3"])
+def test_a_layer_whose_inputs_overflow_stays_float_and_the_others_do_not(weights: str) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "before", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("Conv", ["r", "u"], ["y"], "beside"),
+        helper.make_node("Mul", ["r", "k"], ["m"], "scale"),
+        helper.make_node("Exp", ["m"], ["e"], "exp"),
+        helper.make_node("Conv", ["e", "v"], ["z"], "after"),
+    ]
+    # As a convolution's would, its answers are infinite here and there, and the largest float elsewhere.
+    constants = {"w": floats(8, 3, 3, 3), "u": floats(4, 8, 1, 1), "k": np.float32(60), "v": np.abs(floats(4, 8, 1, 1))}
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    outputs = [value("y", ["N", 4, 8, 8]), value("z", ["N", 4, 8, 8])]
+    given = model(nodes, [value("x", ["N", 3, 8, 8])], outputs, constants)
+    done = built(given, f"quant:slower=int8:weights={weights}", feeds)
+    assert list(reasons(done)) == ["after"]
+    assert "not finite" in reasons(done)["after"]
+    assert count(done) == 2
+    assert noise(done, feeds) > {"int8": 25, "int4": 12, "int3": 6}[weights]
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4", "int3", "int2"])
+def test_two_convolutions_that_share_a_weight(weights: str) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "w"], ["y"], "second", pads=[1, 1, 1, 1]),
+    ]
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    given = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 3, 8, 8])], {"w": floats(3, 3, 3, 3)})
+    done = built(given, f"quant:slower=int8:weights={weights}", feeds)
+    assert count(done) == 2
+    assert noise(done, feeds) > {"int8": 25, "int4": 12, "int3": 6, "int2": 1}[weights]
+
+
 @each_form
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_two_layers_that_share_a_weight(passes: str, transposed: int) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SAMPLES = 32
 BATCH = 2
 """Samples that run at a time: the activations of all of them would take more memory than all else."""
-ELEMENTS = 1 << 18
+ELEMENTS = 1 << 19
 """Elements of a value that its grid is found by."""
 KEPT = 32 << 20
 """Bytes of the float model's answers that are kept; what is beyond is computed anew each time."""

@@ -186,14 +186,15 @@ def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
     half = (weight.shape[2] + 1) // 2
     if half == weight.shape[2]:
         return METRICS[0]
-    weight, covariance, judge = (a.astype(np.float32) for a in (weight, fit.covariance, held.covariance))
+    covariance, judge = fit.covariance.astype(np.float32), held.covariance.astype(np.float32)
+    goes = weight[:, :, half:].astype(np.float32)
     losses: list[float] = []
     for ridge in METRICS:
         if len(losses) > 2 and losses[-3] < losses[-2] < losses[-1]:
             break
         h = damped(covariance, ridge)
-        kept = solve_spd(h[:, :half, :half], weight[:, :, half:] @ h[:, half:, :half])
-        off = np.concatenate([kept, -weight[:, :, half:]], axis=2)
+        kept = solve_spd(h[:, :half, :half], goes @ h[:, half:, :half])
+        off = np.concatenate([kept, -goes], axis=2)
         losses.append(float(np.sum((off @ judge) * off)))
     return next(r for r, loss in zip(METRICS, losses, strict=False) if (1.0 - WORTH) * loss <= min(losses))
 

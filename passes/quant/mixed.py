@@ -39,7 +39,7 @@ Bits = Callable[[Layer], int]
 SAMPLES = 32
 SHARES = (0.126, 0.15, 0.18, 0.21)
 """Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
-SPARED = 0.1
+SPARED = 0.16
 """Share of all weights that may keep 8 bits where the others have fewer."""
 CHANNEL = 6
 """Weights whose spared half bytes are what the scale and the bias of a channel take."""

@@ -189,11 +189,19 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connection) -> None:
     """Build one job in a process of its own, and send its result."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         result = build_one(job, lock, cache)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except BaseException as error:
+        if told or isinstance(error, KeyboardInterrupt):  # what is interrupted in the middle of an import ends as an error of some other kind
+            sys.exit(130)
+        raise
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more
         connection.send(result)
     connection.close()

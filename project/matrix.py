@@ -199,7 +199,8 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
     try:
         result = build_one(job, lock, cache)
     except BaseException as error:
-        if told or isinstance(error, KeyboardInterrupt):  # what is interrupted in the middle of an import ends as an error of some other kind
+        # What is interrupted in the middle of an import ends as an error of some other kind.
+        if told or isinstance(error, KeyboardInterrupt):
             sys.exit(130)
         raise
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more

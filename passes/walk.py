@@ -299,36 +299,13 @@ def _teach(
 ) -> dict[Linear, tuple[int, ...]]:
     """Run the teacher once and keep rows of its answers; returns the shape of every layer's output in the first
     batch."""
-    from ..runtime.session import Session
-
-    samples = ctx.fit
-    assert samples is not None
     shapes: dict[Linear, tuple[int, ...]] = {}
-    taken = 0.0
+    ctx.forward = 0.0
     for reference, pairs in _references(graph, ctx.teacher, asks):
-        values = tuple(dict.fromkeys(value for _, value in pairs))
         answers = dict(pairs)
-        threads = threads_for(reference, ctx.threads)
-        session = Session(reference, outputs=values, threads=threads_each(threads))
-        asked = [(n, [ask for ask in group if ask.answer in answers]) for n, group in enumerate(asks)]
-
-        def answer(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
-            batch, feeds = item
-            start = time.perf_counter()
-            found = dict(zip(values, session.run(feeds), strict=True))  # noqa: B023  used before the next session
-            seconds = time.perf_counter() - start
-            told = []
-            for number, group in asked:  # noqa: B023
-                ys = [_floats(found[answers[ask.answer]]) for ask in group]  # noqa: B023
-                if group:
-                    share = samples.size_of(feeds) / samples.count
-                    at = _positions(group[0].layer, ys[0], rows, share, (ctx.seed, number, batch))
-                    sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
-                    told.append(_Answers(number, at, group, [y.shape for y in ys], sampled))
-            return seconds, told
-
-        for batch, (seconds, told) in enumerate(imap(answer, enumerate(samples.batches(size)), threads)):
-            taken += seconds / beside(threads)
+        asked = {number: [ask for ask in group if ask.answer in answers] for number, group in enumerate(asks)}
+        for batch, (seconds, told) in enumerate(_answers(reference, answers, asked, ctx, size, rows)):
+            ctx.forward += seconds
             for one in told:
                 if kept.count(("at", one.number)) == batch:
                     kept.append(("at", one.number), one.positions)
@@ -336,8 +313,38 @@ def _teach(
                 for ask, shape, sampled in zip(one.group, one.shapes, one.rows, strict=True):
                     shapes.setdefault(ask.layer, shape)
                     kept.append(("answer", ask.layer), sampled)
-    ctx.forward = taken
     return shapes
+
+
+def _answers(
+    reference: Graph, answers: Mapping[Value, Value], asked: Mapping[int, list[Ask]], ctx: Context, size: int, rows: int
+) -> Iterator[tuple[float, list[_Answers]]]:
+    """Batch by batch, what `reference`, by its own values in `answers`, says to every group that is asked anything, and
+    the seconds that its run took."""
+    from ..runtime.session import Session
+
+    samples = ctx.fit
+    assert samples is not None
+    values = tuple(dict.fromkeys(answers.values()))
+    threads = threads_for(reference, ctx.threads)
+    session = Session(reference, outputs=values, threads=threads_each(threads))
+
+    def work(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
+        batch, feeds = item
+        start = time.perf_counter()
+        found = dict(zip(values, session.run(feeds), strict=True))
+        seconds = (time.perf_counter() - start) / beside(threads)
+        share = samples.size_of(feeds) / samples.count
+        told = []
+        for number, group in asked.items():
+            ys = [_floats(found[answers[ask.answer]]) for ask in group]
+            if ys:
+                at = _positions(group[0].layer, ys[0], rows, share, (ctx.seed, number, batch))
+                sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
+                told.append(_Answers(number, at, group, [y.shape for y in ys], sampled))
+        return seconds, told
+
+    return imap(work, enumerate(samples.batches(size)), threads)
 
 
 def _positions(layer: Linear, y: Rows, rows: int, share: float, seed: tuple[int, ...]) -> NDArray[np.intp]:

@@ -35,6 +35,7 @@ def open_npz(path: Path) -> dict[str, Array]:
                         shutil.copyfileobj(packed, file, 1 << 20)
                         file.seek(0)
                 arrays[member.filename.removesuffix(".npy")] = map_npy(file)
+    # `zipfile` raises NotImplementedError for a way of packing that it does not know.
     except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path}: cannot be read as an .npz of arrays: {error}") from error
     return arrays

@@ -86,20 +86,20 @@ def quantize_static(
         rules = smooth(graph, groups, ctx, few, how=_rules(one), bits=width)
         found, _ = find_layers(graph, kept)
         plan = place(graph, found, kept)
-    layers, sources = list(found.values()), plan.sources()
-    walked = walkable(layers)
-    rest = [layer for layer in layers if layer not in set(walked.values())]
-    seen = calibrate(graph, [v for values in sources.values() for v in values], rest, ctx)
-    if endless := {layer.node for layer in layers if _endless(seen.histograms.get(layer.source))}:
+    seen = calibrate(graph, [v for values in plan.sources().values() for v in values], _unwalked(found), ctx)
+    if endless := [node for node, layer in found.items() if _endless(seen.histograms.get(layer.source))]:
         for node in endless:
             report.skipped(found[node].name, node.op, "what it reads is not finite, or too large to tell anything of")
 
-        def also_kept(node: Node) -> str:
+        def left(node: Node) -> str:
             return "not finite" if node in endless else kept(node)
 
-        if left := {node: layer for node, layer in found.items() if node not in endless}:
-            quantize_static(graph, left, one, ctx, also_kept, per_channel, report, bits)
-        return
+        found, _ = find_layers(graph, left)
+        if not found:
+            return
+        plan = place(graph, found, left)
+    layers, sources, rest = list(found.values()), plan.sources(), _unwalked(found)
+    walked = walkable(layers)
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
     teacher = graph.clone()
@@ -124,6 +124,12 @@ def quantize_static(
     encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
     for layer in layers:
         report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
+
+
+def _unwalked(found: Mapping[Node, Layer]) -> list[Layer]:
+    """The layers that the walk does not round."""
+    walked = set(walkable(list(found.values())).values())
+    return [layer for layer in found.values() if layer not in walked]
 
 
 def _endless(histogram: Histogram | None) -> bool:

@@ -2,14 +2,16 @@
 
     ReduceMean(x, axes = all but the first two) = GlobalAveragePool(x), then Flatten unless dimensions are kept
 
-Exact for any rank from 3 up. Does not fire where the rank is unknown, the axes are computed, or any of the first two
-axes is reduced as well.
+Exact for any rank from 3 up. Does not fire on other types than float, where the rank is unknown, the axes are computed,
+or any of the first two axes is reduced as well; nor on three axes unless a convolution, perhaps through an activation,
+made the value: elsewhere it is the mean of a LayerNormalization in many nodes, which runtimes know by its ReduceMean.
 """
 
 from __future__ import annotations
 
-from ...ir.graph import Graph, Node
+from ...ir.graph import Graph, Node, Value
 from ...ir.origin import Origin
+from ...ir.types import DType
 
 
 def pool_spatial_means(graph: Graph) -> int:
@@ -24,7 +26,9 @@ def pool_spatial_means(graph: Graph) -> int:
 
 def _is_spatial(node: Node) -> bool:
     x = node.input(0)
-    if x is None or x.shape is None or len(x.shape) < 3:
+    if x is None or x.dtype is not DType.FLOAT or x.shape is None or len(x.shape) < 3:
+        return False
+    if len(x.shape) == 3 and not _is_convolved(x):
         return False
     listed = node.input(1)
     axes = node.get_ints("axes") if listed is None else listed.numpy()
@@ -32,6 +36,13 @@ def _is_spatial(node: Node) -> bool:
         return False
     rank = len(x.shape)
     return sorted(int(a) % rank for a in axes) == list(range(2, rank))
+
+
+def _is_convolved(x: Value) -> bool:
+    made = x.producer
+    if made is not None and made.op != "Conv" and made.inputs and made.inputs[0] is not None:
+        made = made.inputs[0].producer
+    return made is not None and made.op == "Conv"
 
 
 def _replace(graph: Graph, node: Node) -> None:

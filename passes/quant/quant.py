@@ -136,7 +136,7 @@ class Quant(Pass):
         if not self.weights.endswith("float16"):
             encode_tables(graph, kept, report)
         graph.sweep()
-        if not report.changed:
+        if not report.changed and not any("weight_bits" in layer.detail for layer in report.layers):
             report.notes.append("there is no layer that could be quantized")
         if ctx.target.integer_qdq and (forms[Form.DYNAMIC] or forms[Form.INTEGER]):
             report_islands(graph, report)

@@ -89,6 +89,15 @@ def test_four_bits_in_blocks_run_in_the_kernel_that_reads_them(op: str, tmp_path
     assert signal_to_noise(teacher, graph, x) > 17
 
 
+def test_four_bits_of_a_gemm_that_an_activation_joins_are_not_decoded_in_every_run(tmp_path: Path) -> None:
+    graph = product(op="Gemm")
+    graph.set_output(0, graph.add("Relu", [graph.outputs[0].value]).output)
+    infer(graph)
+    x = {"x": np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)}
+    quantized(graph, x, Quant(weights="int4", activations="none", block=16))
+    assert not runtime_ops(graph, tmp_path)["DequantizeLinear"]
+
+
 def test_a_reduction_that_is_not_made_of_blocks_is_skipped_by_name() -> None:
     graph = product(inputs=30)
     x = {"x": np.random.default_rng(1).normal(size=(40, 30)).astype(np.float32)}

@@ -18,6 +18,7 @@ from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.quant import Quant
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.mixed import SPARED, spare_smallest, weigh
+from optc.passes.quant.pooling import pool_spatial_means
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
@@ -57,6 +58,22 @@ def test_means_over_positions_are_pooled_as_codes_in_an_opset_whose_axes_are_inp
     ops = Counter(node.op for node in graph)
     assert ops["GlobalAveragePool"] == 1
     assert not {"ReduceMean", "Constant"} & set(ops)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "convolved"),
+    [(DType.FLOAT, ("N", 4, 6), True), (DType.FLOAT, ("N", 5, 6), False), (DType.DOUBLE, ("N", 4, 6, 6), False)],
+)
+def test_only_means_that_a_convolution_feeds_are_pooled_on_three_axes_and_only_of_floats(
+    dtype: DType, shape: tuple[str | int, ...], convolved: bool
+) -> None:
+    graph = Graph("network", opsets={"": 17})
+    x = graph.add_input("x", TensorType(dtype, shape))
+    y = graph.add("Conv", [x, graph.constant(np.ones((8, 4, 3), np.float32))]).output if convolved else x
+    axes = list(range(2, len(shape)))
+    graph.add_output(graph.add("ReduceMean", [y], {"axes": axes}).output, "y")
+    infer(graph)
+    assert pool_spatial_means(graph) == convolved
 
 
 @pytest.mark.parametrize(("weights", "most"), [("int3", 8), ("int2", 3)])

@@ -113,6 +113,8 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
         if value.producer is not None and value.producer.op in QUANTIZED:
             raise Skip("already quantized")
     if weight.constant is None:
+        if weight.producer is not None and weight.producer.op == "Transpose" and _is_constant(weight.producer.input(0)):
+            raise Skip("its weight is a constant that others read the other way round")
         raise Skip("both operands are computed" if node.op == "MatMul" else "the weight is computed")
     if weight.constant.dtype is not DType.FLOAT:
         raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
@@ -137,6 +139,10 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
             if len(shape) == 2 and shape[0] != 1:
                 raise Skip("the bias differs between rows")
     return Layer(node, source, weight, bias)
+
+
+def _is_constant(value: Value | None) -> bool:
+    return value is not None and value.constant is not None
 
 
 def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Layer], dict[Node, str]]:

@@ -3,14 +3,20 @@
     Gather(table, ids)  ->  DequantizeLinear(Gather(codes, ids), scale of each column)
 
 A scale for each column serves every row, and DequantizeLinear knows it as its `axis`. Fires on a Gather of rows (axis
-0) out of a constant float32 matrix of at least `LEAST` elements that nothing else reads.
+0) out of a constant float32 matrix of at least `LEAST` elements. Where products read the table, too, as the last layer
+of a language model does, all of them read
+
+    Cast(codes) * scale of each row
+
+which runtimes fold when they load the model: the file shrinks, and everybody computes as before.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...ir.graph import Graph, Node
+from ...ir.graph import Graph, Node, Value
 from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from ..base import Report
@@ -19,6 +25,8 @@ from .layers import Kept, name_of
 from .weights import quantize_rows
 
 LEAST = 1024
+_STORED = ("Gather", "MatMul", "Gemm")
+"""Readers that may share a table stored as codes: they compute with its numbers as with weights."""
 
 
 def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
@@ -27,10 +35,16 @@ def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
     for node in graph:
         if not _is_table(node):
             continue
-        if reason := kept(node):
+        table = node.inputs[0]
+        assert table is not None
+        readers = _readers(table)
+        if reason := next(filter(None, map(kept, [node, *readers])), ""):
             report.skipped(name_of(node), node.op, reason)
-        elif len({user for user, _ in node.inputs[0].uses}) > 1:  # type: ignore[union-attr]
+        elif any(reader.op not in _STORED for reader in readers):
             report.skipped(name_of(node), node.op, "its table has another reader")
+        elif len(readers) > 1:
+            report.done(name_of(node), node.op, bits=8, form="stored", error=round(_store(graph, table), 6))
+            made += 1
         else:
             report.done(name_of(node), node.op, bits=8, error=round(_encode(graph, node), 6))
             made += 1
@@ -45,6 +59,14 @@ def _is_table(node: Node) -> bool:
         return False
     constant = table.constant
     return constant.dtype is DType.FLOAT and len(constant.shape) == 2 and constant.size >= LEAST
+
+
+def _readers(table: Value) -> list[Node]:
+    """The nodes that read the table, through a Transpose, too."""
+    found = []
+    for user in table.users:
+        found += user.output.users if user.op == "Transpose" else [user]
+    return found
 
 
 def _encode(graph: Graph, node: Node) -> float:
@@ -72,5 +94,23 @@ def _encode(graph: Graph, node: Node) -> float:
     ).output
     old.replace_uses(decoded)
     graph.remove(node)
-    off = numbers - codes.T * scale
+    return _off(numbers, codes.T * scale)
+
+
+def _store(graph: Graph, table: Value) -> float:
+    """Let all readers read the table from codes; returns the share of its power that is off."""
+    numbers = np.asarray(table.numpy(), np.float32)
+    codes, scale = quantize_rows(numbers, DType.INT8)
+    scale = scale[:, None]
+    origin = Origin.merge([user.origin for user, _ in table.uses if isinstance(user, Node)], "quant")
+    first = next(iter(graph))
+    stored = graph.constant(codes, table.name)
+    wide = graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
+    made = graph.add("Mul", [wide, graph.constant(scale, "scale")], types=[table.type], origin=origin, before=first)
+    table.replace_uses(made.output)
+    return _off(numbers, codes * scale)
+
+
+def _off(numbers: NDArray[np.float32], decoded: NDArray[np.float32]) -> float:
+    off = numbers - decoded
     return float(np.sum(np.square(off)) / max(float(np.sum(np.square(numbers))), 1e-30))

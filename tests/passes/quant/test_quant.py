@@ -248,6 +248,25 @@ def test_a_table_with_another_reader_stays_float() -> None:
     assert {layer.name: layer.reason for layer in report.layers}["embed"] == "its table has another reader"
 
 
+def test_a_table_that_the_last_layer_reads_too_is_stored_once_for_both(tmp_path: Path) -> None:
+    graph = embedding()
+    table = next(v for v in graph.constants if v.shape == (50, 32))
+    x = graph.add("Tanh", [table.users[0].output]).output
+    head = graph.add("MatMul", [x, graph.add("Transpose", [table], {"perm": [1, 0]}).output], name="head").output
+    graph.add_output(head, "logits", TensorType(DType.FLOAT, ("N", 6, 50)))
+    infer(graph)
+    teacher = graph.clone()
+    ids = np.random.default_rng(1).integers(0, 50, size=(64, 6))
+    report = quantized(graph, {"ids": ids})
+    told = {layer.name: layer for layer in report.layers}
+    assert told["embed"].detail["form"] == "stored"
+    assert told["head"].reason == "its weight is a constant that others read the other way round"
+    assert not any(v.dtype is DType.FLOAT and v.shape == (50, 32) for v in graph.constants)
+    assert "Cast" not in runtime_ops(graph, tmp_path)
+    want, found = (Session(g, threads=1).run({"ids": ids})[1] for g in (teacher, graph))
+    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 40
+
+
 def test_weights_alone_are_stored_in_int8_and_folded_by_the_runtime(tmp_path: Path) -> None:
     graph = cleaned("digits_dscnn")
     teacher = graph.clone()

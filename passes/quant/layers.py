@@ -113,7 +113,8 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
         if value.producer is not None and value.producer.op in QUANTIZED:
             raise Skip("already quantized")
     if weight.constant is None:
-        raise Skip("both operands are computed" if node.op == "MatMul" else "the weight is computed")
+        both = node.op == "MatMul" and weight.default is None
+        raise Skip("both operands are computed" if both else f"the weight is {weight.unknown}")
     if weight.constant.dtype is not DType.FLOAT:
         raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
     if source.constant is not None:
@@ -125,8 +126,10 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
         raise Skip(f"the weight has rank {rank}")
     if node.op != "Conv" and rank != 2:
         raise Skip(f"the weight has rank {rank}, not 2")
-    if bias is not None and (bias.constant is None or bias.constant.dtype is not DType.FLOAT):
-        raise Skip("the bias is computed")
+    if bias is not None and bias.constant is None:
+        raise Skip(f"the bias is {bias.unknown}")
+    if bias is not None and bias.constant is not None and bias.constant.dtype is not DType.FLOAT:
+        raise Skip(f"the bias is {bias.constant.dtype.text}, not float")
     if node.op == "Gemm":
         if node.get_int("transA"):
             raise Skip("the input is transposed")

@@ -87,7 +87,7 @@ def _weights(node: Node, kept: Kept) -> dict[int, Value]:
     for index in INPUTS[node.op]:
         weight = node.input(index)
         if weight is None or weight.constant is None:
-            raise Skip("the weight is computed")
+            raise Skip(f"the weight is {'absent' if weight is None else weight.unknown}")
         if weight.constant.dtype is not DType.FLOAT:
             raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
         for user, place in weight.uses:

@@ -195,6 +195,27 @@ def test_a_weight_made_by_a_subgraph(passes: str) -> None:
 
 
 @each_form
+def test_inputs_with_a_default_that_no_samples_hold(passes: str) -> None:
+    """One scales what a layer reads, one is read by a layer, and one is a weight, which a caller may override."""
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["scaled"], "scaling"),
+        helper.make_node("Conv", ["scaled", "w"], ["h"], "first"),
+        helper.make_node("Conv", ["image", "w"], ["other"], "second"),
+        helper.make_node("Add", ["h", "other"], ["sum"], "sum"),
+        helper.make_node("Conv", ["sum", "k"], ["y"], "given"),
+    ]
+    constants = {
+        "scale": np.float32([2]), "image": 4 * floats(1, 3, 8, 8), "w": floats(8, 3, 1, 1), "k": floats(4, 8, 1, 1)
+    }  # fmt: skip
+    inputs = [value("x", ["N", 3, 8, 8]), *(value(name, constants[name].shape) for name in ("scale", "image", "k"))]
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    done = built(model(nodes, inputs, [value("y", ["N", 4, 8, 8])], constants), passes, feeds)
+    assert reasons(done) == {"given": "the weight is an input with a default, which a caller may override"}
+    assert count(done) == 2
+    assert noise(done, feeds) > 25
+
+
+@each_form
 def test_a_batch_and_a_length_other_than_those_calibrated(passes: str) -> None:
     feeds = {"x": RANDOM.standard_normal((40, 7, 8)).astype(np.float32)}
     done = built(model(PRODUCT, [value("x", ["N", "T", 8])], [value("y", ["N", "T", 6])], WB), passes, feeds)

@@ -51,8 +51,8 @@ def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
 def _ask(layer: Linear, number: int, place: dict[Node, int]) -> Ask:
     """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
     out = _decoded(layer.output)
-    if len(out.uses) == 1 and out.users and out.users[0].op == "Add" and not out.users[0].domain:
-        add = out.users[0]
+    add = _only_reader(out)
+    if add is not None and add.op == "Add" and not add.domain:
         other = next((v for v in add.inputs if v is not out), None)
         same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
         if other is not None and same and other.constant is None and _known_before(other, number, place):
@@ -62,9 +62,16 @@ def _ask(layer: Linear, number: int, place: dict[Node, int]) -> Ask:
 
 def _decoded(value: Value) -> Value:
     """`value` as its reader gets it, behind the codes that it may be held as."""
-    while len(value.uses) == 1 and value.users and value.users[0].op in ("QuantizeLinear", "DequantizeLinear"):
-        value = value.users[0].output
+    while (reader := _only_reader(value)) is not None and reader.op in ("QuantizeLinear", "DequantizeLinear"):
+        value = reader.output
     return value
+
+
+def _only_reader(value: Value) -> Node | None:
+    """The node that alone reads `value`, where it stands in the same graph, not in a body of control flow."""
+    if len(value.uses) != 1 or not value.users or value.users[0].graph is not value.graph:
+        return None
+    return value.users[0]
 
 
 def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:

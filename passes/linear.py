@@ -4,8 +4,8 @@ One view for all of them: `weights()` is (groups, n, d) with d ordered (channel,
 rows at sampled output positions, `write` puts new weights and bias back in the op's own layout. A MatMul whose result
 is only ever shifted by a constant vector is a layer with a bias, and its output is the Add's.
 
-Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; transposed Gemm inputs;
-stacked MatMul weights (rank above 2).
+Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; constant or transposed
+inputs; stacked MatMul weights (rank above 2).
 """
 
 from __future__ import annotations
@@ -211,11 +211,14 @@ def linear_layer(node: Node) -> Linear:
     weight = node.input(1)
     if weight is None:
         raise Skip("it has no weight")
+    source = node.input(0)
+    fixed = source is not None and source.constant is not None
     if weight.constant is None:
-        other = node.input(0)
-        if node.op == "MatMul" and other is not None and other.constant is not None:
+        if node.op == "MatMul" and fixed:
             raise Skip("its constant is on the left")
         raise Skip(f"its weight is {weight.unknown}")
+    if fixed:
+        raise Skip("its input is constant")
     if weight.constant.dtype not in FLOATS:
         raise Skip(f"its weight is {weight.constant.dtype.text}, not float")
     if len(weight.uses) > 1:

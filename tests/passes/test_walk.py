@@ -12,6 +12,7 @@ from optc.ir.graph import Graph, Node, Value
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.verify import verify
+from optc.passes.asks import asks_of, in_order
 from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.depthwise import Depthwise
 from optc.passes.frontier import Frontier
@@ -280,6 +281,19 @@ def test_a_layer_that_only_a_branch_reads_is_asked_for_its_own_output(op: str) -
         infer(graph, fresh=True)
         verify(graph)
     assert distance(ctx.teacher, graph, ctx) < 0.5
+
+
+def test_what_lies_before_a_sum_is_found_once_for_all_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(channels=4, size=2)
+    x = net.x
+    for _ in range(200):
+        x = net.add("Add", net.conv(net.add("Relu", net.conv(x, 4, 4, 1)), 4, 4, 1), x)
+    graph = net.done(x)
+    groups = in_order(graph, linear_layers(graph)[0])
+    read: list[Node] = []
+    monkeypatch.setattr(Node, "captures", property(lambda node: read.append(node) or ()))
+    assert sum(ask.sum is not None for group in asks_of(groups) for ask in group) == 200
+    assert len(read) <= 3 * len(graph)
 
 
 def test_a_product_of_constants_is_no_layer_to_walk() -> None:

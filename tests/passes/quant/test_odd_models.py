@@ -122,6 +122,35 @@ def test_infinite_activations(passes: str) -> None:
     assert noise(done, feeds) > 30
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("low", [-np.inf, -1e9, -1e5])
+def test_a_mask_between_layers_stays_float(low: float, moved: bool) -> None:
+    """One grid for the mask and what it lets through would leave nothing of the latter."""
+    sums = [helper.make_node("Sigmoid", ["m"], ["s"], "squeeze")]
+    if moved:  # which a move on codes hands on
+        sums = [helper.make_node("Relu", ["m"], ["o"], "relu"), helper.make_node("Flatten", ["o"], ["s"], "flat")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "left", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "v"], ["b"], "right", pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["a", "b"], ["p"], "times"),
+        helper.make_node("Add", ["p", "mask"], ["m"], "masked"),
+        *sums,
+        helper.make_node("Gemm" if moved else "Conv", ["s", "k"], ["y"], "after"),
+    ]
+    mask = np.zeros((1, 8, 1, 1), np.float32)
+    mask[0, 3] = low
+    constants = {"w": floats(8, 3, 3, 3), "v": floats(8, 3, 3, 3), "mask": mask, "k": floats(8, 8, 1, 1)}
+    if moved:
+        constants["k"] = floats(8 * 64, 5)
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    given = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", None)], constants)
+    done = built(given, "quant:slower=int8", feeds)
+    assert count(done) == 3
+    masked = next(node for node in done.graph if node.name == "masked")
+    assert not any(v.producer is not None and v.producer.op == "DequantizeLinear" for v in masked.inputs)
+    assert noise(done, feeds) > 20
+
+
 @pytest.mark.parametrize("images", [False, True])
 @pytest.mark.parametrize("weights", ["int8", "int4", "int3"])
 def test_a_layer_whose_inputs_overflow_stays_float_and_the_others_do_not(weights: str, images: bool) -> None:

@@ -16,12 +16,8 @@ from ..base import Skip
 
 OPS = frozenset({"Conv", "Gemm", "MatMul"})
 WEIGHTED = OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
-QUANTIZED = frozenset(
-    {
-        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
-        "ConvInteger", "MatMulInteger",
-    }
-)  # fmt: skip
+RECODING = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+QUANTIZED = RECODING | {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 _INTEGER = (
     "QLinear",
     "QGemm",

@@ -207,6 +207,15 @@ def test_two_layers_that_share_a_weight(passes: str, transposed: int) -> None:
 
 
 @each_form
+def test_factors_of_a_gemm_go_into_its_constants(passes: str) -> None:
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "scaled", alpha=0.25, beta=-2.0)]
+    feeds = {"x": RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 8])], [value("y", ["N", 6])], WB), passes, feeds)
+    assert count(done) == 1
+    assert noise(done, feeds) > 25
+
+
+@each_form
 def test_a_weight_made_by_a_subgraph(passes: str) -> None:
     nodes = [
         helper.make_node("Exp", ["v"], ["w"], "exp"),

@@ -77,6 +77,13 @@ class Value:
         return self.producer is None and self.constant is None and self._graph is not None
 
     @property
+    def unknown(self) -> str:
+        """Why the data of this value, which is no constant, is not known before the model runs: "it is ..."."""
+        if self.default is not None:
+            return "an input with a default, which a caller may override"
+        return "an input" if self.is_input else "computed"
+
+    @property
     def dtype(self) -> DType | None:
         """Element type where the value is a tensor of known type."""
         return self.type.dtype if isinstance(self.type, TensorType) else None

@@ -45,38 +45,47 @@ def in_order(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
 def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
     """What every layer of `groups`, in the order of the visit, is asked for."""
     place = {layer.node: number for number, group in enumerate(groups) for layer in group}
-    return [[_ask(layer, number, place) for layer in group] for number, group in enumerate(groups)]
+    known: dict[Node, int] = {}
+    return [[_ask(layer, number, place, known) for layer in group] for number, group in enumerate(groups)]
 
 
-def _ask(layer: Linear, number: int, place: dict[Node, int]) -> Ask:
+def _ask(layer: Linear, number: int, place: dict[Node, int], known: dict[Node, int]) -> Ask:
     """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
     out = _decoded(layer.output)
-    if len(out.uses) == 1 and out.users and out.users[0].op == "Add" and not out.users[0].domain:
-        add = out.users[0]
+    add = _only_reader(out)
+    if add is not None and add.op == "Add" and not add.domain:
         other = next((v for v in add.inputs if v is not out), None)
         same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
-        if other is not None and same and other.constant is None and _known_before(other, number, place):
+        if other is None or not same or other.constant is not None:
+            return Ask(layer, layer.output)
+        if _latest_before(other, place, known) < number:
             return Ask(layer, add.output, add)
     return Ask(layer, layer.output)
 
 
 def _decoded(value: Value) -> Value:
     """`value` as its reader gets it, behind the codes that it may be held as."""
-    while len(value.uses) == 1 and value.users and value.users[0].op in ("QuantizeLinear", "DequantizeLinear"):
-        value = value.users[0].output
+    while (reader := _only_reader(value)) is not None and reader.op in ("QuantizeLinear", "DequantizeLinear"):
+        value = reader.output
     return value
 
 
-def _known_before(value: Value, number: int, place: dict[Node, int]) -> bool:
-    """Whether no layer from group `number` on lies before `value`."""
-    seen: set[Node] = set()
-    stack = [value.producer]
+def _only_reader(value: Value) -> Node | None:
+    """The node that alone reads `value`, where it stands in the same graph, not in a body of control flow."""
+    if len(value.uses) != 1 or not value.users or value.users[0].graph is not value.graph:
+        return None
+    return value.users[0]
+
+
+def _latest_before(value: Value, place: dict[Node, int], known: dict[Node, int]) -> int:
+    """The last of the groups that have a layer before `value`, -1 for none; `known` are the answers so far, by node."""
+    stack = [] if value.producer is None else [value.producer]
     while stack:
-        node = stack.pop()
-        if node is None or node in seen:
+        node = stack[-1]
+        before = [v.producer for v in (*node.inputs, *node.captures) if v is not None and v.producer is not None]
+        if missing := [producer for producer in before if producer not in known]:
+            stack += missing
             continue
-        seen.add(node)
-        if place.get(node, -1) >= number:
-            return False
-        stack += [v.producer for v in (*node.inputs, *node.captures) if v is not None]
-    return True
+        known[node] = max([place.get(node, -1), *(known[producer] for producer in before)])
+        stack.pop()
+    return -1 if value.producer is None else known[value.producer]

@@ -91,8 +91,13 @@ class Frontier:
         return enumerate(self._samples.batches(self._size) if given else [{}] * self._batches)
 
     def _values(self, values: Sequence[Value], batch: int, feeds: Feeds) -> dict[Value, Data]:
-        """The values at hand of a batch: out of the frontier, and inputs out of the samples."""
-        return {v: self._kept.get(v, batch) if v in self._live else feeds[v.name] for v in values}
+        """The values at hand of a batch: out of the frontier, and inputs out of the samples, which hold none that has a
+        default."""
+
+        def given(value: Value) -> Data:
+            return feeds[value.name] if value.default is None else value.default.numpy()
+
+        return {v: self._kept.get(v, batch) if v in self._live else given(v) for v in values}
 
     def _missing(self, wanted: Sequence[Value]) -> tuple[list[Node], list[Value]]:
         """The nodes still to run for `wanted`, in order, and the values at hand that these (or the caller) read."""

@@ -4,8 +4,8 @@ One view for all of them: `weights()` is (groups, n, d) with d ordered (channel,
 rows at sampled output positions, `write` puts new weights and bias back in the op's own layout. A MatMul whose result
 is only ever shifted by a constant vector is a layer with a bias, and its output is the Add's.
 
-Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; transposed Gemm inputs;
-stacked MatMul weights (rank above 2).
+Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; constant or transposed
+inputs; stacked MatMul weights (rank above 2).
 """
 
 from __future__ import annotations
@@ -209,11 +209,16 @@ class Linear:
 def linear_layer(node: Node) -> Linear:
     """The layer that `node` (one of `OPS`) is. Raises `Skip` where it is one that cannot be rewritten."""
     weight = node.input(1)
-    if weight is None or weight.constant is None:
-        other = node.input(0)
-        if node.op == "MatMul" and other is not None and other.constant is not None:
+    if weight is None:
+        raise Skip("it has no weight")
+    source = node.input(0)
+    fixed = source is not None and source.constant is not None
+    if weight.constant is None:
+        if node.op == "MatMul" and fixed:
             raise Skip("its constant is on the left")
-        raise Skip("its weight is computed, not a constant")
+        raise Skip(f"its weight is {weight.unknown}")
+    if fixed:
+        raise Skip("its input is constant")
     if weight.constant.dtype not in FLOATS:
         raise Skip(f"its weight is {weight.constant.dtype.text}, not float")
     if len(weight.uses) > 1:
@@ -224,7 +229,7 @@ def linear_layer(node: Node) -> Linear:
         raise Skip(f"its weight has rank {len(weight.constant.shape)}")
     bias = node.input(2) if node.op != "MatMul" else None
     if bias is not None and bias.constant is None:
-        raise Skip("its bias is computed, not a constant")
+        raise Skip(f"its bias is {bias.unknown}")
     if node.op == "Gemm" and bias is not None and bias.constant is not None:
         columns = weight.constant.shape[0 if node.get_int("transB") else 1]
         if bias.constant.size not in (1, columns) or (bias.constant.shape or (1,))[-1] != bias.constant.size:
@@ -248,7 +253,9 @@ def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:
         if node.graph is not graph:
             refused.append((node, "it is inside the body of a control-flow operator"))
             continue
-        if node.op == "MatMul" and not any(v is not None and v.constant is not None for v in node.inputs):
+        known = [v is not None and v.constant is not None for v in node.inputs]
+        weight = node.input(1)
+        if node.op == "MatMul" and not any(known) and (weight is None or weight.default is None):
             continue  # a product of activations has no weights to speak of
         try:
             layers.append(linear_layer(node))

@@ -37,9 +37,8 @@ from .session import Runnable, Session
 CEILING_DB = 200.0
 """The SQNR reported for equal outputs, whose noise is zero; the floor for a silent teacher is its negative."""
 
-_PASSED = frozenset(
-    {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "DequantizeLinear", "QuantizeLinear"}
-)
+_RECODED = frozenset({"Identity", "Cast", "Dropout", "DequantizeLinear", "QuantizeLinear"})
+_PASSED = _RECODED | {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Clip", "BatchNormalization"})
 _TINY = 1e-12
 
@@ -172,6 +171,8 @@ def output_kind(value: Value) -> Kind:
 def output_axis(value: Value) -> int:
     """The axis along which a deciding output holds its classes: the last, or the Softmax's own."""
     node = value.producer
+    while node is not None and node.op in _RECODED and (source := node.input(0)) is not None:
+        node = source.producer
     if node is None or node.op not in ("Softmax", "LogSoftmax") or node.graph is None:
         return -1
     opset = node.graph.opset()

@@ -143,7 +143,7 @@ def quantize(flow: Flow, node: Node) -> None:
 def _weight(node: Node, index: int) -> tuple[int, ...]:
     value = node.input(index)
     if value is None or value.constant is None:
-        raise Cannot("its weight is computed")
+        raise Cannot(f"its weight is {'absent' if value is None else value.unknown}")
     return value.constant.shape
 
 

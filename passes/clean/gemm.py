@@ -1,19 +1,23 @@
-"""MatMul and Add into Gemm, and Transpose into Gemm.
+"""MatMul and Add into Gemm, Transpose into Gemm, and the factors of Gemm into its constants.
 
     1. MatMul(A, B) + c                      ->  Gemm(A, B, c)            for A and B of rank 2
     2. Gemm(Transpose(A), B)                 ->  Gemm<transA>(A, B), and the same for B
     3. MatMul(A, B) with A = Transpose(A'), constant B, then + c: by 1 and then 2
+    4. Gemm<alpha>(A, B, c)                  ->  Gemm(A, alpha * B, c)    for constant B, and the same for beta and c
 
-Exact up to the rounding of one addition. Does not fire where a rank is not known to be 2, where c does not
-broadcast into the result (rank above 2, or a size that is neither 1 nor provably the result's), for types other
-than floats, or where the product is read by others.
+Exact up to the rounding of one addition, or of each product with a factor. Does not fire where a rank is not known to
+be 2, where c does not broadcast into the result (rank above 2, or a size that is neither 1 nor provably the result's),
+for types other than floats, or where the product is read by others; 4 not where the new constant would overflow or
+underflow, or where others read the old one, unless it is small.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...ir.node import Node
 from .broadcast import fits_into
-from .layer import FLOATS
+from .layer import FLOATS, is_sound, multiply
 from .rewriter import Rewriter, Rule
 from .transpose import permutation
 
@@ -44,4 +48,24 @@ def _transposed(node: Node, rewriter: Rewriter) -> bool:
     return False
 
 
-RULES = (Rule("matmul-add", ("Add",), _add), Rule("gemm-transpose", ("Gemm",), _transposed))
+def _scaled(node: Node, rewriter: Rewriter) -> bool:
+    fired = False
+    for name, index in (("alpha", 1), ("beta", 2)):
+        factor, old = node.get_float(name, 1.0), node.input(index)
+        array = rewriter.array(old)
+        if factor == 1.0 or old is None or array is None or old.dtype not in FLOATS:
+            continue
+        with np.errstate(over="ignore"):
+            made = multiply(array, np.asarray(factor))
+        if is_sound(made) and rewriter.pays([made], node):
+            rewriter.set_input(node, index, rewriter.constant(node, made, old.name))
+            del node.attributes[name]
+            fired = True
+    return fired
+
+
+RULES = (
+    Rule("matmul-add", ("Add",), _add),
+    Rule("gemm-transpose", ("Gemm",), _transposed),
+    Rule("gemm-scale", ("Gemm",), _scaled),
+)

@@ -86,7 +86,7 @@ def after(layer: Node, affine: Affine, by: Node, rewriter: Rewriter) -> bool:
         return False
     scaled = weights
     if affine.scale is not None:
-        scaled = _multiply(weights, _along_outputs(layer, weights, affine.scale))
+        scaled = multiply(weights, _along_outputs(layer, weights, affine.scale))
     new_bias = bias
     if affine.shift is not None or (bias is not None and affine.scale is not None):
         new_bias = _combine(bias, affine)
@@ -110,7 +110,7 @@ def before(layer: Node, affine: Affine, by: Node, rewriter: Rewriter) -> bool:
         new_bias = moved if bias is None else elementwise(np.add, bias, moved)
     scaled = weights
     if affine.scale is not None:
-        scaled = _multiply(weights, _along_inputs(layer, weights, affine.scale))
+        scaled = multiply(weights, _along_inputs(layer, weights, affine.scale))
     return _apply(layer, by, weights, scaled, bias, new_bias, rewriter)
 
 
@@ -169,7 +169,7 @@ def _along_inputs(layer: Node, weights: Array, scale: Array) -> Array:
     return reshape(scale, (-1, 1))
 
 
-def _multiply(weights: Array, factor: Array) -> Array:
+def multiply(weights: Array, factor: Array) -> Array:
     """Weights times a factor in the shape of the weights, or of their view with the group as an axis of its own."""
     view = weights
     if factor.ndim > weights.ndim:
@@ -228,7 +228,7 @@ def _apply(
         if stored_bytes(weights) == weights.nbytes:
             stored_bias = np.ascontiguousarray(stored_bias)
     made = [a for a in (None if scaled is weights else scaled, stored_bias) if a is not None]
-    if not all(_sound(a) for a in made) or not rewriter.pays(made, layer, by):
+    if not all(is_sound(a) for a in made) or not rewriter.pays(made, layer, by):
         return False
     if scaled is not weights:
         rewriter.set_input(layer, 1, rewriter.constant(layer, scaled, old.name))
@@ -241,7 +241,7 @@ def _apply(
     return True
 
 
-def _sound(array: Array) -> bool:
+def is_sound(array: Array) -> bool:
     """Whether numbers are finite and, as a whole, well above the subnormals."""
     sample = core(array)
     if not np.isfinite(sample).all():

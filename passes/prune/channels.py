@@ -72,11 +72,37 @@ class _Scene:
 
     @staticmethod
     def of(graph: Graph, align: int) -> _Scene:
-        channels = Channels(graph)
         layers, refused = linear_layers(graph)
         wide = [(layer.node, reason) for layer in layers if (reason := too_wide(layer))]
         walked = [layer for layer in layers if not too_wide(layer)]
+        for layer in walked:
+            _own_bias(graph, layer)
+        channels = Channels(graph)
         return _Scene(graph, channels, walked, coupled_groups(channels.groups, walked, [*refused, *wide], align))
+
+    def cut(self, keeps: Mapping[int, Mask]) -> None:
+        """Cut out of the graph all channels but those that `keeps` (masks by number) keeps."""
+        now = Channels(self.graph)
+        if [_form(group) for group in now.groups] != [_form(group) for group in self.channels.groups]:
+            raise RuntimeError("the groups of channels are not those that were pruned")
+        _cut(now, keeps)
+
+
+def _own_bias(graph: Graph, layer: Linear) -> None:
+    """Give a layer a bias that nothing else reads: one that is shared ties its readers into one group, until the walk
+    writes each its own."""
+    place = layer.bias_place
+    bias = None if place is None else place[0].inputs[place[1]]
+    if place is not None and bias is not None and bias.constant is not None and len(bias.uses) > 1:
+        place[0].set_input(place[1], graph.constant(bias.constant, bias.name))
+
+
+def _form(group: ChannelGroup) -> tuple[object, ...]:
+    """What tells a group from others, whichever numbers its tensors hold."""
+    return group.size, [
+        (member.axis, member.index.tobytes(), [(node, index) for node, index, _ in member.uses])
+        for member in group.members
+    ]
 
 
 @dataclass(slots=True)
@@ -377,7 +403,7 @@ def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report:
         report.notes.append(thin_note(thin))
     unreached = [i for i, layers in left.items() if layers]
     _report_unreached(scene, unreached, report)
-    _cut(Channels(scene.graph), {i: keep for i, keep in keeps.items() if i not in unreached})
+    scene.cut({i: keep for i, keep in keeps.items() if i not in unreached})
     for i, count in plan.counts.items():
         one = scene.groups[i]
         if i in unreached:

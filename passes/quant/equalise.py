@@ -21,8 +21,8 @@ over the power of their answers, where D_x is the step of the grid and D_o that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +54,19 @@ class _Tensor:
     power: Array
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tensors that classes tie together, and the layers that read them."""
+
+    tensors: list[_Tensor] = field(default_factory=list)
+    readers: list[Layer] = field(default_factory=list)
+
+    def classes(self) -> NDArray[np.int64]:
+        """The classes that may be scaled."""
+        labels = np.unique(np.concatenate([t.classes for t in self.tensors]))
+        return np.asarray(labels[labels != FROZEN])
+
+
 def equalise(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: Samples, *, bits: int = 8) -> int:
     """Scale the channels of `graph` in place; returns how many. `bits` are those of the weights."""
     classes = scale_classes(graph, layers)
@@ -71,12 +84,13 @@ def equalise(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: 
     base[FROZEN] = 1.0
     scale = np.ones(classes.count)
     readers = [layer for layer in classes.readers(layers) if layer.source in tensors]
-    for part in _parts(tensors, classes.count):
-        mine = [t for t in tensors.values() if part[t.classes].any()]
-        read = [layer for layer in readers if part[tensors[layer.source].classes].any()]
-        tried = [np.where(part, base**a, 1.0) for a in EXPONENTS]
-        noises = [_noise(s, mine, read, tensors, bits) for s in tried]
-        scale = scale * tried[int(np.argmin(noises))]
+    tried = [base**a for a in EXPONENTS]
+    for part in _parts(tensors, readers, classes.count):
+        own, noises = part.classes(), []
+        for s in tried:
+            scale[own] = s[own]
+            noises.append(_noise(scale, part.tensors, part.readers, tensors, bits))
+        scale[own] = tried[int(np.argmin(noises))][own]
     for layer in classes.makers(layers):
         _divide_rows(graph, layer, scale[classes.of[layer.node.output]])
     for layer in classes.readers(layers):
@@ -121,14 +135,25 @@ def _measure(
     }
 
 
-def _parts(tensors: Mapping[Value, _Tensor], count: int) -> list[NDArray[np.bool_]]:
-    """Sets of classes that tensors tie together, as masks over the classes."""
-    part = np.arange(count)
-    for t in tensors.values():
-        tied = np.unique(part[t.classes[t.classes != FROZEN]])
-        part[np.isin(part, tied)] = tied[0] if len(tied) else FROZEN
-    used = np.unique(np.concatenate([t.classes for t in tensors.values()]))
-    return [part == p for p in np.unique(part[used[used != FROZEN]])]
+def _parts(tensors: Mapping[Value, _Tensor], readers: Sequence[Layer], count: int) -> list[_Part]:
+    """The sets of the `count` classes that `tensors` tie together."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    own = {value: np.unique(t.classes[t.classes != FROZEN]) for value, t in tensors.items()}
+    first, other = (np.concatenate(ends) for ends in zip(*((np.repeat(c[:1], len(c)), c) for c in own.values())))
+    ties = coo_array((np.ones(len(first)), (first, other)), shape=(count, count))
+    number = connected_components(ties, directed=False)[1]
+    parts: dict[int, _Part] = {}
+    of: dict[Value, _Part] = {}
+    for value, labels in own.items():
+        if len(labels):
+            of[value] = parts.setdefault(int(number[labels[0]]), _Part())
+            of[value].tensors.append(tensors[value])
+    for layer in readers:
+        if layer.source in of:
+            of[layer.source].readers.append(layer)
+    return list(parts.values())
 
 
 def _noise(s: Array, mine: list[_Tensor], readers: list[Layer], tensors: Mapping[Value, _Tensor], bits: int) -> float:

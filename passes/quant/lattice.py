@@ -78,7 +78,7 @@ def encode_inputs(graph: Graph, layers: Mapping[Node, Layer], samples: Samples, 
     """Rewrite the inputs of `graph` that lie on a lattice; returns the grid of each value that layers read instead."""
     grids: dict[Value, Grid] = {}
     for value in graph.inputs if dtype is DType.UINT8 else ():
-        readers = _readers(value, layers)
+        readers = _readers(value, layers) if value.default is None else []
         feeds = next(samples.take(SAMPLES).batches(SAMPLES), None) if readers else None
         found = None if feeds is None else find_lattice(np.asarray(feeds[value.name], np.float32))
         if found is not None and len(found.step) == _channels(readers[0]):

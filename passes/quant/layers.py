@@ -16,12 +16,8 @@ from ..base import Skip
 
 OPS = frozenset({"Conv", "Gemm", "MatMul"})
 WEIGHTED = OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
-QUANTIZED = frozenset(
-    {
-        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
-        "ConvInteger", "MatMulInteger",
-    }
-)  # fmt: skip
+RECODING = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+QUANTIZED = RECODING | {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 _INTEGER = (
     "QLinear",
     "QGemm",
@@ -113,9 +109,11 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
         if value.producer is not None and value.producer.op in QUANTIZED:
             raise Skip("already quantized")
     if weight.constant is None:
-        if weight.producer is not None and weight.producer.op == "Transpose" and _is_constant(weight.producer.input(0)):
+        made = weight.producer
+        if made is not None and made.op == "Transpose" and _is_constant(made.input(0)):
             raise Skip("its weight is a constant that others read the other way round")
-        raise Skip("both operands are computed" if node.op == "MatMul" else "the weight is computed")
+        both = node.op == "MatMul" and weight.default is None
+        raise Skip("both operands are computed" if both else f"the weight is {weight.unknown}")
     if weight.constant.dtype is not DType.FLOAT:
         raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
     if source.constant is not None:
@@ -127,8 +125,10 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
         raise Skip(f"the weight has rank {rank}")
     if node.op != "Conv" and rank != 2:
         raise Skip(f"the weight has rank {rank}, not 2")
-    if bias is not None and (bias.constant is None or bias.constant.dtype is not DType.FLOAT):
-        raise Skip("the bias is computed")
+    if bias is not None and bias.constant is None:
+        raise Skip(f"the bias is {bias.unknown}")
+    if bias is not None and bias.constant is not None and bias.constant.dtype is not DType.FLOAT:
+        raise Skip(f"the bias is {bias.constant.dtype.text}, not float")
     if node.op == "Gemm":
         if node.get_int("transA"):
             raise Skip("the input is transposed")

@@ -13,6 +13,9 @@ of transformers, sums that only the output reads. This is the greatest fixed poi
 
 An activation that only clamps (Relu, Clip) directly after its producer is absorbed: the grid's own ends clamp. Where
 inputs of a Concat are clamped differently, no one grid could clamp them all; that Concat keeps a grid for each input.
+
+A sum with a constant that dwarfs the other summand (`dwarfed`), as a mask of -1e9 does, is best kept float, too: on one
+grid with the constant, little would be left of what the mask lets through.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
+from .histogram import Histogram
 from .layers import QUANTIZED, Kept, Layer, keep_none
 
 CLAMPS = frozenset({"Relu", "Clip"})
@@ -36,6 +40,8 @@ MOVES = frozenset(
 )  # fmt: skip
 POINTWISE = frozenset({"Add", "Mul", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Relu", "Sigmoid"})
 FOLDED = (-math.inf, math.inf)
+DWARFED = 16.0
+"""So much wider than what it is added to, a constant leaves it fewer than four of eight bits."""
 
 
 @dataclass(slots=True)
@@ -155,7 +161,7 @@ def _supported(node: Node, opset: int, plan: Placement) -> bool:
         case "Relu":
             return node.output not in plan.clamp
         case "Add" | "Mul":
-            return all(v is not None and (v.constant is None or v.constant.dtype is DType.FLOAT) for v in node.inputs)
+            return all(v is not None and (v.constant is None or _encodable(v)) for v in node.inputs)
         case "MaxPool":
             return len(node.outputs) == 1 and opset >= 12
         case "Pad":
@@ -171,6 +177,28 @@ def _supported(node: Node, opset: int, plan: Placement) -> bool:
             return all(v is not None and v.constant is None for v in node.inputs)
         case _:
             return True
+
+
+def _encodable(value: Value) -> bool:
+    """Whether a constant has a grid: it holds float32 numbers, and all of them are finite."""
+    if value.constant is None or value.constant.dtype is not DType.FLOAT or not value.constant.size:
+        return False
+    return bool(np.isfinite(np.asarray(value.numpy(), np.float32)).all())
+
+
+def dwarfed(plan: Placement, histograms: Mapping[Value, Histogram]) -> set[Node]:
+    """The sums on codes whose constant is more than `DWARFED` times as wide as what it is added to."""
+    sources = plan.sources()
+    found = set()
+    for node in plan.pointwise:
+        constants = [np.asarray(v.numpy(), np.float64) for v in node.inputs if v is not None and v.constant is not None]
+        if node.op != "Add" or not constants:
+            continue
+        seen = [histograms[value] for value in sources[plan.group[operands(node)[0]]]]
+        width = max(0.0, *(h.high for h in seen)) - min(0.0, *(h.low for h in seen))
+        if max(0.0, constants[0].max()) - min(0.0, constants[0].min()) > DWARFED * width:
+            found.add(node)
+    return found
 
 
 def _answers(node: Node, plan: Placement) -> tuple[Value, ...]:

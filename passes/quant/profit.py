@@ -119,7 +119,8 @@ def _trial(graph: Graph, kept: Kept, ctx: Context) -> tuple[Graph, dict[Node, No
     encode_biases(insertion, list(found.values()), weights)
     copy.sweep()
     copy.sort()
-    return copy, {node: twin for node, twin in twins.items() if twin in set(copy)}
+    left = set(copy)
+    return copy, {node: twin for node, twin in twins.items() if twin in left}
 
 
 def _grid(values: Iterable[Value], plan: Placement, ctx: Context) -> Grid:

@@ -1,7 +1,8 @@
 """Weights of operators without an integer kernel: recurrent cells (LSTM, GRU, RNN) and transposed convolutions.
 
-They are stored in int8 with a scale a row (each unit of each gate; each output channel), in an expression over
-constants that the runtime folds when it loads the model (`storage.py`): a quarter of the file, computed with in float.
+They are stored in int8 with a scale a row (each unit of each gate; each output channel of each group), in an
+expression over constants that the runtime folds when it loads the model (`storage.py`): a quarter of the file, computed
+with in float.
 
 With ranges found as the model runs (`activations=dynamic`) an LSTM becomes DynamicQuantizeLSTM where the target has the
 operators of ONNX Runtime's own domain, which multiplies codes at every step of the sequence:
@@ -39,7 +40,8 @@ DOMAIN = "com.microsoft"
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """`codes` and `scale` broadcast against each other in the weight's own layout; `error` is a share of its power."""
+    """`codes` and `scale` broadcast against each other, in the weight's own layout but for groups, which may be an axis
+    of their own in front; `error` is a share of its power."""
 
     codes: NDArray[np.int8]
     scale: NDArray[np.float32]
@@ -87,7 +89,7 @@ def _weights(node: Node, kept: Kept) -> dict[int, Value]:
     for index in INPUTS[node.op]:
         weight = node.input(index)
         if weight is None or weight.constant is None:
-            raise Skip("the weight is computed")
+            raise Skip(f"the weight is {'absent' if weight is None else weight.unknown}")
         if weight.constant.dtype is not DType.FLOAT:
             raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
         for user, place in weight.uses:
@@ -102,31 +104,46 @@ def _weights(node: Node, kept: Kept) -> dict[int, Value]:
     return found
 
 
-def _encode(weight: Value, op: str, *, saturating: bool = False) -> Coded:
+def _encode(weight: Value, node: Node, *, saturating: bool = False) -> Coded:
     numbers = np.asarray(weight.numpy(), np.float32)
-    if op == "ConvTranspose":  # (inputs, outputs of a group, kernel...)
-        rows = np.moveaxis(numbers, 1, 0).reshape(numbers.shape[1], -1)
-        shape: tuple[int, ...] = (1, -1) + (1,) * (numbers.ndim - 2)
-    else:
-        rows = numbers.reshape(-1, numbers.shape[-1])
-        shape = (*numbers.shape[:-1], 1)
+    if node.op == "ConvTranspose":  # (inputs, outputs of a group, kernel...)
+        return _encode_transposed(numbers, node.get_int("group", 1))
+    rows = numbers.reshape(-1, numbers.shape[-1])
+    codes, scale, error = _encode_rows(rows, saturating)
+    return Coded(codes.reshape(numbers.shape), scale.reshape(*numbers.shape[:-1], 1), error)
+
+
+def _encode_transposed(numbers: NDArray[np.float32], groups: int) -> Coded:
+    inputs, outputs, *kernel = numbers.shape
+    parts = np.moveaxis(numbers.reshape(groups, inputs // groups, outputs, *kernel), 2, 1)
+    codes, scale, error = _encode_rows(parts.reshape(groups * outputs, -1), False)
+    codes = np.moveaxis(codes.reshape(parts.shape), 1, 2)
+    scale = scale.reshape(groups, 1, outputs, *(1 for _ in kernel))
+    if groups == 1 or inputs == groups:  # the groups need no axis of their own
+        codes, scale = codes.reshape(numbers.shape), scale.reshape(groups, outputs, *(1 for _ in kernel))
+    return Coded(np.ascontiguousarray(codes), scale, error)
+
+
+def _encode_rows(rows: NDArray[np.float32], saturating: bool) -> tuple[NDArray[np.int8], NDArray[np.float32], float]:
+    """Codes and scales of rows, and the share of their power that is off."""
     codes, scale = quantize_rows(np.ascontiguousarray(rows), DType.INT8, saturating=saturating)
     off = float(np.sum(np.square(codes * scale[:, None] - rows)) / max(float(np.sum(np.square(rows))), 1e-30))
-    if op == "ConvTranspose":
-        inner = (numbers.shape[1], numbers.shape[0], *numbers.shape[2:])
-        return Coded(np.ascontiguousarray(np.moveaxis(codes.reshape(inner), 0, 1)), scale.reshape(shape), off)
-    return Coded(codes.reshape(numbers.shape), scale.reshape(shape), off)
+    return codes, scale, off
 
 
 def _stored(graph: Graph, node: Node, weight: Value) -> tuple[Value, float]:
-    coded = _encode(weight, node.op)
+    coded = _encode(weight, node)
     origin = Origin.merge([node.origin], "quant")
     constant = graph.constant(coded.codes, weight.name)
     wide = graph.add("Cast", [constant], {"to": int(DType.FLOAT)}, origin=origin, before=node).output
     scaled = graph.add(
         "Mul", [wide, graph.constant(np.ascontiguousarray(coded.scale), "scale")],
-        outputs=[weight.name], types=[weight.type], origin=origin, before=node,
+        outputs=[weight.name], origin=origin, before=node,
     )  # fmt: skip
+    if weight.constant is not None and coded.codes.shape != weight.constant.shape:
+        shape = graph.constant(np.asarray(weight.constant.shape, np.int64), "shape")
+        scaled = graph.add("Reshape", [scaled.output, shape], outputs=[weight.name], origin=origin, before=node)
+    scaled.output.type = weight.type
     return scaled.output, coded.error
 
 
@@ -155,7 +172,7 @@ def _dynamic(graph: Graph, node: Node, weights: dict[int, Value], ctx: Context) 
     inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
     errors = []
     for index, weight in weights.items():
-        coded = _encode(weight, node.op, saturating=ctx.target.saturating_int8)
+        coded = _encode(weight, node, saturating=ctx.target.saturating_int8)
         inputs[index] = graph.constant(np.ascontiguousarray(np.swapaxes(coded.codes, 1, 2)), weight.name)
         scale = graph.constant(np.ascontiguousarray(coded.scale[..., 0]), "scale")
         inputs += [scale, graph.constant(np.zeros(coded.scale.shape[:2], np.int8), "zero")]

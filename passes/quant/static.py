@@ -28,7 +28,7 @@ from .lattice import encode_inputs
 from .layers import Kept, Layer, find_layers
 from .mixed import spare_smallest
 from .parameters import encode_biases, encode_weights
-from .placement import place
+from .placement import dwarfed, place
 from .pooling import pool_spatial_means
 from .ranges import find_range
 from .reconstruct import reconstruct, walkable
@@ -87,17 +87,21 @@ def quantize_static(
         found, _ = find_layers(graph, kept)
         plan = place(graph, found, kept)
     seen = calibrate(graph, [v for values in plan.sources().values() for v in values], _unwalked(found), ctx)
-    if endless := [node for node, layer in found.items() if _endless(seen.histograms.get(layer.source))]:
-        for node in endless:
-            report.skipped(found[node].name, node.op, "what it reads is not finite, or too large to tell anything of")
+    endless = [node for node, layer in found.items() if _endless(seen.histograms.get(layer.source))]
+    for node in endless:
+        report.skipped(found[node].name, node.op, "what it reads is not finite, or too large to tell anything of")
+    if apart := {*endless, *dwarfed(plan, seen.histograms)}:
 
         def left(node: Node) -> str:
-            return "not finite" if node in endless else kept(node)
+            return "does not fit on a grid" if node in apart else kept(node)
 
         found, _ = find_layers(graph, left)
         if not found:
             return
         plan = place(graph, found, left)
+        # What a move made on codes has no histogram yet where that move is left in float, too.
+        new = [v for values in plan.sources().values() for v in values if v not in seen.histograms]
+        seen.histograms.update(calibrate(graph, new, [], ctx).histograms if new else {})
     layers, sources, rest = list(found.values()), plan.sources(), _unwalked(found)
     walked = walkable(layers)
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact

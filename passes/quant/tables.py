@@ -3,8 +3,11 @@
     Gather(table, ids)  ->  DequantizeLinear(Gather(codes, ids), scale of each column)
 
 A scale for each column serves every row, and DequantizeLinear knows it as its `axis`. Fires on a Gather of rows (axis
-0) out of a constant float32 matrix of at least `LEAST` elements. Where products read the table, too, as the last layer
-of a language model does, all of them read
+0) out of a constant float32 matrix of at least `LEAST` elements that is an embedding: the ids are given to the model, or
+they are places in a sequence and layers with weights read the rows. Other matrices hold numbers that are answers
+themselves, as anchor boxes are, of which TopK or NonMaxSuppression picks some: skipped.
+
+Where products read the table, too, as the last layer of a language model does, all of them read
 
     Cast(codes) * scale of each row
 
@@ -21,12 +24,22 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from ..base import Report
 from .grid import Grid, limits
-from .layers import Kept, name_of
+from .layers import RECODING, WEIGHTED, Kept, is_quantized, name_of
 from .weights import quantize_rows
 
 LEAST = 1024
 _STORED = ("Gather", "MatMul", "Gemm")
 """Readers that may share a table stored as codes: they compute with its numbers as with weights."""
+PASSED = frozenset(
+    {
+        "Add", "Cast", "Clip", "Concat", "CumSum", "Equal", "Expand", "Flatten", "Gather", "Identity", "Max", "Min",
+        "Mod", "Mul", "Not", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
+        "Where",
+    }
+)  # fmt: skip
+"""What makes ids of other ids, and places of a mask."""
+PLACES = frozenset({"ConstantOfShape", "Range", "Shape", "Size"})
+"""What knows nothing but sizes."""
 
 
 def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
@@ -42,6 +55,8 @@ def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
             report.skipped(name_of(node), node.op, reason)
         elif any(reader.op not in _STORED for reader in readers):
             report.skipped(name_of(node), node.op, "its table has another reader")
+        elif reason := _no_embedding(node):
+            report.skipped(name_of(node), node.op, reason)
         elif len(readers) > 1:
             report.done(name_of(node), node.op, bits=8, form="stored", error=round(_store(graph, table), 6))
             made += 1
@@ -67,6 +82,56 @@ def _readers(table: Value) -> list[Node]:
     for user in table.users:
         found += user.output.users if user.op == "Transpose" else [user]
     return found
+
+
+def _no_embedding(node: Node) -> str:
+    """Why the rows that `node` gathers may be more than an embedding, or ""."""
+    given = False
+    seen: set[Value] = set()
+    stack = [node.inputs[1]]
+    while stack:
+        value = stack.pop()
+        if value is None or value in seen:
+            continue
+        seen.add(value)
+        maker = value.producer
+        if maker is None:
+            given |= value.is_input
+        elif maker.op in PASSED and not maker.domain:
+            stack += maker.inputs
+        elif maker.op not in PLACES or maker.domain:
+            return f"its rows are picked by {maker.op} '{name_of(maker)}', not by ids that the model is given"
+    return "" if given or _feeds_a_layer(node) else "its rows are picked by place, and no layer with weights reads them"
+
+
+def _feeds_a_layer(node: Node) -> bool:
+    """Whether a layer with weights, codes or not, reads what `node` makes, through whatever lies between."""
+    seen = {node}
+    stack = [node]
+    while stack:
+        for user in (user for value in stack.pop().outputs for user in value.users):
+            multiplies = user.op in WEIGHTED or (is_quantized(user) and user.op not in RECODING)
+            if multiplies and _is_stored(user.input(1)):
+                return True
+            if user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return False
+
+
+def _is_stored(value: Value | None) -> bool:
+    """Whether a value is made of constants alone."""
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if value is None or value in seen:
+            continue
+        seen.add(value)
+        if value.is_input:
+            return False
+        stack += [] if value.producer is None else value.producer.inputs
+    return True
 
 
 def _encode(graph: Graph, node: Node) -> float:

@@ -11,6 +11,7 @@ import pytest
 from optc.compiler import Build, compile
 from optc.errors import DataError
 from optc.ir.graph import Graph, Node, Value
+from optc.ir.tensor import ArrayTensor
 from optc.ir.types import DType, Shape, TensorType
 from optc.passes.base import Outcome
 from optc.runtime.session import Session
@@ -187,6 +188,27 @@ def test_a_batch_of_one(passes: str) -> None:
     build = built(graph, passes, x)
     parts = [error(graph, build, x[i : i + 1]) * 1e-12 for i in range(4)]
     assert max(parts) < 0.5
+
+
+def with_default(made: Net, name: str, array: Array) -> Value:
+    return made.graph.add_input(name, TensorType(DType.FLOAT, array.shape), default=ArrayTensor(array))
+
+
+@each_pass
+def test_inputs_with_a_default_that_no_samples_hold(passes: str) -> None:
+    """One scales what layers read, another is a weight, which a caller may override."""
+    made = Net()
+    x = made.graph.add("Mul", [made.x, with_default(made, "scale", np.asarray([2.0], np.float32))]).output
+    hidden = made.relu(made.conv(x, made.weight(12, 4, 3, 3), "stem"))
+    hidden = made.relu(made.conv(hidden, made.weight(12, 12, 3, 3), "mid"))
+    kernel = with_default(made, "kernel", made.weight(8, 12, 3, 3))
+    hidden = made.graph.add("Conv", [hidden, kernel], name="given").output
+    graph = made.head(made.relu(hidden), 8)
+    x = samples()
+    build = built(graph, passes, x)
+    assert Outcome.DONE in outcomes(build).values()
+    assert "its weight is an input with a default, which a caller may override" in reasons(build)
+    assert error(graph, build, x) < 1.0
 
 
 def shared() -> Graph:

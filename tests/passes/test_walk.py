@@ -12,6 +12,7 @@ from optc.ir.graph import Graph, Node, Value
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.verify import verify
+from optc.passes.asks import asks_of, in_order
 from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.depthwise import Depthwise
 from optc.passes.frontier import Frontier
@@ -202,7 +203,7 @@ def test_layers_that_cannot_be_taken_say_why() -> None:
     assert {node.name: reason for node, reason in refused} == {
         "first": "its weight is shared with another layer",
         "second": "its weight is shared with another layer",
-        "computed": "its weight is computed, not a constant",
+        "computed": "its weight is computed",
         "nan": "its weight is not finite",
     }
     report = Prune().run(graph, context(graph))
@@ -255,6 +256,66 @@ def test_products_with_and_without_a_bias() -> None:
     infer(graph, fresh=True)
     verify(graph)
     assert len(graph) == before + 3
+    assert distance(ctx.teacher, graph, ctx) < 0.5
+
+
+@pytest.mark.parametrize("op", ["Add", "Relu"])
+def test_a_layer_that_only_a_branch_reads_is_asked_for_its_own_output(op: str) -> None:
+    net = Net()
+    skip = net.conv(net.x, 8, 8)
+    out = net.conv(net.add("Relu", skip), 8, 8)
+    then, other = Graph("then"), Graph("else")
+    inputs = [out, skip] if op == "Add" else [out]
+    then.add_output(then.add(op, inputs, types=[out.type]).output, "then_y")
+    other.add_output(other.add("Identity", [skip], types=[out.type]).output, "else_y")
+    most = net.add("ReduceMax", net.x, keepdims=0)
+    positive = net.add("Greater", most, net.graph.constant(np.float32(0)))
+    graph = net.done(net.add("If", positive, then_branch=then, else_branch=other))
+    infer(graph)
+    ctx = context(graph)
+    assert Prune(ratio=0.2).run(graph, ctx).count(Outcome.DONE) == 1
+    for one in (Svd(ratio=0.9, align=1), Depthwise(rank=8)):
+        one.run(graph, ctx)
+        graph.sweep()
+        graph.sort()
+        infer(graph, fresh=True)
+        verify(graph)
+    assert distance(ctx.teacher, graph, ctx) < 0.5
+
+
+def test_what_lies_before_a_sum_is_found_once_for_all_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(channels=4, size=2)
+    x = net.x
+    for _ in range(200):
+        x = net.add("Add", net.conv(net.add("Relu", net.conv(x, 4, 4, 1)), 4, 4, 1), x)
+    graph = net.done(x)
+    groups = in_order(graph, linear_layers(graph)[0])
+    read: list[Node] = []
+    monkeypatch.setattr(Node, "captures", property(lambda node: read.append(node) or ()))
+    assert sum(ask.sum is not None for group in asks_of(groups) for ask in group) == 200
+    assert len(read) <= 3 * len(graph)
+
+
+def test_a_product_of_constants_is_no_layer_to_walk() -> None:
+    """It was too large to fold: a sum that it goes into is asked for of the other summand alone."""
+    rng = np.random.default_rng(0)
+    graph = Graph("positions", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 6, 8)))
+
+    def product(a: Value, *shape: int, name: str) -> Value:
+        weight = graph.constant((rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32))
+        return graph.add("MatMul", [a, weight], name=name, outputs=[name]).output
+
+    places = graph.constant(rng.normal(size=(1, 6, 4)).astype(np.float32), "places")
+    summed = graph.add("Add", [product(x, 8, 16, name="first"), product(places, 4, 16, name="projected")]).output
+    graph.add_output(product(graph.add("Relu", [summed]).output, 16, 5, name="last"), "y")
+    infer(graph)
+    ctx = context(graph)
+    report = Prune(ratio=0.1).run(graph, ctx)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert reasons["projected"] == "its input is constant"
+    assert Svd(ratio=0.9, align=1).run(graph, ctx).count(Outcome.DONE)
+    graph.sweep()
     assert distance(ctx.teacher, graph, ctx) < 0.5
 
 

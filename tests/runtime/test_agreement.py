@@ -138,6 +138,10 @@ def test_kind_follows_from_the_graph(ops: list[str], shape: Shape, kind: Kind) -
 def test_integers_are_discrete_and_softmax_names_its_axis() -> None:
     assert output_kind(ending(shape=("N",), dtype=DType.INT64).outputs[0].value) is Kind.DISCRETE
     assert output_axis(ending("Softmax", shape=("N", 4, 9), axis=1).outputs[0].value) == 1
+    for op in ("Cast", "Identity", "Dropout", "DequantizeLinear", "Reshape"):  # the last may move the axis elsewhere
+        graph = ending("Softmax", op, shape=("N", 4, 9))
+        next(iter(graph)).set_attribute("axis", 1)
+        assert output_axis(graph.outputs[0].value) == (-1 if op == "Reshape" else 1)
     assert output_axis(ending("Softmax", shape=("N", 4), axis=1, opset=11).outputs[0].value) == -1
 
 

@@ -176,6 +176,25 @@ def test_readers_that_share_a_weight_are_left_with_the_reason() -> None:
     assert weight_of(graph, "conv1") == (8, 3, 3, 3)
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_that_share_a_bias_are_pruned_each_for_itself(scope: str) -> None:
+    made = {}
+    for tied in (False, True):
+        net = Net("N", 3, 6, 6)
+        hidden = net.relu(net.conv(net.x, net.weight(8, 3), np.full(8, 0.1), name="conv1"))
+        hidden = net.relu(net.conv(hidden, net.weight(8, 8), np.full(8, 0.1), name="conv2"))
+        graph = net.finish(net.conv(hidden, net.weight(4, 8), name="conv3"))
+        if tied:
+            first, second = (node for node in graph if node.name in ("conv1", "conv2"))
+            second.set_input(2, first.inputs[2])
+            graph.sweep()
+        ctx = context(graph, 128)
+        report = run(graph, ctx, ratio=0.5 if scope == "layer" else 0.3, scope=scope)
+        made[tied] = done(report), error(ctx, graph)
+    assert made[True] == made[False]
+    assert made[True][0]
+
+
 def residual(seed: int = 0) -> Graph:
     net = Net("N", 3, 6, 6, seed=seed)
     stream = net.relu(net.conv(net.x, net.weight(8, 3), name="stem"))

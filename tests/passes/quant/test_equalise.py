@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from quantized import cleaned
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Graph, Value
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.passes.base import Context, TargetFacts
-from optc.passes.quant.equalise import equalise
+from optc.passes.quant.equalise import _parts, _Tensor, equalise
 from optc.passes.quant.homogeneous import FROZEN, scale_classes
 from optc.passes.quant.layers import find_layers
 from optc.runtime.samples import load_samples
@@ -55,6 +55,22 @@ def test_channels_fill_the_range_and_answers_stay(between: str, depthwise: bool)
     spread = [np.ptp(np.log(np.abs(a).max(axis=(0, 2, 3)))) for a in (before, after)]
     assert spread[1] < 0.7 * spread[0]
     assert np.abs(after).max() <= np.abs(before).max() * 1.0001
+
+
+def test_tensors_that_share_a_class_are_weighed_together_and_frozen_channels_tie_none() -> None:
+    classes = {
+        Value("a"): [1, 2],
+        Value("b"): [FROZEN, 3],
+        Value("c"): [FROZEN, 4, 5],
+        Value("d"): [5, 2],
+        Value("e"): [0],
+    }
+    ones = np.ones(3)
+    tensors = {v: _Tensor(np.asarray(c), -ones, ones, ones) for v, c in classes.items()}
+    found = _parts(tensors, [], 6)
+    names = {id(t): value.name for value, t in tensors.items()}
+    assert [[names[id(t)] for t in part.tensors] for part in found] == [["a", "c", "d"], ["b"]]
+    assert [part.classes().tolist() for part in found] == [[1, 2, 4, 5], [3]]
 
 
 def test_an_operator_that_does_not_commute_freezes_its_channels() -> None:

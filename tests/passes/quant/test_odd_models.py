@@ -122,6 +122,35 @@ def test_infinite_activations(passes: str) -> None:
     assert noise(done, feeds) > 30
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("low", [-np.inf, -1e9, -1e5])
+def test_a_mask_between_layers_stays_float(low: float, moved: bool) -> None:
+    """One grid for the mask and what it lets through would leave nothing of the latter."""
+    sums = [helper.make_node("Sigmoid", ["m"], ["s"], "squeeze")]
+    if moved:  # which a move on codes hands on
+        sums = [helper.make_node("Relu", ["m"], ["o"], "relu"), helper.make_node("Flatten", ["o"], ["s"], "flat")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "left", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "v"], ["b"], "right", pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["a", "b"], ["p"], "times"),
+        helper.make_node("Add", ["p", "mask"], ["m"], "masked"),
+        *sums,
+        helper.make_node("Gemm" if moved else "Conv", ["s", "k"], ["y"], "after"),
+    ]
+    mask = np.zeros((1, 8, 1, 1), np.float32)
+    mask[0, 3] = low
+    constants = {"w": floats(8, 3, 3, 3), "v": floats(8, 3, 3, 3), "mask": mask, "k": floats(8, 8, 1, 1)}
+    if moved:
+        constants["k"] = floats(8 * 64, 5)
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    given = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", None)], constants)
+    done = built(given, "quant:slower=int8", feeds)
+    assert count(done) == 3
+    masked = next(node for node in done.graph if node.name == "masked")
+    assert not any(v.producer is not None and v.producer.op == "DequantizeLinear" for v in masked.inputs)
+    assert noise(done, feeds) > 20
+
+
 @pytest.mark.parametrize("images", [False, True])
 @pytest.mark.parametrize("weights", ["int8", "int4", "int3"])
 def test_a_layer_whose_inputs_overflow_stays_float_and_the_others_do_not(weights: str, images: bool) -> None:
@@ -178,6 +207,15 @@ def test_two_layers_that_share_a_weight(passes: str, transposed: int) -> None:
 
 
 @each_form
+def test_factors_of_a_gemm_go_into_its_constants(passes: str) -> None:
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "scaled", alpha=0.25, beta=-2.0)]
+    feeds = {"x": RANDOM.standard_normal((40, 8)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 8])], [value("y", ["N", 6])], WB), passes, feeds)
+    assert count(done) == 1
+    assert noise(done, feeds) > 25
+
+
+@each_form
 def test_a_weight_made_by_a_subgraph(passes: str) -> None:
     nodes = [
         helper.make_node("Exp", ["v"], ["w"], "exp"),
@@ -191,6 +229,27 @@ def test_a_weight_made_by_a_subgraph(passes: str) -> None:
     done = built(model(nodes, [value("x", [40, 8])], [value("y", [40, 8])], constants), passes, feeds)
     assert reasons(done) == {"computed": "both operands are computed"}
     assert count(done) == 1
+    assert noise(done, feeds) > 25
+
+
+@each_form
+def test_inputs_with_a_default_that_no_samples_hold(passes: str) -> None:
+    """One scales what a layer reads, one is read by a layer, and one is a weight, which a caller may override."""
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["scaled"], "scaling"),
+        helper.make_node("Conv", ["scaled", "w"], ["h"], "first"),
+        helper.make_node("Conv", ["image", "w"], ["other"], "second"),
+        helper.make_node("Add", ["h", "other"], ["sum"], "sum"),
+        helper.make_node("Conv", ["sum", "k"], ["y"], "given"),
+    ]
+    constants = {
+        "scale": np.float32([2]), "image": 4 * floats(1, 3, 8, 8), "w": floats(8, 3, 1, 1), "k": floats(4, 8, 1, 1)
+    }  # fmt: skip
+    inputs = [value("x", ["N", 3, 8, 8]), *(value(name, constants[name].shape) for name in ("scale", "image", "k"))]
+    feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
+    done = built(model(nodes, inputs, [value("y", ["N", 4, 8, 8])], constants), passes, feeds)
+    assert reasons(done) == {"given": "the weight is an input with a default, which a caller may override"}
+    assert count(done) == 2
     assert noise(done, feeds) > 25
 
 

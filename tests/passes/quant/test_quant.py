@@ -267,6 +267,56 @@ def test_a_table_that_the_last_layer_reads_too_is_stored_once_for_both(tmp_path:
     assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 40
 
 
+def picked(kind: str, *, layer: bool) -> Graph:
+    """Rows of a constant matrix that are picked by `kind`, and answered as they are or read by a layer."""
+    rng = np.random.default_rng(0)
+    graph = Graph("boxes", opsets={"": 17})
+    rows = graph.constant(rng.uniform(0, 640, size=(512, 4)).astype(np.float32), "rows")
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
+    weight = graph.constant((rng.normal(size=(8, 512)) / 3).astype(np.float32), "w")
+    score = graph.add("MatMul", [x, weight], name="score").output
+    if kind == "TopK":
+        many = graph.constant(np.asarray([5], np.int64))
+        ids = graph.add("TopK", [score, many], {"axis": 1}, outputs=["scores", "places"], name="best").outputs[1]
+    elif kind == "ArgMax":
+        ids = graph.add("ArgMax", [score], {"axis": 1, "keepdims": 0}, name="best").output
+    elif kind == "Range":
+        size = graph.add("Gather", [graph.add("Shape", [x]).output, graph.constant(np.asarray(0, np.int64))]).output
+        ends = [graph.constant(np.asarray(i, np.int64)) for i in (0, 1)]
+        ids = graph.add("Range", [ends[0], size, ends[1]], name="places").output
+    else:
+        ids = graph.add_input("ids", TensorType(DType.INT32, ("N",)))
+        ids = graph.add("Cast", [ids], {"to": int(DType.INT64)}).output
+        ids = graph.add("Sub", [ids, graph.constant(np.asarray(1, np.int64))]).output
+    y = graph.add("Gather", [rows, ids], name="pick").output
+    if layer:
+        y = graph.add("MatMul", [graph.add("Tanh", [y]).output, graph.constant(np.ones((4, 4), np.float32))]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, None))
+    graph.add_output(score, "score", TensorType(DType.FLOAT, ("N", 512)))
+    infer(graph)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "reason"),
+    [
+        ("TopK", False, "picked by TopK 'best'"),
+        ("TopK", True, "picked by TopK 'best'"),
+        ("ArgMax", False, "picked by ArgMax 'best'"),
+        ("Range", False, "no layer with weights reads them"),
+        ("Range", True, ""),
+        ("ids", False, ""),
+    ],
+)
+def test_only_rows_of_embeddings_become_codes(kind: str, layer: bool, reason: str) -> None:
+    graph = picked(kind, layer=layer)
+    x = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
+    feeds = {"x": x, "ids": np.arange(64, dtype=np.int32) + 1} if kind == "ids" else {"x": x}
+    told = {one.name: one for one in quantized(graph, feeds).layers if "island" not in one.detail}
+    assert told["pick"].outcome is (Outcome.SKIPPED if reason else Outcome.DONE)
+    assert reason in told["pick"].reason
+
+
 def test_weights_alone_are_stored_in_int8_and_folded_by_the_runtime(tmp_path: Path) -> None:
     graph = cleaned("digits_dscnn")
     teacher = graph.clone()

@@ -68,7 +68,8 @@ def _columns(
     for place, value in enumerate(inputs):
         axis, dtype = axes[value.name], value.dtype or DType.FLOAT
         shape = _row_shape(value, axis, sizes)
-        statistics = input_statistics(value) if dtype.is_float else None
+        # Only a picture, channels first, is drawn from them; they are quartic in the channels.
+        statistics = input_statistics(value) if dtype.is_float and _channel_axis(value, axis) == -3 else None
         spool = Spool()
         for i in range(count):
             rng = np.random.default_rng((seed, place, i))

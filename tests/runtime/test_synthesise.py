@@ -58,6 +58,15 @@ def test_pictures_have_those_statistics() -> None:
     np.testing.assert_allclose(np.cov(pixels), root @ root.T, atol=0.3)
 
 
+def test_statistics_are_asked_for_pictures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A covariance of 80 channels would take 80^4 numbers."""
+    monkeypatch.setattr("optc.runtime.synthesise.input_statistics", pytest.fail)
+    graph = Graph("sound", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 80, 64)))
+    graph.add_output(x, "y")
+    assert next(synthesise(graph, 2).batches(2))["x"].shape == (2, 80, 64)
+
+
 def test_the_seed_decides() -> None:
     graph = stem(np.zeros(3), np.eye(3))
     first, again, other = (next(synthesise(graph, 3, seed).batches(3))["x"] for seed in (1, 1, 2))

@@ -160,7 +160,7 @@ def walk(
         last = len(groups)
     if not groups:
         return
-    size = _batch_size(ctx, [layer for group in groups for layer in group], batch)
+    size = _batch_size(graph, ctx, [layer for group in groups for layer in group], batch)
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
         asks = asks_of(groups)
@@ -389,11 +389,26 @@ def _unique_names(graph: Graph) -> dict[str, Value]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _batch_size(ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
+def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
     """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
     assert ctx.fit is not None
+    if not ctx.fit.batched:
+        return 1
     each = 1
     for layer in layers:
-        shape = layer.output.shape or ()
-        each += 4 * int(np.prod([d if isinstance(d, int) else 64 for d in shape[1:]]))
+        sizes = (layer.output.shape or (None, None))[1:]
+        fixed = [d for d in sizes if isinstance(d, int)]
+        if len(fixed) < len(sizes):
+            each = 1 + _measured(graph, layers, ctx)
+            break
+        each += 4 * math.prod(fixed)
     return max(1, min(most, memory // each, ctx.fit.count // 5))
+
+
+def _measured(graph: Graph, layers: list[Linear], ctx: Context) -> int:
+    """The bytes that the answers of `layers` take for one sample, by running it: an open size may be any."""
+    from ..runtime.session import Session
+
+    assert ctx.fit is not None
+    session = Session(graph, outputs=[layer.output for layer in layers], threads=ctx.threads)
+    return sum(array.nbytes for array in session.run(next(ctx.fit.batches(1))))

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..ir.clone import clone
 from ..ir.graph import Graph, Value
-from ..runtime.moments import Moments, Products
+from ..runtime.moments import Moments, Products, Statistics
 from ..runtime.parallel import beside, imap, threads_each, threads_for
 from ..runtime.patches import sample_positions
 from ..runtime.spill import Data, Spill
@@ -41,7 +41,7 @@ from .base import Context, Report
 from .frontier import Frontier
 from .linear import Linear, linear_layers
 from .refit import refit_masked
-from .regression import Array, Target, fit_target
+from .regression import Array, Target, choose_ridges, fit_target
 from .saturation import Part, Saturation, eased, range_after, rows_to_keep
 
 if TYPE_CHECKING:
@@ -171,26 +171,22 @@ def walk(
             for number, group in enumerate(asks):
                 if number > last and not disturbed:
                     break
-                fit, held, shape = _collect(number, group, frontier, kept, ctx.seed)
+                *moments, shape = _collect(number, group, frontier, kept, ctx.seed)
                 start = 0
-                everything = fit.merged(held)
                 for ask in group:
-                    n = ask.layer.shape[1]
-                    part = slice(start, start + n)
-                    start += n
-                    centred = ask.layer.bias_place is not None
-                    weight = ask.layer.weights()
-                    found = [one.statistics(part, centred=centred) for one in (everything, fit, held)]
-                    if ctx.fit.synthetic:
-                        found = [one.broadened(weight, MADE_UP) for one in found]
+                    part = slice(start, start + ask.layer.shape[1])
+                    start = part.stop
                     try:
-                        target = fit_target(weight, *found)
+                        target = _target(ask.layer, moments, part, ctx.fit.synthetic)
                     except DataError as error:
                         if report is not None:
                             report.skipped(ask.layer.name, ask.layer.op, str(error))
                         continue
+                    finally:
+                        if ask is group[-1]:  # hundreds of megabytes where the layer is wide
+                            moments.clear()
                     before = ask.layer.node.inputs
-                    saturation = _saturation(number, ask, kept) if centred else None
+                    saturation = None if ask.layer.bias_place is None else _saturation(number, ask, kept)
                     first, *rest = shape
                     each = (max(1, first // together), *rest)
                     yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each)
@@ -276,6 +272,19 @@ def _collect(
     kept.drop(("at", number))
     kept.drop(("shape", number))
     return fit, held, shape
+
+
+def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic: bool) -> Target:
+    """What `layer` should become, by `moments` to fit on and held out, of which the `outputs` are its own."""
+    weight = layer.weights()
+
+    def statistics(one: Moments) -> Statistics:
+        found = one.statistics(outputs, centred=layer.bias_place is not None)
+        return found.broadened(weight, MADE_UP) if synthetic else found
+
+    fit, held = moments
+    ridges = choose_ridges(weight, statistics(fit), statistics(held))
+    return fit_target(weight, statistics(fit.merged(held)), ridges)
 
 
 def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from optc.passes.linear import linear_layers
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
 from optc.passes.walk import _batch_size, walk
+from optc.runtime.moments import Moments
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 
@@ -295,6 +297,22 @@ def test_the_cost_of_a_walk_is_told_in_forward_passes() -> None:
     assert split.forwards is not None
     assert split.forwards > 1
     assert cleaned.forwards is again.forwards is None
+
+
+def test_a_step_leaves_no_moments_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are d x d each, and whoever takes the step needs some of that size of its own."""
+    made: list[weakref.ref[Moments]] = []
+
+    class Watched(Moments):
+        def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+            super().__init__(groups, inputs, outputs)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("optc.passes.walk.Moments", Watched)
+    graph = residual_net()
+    for step in walk(graph, context(graph)):
+        assert made
+        assert all(moments() is None for moments in made), step.layer.name
 
 
 def test_open_sizes_count_as_large_as_they_are() -> None:

@@ -146,26 +146,32 @@ def inverse_factor(h: Array) -> Array:
     return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
-def fit_target(
-    weight: Array, everything: Statistics, fit: Statistics | None = None, held: Statistics | None = None
-) -> Target:
-    """Target of a layer with weights `weight` (groups, n, d), from the moments of all its rows.
+@dataclass(frozen=True, slots=True)
+class Ridges:
+    """The ridge of the repair, `None` where nothing repairs better than leaving the weights alone, and the least one of
+    the metric; as for a layer that keeps no rows to judge by."""
 
-    `fit` and `held` are the moments of two parts of the rows: the ridge is the one that, fitted on `fit`, answers
-    `held` best. Without them it is the middle of `RIDGES`. Raises DataError where there are no rows or they are not
-    finite.
-    """
-    h, c = everything.covariance, everything.cross
-    if everything.count == 0 or not (np.isfinite(h).all() and np.isfinite(c).all()):
+    repair: float | None = RIDGES[len(RIDGES) // 2]
+    metric: float = METRICS[0]
+
+
+def choose_ridges(weight: Array, fit: Statistics, held: Statistics) -> Ridges:
+    """The ridges that, fitted on `fit`, answer `held` best, for `weight` (groups, n, d). Raises DataError where there
+    are rows that are not finite."""
+    if not (fit.finite and held.finite):
         raise DataError(UNREACHED)
-    ridge: float | None = RIDGES[len(RIDGES) // 2]
-    least = METRICS[0]
-    if fit is not None and held is not None and fit.count and held.count:
-        ridge = _choose(weight, fit, held)
-        least = _stand_in(weight, fit, held)
+    return Ridges(_choose(weight, fit, held), _stand_in(weight, fit, held)) if fit.count and held.count else Ridges()
+
+
+def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges()) -> Target:
+    """Target of a layer with weights `weight` (groups, n, d), from the moments of all its rows. Raises DataError where
+    there are none or they are not finite."""
+    h, c = everything.covariance, everything.cross
+    if everything.count == 0 or not everything.finite:
+        raise DataError(UNREACHED)
+    ridge, least = ridges.repair, ridges.metric
     strength = 10.0 * RIDGES[-1] if ridge is None else ridge
     metric, repairing = damped(h, min(strength, least) if least == METRICS[0] else least), damped(h, strength)
-    # None: nothing repairs better than leaving the weights alone
     best = weight if ridge is None else weight + solve_spd(repairing, c - weight @ h)
     return Target(
         weight=best,

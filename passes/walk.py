@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..ir.clone import clone
 from ..ir.graph import Graph, Value
-from ..runtime.moments import Moments, Products
+from ..runtime.moments import Moments, Products, Statistics
 from ..runtime.parallel import beside, imap, threads_each, threads_for
 from ..runtime.patches import sample_positions
 from ..runtime.spill import Data, Spill
@@ -41,7 +41,7 @@ from .base import Context, Report
 from .frontier import Frontier
 from .linear import Linear, linear_layers
 from .refit import refit_masked
-from .regression import Array, Target, fit_target
+from .regression import Array, Target, choose_ridges, fit_target
 from .saturation import Part, Saturation, eased, range_after, rows_to_keep
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def walk(
         last = len(groups)
     if not groups:
         return
-    size = _batch_size(ctx, [layer for group in groups for layer in group], batch)
+    size = _batch_size(graph, ctx, [layer for group in groups for layer in group], batch)
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
         asks = asks_of(groups)
@@ -171,26 +171,22 @@ def walk(
             for number, group in enumerate(asks):
                 if number > last and not disturbed:
                     break
-                fit, held, shape = _collect(number, group, frontier, kept, ctx.seed)
+                *moments, shape = _collect(number, group, frontier, kept, ctx.seed)
                 start = 0
-                everything = fit.merged(held)
                 for ask in group:
-                    n = ask.layer.shape[1]
-                    part = slice(start, start + n)
-                    start += n
-                    centred = ask.layer.bias_place is not None
-                    weight = ask.layer.weights()
-                    found = [one.statistics(part, centred=centred) for one in (everything, fit, held)]
-                    if ctx.fit.synthetic:
-                        found = [one.broadened(weight, MADE_UP) for one in found]
+                    part = slice(start, start + ask.layer.shape[1])
+                    start = part.stop
                     try:
-                        target = fit_target(weight, *found)
+                        target = _target(ask.layer, moments, part, ctx.fit.synthetic)
                     except DataError as error:
                         if report is not None:
                             report.skipped(ask.layer.name, ask.layer.op, str(error))
                         continue
+                    finally:
+                        if ask is group[-1]:  # hundreds of megabytes where the layer is wide
+                            moments.clear()
                     before = ask.layer.node.inputs
-                    saturation = _saturation(number, ask, kept) if centred else None
+                    saturation = None if ask.layer.bias_place is None else _saturation(number, ask, kept)
                     first, *rest = shape
                     each = (max(1, first // together), *rest)
                     yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each)
@@ -276,6 +272,19 @@ def _collect(
     kept.drop(("at", number))
     kept.drop(("shape", number))
     return fit, held, shape
+
+
+def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic: bool) -> Target:
+    """What `layer` should become, by `moments` to fit on and held out, of which the `outputs` are its own."""
+    weight = layer.weights()
+
+    def statistics(one: Moments) -> Statistics:
+        found = one.statistics(outputs, centred=layer.bias_place is not None)
+        return found.broadened(weight, MADE_UP) if synthetic else found
+
+    fit, held = moments
+    ridges = choose_ridges(weight, statistics(fit), statistics(held))
+    return fit_target(weight, statistics(fit.merged(held)), ridges)
 
 
 def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
@@ -389,11 +398,26 @@ def _unique_names(graph: Graph) -> dict[str, Value]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _batch_size(ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
+def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
     """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
     assert ctx.fit is not None
+    if not ctx.fit.batched:
+        return 1
     each = 1
     for layer in layers:
-        shape = layer.output.shape or ()
-        each += 4 * int(np.prod([d if isinstance(d, int) else 64 for d in shape[1:]]))
+        sizes = (layer.output.shape or (None, None))[1:]
+        fixed = [d for d in sizes if isinstance(d, int)]
+        if len(fixed) < len(sizes):
+            each = 1 + _measured(graph, layers, ctx)
+            break
+        each += 4 * math.prod(fixed)
     return max(1, min(most, memory // each, ctx.fit.count // 5))
+
+
+def _measured(graph: Graph, layers: list[Linear], ctx: Context) -> int:
+    """The bytes that the answers of `layers` take for one sample, by running it: an open size may be any."""
+    from ..runtime.session import Session
+
+    assert ctx.fit is not None
+    session = Session(graph, outputs=[layer.output for layer in layers], threads=ctx.threads)
+    return sum(array.nbytes for array in session.run(next(ctx.fit.batches(1))))

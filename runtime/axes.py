@@ -2,24 +2,29 @@
 
 Nothing in ONNX marks the batch, so it is read from the names and places of the dynamic dimensions:
 
-1. a dimension whose symbol is a usual name of the batch (`N`, `B`, `batch`, `batch_size`, …) is the batch, wherever it
-   stands;
-2. else the first dimension, where it is dynamic: its symbol, if it has one, is the batch in every other input too.
+1. a dimension whose symbol is a usual name of the batch (`batch`, `batch_size`, `bs`, …) is the batch, wherever it
+   stands; `N` and `B`, which may be points or bands as well, where they lead in some input, or stand behind a first
+   dimension that is open (`[T, N, 80]`), or that is not 1 where another input has them, too (`[50, N, 80]`);
+2. else the first dimension, where it is dynamic: its symbol, if it has one, is the batch in every other input too. Not
+   one that is called a length (`T`, `seq_len`, `num_nodes`, …).
 
 An input without such a dimension has no batch axis: every sample of it is one whole tensor of the graph's shape, and
-models with such inputs are fed one sample at a time.
+models with such inputs are fed one sample at a time. Where every array has one axis more than its input, its rows are
+whole tensors, too, whatever the names (`axes_of`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import DataError
 from ..ir.graph import Graph, Value
 from ..ir.types import TensorType
 
-_BATCH_NAME = re.compile(r"n|b|bs|.*batch.*", re.IGNORECASE)
+_BATCH_NAME = re.compile(r"bs|.*batch.*", re.IGNORECASE)
+_SHORT_NAME = re.compile(r"n|b", re.IGNORECASE)
+_LENGTH_NAME = re.compile(r"t|l|.*(seq|time|len|frame|node|point|token).*", re.IGNORECASE)
 
 
 def fed_inputs(graph: Graph) -> tuple[Value, ...]:
@@ -37,13 +42,46 @@ def fed_inputs(graph: Graph) -> tuple[Value, ...]:
 def batch_axes(graph: Graph) -> dict[str, int | None]:
     """Input name -> the axis that counts samples, or `None`; see the rules above."""
     inputs = fed_inputs(graph)
-    symbols = {d for v in inputs for d in v.shape or () if isinstance(d, str) and _BATCH_NAME.fullmatch(d)}
+    symbols = {d for v in inputs for d in v.shape or () if isinstance(d, str) and _names_batch(d, inputs)}
     if not symbols:
-        symbols = {v.shape[0] for v in inputs if v.shape and isinstance(v.shape[0], str)}
+        leading = {v.shape[0] for v in inputs if v.shape and isinstance(v.shape[0], str)}
+        symbols = {d for d in leading if not _LENGTH_NAME.fullmatch(d)}
     axes = {value.name: _axis(value, symbols) for value in inputs}
     if all(axis is None for axis in axes.values()):
         axes.update((v.name, 0) for v in inputs if v.shape is None or v.shape[:1] == (None,))
     return axes
+
+
+def axes_of(
+    axes: Mapping[str, int | None],
+    inputs: Sequence[Value],
+    shapes: Mapping[str, Sequence[tuple[int, ...]]],
+    *,
+    one: bool,
+) -> dict[str, int | None]:
+    """`axes` (those of `batch_axes`) once arrays of `shapes`, by input, are there to tell; `one` where an input has one
+    array for all of its samples.
+
+    A length that leads every input counts the samples of such arrays: nothing else is there to count them.
+    """
+    told = [value for value in inputs if value.shape is not None]
+    given = [(value.shape or (), axes[value.name], array) for value in told for array in shapes[value.name]]
+    more = {len(array) - len(shape) for shape, _, array in given}
+    if more == {1} and any(axis is not None and array[axis + 1] != 1 for _, axis, array in given):
+        return dict.fromkeys(axes)
+    leading = {shape[0] if shape else None for shape, _, _ in given}
+    if one and more == {0} and len(leading) == 1 and all(axis is None for axis in axes.values()):
+        return dict.fromkeys(axes, 0 if isinstance(leading.pop(), str) else None)
+    return dict(axes)
+
+
+def _names_batch(name: str, inputs: Sequence[Value]) -> bool:
+    if _BATCH_NAME.fullmatch(name):
+        return True
+    if not _SHORT_NAME.fullmatch(name):
+        return False
+    firsts = [value.shape[0] for value in inputs if value.shape and name in value.shape]
+    return any(first == name or not isinstance(first, int) or (first != 1 and len(firsts) > 1) for first in firsts)
 
 
 def _axis(value: Value, symbols: Collection[object]) -> int | None:

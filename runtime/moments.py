@@ -36,6 +36,10 @@ class Statistics:
     cross: Array
     variance: Array
 
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.covariance).all() and np.isfinite(self.cross).all())
+
     def broadened(self, weight: Array, share: float) -> Statistics:
         """The moments as if the inputs had white noise besides, which a layer of `weight` (groups, n, d) answers.
 
@@ -142,8 +146,15 @@ class Moments:
         ox, ot = other._x, other._t
         out._x = self._x + ox + k * dx
         out._t = self._t + ot + k * dt
-        out._xx = self._xx + other._xx + _outer(ox, dx) + _outer(dx, ox) + k * _outer(dx, dx)
-        out._tx = self._tx + other._tx + _outer(ot, dx) + _outer(dt, ox) + k * _outer(dt, dx)
+        # One term at a time: each is as large as the sums, which a wide layer has hundreds of megabytes of.
+        np.add(self._xx, other._xx, out=out._xx)
+        np.add(self._tx, other._tx, out=out._tx)
+        for a, b in ((ox, dx), (dx, ox)):
+            out._xx += _outer(a, b)
+        for a, b in ((ot, dx), (dt, ox)):
+            out._tx += _outer(a, b)
+        out._xx += k * _outer(dx, dx)
+        out._tx += k * _outer(dt, dx)
         out._tt = self._tt + other._tt + 2.0 * ot * dt + k * dt**2
         return out
 

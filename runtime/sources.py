@@ -12,7 +12,7 @@ from ..errors import DataError, nearest
 from ..ir.graph import Graph, Value
 from ..ir.types import DType
 from .archive import open_npy, open_npz
-from .axes import batch_axes, fed_inputs
+from .axes import axes_of, batch_axes, fed_inputs
 from .columns import Array, ArrayColumn, Column, LoadedColumn, SharedColumn
 from .images import ImageColumn, find_images, image_column
 from .layout import check_dtype, fits, samples_first
@@ -85,9 +85,16 @@ def _named(have: Iterable[str], inputs: Sequence[Value], where: str, notes: list
 
 
 def _of_arrays(
-    arrays: Mapping[str, Array], inputs: Sequence[Value], axes: Mapping[str, int | None], where: str, notes: list[str]
+    arrays: Mapping[str, Array], inputs: Sequence[Value], axes: dict[str, int | None], where: str, notes: list[str]
 ) -> list[Column]:
+    """The columns; `axes` become what the arrays say."""
     names = _named(arrays, inputs, where, notes)
+    shapes = {value.name: [np.shape(arrays[names[value.name]])] for value in inputs}
+    found = axes_of(axes, inputs, shapes, one=True)
+    if found != axes and any(axis is not None for axis in found.values()):
+        name = next(value.shape[0] for value in inputs if value.shape)
+        notes.append(f"{where}: '{name}' is taken to count samples; else stack them along an axis before it")
+    axes.update(found)
     shared: list[Value] = []
     columns: dict[str, Column] = {}
     for value in inputs:
@@ -131,7 +138,7 @@ def _of_feeds(
 def _of_folder(
     folder: Path,
     inputs: Sequence[Value],
-    axes: Mapping[str, int | None],
+    axes: dict[str, int | None],
     notes: list[str],
     *,
     mean: float | Sequence[float],
@@ -143,24 +150,37 @@ def _of_folder(
     if not sets and (folder / "input_0.pb").exists():
         sets = [folder]
     if sets:
-        return [
-            _of_files([s / f"input_{i}.pb" for s in sets], value, axes[value.name], _read_tensor)
-            for i, value in enumerate(inputs)
-        ]
+        return _of_files(
+            {value.name: [s / f"input_{i}.pb" for s in sets] for i, value in enumerate(inputs)},
+            inputs,
+            axes,
+            _read_tensor,
+        )
     names = {p.name: p for p in folder.iterdir() if p.is_dir() and any(p.glob("*.npy"))}
     if names:
         folders = _named(names, inputs, str(folder), notes)
-        return [_of_files(sorted(names[folders[v.name]].glob("*.npy")), v, axes[v.name], open_npy) for v in inputs]
+        return _of_files({v.name: sorted(names[folders[v.name]].glob("*.npy")) for v in inputs}, inputs, axes, open_npy)
     if files := sorted(folder.glob("*.npy")):
-        value = _single(inputs, str(folder))
-        return [_of_files(files, value, axes[value.name], open_npy)]
+        return _of_files({_single(inputs, str(folder)).name: files}, inputs, axes, open_npy)
     if images := find_images(folder):
         value = _single(inputs, str(folder))
         return [image_column(images, value, axes[value.name], mean=mean, std=std, layout=layout, resize=resize)]
     raise DataError(f"{folder}: holds no samples; give {_TAKEN}")
 
 
-def _of_files(files: Sequence[Path], value: Value, axis: int | None, read: Callable[[Path], Array]) -> Column:
+def _of_files(
+    files: Mapping[str, Sequence[Path]],
+    inputs: Sequence[Value],
+    axes: dict[str, int | None],
+    read: Callable[[Path], Array],
+) -> list[Column]:
+    """The columns; `axes` become what the files say."""
+    shapes = {name: [read(path).shape for path in paths] for name, paths in files.items()}
+    axes.update(axes_of(axes, inputs, shapes, one=False))
+    return [_files_column(files[value.name], value, axes[value.name], read) for value in inputs]
+
+
+def _files_column(files: Sequence[Path], value: Value, axis: int | None, read: Callable[[Path], Array]) -> Column:
     """One row a file, or several where a file holds a batch."""
     rows: list[tuple[Path, int]] = []
     for path in files:

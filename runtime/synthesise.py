@@ -2,9 +2,9 @@
 
 Pictures are leaves and 1/f noise (`noise.py`), of the mean and covariance that a BatchNormalization behind the first
 convolution remembers (`first_layer.py`) where there is one, else of zero mean and unit variance. Other float inputs are
-1/f noise over their long axes. Integers that index a constant table are drawn from its rows; masks are ones, states and
-segment numbers zero, positions count up. Dimensions that the model leaves open get the first usual size at which it
-runs.
+1/f noise over their long axes. Integers that index a constant table are drawn from its rows; masks are ones, states
+(`states.py`) and segment numbers zero, positions count up. Dimensions that the model leaves open get the first usual
+size at which it runs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .noise import SHARED, dead_leaves, power_law
 from .samples import Samples
 from .session import Session
 from .spool import Spool
+from .states import state_inputs
 
 _CHANNELS = (1, 3, 4)
 _PICTURE_SIZES = (224, 256, 128, 64, 32, 512)
@@ -51,19 +52,31 @@ def synthesise(graph: Graph, count: int | None = None, seed: int = 0) -> Samples
     if count is None:
         elements = sum(math.prod(_row_shape(value, axes[value.name], sizes)) for value in inputs)
         count = min(max(_ELEMENTS // max(elements, 1), _FEWEST), _MOST)
-    columns = [_column(value, axes[value.name], sizes, count, seed, i) for i, value in enumerate(inputs)]
-    return Samples(columns, axes, synthetic=True)
+    return Samples(_columns(graph, inputs, axes, sizes, count, seed), axes, synthetic=True)
 
 
-def _column(value: Value, axis: int | None, sizes: Mapping[str, int], count: int, seed: int, place: int) -> Column:
-    dtype = value.dtype or DType.FLOAT
-    shape = _row_shape(value, axis, sizes)
-    statistics = input_statistics(value) if dtype.is_float else None
-    spool = Spool()
-    for i in range(count):
-        rng = np.random.default_rng((seed, place, i))
-        spool.append(_row(value, shape, axis, statistics, rng).astype(dtype.numpy))
-    return spool.column(value.name, dtype.numpy)
+def _columns(
+    graph: Graph,
+    inputs: tuple[Value, ...],
+    axes: Mapping[str, int | None],
+    sizes: Mapping[str, int],
+    count: int,
+    seed: int,
+) -> list[Column]:
+    states = state_inputs(graph, axes)
+    columns = []
+    for place, value in enumerate(inputs):
+        axis, dtype = axes[value.name], value.dtype or DType.FLOAT
+        shape = _row_shape(value, axis, sizes)
+        # Only a picture, channels first, is drawn from them; they are quartic in the channels.
+        statistics = input_statistics(value) if dtype.is_float and _channel_axis(value, axis) == -3 else None
+        spool = Spool()
+        for i in range(count):
+            rng = np.random.default_rng((seed, place, i))
+            row = np.zeros(shape) if value.name in states else _row(value, shape, axis, statistics, rng)
+            spool.append(row.astype(dtype.numpy))
+        columns.append(spool.column(value.name, dtype.numpy))
+    return columns
 
 
 def _row(
@@ -77,8 +90,6 @@ def _row(
     if not dtype.is_float and not dtype.is_integer and dtype is not DType.BOOL:
         raise DataError(f"input '{value.name}' holds {dtype.text}, which cannot be made up; give samples with --data")
     name = value.name.lower()
-    if any(word in name for word in ("state", "hidden", "past", "cache", "memory")) or (axis or 0) > 0:
-        return np.zeros(shape)
     channels = _channel_axis(value, axis)
     if dtype.is_float or (dtype is DType.UINT8 and channels is not None):
         if channels is None:
@@ -176,9 +187,8 @@ def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: Mapping[str, int | Non
     cause: OptcError | None = None
     for attempt in itertools.zip_longest(*choices.values()):
         sizes = {name: size or known[-1] for (name, known), size in zip(choices.items(), attempt, strict=True)}
-        columns = [_column(value, axes[value.name], sizes, 1, seed, i) for i, value in enumerate(inputs)]
         try:
-            session.run(next(Samples(columns, axes).batches(1)))
+            session.run(next(Samples(_columns(graph, inputs, axes, sizes, 1, seed), axes).batches(1)))
         except OptcError as error:
             cause = error
             continue

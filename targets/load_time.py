@@ -32,6 +32,8 @@ LEAST_SCALE = 48
 LARGE = 4096
 """Bytes from which constants are looked through for equal rows."""
 ROWS = 256
+BLOCK = 1 << 20
+"""Numbers of a constant looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,32 @@ def _gather_rows(graph: Graph, value: Value) -> bool:
 
 
 def _rows(array: NDArray[np.generic], width: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]] | None:
-    """The different rows of `width` numbers, and which of them each is; `None` where there are too many."""
-    rows = np.ascontiguousarray(array).reshape(-1, width).view(np.dtype((np.void, 4 * width))).reshape(-1)
-    if len(np.unique(rows[: 4 * ROWS])) > ROWS:
-        return None
-    found, which = np.unique(rows, return_inverse=True)
-    if len(found) > ROWS:
-        return None
-    table = found.view(np.float32).reshape(-1) if width == 1 else found.view(np.float32).reshape(-1, width)
-    shape = array.shape if width == 1 else array.shape[:-1]
-    return table, which.astype(np.uint8).reshape(shape)
+    """The different rows of `width` numbers, and which of them each is; `None` where there are too many.
+
+    Rows are told apart by a sum over them, a block at a time, for sorting rows themselves takes minutes where many are
+    equal; that equal sums are of equal rows is looked at in the end.
+    """
+    rows = np.ascontiguousarray(array).view(np.uint32).reshape(-1, width)
+    factors = np.random.default_rng(0).integers(1 << 63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    size = max(1, min(BLOCK // width, 16 * ROWS))
+    blocks = [rows[at : at + size] for at in range(0, len(rows), size)]
+    known: dict[int, bytes] = {}
+    for block in blocks:
+        sums, first = np.unique(block @ factors, return_index=True)
+        known.update({one: block[i].tobytes() for one, i in zip(sums.tolist(), first.tolist()) if one not in known})
+        if len(known) > ROWS:
+            return None
+    order = sorted(known, key=known.__getitem__)
+    table = np.frombuffer(b"".join(known[one] for one in order), np.uint32).reshape(-1, width)
+    by_sum = np.argsort(np.asarray(order, np.uint64))
+    which = np.empty(len(rows), np.uint8)
+    for number, block in enumerate(blocks):
+        places = by_sum[np.searchsorted(np.asarray(order, np.uint64)[by_sum], block @ factors)]
+        if not np.array_equal(table[places], block):
+            return None
+        which[number * size : number * size + len(block)] = places
+    floats = table.view(np.float32)
+    return (floats.reshape(-1), which.reshape(array.shape)) if width == 1 else (floats, which.reshape(array.shape[:-1]))
 
 
 def _size(kept: tuple[NDArray[np.generic], NDArray[np.uint8]]) -> int:

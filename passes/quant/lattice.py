@@ -16,7 +16,7 @@ that come later are rounded to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,9 @@ from .layers import Layer
 Array = NDArray[np.float64]
 
 LEVELS = 256
-SAMPLES = 64
+SAMPLES, BATCH = 64, 4
+SEEN = 1 << 16
+"""Numbers of a channel among which the least gap is looked for."""
 EXACT = 0.02
 """How far from the lattice, in steps, a number may lie: what float32 makes of (k / 255 - mean) / std lies within."""
 
@@ -51,27 +53,42 @@ class Lattice:
         return bool(near and np.abs(self.step / self.step[0] - 1.0).max() * LEVELS < EXACT)
 
 
-def find_lattice(x: NDArray[np.float32]) -> Lattice | None:
-    """The lattice of `x` (samples, channels, ...), or `None`. Channels must hold 3 different numbers at least."""
-    steps, zeros = [], []
-    for c in range(x.shape[1]):
-        flat = np.asarray(x[:, c], np.float64).reshape(-1)
-        seen = np.unique(flat[: 1 << 16])
-        gaps = np.diff(seen)
-        low, high = float(flat.min()), float(flat.max())
-        gaps = gaps[gaps > 1e-6 * max(abs(low), abs(high))]
-        if len(gaps) < 2 or not np.isfinite([low, high]).all():
-            return None
-        count = round((high - low) / float(gaps.min()))
-        if not 2 <= count < LEVELS:
-            return None
-        step = (high - low) / count
-        places = (flat - low) / step
-        if np.abs(places - np.rint(places)).max() > EXACT:
-            return None
-        steps.append(step)
-        zeros.append(-low / step)
-    return Lattice(np.asarray(steps), np.asarray(zeros))
+def find_lattice(read: Callable[[], Iterable[NDArray[np.generic]]]) -> Lattice | None:
+    """The lattice of what `read` gives, twice, in batches (samples, channels, ...); `None` where there is none.
+
+    Channels must hold 3 different numbers at least.
+    """
+    some, low, high = np.zeros((0, 0)), np.zeros(0), np.zeros(0)
+    for flat in map(_by_channel, read()):
+        if not low.size:
+            some, low, high = flat[:, :0].astype(np.float64), flat.min(axis=1), flat.max(axis=1)
+        some = np.concatenate([some, flat[:, : SEEN - some.shape[1]]], axis=1)
+        low, high = np.minimum(low, flat.min(axis=1)), np.maximum(high, flat.max(axis=1))
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    if not low.size or not np.isfinite([low, high]).all():
+        return None
+    steps = np.asarray([_step(*channel) for channel in zip(some, low.tolist(), high.tolist(), strict=True)])
+    if not steps.all():
+        return None
+    for flat in map(_by_channel, read()):
+        for numbers, step, least in zip(flat, steps, low, strict=True):
+            places = (numbers.astype(np.float64) - least) / step
+            if np.abs(places - np.rint(places)).max() > EXACT:
+                return None
+    return Lattice(steps, -low / steps)
+
+
+def _by_channel(x: NDArray[np.generic]) -> NDArray[np.float32]:
+    """(samples, channels, ...) as (channels, numbers)."""
+    return np.asarray(x, np.float32).swapaxes(0, 1).reshape(x.shape[1], -1)
+
+
+def _step(some: Array, low: float, high: float) -> float:
+    """The step between numbers of which `some` are known, and the least and greatest; 0 where there is none."""
+    gaps = np.diff(np.unique(some))
+    gaps = gaps[gaps > 1e-6 * max(abs(low), abs(high))]
+    count = round((high - low) / float(gaps.min())) if len(gaps) >= 2 else 0
+    return (high - low) / count if 2 <= count < LEVELS else 0.0
 
 
 def encode_inputs(graph: Graph, layers: Mapping[Node, Layer], samples: Samples, dtype: DType) -> dict[Value, Grid]:
@@ -79,12 +96,16 @@ def encode_inputs(graph: Graph, layers: Mapping[Node, Layer], samples: Samples, 
     grids: dict[Value, Grid] = {}
     for value in graph.inputs if dtype is DType.UINT8 else ():
         readers = _readers(value, layers) if value.default is None else []
-        feeds = next(samples.take(SAMPLES).batches(SAMPLES), None) if readers else None
-        found = None if feeds is None else find_lattice(np.asarray(feeds[value.name], np.float32))
+        found = _lattice_of(value, samples) if readers else None
         if found is not None and len(found.step) == _channels(readers[0]):
             made, grid = _rewrite(graph, value, readers, found)
             grids[made] = grid
     return grids
+
+
+def _lattice_of(value: Value, samples: Samples) -> Lattice | None:
+    taken = samples.take(SAMPLES)
+    return find_lattice(lambda: (feeds[value.name] for feeds in taken.batches(BATCH)))
 
 
 def _readers(value: Value, layers: Mapping[Node, Layer]) -> list[Layer]:

@@ -3,8 +3,8 @@
     Gather(table, ids)  ->  DequantizeLinear(Gather(codes, ids), scale of each column)
 
 A scale for each column serves every row, and DequantizeLinear knows it as its `axis`. Fires on a Gather of rows (axis
-0) out of a constant float32 matrix of at least `LEAST` elements that is an embedding: the ids are given to the model, or
-they are places in a sequence and layers with weights read the rows. Other matrices hold numbers that are answers
+0) out of a constant float32 matrix of at least `LEAST` elements that is an embedding: the ids are given to the model,
+or they are places in a sequence and layers with weights read the rows. Other matrices hold numbers that are answers
 themselves, as anchor boxes are, of which TopK or NonMaxSuppression picks some: skipped.
 
 Where products read the table, too, as the last layer of a language model does, all of them read

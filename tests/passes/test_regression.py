@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optc.errors import DataError
-from optc.passes.regression import damped, fit_target, inverse_factor, residual, solve_spd
+from optc.passes.regression import choose_ridges, damped, fit_target, inverse_factor, residual, solve_spd
 from optc.runtime.moments import Moments
 
 
@@ -66,7 +66,7 @@ def test_held_out_rows_choose_a_large_ridge_for_few_rows_and_a_small_one_for_man
         old = truth + 0.1 * rng.normal(size=truth.shape)
         cut = count * 4 // 5
         fit, held = moments(x[:cut], t[:cut]), moments(x[cut:], t[cut:])
-        found = fit_target(old, fit.merged(held).statistics(), fit.statistics(), held.statistics())
+        found = fit_target(old, fit.merged(held).statistics(), choose_ridges(old, fit.statistics(), held.statistics()))
         ridges.append(found.ridge)
     assert ridges[0] > ridges[1]
 
@@ -77,7 +77,7 @@ def test_unchanged_weights_stay_where_nothing_is_better() -> None:
     old = rng.normal(size=(1, 2, 40))
     t = np.einsum("rgd,gnd->rgn", x, old) + 5.0 * rng.normal(size=(50, 1, 2))
     fit, held = moments(x[:40], t[:40].astype(np.float32)), moments(x[40:], t[40:].astype(np.float32))
-    found = fit_target(old, fit.merged(held).statistics(), fit.statistics(), held.statistics())
+    found = fit_target(old, fit.merged(held).statistics(), choose_ridges(old, fit.statistics(), held.statistics()))
     if np.isinf(found.ridge):
         np.testing.assert_array_equal(found.weight, old)
     else:
@@ -127,7 +127,7 @@ def test_inputs_stand_in_for_others_as_far_as_other_samples_bear_it_out() -> Non
         cut = 3200
         fit, held = moments(x[:cut], t[:cut]), moments(x[cut:], t[cut:])
         everything = fit.merged(held).statistics()
-        found = fit_target(old, everything, fit.statistics(), held.statistics())
+        found = fit_target(old, everything, choose_ridges(old, fit.statistics(), held.statistics()))
         scale = np.mean(np.diagonal(everything.covariance[0]))
         ridges.append(float(found.hessian[0, 0, 0] - everything.covariance[0, 0, 0]) / scale)
     assert ridges[0] == pytest.approx(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,8 @@ from optc.passes.frontier import Frontier
 from optc.passes.linear import linear_layers
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
-from optc.passes.walk import walk
+from optc.passes.walk import _batch_size, walk
+from optc.runtime.moments import Moments
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 
@@ -356,6 +358,32 @@ def test_the_cost_of_a_walk_is_told_in_forward_passes() -> None:
     assert split.forwards is not None
     assert split.forwards > 1
     assert cleaned.forwards is again.forwards is None
+
+
+def test_a_step_leaves_no_moments_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are d x d each, and whoever takes the step needs some of that size of its own."""
+    made: list[weakref.ref[Moments]] = []
+
+    class Watched(Moments):
+        def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+            super().__init__(groups, inputs, outputs)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("optc.passes.walk.Moments", Watched)
+    graph = residual_net()
+    for step in walk(graph, context(graph)):
+        assert made
+        assert all(moments() is None for moments in made), step.layer.name
+
+
+def test_open_sizes_count_as_large_as_they_are() -> None:
+    """Answers of 64 x 512 x 512 floats take 64 MiB a sample, whether or not the model says so."""
+    for size in (512, "H"):
+        net = Net(channels=1, size=size)  # type: ignore[arg-type]
+        graph = net.done(net.conv(net.x, 64, 1, 1))
+        samples = load_samples({"x": np.zeros((20, 1, 512, 512), np.float32)}, graph)
+        ctx = Context(TargetFacts("onnx"), fit=samples, threads=1)
+        assert _batch_size(graph, ctx, linear_layers(graph)[0], 16) == 2, size
 
 
 def test_a_walk_goes_no_further_than_what_may_change(monkeypatch: pytest.MonkeyPatch) -> None:

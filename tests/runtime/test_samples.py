@@ -50,6 +50,12 @@ LSTM = graph_of(input=("N", 16), state=(2, "N", 5))
         (graph_of(x=(1, "T")), {"x": None}),
         (graph_of(x=("N", "T"), rate=(DType.INT64, ())), {"x": 0, "rate": None}),
         (graph_of(x=(1, 3, 8, 8)), {"x": None}),
+        (graph_of(x=(50, "N", 4), h=(1, "N", 2)), {"x": 1, "h": 1}),
+        (graph_of(x=(1, 3, "N")), {"x": None}),
+        (graph_of(x=(1, "N", 3), normals=(1, "N", 3)), {"x": None, "normals": None}),
+        (graph_of(x=("T", 1, 80)), {"x": None}),
+        (graph_of(x=("seq_len", "batch", 80)), {"x": 1}),
+        (graph_of(x=("num_nodes", 8), edges=(2, "num_edges")), {"x": None, "edges": None}),
     ],
 )
 def test_batch_axis_is_found_from_the_graph(graph: Graph, axes: dict[str, int | None]) -> None:
@@ -115,6 +121,31 @@ def test_folder_of_npy_with_lengths_of_their_own(tmp_path: Path) -> None:
     samples = load_samples(tmp_path, graph)
     assert [f["ids"].shape for f in samples.batches(8)] == [(2, 5), (1, 7)]
     assert all(f["mask"].dtype == np.int64 for f in samples.batches(8))
+
+
+def test_rows_with_all_axes_of_the_input_are_whole_tensors(tmp_path: Path) -> None:
+    """Sequences of 50 steps are not 50 samples, nor is a point of a cloud one, whatever its axis is called."""
+    for name, shape, row in (("T", ("T", 1, 80), (50, 1, 80)), ("n", (1, 3, "N"), (1, 3, 24)), ("r", ("r", 4), (5, 4))):
+        data, graph = rng((6, *row)), graph_of(x=shape)
+        np.savez(tmp_path / f"{name}.npz", x=data)
+        (tmp_path / name).mkdir()
+        for i in range(0, 6, 2):
+            np.save(tmp_path / name / f"{i}.npy", data[i : i + 2])
+        for source in (tmp_path / f"{name}.npz", tmp_path / name, data):
+            feeds = [f["x"] for f in load_samples(source, graph).batches(4)]
+            np.testing.assert_array_equal(np.stack(feeds), data)
+
+
+def test_a_file_a_sequence_and_an_array_of_steps(tmp_path: Path) -> None:
+    """Files of one sequence each are as many samples; one array of steps alone can only be many of one step."""
+    data, graph = rng((3, 50, 1, 80)), graph_of(x=("T", 1, 80))
+    for i, row in enumerate(data):
+        np.save(tmp_path / f"{i}.npy", row[: 50 - i])
+    assert [f["x"].shape for f in load_samples(tmp_path, graph).batches(8)] == [(n, 1, 80) for n in (50, 49, 48)]
+    assert [f["x"].shape for f in load_samples(({"x": row} for row in data), graph).batches(8)] == [(50, 1, 80)] * 3
+    steps = load_samples(data[0], graph)
+    assert [f["x"].shape for f in steps.batches(32)] == [(32, 1, 80), (18, 1, 80)]
+    assert "'T' is taken to count samples" in steps.notes[0]
 
 
 def test_folder_of_npy_each_a_batch(tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def test_pictures_have_those_statistics() -> None:
     np.testing.assert_allclose(np.cov(pixels), root @ root.T, atol=0.3)
 
 
+def test_statistics_are_asked_for_pictures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A covariance of 80 channels would take 80^4 numbers."""
+    monkeypatch.setattr("optc.runtime.synthesise.input_statistics", pytest.fail)
+    graph = Graph("sound", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 80, 64)))
+    graph.add_output(x, "y")
+    assert next(synthesise(graph, 2).batches(2))["x"].shape == (2, 80, 64)
+
+
 def test_the_seed_decides() -> None:
     graph = stem(np.zeros(3), np.eye(3))
     first, again, other = (next(synthesise(graph, 3, seed).batches(3))["x"] for seed in (1, 1, 2))
@@ -92,6 +101,42 @@ def test_inputs_of_a_transformer_and_of_a_cell() -> None:
     assert (feeds["token_type_ids"] == 0).all()
     assert feeds["state"].shape == (2, 50, 3)
     assert not feeds["state"].any()
+
+
+def test_inputs_that_only_sound_like_a_state_are_noise() -> None:
+    """The main input of a sequence-first network, what an encoder answered, features that happen to be called so."""
+    for name, shape in (
+        ("x", ("T", "batch", 64)),
+        ("encoder_hidden_states", ("batch", "T", 64)),
+        ("real_estate_features", ("batch", 64)),
+        ("state", ("batch", 64)),
+        ("x", (50, "batch", 64)),
+    ):
+        graph = Graph("g", opsets={"": 17})
+        value = graph.add_input(name, TensorType(DType.FLOAT, shape))
+        graph.add_output(value, "y")
+        graph.add_output(graph.add_input("mask", TensorType(DType.INT64, ())), "z")
+        row = next(synthesise(graph, 2).batches(2))[name]
+        assert row.std() == pytest.approx(1, abs=0.3), (name, shape)
+
+
+def test_states_are_what_returns_beside_data() -> None:
+    """By name, or by a batch behind the layers; `past_values` has no output of its shape, so it is no state."""
+    graph = Graph("g", opsets={"": 17})
+    inputs = {
+        "x": ("T", "N", 8),
+        "hn": (2, "N", 16),
+        "h0": ("N", 24),
+        "past_key_values.0.key": ("N", 4, "past", 8),
+        "past_values": ("N", 40),
+        "encoder_hidden_states": ("N", "T", 8),
+    }
+    values = {name: graph.add_input(name, TensorType(DType.FLOAT, shape)) for name, shape in inputs.items()}
+    for name, value in values.items():
+        if name != "past_values":
+            graph.add_output(value, f"next.{name}")
+    feeds = next(synthesise(graph, 2).batches(2))
+    assert {name for name, array in feeds.items() if not array.any()} == {"hn", "h0", "past_key_values.0.key"}
 
 
 def test_open_sizes_are_tried_until_the_model_runs() -> None:

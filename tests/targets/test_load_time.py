@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
@@ -14,7 +16,7 @@ from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean.clean import clean
 from optc.runtime.islands import optimised
 from optc.runtime.session import Session
-from optc.targets.load_time import LoadTime
+from optc.targets.load_time import LoadTime, _rows
 
 RANDOM = np.random.default_rng(0)
 
@@ -68,3 +70,23 @@ def test_the_same_numbers_and_kernels_out_of_fewer_bytes() -> None:
 def test_a_scale_that_is_no_product_stays() -> None:
     graph = quantized(shift=1.001)
     assert "bias-scale" not in LoadTime().run(graph, Context(TargetFacts("onnx"))).rewrites
+
+
+@pytest.mark.parametrize(("count", "width", "kinds"), [(60_000, 64, 1), (60_000, 64, 200), (6_000_000, 1, 250)])
+def test_rows_of_large_tables_are_told_apart_soon(count: int, width: int, kinds: int) -> None:
+    """In the order of their bytes, as sorting them would give, which took half a minute here."""
+    table = RANDOM.standard_normal((kinds, width)).astype(np.float32)
+    numbers = table[RANDOM.integers(0, kinds, count)]
+    start = time.perf_counter()
+    found = _rows(numbers if width > 1 else numbers[:, 0], width)
+    assert time.perf_counter() - start < 5
+    assert found is not None
+    rows, which = found
+    assert np.array_equal(rows[which].reshape(numbers.shape), numbers)
+    texts = [row.tobytes() for row in rows]
+    assert texts == sorted({row.tobytes() for row in table})
+
+
+def test_tables_of_many_rows_are_left() -> None:
+    assert _rows(np.arange(70_000, dtype=np.float32) % 257, 1) is None
+    assert _rows(np.append(np.zeros(60_000, np.float32), np.arange(400, dtype=np.float32)), 1) is None

@@ -11,7 +11,7 @@ from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.quant.lattice import encode_inputs, find_lattice
 from optc.passes.quant.layers import find_layers
-from optc.runtime.samples import load_samples
+from optc.runtime.samples import Samples, load_samples
 from optc.runtime.session import Session
 
 MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
@@ -37,17 +37,35 @@ def network(pads: int) -> Graph:
 
 
 def test_lattices_are_found_and_other_numbers_are_not() -> None:
-    found = find_lattice(images(COLOURS))
+    found = find_lattice(lambda: [images(COLOURS)])
     assert found is not None
     assert found.step == pytest.approx(1 / 255 / STD, rel=1e-5)
     assert found.zero == pytest.approx(255 * MEAN, abs=0.01)
     assert not found.uniform
-    even = find_lattice(images(HALVES))
+    even = find_lattice(lambda: [images(HALVES)])
     assert even is not None
     assert even.uniform
-    assert find_lattice(np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)) is None
-    assert find_lattice(np.zeros((8, 3, 8, 8), np.float32)) is None
-    assert find_lattice(np.rint(np.random.default_rng(0).normal(size=(8, 1, 8, 8)) * 999).astype(np.float32)) is None
+    normal = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    for x in (normal, np.zeros((8, 3, 8, 8), np.float32), np.rint(normal[:, :1] * 999)):
+        assert find_lattice(lambda x=x: [x]) is None  # type: ignore[misc]
+
+
+def test_images_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is that of all at once, and a last image off the lattice is noticed."""
+    x = images(COLOURS, 64)
+    whole, parts = find_lattice(lambda: [x]), find_lattice(lambda: np.split(x, 16))
+    assert whole is not None
+    assert parts is not None
+    np.testing.assert_array_equal([parts.step, parts.zero], [whole.step, whole.zero])
+    graph = network(0)
+    samples = load_samples({"x": x}, graph)
+    seen = []
+    batches = Samples.batches
+    monkeypatch.setattr(Samples, "batches", lambda self, size: seen.append(size) or batches(self, size))
+    assert encode_inputs(graph, find_layers(graph)[0], samples, DType.UINT8)
+    assert max(seen) <= 8
+    x[-1, 0, 0, 0] += np.float32(0.3 / 255)
+    assert find_lattice(lambda: np.split(x, 16)) is None
 
 
 @pytest.mark.parametrize("norm", [COLOURS, HALVES])

@@ -389,6 +389,20 @@ def test_sizes_picked_from_a_shape_do_not_hold_channels() -> None:
     assert check(graph, 0) > 0
 
 
+def test_sizes_sliced_from_a_shape_by_attributes_do_not_hold_channels() -> None:
+    """Before operator set 10, Slice has no other inputs than what it cuts."""
+
+    def build(start: int, end: int) -> list[bool]:
+        net = Net(opset=9)
+        a = net.conv(net.x, 6, 4)
+        sizes = net("Cast", net("Slice", net("Shape", a), starts=[start], ends=[end]), to=1)
+        net.graph.add_output(net("Reshape", net.conv(a, 4, 8), net.ints(-1)), "z")
+        return [g.prunable for g in channel_groups(net.finish(sizes)) if g.size == 4]
+
+    assert build(2, 4) == [True]
+    assert build(1, 4) == [False]
+
+
 def test_prune_refuses_what_would_break() -> None:
     channels = Channels(built("residual"))
     free = next(g for g in channels.groups if g.prunable)

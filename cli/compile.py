@@ -32,6 +32,7 @@ def compile_model(
     resize: Annotated[str | None, Parameter(group=_DATA)] = None,
     samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
     shape: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
+    freeze: Annotated[bool | None, Parameter(group=_RUN)] = None,
     keep: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
     seed: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=2**31 - 1))] = None,
     threads: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1024))] = None,
@@ -86,6 +87,8 @@ def compile_model(
         Use at most this many samples, drawn evenly.
     shape
         Sizes of an input that the model leaves open, as input=1x3x224x224; may be given several times.
+    freeze
+        Make constants of inputs that have defaults, such as weights that were exported as inputs.
     keep
         Leave layers whose names fit this pattern as they are; may be given several times.
     seed
@@ -179,6 +182,7 @@ def compile_model(
         "budget": budget,
         "check": check,
         "shapes": parse_shapes(shape) if shape else None,
+        "freeze": freeze,
         "latency_table": latency_table,
         "tune": None if tune is None else duration(tune),
         "tune_records": tune_records,

@@ -349,6 +349,7 @@ _SHARED: dict[str, Callable[[Any], Any]] = {
     "samples": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**31 - 1),
     "threads": _whole(0, 1024),
+    "freeze": _flag,
     "clean": _flag,
     "guard": _flag,
     "min-agreement": _share,

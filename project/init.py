@@ -29,6 +29,7 @@ targets = ["onnx"]                # see: optc targets
 # seed = 0
 # threads = 0                     # 0: as many as the libraries choose
 # min-agreement = 0.95            # undo every pass that takes the agreement below
+# freeze = false                  # make constants of weights that were exported as inputs
 # clean = true                    # run the lossless pass `clean` first
 # guard = true                    # undo a pass that made the model worse
 # check = true                    # run the result beside the original

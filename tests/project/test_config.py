@@ -31,6 +31,7 @@ samples = 64
 targets = ["onnx", "onnx:cpu=arm"]
 budget = "size=50%"
 threads = 1
+freeze = true
 clean = false
 guard = false
 check = false
@@ -73,6 +74,7 @@ def test_every_key_means_what_it_says(tmp_path: Path) -> None:
         samples=64,
         seed=3,
         threads=1,
+        freeze=True,
         clean=False,
         guard=False,
         min_agreement=0.9,

@@ -59,8 +59,8 @@ class Header:
 
 @dataclass(slots=True)
 class Function:
-    """A model-local function. Its graph's inputs and outputs are untyped; `attributes` are the ones a caller must give,
-    `defaults` the ones it may."""
+    """A model-local function. Its graph's inputs and outputs are untyped; `attributes` are the ones that a caller may
+    give (what refers to one that it does not is left out), `defaults` those that have a value of their own."""
 
     domain: str
     name: str

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from .chosen import choose
-from .console import OUTPUT, PLAINLY, Voice, console, tell
+from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
 from .values import cache_place, check_apart, command_text, image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
@@ -217,6 +217,8 @@ def compile_model(
             )
         except Interrupted as stop:
             build, stopped = stop.build, stop
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(str(stop) or "interrupted; no output was written") from None
         try:
             todo = [(one, path) for paths in files for one, path in zip(build.each, paths)]
             for one, path in todo:
@@ -235,11 +237,14 @@ def compile_model(
             record.keep(chosen.name(one.report.target), one.report)
     if depfile is not None:
         chosen.depend(depfile, build)
-    if voice.json:
-        sys.stdout.write(build.report.to_json() if not build.others else together([one.report for one in build.each]))
-    elif voice.loud:
-        for one in build.each:
-            show(one.report, console(), layers=voice.verbose)
-        if build.others:
-            beside(build.report, console())
+    with heard():
+        if voice.json:
+            sys.stdout.write(
+                build.report.to_json() if not build.others else together([one.report for one in build.each])
+            )
+        elif voice.loud:
+            for one in build.each:
+                show(one.report, console(), layers=voice.verbose)
+            if build.others:
+                beside(build.report, console())
     return max(tell(one.report.budget) for one in build.each)

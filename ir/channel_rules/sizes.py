@@ -110,7 +110,7 @@ def shape_of(flow: Flow, node: Node) -> None:
                 if starts and ends and steps:
                     taken = range(len(listed))[starts[0] : ends[0] : steps[0]]
         for i in taken:
-            flow.pin(listed[i], f"Shape '{node.name or node.output.name}': the number of channels is read")
+            flow.pin(listed[i], f"Shape '{node.label}': the number of channels is read")
 
 
 RULES: dict[str, Rule] = {

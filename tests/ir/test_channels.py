@@ -365,6 +365,15 @@ def test_what_must_stay_says_why(build: Callable[[Net], Value], reason: str) -> 
     assert found.endswith(reason) if reason else not found
 
 
+def test_a_node_without_name_and_outputs_holds_what_it_reads() -> None:
+    def build(n: Net) -> Value:
+        a = n.conv(n.x, 6, 5)
+        n.graph.add("Print", [a], domain="my", outputs=0)
+        return n.conv(a, 5, 5)
+
+    assert reasons(build)[0].startswith("Print 'Print'")
+
+
 def test_a_weight_with_another_reader_stays() -> None:
     def build(n: Net) -> Value:
         bias = n.weight(6)

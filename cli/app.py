@@ -17,7 +17,7 @@ from .build import build
 from .check import check
 from .compile import compile_model
 from .completion import install_completion
-from .console import listening
+from .console import listening, silence
 from .diff import diff
 from .explain import explain
 from .help import examples, unfold
@@ -74,10 +74,10 @@ def run(argv: Sequence[str]) -> int:
             raise
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "interrupted; no output was written", _INTERRUPTED)
+        return _fail(str(stop) or "interrupted", _INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; that is no error, and there is nobody left to tell.
-        _silence()
+        silence()
         return 0
     except MemoryError:
         return _fail("out of memory; use fewer samples (--samples) or a machine with more", 2)
@@ -85,16 +85,11 @@ def run(argv: Sequence[str]) -> int:
         if "--traceback" in argv:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            _silence()
+            silence()
             return _fail("standard output cannot be written: its disk is full", 2)
         where = "run again with --traceback and report what it shows"
         return _fail(f"internal error: {type(error).__name__}: {' '.join(str(error).split())}; {where}", 1)
     return status if isinstance(status, int) else 0
-
-
-def _silence() -> None:
-    """Let what standard output still holds go nowhere, or Python would complain on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..errors import SpecError
-from .console import PLAINLY, Voice
+from .console import MISSED, PLAINLY, Voice, heard
 from .values import cache_place
 
 if TYPE_CHECKING:
@@ -65,16 +65,24 @@ def build(
     todo = jobs_of(found, names)
     record = Lock.read(lock if lock is not None else found.lock_path, strict=locked)
 
+    told: list[int] = []
+
     def tell(result: Result) -> None:
-        if voice.json:
-            print(json.dumps({"build": result.job.name, "status": result.status, "said": result.line}), flush=True)
-        elif result.status or not voice.quiet:
-            stream = sys.stderr if result.status in (1, 2) else sys.stdout
-            print(f"{result.job.name}: {result.line}", file=stream, flush=True)
+        told.append(result.status)
+        with heard():
+            if voice.json:
+                print(json.dumps({"build": result.job.name, "status": result.status, "said": result.line}), flush=True)
+            elif result.status or not voice.quiet:
+                stream = sys.stderr if result.status in (1, 2) else sys.stdout
+                print(f"{result.job.name}: {result.line}", file=stream, flush=True)
 
     place = cache_place(cache, no_cache)
     bound = 0 if memory is None else byte_count(memory, "--memory")
-    return build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
+    try:
+        return build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
+    except KeyboardInterrupt:
+        written = sum(status in (0, MISSED) for status in told)
+        raise KeyboardInterrupt(f"interrupted; {written} of {len(todo)} builds were written") from None
 
 
 def byte_count(text: str, flag: str) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from .console import OUTPUT, PLAINLY, Voice, console, tell
+from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
 from .values import image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
@@ -80,8 +80,9 @@ def check(
         found = judged(model, against, data=given, budget=budget, seed=seed, threads=threads, progress=progress)
     for path in wanted:
         write(found, path)
-    if voice.json:
-        sys.stdout.write(found.to_json())
-    elif voice.loud:
-        show(found, console(), layers=voice.verbose)
+    with heard():
+        if voice.json:
+            sys.stdout.write(found.to_json())
+        elif voice.loud:
+            show(found, console(), layers=voice.verbose)
     return tell(found.budget)

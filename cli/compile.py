@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from .chosen import choose
-from .console import OUTPUT, PLAINLY, Voice, console, tell
+from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
 from .values import cache_place, check_apart, command_text, image_size, numbers, reports
 
 _DATA = Group("Samples", sort_key=1)
@@ -32,6 +32,7 @@ def compile_model(
     resize: Annotated[str | None, Parameter(group=_DATA)] = None,
     samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
     shape: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
+    freeze: Annotated[bool | None, Parameter(group=_RUN)] = None,
     keep: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
     seed: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=2**31 - 1))] = None,
     threads: Annotated[int | None, Parameter(group=_RUN, validator=Number(gte=0, lte=1024))] = None,
@@ -86,6 +87,8 @@ def compile_model(
         Use at most this many samples, drawn evenly.
     shape
         Sizes of an input that the model leaves open, as input=1x3x224x224; may be given several times.
+    freeze
+        Make constants of inputs that have defaults, such as weights that were exported as inputs.
     keep
         Leave layers whose names fit this pattern as they are; may be given several times.
     seed
@@ -179,6 +182,7 @@ def compile_model(
         "budget": budget,
         "check": check,
         "shapes": parse_shapes(shape) if shape else None,
+        "freeze": freeze,
         "latency_table": latency_table,
         "tune": None if tune is None else duration(tune),
         "tune_records": tune_records,
@@ -213,6 +217,8 @@ def compile_model(
             )
         except Interrupted as stop:
             build, stopped = stop.build, stop
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(str(stop) or "interrupted; no output was written") from None
         try:
             todo = [(one, path) for paths in files for one, path in zip(build.each, paths)]
             for one, path in todo:
@@ -231,11 +237,14 @@ def compile_model(
             record.keep(chosen.name(one.report.target), one.report)
     if depfile is not None:
         chosen.depend(depfile, build)
-    if voice.json:
-        sys.stdout.write(build.report.to_json() if not build.others else together([one.report for one in build.each]))
-    elif voice.loud:
-        for one in build.each:
-            show(one.report, console(), layers=voice.verbose)
-        if build.others:
-            beside(build.report, console())
+    with heard():
+        if voice.json:
+            sys.stdout.write(
+                build.report.to_json() if not build.others else together([one.report for one in build.each])
+            )
+        elif voice.loud:
+            for one in build.each:
+                show(one.report, console(), layers=voice.verbose)
+            if build.others:
+                beside(build.report, console())
     return max(tell(one.report.budget) for one in build.each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,29 @@ def console() -> Console:
     """Standard output, at least 80 columns wide: a table in less would show no figure whole."""
     from rich.console import Console
 
-    found = Console()
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would exit here, with a status of its own
+
+    found = Plain()
     found.width = max(80, found.width)
     return found
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """What is printed meanwhile goes nowhere once its reader has gone, as that of `| head` does: the command goes on,
+    and its exit status is its own."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Let what standard output still holds go nowhere, or Python would complain on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(verdict: Verdict | None) -> int:

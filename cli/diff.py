@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .console import MISSED, PLAINLY, Voice
+from .console import MISSED, PLAINLY, Voice, heard
 
 
 def diff(
@@ -56,5 +56,6 @@ def diff(
 
     with voice.progress() as progress:
         found = contrast(first, second, data=data, run=run, seed=seed, threads=threads, progress=progress)
-    voice.say(as_dict(found), render(found, len(found.changes) if voice.verbose else top))
+    with heard():
+        voice.say(as_dict(found), render(found, len(found.changes) if voice.verbose else top))
     return MISSED if exit_code and found.differs else 0

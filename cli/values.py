@@ -85,11 +85,14 @@ def thread_counts(text: str) -> tuple[int, ...]:
 
 
 def dims(texts: Sequence[str]) -> dict[str, int]:
-    try:
-        pairs = [text.rsplit("=", 1) for text in texts]
-        return {name: int(size) for name, size in pairs}
-    except ValueError:
-        raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{' '.join(texts)}'") from None
+    """Sizes by name. Raises `SpecError`."""
+    found: dict[str, int] = {}
+    for text in texts:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or not int(size):
+            raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{text}'")
+        found[name] = int(size)
+    return found
 
 
 def image_size(text: str | None) -> tuple[int, int] | None:

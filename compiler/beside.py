@@ -62,6 +62,10 @@ def beside(
             except Interrupted as stop:
                 stop.build = _joined([*done, stop.build])
                 raise
+            except KeyboardInterrupt:
+                if left := _left(done):
+                    raise KeyboardInterrupt(f"interrupted{left}") from None
+                raise
     return _joined(done)
 
 

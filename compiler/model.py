@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..ir.graph import Graph
 from ..ir.origin import Origin
 from ..ir.shapes import infer
-from ..ir.tensor import FileTensor
+from ..ir.stored import stored_files
 from ..ir.verify import verify
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def name_of(model: Model) -> str:
 def stored_bytes(model: Model, graph: Graph) -> int:
     """Bytes of the model as it was given: its file and its external data, or what a file of it would take."""
     if isinstance(model, str | os.PathLike) and not os.fspath(model).startswith("zoo:"):
-        files = {os.path.abspath(os.fspath(model))}
-        for owner in graph.graphs():
-            files.update(v.constant.source.path for v in owner.constants if isinstance(v.constant, FileTensor))
+        files = {os.path.abspath(os.fspath(model))} | stored_files(graph)
         return sum(os.path.getsize(file) for file in files)
     from ..ir.writer import size
 

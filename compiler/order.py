@@ -34,6 +34,7 @@ class Order:
     pipeline: Pipeline
     target: Target
     shapes: Shapes
+    freeze: bool
     path: str | None
     data: Data | Samples | Source | None
     seed: int

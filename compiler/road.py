@@ -36,6 +36,8 @@ from .beside import beside
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
 from .fixed import Shapes, fix_shapes
+from .frozen import freeze as make_constants
+from .frozen import open_weights
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
 from .order import Order, latencies_of
@@ -59,6 +61,7 @@ def compile(
     *,
     target: str | Target | Sequence[str | Target] = "onnx",
     shapes: Shapes | None = None,
+    freeze: bool = False,
     output: str | os.PathLike[str] | None = None,
     data: Data | Samples | Source | None = None,
     seed: int = 0,
@@ -83,6 +86,7 @@ def compile(
 
     Several targets (`"onnx,arm64"`, or a sequence) are built one after the other, and `output` is then their folder;
     passes run once for all targets of the same facts. `shapes` fixes sizes that the model leaves open, by input.
+    `freeze` makes constants of inputs that have defaults, as weights exported as inputs are.
     `data` are unlabeled samples; without them the samples of a zoo model are used, or inputs are made up. Part of them
     is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
     agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
@@ -109,6 +113,8 @@ def compile(
     several = len(aims) > 1
     if several and is_stream(data):
         shown = read(model)
+        if freeze:
+            make_constants(shown)
         fix_shapes(shown, shapes or {})
         data = draw(model, data, shown, seed)
     order = Order(
@@ -116,6 +122,7 @@ def compile(
         pipeline=pipeline,
         target=aims[0],
         shapes=shapes or {},
+        freeze=freeze,
         path=path,
         data=data,
         seed=seed,
@@ -198,9 +205,11 @@ def build(order: Order) -> Build:
 
 
 def _read(order: Order) -> tuple[Graph, set[str]]:
-    """The model, sorted, verified and with the sizes that were asked for; and the values whose types it told."""
+    """The model, sorted, verified, frozen or with sizes as was asked; and the values whose types it told."""
     original = load(order.model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
+    if order.freeze:
+        make_constants(original)
     prepare(original, order.model)
     if order.shapes:
         fix_shapes(original, order.shapes)
@@ -257,7 +266,7 @@ class _Made:
 def _made(order: Order, original: Graph, known: Known) -> _Made:
     """Run the passes, each judged, and what makes the result fit the target."""
     ctx = _context(order)
-    notes = lower(original, *newest_loadable())
+    notes = [*lower(original, *newest_loadable()), *open_weights(original)]
     graph = original.clone()
     found, teacher = _samples(order, original, ctx, notes)
     dims = sizes(original, found)

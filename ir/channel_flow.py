@@ -137,13 +137,13 @@ class Flow:
     def hold(self, node: Node, labels: Iterable[Labels | None]) -> None:
         """Pin axes along which `node` works."""
         for array in labels:
-            self.pin(array, f"{node.op} '{node.name or node.output.name}': it works across channels")
+            self.pin(array, f"{node.op} '{node.label}': it works across channels")
 
     # -- running
 
     def _visit(self, node: Node, rules: Mapping[str, Rule]) -> None:
         rule = rules.get(node.op) if not node.domain and not node.bodies else None
-        what = f"{node.op} '{node.name or node.output.name}'"
+        what = f"{node.op} '{node.label}'"
         try:
             if rule is None:
                 raise Cannot("what it does with channels is not known")

@@ -36,10 +36,11 @@ def clone(graph: Graph, values: dict[Value, Value] | None = None) -> Graph:
 
 def copy_nodes(
     source: Graph, nodes: Iterable[Node], target: Graph, values: dict[Value, Value], *, before: Node | None = None
-) -> None:
+) -> list[Node]:
     """Copy `nodes` of `source`, and all of its constants, to the end of `target` or to just `before` one of its nodes.
 
-    `values` maps what the nodes read; it must hold the inputs of `source`, and receives the copies.
+    `values` maps what the nodes read; it must hold the inputs of `source`, and receives the copies. Returns the nodes
+    made.
     """
     for value in source.constants:
         if value.constant is not None:
@@ -65,6 +66,26 @@ def copy_nodes(
         twin.set_inputs([None if v is None else values.get(v, v) for v in node.inputs])
         for name, attribute in node.attributes.items():
             twin.set_attribute(name, _copy_attribute(attribute, values))
+    return [twin for _, twin in pending]
+
+
+def inline(body: Graph, values: dict[Value, Value], before: Node) -> list[Node]:
+    """Copy all nodes of `body` to just `before` a node of another graph; see `copy_nodes`.
+
+    Each gets a name that no node there has: runtimes refuse two nodes of one graph under one name, and bodies side by
+    side may use the same.
+    """
+    target = before.graph
+    assert target is not None
+    taken = {node.name for node in target}
+    made = copy_nodes(body, body, target, values, before=before)
+    for node in made:
+        name, count = node.name, 0
+        while node.name and node.name in taken:
+            count += 1
+            node.name = f"{name}_{count}"
+        taken.add(node.name)
+    return made
 
 
 def _copy_attribute(attribute: Attribute, values: dict[Value, Value]) -> Attribute:

@@ -18,6 +18,9 @@ from .shapes import Inference, analyse
 from .stored import parameters, stored_values, tensor_of
 from .symbols import Size
 
+_ENDLESS = 2**31 - 1
+"""The lowest limit of iterations that says "until the condition is false"."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeCost:
@@ -123,13 +126,14 @@ def _total(costs: list[NodeCost]) -> NodeCost:
 
 
 def _trips(node: Node, inference: Inference) -> int:
-    """How often the body of a Loop or Scan runs where that is a known number, else 1."""
+    """How often the body of a Loop or Scan runs where that is a known number, else 1; so too where the limit is so high
+    that it is none, as exporters write a while-loop."""
     if node.op == "Loop":
         limit = node.input(0)
         fact = None if limit is None else inference.facts.get(limit)
         data = None if fact is None else fact.elements
         trips = data.reshape(-1)[0] if data is not None and data.size == 1 else None
-        return max(0, trips) if isinstance(trips, int) else 1
+        return max(0, trips) if isinstance(trips, int) and trips < _ENDLESS else 1
     if node.op == "Scan":
         count = node.get_int("num_scan_inputs")
         axis = node.get_ints("scan_input_axes", (0,) * count)[0]

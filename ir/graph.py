@@ -59,8 +59,8 @@ class Header:
 
 @dataclass(slots=True)
 class Function:
-    """A model-local function. Its graph's inputs and outputs are untyped; `attributes` are the ones a caller must give,
-    `defaults` the ones it may."""
+    """A model-local function. Its graph's inputs and outputs are untyped; `attributes` are the ones that a caller may
+    give (what refers to one that it does not is left out), `defaults` those that have a value of their own."""
 
     domain: str
     name: str
@@ -239,7 +239,7 @@ class Graph:
             output.value._uses[self, i] = None
 
     def remove_input(self, index: int) -> None:
-        """Drop an unused input and close the gap. Only for bodies and functions: a model's inputs are its interface."""
+        """Drop an unused input and close the gap. A model's inputs are its interface: only where one is given up."""
         if self._inputs[index]._uses:
             raise ValueError(f"input {self._inputs[index].name!r} is still used")
         self._inputs.pop(index)._graph = None

@@ -24,6 +24,9 @@ from .tensor_proto import TensorReader
 from .type_proto import read_type
 from .types import Type
 
+_RUNTIMES = "com.microsoft"
+"""ONNX Runtime's own domain, which it imports where a model does not say so."""
+
 
 class GraphReader:
     """Builds the graph of one ModelProto, its data found by `tensors`. Raises `ModelError` for whatever is broken."""
@@ -139,6 +142,8 @@ class GraphReader:
                 origin=Origin((origin,)) if origin else None,
             )
             node.overload = overload
+            if domain == _RUNTIMES:
+                scope.graph.root.opsets.setdefault(domain, 1)
             for value in node.outputs:
                 name = value.name
                 if not name:

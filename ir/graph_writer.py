@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from ..errors import ModelError
@@ -263,7 +264,16 @@ class GraphWriter:
     def _sparse(self, name: str, tensor: SparseTensor, proto: onnx.SparseTensorProto) -> None:
         proto.dims.extend(tensor.shape)
         self._tensor(name, tensor.values, proto.values)
-        self._tensor("", tensor.indices, proto.indices)
+        indices = np.asarray(tensor.indices.numpy(), np.int64).reshape(-1)
+        length = _varint_bytes(indices)
+        if tensor.indices.dtype is not DType.INT64 or length >= tensor.indices.nbytes:
+            self._tensor("", tensor.indices, proto.indices)
+            return
+        # Indices are small numbers: most take two or three bytes, not eight.
+        describe_tensor(tensor.indices, proto.indices)
+        self.inlined += length
+        check_length(self.inlined, self.limit)
+        proto.indices.int64_data.extend(indices.tolist())
 
     def _tensor(self, name: str, tensor: Tensor, proto: onnx.TensorProto) -> None:
         if name:
@@ -291,6 +301,12 @@ def _pays(tensor: FillTensor | BroadcastTensor, graph: Graph) -> bool:
     plain = tensor.dtype.bits >= 8 and tensor.dtype.numpy.kind in "fiub"
     core = tensor.element if isinstance(tensor, FillTensor) else tensor.core
     return tensor.nbytes - core.nbytes >= _REPEATED and plain and graph.opset() >= 9
+
+
+def _varint_bytes(numbers: npt.NDArray[np.int64]) -> int:
+    """What integers take as protobuf packs them: seven bits a byte, and ten bytes where one is negative."""
+    longer = sum(int(np.count_nonzero(numbers >= 1 << 7 * k)) for k in range(1, 9))
+    return numbers.size + longer + 9 * int(np.count_nonzero(numbers < 0))
 
 
 def _has_info(value: Value) -> bool:

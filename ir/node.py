@@ -178,6 +178,11 @@ class Node:
         """The first output."""
         return self._outputs[0]
 
+    @property
+    def label(self) -> str:
+        """What a person knows the node by: its name, else its first output's, else its operator."""
+        return self.name or (self._outputs[0].name if self._outputs else "") or self.op
+
     def input(self, index: int) -> Value | None:
         """Input `index`, or `None` where it is absent or past the end."""
         return self._inputs[index] if index < len(self._inputs) else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .graph import Graph
 from .node import Node, Value
-from .tensor import Tensor
+from .tensor import FileTensor, SparseTensor, Tensor
 from .types import DType
 
 
@@ -29,6 +29,13 @@ def tensor_of(value: Value) -> Tensor | None:
             if isinstance(attribute.value, Tensor):
                 return attribute.value
     return None
+
+
+def stored_files(model: Graph) -> set[str]:
+    """The files that the stored data of a model lies in, external data and what was left in the model's own file."""
+    tensors = [tensor_of(value) for value in stored_values(model)]
+    parts = [part for t in tensors for part in ((t.values, t.indices) if isinstance(t, SparseTensor) else (t,))]
+    return {part.source.path for part in parts if isinstance(part, FileTensor)}
 
 
 def parameters(value: Value, tensor: Tensor) -> int:

@@ -210,7 +210,8 @@ def _group(size: Size) -> str:
 def symbol(text: str, known: Mapping[str, int] | None = None) -> Size:
     """The size that `text` spells, with the names in `known` replaced by numbers.
 
-    Text that is no expression over names (exporters write anything) is one opaque name.
+    Text that is no expression over names (exporters write anything) is one opaque name. So is a number: a size that is
+    known is no text, and an exporter that names one "16" does not mean that it is always 16.
     """
     known = known or {}
     if text in known:
@@ -220,7 +221,11 @@ def symbol(text: str, known: Mapping[str, int] | None = None) -> Size:
     import ast
 
     try:
-        size = _evaluate(ast.parse(text.strip(), mode="eval").body, known)
+        tree = ast.parse(text.strip(), mode="eval").body
+        size = _evaluate(tree, known)
+        if isinstance(size, int) and isinstance(_evaluate(tree, {}), int):
+            opaque = f"?'{text}'"  # an unknown: its text must not be read as a part of an expression
+            return known.get(opaque, atom(opaque))
     except (SyntaxError, RecursionError, ValueError):
         size = None
     return atom(text) if size is None else size

@@ -8,9 +8,12 @@ from ..errors import ModelError
 from .types import Dim, DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
 from .wire import text
 
+_UNNAMED = ("", "?", "-1")
+
 
 def read_type(proto: onnx.TypeProto) -> Type | None:
-    """The type that a TypeProto states, `None` where it states none. A negative size is an unknown one.
+    """The type that a TypeProto states, `None` where it states none. A negative size is an unknown one,
+    and so is one named "?" or "-1", as PaddlePaddle names any number of different sizes.
 
     Raises `ModelError` for an element type that ONNX does not have.
     """
@@ -42,7 +45,8 @@ def _read_tensor_type(
         if kind == "dim_value":
             shape.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
-            shape.append(text(dim.dim_param) or None)
+            name = text(dim.dim_param)
+            shape.append(None if name in _UNNAMED else name)
         named = named or bool(dim.denotation)
     axes = tuple(text(dim.denotation) for dim in proto.shape.dim) if named else ()
     return TensorType(_dtype(proto.elem_type), tuple(shape), sparse, denotation, axes)

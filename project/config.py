@@ -37,7 +37,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model: `name` is its word on the command line, `output` a folder or a file name with {name} and {target}."""
+    """One model: `name` is its word on the command line, `output` a folder, or a file that ends in the target's
+    suffix or has {name} or {target} in its name."""
 
     name: str
     path: str
@@ -53,12 +54,20 @@ class Entry:
         aim = table.parse(target)[0]
         word = re.sub(r"[^\w.=-]+", "-", target).strip("-")
         single = len(self.targets) < 2
+
+        def filled(text: str) -> str:
+            return text.replace("{name}", self.name).replace("{target}", word)
+
         folder, file = os.path.dirname(self.path), ""
         if self.output is not None:
-            folder, file = os.path.split(self.output) if os.path.splitext(self.output)[1] else (self.output, "")
+            folder, file = os.path.split(self.output)
+            suffix = os.path.splitext(file)[1]
+            if not suffix or not (suffix in (".onnx", aim.suffix) or "{name}" in file or "{target}" in file):
+                folder, file = self.output, ""  # out/v1.2 is a folder
+            folder = filled(folder)
         several = "{name}.{target}" + ("" if aim.folder else aim.suffix)
         file = file or ("{name}.optc" + aim.suffix if single else several)
-        return os.path.join(folder, file.replace("{name}", self.name).replace("{target}", word))
+        return os.path.join(folder, filled(file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +125,17 @@ class _Reader:
         if not models:
             raise SpecError(f"{self.shown}: names no model; add a table [[model]] with a path, or run: optc init MODEL")
         entries: list[Entry] = []
+        places: set[str] = set()
         for i, model in enumerate(models):
             entries.append(self.entry({**given, **self.keys(model, _SHARED | _OWN, ("model", i))}, i))
             if any(one.name == entries[-1].name for one in entries[:-1]):
                 self.fail(f"two models are called '{entries[-1].name}'; give one of them another name", ("model", i))
+            for target in entries[-1].targets:
+                place = entries[-1].artifact(target)
+                if place in places:
+                    where = ("model", i, "output") if "output" in model else ("model", i)
+                    self.fail(f"two builds would write {place}; put {{name}} or {{target}} into output", where)
+                places.add(place)
         return Config(self.path, tuple(entries))
 
     def entry(self, given: dict[str, Any], number: int) -> Entry:
@@ -333,6 +349,7 @@ _SHARED: dict[str, Callable[[Any], Any]] = {
     "samples": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**31 - 1),
     "threads": _whole(0, 1024),
+    "freeze": _flag,
     "clean": _flag,
     "guard": _flag,
     "min-agreement": _share,

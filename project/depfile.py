@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..ir.atomic import Replacement
 from ..ir.graph import Graph
-from ..ir.tensor import FileTensor
+from ..ir.stored import stored_files
 from ..passes.function import FunctionPass
 from ..passes.pipeline import Pipeline
 
@@ -18,9 +18,7 @@ def inputs(model: str, original: Graph, pipeline: Pipeline, data: str | None, co
     found: list[str] = []
     if not model.startswith("zoo:"):
         found.append(model)
-        tensors = (value.constant for graph in original.graphs() for value in graph.constants)
-        sources = {tensor.source.path for tensor in tensors if isinstance(tensor, FileTensor)}
-        found += sorted(sources - {os.path.abspath(model)})
+        found += sorted(stored_files(original) - {os.path.abspath(model)})
     if data is not None:
         found += _files(data)
     found += [one.path for one in pipeline if isinstance(one, FunctionPass)]

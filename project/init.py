@@ -29,6 +29,7 @@ targets = ["onnx"]                # see: optc targets
 # seed = 0
 # threads = 0                     # 0: as many as the libraries choose
 # min-agreement = 0.95            # undo every pass that takes the agreement below
+# freeze = false                  # make constants of weights that were exported as inputs
 # clean = true                    # run the lossless pass `clean` first
 # guard = true                    # undo a pass that made the model worse
 # check = true                    # run the result beside the original
@@ -62,7 +63,7 @@ def text(model: str, graph: Graph, folder: str) -> str:
     data = '# data = "calib.npz"              # samples to calibrate on: an .npz, or a folder of .npy or of images\n'
     data += "".join(f"#                                 input {one}\n" for one in inputs)
     nodes = sorted(cost(graph).nodes.items(), key=lambda item: -item[1].bytes)
-    heavy = [(node.name or node.output.name, found.bytes) for node, found in nodes[:3] if found.bytes]
+    heavy = [(node.label, found.bytes) for node, found in nodes[:3] if found.bytes]
     layers = "".join(f"#   {json.dumps(name)}, {size:,} bytes\n" for name, size in heavy)
     match = json.dumps(heavy[0][0] if heavy else "*")
     return _TEXT.format(

@@ -36,6 +36,7 @@ class Options:
     check: bool = True
     overrides: tuple[Override, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    freeze: bool = False
     latency_table: str | None = None
     tune: float | None = None
     tune_records: str | None = None
@@ -77,6 +78,7 @@ class Options:
             trail=trail,
             overrides=self.overrides,
             shapes=self.shapes,
+            freeze=self.freeze,
             latency_table=self.latency_table,
             tune=self.tune,
             tune_records=self.tune_records,

@@ -66,7 +66,7 @@ def _changes(
 
     `known` are the nodes of the graphs around the first, `made` is what came of them, which bodies may read.
     """
-    here = {_name(node) for node in first}
+    here = {node.label for node in first}
     known = {*known, *here}
     made = {name: heirs for name, heirs in made.items() if name not in here}
     found: list[Change] = []
@@ -75,11 +75,11 @@ def _changes(
     for node in second:
         for name in _sources(node, here):
             made.setdefault(name, []).append(node)
-        if not any(name in here for name in (*node.origin.nodes, _name(node))):
-            name = path + _name(node)
+        if not any(name in here for name in (*node.origin.nodes, node.label)):
+            name = path + node.label
             added.append(Change("added", name, (), (op_text(node),), node.origin.passes, (), _weights([node])))
     for node in first:
-        heirs = made.get(_name(node), [])
+        heirs = made.get(node.label, [])
         if len(heirs) == 1:
             for inner, one, other in _bodies(path, node, heirs[0]):
                 some, count = _changes(inner, one, other, made, known)
@@ -93,7 +93,7 @@ def _changes(
         if [w.text for w in old] == [w.text for w in new] and heirs and not _differ(node, heirs):
             old = new = ()
         kind, after = "changed" if heirs else "removed", tuple(map(op_text, heirs))
-        found.append(Change(kind, path + _name(node), (op_text(node),), after, tuple(passes), old, new))
+        found.append(Change(kind, path + node.label, (op_text(node),), after, tuple(passes), old, new))
     for old_end, new_end in zip(first.outputs, second.outputs):
         if _rewired([old_end.value], [new_end.value], known, made):
             found.append(Change("changed", f"{path}output {old_end.name}", (), ()))
@@ -102,7 +102,7 @@ def _changes(
 
 def _sources(node: Node, known: Collection[str]) -> Iterable[str]:
     """The nodes of the first graph that a node of the second came of."""
-    names = node.origin.nodes if node.origin.passes else (*node.origin.nodes, _name(node))
+    names = node.origin.nodes if node.origin.passes else (*node.origin.nodes, node.label)
     return dict.fromkeys(name for name in names if name in known)
 
 
@@ -111,7 +111,7 @@ def _bodies(path: str, node: Node, heir: Node) -> Iterator[tuple[str, Graph, Gra
     for name, attribute in node.attributes.items():
         ones, others = _graphs(attribute), _graphs(heir.attributes.get(name))
         for one, other in zip(ones, others):
-            yield f"{path}{_name(node)}/{name}/", one, other
+            yield f"{path}{node.label}/{name}/", one, other
 
 
 def _graphs(attribute: Attribute | None) -> tuple[Graph, ...]:
@@ -146,7 +146,7 @@ def _rewired(
             if one.is_input and other.is_input and one.name != other.name:
                 return True
         else:
-            source = _name(one.producer)
+            source = one.producer.label
             heirs = made.get(source, [])
             if heirs and other.producer not in heirs and any(_sources(other.producer, known)):
                 return True
@@ -170,10 +170,6 @@ def _constants(node: Node) -> list[Tensor]:
 def _weights(nodes: Iterable[Node]) -> tuple[Weight, ...]:
     found = {value: tensor for node in nodes if not prepares(node) for value, tensor in stored_weights(node)}
     return tuple(look(value, tensor) for value, tensor in found.items())
-
-
-def _name(node: Node) -> str:
-    return node.name or node.outputs[0].name
 
 
 def op_text(node: Node) -> str:

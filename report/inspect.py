@@ -138,7 +138,7 @@ def _zeros(tensor: Tensor) -> int:
 def _tensors(graph: Graph, names: set[str]) -> tuple[LayerWeight, ...]:
     found = []
     for node in graph:
-        name = node.name or node.output.name
+        name = node.label
         for value, tensor in stored_weights(node) if name in names and not prepares(node) else ():
             kept, full = rank(node, tensor) or (None, None)
             found.append(LayerWeight(name, look(value, tensor), kept, full))

@@ -57,8 +57,8 @@ def layer_costs(
                 share = count / sum(elements) / max(len(value.uses), 1)
                 carried[value] = params * share, size * share
         elif one.macs or size:
-            kind = type_text(inference.type(node.output))
-            name = node.name or node.output.name
+            kind = type_text(inference.type(node.output)) if node.outputs else ""
+            name = node.label
             layers.append(LayerCost(name, node.op, kind, one.macs, one.macs / macs, params, size, size / stored))
     return tuple(layers)
 

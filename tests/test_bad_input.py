@@ -208,6 +208,7 @@ def test_one_model_of_two_that_is_none(arguments: list[str], good: str) -> None:
         (["bench", "MODEL", "--threads", "1,-1"], "--threads takes numbers"),
         (["bench", "MODEL", "--seconds", "0"], "--seconds"),
         (["inspect", "MODEL", "--dim", "N"], "--dim takes NAME=SIZE"),
+        (["inspect", "MODEL", "--dim", "N=-5"], "--dim takes NAME=SIZE"),
         (["inspect", "MODEL", "--dim", "M=3"], "'M'"),
         (["inspekt", "MODEL"], "left over"),
         (["passes", "qant"], "Did you mean 'quant'?"),

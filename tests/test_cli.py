@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnx import helper
 from processes import MATMUL, assert_one_line, model, optc, write
 
 from optc.cli.app import app, run
+from optc.project.matrix import Job, Result
 
 META = {"--help", "-h", "--version"}
 
@@ -212,6 +214,35 @@ def test_a_budget_is_a_gate(good: str, tmp_path: Path) -> None:
     assert (met.returncode, met.stdout, met.stderr) == (0, "", "")
     gate = optc("check", "out.onnx", "--against", good, "--budget", "size=1B", "-q", cwd=tmp_path)
     assert_one_line(gate, 3, "the budget was missed: size: wanted at most 1 B")
+
+
+@pytest.mark.parametrize("form", ["--json", "--verbose"])
+def test_a_missed_budget_is_one_though_nobody_reads_on(
+    form: str, good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`optc check … | true`: the gate is the exit status."""
+    words = [good, "--budget", "size=1B", "--threads", "1", form]
+    for command in (["check", *words, "--against", good], [*words, "--passes", "clean", "-o", str(tmp_path / "o")]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with monkeypatch.context() as patch, os.fdopen(writer, "w") as out:
+            patch.setattr(sys, "stdout", out)
+            assert run(command) == 3
+
+
+def test_an_interrupted_command_says_what_was_written(
+    good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "".join(f'[[model]]\npath = "{good}"\nname = "{name}"\n' for name in "ab")
+    (tmp_path / "optc.toml").write_text('passes = "clean"\n' + text)
+
+    def stopped(jobs: list[Job], *_: object, tell: Callable[[Result], None], **__: object) -> int:
+        tell(Result(jobs[0], 0, "done"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optc.project.matrix.build", stopped)
+    assert run(["build", "--config", str(tmp_path / "optc.toml")]) == 130
+    assert capsys.readouterr().err == "optc: interrupted; 1 of 2 builds were written\n"
 
 
 def test_shell_completion_is_written_to_its_usual_place(tmp_path: Path) -> None:

@@ -124,6 +124,36 @@ def test_a_model_without_annotations_does_not_grow_by_them(tmp_path: Path) -> No
     assert not onnx.load(tmp_path / "out.onnx").graph.value_info
 
 
+def with_weights_as_inputs(path: Path, *, external: bool = False) -> None:
+    """A model whose one weight a caller may override, as exporters of IR version 4 may write it."""
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 64]) for name in "xy")
+    w = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [64, 64])
+    nodes = [onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "fc")]
+    graph = onnx.helper.make_graph(nodes, "g", [x, w], [y], [onnx.numpy_helper.from_array(weight, "w")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path, save_as_external_data=external, location="w.bin", size_threshold=0)
+
+
+def test_weights_that_are_inputs_are_told_of_and_can_be_frozen(tmp_path: Path) -> None:
+    with_weights_as_inputs(tmp_path / "m.onnx")
+    kept = compile(tmp_path / "m.onnx", "quant", check=False)
+    assert [v.name for v in kept.graph.inputs] == ["x", "w"]
+    assert "1 weight is an input with a default, which a caller may override; --freeze makes it a constant" in (
+        kept.report.notes
+    )
+    frozen = compile(tmp_path / "m.onnx", "quant", freeze=True, output=tmp_path / "out.onnx", threads=1)
+    assert [v.name for v in load(tmp_path / "out.onnx").inputs] == ["x"]
+    assert not any("--freeze" in note for note in frozen.report.notes)
+    assert frozen.report.after.bytes < 0.4 * frozen.report.before.bytes
+
+
+def test_external_data_of_inputs_counts(tmp_path: Path) -> None:
+    with_weights_as_inputs(tmp_path / "m.onnx", external=True)
+    files = sum(os.path.getsize(tmp_path / name) for name in ("m.onnx", "w.bin"))
+    assert compile(tmp_path / "m.onnx", "clean", check=False).report.before.bytes == files
+
+
 def test_public_names_exist() -> None:
     assert {name for name in optc.__all__ if getattr(optc, name) is None} == set()
     with pytest.raises(AttributeError):

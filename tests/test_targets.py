@@ -21,6 +21,7 @@ from optc.project.config import load
 from optc.report.markdown import render
 from optc.report.page.summary import summary
 from optc.targets import table
+from optc.targets.base import Artifact
 from optc.targets.onnx import OnnxTarget
 
 
@@ -138,6 +139,23 @@ def test_the_command_line_builds_for_several(tmp_path: Path, capsys: pytest.Capt
     assert {path.name for path in tmp_path.glob("r.*")} == {"r.onnx.json", "r.onnx-cpu-arm.json"}
     assert set(json.loads((tmp_path / "m.lock").read_text())["builds"]) == {"m@onnx", "m@onnx:cpu=arm"}
     assert run([*words, *more, "--locked"]) == 0
+
+
+def test_an_interrupt_tells_what_was_written_before(tmp_path: Path) -> None:
+    class Stopped(OnnxTarget):
+        """Presses Ctrl-C as its file is written."""
+
+        name: ClassVar[str] = "stopped"
+        suffix: ClassVar[str] = ".stopped.onnx"
+
+        def emit(self, graph: Graph, path: str) -> Artifact:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted \(written before: ") as caught:
+        compile(linear(), "clean", target=["onnx", Stopped()], output=out, check=False)
+    assert len(list(out.iterdir())) == 1
+    assert str(next(out.iterdir())) in str(caught.value)
 
 
 def test_a_configuration_fixes_sizes_and_names_libraries(tmp_path: Path) -> None:

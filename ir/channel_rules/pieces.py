@@ -124,7 +124,7 @@ def gather(flow: Flow, node: Node) -> None:
         if rank == 1:
             picked = array[at]
         else:
-            flow.pin(array[at], f"Gather '{node.name or node.output.name}': it takes single channels")
+            flow.pin(array[at], f"Gather '{node.label}': it takes single channels")
         where = array
         if data.constant is not None:
             flow.tie(node, 0, axis, array, Role.PASSIVE)

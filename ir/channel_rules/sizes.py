@@ -96,19 +96,21 @@ def shape_of(flow: Flow, node: Node) -> None:
     labels = flow.labels(operand(node))
     start = node.get_int("start")
     stop = node.get_int("end", len(labels))
-    first, last, _ = slice(start, stop).indices(len(labels))
-    listed = labels[first:last]
+    listed = labels[start:stop]
     for user, index in node.output.uses:
         taken = range(len(listed))
         if isinstance(user, Node) and index == 0 and user.op in ("Gather", "Slice"):
-            given = [flow.ints(user.input(i)) for i in range(1, len(user.inputs))]
-            if user.op == "Gather" and given[0] is not None:
-                taken = [i % len(listed) for i in given[0]]  # type: ignore[assignment]
-            elif user.op == "Slice" and given[0] and given[1]:
-                step = given[3][0] if len(given) > 3 and given[3] else 1
-                taken = range(len(listed))[given[0][0] : given[1][0] : step]
+            first = flow.ints(user.input(1))
+            if user.op == "Gather" and first is not None:
+                taken = [i % len(listed) for i in first]  # type: ignore[assignment]
+            elif user.op == "Slice":
+                # Before operator set 10, starts and ends are attributes.
+                starts, ends = first or user.get_ints("starts"), flow.ints(user.input(2)) or user.get_ints("ends")
+                steps = (1,) if user.input(4) is None else flow.ints(user.input(4))
+                if starts and ends and steps:
+                    taken = range(len(listed))[starts[0] : ends[0] : steps[0]]
         for i in taken:
-            flow.pin(listed[i], f"Shape '{node.name or node.output.name}': the number of channels is read")
+            flow.pin(listed[i], f"Shape '{node.label}': the number of channels is read")
 
 
 RULES: dict[str, Rule] = {

@@ -91,9 +91,9 @@ Relu LeakyRelu PRelu Sigmoid Tanh Erf Exp Log Sqrt Sign Reciprocal Softmax LogSo
 HardSwish Elu Selu Celu ThresholdedRelu Softplus Softsign Mish Gelu Swish Clip Sin Cos Tan Asin Acos Atan Sinh
 Cosh Asinh Acosh Atanh LRN MeanVarianceNormalization InstanceNormalization GroupNormalization CumSum CumProd
 Shrink LpNormalization Trilu ScatterElements ScatterND Scatter ReverseSequence BitwiseNot TensorScatter
-BitShift ImageScaler Crop Affine ParametricSoftplus RotaryEmbedding ScaledTanh
+ImageScaler Crop Affine ParametricSoftplus RotaryEmbedding ScaledTanh
 """
-_BROADCAST = "Add Sub Mul Div Pow Mod Min Max Sum Mean BitwiseAnd BitwiseOr BitwiseXor"
+_BROADCAST = "Add Sub Mul Div Pow Mod Min Max Sum Mean BitShift BitwiseAnd BitwiseOr BitwiseXor"
 _COMPARE = "Equal Less Greater LessOrEqual GreaterOrEqual And Or Xor"
 
 RULES: dict[str, Rule] = {

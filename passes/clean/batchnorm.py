@@ -10,8 +10,8 @@ In inference it is an affine map per channel, with s = gamma / sqrt(var + eps):
     4. Mul or Add of a constant per channel, after BatchNormalization   ->  BatchNormalization
 
 Exact up to one rounding of the weights. Does not fire in training mode, where statistics are not constant, where
-other outputs are read, where the layer's or the normalisation's result is read by others, and for 2 with a shift
-into a padded convolution: zeros at the border are not shifted.
+other outputs are read, where the layer's or the normalisation's result is read by others, where numbers overflow,
+and for 2 with a shift into a padded convolution: zeros at the border are not shifted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...ir.node import Node
 from .affine import operand
 from .broadcast import channel_axis
 from .fill import Array, elementwise, reshape
-from .layer import LAYERS, Affine, after, before, output_channels, weight
+from .layer import LAYERS, Affine, after, before, output_channels, rounded, sound, weight
 from .rewriter import Rewriter, Rule
 
 
@@ -63,9 +63,10 @@ def _into_gemm(node: Node, product: Node, weights: Array, made: Affine, rewriter
     shape = product.inputs[0].shape if product.inputs[0] is not None else None
     if shape is None or len(shape) != 2 or weights.ndim != 2 or made.shift is None:
         return False
-    if not after(product, Affine(made.scale), node, rewriter):
+    shift = elementwise(lambda t: rounded(t, weights.dtype), made.shift)
+    if not sound(shift) or not after(product, Affine(made.scale), node, rewriter):
         return False
-    bias = rewriter.constant(node, np.asarray(made.shift, weights.dtype), f"{node.output.name}.bias")
+    bias = rewriter.constant(node, shift, f"{node.output.name}.bias")
     rewriter.replace(node, rewriter.make(node, "Gemm", [*product.inputs, bias], merged=[product]))
     return True
 
@@ -101,15 +102,15 @@ def _absorbs(node: Node, rewriter: Rewriter) -> bool:
     new_gamma, new_beta = gamma, beta
     if step.scale is not None:
         scale = reshape(step.scale, (step.scale.size,))
-        new_gamma = elementwise(lambda g, s: (g * s).astype(gamma.dtype), gamma, scale)
-        new_beta = elementwise(lambda b, s: b * s, beta, scale)
+        new_gamma = elementwise(lambda g, s: rounded(g * s, gamma.dtype), gamma, scale)
+        new_beta = elementwise(np.multiply, beta, scale)
     if step.shift is not None:
-        new_beta = elementwise(lambda b, t: b + t, new_beta, reshape(step.shift, (step.shift.size,)))
-    new_beta = elementwise(lambda b: b.astype(beta.dtype), new_beta)
+        new_beta = elementwise(np.add, new_beta, reshape(step.shift, (step.shift.size,)))
+    new_beta = elementwise(lambda b: rounded(b, beta.dtype), new_beta)
     made = {1: np.broadcast_to(new_gamma, gamma.shape), 2: np.broadcast_to(new_beta, beta.shape)}
     if step.scale is None:
         del made[1]
-    if not rewriter.pays(list(made.values()), node, normalise):
+    if not all(map(sound, made.values())) or not rewriter.pays(list(made.values()), node, normalise):
         return False
     for index, array in made.items():
         value = normalise.inputs[index]

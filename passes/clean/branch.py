@@ -3,12 +3,13 @@
     If<then, else>(constant)   ->   the nodes of the branch that is taken
 
 Exact: the other branch never runs. Does not fire where the condition is not a constant of one element, or where a
-branch is a function's parameter. The nodes of the branch read what they captured directly.
+branch is a function's parameter. The nodes of the branch read what they captured directly, and are renamed where the
+graph has a node of their name.
 """
 
 from __future__ import annotations
 
-from ...ir.clone import copy_nodes
+from ...ir.clone import inline
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from .rewriter import Rewriter, Rule
@@ -23,7 +24,7 @@ def _rewrite(node: Node, rewriter: Rewriter) -> bool:
     if taken is None or not isinstance(taken.value, Graph):
         return False
     body, values = taken.value, dict[Value, Value]()
-    copy_nodes(body, body, graph, values, before=node)
+    inline(body, values, node)
     for made, output in zip(node.outputs, body.outputs, strict=True):
         result = values.get(output.value, output.value)
         if result.type is None:

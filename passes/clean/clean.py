@@ -1,8 +1,9 @@
 """The `clean` pass: everything that can go without changing an answer.
 
-Constants are folded, dead nodes and unread constants removed, equal nodes merged, and the rules of this folder run
-on a worklist until none of them fires; then shapes are inferred anew and the round is repeated while it still found
-something. Every rule says in its own file what it rewrites, why that is exact, and when it does not fire.
+Calls of the model's own functions give way to the nodes of these. Constants are folded, dead nodes and unread constants
+removed, equal nodes merged, and the rules of this folder run on a worklist until none of them fires; then shapes are
+inferred anew and the round is repeated while it still found something. Every rule says in its own file what it
+rewrites, why that is exact, and when it does not fire.
 
 Kept as they are: names, types and dynamic axes of the model's inputs and outputs (unread inputs included), nodes of
 other domains, random nodes, overridable inputs, and function parameters. The type of an intermediate value that the
@@ -40,9 +41,11 @@ class Clean(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         """Clean `graph` and its functions in place; the report counts the rewrites of each rule."""
+        from .inline import inline_functions
         from .trace import forget_traces
 
         report = Report()
+        inline_functions(graph, report)
         for each in (graph, *(function.graph for function in graph.functions.values())):
             recorded: dict[Value, Type | None] = {v: v.type for v in _made(each) if v.type is not None}
             bodies = [inner for inner in each.graphs() if inner is not each]

@@ -31,7 +31,7 @@ def evaluate(node: Node, inputs: Inputs, opset: int) -> list[Array]:
         try:
             with np.errstate(all="ignore"):
                 made = rule(node, inputs, opset)
-        except (ValueError, IndexError, TypeError, OverflowError):
+        except (ValueError, IndexError, TypeError, ArithmeticError):
             made = None
         if made is not None:
             return [made]

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...ir.node import Node
 from .broadcast import fits_into
-from .layer import FLOATS, is_sound, multiply
+from .layer import FLOATS, multiply, sound
 from .rewriter import Rewriter, Rule
 from .transpose import permutation
 
@@ -57,7 +57,7 @@ def _scaled(node: Node, rewriter: Rewriter) -> bool:
             continue
         with np.errstate(over="ignore"):
             made = multiply(array, np.asarray(factor))
-        if is_sound(made) and rewriter.pays([made], node):
+        if sound(made) and rewriter.pays([made], node):
             rewriter.set_input(node, index, rewriter.constant(node, made, old.name))
             del node.attributes[name]
             fired = True

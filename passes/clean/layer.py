@@ -175,7 +175,7 @@ def multiply(weights: Array, factor: Array) -> Array:
     if factor.ndim > weights.ndim:
         groups = factor.shape[0]
         view = reshape(weights, (groups, weights.shape[0] // groups, *weights.shape[1:]))
-    made = elementwise(lambda w, f: np.multiply(w, f, dtype=np.float64).astype(weights.dtype), view, factor)
+    made = elementwise(lambda w, f: rounded(np.multiply(w, f, dtype=np.float64), weights.dtype), view, factor)
     return reshape(made, weights.shape)
 
 
@@ -224,11 +224,11 @@ def _apply(
     stored_bias = None
     if new_bias is not None and new_bias is not bias:
         channels = output_channels(layer, weights)
-        stored_bias = elementwise(lambda b: b.astype(weights.dtype), np.broadcast_to(new_bias, (channels,)))
+        stored_bias = elementwise(lambda b: rounded(b, weights.dtype), np.broadcast_to(new_bias, (channels,)))
         if stored_bytes(weights) == weights.nbytes:
             stored_bias = np.ascontiguousarray(stored_bias)
     made = [a for a in (None if scaled is weights else scaled, stored_bias) if a is not None]
-    if not all(is_sound(a) for a in made) or not rewriter.pays(made, layer, by):
+    if not all(sound(a) for a in made) or not rewriter.pays(made, layer, by):
         return False
     if scaled is not weights:
         rewriter.set_input(layer, 1, rewriter.constant(layer, scaled, old.name))
@@ -241,7 +241,13 @@ def _apply(
     return True
 
 
-def is_sound(array: Array) -> bool:
+def rounded(array: Array, dtype: np.dtype[np.generic]) -> Array:
+    """Numbers in a narrower type; what overflows is infinite, which `sound` refuses."""
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
+
+
+def sound(array: Array) -> bool:
     """Whether numbers are finite and, as a whole, well above the subnormals."""
     sample = core(array)
     if not np.isfinite(sample).all():

@@ -94,7 +94,7 @@ class Coupled:
 
     @property
     def name(self) -> str:
-        return self.node.name or self.node.output.name
+        return self.node.label
 
     def counts(self) -> range:
         """The numbers of channels that may be kept, all of them excepted."""
@@ -116,7 +116,7 @@ def coupled_groups(
                 layer = by_node.get(node)
                 if layer is None or index != 1:
                     why = reasons.get(node, "it cannot be refitted")
-                    reason = reason or f"{node.op} '{node.name or node.output.name}', which reads it: {why}"
+                    reason = reason or f"{node.op} '{node.label}', which reads it: {why}"
                 else:
                     readers.append(Reader(layer, member.index))
         if not reason and not readers:

@@ -78,7 +78,7 @@ def _is_table(node: Node) -> bool:
 
 def _readers(table: Value) -> list[Node]:
     """The nodes that read the table, through a Transpose, too."""
-    found = []
+    found: list[Node] = []
     for user in table.users:
         found += user.output.users if user.op == "Transpose" else [user]
     return found

@@ -365,6 +365,15 @@ def test_what_must_stay_says_why(build: Callable[[Net], Value], reason: str) -> 
     assert found.endswith(reason) if reason else not found
 
 
+def test_a_node_without_name_and_outputs_holds_what_it_reads() -> None:
+    def build(n: Net) -> Value:
+        a = n.conv(n.x, 6, 5)
+        n.graph.add("Print", [a], domain="my", outputs=0)
+        return n.conv(a, 5, 5)
+
+    assert reasons(build)[0].startswith("Print 'Print'")
+
+
 def test_a_weight_with_another_reader_stays() -> None:
     def build(n: Net) -> Value:
         bias = n.weight(6)
@@ -387,6 +396,20 @@ def test_sizes_picked_from_a_shape_do_not_hold_channels() -> None:
     graph = net.finish(build(net))
     assert [g.size for g in channel_groups(graph) if g.prunable] == [4]
     assert check(graph, 0) > 0
+
+
+def test_sizes_sliced_from_a_shape_by_attributes_do_not_hold_channels() -> None:
+    """Before operator set 10, Slice has no other inputs than what it cuts."""
+
+    def build(start: int, end: int) -> list[bool]:
+        net = Net(opset=9)
+        a = net.conv(net.x, 6, 4)
+        sizes = net("Cast", net("Slice", net("Shape", a), starts=[start], ends=[end]), to=1)
+        net.graph.add_output(net("Reshape", net.conv(a, 4, 8), net.ints(-1)), "z")
+        return [g.prunable for g in channel_groups(net.finish(sizes)) if g.size == 4]
+
+    assert build(2, 4) == [True]
+    assert build(1, 4) == [False]
 
 
 def test_prune_refuses_what_would_break() -> None:

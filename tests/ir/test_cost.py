@@ -92,7 +92,9 @@ def test_a_shared_constant_counts_once() -> None:
     assert found.macs == 32
 
 
-def test_a_loop_costs_its_trips() -> None:
+@pytest.mark.parametrize(("limit", "trips"), [(5, 5), (0, 0), (2**31 - 1, 1), (2**63 - 1, 1)])
+def test_a_loop_costs_its_trips(limit: int, trips: int) -> None:
+    """A limit that is as high as can be is how exporters write a loop that ends by its condition."""
     graph = Graph("g", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, (2, 4)))
     body = Graph("body")
@@ -102,10 +104,10 @@ def test_a_loop_costs_its_trips() -> None:
     inner = body.add("MatMul", [state, body.constant(np.zeros((4, 4), np.float32))])
     body.add_output(body.add("Identity", [go_on]).output, "co")
     body.add_output(inner.output, "so")
-    loop = graph.add("Loop", [graph.constant(np.int64(5)), None, x], {"body": body})
+    loop = graph.add("Loop", [graph.constant(np.int64(limit)), None, x], {"body": body})
     graph.add_output(loop.output, "y")
     found = cost(graph)
-    assert found.macs == 5 * 2 * 16
+    assert found.macs == trips * 2 * 16
     assert found.nodes[inner].macs == 2 * 16
     assert found.params == 16
 

@@ -84,6 +84,20 @@ def test_large_tensors_stay_in_their_file(tmp_path: Path, dtype: DType, external
     assert value.constant.numpy().tobytes() == expected.tobytes()
 
 
+def test_sizes_named_by_a_question_mark_are_each_unknown() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["?", 3, "?", "-1"])
+    graph = from_proto(model([helper.make_node("Relu", ["x"], ["y"])], inputs=[x]))
+    assert graph.inputs[0].shape == (None, 3, None, None)
+
+
+def test_the_runtimes_own_operators_need_no_import() -> None:
+    nodes = [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")]
+    assert from_proto(model(nodes)).opsets == {"": 21, "com.microsoft": 1}
+    proto = model(nodes)
+    proto.opset_import.add(domain="com.microsoft", version=2)
+    assert from_proto(proto).opsets == {"": 21, "com.microsoft": 2}
+
+
 def test_large_data_is_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
     def large(seed: int) -> onnx.TensorProto:
         array = np.random.default_rng(seed).standard_normal((300, 300), np.float32)

@@ -23,6 +23,7 @@ CASES = [
     ("x: float[N, 1, 4], w: float[T, 1]", "y = Add(x, w)", "float[N, T, 4]"),
     ("x: float[N], w: float[M]", "y = Add(x, w)", 'float["max(M, N)"]'),
     ("x: float[N, 3], w: float[N, 3]", "y = Less(x, w)", "bool[N, 3]"),
+    ("x: uint8[3], w: uint8[N, 3]", 'y = BitShift<direction="LEFT">(x, w)', "uint8[N, 3]"),
     ("x: float[N, 3, H, 9], w: float[8, 3, 3, 3]", "y = Conv<pads=[1, 1, 1, 1]>(x, w)", "float[N, 8, H, 9]"),
     (
         "x: float[N, 3, H, 9], w: float[8, 3, 3, 3]",

@@ -31,6 +31,7 @@ samples = 64
 targets = ["onnx", "onnx:cpu=arm"]
 budget = "size=50%"
 threads = 1
+freeze = true
 clean = false
 guard = false
 check = false
@@ -73,6 +74,7 @@ def test_every_key_means_what_it_says(tmp_path: Path) -> None:
         samples=64,
         seed=3,
         threads=1,
+        freeze=True,
         clean=False,
         guard=False,
         min_agreement=0.9,
@@ -110,6 +112,12 @@ FAULTS = {
     "no model": ("seed = 1\n", None, "names no model"),
     "a table": ('[model]\npath = "a"\n', 1, "two brackets"),
     "twice": ('[[model]]\npath = "x/a"\n[[model]]\npath = "y/a"\n', 3, "two models are called 'a'"),
+    "one file": ('output = "o.onnx"\n[[model]]\npath = "a"\n[[model]]\npath = "b"\n', 4, "two builds would write"),
+    "one file of two targets": (
+        '[[model]]\npath = "a"\noutput = "o.onnx"\ntargets = ["onnx", "onnx:cpu=arm"]\n',
+        3,
+        "o.onnx; put {name} or {target}",
+    ),
     "passes": ('[[model]]\npath = "a"\npasses = "quantt"\n', 3, "no pass is called 'quantt'"),
     "shared passes": ('passes = "quantt"\n[[model]]\npath = "a"\n', 1, "no pass is called 'quantt'"),
     "target": ('[[model]]\npath = "a"\ntargets = ["onx"]\n', 3, "no target is called 'onx'"),
@@ -142,6 +150,21 @@ def test_a_fault_is_one_line_with_its_place(text: str, line: int | None, says: s
     assert "\n" not in message
     assert says in message
     assert message.startswith(f"{tmp_path / 'optc.toml'}{f':{line}' if line else ''}: ")
+
+
+@pytest.mark.parametrize(
+    ("output", "place"),
+    [
+        ("out", "out/a.optc.onnx"),
+        ("out/v1.2", "out/v1.2/a.optc.onnx"),
+        ("out/v1.2/b.onnx", "out/v1.2/b.onnx"),
+        ("{name}.{target}", "a.onnx"),
+        ("{name}/v1", "a/v1/a.optc.onnx"),
+    ],
+)
+def test_an_output_is_a_file_where_it_looks_like_one(output: str, place: str, tmp_path: Path) -> None:
+    found = config(tmp_path, f'[[model]]\npath = "x/a.onnx"\noutput = "{output}"\n')
+    assert found.entries[0].artifact("onnx") == str(tmp_path / place)
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:

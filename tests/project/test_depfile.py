@@ -9,8 +9,22 @@ import numpy as np
 import pytest
 
 from optc.cli.app import run
+from optc.ir.reader import load
 from optc.ir.writer import save
 from optc.models import zoo
+
+
+def test_external_data_of_an_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    graph = zoo.load("digits_dscnn")
+    weight = next(value for value in graph.constants if len(value.shape or ()) == 4)
+    given = graph.add_input("w", weight.type, default=weight.constant)
+    weight.replace_uses(given)
+    graph.sweep()
+    _, data = save(graph, "m.onnx", external=True)
+    assert load("m.onnx").inputs[-1].default is not None
+    assert run(["m.onnx", "--passes", "clean", "--no-check", "-q", "--depfile", "out.d"]) == 0
+    assert data in (tmp_path / "out.d").read_text()
 
 
 def test_every_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

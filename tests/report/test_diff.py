@@ -46,6 +46,14 @@ def test_nodes_removed_added_and_changed() -> None:
     assert found.ops == {"Abs": (0, 1), "MatMul": (1, 1), "Relu": (1, 1), "Softmax": (1, 0)}
 
 
+def test_a_node_without_name_and_outputs() -> None:
+    other = model()
+    other.add("Print", [other.outputs[0].value], domain="my", outputs=0)
+    (change,) = diff(model(), other, ("a", "b")).changes
+    assert (change.kind, change.name) == ("added", "Print")
+    assert diff(other, other, ("a", "b")).same == 4
+
+
 def test_a_weight_with_other_numbers_is_a_change() -> None:
     (change,) = diff(model(), model(kernel=KERNEL + 1), ("a", "b")).changes
     assert (change.kind, change.name) == ("changed", "fc")

@@ -45,6 +45,16 @@ def test_the_figures_of_a_summary() -> None:
     assert found.dims == ("N",)
 
 
+def test_a_node_without_name_and_outputs() -> None:
+    graph = small()
+    graph.opsets["my"] = 1
+    graph.add("Print", [graph.outputs[0].value], domain="my", outputs=0)
+    graph.add("Send", [graph.outputs[0].value, graph.constant(np.ones(64, np.float32))], domain="my", outputs=0)
+    found = summary(graph)
+    assert found.nodes == 6
+    assert ("Send", "") in [(layer.name, layer.output) for layer in found.largest]
+
+
 def test_the_weights_of_the_costliest_layers() -> None:
     first, last = summary(small(), top=2).tensors
     assert (first.layer, first.weight.dtype, first.weight.shape) == ("first", "float", (4, 3, 3, 3))

@@ -21,7 +21,7 @@ from optc.passes.clean.rules import RULES
 
 FOLDER = Path(__file__).parents[2] / "golden" / "clean"
 CASES = sorted(FOLDER.glob("*.txt"), key=lambda path: path.stem)
-NAMES = {rule.name for rule in RULES} | {"fold", "duplicate", "duplicate-constant", "dead"}
+NAMES = {rule.name for rule in RULES} | {"fold", "duplicate", "duplicate-constant", "dead", "inline"}
 NOT_RUN = (
     *("batchnorm-after--read", "duplicate--random", "fold--larger", "identity--training"),
     *("reshape-constant--input", "view-no-op--other"),

@@ -107,7 +107,7 @@ def test_functions_are_cleaned_but_for_their_parameters() -> None:
         opset 21
         opset local 1
         graph g(x: float[2, 3]) -> (y: float[2, 3]) { y = local.f<to=1>(x) }
-        function local.f<to>(a) -> (c) opset 21 {
+        function local.f<to>(a) -> (c) opset 20 {
           b = Identity(a)
           one = Constant<value=float[] {1}>()
           two = Mul(one, one)
@@ -116,12 +116,63 @@ def test_functions_are_cleaned_but_for_their_parameters() -> None:
         }
     """)
     original = graph.clone()
-    clean(graph)
+    (note,) = clean(graph).notes
+    assert note.startswith("function 'f' stays one, and no pass looks for layers in it: it was written for version 20")
     (function,) = graph.functions.values()
     assert isinstance(function, Function)
     assert [node.op for node in function.graph] == ["Cast"]
     verify(graph)
     assert_equivalent(original, graph, feeds(original))
+
+
+def test_calls_give_way_to_the_nodes_of_functions_wherever_they_stand() -> None:
+    graph = parse("""
+        opset 21
+        opset local 1
+        graph g(c: bool[], x: float[2, 3], z: float[2, 3]) -> (y: float[2, 3], same: float[2, 3]) {
+          a = local.outer<slope=0.5>(x, z) @one
+          b = local.outer(a, z) @two
+          y, same = If<then_branch=graph then() -> (p, r) { p, r = local.clip(b, _, z) @in },
+            else_branch=graph other() -> (q, s) { q = Neg(b) s = Abs(b) }>(c)
+        }
+        function local.outer<slope>(a, b) -> (d) opset 21 opset local 1 {
+          c = LeakyRelu<alpha: float = @slope>(a) @act
+          e = local.inner(c, b) @call
+          d = Tanh(e) @end
+        }
+        function local.inner(a, b) -> (c) opset 21 { d = Add(a, b) @add c = Sigmoid(d) @sigmoid }
+        function local.clip(a, low, high) -> (c, e) opset 21 {
+          d = ReduceMax<keepdims=0>(high)
+          c = Clip(a, low, d)
+          e = Abs(c)
+        }
+    """)
+    verify(graph)
+    original = graph.clone()
+    report = clean(graph)
+    verify(graph)
+    assert report.rewrites["inline"] == 5
+    assert not graph.functions
+    assert graph.opsets == {"": 21}
+    names = [node.name for node in graph if node.name]
+    assert names == ["act", "add", "sigmoid", "end", "act_1", "add_1", "sigmoid_1", "end_1"]
+    assert {node.origin.nodes for node in graph if node.name.startswith("add")} == {("one",), ("two",)}
+    assert_equivalent(original, graph, feeds(original))
+
+
+def test_a_function_stays_where_it_returns_what_a_call_leaves_out() -> None:
+    graph = parse("""
+        opset 21
+        opset local 1
+        graph g(x: float[2, 3]) -> (y: float[2, 3], z) { y, z = local.f(x) a = local.f(x, x) }
+        function local.f(a, b) -> (c, b) opset 21 { c = Neg(a) }
+    """)
+    report = clean(graph)
+    verify(graph)
+    assert report.notes == [
+        "function 'f' stays one, and no pass looks for layers in it: it returns an input that a call leaves out"
+    ]
+    assert [node.op for node in graph] == ["f"]
 
 
 def test_bodies_are_cleaned_and_their_captures_kept() -> None:

@@ -82,7 +82,7 @@ def encode_target(
     goal, mask = goal[:, :, order], mask[:, :, order]
     metric = target.hessian[:, order][:, :, order]
     low, high = code_range(bits)
-    box = np.where(mask, float(low), 0.0), np.where(mask, float(high), 0.0)
+    box = _where(mask, float(low)), _where(mask, float(high))
     dtype, zero = DType.INT8, 0
     enough = NEGLIGIBLE * target.floor
     if bits == 4 and not codebook and per_channel and (block := _block(layer, goal)):
@@ -99,7 +99,7 @@ def encode_target(
     book: Array | None = None
     eliminations: list[Elimination] | None = None
     if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not layer.depthwise:
-        box = np.where(mask, -64.0, 0.0), np.where(mask, 64.0, 0.0)
+        box = _where(mask, -64.0), _where(mask, 64.0)
         diagonal = np.diagonal(metric, axis1=1, axis2=2)
         book, scale = fit_book(goal, diagonal, mask, least.reshape(shape[:2]))
     elif bits == 8:
@@ -123,6 +123,11 @@ def encode_target(
     weight = codes * scale[..., None]
     whole = (codes + zero).astype(dtype.numpy)
     return Encoded(weight, _in_layout(layer, whole), grid, book)
+
+
+def _where(mask: NDArray[np.bool_], bound: float) -> Array:
+    """`bound` where weights may be other than zero; of a layer with none that must be, not as large as the weights."""
+    return np.broadcast_to(np.float64(bound), mask.shape) if mask.all() else np.where(mask, bound, 0.0)
 
 
 def code_range(bits: int) -> tuple[int, int]:
@@ -170,7 +175,8 @@ def _wide_scale(
     """Scales (groups, n) for 8 bits, the box, and the zero point of the codes: not 0 where they are stored unsigned."""
     groups, n, d = goal.shape
     rows = goal.reshape(groups * n, d).astype(np.float32)
-    weigh = np.repeat(np.diagonal(metric, axis1=1, axis2=2), n, axis=0)
+    diagonal = np.diagonal(metric, axis1=1, axis2=2)
+    weigh = diagonal[0] if groups == 1 else np.repeat(diagonal, n, axis=0)
     codes, scale = quantize_rows(
         rows, DType.INT8, importance=weigh, saturating=saturating, shared=shared, least_scale=least
     )
@@ -178,8 +184,8 @@ def _wide_scale(
         free = quantize_rows(rows, DType.INT8, importance=weigh, shared=shared, least_scale=least)
         if squared_error(rows, codes, scale, weigh) > DEAREST * squared_error(rows, *free, weigh):
             return free[1].astype(np.float64).reshape(groups, n), box, 128
-        low, high = _pair_box(codes.astype(np.float64))
-        box = np.maximum(box[0], low.reshape(goal.shape)), np.minimum(box[1], high.reshape(goal.shape))
+        low, high = (bound.reshape(goal.shape) for bound in _pair_box(codes.astype(np.float64)))
+        box = np.maximum(box[0], low, out=low), np.minimum(box[1], high, out=high)
     return scale.astype(np.float64).reshape(groups, n), box, 0
 
 

@@ -13,7 +13,8 @@ def everything() -> onnx.ModelProto:
     floats.metadata_props.add(key="from", value="training")
     strings = onnx.TensorProto(name="words", data_type=TensorProto.STRING, dims=[2], string_data=[b"a\xff", b"b"])
     values = numpy_helper.from_array(np.float32([5]), "sparse")
-    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([[0, 1]]), ""), [2, 2])
+    indices = onnx.TensorProto(data_type=TensorProto.INT64, dims=[1, 2], int64_data=[0, 1])
+    sparse = helper.make_sparse_tensor(values, indices, [2, 2])
     nameless = onnx.SparseTensorProto.FromString(sparse.SerializeToString())
     nameless.values.ClearField("name")
 

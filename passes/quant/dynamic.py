@@ -25,7 +25,7 @@ from .bias import SAMPLES
 from .calibrate import calibrate
 from .forms import own_bits, own_options
 from .layers import Kept, Layer, find_layers
-from .mixed import spare_smallest
+from .mixed import SPARED_PRODUCTS, spare_smallest
 from .narrow import Narrow, round_narrow
 from .packing import store_codes
 from .parameters import encode, rounding_error
@@ -62,7 +62,7 @@ def quantize_dynamic(
     """Quantize the layers `found` as the options `one`, and those of single layers, say; `report` is told of each."""
     assert ctx.fit is not None
     products = [layer for layer in found.values() if layer.op != "Conv"]
-    asked, given = own_bits(one, ctx), spare_smallest(products, one.bits)
+    asked, given = own_bits(one, ctx), spare_smallest(products, one.bits, SPARED_PRODUCTS)
 
     def bits(layer: Layer) -> int:
         return asked(layer) or given(layer)

@@ -41,6 +41,9 @@ SHARES = (0.126, 0.15, 0.18, 0.21)
 """Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
 SPARED = 0.16
 """Share of all weights that may keep 8 bits where the others have fewer."""
+SPARED_PRODUCTS = 0.1
+"""The same where all layers are products of a transformer: none minds as a first convolution or a depthwise one does,
+and the tables that stand beside them keep 8 bits, too."""
 CHANNEL = 6
 """Weights whose spared half bytes are what the scale and the bias of a channel take."""
 SHRINKS = np.linspace(0.4, 1.0, 13)
@@ -87,11 +90,11 @@ def quantize_mixed(
     quantize(graph, lambda layer: 8, report)
 
 
-def spare_smallest(layers: Sequence[Layer], bits: int) -> Bits:
+def spare_smallest(layers: Sequence[Layer], bits: int, share: float = SPARED) -> Bits:
     """`bits` for all but the smallest layers, which keep 8: the first, the last and depthwise ones mind most. Together
-    they are at most `SPARED` of all weights, less where scales and biases are many: these cost bytes too."""
+    they are at most `share` of all weights, less where scales and biases are many: these cost bytes too."""
     sizes = {layer.name: layer.weight.constant.size for layer in layers}  # type: ignore[union-attr]
-    left = SPARED * sum(sizes.values()) - CHANNEL * sum(layer.channels for layer in layers)
+    left = share * sum(sizes.values()) - CHANNEL * sum(layer.channels for layer in layers)
     table = dict.fromkeys(sizes, bits)
     for name in sorted(sizes, key=sizes.__getitem__):
         left -= sizes[name]

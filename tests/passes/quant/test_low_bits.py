@@ -149,3 +149,5 @@ def test_the_smallest_layers_are_spared() -> None:
     spared = [layer.name for layer in layers if bits(layer) == 8]
     assert min(sizes, key=sizes.__getitem__) in spared
     assert sum(sizes[name] for name in spared) <= SPARED * sum(sizes.values())
+    fewer = spare_smallest(layers, 4, SPARED / 4)
+    assert sum(fewer(layer) == 8 for layer in layers) < len(spared)

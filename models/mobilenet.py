@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from ..ir.graph import Graph
 from ..ir.node import Value
 from .builder import Builder, he, sizes
+from .inverted_residual import Block, divisible, inverted_residual
 
 V1_BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
@@ -23,10 +24,16 @@ V2_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96,
 
 
 def mobilenet_v1(
-    alpha: float = 1.0, resolution: int = 224, classes: int = 1000, *, batch_norm: bool = True, seed: int = 0
+    alpha: float = 1.0,
+    resolution: int = 224,
+    classes: int = 1000,
+    *,
+    batch_norm: bool = True,
+    pads: str = "torch",
+    seed: int = 0,
 ) -> Graph:
     """MobileNetV1 with width multiplier `alpha` on (N, 3, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v1", he(seed), batch_norm=batch_norm)
+    build = Builder("mobilenet_v1", he(seed), batch_norm=batch_norm, pads=pads)
     x = build.conv(
         build.input("input", 3, resolution, resolution), "stem", _thin(32, alpha), 3, stride=2, activation="relu6"
     )
@@ -43,42 +50,32 @@ def separable(build: Builder, x: Value, blocks: Iterable[tuple[int, int]]) -> Va
 
 
 def mobilenet_v2(
-    width: float = 1.0, resolution: int = 224, classes: int = 1000, *, batch_norm: bool = True, seed: int = 0
+    width: float = 1.0,
+    resolution: int = 224,
+    classes: int = 1000,
+    *,
+    batch_norm: bool = True,
+    pads: str = "torch",
+    seed: int = 0,
 ) -> Graph:
     """MobileNetV2 with width multiplier `width` on (N, 3, resolution, resolution), random weights.
 
     The last convolution is widened by a multiplier above 1 but not narrowed by one below (section 6.1).
     """
-    build = Builder("mobilenet_v2", he(seed), batch_norm=batch_norm)
+    build = Builder("mobilenet_v2", he(seed), batch_norm=batch_norm, pads=pads)
     x = build.conv(
         build.input("input", 3, resolution, resolution), "stem", divisible(32 * width), 3, stride=2, activation="relu6"
     )
     for stage, (expansion, channels, repeats, stride) in enumerate(V2_STAGES, start=1):
         for block in range(repeats):
-            name = f"stage{stage}.block{block + 1}"
-            x = _inverted_residual(build, x, name, expansion, divisible(channels * width), 1 if block else stride)
+            step = Block(sizes(x)[0] * expansion, divisible(channels * width), 3, 1 if block else stride)
+            x = inverted_residual(build, x, f"stage{stage}.block{block + 1}", step)
     x = build.conv(x, "head", divisible(1280 * max(1.0, width)), activation="relu6")
     return build.finish(build.classifier(x, classes), "logits")
 
 
 def _thin(channels: int, alpha: float) -> int:
     return max(8, int(channels * alpha))
-
-
-def divisible(channels: float, by: int = 8) -> int:
-    """`channels` rounded to a multiple of `by`, upwards where rounding would take away more than a tenth."""
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
-
-
-def _inverted_residual(build: Builder, x: Value, name: str, expansion: int, channels: int, stride: int) -> Value:
-    inputs, y = sizes(x)[0], x
-    if expansion != 1:
-        y = build.conv(y, f"{name}.expand", inputs * expansion, activation="relu6")
-    y = _depthwise(build, y, f"{name}.depthwise", stride)
-    if stride != 1 or inputs != channels:
-        return build.conv(y, f"{name}.project", channels, gain=1.0)
-    return build.add(x, build.conv(y, f"{name}.project", channels, gain=1.0, scale=0.5), f"{name}.add")
 
 
 def _depthwise(build: Builder, x: Value, name: str, stride: int) -> Value:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import as_file
 from typing import Literal, TypeAlias
 
@@ -18,7 +19,11 @@ import numpy.typing as npt
 from ..errors import DataError, SpecError, nearest
 from ..ir.graph import Graph
 from . import digits
+from .efficientnet import SCALES, efficientnet
+from .mnasnet import mnasnet_a1
 from .mobilenet import mobilenet_v1, mobilenet_v2
+from .mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from .nasnet import nasnet
 from .resnet import resnet_cifar
 
 Option: TypeAlias = int | float | bool | str
@@ -32,6 +37,8 @@ class Entry:
     description: str
     source: str
     build: Callable[..., Graph] | None = None
+    fixed: frozenset[str] = frozenset()
+    """Arguments of the builder that make the network what it is, and are no options."""
 
     @property
     def kind(self) -> Literal["trained", "architecture"]:
@@ -42,7 +49,8 @@ class Entry:
         """What may follow the name in a specification, with its default."""
         if self.build is None:
             return {}
-        return {name: parameter.default for name, parameter in inspect.signature(self.build).parameters.items()}
+        parameters = inspect.signature(self.build).parameters
+        return {name: parameter.default for name, parameter in parameters.items() if name not in self.fixed}
 
 
 _ENTRIES = (
@@ -53,6 +61,41 @@ _ENTRIES = (
         "mobilenet_v1", "depthwise-separable CNN for ImageNet", "Howard et al., 2017, arXiv:1704.04861", mobilenet_v1
     ),
     Entry("mobilenet_v2", "inverted residuals for ImageNet", "Sandler et al., 2018, arXiv:1801.04381", mobilenet_v2),
+    Entry(
+        "mobilenet_v3_large",
+        "gated inverted residuals, searched for ImageNet",
+        "Howard et al., 2019, arXiv:1905.02244",
+        mobilenet_v3_large,
+    ),
+    Entry(
+        "mobilenet_v3_small",
+        "its small form, for the least latency",
+        "Howard et al., 2019, arXiv:1905.02244",
+        mobilenet_v3_small,
+    ),
+    *(
+        Entry(
+            f"efficientnet_{variant}",
+            "compound-scaled CNN for phones" if variant.startswith("lite") else "compound-scaled CNN for ImageNet",
+            "Tan and Le, 2019, arXiv:1905.11946",
+            partial(efficientnet, width=width, depth=depth, resolution=resolution, lite=variant.startswith("lite")),
+            fixed=frozenset({"lite"}),
+        )
+        for variant, (width, depth, resolution) in SCALES.items()
+    ),
+    Entry("mnasnet_a1", "searched by latency on a phone", "Tan et al., 2019, arXiv:1807.11626", mnasnet_a1),
+    Entry(
+        "nasnet_mobile",
+        "cells found by reinforcement learning, 4 @ 1056",
+        "Zoph et al., 2018, arXiv:1707.07012",
+        partial(nasnet, repeats=4, filters=1056, stem=32, skip_reduction=False, resolution=224),
+    ),
+    Entry(
+        "nasnet_large",
+        "the same cells, 6 @ 4032",
+        "Zoph et al., 2018, arXiv:1707.07012",
+        partial(nasnet, repeats=6, filters=4032, stem=96, skip_reduction=True, resolution=331),
+    ),
     Entry("resnet_cifar", "basic-block ResNet for 32x32 images", "He et al., 2015, arXiv:1512.03385", resnet_cifar),
 )
 

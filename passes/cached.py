@@ -29,6 +29,7 @@ from ..errors import ModelError
 from ..ir import snapshot
 from ..ir.fingerprint import Fingerprint, file_digest
 from ..ir.graph import Graph
+from ..runtime import cpu
 from ..runtime.plain import plain, restored
 from ..runtime.store import Store
 from .base import Context, Pass, Report
@@ -185,9 +186,13 @@ def _add_code(folder: Path, name: str, found: Fingerprint) -> None:
             _add_code(path, f"{name}/{path.name}", found)
 
 
-@functools.cache
 def environment() -> str:
-    """What else decides about the bytes that a pass computes: versions, the machine, and its number of threads."""
+    """What else decides about the bytes that a pass computes: versions, the machine, its CPU, its number of threads."""
+    return f"{_versions()} {cpu.level()} {' '.join(sorted(cpu.flags()))}"
+
+
+@functools.cache
+def _versions() -> str:
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system

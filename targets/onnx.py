@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,6 +12,7 @@ from ..ir.types import DType
 from ..passes.base import TargetFacts, option
 from ..passes.pipeline import Pipeline
 from ..passes.spec import text_of
+from ..runtime import cpu
 from .base import Artifact, Target
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class OnnxTarget(Target):
     @property
     def facts(self) -> TargetFacts:
         opset, ir_version = newest_loadable()
-        x86 = _is_x86() if self.cpu == "here" else self.cpu != "arm"
-        saturating = not has_int8_dot_product() if self.cpu == "here" else self.cpu == "x86"
+        x86 = cpu.is_x86() if self.cpu == "here" else self.cpu != "arm"
+        saturating = not cpu.has_int8_dot_product() if self.cpu == "here" else self.cpu == "x86"
         return TargetFacts(
             name=text_of(self.name, self),
-            channel_alignment=_float_lanes() if self.cpu == "here" else 16 if self.cpu == "x86-vnni" else 8,
+            channel_alignment=cpu.float_lanes() if self.cpu == "here" else 16 if self.cpu == "x86-vnni" else 8,
             activation_dtype=DType.UINT8 if x86 else DType.INT8,
             weight_dtype=DType.INT8,
             integer_qdq=True,
@@ -130,34 +130,3 @@ def newest_loadable() -> tuple[int, int]:
     if not opset:
         raise TargetError("the installed onnxruntime loads no ONNX model at all; reinstall it: pip install onnxruntime")
     return opset, ir_version
-
-
-@functools.cache
-def has_int8_dot_product() -> bool:
-    """Whether this CPU multiplies int8 into int32 without a saturating 16-bit step (x86 VNNI, ARM dotprod).
-
-    Where the operating system does not tell, the careful answer: no.
-    """
-    return bool(cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp"})
-
-
-def _float_lanes() -> int:
-    """Channels in one block of the runtime's blocked convolution kernels: 16 with AVX-512, else 8."""
-    return 16 if "avx512f" in cpu_flags() else 8
-
-
-def _is_x86() -> bool:
-    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86")
-
-
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    """What this CPU can do, as the system names it; nothing where it does not tell."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()

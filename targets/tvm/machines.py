@@ -4,34 +4,61 @@ from __future__ import annotations
 
 import functools
 
+from ...runtime import cpu as this_cpu
+from . import features as names
 from .machine import PMADDWD, SDOT, SMMLA, SMULL, VPDPBUSD, Machine
 
 _ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "sve": "+sve"}
 
 
-@functools.cache
 def host(cpu: str = "") -> Machine:
-    """The CPU of this machine as LLVM detects it, or another of its kind by the name that LLVM gives it."""
-    from tvm.target import Target, codegen
+    """The CPU of this machine as LLVM detects it, or another of its kind by the name that LLVM gives it.
+
+    OPTC_CPU stands for the CPU of this machine where none is named. Raises `TargetError` where it names no level.
+    """
+    from tvm.target import codegen
 
     triple = str(codegen.llvm_get_system_triple())
-    cpu = cpu or str(codegen.llvm_get_system_cpu())
-    features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
+    if cpu:
+        return _machine(triple, cpu, frozenset())
+    return _machine(triple, this_cpu.level() or str(codegen.llvm_get_system_cpu()), this_cpu.flags())
+
+
+@functools.cache
+def _machine(triple: str, cpu: str, flags: frozenset[str]) -> Machine:
+    """A CPU by LLVM's name without what its `flags`, where there are any, do not show: under a hypervisor, one of
+    that name may lack some of its instructions."""
+    features = of_llvm(triple, cpu)
+    absent = names.lacking(features, triple, flags) if flags else ()
+    features -= set(absent)
+    without = tuple(f"-{name}" for name in absent)
     if triple.startswith("aarch64"):
         matrix = SMMLA if "i8mm" in features else None
-        return Machine("host", triple, cpu, dot=SDOT if "dotprod" in features else SMULL, matrix=matrix)
+        return Machine("host", triple, cpu, without, dot=SDOT if "dotprod" in features else SMULL, matrix=matrix)
     if not triple.startswith("x86_64"):
-        return Machine("host", triple, cpu)
-    if "avx512bw" in features and "avx512vnni" in features:
-        named = ("+avx512f", "+avx512bw", "+avx512vnni")
-        return Machine("host", triple, cpu, named, lanes=16, registers=32, block=16, dot=VPDPBUSD)
+        return Machine("host", triple, cpu, without)
     if "avx512bw" in features:
-        return Machine("host", triple, cpu, ("+avx512f", "+avx512bw"), lanes=16, registers=32, block=16, dot=PMADDWD)
+        vnni = "avx512vnni" in features
+        named = ("+avx512f", "+avx512bw", *(("+avx512vnni",) if vnni else ()), *without)
+        dot = VPDPBUSD if vnni else PMADDWD
+        return Machine("host", triple, cpu, named, lanes=16, registers=32, block=16, dot=dot)
     if "avx2" in features and "fma" in features:
         vnni = "avxvnni" in features
-        named = ("+avx2", "+fma", *(("+avxvnni",) if vnni else ()))
+        named = ("+avx2", "+fma", *(("+avxvnni",) if vnni else ()), *without)
         return Machine("host", triple, cpu, named, lanes=8, registers=16, block=8, dot=VPDPBUSD if vnni else PMADDWD)
-    return Machine("host", triple, cpu, lanes=4, registers=16, block=8, dot=PMADDWD)
+    return Machine("host", triple, cpu, without, lanes=4, registers=16, block=8, dot=PMADDWD)
+
+
+def of_llvm(triple: str, cpu: str, features: tuple[str, ...] = ()) -> set[str]:
+    """What LLVM takes a CPU to have, with features switched on and off, by its own names; nothing without a triple."""
+    if not triple:
+        return set()
+    from tvm.target import Target, codegen
+
+    options: dict[str, object] = {"kind": "llvm", "mtriple": triple}
+    options |= {"mcpu": cpu} if cpu else {}
+    options |= {"mattr": list(features)} if features else {}
+    return set(map(str, codegen.llvm_get_cpu_features(Target(options))))
 
 
 def arm64(*, cpu: str = "", **features: bool) -> Machine:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import TargetError
+from . import features
 from .codegen import Port
+from .machines import of_llvm
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -29,10 +31,12 @@ def document(
     """The manifest without the digests of the files. `passes` counts the nodes that each pass made or changed."""
     passes = Counter(name for node in graph.walk() for name in node.origin.passes)
     flags = " ".join(machine.flags)
+    # All that LLVM may use, whether it is named or stands behind the name of the CPU.
+    used = features.listed(of_llvm(machine.triple, machine.cpu, machine.features), machine.triple)
     return {
         "schema": SCHEMA,
         "target": spec,
-        "machine": {"triple": machine.triple, "cpu": machine.cpu, "features": list(machine.features)},
+        "machine": {"triple": machine.triple, "cpu": machine.cpu, "features": list(used)},
         "inputs": [_port(port) for port in inputs],
         "outputs": [_port(port) for port in outputs],
         "passes": dict(sorted(passes.items())),

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import TargetError
-from ..onnx import cpu_flags
-from . import artifact, manifest, toolchain
+from ...runtime import cpu
+from . import artifact, features, manifest, toolchain
 from .codegen import Port
 from .machine import Machine
 
@@ -118,16 +118,19 @@ def _check_machine(path: str, found: Mapping[str, Any]) -> None:
     kind = triple.partition("-")[0]
     if {"amd64": "x86_64", "arm64": "aarch64"}.get(here, here) != kind:
         raise TargetError(f"{path} was built for {found['target']} ({triple}), and this is {here}")
-    check_features(found["machine"]["features"], f"{path} was built for a CPU with")
+    check_features(found["machine"]["features"], triple, f"{path} was built for a CPU with")
 
 
-def check_features(features: Sequence[str], what: str) -> None:
-    """Raises `TargetError`, which begins with `what`, where this CPU lacks some of them."""
-    lacking = [name[1:] for name in features if cpu_flags() and not {name[1:]} <= cpu_flags()]
-    if lacking and platform.machine().lower() in ("x86_64", "amd64"):
-        raise TargetError(
-            f"{what} {', '.join(lacking)}, which this one lacks; build it here, or with host:cpu=x86-64-v2"
-        )
+def check_features(wanted: Sequence[str], triple: str, what: str) -> None:
+    """Raises `TargetError`, which begins with `what`, where this CPU lacks some of LLVM's features for the triple.
+
+    A system that does not tell what its CPU has is taken at the user's word.
+    """
+    flags = cpu.flags()
+    names = features.listed((name.removeprefix("+") for name in wanted if not name.startswith("-")), triple)
+    if flags and (absent := features.lacking(names, triple, flags)):
+        older = ", or with host:cpu=x86-64-v2" if cpu.is_x86() else ""
+        raise TargetError(f"{what} {', '.join(absent)}, which this one lacks; build it here{older}")
 
 
 def require_emulator(machine: Machine) -> tuple[str, ...]:

@@ -82,7 +82,8 @@ class LibraryTarget(Target):
                 f"{self.name} code runs here only under an emulator, whose times tell nothing: tune on a device, --rpc "
                 "HOST:PORT, or take what was measured on one, --tune-records FILE without --tune"
             )
-        check_features(self.machine().features, f"kernels for {text_of(self.name, self)} need")
+        machine = self.machine()
+        check_features(machine.features, machine.triple, f"kernels for {text_of(self.name, self)} need")
 
     def tune(self, graph: Graph, how: Tuning, advance: Callable[[float], None]) -> Tuned:
         from .tuning.model import tune

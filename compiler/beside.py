@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import OutputError, SpecError, TargetError
 from ..ir.graph import Graph
+from ..ir.workspace import Workspace
 from ..report.build import TargetRow
 from ..report.locked import Locked
 from ..targets import table
@@ -112,5 +112,5 @@ def _cache(cache: str | None) -> Iterator[str]:
     if cache is not None:
         yield cache
         return
-    with tempfile.TemporaryDirectory(prefix="optc-", ignore_cleanup_errors=True) as folder:
+    with Workspace() as folder:
         yield folder

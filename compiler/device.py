@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import TargetError
 from ..ir.graph import Graph
+from ..ir.workspace import Workspace
 from ..passes.base import Context
 from ..passes.runner import run
 from ..report.build import BuildReport, LatencyFigure
@@ -33,7 +33,7 @@ def check_there(
     Raises `TargetError` where the original cannot be built for the target, or the device fails.
     """
     assert order.device is not None
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with Workspace() as folder:
         path = os.path.join(folder, "original.tar")
         before = original.clone()
         run(order.target.legalisation(), before, Context(order.target.facts, seed=order.seed))

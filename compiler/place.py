@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 
 from ..errors import OutputError
-from ..ir.atomic import ABANDONED, discard_abandoned, hold
+from ..ir.workspace import Workspace, remove_abandoned
 from ..targets.base import Artifact, Target
 
 
@@ -33,22 +32,15 @@ def check_place(path: str, flag: str = "-o", target: Target | None = None) -> No
 @contextlib.contextmanager
 def staging(path: str | None, flag: str = "-o") -> Iterator[str]:
     """A folder to emit into, beside the output so that moving the files there is a rename; gone afterwards."""
-    if path is not None:
-        discard_abandoned(os.path.dirname(path))
+    beside = tempfile.gettempdir() if path is None else os.path.dirname(os.path.abspath(path))
+    for folder in {beside, tempfile.gettempdir()}:
+        remove_abandoned(folder)
     try:
-        folder = tempfile.mkdtemp(prefix=ABANDONED, dir=None if path is None else os.path.dirname(path))
-        handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+        workspace = Workspace(beside)
     except OSError as error:
-        where = os.path.dirname(path) if path is not None else tempfile.gettempdir()
-        raise OutputError(f"cannot write in {where}: {error.strerror}; choose another place with {flag}") from error
-    try:
-        if handle is not None:
-            hold(handle)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+        raise OutputError(f"cannot write in {beside}: {error.strerror}; choose another place with {flag}") from error
+    with workspace as staged:
+        yield staged
 
 
 def move(staged: Artifact, path: str, target: Target) -> Artifact:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from ..ir.clone import copy_nodes
 from ..ir.graph import Graph, Value
 from ..ir.node import Node
 from ..ir.types import TensorType
+from ..ir.workspace import Workspace
 from ..passes.base import Context, Progress
 from ..passes.runner import run
 from ..runtime.latency import latency
@@ -107,7 +107,7 @@ def _in_library(
 def _seconds(graph: Graph, feeds: Feeds | None, target: Target, threads: int, device: Device | None) -> float:
     from ..targets.tvm.remote import Remote
 
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with Workspace() as folder:
         path = os.path.join(folder, "layer.tar")
         target.emit(graph, path)
         found, interface = opened(path, threads=threads, device=device)

@@ -37,7 +37,7 @@ class Known:
         wants to see every pass run."""
         if self.store is None or not self.key or not all(observer.passive for observer in order.observers):
             return None
-        found = finished.find(self.store, self.key, self.passes.known)
+        found = finished.find(self.store, self.key, order.name, self.passes.known)
         if found is None or order.path is None:
             return None if found is None else (*found, None)
         if order.lock is not None:

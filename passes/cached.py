@@ -104,9 +104,9 @@ class PassCache:
             if path is None:
                 return None
             graph = snapshot.read(path)
-        except FileNotFoundError:  # another process has just made room
+        except OSError:  # another process has just made room, or it is not ours to read
             return None
-        except (ValueError, ModelError):
+        except (ValueError, RecursionError, ModelError):
             self.store.forget(key)
             return None
         if any(self.known.get(name, ruling) != ruling for name, ruling in entry.rulings.items()):

@@ -49,21 +49,23 @@ def keep(store: Store, key: str, done: Finished, folder: str, graph: Graph) -> N
     store.put(key, json.dumps(plain(record)).encode())
 
 
-def find(store: Store, key: str, known: Mapping[str, Ruling]) -> tuple[Finished, Graph] | None:
-    """The build under `key`, with all of its files there and whole, in which the guard ruled as is `known` already;
-    `None` where there is none."""
+def find(store: Store, key: str, main: str, known: Mapping[str, Ruling]) -> tuple[Finished, Graph] | None:
+    """The build of the file `main` under `key`, with all of its files there and whole, in which the guard ruled as is
+    `known` already; `None` where there is none."""
     document = store.get(key)
     if document is None:
         return None
     try:
         done: Finished = restored(Finished, json.loads(document))
+        if not all(_is_of(name, main) for name in (done.main, *dict(done.files))):
+            raise ValueError("a file of it lies elsewhere")
         path = store.object(done.graph)
         if path is None or any(store.object(digest) is None for _, digest in done.files):
             return None
         graph = snapshot.read(path)
-    except FileNotFoundError:  # another process has just made room
+    except OSError:  # another process has just made room, or it is not ours to read
         return None
-    except (ValueError, ModelError):
+    except (ValueError, RecursionError, ModelError):
         store.forget(key)
         return None
     if any(known.get(name, ruling) != ruling for name, ruling in done.rulings.items()):
@@ -74,12 +76,18 @@ def find(store: Store, key: str, known: Mapping[str, Ruling]) -> tuple[Finished,
     return done, graph
 
 
+def _is_of(name: str, main: str) -> bool:
+    """Whether `name` is the artifact's main file or one that is named after it, in the same folder: what a record says
+    is checked, for whoever could write it chooses where files go."""
+    return name.isprintable() and os.path.basename(name) == name and (name == main or name.startswith(f"{main}."))
+
+
 def place(store: Store, done: Finished, folder: str) -> Artifact | None:
     """Copy the files of a build to `folder`; `None` where another process has just removed one."""
     try:
         for name, digest in done.files:
             shutil.copyfile(store.place("objects", digest), os.path.join(folder, name))
-    except FileNotFoundError:
+    except OSError:
         return None
     files = [os.path.join(folder, name) for name, _ in done.files]
     return Artifact(os.path.join(folder, done.main), tuple(files), sum(os.path.getsize(file) for file in files))

@@ -8,12 +8,12 @@ decoded, computed on in float and encoded again.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import TargetError
+from ..ir.workspace import Workspace
 
 if TYPE_CHECKING:
     import onnx
@@ -64,7 +64,7 @@ def optimised(graph: Graph) -> onnx.GraphProto:
 
     from ..ir.writer import to_bytes
 
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with Workspace() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")

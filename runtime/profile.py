@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import TargetError
 from ..ir.graph import Graph
 from ..ir.node import Node
+from ..ir.workspace import Workspace
 from .columns import Array
 
 _RUNS = 5
@@ -51,7 +51,7 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
     for output in copy.outputs:
         if output.value.producer is not None:
             output.name = f"{output.value.producer.name}{output.name}"
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with Workspace() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -13,6 +12,7 @@ from ..errors import TargetError
 from ..ir.clone import clone
 from ..ir.graph import Graph, Value
 from ..ir.types import TensorType
+from ..ir.workspace import Workspace
 from .columns import Array
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _open(graph: Graph, threads: int, optimise: bool, exact: bool, seed: int) ->
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
         return _create(to_bytes(graph), what, threads, optimise, exact, seed)
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with Workspace() as folder:
         path = str(Path(folder) / "model.onnx")
         save(graph, path)
         return _create(path, what, threads, optimise, exact, seed)

@@ -8,7 +8,6 @@ drop the files.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..ir.workspace import Workspace
 
 Data = NDArray[np.generic]
 
@@ -45,7 +46,7 @@ class Spill:
         self._held = 0
         self._items: dict[Hashable, list[Data | _Stored]] = {}
         self._ends: dict[Hashable, tuple[Path, int]] = {}  # the file of a key, and how long it is
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Workspace | None = None
         self._files = 0
 
     def __contains__(self, key: Hashable) -> bool:
@@ -96,6 +97,6 @@ class Spill:
 
     def _new_file(self) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="optc-")
+            self._folder = Workspace()
         self._files += 1
         return Path(self._folder.name) / str(self._files)

@@ -11,33 +11,59 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
-from ..ir.atomic import ABANDONED, discard_abandoned, hold
 from ..ir.fingerprint import Fingerprint, file_digest
+from ..ir.workspace import Workspace, remove_abandoned
 
 DEFAULT_LIMIT = 4 << 30
 """Bytes that the user's cache may take."""
+
+ROOT = 0
+"""The user who can write anywhere."""
 
 _T = TypeVar("_T")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 
 
 class Store:
-    """The folder `folder`, made when first written to; a folder that cannot be written keeps nothing, and says so once.
+    """The folder `folder`, made for the user alone when first written to.
 
-    `limit` bounds its bytes; one object takes at most a quarter of that.
+    Who can write in the folder decides what is built, so one that others can write in is left alone, and one of another
+    user is only read; either is told in `faults`. Each entry stands alone: one that cannot be read is made again, one
+    that cannot be written is not kept. `limit` bounds the bytes; one object takes at most a quarter of that.
     """
 
-    __slots__ = ("folder", "limit", "faults", "closed")
+    __slots__ = ("folder", "limit", "faults", "_refused", "_read_only")
 
     def __init__(self, folder: str, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = os.path.abspath(folder)
         self.limit = limit
         self.faults: list[str] = []
-        self.closed = False
+        self._refused = self._read_only = False
+        with contextlib.suppress(OSError):  # it is not there yet
+            self._look(os.stat(self.folder))
+
+    def _look(self, about: os.stat_result) -> None:
+        if os.name != "posix":
+            return
+        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            self._refused = True
+            self.fault(f"the cache {self.folder} is not used, for other users can write in it: chmod go-w it")
+        elif about.st_uid not in (os.geteuid(), ROOT):
+            self._read_only = True
+            self.fault(f"the cache {self.folder} is another user's, and is only read")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is written."""
+        return not self._refused and not self._read_only
+
+    def fault(self, text: str) -> None:
+        if text not in self.faults:
+            self.faults.append(text)
 
     def add(self, write: Callable[[BinaryIO], None]) -> str:
         """The digest of what `write` writes, which is kept unless it is too large."""
@@ -64,15 +90,17 @@ class Store:
 
     def _checked(self, path: str, read: Callable[[str], _T | None]) -> _T | None:
         """What `read` makes of a file that is there and whole, `None` of any other."""
+        if self._refused:
+            return None
         try:
-            found = read(path)
-            if found is not None:
-                os.utime(path)
-                return found
-        except FileNotFoundError:
+            if stat.S_ISREG(os.lstat(path).st_mode) and (content := read(path)) is not None:
+                with contextlib.suppress(OSError):  # it is only older than it could be
+                    os.utime(path)
+                return content
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self.close(error)
+            self.fault(f"an entry of the cache cannot be read: {path}: {error.strerror}")
             return None
         self._damaged(path)
         return None
@@ -83,7 +111,9 @@ class Store:
 
     def trim(self) -> None:
         """Remove what killed processes left, and the files used least recently, down to nine tenths of the limit."""
-        discard_abandoned(self.folder)
+        if not self.keeps:
+            return
+        remove_abandoned(self.folder)
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         if total <= self.limit:
@@ -108,13 +138,8 @@ class Store:
     def place(self, kind: str, digest: str) -> str:
         return os.path.join(self.folder, kind, digest[:2], digest)
 
-    def close(self, error: OSError) -> None:
-        if not self.closed:
-            self.faults.append(f"the cache {self.folder} cannot be used: {error.strerror}; nothing is kept there")
-        self.closed = True
-
     def _damaged(self, path: str) -> None:
-        self.faults.append(f"an entry of the cache was damaged, and is made again: {path}")
+        self.fault(f"an entry of the cache was damaged, and is made again: {path}")
         with contextlib.suppress(OSError):
             os.unlink(path)
 
@@ -127,13 +152,12 @@ class _Copy(Fingerprint):
         self._store = store
         self._left = store.limit // 4
         self._file: BinaryIO | None = None
-        self._path = ""
-        if not store.closed:
+        self._aside: Workspace | None = None
+        if store.keeps:
             with self._guarded():
-                os.makedirs(store.folder, exist_ok=True)
-                handle, self._path = tempfile.mkstemp(prefix=ABANDONED, dir=store.folder)
-                self._file = os.fdopen(handle, "wb")
-                hold(handle)
+                os.makedirs(store.folder, 0o700, exist_ok=True)
+                self._aside = Workspace(store.folder)
+                self._file = open(os.path.join(self._aside.name, "entry"), "xb")  # noqa: SIM115 - closed by `close`
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
         size = super().write(data)
@@ -152,18 +176,15 @@ class _Copy(Fingerprint):
                 self._file.flush()
                 place = self._store.place(kind, name)
                 os.makedirs(os.path.dirname(place), exist_ok=True)
-                os.replace(self._path, place)
-                self._path = ""
+                os.replace(self._file.name, place)
 
     def close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):
                 file.close()
-        if self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            self._path = ""
+        if self._aside is not None:
+            self._aside.cleanup()
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -171,7 +192,7 @@ class _Copy(Fingerprint):
         try:
             yield
         except OSError as error:
-            self._store.close(error)
+            self._store.fault(f"the cache {self._store.folder} cannot be written: {error.strerror}")
             self.close()
 
 

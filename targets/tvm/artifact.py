@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...errors import OutputError, TargetError
+from ...ir.workspace import Workspace, files
 from . import manifest
 
 
@@ -17,7 +16,7 @@ def pack(folder: str, path: str) -> None:
     """Write every file of `folder` into the .tar `path`; the same files give the same bytes."""
     try:
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for name in sorted(os.listdir(folder)):
+            for name in files(folder):
                 entry = tarfile.TarInfo(name)
                 entry.size = os.path.getsize(os.path.join(folder, name))
                 entry.mode = 0o755 if name.endswith(".so") else 0o644
@@ -45,7 +44,7 @@ def opened(path: str) -> Iterator[str]:
     if os.path.isdir(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+    with Workspace() as folder:
         unpack(path, folder)
         yield folder
 
@@ -56,28 +55,28 @@ def place_folder(staged: str, path: str) -> None:
     Raises `OutputError` where `path` is a folder of something else.
     """
     check_folder(path)
-    beside = tempfile.mkdtemp(prefix=".optc-", dir=os.path.dirname(os.path.abspath(path)))
+    beside = os.path.dirname(os.path.abspath(path))
     try:
-        fresh, old = os.path.join(beside, "new"), os.path.join(beside, "old")
-        os.mkdir(fresh)
-        unpack(staged, fresh)
-        if os.path.isdir(path):
-            os.replace(path, old)
-        os.replace(fresh, path)
+        with Workspace(beside) as aside:
+            fresh, old = os.path.join(aside, "new"), os.path.join(aside, "old")
+            os.mkdir(fresh)
+            unpack(staged, fresh)
+            if os.path.isdir(path):
+                os.replace(path, old)
+            os.replace(fresh, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def check_folder(path: str) -> None:
-    """Raises `OutputError` where `path` is there and is neither an empty folder nor an earlier artifact."""
+    """Raises `OutputError` where `path` is there and is neither an empty folder nor an earlier artifact with nothing
+    beside its files, for a folder that is replaced is gone with all that it holds."""
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path):
         raise OutputError(f"{path} is a file, and the artifact is a folder; name another with -o, or NAME.tar")
-    if os.listdir(path) and not os.path.isfile(os.path.join(path, manifest.NAME)):
-        raise OutputError(f"{path} holds other files; name a new folder with -o, or NAME.tar")
+    if others := sorted(set(os.listdir(path)) - manifest.listed(path)):
+        raise OutputError(f"{path} holds what is no part of an artifact ({others[0]}); name a new folder, or NAME.tar")
 
 
 def target_of(path: str) -> str:

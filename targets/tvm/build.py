@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from ...errors import TargetError
 from ...ir.shapes import infer
+from ...ir.workspace import Workspace
 from . import codegen, manifest, toolchain
 from .codegen import Port
 from .machine import Machine
@@ -70,7 +70,7 @@ def build(
     plan = plan_of(mod, tables=True)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
-    with tempfile.TemporaryDirectory(prefix="optc-") as work:
+    with Workspace() as work:
         objects = pipeline.write_objects(mod, machine, work)
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
             weights.write(plan.constants.stored or b"\0")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import TargetError
+from ...ir.workspace import files as files_of
 from . import features
 from .codegen import Port
 from .machines import of_llvm
@@ -51,7 +52,7 @@ def document(
 def write(folder: str, found: dict[str, Any]) -> None:
     """Write the manifest of the files that are in `folder`, with the digest of each."""
     files = {}
-    for name in sorted(os.listdir(folder)):
+    for name in files_of(folder):
         with open(os.path.join(folder, name), "rb") as file:
             files[name] = hashlib.sha256(file.read()).hexdigest()
     with open(os.path.join(folder, NAME), "w", encoding="utf-8", newline="\n") as text:
@@ -84,6 +85,18 @@ def read(folder: str) -> dict[str, Any]:
         raise TargetError(f"{os.path.join(folder, name)} is missing or not what {NAME} says; build the artifact again")
     result: dict[str, Any] = found
     return result
+
+
+def listed(folder: str) -> set[str]:
+    """The names in `folder` that its manifest answers for, its own among them; none where it has no manifest."""
+    try:
+        with open(os.path.join(folder, NAME), encoding="utf-8") as file:
+            document = json.load(file)
+        if document["schema"] != SCHEMA:
+            return set()
+        return {NAME, *document["files"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
 
 
 def _whole(found: dict[str, Any]) -> bool:

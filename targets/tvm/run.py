@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import TargetError
+from ...ir.workspace import Workspace
 from ...runtime import cpu
 from . import artifact, features, manifest, toolchain
 from .codegen import Port
@@ -72,7 +72,7 @@ class Emulated:
     def __init__(self, path: str, machine: Machine, *, threads: int = 0) -> None:
         self.threads = threads or 1
         self._command = require_emulator(machine)
-        self._folder = tempfile.TemporaryDirectory(prefix="optc-")
+        self._folder = Workspace()
         if os.path.isdir(path):
             found = manifest.read(path)
             self._sources = os.path.abspath(path)
@@ -96,7 +96,7 @@ class Emulated:
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one set of inputs, in order. Raises `TargetError` where the runner fails."""
-        with tempfile.TemporaryDirectory(prefix="optc-") as work:
+        with Workspace() as work:
             names = []
             for index, array in enumerate(fitting(feeds, self.inputs)):
                 names.append(os.path.join(work, f"in{index}.npy"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import TargetError
 from ...ir.types import DType
+from ...ir.workspace import Workspace
 from ...passes.base import TargetFacts
 from ...passes.pipeline import Pipeline
 from ...passes.spec import text_of
@@ -100,7 +100,7 @@ class LibraryTarget(Target):
 
         require_tvm()
         tuned = Choice.of(choice) if choice else None
-        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        with Workspace() as folder:
             build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived(), tuned=tuned)
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))

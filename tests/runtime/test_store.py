@@ -6,12 +6,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from sharing import add, fill
 
+from optc.ir.fingerprint import file_digest
 from optc.runtime.store import Store, cache_folder
 
 
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_made_keeps_nothing_and_says_so(tmp_path: Path) 
     assert store.object(digest) is None
     assert store.get("a" * 40) is None
     assert len(store.faults) == 1
-    assert "cannot be used" in store.faults[0]
+    assert "cannot be written" in store.faults[0]
 
 
 def test_processes_share_one_folder(tmp_path: Path) -> None:
@@ -111,14 +111,58 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
         assert len(list(tmp_path.glob(".optc-*"))) == 2
         processes[0].kill()
         processes[0].wait()
-        for path in tmp_path.glob(".optc-*"):
-            os.utime(path, (time.time() - 60,) * 2)
         Store(str(tmp_path)).trim()
         assert len(list(tmp_path.glob(".optc-*"))) == 1, "the other one is still being written"
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_a_folder_that_others_can_write_in_is_not_used(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "cache"))
+    digest = add(store, b"content")
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    for mode in (0o777, 0o770, 0o1777):
+        (tmp_path / "cache").chmod(mode)
+        open_to_all = Store(str(tmp_path / "cache"))
+        assert open_to_all.object(digest) is None
+        other = add(open_to_all, b"other content")
+        assert "other users can write" in open_to_all.faults[0]
+        (tmp_path / "cache").chmod(0o700)
+        assert store.object(other) is None
+
+
+def test_the_folder_of_another_user_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = add(Store(str(tmp_path / "cache")), b"content")
+    owner = os.stat(tmp_path / "cache").st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr("optc.runtime.store.ROOT", -1)
+    store = Store(str(tmp_path / "cache"))
+    assert store.object(digest) is not None
+    other = add(store, b"other content")
+    assert store.object(other) is None
+    assert store.faults == [f"the cache {tmp_path / 'cache'} is another user's, and is only read"]
+
+
+def test_each_entry_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    kept, piped, lost = (add(store, text) for text in (b"one", b"two", b"three"))
+    os.unlink(store.place("objects", piped))
+    os.mkfifo(store.place("objects", piped))
+
+    def refuse(path: str, *rest: object) -> None:
+        raise PermissionError(1, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert store.object(kept) is not None
+    assert store.object(piped) is None, "a pipe would be waited for"
+    monkeypatch.setattr(
+        "optc.runtime.store.file_digest", lambda path: refuse(path) if lost in path else file_digest(path)
+    )
+    assert store.object(lost) is None
+    assert store.object(kept) is not None
+    assert store.object(add(store, b"four")) is not None
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import ctypes
 import os
 import platform
 import shutil
-import tempfile
 from typing import ClassVar
 
 from ....errors import TargetError
+from ....ir.workspace import Workspace
 from .. import artifact, manifest
 from ..run import Library
 from .build import link
@@ -44,7 +44,7 @@ class OpenClLibrary(Library):
         require_driver()
         self.threads = threads or 1
         # The library reads the kernels and the weights that stand beside it.
-        self._folder = tempfile.TemporaryDirectory(prefix="optc-")
+        self._folder = Workspace()
         here = self._folder.name
         if os.path.isdir(path):
             shutil.copytree(path, here, dirs_exist_ok=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ....errors import TargetError
 from ....ir.types import DType
+from ....ir.workspace import Workspace
 from ....passes.base import TargetFacts
 from ....passes.pipeline import Pipeline
 from ....passes.spec import text_of
@@ -86,7 +86,7 @@ class GpuTarget(LibraryTarget):
         from .build import build
 
         self.check_inputs(graph)
-        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        with Workspace() as folder:
             build(graph, self.gpu(), text_of(self.name, self), folder, half=self.half)
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from ....ir.workspace import Workspace
 from ... import tuning
 from .. import toolchain
 from ..connection import Connection
@@ -75,7 +75,7 @@ class There(Runner):
     def load(self, kernel: Kernel) -> Timed:
         built = self.build(kernel)
         name = self._connection.name()
-        with tempfile.TemporaryDirectory(prefix="optc-") as folder:
+        with Workspace() as folder:
             built.write_to_file(os.path.join(folder, "kernel.o"), "o")
             command = [toolchain.compiler(self.machine), *self.machine.flags, "-shared", "kernel.o", "-o", name]
             toolchain.run(command, folder=folder, what="linking a kernel")

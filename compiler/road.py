@@ -38,6 +38,7 @@ from .device import check_there
 from .fixed import Shapes, fix_shapes
 from .frozen import freeze as make_constants
 from .frozen import open_weights
+from .growth import growth, undo_growth
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
 from .order import Order, latencies_of
@@ -196,6 +197,8 @@ def build(order: Order) -> Build:
     if found is None:
         made = _made(order, original, known)
         forget_types(made.graph, annotated)
+        if not made.stopped:
+            undo_growth(order, original, annotated, made.graph, made.report)
         found = _written(order, original, known, made)
     if known.store is not None:
         known.store.trim()
@@ -346,6 +349,7 @@ def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
         stopped, path = made.stopped, os.path.join(folder, order.name)
         staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
         report.after = replace(size_of(graph, made.dims), bytes=staged.bytes)
+        report.notes += growth(order, report)
         try:
             _check(order, original, made, staged)
         except KeyboardInterrupt:

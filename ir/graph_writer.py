@@ -19,7 +19,7 @@ from ..errors import ModelError
 from . import wire
 from .attributes import Attribute, AttributeKind
 from .graph import Function, Graph, Node, Output, Value
-from .names import unique_names
+from .names import second_names, unique_names
 from .origin import NODES_KEY, PASSES_KEY
 from .tensor import ArrayTensor, BroadcastTensor, FillTensor, SparseTensor, Tensor
 from .tensor_proto import describe_tensor, tensor_bytes
@@ -102,8 +102,9 @@ class GraphWriter:
                     self._info(self.names[value], value, value.type, proto.value_info.add())
 
     def nodes(self, graph: Graph, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
+        renamed = second_names(graph)
         for node in graph:
-            self._node(node, proto.node.add())
+            self._node(node, renamed.get(node, node.name), proto.node.add())
         for output in graph.outputs:
             name, source = self.names[output], self.names[output.value]
             if name != source or output.value.graph is not graph:
@@ -114,15 +115,15 @@ class GraphWriter:
                     )
                 proto.node.add(op_type="Identity", input=[source], output=[name])
 
-    def _node(self, node: Node, proto: onnx.NodeProto) -> None:
+    def _node(self, node: Node, name: str, proto: onnx.NodeProto) -> None:
         names = self.names
         if node.extra:
             proto.MergeFromString(node.extra)
         proto.op_type = node.op
         proto.input.extend([names[value] if value is not None else "" for value in node.inputs])
         proto.output.extend([names[value] for value in node.outputs])
-        if node.name:
-            proto.name = node.name
+        if name:
+            proto.name = name
         if node.domain:
             proto.domain = node.domain
         if node.overload:
@@ -319,7 +320,7 @@ def _encoded(text: str | bytes) -> bytes:
 
 def _write_opsets(graph: Graph, proto: onnx.ModelProto | onnx.FunctionProto) -> None:
     for domain, version in graph.opsets.items():
-        proto.opset_import.add(domain=domain, version=version)
+        proto.opset_import.add(domain=domain or None, version=version)
 
 
 def _write_strings(

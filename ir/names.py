@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .graph import Graph, Output, Value
+from .graph import Graph, Node, Output, Value
 
 
 def unique_names(graph: Graph) -> dict[Value | Output, str]:
@@ -23,6 +23,29 @@ def unique_names(graph: Graph) -> dict[Value | Output, str]:
     """
     names: dict[Value | Output, str] = {}
     _Namer(names).name(graph)
+    return names
+
+
+def second_names(graph: Graph) -> dict[Node, str]:
+    """New names for the nodes of `graph`, bodies apart, whose name a node before them has; runtimes refuse such pairs.
+
+    A new name is no other node's either. Empty where all names differ.
+    """
+    seen: set[str] = set()
+    repeated: list[Node] = []
+    for node in graph:
+        if node.name in seen:
+            repeated.append(node)
+        elif node.name:
+            seen.add(node.name)
+    if not repeated:
+        return {}
+    namer = _Namer({})
+    namer.taken |= seen
+    names = {}
+    for node in repeated:
+        names[node] = namer.fresh(node.name)
+        namer.taken.add(names[node])
     return names
 
 

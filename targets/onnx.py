@@ -71,6 +71,7 @@ class OnnxTarget(Target):
 
     def _in_few_bytes(self, graph: Graph) -> Graph:
         """A quantized graph as it is written: the same numbers and kernels, but not the names that reports go by."""
+        from ..ir.writer import size
         from .brief import shorten
         from .packed import pack
         from .qlinear import fuse_convolutions
@@ -78,12 +79,13 @@ class OnnxTarget(Target):
         if not any(node.op == "DequantizeLinear" for node in graph):
             return graph
         short = graph.clone()
-        if (
-            self.cpu == "here"
-        ):  # models for other CPUs are judged by what they say in floats, which QLinearConv does not
-            fuse_convolutions(short)
-        pack(short)
-        shorten(short)
+        # Models for other CPUs are judged by what they say in floats, which QLinearConv does not.
+        first = (fuse_convolutions,) if self.cpu == "here" else ()
+        for change in (*first, pack, shorten):
+            before = short.clone()
+            change(short)
+            if size(short) > size(before):
+                short = before
         return short
 
     def place(self, staged: Artifact, path: str) -> Artifact:

@@ -5,6 +5,8 @@ removed, equal nodes merged, and the rules of this folder run on a worklist unti
 inferred anew and the round is repeated while it still found something. Every rule says in its own file what it
 rewrites, why that is exact, and when it does not fire.
 
+Nodes whose name another has get a new one, which most runtimes ask for.
+
 Kept as they are: names, types and dynamic axes of the model's inputs and outputs (unread inputs included), nodes of
 other domains, random nodes, overridable inputs, and function parameters. The type of an intermediate value that the
 model does not record is not recorded afterwards either, lest the file grow; passes infer what they need. Models of
@@ -57,9 +59,20 @@ class Clean(Pass):
                 value.type = recorded.get(value)
             for item, type in zip(interface, declared):
                 item.type = type
+            report.rewrote("node-name", _tell_apart(each))
             if not self.traces:
                 report.rewrote("trace", forget_traces(each))
         return report
+
+
+def _tell_apart(graph: Graph) -> int:
+    """Give nodes whose name another has a new one: runtimes refuse two of one name, and reports go by it."""
+    from ...ir.names import second_names
+
+    names = {node: name for inner in graph.graphs() for node, name in second_names(inner).items()}
+    for node, name in names.items():
+        node.name = name
+    return len(names)
 
 
 def _constants(graph: Graph) -> int:

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
+
 from optc.ir.graph import Graph
-from optc.ir.names import unique_names
+from optc.ir.names import second_names, unique_names
 from optc.ir.types import DType, TensorType
+from optc.ir.writer import to_proto
+from optc.passes.base import Context, TargetFacts
+from optc.passes.clean.clean import Clean
+from optc.runtime.session import Session
 
 FLOAT = TensorType(DType.FLOAT, (2,))
 BOOL = TensorType(DType.BOOL, ())
@@ -96,3 +102,23 @@ def test_names_are_the_same_on_every_call_and_all_different() -> None:
         value = graph.add("Relu", [value], outputs=[("", "a", f"a_{index}")[index % 3]]).output
     assert unique_names(graph) == unique_names(graph)
     assert len(set(made(graph))) == 3000
+
+
+def test_a_node_whose_name_another_has_gets_a_new_one() -> None:
+    graph = Graph("g")
+    x = graph.add_input("x", FLOAT)
+    nodes = [graph.add("Relu", [x], name=name) for name in ("a", "a", "", "a_1", "", "a")]
+    assert second_names(graph) == {nodes[1]: "a_2", nodes[5]: "a_3"}
+
+
+def test_a_model_with_two_nodes_of_one_name_runs_and_comes_out_with_two_names() -> None:
+    """Runtimes refuse it as it is."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", FLOAT)
+    y = graph.add("Neg", [graph.add("Sqrt", [x], name="same").output], name="same").output
+    graph.add_output(y, "y", FLOAT)
+    assert [node.name for node in to_proto(graph).graph.node] == ["same", "same_1"]
+    assert Session(graph).run({"x": np.asarray([4, 9], np.float32)})[0].tolist() == [-2, -3]
+    report = Clean().run(graph, Context(TargetFacts("onnx")))
+    assert report.rewrites == {"node-name": 1}
+    assert [node.name for node in graph] == ["same", "same_1"]

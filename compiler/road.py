@@ -32,6 +32,7 @@ from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
 from ..targets.tuning import Device, Tuning
+from .apart import tell_apart
 from .beside import beside
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
@@ -270,8 +271,10 @@ def _made(order: Order, original: Graph, known: Known) -> _Made:
     """Run the passes, each judged, and what makes the result fit the target."""
     ctx = _context(order)
     notes = [*lower(original, *newest_loadable()), *open_weights(original)]
-    graph = original.clone()
     found, teacher = _samples(order, original, ctx, notes)
+    if found is not None:
+        notes += tell_apart(original, found)
+    graph = original.clone()
     dims = sizes(original, found)
     if order.latencies is not None:
         ctx.latencies = Estimator(order.latencies, dims)

@@ -25,7 +25,7 @@ from .shape_rules import RULES, Call, Cannot, Fact
 from .symbols import Size, Sym, symbol
 from .types import Dim, DType, TensorType, Type
 
-__all__ = ["Inference", "Size", "Sym", "analyse", "bind", "infer", "size_names"]
+__all__ = ["Inference", "Size", "Sym", "analyse", "axis_name", "bind", "infer", "size_names"]
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ class _Walk:
             given = inputs[index] if inputs is not None and index < len(inputs) else None
             call = self.call_for(None, opset, 0)
             if given is None:
-                self.facts[value] = fact_of(value.type, call)
+                self.facts[value] = _sized(value, fact_of(value.type, call), self.dims)
             else:
                 self.facts[value] = given if self.fresh and _says(given) else self.merge(value, given, value.type, call)
         for node in ordered(graph):
@@ -266,6 +266,19 @@ class _Walk:
             if dim is not None and isinstance(size, Sym) and not size.named:
                 sizes[axis] = symbol(dim, self.dims) if isinstance(dim, str) else dim
         return replace(fact, dtype=dtype, shape=tuple(sizes))
+
+
+def axis_name(name: str, axis: int) -> str:
+    """What a size without a name, that of an axis of the input `name`, is called in `dims`."""
+    return f"{name}[{axis}]"
+
+
+def _sized(value: Value, fact: Fact, dims: Mapping[str, int]) -> Fact:
+    """`fact` of an input, with the sizes that `dims` tells by its axes."""
+    if not dims or fact.shape is None:
+        return fact
+    sizes = tuple(dims.get(axis_name(value.name, axis), size) for axis, size in enumerate(fact.shape))
+    return fact if sizes == fact.shape else replace(fact, shape=sizes)
 
 
 def _says(fact: Fact) -> bool:

@@ -1,8 +1,10 @@
-"""What the symbolic dimensions of a model are for one sample."""
+"""What the open dimensions of a model are for one sample."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from ..ir.shapes import axis_name
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -10,14 +12,17 @@ if TYPE_CHECKING:
 
 
 def sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
-    """Name -> size: 1 for the batch, the sample's own sizes elsewhere; nothing without samples."""
+    """Name -> size: 1 for the batch, the sample's own sizes elsewhere; nothing without samples.
+
+    A size without a name goes by that of its axis (`axis_name`).
+    """
     if found is None:
         return {}
     feeds = next(found.batches(1))
     return {
-        dim: size
+        axis_name(value.name, axis) if dim is None else dim: size
         for value in graph.inputs
         if value.name in feeds and value.shape is not None
-        for dim, size in zip(value.shape, feeds[value.name].shape, strict=True)
-        if isinstance(dim, str)
+        for axis, (dim, size) in enumerate(zip(value.shape, feeds[value.name].shape, strict=True))
+        if not isinstance(dim, int)
     }

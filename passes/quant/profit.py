@@ -24,6 +24,7 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
+from .fusions import keep_apart
 from .grid import Grid, activation_grid, limits
 from .insertion import Insertion
 from .layers import Kept, Layer, find_layers
@@ -117,6 +118,8 @@ def _trial(graph: Graph, kept: Kept, ctx: Context) -> tuple[Graph, dict[Node, No
         layer.node.set_input(1, insertion.dequantize(ones, grid, before=layer.node, origin=layer.node.origin))
         weights[layer] = grid
     encode_biases(insertion, list(found.values()), weights)
+    if ctx.target.contrib_ops:
+        keep_apart(copy, list(found.values()))
     copy.sweep()
     copy.sort()
     left = set(copy)

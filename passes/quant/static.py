@@ -21,6 +21,7 @@ from .bias import SAMPLES, answer_means, correct, correctable
 from .calibrate import calibrate
 from .equalise import equalise
 from .forms import own_bits, own_options
+from .fusions import keep_apart
 from .grid import Grid, activation_grid, limits
 from .histogram import Histogram
 from .insertion import Insertion
@@ -126,6 +127,8 @@ def quantize_static(
     graph.sweep()
     correct(graph, fixable, means, ctx, few)
     encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
+    if ctx.target.contrib_ops:
+        keep_apart(graph, layers)
     for layer in layers:
         report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
 

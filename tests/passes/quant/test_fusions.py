@@ -1,0 +1,61 @@
+"""What follows an integer product is written so that the runtime finds the integer kernel all the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.passes.quant.quant import Quant
+from optc.runtime.islands import optimised
+from optc.runtime.session import Session
+from tests.quantized import quantized
+
+RANDOM = np.random.default_rng(0)
+FEEDS = {"x": RANDOM.standard_normal((64, 32)).astype(np.float32)}
+
+
+def network(layer: str, follows: str, rank: Literal[2, 3] = 2) -> Graph:
+    """x -> product -> what follows -> LayerNormalization, which reads floats."""
+    graph = Graph("g", opsets={"": 17})
+    shape = ("N", 32) if rank == 2 else ("N", 1, 32)
+    x = graph.add_input("x", TensorType(DType.FLOAT, shape))
+    weight = graph.constant((RANDOM.standard_normal((32, 32)) / 6).astype(np.float32), "weight")
+    bias = [graph.constant(RANDOM.standard_normal(32).astype(np.float32))] if layer == "Gemm" else []
+    y = graph.add(layer, [x, weight, *bias], name="layer").output
+    low, high = graph.constant(np.float32(-0.5)), graph.constant(np.float32(0.5))
+    match follows:
+        case "Relu":
+            y = graph.add("Relu", [y]).output
+        case "Clip":
+            y = graph.add("Clip", [y, low, high]).output
+        case "Clip below":
+            y = graph.add("Clip", [y, None, high]).output
+        case "residual":
+            y = graph.add("Add", [x, y]).output
+        case "row":
+            y = graph.add("Add", [y, graph.constant(RANDOM.standard_normal((1, 32)).astype(np.float32))]).output
+        case "two readers":
+            y = graph.add("Add", [y, graph.add("Sigmoid", [y]).output]).output
+    ones, zeros = graph.constant(np.ones(32, np.float32)), graph.constant(np.zeros(32, np.float32))
+    y = graph.add("LayerNormalization", [y, ones, zeros]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, shape))
+    return graph
+
+
+@pytest.mark.parametrize("follows", ["Relu", "Clip", "Clip below", "residual", "row", "two readers", "nothing"])
+@pytest.mark.parametrize(("layer", "rank"), [("MatMul", 2), ("MatMul", 3), ("Gemm", 2)])
+def test_no_weight_is_decoded_at_every_run(layer: str, rank: Literal[2, 3], follows: str) -> None:
+    graph = network(layer, follows, rank)
+    feeds = {"x": FEEDS["x"].reshape(64, 1, 32) if rank == 3 else FEEDS["x"]}
+    before = Session(graph).run(feeds)[0]
+    quantized(graph, feeds, Quant(slower="int8"), contrib_ops=True)
+    ops = Counter(node.op_type for node in optimised(graph).node)
+    assert not {"MatMul", "Gemm", "FusedGemm", "FusedMatMul"} & set(ops), ops
+    assert {"MatMulIntegerToFloat", "QGemm", "QLinearMatMul"} & set(ops), ops
+    after = Session(graph).run(feeds)[0]
+    assert float(np.square(after - before).mean() / np.square(before).mean()) < 1e-3

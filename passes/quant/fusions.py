@@ -35,7 +35,9 @@ def keep_apart(graph: Graph, layers: Iterable[Layer]) -> int:
             if behind is None or behind.op == "QuantizeLinear":
                 continue
             terms = _clamp(graph, reader)
-        elif reader.op == "Add" and layer.op == "MatMul" and (layer.source.shape is None or len(layer.source.shape) == 2):
+        elif (
+            reader.op == "Add" and layer.op == "MatMul" and (layer.source.shape is None or len(layer.source.shape) == 2)
+        ):
             terms = [("Sum", [v for v in reader.inputs if v is not layer.node.output])]
         else:
             continue

@@ -49,9 +49,10 @@ class Chosen:
 
     def name(self, target: str) -> str:
         """What the build for a target is called in the lock file."""
+        from ..compiler.model import stem_of
         from ..project.lock import build_name
 
-        stem = os.path.splitext(os.path.basename(self.model.removeprefix("zoo:")))[0]
+        stem = stem_of(self.model)
         return build_name(stem if self.entry is None else self.entry.name, target)
 
     def locked(self, record: Lock | None, *, strict: bool) -> dict[str, Locked]:
@@ -126,8 +127,9 @@ def choose(
 
 def _beside(model: str, target: str) -> str:
     """Where the artifact goes unless told: beside the model, or in the same folder where there are several."""
+    from ..compiler.model import stem_of
     from ..targets import table
 
     aims = table.distinct([target])
-    stem = model.split(":")[1] if model.startswith("zoo:") else os.path.splitext(model)[0]
+    stem = stem_of(model) if model.startswith("zoo:") else os.path.splitext(model)[0]
     return table.file_names(stem, aims)[0] if len(aims) == 1 else os.path.dirname(stem) or "."

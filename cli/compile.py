@@ -22,6 +22,7 @@ def compile_model(
     model: str,
     /,
     *,
+    weights: str | None = None,
     passes: str | None = None,
     target: str | None = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
@@ -62,7 +63,9 @@ def compile_model(
     Parameters
     ----------
     model
-        An ONNX file, or zoo:NAME for a model that ships (see `optc zoo`).
+        An ONNX file, or zoo:NAME for a model that ships or an architecture (see `optc zoo`).
+    weights
+        Trained weights for an architecture of the zoo: a PyTorch state dict, safetensors, .npz, or Keras's .h5.
     passes
         Passes and their options: prune,svd:ratio=0.5,quant (see `optc passes`), or file.py:function over an
         onnx-graphsurgeon graph; prune,svd,quant unless given. `clean` runs first unless --no-clean.
@@ -187,6 +190,8 @@ def compile_model(
         "tune": None if tune is None else duration(tune),
         "tune_records": tune_records,
     }
+    if weights is not None:
+        model = f"{model}:weights={weights}"
     there = device(rpc, tracker, key)
     chosen = choose(model, config, given, keep or (), target, output)
     model, out, data = chosen.model, chosen.output, chosen.options.data

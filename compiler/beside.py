@@ -18,7 +18,7 @@ from ..report.build import TargetRow
 from ..report.locked import Locked
 from ..targets import table
 from ..targets.base import Target
-from .model import name_of
+from .model import name_of, stem_of
 from .order import Order
 from .place import check_place
 from .result import Build, Interrupted
@@ -42,7 +42,7 @@ def beside(
     records: Mapping[str, Locked] = lock or {}
     done: list[Build] = []
     with _folder(order.path) as folder, _cache(order.cache) as store:
-        names = table.file_names(_stem(name_of(order.model)), targets)
+        names = table.file_names(stem_of(name_of(order.model)), targets)
         paths = [os.path.join(folder, name) if folder else None for name in names]
         for target, path in zip(targets, paths, strict=True):
             if path is not None:
@@ -80,10 +80,6 @@ def _joined(builds: Sequence[Build]) -> Build:
 def _left(done: Sequence[Build]) -> str:
     files = [build.artifact.path for build in done if build.artifact is not None]
     return f" (written before: {', '.join(files)})" if files else ""
-
-
-def _stem(model: str) -> str:
-    return os.path.splitext(os.path.basename(model.removeprefix("zoo:")))[0]
 
 
 @contextlib.contextmanager

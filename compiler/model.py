@@ -88,6 +88,13 @@ def name_of(model: Model) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
 
 
+def stem_of(path: str) -> str:
+    """What the files made of a model are called: its own name without folder and extension, or that of the zoo."""
+    if path.startswith("zoo:"):
+        return path.split(":")[1]
+    return os.path.splitext(os.path.basename(path))[0]
+
+
 def stored_bytes(model: Model, graph: Graph) -> int:
     """Bytes of the model as it was given: its file and its external data, or what a file of it would take."""
     if isinstance(model, str | os.PathLike) and not os.fspath(model).startswith("zoo:"):

@@ -36,6 +36,7 @@ def efficientnet(
     lite: bool = False,
     batch_norm: bool = True,
     pads: str = "torch",
+    epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
     """EfficientNet, or its lite form, on (N, 3, resolution, resolution), random weights.
@@ -43,7 +44,7 @@ def efficientnet(
     `width` multiplies the channels, `depth` the repeats of each stage.
     """
     name = "efficientnet_lite" if lite else "efficientnet"
-    build = Builder(name, he(seed), batch_norm=batch_norm, epsilon=1e-3, pads=pads)
+    build = Builder(name, he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     act: Activation = "relu6" if lite else "silu"
     stem = 32 if lite else divisible(32 * width)
     x = build.conv(build.input("input", 3, resolution, resolution), "stem", stem, 3, stride=2, activation=act)

@@ -23,10 +23,11 @@ def mnasnet_a1(
     *,
     batch_norm: bool = True,
     pads: str = "torch",
+    epsilon: float = 1e-5,
     seed: int = 0,
 ) -> Graph:
     """MnasNet-A1 with width multiplier `width` on (N, 3, resolution, resolution), random weights."""
-    build = Builder("mnasnet_a1", he(seed), batch_norm=batch_norm, pads=pads)
+    build = Builder("mnasnet_a1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     stem = divisible(32 * width)
     x = build.conv(build.input("input", 3, resolution, resolution), "stem", stem, 3, stride=2, activation="relu")
     for stage, (expansion, channels, repeats, stride, kernel, gated) in enumerate(STAGES, start=1):

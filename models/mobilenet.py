@@ -30,10 +30,11 @@ def mobilenet_v1(
     *,
     batch_norm: bool = True,
     pads: str = "torch",
+    epsilon: float = 1e-5,
     seed: int = 0,
 ) -> Graph:
     """MobileNetV1 with width multiplier `alpha` on (N, 3, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v1", he(seed), batch_norm=batch_norm, pads=pads)
+    build = Builder("mobilenet_v1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     x = build.conv(
         build.input("input", 3, resolution, resolution), "stem", _thin(32, alpha), 3, stride=2, activation="relu6"
     )
@@ -56,13 +57,14 @@ def mobilenet_v2(
     *,
     batch_norm: bool = True,
     pads: str = "torch",
+    epsilon: float = 1e-5,
     seed: int = 0,
 ) -> Graph:
     """MobileNetV2 with width multiplier `width` on (N, 3, resolution, resolution), random weights.
 
     The last convolution is widened by a multiplier above 1 but not narrowed by one below (section 6.1).
     """
-    build = Builder("mobilenet_v2", he(seed), batch_norm=batch_norm, pads=pads)
+    build = Builder("mobilenet_v2", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     x = build.conv(
         build.input("input", 3, resolution, resolution), "stem", divisible(32 * width), 3, stride=2, activation="relu6"
     )

@@ -66,10 +66,11 @@ def mobilenet_v3_large(
     minimalistic: bool = False,
     batch_norm: bool = True,
     pads: str = "torch",
+    epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
     """MobileNetV3-Large on (N, 3, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v3_large", he(seed), batch_norm=batch_norm, epsilon=1e-3, pads=pads)
+    build = Builder("mobilenet_v3_large", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     return _mobilenet_v3(build, LARGE, 1280, width, resolution, classes, minimalistic)
 
 
@@ -81,10 +82,11 @@ def mobilenet_v3_small(
     minimalistic: bool = False,
     batch_norm: bool = True,
     pads: str = "torch",
+    epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
     """MobileNetV3-Small on (N, 3, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v3_small", he(seed), batch_norm=batch_norm, epsilon=1e-3, pads=pads)
+    build = Builder("mobilenet_v3_small", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     return _mobilenet_v3(build, SMALL, 1024, width, resolution, classes, minimalistic)
 
 
@@ -99,7 +101,10 @@ def _mobilenet_v3(
 ) -> Graph:
     hard: Activation = "relu" if minimalistic else "hard_swish"
     x = build.conv(build.input("input", 3, resolution, resolution), "stem", 16, 3, stride=2, activation=hard)
-    for index, row in enumerate(rows, start=1):
+    stage, index = 0, 0
+    for before, row in zip((None, *rows), rows):
+        # A stage ends where the table's number of channels changes.
+        stage, index = (stage, index + 1) if before and before.channels == row.channels else (stage + 1, 1)
         expanded = divisible(sizes(x)[0] * row.expansion)
         block = Block(
             expanded,
@@ -111,7 +116,7 @@ def _mobilenet_v3(
             "hard_sigmoid",
             gate_activation="relu",
         )
-        x = inverted_residual(build, x, f"block{index}", block)
+        x = inverted_residual(build, x, f"stage{stage}.block{index}", block)
     x = build.conv(x, "head", divisible(sizes(x)[0] * 6), activation=hard)
     pooled = build.node("GlobalAveragePool", "pool", [x], ("N", sizes(x)[0], 1, 1))
     # The efficient last stage (section 5.1): the widest layer stands behind the pooling.

@@ -23,6 +23,7 @@ def nasnet(
     *,
     batch_norm: bool = True,
     pads: str = "tf",
+    epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
     """NASNet-A on (N, 3, resolution, resolution), random weights.
@@ -33,7 +34,7 @@ def nasnet(
     """
     if filters % 96:
         raise SpecError(f"filters={filters} is no multiple of 96; take 1056 or 4032")
-    build = Builder("nasnet_a", he(seed), batch_norm=batch_norm, epsilon=1e-3, pads=pads)
+    build = Builder("nasnet_a", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     image = build.input("input", 3, resolution, resolution)
     x = build.conv(image, "stem", stem, 3, stride=2, pads=[0] * 4, gain=1.0)
     width = filters // 24

@@ -116,9 +116,20 @@ def find(name: str) -> Entry:
 
 
 def load(spec: str) -> Graph:
-    """The network that a specification `name:option=value:…` names. Raises `SpecError` for one that does not parse."""
+    """The network that a specification `name:option=value:…` names.
+
+    Of an architecture the last option may be `weights=FILE`: trained weights, in a form that `weights.files` reads.
+    Raises `SpecError` for a specification that does not parse, `ModelError` for weights that are not this network's.
+    """
     entry = find(spec)
+    spec, _, weights = spec.partition(":weights=")
     options = _parse_options(entry, spec)
+    if entry.build is not None and weights:
+        from .weights.load import trained
+
+        return trained(entry.build, {**entry.options, **options}, frozenset(options), weights)
+    if weights:
+        raise SpecError(f"{entry.name} has weights of its own; weights= is for architectures", text=spec, position=0)
     if entry.build is not None:
         return entry.build(**options)
     from ..ir.reader import load as read

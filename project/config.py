@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
+from ..compiler.model import stem_of
 from ..errors import OptcError, SpecError, nearest
 from ..passes.base import Override
 from .options import Options
@@ -145,7 +146,7 @@ class _Reader:
         if "path" not in given:
             self.fail('a model needs a path: path = "model.onnx"', at)
         path = self.place(given.pop("path"))
-        name = given.pop("name", None) or os.path.splitext(os.path.basename(path.removeprefix("zoo:")))[0]
+        name = given.pop("name", None) or stem_of(path)
         targets = given.pop("targets", ("onnx",))
         output = given.pop("output", "." if path.startswith("zoo:") else None)
         overrides = tuple(given.pop("override", ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from ..compiler.model import stem_of
 from ..errors import OutputError
 from ..ir.atomic import Replacement
 from ..ir.cost import cost
@@ -58,7 +59,7 @@ _IMAGES = """
 def text(model: str, graph: Graph, folder: str) -> str:
     """The configuration for `graph`, read from `model`, as a file in `folder` would hold it."""
     path = model if model.startswith("zoo:") else os.path.relpath(model, folder)
-    stem = os.path.splitext(os.path.basename(path.removeprefix("zoo:")))[0]
+    stem = stem_of(path)
     inputs = [f"{value.name}: {type_text(value.type)}" for value in graph.inputs if value.default is None]
     data = '# data = "calib.npz"              # samples to calibrate on: an .npz, or a folder of .npy or of images\n'
     data += "".join(f"#                                 input {one}\n" for one in inputs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..ir.clone import copy_nodes
 from ..ir.graph import Graph, Node, User, Value
-from ..ir.types import TensorType
+from ..ir.types import DType, TensorType
 from ..runtime.parallel import imap, threads_each, threads_for
 from ..runtime.spill import Data, Spill
 
@@ -144,6 +144,8 @@ class Frontier:
         for value in reads:
             names[value] = value.name if value.is_input else f"optc.in.{len(names)}"
             kind = value.type
+            if kind is None and value in self._live and self._batches:
+                kind = _type_of(self._kept.get(value, 0))
             # Shapes recorded before an edit may be out of date: the runtime sees the arrays anyway.
             twins[value] = part.add_input(
                 names[value], TensorType(kind.dtype) if isinstance(kind, TensorType) else kind
@@ -156,6 +158,11 @@ class Frontier:
                 value.type = None
         threads = threads_each(self._threads)
         return Session(part, outputs=[twins[v] for v in made], threads=threads, exact=self._exact), names
+
+
+def _type_of(array: Data) -> TensorType:
+    """The type of a value that has none (operators of other domains infer none), by what was seen there."""
+    return TensorType(DType.STRING if array.dtype.hasobject else DType.of(array.dtype))
 
 
 def _decodes(node: Node) -> bool:

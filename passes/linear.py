@@ -159,20 +159,47 @@ class Linear:
         else:
             data = weight[0].T
         self.node.set_input(1, graph.constant(np.ascontiguousarray(data, dtype=np.float32), self.weight.name))
-        place = self.bias_place
-        if bias is not None and place is not None:
-            node, index = place
-            old = node.inputs[index]
-            assert old is not None
-            node.set_input(index, graph.constant(bias.astype(np.float32), old.name))
-            if self.op == "Gemm":
-                node.set_attribute("beta", 1.0)
+        if bias is not None:
+            self.write_bias(bias)
 
-    def sites(self, y: Rows) -> tuple[int, int]:
-        """How many positions the output `y` can be sampled at, and how many rows each gives."""
+    def write_bias(self, bias: Array) -> None:
+        """Make `bias` (groups * n,) the layer's own; a layer without one stays so."""
+        graph, place = self.node.graph, self.bias_place
+        assert graph is not None
+        if place is None:
+            return
+        node, index = place
+        old = node.inputs[index]
+        assert old is not None
+        node.set_input(index, graph.constant(bias.astype(np.float32), old.name))
+        if self.op == "Gemm":
+            node.set_attribute("beta", 1.0)
+
+    def sites(self, output: Sequence[int]) -> tuple[int, int]:
+        """How many positions an output of shape `output` can be sampled at, and how many rows each gives."""
         if self.is_conv:
-            return int(np.prod(y.shape[2:])), y.shape[0]
-        return int(np.prod(y.shape[:-1])), 1
+            return math.prod(output[2:]), output[0]
+        return math.prod(output[:-1]), 1
+
+    def output_shape(self, source: Sequence[int], like: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the output for an input of shape `source`; `like` is that for another one."""
+        if not self.is_conv:
+            return (*source[:-1], like[-1])
+        if self.transposed or self.node.get_string("auto_pad", "NOTSET") not in ("", "NOTSET"):
+            return (source[0], *like[1:])
+        pads, rank = self.node.get_ints("pads", (0,) * (2 * len(self.kernel))), len(self.kernel)
+        axes = zip(source[2:], self.kernel, self.strides, self.dilations, pads[:rank], pads[rank:], strict=True)
+        sizes = [(size + low + high - (k - 1) * d - 1) // s + 1 for size, k, s, d, low, high in axes]
+        return (source[0], like[1], *sizes)
+
+    def answers(self, x: Rows) -> Rows:
+        """What the layer as it is answers to rows `x` (count, groups * d): (count, groups * n)."""
+        groups, n, d = self.shape
+        weight = self.weights().astype(np.float32)
+        y = x.reshape(len(x), groups, d).swapaxes(0, 1) @ weight.swapaxes(1, 2)
+        flat = y.swapaxes(0, 1).reshape(len(x), groups * n)
+        bias = self.bias()
+        return flat if bias is None else flat + bias.astype(np.float32)
 
     def inputs(self, x: Rows, positions: NDArray[np.intp], output: tuple[int, ...]) -> Rows:
         """Rows (count, groups * d) of the input `x` behind `positions` of an output of shape `output`."""

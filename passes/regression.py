@@ -39,6 +39,11 @@ Real = TypeVar("Real", Array, Floats)
 
 UNREACHED = "not one finite number reaches it, or not only finite ones do: look at the weights before it"
 
+OVERFLOWS = "the numbers that reach it are too large to fit anything to: look at the weights before it"
+
+LARGEST = 1e18
+"""Moments beyond which their squares are more than float32 holds."""
+
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the mean diagonal of H
 
 METRICS = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -157,9 +162,12 @@ class Ridges:
 
 def choose_ridges(weight: Array, fit: Statistics, held: Statistics) -> Ridges:
     """The ridges that, fitted on `fit`, answer `held` best, for `weight` (groups, n, d). Raises DataError where there
-    are rows that are not finite."""
+    are rows that are not finite, or whose products are not."""
     if not (fit.finite and held.finite):
         raise DataError(UNREACHED)
+    for one in (fit, held):
+        if max(np.abs(one.covariance).max(), np.abs(one.cross).max(), one.variance.max()) > LARGEST:
+            raise DataError(OVERFLOWS)
     return Ridges(_choose(weight, fit, held), _stand_in(weight, fit, held)) if fit.count and held.count else Ridges()
 
 
@@ -201,7 +209,7 @@ def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
         h = damped(covariance, ridge)
         kept = solve_spd(h[:, :half, :half], goes @ h[:, half:, :half])
         off = np.concatenate([kept, -goes], axis=2)
-        losses.append(float(np.sum((off @ judge) * off)))
+        losses.append(max(float(np.sum((off @ judge) * off)), 0.0))  # below zero by rounding, where inputs hardly vary
     return next(r for r, loss in zip(METRICS, losses, strict=False) if (1.0 - WORTH) * loss <= min(losses))
 
 

@@ -4,16 +4,16 @@
         ...                      # replace step.layer, judged by step.target; or leave it
         step.settle()            # or keep its form and only take the repairing weights
 
-The teacher runs once over the samples; rows of its answers are kept at sampled positions. The student runs once too:
-what is kept between two layers is the frontier, the values that nodes still to come will read, so each node is executed
-a single time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with the
-samples.
+The teacher runs once over the samples (`teacher`); rows of its answers are kept at sampled positions. The student runs
+once too: what is kept between two layers is the frontier, the values that nodes still to come will read, so each node
+is executed a single time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with
+the samples.
 
 A layer that is asked for a sum (`asks`) has as target what the sum lacks: the teacher's sum less the student's skip
 value.
 
-The teacher is `ctx.teacher` where it has a value of the same name and shape, and otherwise the graph as it stood when
-the walk began (a layer that an earlier pass made has no counterpart in the float model).
+Where the network selects rows by what it computes and the student selects others than the teacher (`pairing`), a layer
+is fitted to what it would itself have answered to the rows that the student gives it.
 
 Edits between two steps may touch only the current layer and what follows it: what came before has been executed.
 """
@@ -21,31 +21,26 @@ Edits between two steps may touch only the current layer and what follows it: wh
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..ir.clone import clone
 from ..ir.graph import Graph, Value
 from ..runtime.moments import Moments, Products, Statistics
-from ..runtime.parallel import beside, imap, threads_each, threads_for
 from ..runtime.patches import sample_positions
 from ..runtime.spill import Data, Spill
 from .asks import Ask, asks_of, in_order
 from .base import Context, Report
 from .frontier import Frontier
 from .linear import Linear, linear_layers
+from .pairing import Selections, selections
 from .refit import refit_masked
 from .regression import Array, Target, choose_ridges, fit_target
 from .saturation import Part, Saturation, eased, range_after, rows_to_keep
-
-if TYPE_CHECKING:
-    from ..runtime.samples import Feeds
+from .teacher import floats, positions, teach
 
 WIDEST = 6144
 """Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
@@ -118,17 +113,6 @@ class _Rows:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Of one batch: what the teacher answers for the layers of a group, at `positions`, and the answers' shapes."""
-
-    number: int
-    positions: NDArray[np.intp]
-    group: list[Ask]
-    shapes: list[tuple[int, ...]]
-    rows: list[Rows]
-
-
 def walk(
     graph: Graph,
     ctx: Context,
@@ -164,14 +148,15 @@ def walk(
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
         asks = asks_of(groups)
-        shapes = _teach(graph, ctx, asks, kept, size, rows)
+        selected = Selections(selections(graph, [layer.node for group in groups for layer in group]))
+        shapes = teach(graph, ctx, asks, selected, kept, size, rows)
         frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads, exact=ctx.exact)
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
             for number, group in enumerate(asks):
                 if number > last and not disturbed:
                     break
-                *moments, shape = _collect(number, group, frontier, kept, ctx.seed)
+                *moments, shape = _collect(number, group, frontier, selected, kept, rows, ctx.seed)
                 start = 0
                 for ask in group:
                     part = slice(start, start + ask.layer.shape[1])
@@ -220,7 +205,7 @@ def too_wide(layer: Linear) -> str:
 
 
 def _collect(
-    number: int, group: list[Ask], frontier: Frontier, kept: Spill, seed: int
+    number: int, group: list[Ask], frontier: Frontier, selected: Selections, kept: Spill, count: int, seed: int
 ) -> tuple[Moments, Moments, tuple[int, ...]]:
     """Moments of the group's rows, those to fit on and every fifth batch held out, and the shape of the value that they
     are from, in the first batch.
@@ -236,30 +221,42 @@ def _collect(
     easy = [ask for ask in group if groups == 1 and range_after(ask.answer)]
     room = rows_to_keep(d, n) if easy else 0
     batches = kept.count(("at", number))
-    wanted = [first.source, *(ask.skip for ask in group if ask.skip is not None)]
+    skips = [ask.skip for ask in group if ask.skip is not None]
+    wanted = list(dict.fromkeys([first.source, *skips, *selected.wanted(first.source)]))
 
     def rows(batch: int, values: Mapping[Value, Data]) -> _Rows:
-        positions = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
+        source = floats(values[first.source])
         output = tuple(kept.get(("shape", number), batch).tolist())
-        x = first.inputs(_floats(values[first.source]), positions, output)
+        paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
+        paired &= selected.take(first.source, batch, values) == kept.get(("selected", number), batch).tobytes()
+        if paired:
+            at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
+        else:
+            output = first.output_shape(source.shape, output)
+            at = positions(first, output, count, 1.0 / batches, (seed, number, batch))
+        x = first.inputs(source, at, output)
         some = sample_positions(len(x), math.ceil(room / batches), np.random.default_rng((seed, number, batch)))
         keep: list[tuple[Hashable, Rows]] = [(("rows", number), x[some])] if room else []
         answers = []
         for ask in group:
-            t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
-            skip = None if ask.skip is None else ask.layer.targets(_floats(values[ask.skip]), positions)
+            skip = None if ask.skip is None else ask.layer.targets(floats(values[ask.skip]), at)
+            if paired:
+                t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
+            else:
+                t = ask.layer.answers(x) + (0.0 if skip is None else skip)
             if room and ask in easy:
                 keep.append((("teacher", ask.layer), t[some]))
                 if skip is not None:
                     keep.append((("other", ask.layer), skip[some]))
             if skip is not None:
                 t = t - skip
-            answers.append(t.reshape(len(t), groups, -1))
+            answers.append(t.reshape(len(t), groups, ask.layer.shape[1]))
         t = np.concatenate(answers, axis=2)
         part = held if batch % 5 == 4 else fit
         if batch == 0:
+            nothing = np.zeros((1, groups, d), np.float32), np.zeros((1, groups, n), np.float32)
             for moments in (fit, held):
-                moments.shift(x, t)
+                moments.shift(*((x, t) if len(x) else nothing))
         return _Rows(part.products(x, t), keep, values[first.source].shape)
 
     for batch, found in enumerate(frontier.advance(wanted, rows)):
@@ -271,6 +268,7 @@ def _collect(
         kept.drop(("answer", ask.layer))
     kept.drop(("at", number))
     kept.drop(("shape", number))
+    kept.drop(("selected", number))
     return fit, held, shape
 
 
@@ -301,101 +299,6 @@ def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
         return rows("rows", number, batch), rows("teacher", ask.layer, batch), other
 
     return Saturation(found, kept.count(("rows", number)), read)
-
-
-def _teach(
-    graph: Graph, ctx: Context, asks: list[list[Ask]], kept: Spill, size: int, rows: int
-) -> dict[Linear, tuple[int, ...]]:
-    """Run the teacher once and keep rows of its answers; returns the shape of every layer's output in the first
-    batch."""
-    shapes: dict[Linear, tuple[int, ...]] = {}
-    ctx.forward = 0.0
-    for reference, pairs in _references(graph, ctx.teacher, asks):
-        answers = dict(pairs)
-        asked = {number: [ask for ask in group if ask.answer in answers] for number, group in enumerate(asks)}
-        for batch, (seconds, told) in enumerate(_answers(reference, answers, asked, ctx, size, rows)):
-            ctx.forward += seconds
-            for one in told:
-                if kept.count(("at", one.number)) == batch:
-                    kept.append(("at", one.number), one.positions)
-                    kept.append(("shape", one.number), np.asarray(one.shapes[0]))
-                for ask, shape, sampled in zip(one.group, one.shapes, one.rows, strict=True):
-                    shapes.setdefault(ask.layer, shape)
-                    kept.append(("answer", ask.layer), sampled)
-    return shapes
-
-
-def _answers(
-    reference: Graph, answers: Mapping[Value, Value], asked: Mapping[int, list[Ask]], ctx: Context, size: int, rows: int
-) -> Iterator[tuple[float, list[_Answers]]]:
-    """Batch by batch, what `reference`, by its own values in `answers`, says to every group that is asked anything, and
-    the seconds that its run took."""
-    from ..runtime.session import Session
-
-    samples = ctx.fit
-    assert samples is not None
-    values = tuple(dict.fromkeys(answers.values()))
-    threads = threads_for(reference, ctx.threads)
-    session = Session(reference, outputs=values, threads=threads_each(threads))
-
-    def work(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
-        batch, feeds = item
-        start = time.perf_counter()
-        found = dict(zip(values, session.run(feeds), strict=True))
-        seconds = (time.perf_counter() - start) / beside(threads)
-        share = samples.size_of(feeds) / samples.count
-        told = []
-        for number, group in asked.items():
-            ys = [_floats(found[answers[ask.answer]]) for ask in group]
-            if ys:
-                at = _positions(group[0].layer, ys[0], rows, share, (ctx.seed, number, batch))
-                sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
-                told.append(_Answers(number, at, group, [y.shape for y in ys], sampled))
-        return seconds, told
-
-    return imap(work, enumerate(samples.batches(size)), threads)
-
-
-def _positions(layer: Linear, y: Rows, rows: int, share: float, seed: tuple[int, ...]) -> NDArray[np.intp]:
-    """Positions for a batch that holds `share` of the samples."""
-    groups, _, d = layer.shape
-    wanted = max(rows if groups == 1 else rows // 4, 16 * d)
-    sites, each = layer.sites(y)
-    return sample_positions(sites, math.ceil(wanted * share / each), np.random.default_rng(seed))
-
-
-def _floats(array: Data) -> Rows:
-    return np.asarray(array, dtype=np.float32)
-
-
-def _references(
-    graph: Graph, teacher: Graph | None, asks: list[list[Ask]]
-) -> Iterator[tuple[Graph, list[tuple[Value, Value]]]]:
-    """The graphs that answer, each with (student value, its own value) for the values it answers for."""
-    wanted = list(dict.fromkeys(ask.answer for group in asks for ask in group))
-    named = {} if teacher is None else _unique_names(teacher)
-    own = _unique_names(graph)
-    pairs = []
-    for value in wanted:
-        other = named.get(value.name)
-        if other is not None and own.get(value.name) is value and value.shape and other.shape == value.shape:
-            pairs.append((value, other))
-    if teacher is not None and pairs:
-        yield teacher, pairs
-    known = {value for value, _ in pairs}
-    rest = [value for value in wanted if value not in known]
-    if rest:
-        twins: dict[Value, Value] = {}
-        copy = clone(graph, twins)
-        yield copy, [(value, twins[value]) for value in rest]
-
-
-def _unique_names(graph: Graph) -> dict[str, Value]:
-    found: dict[str, Value | None] = {}
-    for node in graph:
-        for value in node.outputs:
-            found[value.name] = None if value.name in found or not value.name else value
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:

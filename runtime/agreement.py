@@ -156,7 +156,7 @@ def output_kind(value: Value) -> Kind:
         if node.op == "LogSoftmax":
             return Kind.LOGITS
         if node.op in ("MatMul", "Gemm") or (node.op == "Conv" and rank == 2):
-            single = value.shape is None or value.shape[-1] == 1 or len(value.shape) < 2
+            single = not value.shape or value.shape[-1] == 1 or len(value.shape) < 2
             return Kind.VALUES if single or (pooled and rank != 2) else Kind.LOGITS
         if node.op == "Add" and any(v is not None and v.constant is not None for v in node.inputs):
             at = next(v for v in node.inputs if v is not None and v.constant is None)
@@ -207,6 +207,8 @@ class Sums:
                 return
             for one, other in zip(teacher, student, strict=True):
                 self.add(one, other)
+        elif isinstance(teacher, dict) or isinstance(student, dict):
+            self._maps(teacher, student)
         elif teacher.dtype.kind in "fV":
             self._floats(np.asarray(teacher, np.float64), np.asarray(student))
         elif teacher.shape == student.shape:
@@ -215,6 +217,14 @@ class Sums:
         else:
             self.rows += teacher.size
             self.broken += teacher.size
+
+    def _maps(self, teacher: object, student: object) -> None:
+        """Two maps, such as a classifier's names of classes to their probabilities, by the keys of the first."""
+        if isinstance(teacher, dict) and isinstance(student, dict) and teacher.keys() == student.keys():
+            self.add(np.asarray(list(teacher.values())), np.asarray([student[key] for key in teacher]))
+        else:
+            self.rows += 1
+            self.broken += 1
 
     def _floats(self, t: npt.NDArray[np.float64], given: Array) -> None:
         if given.shape != t.shape or given.dtype.kind not in "fViub":

@@ -100,17 +100,19 @@ class Moments:
     def products(self, x: Rows, t: Rows) -> list[Products]:
         """What `add` would add, to be handed to `take`; there must be a shift."""
         x, t = self._by_group(x, self._x), self._by_group(t, self._t)
-        return [self._chunk(x[at : at + CHUNK], t[at : at + CHUNK]) for at in range(0, len(x), CHUNK)]
+        with np.errstate(over="ignore", invalid="ignore"):  # `Statistics.finite` tells
+            return [self._chunk(x[at : at + CHUNK], t[at : at + CHUNK]) for at in range(0, len(x), CHUNK)]
 
     def take(self, products: list[Products]) -> None:
         """Add what `products` gave."""
-        for one in products:
-            self.count += one.count
-            self._x += one.xx[:, :-1, -1]
-            self._t += one.tx[:, :, -1]
-            self._xx += one.xx[:, :-1, :-1]
-            self._tx += one.tx[:, :, :-1]
-            self._tt += one.tt
+        with np.errstate(invalid="ignore"):
+            for one in products:
+                self.count += one.count
+                self._x += one.xx[:, :-1, -1]
+                self._t += one.tx[:, :, -1]
+                self._xx += one.xx[:, :-1, :-1]
+                self._tx += one.tx[:, :, :-1]
+                self._tt += one.tt
 
     def _by_group(self, rows: Rows, sums: Array) -> Rows:
         return rows.reshape(len(rows), *sums.shape)

@@ -11,6 +11,7 @@ that is no whole number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -87,14 +88,16 @@ def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
         inside &= (at >= 0) & (at < size)
         flat = flat * size + np.clip(at, 0, size - 1)
     n, c = x.shape[:2]
-    taken = np.take(x.reshape(n, c, -1), flat.reshape(-1), axis=2).reshape(n, c, *flat.shape)
+    pixels = x.reshape(n, c, math.prod(x.shape[2:]))
+    taken = np.take(pixels, flat.reshape(-1), axis=2).reshape(n, c, *flat.shape)
     if not inside.all():
         taken *= inside
-    return np.ascontiguousarray(taken.transpose(0, 2, 1, 3), dtype=np.float32).reshape(n * len(flat), -1)
+    rows = np.ascontiguousarray(taken.transpose(0, 2, 1, 3), dtype=np.float32)
+    return rows.reshape(n * len(flat), c * read[0].shape[1])
 
 
 def take_outputs(y: Floats, positions: Indices) -> NDArray[np.float32]:
     """Values of a convolution's output `y` (N, n, *spatial) at flat `positions`, as rows (N * len(positions), n)."""
     n, channels = y.shape[:2]
-    taken = np.take(y.reshape(n, channels, -1), positions, axis=2)
+    taken = np.take(y.reshape(n, channels, math.prod(y.shape[2:])), positions, axis=2)
     return np.ascontiguousarray(taken.transpose(0, 2, 1), dtype=np.float32).reshape(-1, channels)

@@ -76,7 +76,7 @@ class _Scene:
         wide = [(layer.node, reason) for layer in layers if (reason := too_wide(layer))]
         walked = [layer for layer in layers if not too_wide(layer)]
         for layer in walked:
-            _own_bias(graph, layer)
+            _own_bias(layer)
         channels = Channels(graph)
         return _Scene(graph, channels, walked, coupled_groups(channels.groups, walked, [*refused, *wide], align))
 
@@ -88,13 +88,15 @@ class _Scene:
         _cut(now, keeps)
 
 
-def _own_bias(graph: Graph, layer: Linear) -> None:
-    """Give a layer a bias that nothing else reads: one that is shared ties its readers into one group, until the walk
-    writes each its own."""
-    place = layer.bias_place
-    bias = None if place is None else place[0].inputs[place[1]]
-    if place is not None and bias is not None and bias.constant is not None and len(bias.uses) > 1:
-        place[0].set_input(place[1], graph.constant(bias.constant, bias.name))
+def _own_bias(layer: Linear) -> None:
+    """Give a layer a bias of one number an output that nothing else reads, as the walk will write it: one that is
+    shared ties its readers into one group, and one number for all outputs is no tensor of channels."""
+    place, bias = layer.bias_place, layer.bias()
+    value = None if place is None else place[0].inputs[place[1]]
+    if bias is None or value is None or value.constant is None:
+        return
+    if len(value.uses) > 1 or value.constant.shape != bias.shape or layer.node.get_float("beta", 1.0) != 1.0:
+        layer.write_bias(bias)
 
 
 def _form(group: ChannelGroup) -> tuple[object, ...]:

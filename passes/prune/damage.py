@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ...ir.types import TensorType
 from ..frontier import Frontier
 from ..linear import Linear, linear_layer
 from ..regression import Array
@@ -35,7 +36,8 @@ class Damage:
 
         self._kept = Spill()
         self._frontier = Frontier(graph, samples, _BATCH, self._kept, threads)
-        self._outputs = [o.value for o in graph.outputs if o.value.constant is None]
+        outputs = [o.value for o in graph.outputs if o.value.constant is None]
+        self._outputs = [v for v in outputs if v.type is None or isinstance(v.type, TensorType)]
         self._kinds = [(value.name, output_kind(value), output_axis(value)) for value in self._outputs]
         session = Session(graph, outputs=self._outputs, threads=threads)
         for feeds in samples.batches(_BATCH):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
-from .calibrate import run
+from .calibrate import by_channel, run
 from .layers import Layer
 
 if TYPE_CHECKING:
@@ -138,11 +138,12 @@ def _measured(graph: Graph, layers: list[Layer], ctx: Context, samples: Samples)
     counts = [0] * len(layers)
 
     def figured(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, int]]:
-        rows = [np.asarray(a, np.float64).reshape(a.shape[0], a.shape[1], -1) for a in found]
+        rows = [by_channel(np.asarray(a, np.float64)) for a in found]
         return [
-            (x.min(axis=(0, 2)), np.stack([x.sum(axis=(0, 2)), np.einsum("ncp,ncp->c", x, x)]), len(x) * x.shape[2])
+            (x.min((0, 2), initial=np.inf), np.stack([x.sum((0, 2)), np.einsum("ncp,ncp->c", x, x)]),
+             len(x) * x.shape[2])
             for x in rows
-        ]
+        ]  # fmt: skip
 
     for seen in run(graph, [layer.node.output for layer in layers], ctx, "measuring means", figured, samples):
         for i, (least, total, count) in enumerate(seen):
@@ -152,7 +153,7 @@ def _measured(graph: Graph, layers: list[Layer], ctx: Context, samples: Samples)
     figures = []
     for least, total, count in zip(low, sums, counts, strict=True):
         mean, square = total / max(count, 1)
-        figures.append((least, mean, np.sqrt(np.maximum(square - mean**2, 0.0))))
+        figures.append((least if count else np.zeros_like(least), mean, np.sqrt(np.maximum(square - mean**2, 0.0))))
     return figures
 
 

@@ -6,6 +6,7 @@ one batch, whose size is chosen from what the first sample turned out to need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
 Used = TypeVar("Used")
+Number = TypeVar("Number", np.float32, np.float64)
 
 BATCH_BYTES = 12 << 20
 """Activations held at a time."""
@@ -111,5 +113,10 @@ def _mean_square_sums(x: NDArray[np.float32], axis: int) -> Floats:
     if axis == -1:
         rows = x.reshape(-1, x.shape[-1])
         return np.asarray(np.einsum("nc,nc->c", rows, rows), np.float64)
-    flat = x.reshape(x.shape[0], x.shape[1], -1)
+    flat = by_channel(x)
     return np.asarray(np.einsum("ncp,ncp->c", flat, flat), np.float64)
+
+
+def by_channel(x: NDArray[Number]) -> NDArray[Number]:
+    """(samples, channels, ...) as (samples, channels, positions), where there are none too."""
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
-from .calibrate import run
+from .calibrate import by_channel, run
 from .homogeneous import FROZEN, Classes, scale_classes
 from .layers import Layer
 
@@ -116,9 +116,14 @@ def _measure(
     counts = [0] * len(values)
 
     def figures(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, Array, int]]:
-        rows = [np.asarray(a, np.float32).reshape(a.shape[0], a.shape[1], -1) for a in found]
+        rows = [by_channel(np.asarray(a, np.float32)) for a in found]
         return [
-            (x.min(axis=(0, 2)), x.max(axis=(0, 2)), np.einsum("ncp,ncp->c", x, x), x.shape[0] * x.shape[2])
+            (
+                x.min((0, 2), initial=0.0),
+                x.max((0, 2), initial=0.0),
+                np.einsum("ncp,ncp->c", x, x),
+                x.shape[0] * x.shape[2],
+            )
             for x in rows
         ]
 

@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 
 def leave_float(
-    graph: Graph, slow: Mapping[Layer, str], ctx: Context, per_channel: Callable[[Layer], bool], report: Report
+    graph: Graph,
+    reasons: Mapping[Layer, str],
+    ctx: Context,
+    per_channel: Callable[[Layer], bool],
+    report: Report,
+    why: str = "where they are faster here",
 ) -> None:
-    """Store the weights of the layers `slow` in int8, to be computed with in float; say of each why."""
-    layers = list(slow)
+    """Store the weights of layers in int8, to be computed with in float; say of each its reason, and `why` of all."""
+    layers = list(reasons)
     store_weights(graph, layers, calibrate(graph, [], layers, ctx), ctx, per_channel)
-    for layer, reason in slow.items():
+    for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason, weight_bits=8)
-    report.notes.append(
-        f"{len(slow)} layer(s) run in float, where they are faster here; their weights are stored in int8"
-    )
+    report.notes.append(f"{len(layers)} layer(s) run in float, {why}; their weights are stored in int8")
 
 
 def report_islands(graph: Graph, report: Report) -> None:

@@ -16,6 +16,7 @@ that come later are rounded to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ def find_lattice(read: Callable[[], Iterable[NDArray[np.generic]]]) -> Lattice |
     Channels must hold 3 different numbers at least.
     """
     some, low, high = np.zeros((0, 0)), np.zeros(0), np.zeros(0)
-    for flat in map(_by_channel, read()):
+    for flat in filter(np.size, map(_by_channel, read())):
         if not low.size:
             some, low, high = flat[:, :0].astype(np.float64), flat.min(axis=1), flat.max(axis=1)
         some = np.concatenate([some, flat[:, : SEEN - some.shape[1]]], axis=1)
@@ -70,7 +71,7 @@ def find_lattice(read: Callable[[], Iterable[NDArray[np.generic]]]) -> Lattice |
     steps = np.asarray([_step(*channel) for channel in zip(some, low.tolist(), high.tolist(), strict=True)])
     if not steps.all():
         return None
-    for flat in map(_by_channel, read()):
+    for flat in filter(np.size, map(_by_channel, read())):
         for numbers, step, least in zip(flat, steps, low, strict=True):
             places = (numbers.astype(np.float64) - least) / step
             if np.abs(places - np.rint(places)).max() > EXACT:
@@ -80,7 +81,7 @@ def find_lattice(read: Callable[[], Iterable[NDArray[np.generic]]]) -> Lattice |
 
 def _by_channel(x: NDArray[np.generic]) -> NDArray[np.float32]:
     """(samples, channels, ...) as (channels, numbers)."""
-    return np.asarray(x, np.float32).swapaxes(0, 1).reshape(x.shape[1], -1)
+    return np.asarray(x, np.float32).swapaxes(0, 1).reshape(x.shape[1], math.prod(x.shape[2:]) * x.shape[0])
 
 
 def _step(some: Array, low: float, high: float) -> float:

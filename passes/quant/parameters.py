@@ -78,7 +78,8 @@ def rounding_error(layer: Layer, numbers: NDArray[np.float32], energy: NDArray[n
     off = rows - reduction_rows(np.asarray(numbers, np.float32), layer.op, transposed=layer.transposed)
     h = importance_of(layer, energy, rows.shape)
     weigh = np.ones((1, 1)) if h is None else h
-    return float(np.sum(np.square(off) * weigh) / max(float(np.sum(np.square(rows) * weigh)), 1e-30))
+    power = np.sum(np.square(rows, dtype=np.float64) * weigh)  # squares of large weights
+    return float(np.sum(np.square(off, dtype=np.float64) * weigh) / max(float(power), 1e-30))
 
 
 def encode_biases(insertion: Insertion, layers: Sequence[Layer], grids: Mapping[Layer, Grid]) -> None:

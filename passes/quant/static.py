@@ -20,6 +20,7 @@ from .absorb import absorb
 from .bias import SAMPLES, answer_means, correct, correctable
 from .calibrate import calibrate
 from .equalise import equalise
+from .floats import leave_float
 from .forms import own_bits, own_options
 from .fusions import keep_apart
 from .grid import Grid, activation_grid, limits
@@ -91,7 +92,11 @@ def quantize_static(
     endless = [node for node, layer in found.items() if _endless(seen.histograms.get(layer.source))]
     for node in endless:
         report.skipped(found[node].name, node.op, "what it reads is not finite, or too large to tell anything of")
-    if apart := {*endless, *dwarfed(plan, seen.histograms)}:
+    unreached = [node for node, layer in found.items() if _unseen(seen.histograms.get(layer.source))]
+    if unreached:
+        reasons = dict.fromkeys((found[node] for node in unreached), "no sample reaches it, so it has no ranges")
+        leave_float(graph, reasons, ctx, per_channel, report, "because no sample reaches them")
+    if apart := {*endless, *unreached, *dwarfed(plan, seen.histograms)}:
 
         def left(node: Node) -> str:
             return "does not fit on a grid" if node in apart else kept(node)
@@ -142,6 +147,11 @@ def _unwalked(found: Mapping[Node, Layer]) -> list[Layer]:
 def _endless(histogram: Histogram | None) -> bool:
     """Whether no grid fits: there are numbers that are not finite, or whose squares are not."""
     return histogram is not None and not (histogram.finite and histogram.high - histogram.low < WIDEST)
+
+
+def _unseen(histogram: Histogram | None) -> bool:
+    """Whether no sample had a number there (regions that were never proposed, experts that were never asked)."""
+    return histogram is not None and histogram.empty and histogram.finite
 
 
 def _rules(one: Quant) -> tuple[str, ...]:

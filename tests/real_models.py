@@ -1,0 +1,80 @@
+"""Small models of the kinds that people compress and that are not plain stacks of layers, with inputs for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Array = NDArray[np.generic]
+FLOAT = TensorProto.FLOAT
+
+
+class Maker:
+    """A model in the making: every method adds a node and gives the name of its first output."""
+
+    def __init__(self, opset: int = 17, seed: int = 0, **domains: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+        self.opsets = {"": opset, **{name.replace("_", "."): version for name, version in domains.items()}}
+
+    def constant(self, array: object, dtype: object = None) -> str:
+        name = f"w{len(self.tensors)}"
+        self.tensors.append(numpy_helper.from_array(np.asarray(array, dtype), name))
+        return name
+
+    def weight(self, *shape: int, scale: float | None = None, dtype: object = np.float32) -> str:
+        scale = 1.0 / np.sqrt(max(np.prod(shape[1:]), 1)) if scale is None else scale
+        return self.constant(self.rng.standard_normal(shape) * scale, dtype)
+
+    def add(self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: object) -> str:
+        names = [f"{op}{len(self.nodes)}.{i}" for i in range(outputs)]
+        node = helper.make_node(op, inputs, names, f"{op}{len(self.nodes)}", domain=domain, **attributes)
+        self.nodes.append(node)
+        return names[0]
+
+    def build(
+        self, inputs: Mapping[str, Sequence[object]], outputs: Mapping[str, str], types: Mapping[str, int] | None = None
+    ) -> onnx.ModelProto:
+        """The model of these inputs (name -> shape) and outputs (name -> value); `types` where they are not float."""
+        types = types or {}
+        for name, value in outputs.items():
+            self.nodes.append(helper.make_node("Identity", [value], [name]))
+        taken = [helper.make_tensor_value_info(n, types.get(n, FLOAT), shape) for n, shape in inputs.items()]
+        given = [helper.make_tensor_value_info(n, types.get(n, FLOAT), None) for n in outputs]
+        graph = helper.make_graph(self.nodes, "g", taken, given, initializer=self.tensors)
+        imports = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
+        return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def samples(count: int, seed: int = 1, **shapes: Sequence[int]) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal((count, *shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def experts(*, threshold: float | None = None, count: int = 3) -> onnx.ModelProto:
+    """Tokens of 16 numbers, each sent to the expert of highest score, or (`threshold`) to one where it passes."""
+    make = Maker()
+    h = make.add("Relu", make.add("Add", make.add("MatMul", "x", make.weight(16, 24)), make.weight(24)))
+    rows = make.add("Reshape", h, make.constant([-1, 24], np.int64))
+    if threshold is None:
+        scores = make.add("MatMul", rows, make.weight(24, count, scale=1.0))
+        best = make.add("ArgMax", scores, axis=1, keepdims=0)
+        chosen = [make.add("Equal", best, make.constant(i, np.int64)) for i in range(count)]
+    else:
+        score = make.add("MatMul", rows, make.weight(24, 1, scale=0.3))
+        flat = make.add("Reshape", score, make.constant([-1], np.int64))
+        chosen = [make.add("Greater", flat, make.constant(threshold, np.float32))]
+    total = make.add("Mul", rows, make.constant(0.0, np.float32))
+    for mask in chosen:
+        at = make.add("Transpose", make.add("NonZero", mask), perm=[1, 0])
+        mine = make.add("GatherND", rows, at)
+        up = make.add("Relu", make.add("Gemm", mine, make.weight(64, 24), make.weight(64), transB=1))
+        down = make.add("Gemm", up, make.weight(24, 64), make.weight(24), transB=1)
+        total = make.add("ScatterND", total, at, down)
+    mixed = make.add("Add", rows, total)
+    return make.build({"x": ["N", 8, 16]}, {"y": make.add("MatMul", mixed, make.weight(24, 5))})

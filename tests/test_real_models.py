@@ -1,0 +1,92 @@
+"""Models of the kinds that people compress, through every lossy pass: status 0, and answers near to the float ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from optc.cli.app import run
+from optc.compiler import compile
+from optc.ir.writer import to_bytes
+
+from .real_models import Maker, samples
+
+CHANNELS = "prune:kind=channels:ratio=0.4:align=4"
+
+
+def answers(model: bytes, feeds: dict[str, np.ndarray]) -> list[object]:
+    return list(onnxruntime.InferenceSession(model).run(None, feeds))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 32), (32,)])
+@pytest.mark.parametrize("fused", [True, False], ids=["gemm", "matmul-add"])
+def test_channels_go_whatever_the_shape_of_a_bias(shape: tuple[int, ...], fused: bool) -> None:
+    """A Gemm, or a MatMul and an Add that are one, with every shape that a bias may have."""
+    make = Maker()
+    h = "x"
+    for n, d in ((32, 16), (32, 32)):
+        if fused:
+            h = make.add("Gemm", h, make.weight(n, d), make.weight(*shape), transB=1, beta=0.5)
+        else:
+            h = make.add("Add", make.add("MatMul", h, make.weight(d, n)), make.weight(*shape))
+        h = make.add("Relu", h)
+    model = make.build({"x": ["N", 16]}, {"y": make.add("MatMul", h, make.weight(32, 5))})
+    build = compile(model, CHANNELS, data=samples(200, x=(16,)), guard=False, check=False)
+    small = sum(v.constant.size for v in build.graph.constants if v.constant is not None)
+    assert small < 0.8 * (16 * 32 + 32 * 32 + 32 * 5)
+    (y,), (t,) = (answers(m, samples(32, 2, x=(16,))) for m in (to_bytes(build.graph), model.SerializeToString()))
+    assert np.sum((y - t) ** 2) < 0.5 * np.sum(t**2)
+
+
+def _scalar(*, squeeze: bool) -> onnx.ModelProto:
+    make = Maker()
+    if not squeeze:
+        return make.build({"x": [8]}, {"y": make.add("MatMul", "x", make.weight(8))})
+    row = make.add("Unsqueeze", "x", make.constant([0], np.int64))
+    score = make.add("Gemm", row, make.weight(8, 1), make.weight(1))
+    return make.build({"x": [8]}, {"y": make.add("Squeeze", score)})
+
+
+@pytest.mark.parametrize("squeeze", [True, False])
+@pytest.mark.parametrize("passes", ["clean", "prune", "prune:kind=channels", "svd", "depthwise", "quant"])
+def test_outputs_without_axes(passes: str, squeeze: bool) -> None:
+    """Losses and scores: one number, of rank 0."""
+    build = compile(_scalar(squeeze=squeeze), passes, data=samples(8, x=(8,)))
+    assert build.report.agreement is not None
+    assert build.report.agreement.share > 0.9
+
+
+def test_models_with_outputs_without_axes_are_compared(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"{tmp_path}/m.onnx"
+    onnx.save(_scalar(squeeze=False), path)
+    assert run(["diff", path, path]) == 0
+    assert "agreement of y" in capsys.readouterr().out
+
+
+def classifier(*, names: bool = True) -> onnx.ModelProto:
+    """A small network whose probabilities a ZipMap gives by the names of the classes, as converters write them."""
+    make = Maker(ai_onnx_ml=3)
+    h = make.add("Relu", make.add("Gemm", "x", make.weight(64, 16), make.weight(64), transB=1))
+    h = make.add("Relu", make.add("Gemm", h, make.weight(64, 64), make.weight(64), transB=1))
+    p = make.add("Softmax", make.add("Gemm", h, make.weight(3, 64), make.weight(3), transB=1), axis=-1)
+    keys: dict[str, object] = {"classlabels_strings": ["a", "b", "c"]} if names else {"classlabels_int64s": [7, 8, 9]}
+    make.nodes.append(helper.make_node("ZipMap", [p], ["maps"], domain="ai.onnx.ml", **keys))
+    model = make.build({"x": ["N", 16]}, {"p": p})
+    key = TensorProto.STRING if names else TensorProto.INT64
+    kind = helper.make_map_type_proto(key, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    model.graph.output.append(helper.make_value_info("maps", helper.make_sequence_type_proto(kind)))
+    return model
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["strings", "integers"])
+@pytest.mark.parametrize("passes", ["clean", "prune", "prune:kind=channels", "svd", "depthwise", "quant"])
+def test_outputs_that_are_maps(passes: str, names: bool) -> None:
+    build = compile(classifier(names=names), passes, data=samples(64, x=(16,)), check=True)
+    assert build.report.agreement is not None
+    one = next(o for o in build.report.agreement.outputs if o.name == "maps")
+    assert one.cosine is not None
+    assert one.cosine > 0.9
+    assert one.broken == 0

@@ -155,8 +155,9 @@ class Importer:
         return self._plain[value]
 
     def hold(self, value: Value, expr: relax.Expr) -> None:
-        """From now on the codes `value` are held, as `expr`."""
+        """From now on the codes `value` are held, as `expr`, and not in blocks that another reader had made of them."""
         self._declared[value] = self._plain[value]
+        self._blocked.pop(value, None)
         self._plain[value] = expr
         self.held.add(value)
 

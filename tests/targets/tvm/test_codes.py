@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph, Value
+from optc.ir.types import DType
 from optc.passes.base import Context
 from optc.runtime.session import Session
 from optc.targets import table
@@ -244,3 +245,24 @@ def test_a_model_may_have_any_number_of_inputs(tmp_path: Path) -> None:
         one += i
     found = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1).run(feeds)
     assert [one[0] for one in found] == list(range(70))
+
+
+@pytest.mark.parametrize(("spec", "dtype"), [("host", np.int8), ("host", np.uint8), ("arm64", np.uint8)])
+def test_codes_that_the_user_gives_are_held_for_every_reader(
+    spec: str, dtype: type[np.integer], tmp_path: Path
+) -> None:
+    """A pool that reads them as they are, and after it a layer that wants them in the type of its instruction."""
+    need(spec)
+    net = CodedNet(dtype)
+    codes = net.input("x", 1, 16, 9, 9, dtype=DType.INT8 if dtype is np.int8 else DType.UINT8)
+    pooled = net.floats(net.add("MaxPool", codes, kernel_shape=[3, 3]))
+    layer = net.conv(net.floats(codes), 16, 16, 3, 3, pads=[1, 1, 1, 1])
+    graph = net.done(pooled, layer)
+    built(graph, spec, tmp_path / "a.tar")
+    bounds = np.iinfo(dtype)
+    feeds = {"x": np.random.default_rng(3).integers(bounds.min, bounds.max + 1, (1, 16, 9, 9)).astype(dtype)}
+    got = table.parse(spec)[0].open(str(tmp_path / "a.tar"), threads=1).run(feeds)
+    want = Session(graph, exact=True).run(feeds)
+    assert all(np.ptp(one) > 20 * STEP for one in want)
+    assert all(np.abs(one - other).max() < 1.01 * STEP for one, other in zip(got, want, strict=True))
+    assert np.mean(np.abs(got[1] - want[1]) > STEP / 2) < 0.01

@@ -131,4 +131,4 @@ def listed(features: Iterable[str], triple: str) -> tuple[str, ...]:
 def lacking(features: Iterable[str], triple: str, flags: Collection[str]) -> tuple[str, ...]:
     """Those of LLVM's features that a CPU with these flags of Linux does not have, or not for certain, in order."""
     known = names(triple)
-    return tuple(sorted(name for name in features if name in known and known[name] not in flags))
+    return tuple(sorted(name for name in features if known.get(name, UNLISTED) not in flags))

@@ -29,7 +29,7 @@ def _machine(triple: str, cpu: str, flags: frozenset[str]) -> Machine:
     """A CPU by LLVM's name without what its `flags`, where there are any, do not show: under a hypervisor, one of
     that name may lack some of its instructions."""
     features = of_llvm(triple, cpu)
-    absent = names.lacking(features, triple, flags) if flags else ()
+    absent = names.lacking(features & names.names(triple).keys(), triple, flags) if flags else ()
     features -= set(absent)
     without = tuple(f"-{name}" for name in absent)
     if triple.startswith("aarch64"):

@@ -126,9 +126,10 @@ def check_features(wanted: Sequence[str], triple: str, what: str) -> None:
 
     A system that does not tell what its CPU has is taken at the user's word.
     """
-    flags = cpu.flags()
-    names = features.listed((name.removeprefix("+") for name in wanted if not name.startswith("-")), triple)
-    if flags and (absent := features.lacking(names, triple, flags)):
+    flags, known = cpu.flags(), features.names(triple)
+    names = (name.removeprefix("+") for name in wanted if not name.startswith("-"))
+    needed = [name for name in names if known.get(name) != features.UNLISTED]
+    if flags and (absent := features.lacking(needed, triple, flags)):
         older = ", or with host:cpu=x86-64-v2" if cpu.is_x86() else ""
         raise TargetError(f"{what} {', '.join(absent)}, which this one lacks; build it here{older}")
 

@@ -3,9 +3,10 @@
     python benchmarks/libraries.py KIT [MODEL …] [--before] [--limit SECONDS] [--quantized FOLDER]
 
 KIT is the folder of real models. `--before` times TVM's own default pipeline as well. With a FOLDER of quantized models
-(NAME.onnx, QuantizeLinear and DequantizeLinear), each is built too and set against the float library: how much faster,
-how small, and how many elements of its answer differ by more than one step from what ONNX Runtime computes node by node
-(a step is 1/255 of the range of an output). Ratios are of this machine; run it on a quiet one.
+(NAME.onnx, QuantizeLinear and DequantizeLinear), each is built too and set against the float library and against ONNX
+Runtime on the same file: how much faster, how small, and how many elements of its answer differ by more than one step
+from what ONNX Runtime's integer kernels answer (a step is 1/255 of the range of an output; float evaluations node by
+node are further from each other than that, see `exactness.py`). Ratios are of this machine; run it on a quiet one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.runtime.latency import latency
 from optc.runtime.session import Session
+from optc.runtime.unsigned import unsigned
 from optc.targets import table
 
 MODELS = ("mobilenetv2", "squeezenet11", "cifar_resnet20", "face_rfb320", "minilm_l6")
@@ -72,6 +74,7 @@ def main() -> None:
     target = table.parse("host")[0]
     ratios: dict[int, list[float]] = {threads: [] for threads in arguments.threads}
     gains: dict[int, list[float]] = {threads: [] for threads in arguments.threads}
+    coded: dict[int, list[float]] = {threads: [] for threads in arguments.threads}
     with tempfile.TemporaryDirectory() as folder:
         graphs = {}
         feeds = {}
@@ -97,28 +100,32 @@ def main() -> None:
                 ]
                 if arguments.quantized is not None:
                     sessions.append(target.open(f"{folder}/{name}.int8.tar", threads=threads))
+                    sessions.append(Session.open(arguments.quantized / f"{name}.onnx", threads=threads))
                 if arguments.before:
                     sessions.append(Default(graph, threads))
                 old, new, *rest = latency(sessions, feeds[name], limit=arguments.limit)
                 ratios[threads].append(new.ratio)
-                integer = rest.pop(0) if arguments.quantized is not None else None
+                integer, theirs = (rest.pop(0), rest.pop(0)) if arguments.quantized is not None else (None, None)
                 line = f"{name:16} {threads} threads  ONNX Runtime {1e3 * old.seconds:8.3f} ms  "
                 line += f"library {1e3 * new.seconds:8.3f} ms  ratio {new.ratio:.3f} ({new.low:.3f}..{new.high:.3f})"
-                if integer is not None:
+                if integer is not None and theirs is not None:
                     gains[threads].append(new.seconds / integer.seconds)
+                    coded[threads].append(integer.ratio / theirs.ratio)
                     line += f"  int8 {1e3 * integer.seconds:8.3f} ms, {gains[threads][-1]:.2f} times as fast"
+                    line += f", {coded[threads][-1]:.3f} of ONNX Runtime's int8"
                 line += "".join(f"  TVM's default {1e3 * one.seconds:.1f} ms" for one in rest)
                 print(line, flush=True)
     for threads, found in ratios.items():
         print(f"{threads} threads: geometric mean {_mean(found):.3f}")
         if gains[threads]:
             print(f"{threads} threads: int8 is {_mean(gains[threads]):.2f} times as fast (geometric mean)")
+            print(f"{threads} threads: int8 takes {_mean(coded[threads]):.3f} of the time of ONNX Runtime's int8")
 
 
 def quantized(arguments: argparse.Namespace, name: str, target: Any, path: str, samples: list[Any]) -> None:
     """Build a quantized model and print what became of its size and its answers."""
     graph = read(str(arguments.quantized / f"{name}.onnx"))
-    reference = Session(graph, threads=1, optimise=False)
+    reference = Session(unsigned(graph), threads=1)
     run(Pipeline((*Pipeline.parse("clean").passes, *target.legalisation().passes)), graph, Context(target.facts))
     start = time.perf_counter()
     target.emit(graph, path)

@@ -35,9 +35,14 @@ ARM32_CPUS = "cortex-a5 cortex-a7 cortex-a8 cortex-a9 cortex-a15 cortex-a17 cort
 X86_OTHERS = re.compile(
     r"64bit|64bit-mode|cx8|cmov|mmx|fxsr|sse2?|x87|nopl"  # every CPU of 64 bits has it
     r"|(fast|faster|slow|prefer|false-deps|no-bypass|tuning|use|branch|idivq|sbb|allow|macrofusion|vzeroupper|ermsb).*"
+    # What is used only where a program names it.
+    r"|adx|aes|amx-.*|cldemote|clflushopt|clwb|clzero|crc32|enqcmd|fsgsbase|fsrm|hreset|invpcid|kl|lwp|movdir64b|movdiri"
+    r"|movrs|mwaitx|pclmul|pconfig|pku|prefetchi|prfchw|ptwrite|rdpid|rdpru|rdrnd|rdseed|serialize|sha(512)?|shstk|sm[34]"
+    r"|tsxldtrk|uintr|usermsr|vaes|vpclmulqdq|waitpkg|wbnoinvd|widekl|xsave.*"
 )
 ARM64_OTHERS = re.compile(
-    # Of the levels of the architecture, what only an operating system uses, and advice.
+    # What is used only where a program names it, levels, what only an operating system uses, and advice.
+    r"aes|bti|ccdp|ccpp|crc|dit|ls64|mte|pauth|rand|sb|sha[23]|sm4|ssbs|sve-(aes|sha3|sm4)|wfxt|"
     r"v[89](\.\d)?a|tracev8\.4|CONTEXTIDREL2|am|amvs|brbe|ccidx|ecv|el2vmsa|el3|ete|fgt|fpac|hcx|lor|mpam|nv|pan"
     r"|pan-rwv|perfmon|predres|ras|rme|sel2|spe|spe-eef|specrestrict|tlb-rmi|trbe|vh|xs|uaops"
     r"|(addr|aggressive|alternate|alu|arith|avoid|balance|cmp|disable|enable|fuse|ldp|max|no|predictable|store|stp|use"
@@ -45,7 +50,7 @@ ARM64_OTHERS = re.compile(
 )
 ARM32_OTHERS = re.compile(
     # Of the levels of the architecture, parts of a feature that is named, what only an operating system uses, advice.
-    r"v\d.*|armv\d-a|aclass|acquire-release|db|dsp|mp|perfmon|thumb2|trustzone|virtualization|fpregs(64)?|fp64"
+    r"aes|crc|crypto|sha2|v\d.*|armv\d-a|aclass|acquire-release|db|dsp|mp|perfmon|thumb2|trustzone|virtualization|fpregs(64)?|fp64"
     r"|vfp\d(d16)?(sp)?|fp-armv8(d16)?(sp)?|a\d+|krait"
     r"|(avoid|dont|expand|fix|fpao|muxed|neon|nonpipelined|prefer|ret|slow|slowfp|splat|vldn|vmlx).*"
 )

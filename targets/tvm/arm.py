@@ -29,6 +29,10 @@ class Arm64Target(LibraryTarget):
     sve: bool = option(False, "whether it has scalable vectors")
     archive: bool = option(False, "whether to write a static archive, model.a, too")
 
+    @property
+    def halves(self) -> bool:
+        return self.fp16
+
     def archived(self) -> bool:
         return self.archive
 

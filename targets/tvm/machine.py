@@ -64,11 +64,13 @@ class Machine:
     @property
     def vectors(self) -> int:
         """Registers that one block of channels takes."""
-        return self.block // self.lanes
+        return max(1, self.block // self.lanes)
 
     def holding(self, dtype: str) -> Machine:
-        """The machine as a kernel sees it whose sums are of this type: a register holds twice as many halves."""
-        return replace(self, lanes=2 * self.lanes) if dtype == "float16" else self
+        """The machine as a kernel sees it whose sums are of this type: where it computes with halves, a register holds
+        twice as many; elsewhere they are widened first."""
+        halves = dtype == "float16" and "+fullfp16" in self.features
+        return replace(self, lanes=2 * self.lanes) if halves else self
 
     def target(self) -> dict[str, object]:
         """The description that TVM's `Target` takes."""

@@ -34,6 +34,11 @@ class LibraryTarget(Target):
         """The CPU that is built for. Needs TVM where it is this one's."""
         raise TypeError(f"{type(self).__name__} names no machine")
 
+    @property
+    def halves(self) -> bool:
+        """Whether numbers of half precision are computed with as they are."""
+        return False
+
     def archived(self) -> bool:
         """Whether a static archive is asked for beside the shared library."""
         return False
@@ -69,8 +74,9 @@ class LibraryTarget(Target):
 
     def legalisation(self) -> Pipeline:
         from .legal import FloatWeights, Spread
+        from .widen import Widen
 
-        return Pipeline((Spread(), FloatWeights(integer=True)))
+        return Pipeline((*(() if self.halves else (Widen(),)), Spread(), FloatWeights(integer=True)))
 
     def check_tuning(self, how: Tuning) -> None:
         from .run import check_features

@@ -28,7 +28,7 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
     require_tvm()
     from ..importer import import_graph
     from ..plan import plan_of
-    from .kernels import schedule
+    from .kernels import schedule, together
     from .launches import launch_plan
     from .program import program
 
@@ -50,7 +50,7 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
         weights.write(found.weights)
     document = manifest.document(graph, spec, gpu, inputs, outputs, "")
     if compiler:
-        _write(folder, f"kernels{gpu.suffix}", "\n".join(found.source[name] for name in sorted(found.source)))
+        _write(folder, f"kernels{gpu.suffix}", together(found.source))
         _write(folder, "model.cc", program(found, inputs, outputs))
         for name in _SHIPPED:
             shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))

@@ -17,6 +17,9 @@ import numpy as np
 
 from ....errors import TargetError
 from .device import Gpu
+from .halves import ROUND, ROUND_SOURCE, in_single
+from .lanes import wide_where_right
+from .language import spelled
 
 if TYPE_CHECKING:
     import tvm
@@ -103,9 +106,10 @@ def lower(
         high.StmtSimplify(),
         high.LowerOpaqueBlock(),
         low.FlattenBuffer(),
+        low.prim_func_pass(lambda function, mod, ctx: _from_the_start(function), opt_level=0),
         low.NarrowDataType(32),
         high.LoopPartition(),
-        low.prim_func_pass(lambda function, mod, ctx: one_by_one(function, half), opt_level=0),
+        low.prim_func_pass(lambda function, mod, ctx: wide_where_right(function, half), opt_level=0),
         low.VectorizeLoop(True),
         low.StorageRewrite(),
         high.HoistIfThenElse(),
@@ -124,63 +128,32 @@ def lower(
     mod = tvm.ir.transform.Sequential(steps)(tvm.IRModule(named))
     device = {var: f for var, f in mod.functions.items() if int(f.attrs.get("calling_conv", 0)) == _KERNEL}
     found = {name: _function(mod[name]) for name in named}
-    steps = [low.LowerWarpMemory(), low.StmtSimplify(), low.LowerIntrin()]
+    opencl = gpu.kind == "opencl"
+    steps = [
+        low.LowerWarpMemory(),
+        low.StmtSimplify(),
+        low.prim_func_pass(lambda function, mod, ctx: spelled(function, gpu.kind), opt_level=0),
+        low.LowerIntrin(),
+        *([low.prim_func_pass(lambda function, mod, ctx: in_single(function), opt_level=0)] if opencl else []),
+    ]
     last = tvm.ir.transform.Sequential(steps)(tvm.IRModule(device))
     return {var.name_hint: function for var, function in last.functions.items()}, found
 
 
-def one_by_one(function: tirx.PrimFunc, half: bool) -> tirx.PrimFunc:
-    """A function without vectors of bytes, or of what may be stored as halves, that do not lie side by side.
-
-    TVM writes four bytes that are gathered as those of one integer, which is CUDA's way and no vector in OpenCL, and
-    halves are read by fours from one address. Such loops are written out instead.
-    """
+def _from_the_start(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """A flat function for tensors that begin where their buffers do, as all in a plan."""
     import tvm_ffi
-    from tvm import ir, sym, tirx
+    from tvm import tirx
 
-    ranges: dict[Any, Any] = {}
+    starts = [getattr(param.ty, "elem_offset", None) for param in function.params]
+    offsets = [start for start in starts if isinstance(start, tirx.Var)]
 
-    def note(value: Any) -> Any:
-        var = value.node.var if isinstance(value, tirx.AttrStmt) else value.loop_var
-        extent = value.value if isinstance(value, tirx.AttrStmt) else value.extent
-        ranges[var] = ir.Range(0, extent)
-        return value
+    def begin(var: Any) -> Any:
+        return tirx.const(0, str(var.ty.dtype)) if any(var.same_as(one) for one in offsets) else var
 
-    def threads(value: Any) -> Any:
-        return note(value) if value.attr_key == "thread_extent" else value
-
-    def at_first(index: Any, lane: Any) -> Any:
-        zero = tirx.const(0, str(lane.ty.dtype))
-        return tvm_ffi.structural.structural_map(index, [(tirx.Var, lambda var: zero if var.same_as(lane) else var)])
-
-    def scattered(loop: Any) -> bool:
-        found: list[Any] = []
-
-        def look(value: Any) -> Any:
-            buffer = value.buffer if isinstance(value, tirx.BufferStore) else value.source
-            dtype = np.dtype(str(buffer.dtype))
-            if dtype.itemsize == 1 or (half and dtype == np.float32):
-                found.extend(value.indices)
-            return value
-
-        tvm_ffi.structural.structural_map(loop.body, [(ir.expr.TensorLoad, look), (tirx.BufferStore, look)])
-        analyzer = sym.Analyzer()
-        for var, known in ranges.items():
-            analyzer.bind(var, known)
-        for at in found:
-            first = at_first(at, loop.loop_var)
-            if not (analyzer.can_prove_equal(at, first) or analyzer.can_prove_equal(at, first + loop.loop_var)):
-                return True
-        return False
-
-    def unrolled(loop: Any, mutator: Any) -> Any:
-        if loop.kind != tirx.ForKind.VECTORIZED or not scattered(loop):
-            return mutator.default_mutate(loop)
-        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.UNROLLED, mutator.mutate(loop.body))
-
-    tvm_ffi.structural.structural_map(function.body, [(tirx.AttrStmt, threads), (tirx.For, note)])
-    body = tvm_ffi.structural.structural_mutate(function.body, [(tirx.For, unrolled)])
-    return function.with_body(body)
+    if not offsets:
+        return function
+    return function.with_body(tvm_ffi.structural.structural_map(function.body, [(tirx.Var, begin)]))
 
 
 def source(name: str, function: tirx.PrimFunc, gpu: Gpu) -> str:
@@ -199,6 +172,12 @@ def source(name: str, function: tirx.PrimFunc, gpu: Gpu) -> str:
     return "\n".join(kept).strip() + "\n"
 
 
+def together(sources: Mapping[str, str]) -> str:
+    """The text of all kernels, and of what they call."""
+    text = "\n".join(sources[name] for name in sorted(sources))
+    return f"{ROUND_SOURCE}\n{text}" if f"{ROUND}(" in text else text
+
+
 def _function(host: tirx.PrimFunc) -> Function:
     """What the host part of a function launches."""
     places: dict[Any, int] = {param: index for index, param in enumerate(host.params)}
@@ -210,6 +189,8 @@ def _function(host: tirx.PrimFunc) -> Function:
         kind = type(one).__name__
         if kind == "SeqStmt":
             statements[:0] = list(one.seq)
+        elif kind == "AttrStmt" and one.attr_key == "pragma_scope":
+            statements.insert(0, one.body)
         elif kind == "AllocBuffer":
             elements = math.prod(int(size) for size in one.buffer.shape)
             places[one.buffer] = len(host.params) + len(scratch)

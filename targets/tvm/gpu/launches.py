@@ -150,7 +150,8 @@ class _Maker:
     def _source(self, launch: kernels.Launch, narrow: Mapping[int, str]) -> str:
         """The name of the kernel for arguments of these types; its text is written when it is first asked for."""
         places = {i: narrow[argument] for i, argument in enumerate(launch.arguments) if argument in narrow}
-        name = launch.kernel.removesuffix("_kernel")
+        # An operator's name alone may be that of a function of the language: max, erf.
+        name = f"optc_{launch.kernel.removesuffix('_kernel')}"
         if places:
             name += "_" + "".join(_LETTERS[places.get(i, "")] for i in range(len(launch.arguments)))
         if name not in self.found.source:

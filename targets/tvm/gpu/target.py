@@ -77,9 +77,10 @@ class GpuTarget(LibraryTarget):
 
     def legalisation(self) -> Pipeline:
         from ..legal import FloatWeights, Spread
+        from ..widen import Widen
         from .legal import ScaleBehind
 
-        return Pipeline((Spread(), ScaleBehind(), FloatWeights()))
+        return Pipeline((Widen(), Spread(), ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from .. import artifact

@@ -172,7 +172,7 @@ class Pooling(Flat):
             return None
         at = self.spread(sch, last)
         sch.compute_at(sums, at, preserve_unit_loops=True)
-        sch.set_scope(sums, 0, "local")
+        _hold(sch, sums)
         kinds = [var.iter_type for var in sch.get(sums).iter_vars]
         loops = sch.get_loops(sums)[-len(kinds) :]
         reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCE]
@@ -206,8 +206,14 @@ class ShortRows(GpuRule):
         at = self.threads(sch, sch.fuse(*loops[:shared]))
         for block in reversed(blocks[:-1]):
             sch.compute_at(block, at)
-            sch.set_scope(block, 0, "local")
+            _hold(sch, block)
         return sch
+
+
+def _hold(sch: s_tir.Schedule, block: Any) -> None:
+    """What a block writes, which may be several buffers, stays with its thread."""
+    for index in range(len(sch.get(block).writes)):
+        sch.set_scope(block, index, "local")
 
 
 def _kept(sch: s_tir.Schedule, block: Any) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opencl import need_driver, need_tvm
 
 from optc.compiler import compile
 from optc.errors import SpecError, TargetError
@@ -16,22 +17,6 @@ from optc.ir.types import DType, TensorType
 from optc.runtime.session import Runnable, Session
 from optc.targets import table
 from optc.targets.tvm import artifact, manifest
-
-DRIVER = "no OpenCL device is here: apt-get install ocl-icd-libopencl1 pocl-opencl-icd"
-
-
-def need_tvm() -> None:
-    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
-
-
-def need_driver() -> None:
-    need_tvm()
-    from optc.targets.tvm.gpu.run import require_driver
-
-    try:
-        require_driver()
-    except TargetError:
-        pytest.skip(DRIVER)
 
 
 def tiny() -> Graph:

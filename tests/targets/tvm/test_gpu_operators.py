@@ -1,0 +1,152 @@
+"""Operators on an OpenCL device: names, conditions and element types that its language takes otherwise than others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from opencl import Array, Outputs, answers, need_driver, need_tvm
+
+from optc.compiler import compile
+from optc.errors import TargetError
+from optc.ir.graph import Graph, Value
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
+from optc.targets import table
+
+V3_V4 = ("host:cpu=x86-64-v3", "host:cpu=x86-64-v4")
+RANDOM = np.random.default_rng(0)
+
+
+def test_a_padded_convolution_reads_another(tmp_path: Path) -> None:
+    """Rows beyond the border are zeros chosen for four channels by one condition."""
+    need_driver()
+    made = Outputs(x=RANDOM.normal(size=(1, 4, 9, 11)).astype(np.float32))
+    last: str | Value = "x"
+    for pads, group in (([1, 1, 1, 1], 1), ([2, 0, 1, 1], 1), ([1, 1, 1, 1], 8), ([0, 1, 2, 1], 2)):
+        shape = (8, (4 if last == "x" else 8) // group, 3, 3)
+        weights = made.constant(RANDOM.normal(size=shape) / 3)
+        last = made.add("Conv", last, weights, pads=pads, group=group)
+    made.add("AveragePool", last, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    made.add("MaxPool", last, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    made.check(tmp_path)
+
+
+def test_the_zoo_network_with_such_convolutions(tmp_path: Path) -> None:
+    need_driver()
+    shapes = {"input": [1, 1, 16, 16]}
+    built = compile("zoo:digits_resnet", "clean", target="opencl", shapes=shapes, output=tmp_path / "a", threads=1)
+    assert built.report.agreement is not None
+    assert built.report.agreement.outputs[0].sqnr_db > 80  # type: ignore[operator]
+
+
+def test_functions_and_kernels_whose_names_the_language_has(tmp_path: Path) -> None:
+    need_driver()
+    x = RANDOM.uniform(-0.9, 0.9, size=(3, 8)).astype(np.float32)
+    made = Outputs(x=x, y=RANDOM.uniform(0.1, 0.9, size=(3, 8)).astype(np.float32))
+    for op in ("Max", "Min", "Pow", "Add", "Mod"):
+        made.add(op, *(("y", "x") if op == "Pow" else ("x", "y")), **({"fmod": 1} if op == "Mod" else {}))
+    for op in ("Erf", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Atanh", "Tanh", "Sin", "Cos", "Round"):
+        made.add(op, "x")
+    for op in ("Log", "Sqrt", "Exp", "Floor", "Ceil", "Sign", "Abs", "Hardmax", "Softplus"):
+        made.add(op, "y")
+    made.add("Acosh", made.add("Add", "y", made.constant(1.5)))
+    for op in ("ArgMax", "ArgMin"):
+        made.add(op, "x", axis=1)
+        made.add(op, "x", axis=0, keepdims=0, select_last_index=1)
+    made.check(tmp_path)
+
+
+def test_scattering(tmp_path: Path) -> None:
+    need_driver()
+    made = Outputs(x=RANDOM.normal(size=(4, 6)).astype(np.float32), u=RANDOM.normal(size=(2, 6)).astype(np.float32))
+    rows = made.constant([[0, 1, 2, 3, 0, 1], [2, 3, 1, 0, 3, 2]], np.int64)
+    made.add("ScatterElements", "x", rows, "u", axis=0)
+    made.add("ScatterElements", "x", rows, "u", axis=0, reduction="add")
+    made.add("ScatterND", "x", made.constant([[3], [1]], np.int64), "u")
+    made.check(tmp_path)
+
+
+@pytest.mark.parametrize("last", [8, 7])
+def test_conditions_and_narrow_types(last: int, tmp_path: Path) -> None:
+    """With a last axis of whole fours, which become vectors where they can, and without."""
+    need_driver()
+    shape = (3, last)
+    x = RANDOM.normal(size=shape).astype(np.float32) * 3
+    x[0, :2] = np.nan, np.inf
+    made = Outputs(
+        x=x,
+        b=RANDOM.integers(0, 2, shape).astype(bool),
+        i8=RANDOM.integers(-128, 128, shape).astype(np.int8),
+        u8=RANDOM.integers(0, 256, shape).astype(np.uint8),
+        i64=RANDOM.integers(-(2**40), 2**40, shape),
+        j64=np.arange(last) - 2**50,
+    )
+    zero = made.constant(0.0)
+    less = made.add("Less", "x", zero)
+    both = made.add("And", less, "b")
+    for mask in ("b", less, both, made.add("Not", "b"), made.add("IsNaN", "x"), made.add("IsInf", "x")):
+        made.add("Where", mask, "x", zero)
+        made.add("Where", mask, "i64", "j64")
+        made.add("Where", mask, "i8", made.constant(-3, np.int8))
+    for value in ("i8", "u8"):
+        made.add("Add", value, value)
+        made.add("Cast", made.add("Mul", value, value), to=int(DType.FLOAT))
+        made.add("Sub", made.constant(5, np.int8 if value == "i8" else np.uint8), value)
+        made.add("Cast", value, to=int(DType.BOOL))
+    made.add("Add", "i64", "i64")
+    made.add("Cast", "b", to=int(DType.FLOAT))
+    made.add("Cast", "b", to=int(DType.INT64))
+    made.add("Equal", "i8", made.constant(1, np.int8))
+    for op, slope in (("LeakyRelu", {"alpha": 0.3}), ("Elu", {}), ("Selu", {}), ("ThresholdedRelu", {}), ("Relu", {})):
+        made.add(op, made.add("Where", made.add("IsNaN", "x"), zero, "x"), **slope)
+    made.add("Pad", "i8", made.constant([1, 2, 0, 3], np.int64), made.constant(9, np.int8))
+    made.add("Pad", "x", made.constant([1, 4, 0, 4], np.int64), made.constant(2.0))
+    made.check(tmp_path)
+
+
+def half_net() -> tuple[Graph, dict[str, Array]]:
+    """Convolutions, a product, a mean and a softmax in half precision, with a Cast that the model itself makes."""
+    graph = Graph("half", opsets={"": 17})
+    random = np.random.default_rng(2)
+
+    def constant(*shape: int) -> Value:
+        return graph.constant((random.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float16))
+
+    def add(op: str, *inputs: Value, **attributes: object) -> Value:
+        return graph.add(op, list(inputs), attributes).output  # type: ignore[arg-type]
+
+    x = graph.add_input("x", TensorType(DType.FLOAT16, (1, 3, 8, 8)))
+    first = add("Relu", add("Conv", x, constant(16, 3, 3, 3), constant(16), pads=[1, 1, 1, 1]))
+    second = add("Conv", first, constant(16, 1, 3, 3), constant(16), pads=[1, 1, 1, 1], group=16)
+    mean = add("Flatten", add("GlobalAveragePool", add("Add", first, second)))
+    wide = add("Cast", add("Gemm", mean, constant(16, 8), constant(8)), to=int(DType.FLOAT))
+    graph.add_output(add("Cast", add("Softmax", wide), to=int(DType.FLOAT16)), "p")
+    graph.add_output(second, "second")
+    infer(graph)
+    return graph, {"x": random.normal(size=(1, 3, 8, 8)).astype(np.float16)}
+
+
+@pytest.mark.parametrize("spec", ["host", "host:cpu=x86-64-v2", "opencl"])
+def test_models_in_half_precision(spec: str, tmp_path: Path) -> None:
+    need_tvm()
+    if spec == "opencl":
+        need_driver()
+    graph, feeds = half_net()
+    answers(graph, feeds, tmp_path, spec, 2e-3)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["host:cpu=x86-64-v3", "host:cpu=x86-64-v4", "arm64:cpu=cortex-a53", "arm64:cpu=cortex-a76:fp16=true", "armv7"],
+)
+def test_models_in_half_precision_build_for_every_machine(spec: str, tmp_path: Path) -> None:
+    need_tvm()
+    target = table.one(spec)
+    try:
+        target.check_ready(run=False)
+    except TargetError as error:
+        pytest.skip(str(error))
+    compile(half_net()[0], "clean", target=target, output=tmp_path / "a", threads=1, check=False)
+    assert (tmp_path / "a" / "model.so").stat().st_size > 0

@@ -256,6 +256,16 @@ class Pass(ABC):
     def run(self, graph: Graph, ctx: Context) -> Report:
         """Edit `graph` in place and say what became of every layer."""
 
+    @property
+    def may_be_slower(self) -> bool:
+        """Whether the user asked for the bytes whatever a run then takes."""
+        return False
+
+    @property
+    def in_float(self) -> Pass | None:
+        """The pass that saves about the same bytes and leaves the speed as it was; `None` where there is none."""
+        return None
+
     def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
         """What the pass would make of one layer with the least error at no more than the share `most` of its MACs;
         `None` where its options allow nothing.

@@ -1,7 +1,9 @@
 """Never worse: after every lossy pass, measure size, speed and agreement, and object to one that made the model worse.
 
 Against the model as it was before the pass, worse is more stored bytes, or a run that is slower beyond the noise of the
-measurement, unless the pass at least halved the model: that trade a user may want, so it stays, with a note. Against
+measurement. A pass that at least halved the model may be `BOUND` times as slow, or slower where the user asked for its
+bytes (`Pass.may_be_slower`): that trade stays, with a note. A pass that is too slow and saves the same bytes in another
+form (`Pass.in_float`) is run anew in that one, by the runner. Against
 the teacher, worse is an agreement below the floor: the user's where one was given. A pass whose options the user
 spelled out was told how much to lose, so no other floor holds for it; a pass left to its own choice must keep
 `OWN_FLOOR`. Speed is that of a table of latencies where one was given; without, it is not judged where the target is
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 OWN_FLOOR = 0.9
 """The agreement that a pass running on its defaults must leave: a net under passes that aim higher by themselves."""
+
+BOUND = 1.05
+"""How many times as long a model may run for half of its bytes."""
+SLOW = "it would run"
+"""How an objection to a slow model begins."""
 
 _HALVED = 0.5
 _SLOWER = 1.01
@@ -57,8 +64,8 @@ class Guard:
             ratio = ratio if ratio > _SLOWER else 1.0
         else:
             ratio = _slowdown(before, after, ctx.held, ctx.threads)
-        if ratio > 1 and new > _HALVED * old:
-            return f"it would run {ratio:.2f} times as long"
+        if ratio > 1 and (new > _HALVED * old or (ratio > BOUND and not one.may_be_slower)):
+            return f"{SLOW} {ratio:.2f} times as long"
         if ratio > 1:
             report.notes.append(
                 f"the result runs {ratio:.2f} times as long here, and was kept because it stores {new / old:.2f} of "

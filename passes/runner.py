@@ -13,7 +13,7 @@ from ..ir.snapshot import digest, settle
 from ..ir.verify import verify
 from .base import Context, Pass, Report, Rivals
 from .cached import PassCache, ruling_key
-from .guard import Guard
+from .guard import SLOW, Guard
 from .observers import Observer
 from .pipeline import Pipeline, spec
 
@@ -123,8 +123,35 @@ def _checked(
                 raise
             raise _crash(position, one, before, ctx, observers, f"left a graph that fails: {error}") from error
         if reason:
-            report.revert(reason)
             graph.become(before)
+            other = _in_float(position, one, reason, graph, ctx, observers, guard, cache, state)
+            if other is not None:
+                return other
+            report.revert(reason)
+    return report
+
+
+def _in_float(
+    position: int,
+    one: Pass,
+    reason: str,
+    graph: Graph,
+    ctx: Context,
+    observers: Sequence[Observer],
+    guard: Guard,
+    cache: PassCache | None,
+    state: str,
+) -> Report | None:
+    """What the form of `one` that computes in float made of `graph`, where `reason` is that its own was slow; `None`,
+    and then the graph is as it was, where there is no such form or that did not pay either."""
+    other = one.in_float
+    if other is None or not reason.startswith(SLOW):
+        return None
+    report = _checked(position, other, graph, ctx, observers, guard, cache, state)
+    if not report.changed:
+        return None
+    report.notes.insert(0, f"run as {report.spec}: {reason} in integers here ({one.name}:slower=int8 keeps them)")
+    report.spec = spec(one)
     return report
 
 

@@ -189,6 +189,18 @@ class Quant(Pass):
             quantize_static(graph, found, self, ctx, kept, per_channel, report)
 
     @property
+    def may_be_slower(self) -> bool:
+        """Weights of fewer than four bits, or of mixed ones, have no form in float: who wants them wants their size."""
+        return self.slower == "int8" or self.weights in ("auto", "codebook", "int3", "int2")
+
+    @property
+    def in_float(self) -> Quant | None:
+        """Weights stored as they are, and computed with in float."""
+        if self.may_be_slower or self.activations == "none" or self.block or self.weights.endswith("float16"):
+            return None
+        return replace(self, activations="none")
+
+    @property
     def bits(self) -> int:
         """Bits of a weight; the least where layers may differ."""
         return 4 if self.weights in ("auto", "codebook") else int(self.weights.lstrip("bfloatin"))

@@ -193,15 +193,73 @@ def test_a_model_that_became_slower_is_undone(monkeypatch: pytest.MonkeyPatch) -
     assert report.layers[0].reason == "it would run 2.00 times as long"
 
 
-def test_a_slower_model_of_half_the_bytes_stays_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked(Scale):
+    """A pass whose options say that its bytes are wanted, whatever a run takes."""
+
+    @property
+    def may_be_slower(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Folded(Scale):
+    """A pass that has another form for where its own is slow."""
+
+    folded: bool = False
+
+    @property
+    def in_float(self) -> Folded | None:
+        return None if self.folded else dataclasses.replace(self, folded=True)
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Scale.run(self, graph, ctx)
+        next(iter(graph)).name = "folded" if self.folded else "slow"
+        return report
+
+
+def ruled(one: Pass, bytes: int, slow: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> tuple[Graph, Report]:
+    """A model of 1000 bytes, of which `one` makes one of `bytes`, as slow as the name of its layer says."""
     from optc.ir import cost
     from optc.passes import guard
 
     graph = graph_of_one_layer()
-    sizes = iter([1000, 400])
     real = cost.cost(graph)
-    monkeypatch.setattr(cost, "cost", lambda graph: dataclasses.replace(real, bytes=next(sizes)))
-    monkeypatch.setattr(guard, "_slowdown", lambda *arguments: 1.5)
-    (report,) = run(Pipeline((Scale(1.0),)), graph, context(graph), guard=Guard())
+
+    def cost_of(graph: Graph) -> cost.GraphCost:
+        weight = next(iter(graph)).inputs[1]
+        assert weight is not None
+        return dataclasses.replace(real, bytes=1000 if np.array_equal(weight.numpy(), WEIGHT) else bytes)
+
+    monkeypatch.setattr(cost, "cost", cost_of)
+    monkeypatch.setattr(guard, "_slowdown", lambda before, after, *rest: slow[next(iter(after)).name])
+    (report,) = run(Pipeline((one,)), graph, context(graph), guard=Guard())
+    return graph, report
+
+
+def test_a_slower_model_of_half_the_bytes_stays_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, report = ruled(Scale(1.01), 400, {"layer": 1.04}, monkeypatch)
     assert report.count(Outcome.DONE) == 1
-    assert report.notes == ["the result runs 1.50 times as long here, and was kept because it stores 0.40 of the bytes"]
+    assert report.notes == ["the result runs 1.04 times as long here, and was kept because it stores 0.40 of the bytes"]
+    _, report = ruled(Scale(1.01), 400, {"layer": 1.06}, monkeypatch)
+    assert report.notes == ["reverted: it would run 1.06 times as long"]
+    _, report = ruled(Scale(1.01), 600, {"layer": 1.04}, monkeypatch)
+    assert report.notes == ["reverted: it would run 1.04 times as long"]
+    _, report = ruled(Asked(1.01), 400, {"layer": 5.0}, monkeypatch)
+    assert report.count(Outcome.DONE) == 1
+
+
+def test_a_slow_form_gives_way_to_that_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, report = ruled(Folded(1.01), 400, {"slow": 5.0, "folded": 1.0}, monkeypatch)
+    assert next(iter(graph)).name == "folded"
+    assert report.count(Outcome.DONE) == 1
+    assert report.spec == "scale:factor=1.01"
+    assert report.notes == [
+        "run as scale:factor=1.01:folded=true: it would run 5.00 times as long in integers here "
+        "(scale:slower=int8 keeps them)"
+    ]
+    graph, report = ruled(Folded(1.01), 400, {"slow": 5.0, "folded": 1.2}, monkeypatch)
+    assert next(iter(graph)).name == "layer"
+    assert report.notes == ["reverted: it would run 5.00 times as long"]
+    graph, report = ruled(Folded(1.01), 400, {"slow": 0.5}, monkeypatch)
+    assert next(iter(graph)).name == "slow"

@@ -2,7 +2,7 @@
 
 Layers go by depth, so that a short skip path is walked before the long one that it meets; those that read the same rows
 of the same value are visited together and share one covariance. A layer that is only added to a value known before it
-is visited is asked for the *sum* (ALGORITHMS section 0, the residual r), any other for its own output.
+is visited is asked for the *sum* (docs/algorithms.md, section 1, the residual r), any other for its own output.
 """
 
 from __future__ import annotations

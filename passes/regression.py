@@ -138,8 +138,8 @@ def damped(h: Real, ridge: float) -> Real:
 def inverse_factor(h: Array) -> Array:
     """Upper-triangular R with H^-1 = R^T R, for positive definite H (d, d), without forming the inverse.
 
-    Reversing rows and columns turns the lower Cholesky factor of H into the one that is needed (ALGORITHMS 1a.5): with
-    F = H reversed = L L^T, R = reversed(L^-1). R_jj^2 is the j-th diagonal of the inverse of H[j:, j:].
+    Reversing rows and columns turns the lower Cholesky factor of H into the one that is needed (docs/algorithms.md,
+    3.2): with F = H reversed = L L^T, R = reversed(L^-1). R_jj^2 is the j-th diagonal of the inverse of H[j:, j:].
     """
     from scipy.linalg import cholesky
     from scipy.linalg.lapack import dtrtri

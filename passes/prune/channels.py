@@ -8,7 +8,7 @@ optimal brain surgeon over all layers that read the group (`structured`); how ma
 
 Errors of different groups are made comparable by trial: each group is pruned alone, a little and much, and what that
 does to the model's outputs on samples kept out of the fit (KL, or noise relative to signal) says how much an error e
-there weighs: a e^p (ALGORITHMS 6.2).
+there weighs: a e^p (docs/algorithms.md, section 8).
 
 On the walk a removed channel is a block of zero columns in its readers, refitted on the columns that stay with the
 inputs that really arrive; so the graph keeps its form until the end, when the channels are cut out of every tensor.

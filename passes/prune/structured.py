@@ -6,8 +6,8 @@ add up. After each removal
 
     W -= W_S [H^-1]_SS^-1 H^-1_S,:        H^-1 -= H^-1_:,S [H^-1]_SS^-1 H^-1_S,:
 
-so the next score already knows what was compensated (ZipLM, Kurtic et al. 2023, eq. 3 and 4; ALGORITHMS 1a.2). The
-order and the error after each step are recorded once: every number of kept channels is then free.
+so the next score already knows what was compensated (ZipLM, Kurtic et al. 2023, eq. 3 and 4; docs/algorithms.md, 3.4).
+The order and the error after each step are recorded once: every number of kept channels is then free.
 
 Of very many channels the few that score least go at once, so that the products are of a useful size.
 """

@@ -3,7 +3,7 @@
 Rounding weights and clipping activations shift means, and a shift, unlike noise, survives every average after it.
 Layers are corrected in order, each from what the corrected layers before it now really produce:
 
-    b_l += E[y_l] - E[y^_l]          (ALGORITHMS: bhat = tbar - What mu, the exact optimum for given weights)
+    b_l += E[y_l] - E[y^_l]          (docs/algorithms.md, eq. 2: the optimum for given weights)
 
 The quantized graph is run once over the samples, up to each layer in turn, so the cost does not grow with the depth.
 

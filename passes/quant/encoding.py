@@ -2,7 +2,7 @@
 
 Widths: 8 bits are [-127, 127]; b < 8 bits are the whole [-2^(b-1), 2^(b-1) - 1], and two bits {-1, 0, 1}, so that zero
 is in the middle. Narrow codes are held as int4 and widened to int8 by a Cast of a constant, which the runtime folds
-(ALGORITHMS section 14): half the file, the same kernels.
+(docs/algorithms.md, 6.4): half the file, the same kernels.
 
 With a codebook (`codebook.py`) codes are 16 of the 8-bit ones.
 

@@ -3,7 +3,7 @@
 Given a basis Q (r_in, c) of the input channels, the rest has a closed form: regress W* onto the projected input (metric
 T H T^T with T = Q (x) I), then the channel split of that regression. Q starts as the leading directions of what W*
 reads, whitened by the channel covariance; conjugate gradient steps then fit it to the chosen output rank. (Kim et al.
-2016; ALGORITHMS 2a.4.)
+2016; docs/algorithms.md, section 4.)
 
 1 x 1 kernels reduce to the channel split and are left to it.
 """

@@ -28,6 +28,12 @@ class TargetError(OptcError):
     """The target is unknown, not installed, or cannot take this model."""
 
 
+class EmissionError(OptcError):
+    """A target failed on a graph that it takes, or what it wrote answers otherwise than the graph: a fault of ours."""
+
+    exit_status = 1
+
+
 class OutputError(OptcError):
     """The result cannot be written where it was asked for."""
 

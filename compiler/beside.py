@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import OutputError, SpecError, TargetError
+from ..errors import EmissionError, OutputError, SpecError, TargetError
 from ..ir.graph import Graph
 from ..ir.workspace import Workspace
 from ..report.build import TargetRow
@@ -57,8 +57,8 @@ def beside(
             text = table.spec(target)
             try:
                 done.append(build(replace(order, target=target, path=path, cache=store, lock=records.get(text))))
-            except TargetError as error:
-                raise TargetError(f"{text}: {error}{_left(done)}") from error
+            except (EmissionError, TargetError) as error:
+                raise type(error)(f"{text}: {error}{_left(done)}") from error
             except Interrupted as stop:
                 stop.build = _joined([*done, stop.build])
                 raise

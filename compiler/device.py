@@ -17,6 +17,7 @@ from ..runtime.agreement import agreement
 from ..runtime.samples import Samples
 from ..targets.base import Artifact
 from .order import Order
+from .validate import validate
 
 if TYPE_CHECKING:
     from ..runtime.session import Session
@@ -26,11 +27,19 @@ _RUNS = 3
 
 
 def check_there(
-    order: Order, original: Graph, teacher: Session, staged: Artifact, held: Samples, report: BuildReport
+    order: Order,
+    original: Graph,
+    graph: Graph,
+    teacher: Session,
+    staged: Artifact,
+    held: Samples,
+    report: BuildReport,
 ) -> None:
-    """Note in `report` how far the artifact agrees with the original, and how long both take on the order's device.
+    """Hold the artifact, built from `graph`, against it on the order's device, and note in `report` how far it agrees
+    with the original and how long both take.
 
-    Raises `TargetError` where the original cannot be built for the target, or the device fails.
+    Raises `EmissionError` where it does not answer as its graph, and `TargetError` where the original cannot be built
+    for the target, or the device fails.
     """
     assert order.device is not None
     with Workspace() as folder:
@@ -43,6 +52,7 @@ def check_there(
             raise TargetError(f"the original, which the result is timed against, cannot be built: {error}") from error
         old, new = order.target.open_on(order.device, [path, staged.path], threads=order.threads)
         try:
+            report.validation = validate(graph, new, held, order.target.error)
             report.agreement = agreement(teacher, new, held)
             feeds = next(held.batches(1))
             times = np.array([[one.timed(feeds, _RUNS)[1] for one in (old, new)] for _ in range(_ROUNDS)])

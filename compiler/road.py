@@ -20,7 +20,7 @@ from ..passes.observers import Log, Observer
 from ..passes.pipeline import Pipeline
 from ..passes.runner import run
 from ..report.budget import Budget
-from ..report.build import BuildReport, SampleRecord
+from ..report.build import BuildReport, SampleRecord, Validation
 from ..report.locked import Locked
 from ..report.verdict import judge
 from ..runtime.agreement import agreement
@@ -36,6 +36,7 @@ from .apart import tell_apart
 from .beside import beside
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
+from .emission import reproducible
 from .fixed import Shapes, fix_shapes
 from .frozen import freeze as make_constants
 from .frozen import open_weights
@@ -47,6 +48,7 @@ from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Known, known_by
 from .tuned import tune as tuned_choice
+from .validate import validate
 
 if TYPE_CHECKING:
     from ..runtime.samples import Source
@@ -344,17 +346,19 @@ def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
     build that was."""
     report, graph = made.report, made.graph
     with staging(order.path) as folder:
-        choice, broken = ("", False) if made.stopped else tuned_choice(order, graph, known, report.notes)
-        if broken:
-            if order.path is None or order.strict:
-                raise KeyboardInterrupt
-            made = replace(made, stopped="interrupted during tuning")
-        stopped, path = made.stopped, os.path.join(folder, order.name)
-        staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
+        with reproducible(order, graph, made.ctx.held):
+            choice, broken = ("", False) if made.stopped else tuned_choice(order, graph, known, report.notes)
+            if broken:
+                if order.path is None or order.strict:
+                    raise KeyboardInterrupt
+                made = replace(made, stopped="interrupted during tuning")
+            stopped, path = made.stopped, os.path.join(folder, order.name)
+            staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
         report.after = replace(size_of(graph, made.dims), bytes=staged.bytes)
         report.notes += growth(order, report)
         try:
-            _check(order, original, made, staged)
+            with reproducible(order, graph, made.ctx.held):
+                _check(order, original, made, staged)
         except KeyboardInterrupt:
             if stopped or order.path is None or not made.keeps:
                 raise
@@ -378,20 +382,24 @@ def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
 
 
 def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None:
-    """Run the artifact beside the original as it was read, as a user's runtime would open it."""
+    """Hold the artifact against the graph that it was built from, and run it beside the original as it was read, as a
+    user's runtime would open it. Raises `EmissionError` where it does not answer as its graph."""
     held, report = made.ctx.held, made.report
     if not order.check:
+        report.validation = Validation(0, "left out, --no-check")
         return
     if order.target.cannot_run:
-        report.notes.append(f"the artifact was not checked: it {order.target.cannot_run}")
+        report.validation = Validation(0, f"it {order.target.cannot_run}")
         return
     if made.teacher is None or held is None:
+        report.validation = Validation(0, "the original does not run here, so there are no samples")
         return
     with order.progress.task("check"):
         if order.device is not None and not made.stopped:
-            check_there(order, original, made.teacher, staged, held, report)
+            check_there(order, original, made.graph, made.teacher, staged, held, report)
             return
         after = order.target.open(staged.path, threads=order.threads)
+        report.validation = validate(made.graph, after, held, order.target.error)
         if made.stopped:
             report.agreement = agreement(made.teacher, after, held.take(_GLANCE))
         else:

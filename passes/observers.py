@@ -12,12 +12,13 @@ import shlex
 import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import OutputError
+from ..errors import OptcError, OutputError
 from .base import Context, Pass, Report
 from .pipeline import spec
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
+    from ..runtime.samples import Samples
 
 
 class Observer:
@@ -34,6 +35,11 @@ class Observer:
 
     def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
         """The pass raised, or left an invalid graph; `before` is what it was given. A sentence for the user, or ''."""
+        return ""
+
+    def miscompiled(self, graph: Graph, target: str, seed: int, samples: Samples | None) -> str:
+        """What `target` wrote of `graph` answers otherwise than the graph, or it failed to write; `samples` are some of
+        those that show it. A sentence for the user, or ''."""
         return ""
 
 
@@ -86,19 +92,29 @@ class Reproduce(Observer):
     passive = True
 
     def crashed(self, position: int, one: Pass, before: Graph, ctx: Context) -> str:
-        from ..ir.writer import save
-
         word = re.sub(r"[^\w-]+", "_", one.name)
-        try:
-            folder = tempfile.mkdtemp(prefix=f"optc-crash-{word}-")
-            path = os.path.join(folder, "before.onnx")
-            save(before, path)
-        except (OSError, OutputError) as error:
-            return f"no reproducer could be written: {error}"
-        command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(spec(one))}"
-        if ctx.data:
-            command += f" --data {shlex.quote(ctx.data)}"
-        command += f" --target {shlex.quote(ctx.target.name)} --seed {ctx.seed} --traceback"
-        with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
-        return f"to reproduce: {command}"
+        return _reproducer(word, before, spec(one), ctx.data, ctx.target.name, ctx.seed)
+
+    def miscompiled(self, graph: Graph, target: str, seed: int, samples: Samples | None) -> str:
+        return _reproducer("emission", graph, "", samples or "", target, seed)
+
+
+def _reproducer(word: str, graph: Graph, passes: str, data: str | Samples, target: str, seed: int) -> str:
+    """Write a folder with the graph, the samples where they are in no file yet, and the command; name the command."""
+    from ..ir.writer import save
+
+    try:
+        folder = tempfile.mkdtemp(prefix=f"optc-crash-{word}-")
+        path = os.path.join(folder, "before.onnx")
+        save(graph, path)
+        if not isinstance(data, str):
+            data = data.save(os.path.join(folder, "samples.npz"))
+    except (OSError, OptcError) as error:
+        return f"no reproducer could be written: {error}"
+    command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(passes)}"
+    if data:
+        command += f" --data {shlex.quote(data)}"
+    command += f" --target {shlex.quote(target)} --seed {seed} --traceback"
+    with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
+    return f"to reproduce: {command}"

@@ -47,6 +47,25 @@ class LatencyFigure:
 
 
 @dataclass(frozen=True, slots=True)
+class Validation:
+    """The artifact held against the graph that it was built from: on how many samples it was found to answer as that
+    does, but for rounding. Where on none, `reason` says why it was not run. `random` names outputs that were left out.
+    """
+
+    samples: int
+    reason: str = ""
+    random: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """How it went, in words."""
+        if not self.samples:
+            return f"not run: {self.reason}"
+        left = f"; not looked at, as they are drawn: {', '.join(self.random)}" if self.random else ""
+        return f"answers as its graph, on {self.samples} sample{'s' if self.samples > 1 else ''}{left}"
+
+
+@dataclass(frozen=True, slots=True)
 class SampleRecord:
     """The samples used: how many to fit on, how many held out to judge, and where they came from."""
 
@@ -82,6 +101,7 @@ class TargetRow:
     sqnr_db: float | None
     latency_ms: float | None
     latency_ratio: float | None
+    validated: bool
     budget_met: bool | None
     seconds: float
 
@@ -99,6 +119,7 @@ class TargetRow:
             sqnr if sqnr is not None and math.isfinite(sqnr) else None,
             None if timed is None else timed.result_ms,
             None if timed is None else timed.ratio,
+            report.validation is not None and report.validation.samples > 0,
             None if report.budget is None else report.budget.met,
             round(report.seconds, 3),
         )
@@ -124,6 +145,7 @@ class BuildReport:
     samples: SampleRecord | None = None
     agreement: Agreement | None = None
     latency: LatencyFigure | None = None
+    validation: Validation | None = None
     budget: Verdict | None = None
     artifacts: list[str] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
@@ -148,6 +170,7 @@ class BuildReport:
             "samples": None if self.samples is None else asdict(self.samples),
             "agreement": None if self.agreement is None else agreement_dict(self.agreement),
             "latency": None if self.latency is None else _finite(asdict(self.latency)),
+            "validation": None if self.validation is None else asdict(self.validation),
             "budget": None if self.budget is None else self.budget.as_dict(),
             "passes": [_step(step) for step in self.steps],
             "artifacts": self.artifacts,

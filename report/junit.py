@@ -14,7 +14,7 @@ from ..passes.base import Outcome
 from .verdict import RANKED_BY, sentence
 
 if TYPE_CHECKING:
-    from .build import BuildReport, Step
+    from .build import BuildReport, Step, Validation
     from .verdict import CostlyLayer, Verdict
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,6 +26,8 @@ def render(report: BuildReport) -> str:
     root = ElementTree.Element("testsuites", name="optc")
     if report.budget is not None:
         _budget(root, report.model, report.budget)
+    if report.validation is not None:
+        _validation(root, report.target, report.validation)
     suite = ElementTree.SubElement(root, "testsuite", name=legal(f"passes on {report.model}"))
     for step in report.steps:
         _pass(suite, step)
@@ -57,6 +59,15 @@ def _budget(root: ElementTree.Element, model: str, verdict: Verdict) -> None:
             failure = ElementTree.SubElement(case, "failure", type="budget", message=sentence(result))
             look = [_layer(one) for one in verdict.layers if one.by == RANKED_BY[result.limit.metric]]
             failure.text = legal("\n".join([sentence(result), *look]))
+
+
+def _validation(root: ElementTree.Element, target: str, validation: Validation) -> None:
+    suite = ElementTree.SubElement(root, "testsuite", name="artifact")
+    case = ElementTree.SubElement(suite, "testcase", classname="optc.artifact", name=legal(target), time="0")
+    if validation.samples:
+        ElementTree.SubElement(case, "system-out").text = legal(validation.text)
+    else:
+        ElementTree.SubElement(case, "skipped", message=legal(validation.text))
 
 
 def _layer(one: CostlyLayer) -> str:

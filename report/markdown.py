@@ -78,6 +78,8 @@ def _whole(report: BuildReport) -> str:
         one = report.latency
         spread = f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
         rows.append(("latency", f"{one.original_ms:.3g} ms", f"{one.result_ms:.3g} ms", spread))
+    if report.validation is not None:
+        rows.append(("check of the artifact", "", plain(report.validation.text), ""))
     for output in () if report.agreement is None else report.agreement.outputs:
         parts = [f"{100 * output.share:.2f} %"]
         parts += [] if output.kl is None else [f"KL {output.kl:.3g}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from .amount import amount
 
-HEADS = ("target", "file", "MACs", "agreement", "SQNR", "latency", "ratio", "artifact")
+HEADS = ("target", "file", "MACs", "agreement", "SQNR", "latency", "ratio", "checked", "artifact")
 
 
 def cells(row: Mapping[str, Any]) -> Sequence[str]:
@@ -21,6 +21,7 @@ def cells(row: Mapping[str, Any]) -> Sequence[str]:
         _text(row["sqnr_db"], 1.0, ".1f", " dB"),
         _text(row["latency_ms"], 1.0, ".3g", " ms"),
         _text(row["latency_ratio"], 1.0, ".2f", ""),
+        "yes" if row["validated"] else "not run",
         "-" if row["artifact"] is None else os.path.basename(row["artifact"]),
     )
 

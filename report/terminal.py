@@ -27,6 +27,9 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     """Print `report`; with `layers`, also what became of every layer."""
     console.print(f"[bold]{escape(report.model)}[/]  ->  {report.target}", soft_wrap=True)
     console.print(_whole(report))
+    if report.validation is not None:
+        style = "green" if report.validation.samples else "yellow"
+        console.print(f"check of the artifact: [{style}]{escape(report.validation.text)}[/]", soft_wrap=True)
     for output in () if report.agreement is None else report.agreement.outputs:
         console.print(f"agreement of {escape(output.name)}: {agreement_text(output)}", soft_wrap=True)
     if report.steps:

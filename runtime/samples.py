@@ -109,6 +109,19 @@ class Samples:
                 return int(feeds[name].shape[axis])
         return 1
 
+    def save(self, path: str) -> str:
+        """Write the samples into an .npz that `load_samples` reads, and return its path. Raises `OSError`."""
+        parts: dict[str, list[Array]] = {name: [] for name in self.axes}
+        for feeds in self.batches(1):
+            for name, array in feeds.items():
+                parts[name].append(array)
+        joined = {
+            name: np.stack(arrays) if (axis := self.axes[name]) is None else np.concatenate(arrays, axis)
+            for name, arrays in parts.items()
+        }
+        np.savez(path, **joined)  # type: ignore[arg-type]
+        return path
+
     def split(self, held: int, seed: int = 0) -> tuple[Samples, Samples]:
         """Two disjoint parts, `(fit, held)`.
 

@@ -45,6 +45,11 @@ class Target(ABC):
         return ""
 
     @property
+    def error(self) -> float:
+        """The relative error of what artifacts compute in float32, where that is more than of its own rounding."""
+        return 0.0
+
+    @property
     @abstractmethod
     def facts(self) -> TargetFacts:
         """What the passes may ask. May probe the runtime once."""

@@ -176,6 +176,16 @@ def _tiles(document: Document) -> list[Markup]:
                 " held-out samples",
             )
         )
+    validation = document["validation"]
+    if validation is not None:
+        ran = f"on {validation['samples']} samples, it answers as the graph that it was built from"
+        tiles.append(
+            _tile(
+                "Artifact checked",
+                figure(document, "validation.samples", "yes" if validation["samples"] else "not run"),
+                ran if validation["samples"] else validation["reason"],
+            )
+        )
     return tiles
 
 

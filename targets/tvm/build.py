@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import TargetError
+from ...errors import EmissionError, OptcError, TargetError
 from ...ir.shapes import infer
 from ...ir.workspace import Workspace
 from . import codegen, manifest, toolchain
@@ -65,8 +65,10 @@ def build(
     imported = import_graph(graph, machine, dims, None if tuned is None else tuned.tiles)
     try:
         mod = pipeline.lower(imported, machine)
+    except OptcError:
+        raise
     except Exception as error:
-        raise TargetError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
+        raise EmissionError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
     plan = plan_of(mod, tables=True)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])

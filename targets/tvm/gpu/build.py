@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ....errors import TargetError
+from ....errors import EmissionError, TargetError
 from ....ir.shapes import infer
 from .. import manifest, toolchain
 from ..build import first_line, ports_of, require_tvm
@@ -43,7 +43,7 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
     except TargetError:
         raise
     except Exception as error:
-        raise TargetError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
+        raise EmissionError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with open(os.path.join(folder, WEIGHTS), "wb") as weights:

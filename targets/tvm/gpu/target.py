@@ -33,6 +33,12 @@ class GpuTarget(LibraryTarget):
         """Whether numbers are stored in half precision."""
         return False
 
+    @property
+    def error(self) -> float:
+        from ....runtime.perturbed import HALF
+
+        return HALF if self.half else 0.0
+
     def machine(self) -> Gpu:
         return self.gpu()
 

@@ -80,3 +80,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+def expect(value: object, kinds: type | tuple[type, ...], what: str, error: type[OptcError]) -> None:
+    """Raise `error` where a caller of the library gave a value that is none of `kinds`. `what` says what it is to be.
+
+    A bool is no number here.
+    """
+    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise error(f"{what}, not {'None' if value is None else kind}")

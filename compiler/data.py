@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..errors import DataError, TargetError
+from ..errors import DataError, TargetError, expect
 from ..ir.graph import Graph
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
@@ -40,6 +41,19 @@ class Data:
     layout: Literal["auto", "NCHW", "NHWC"] = "auto"
     resize: int | tuple[int, int] | None = None
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `DataError` for what images cannot be read by."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            for value in values if isinstance(values, Sequence) and not isinstance(values, str) else (values,):
+                expect(value, numbers.Real, f"'{name}' is a number, or one a channel", DataError)
+        if self.layout not in ("auto", "NCHW", "NHWC"):
+            raise DataError(f"'layout' is auto, NCHW or NHWC, not {self.layout!r}")
+        for name, value in (("limit", self.limit), ("resize", self.resize)):
+            for one in value if isinstance(value, tuple | list) else (value,):
+                expect(one, (numbers.Integral, type(None)), f"'{name}' is a whole number", DataError)
+                if one is not None and one < 1:
+                    raise DataError(f"'{name}' is 1 or more, not {one}")
 
 
 def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context) -> tuple[Samples, Session]:

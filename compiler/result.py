@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..errors import OutputError, expect
 from ..ir.graph import Graph
 from ..report.build import BuildReport
 from ..runtime.samples import Samples
@@ -52,6 +53,7 @@ class Build:
 
     def save(self, path: str | os.PathLike[str]) -> Artifact:
         """Write the artifact to `path`; the same bytes each time. Raises `OutputError`."""
+        expect(path, (str, os.PathLike), "a place to write to is a path", OutputError)
         return self.target.emit(self.graph, os.fspath(path))
 
 

@@ -34,6 +34,7 @@ from ..targets.onnx import newest_loadable
 from ..targets.tuning import Device, Tuning
 from .apart import tell_apart
 from .beside import beside
+from .border import check_arguments
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
 from .emission import reproducible
@@ -108,6 +109,7 @@ def compile(
     `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
     raised as `Interrupted`.
     """
+    check_arguments(locals())
     pipeline = Pipeline.of(passes)
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
     store = None if cache is None else os.fspath(cache)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import onnx
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelError
+from ..errors import ModelError, expect
 from . import wire
 from .graph import Graph
 from .graph_reader import GraphReader
@@ -29,6 +29,7 @@ _LARGE = 1 << 14
 
 def load(path: str | os.PathLike[str]) -> Graph:
     """The model in a file. Raises `ModelError` where it is missing, not an ONNX model, or broken."""
+    expect(path, (str, os.PathLike), "a model is read from a path", ModelError)
     name = os.fspath(path)
     if os.path.isdir(name):
         raise ModelError(f"{name}: is a folder; give the path of an .onnx file")

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..errors import ModelError
+from ..errors import ModelError, OutputError, expect
 from . import wire
 from .atomic import Replacement
 from .fingerprint import Fingerprint
@@ -44,6 +44,8 @@ def save(graph: Graph, path: str | os.PathLike[str], *, external: bool | None = 
     `ModelError` where the graph cannot be said in ONNX or does not fit in one file, `OutputError` where the place
     cannot be written. `path` may be the file that the graph was loaded from.
     """
+    expect(graph, Graph, "a Graph is written", ModelError)
+    expect(path, (str, os.PathLike), "a place to write to is a path", OutputError)
     message = _Message(graph)
     old = data_files(path)
     written: tuple[str, ...] = (os.fspath(path),)

@@ -249,6 +249,12 @@ class Pass(ABC):
     rivals: ClassVar[tuple[str, ...]] = ()
     """The words of passes that change the same layers in other ways; in one pipeline each layer takes the better."""
 
+    def __post_init__(self) -> None:
+        """Raises `SpecError` for options that the command line would not take either."""
+        from .spec import check
+
+        check(self.name, self)
+
     def requires(self, graph: Graph, ctx: Context) -> None:  # noqa: B027 - most passes require nothing
         """Raise an `OptcError` where the pass cannot run at all; what one layer lacks is a skip instead."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..errors import SpecError
+from ..errors import SpecError, expect
 from . import table
 from .base import Pass
 from .function import FunctionPass
@@ -27,17 +27,21 @@ class Pipeline:
     @staticmethod
     def parse(text: str) -> Pipeline:
         """The pipeline that `text` spells. Raises `SpecError` with a caret under the place that is wrong."""
+        expect(text, str, "a pipeline is text, such as 'prune,quant'", SpecError)
         return Pipeline(tuple(_parse(text, item) for item in items(text)))
 
     @staticmethod
     def of(passes: str | Pipeline | Pass | Sequence[str | Pass]) -> Pipeline:
-        """A pipeline from whatever a caller has: text, a pass, several of either, or a pipeline."""
+        """A pipeline from whatever a caller has: text, a pass, several of either, or a pipeline. Raises `SpecError`."""
         if isinstance(passes, Pipeline):
             return passes
         if isinstance(passes, Pass):
             return Pipeline((passes,))
         if isinstance(passes, str):
             return Pipeline.parse(passes)
+        if isinstance(passes, type):
+            raise SpecError(f"{passes.__name__} is a class; a pass is what it makes: {passes.__name__}()")
+        expect(passes, Sequence, "passes are text, a Pass, or several of them", SpecError)
         return Pipeline(tuple(one for item in passes for one in Pipeline.of(item).passes))
 
     @property

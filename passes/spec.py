@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -136,16 +138,60 @@ def convert(choice: Option, text: str) -> object:
         found = _convert_one(kind, text)
         if found is _NO:
             continue
-        if isinstance(found, int | float) and not isinstance(found, bool):
-            low, high = choice.low, choice.high
-            if not math.isfinite(found) or (low is not None and found < low) or (high is not None and found > high):
-                bounds = (
-                    f"from {low:g}" if high is None else f"up to {high:g}" if low is None else f"{low:g} to {high:g}"
-                )
-                raise ValueError(f"'{choice.name}' must be {bounds}, not {text}")
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        if number and (bounds := _beyond(choice, found)):
+            raise ValueError(f"'{choice.name}' must be {bounds}, not {text}")
         return found
     hint = nearest(text, _words(choice.annotation)) if _is_closed(choice.annotation) else ""
     raise ValueError(f"'{choice.name}' takes {choice.type_text}, not '{text}'.{hint}")
+
+
+def check(name: str, one: DataclassInstance) -> None:
+    """Hold the options of a pass or target that was made in Python to what their text is held to.
+
+    Raises `SpecError`.
+    """
+    for choice in _options_of(type(one)):
+        value = getattr(one, choice.name)
+        if not any(_is(kind, value) for kind in _alternatives(choice.annotation)):
+            hint = nearest(str(value), _words(choice.annotation)) if _is_closed(choice.annotation) else ""
+            raise SpecError(f"{name}: '{choice.name}' takes {choice.type_text}, not {value!r}.{hint}")
+        if (
+            isinstance(value, numbers.Real)
+            and not isinstance(value, bool)
+            and (bounds := _beyond(choice, float(value)))
+        ):
+            raise SpecError(f"{name}: '{choice.name}' must be {bounds}, not {value}")
+
+
+@functools.cache
+def _options_of(cls: type[DataclassInstance]) -> tuple[Option, ...]:
+    """The options; none where annotations name what is local to a function, as in a test of somebody else's pass."""
+    try:
+        return options(cls)
+    except NameError:
+        return ()
+
+
+def _is(kind: object, value: object) -> bool:
+    """Whether `value` is of a kind that options have; of others nothing is known."""
+    if kind is type(None):
+        return value is None
+    if typing.get_origin(kind) is typing.Literal:
+        return any(value == one and type(value) is type(one) for one in typing.get_args(kind))
+    if kind is int or kind is float:
+        return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _beyond(choice: Option, number: float) -> str:
+    """The bounds of an option where `number` lies outside of them, else ""."""
+    low, high = choice.low, choice.high
+    if math.isfinite(number) and (low is None or number >= low) and (high is None or number <= high):
+        return ""
+    if low is None and high is None:
+        return "finite"
+    return f"from {low:g}" if high is None else f"up to {high:g}" if low is None else f"{low:g} to {high:g}"
 
 
 _NO = object()

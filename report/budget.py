@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import SpecError, nearest
+from ..errors import SpecError, expect, nearest
 
 if TYPE_CHECKING:
     from .build import BuildReport
@@ -113,6 +113,7 @@ class Budget:
     @staticmethod
     def parse(text: str) -> Budget:
         """The budget that `text` spells. Raises `SpecError` with a caret under the place that is wrong."""
+        expect(text, str, "a budget is text, such as 'size=4MB'", SpecError)
         found: dict[str, Limit] = {}
         at = 0
         for part in text.split(","):

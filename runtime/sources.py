@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, nearest
+from ..errors import DataError, ModelError, expect, nearest
 from ..ir.graph import Graph, Value
 from ..ir.types import DType
 from .archive import open_npy, open_npz
@@ -32,6 +32,8 @@ def open_source(
     resize: int | tuple[int, int] | None,
 ) -> Samples:
     """See `load_samples`."""
+    expect(graph, Graph, "samples are for the inputs of a Graph", ModelError)
+    expect(source, (str, os.PathLike, Iterable), f"samples are arrays, feeds, {_TAKEN}", DataError)
     inputs = fed_inputs(graph)
     axes = batch_axes(graph)
     notes: list[str] = []

@@ -39,6 +39,12 @@ class Target(ABC):
     folder: ClassVar[bool] = False
     """Whether the artifact is a folder (unless its name says otherwise)."""
 
+    def __post_init__(self) -> None:
+        """Raises `SpecError` for options that the command line would not take either."""
+        from ..passes.spec import check
+
+        check(self.name, self)
+
     @property
     def cannot_run(self) -> str:
         """Why artifacts are not run where they are built, so that the check is left out; empty where they can be."""

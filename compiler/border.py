@@ -84,10 +84,11 @@ def check_items(name: str, items: object, kinds: tuple[type, ...], words: str, *
     if single and isinstance(items, kinds):
         return
     several = isinstance(items, Iterable) and not isinstance(items, str | bytes | Mapping)
-    for one in items if several else (items,):  # type: ignore[union-attr]
+    each: Iterable[object] = items if isinstance(items, Iterable) and several else (items,)
+    for one in each:
         if isinstance(one, type) and issubclass(one, kinds):
             raise SpecError(f"'{name}' is {words}; {one.__name__} is a class: call it, {one.__name__}()")
-        expect(one if several else items, kinds if several else (), f"'{name}' is {words}", SpecError)
+        expect(one, kinds if several else (), f"'{name}' is {words}", SpecError)
 
 
 def check_data(data: object) -> None:

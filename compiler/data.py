@@ -49,8 +49,8 @@ class Data:
                 expect(value, numbers.Real, f"'{name}' is a number, or one a channel", DataError)
         if self.layout not in ("auto", "NCHW", "NHWC"):
             raise DataError(f"'layout' is auto, NCHW or NHWC, not {self.layout!r}")
-        for name, value in (("limit", self.limit), ("resize", self.resize)):
-            for one in value if isinstance(value, tuple | list) else (value,):
+        for name, size in (("limit", self.limit), ("resize", self.resize)):
+            for one in size if isinstance(size, tuple | list) else (size,):
                 expect(one, (numbers.Integral, type(None)), f"'{name}' is a whole number", DataError)
                 if one is not None and one < 1:
                     raise DataError(f"'{name}' is 1 or more, not {one}")

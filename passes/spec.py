@@ -138,8 +138,8 @@ def convert(choice: Option, text: str) -> object:
         found = _convert_one(kind, text)
         if found is _NO:
             continue
-        number = isinstance(found, int | float) and not isinstance(found, bool)
-        if number and (bounds := _beyond(choice, found)):
+        number = found if isinstance(found, int | float) and not isinstance(found, bool) else None
+        if number is not None and (bounds := _beyond(choice, number)):
             raise ValueError(f"'{choice.name}' must be {bounds}, not {text}")
         return found
     hint = nearest(text, _words(choice.annotation)) if _is_closed(choice.annotation) else ""

@@ -54,7 +54,8 @@ def net() -> Graph:
 def build(passes: str, *overrides: Override) -> tuple[Graph, Report]:
     graph = read(net())
     data = np.random.default_rng(1).normal(size=(48, 8, 8, 8)).astype(np.float32)
-    ctx = Context(replace(OnnxTarget().facts, measurable=False), overrides=overrides, threads=1)
+    facts = replace(OnnxTarget().facts, measurable=False, channel_alignment=8)
+    ctx = Context(facts, overrides=overrides, threads=1)
     ctx.fit, ctx.held = load_samples({"x": data}, graph).split(8)
     return graph, run(Pipeline.parse(f"clean,{passes}"), graph, ctx)[-1]
 

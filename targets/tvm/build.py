@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ...ir.workspace import Workspace
 from . import codegen, manifest, toolchain
 from .codegen import Port
 from .machine import Machine
+from .objects import place, version
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Value
@@ -73,7 +73,7 @@ def build(
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with Workspace() as work:
-        objects = pipeline.write_objects(mod, machine, work)
+        kernels = pipeline.write_objects(mod, machine, work)
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
             weights.write(plan.constants.stored or b"\0")
         with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
@@ -85,17 +85,16 @@ def build(
             [
                 compiler,
                 *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED, *toolchain.BARE),
-                *("model.cc", "runtime.cc", "rpc.cc", *objects, "-o", library),
+                *("model.cc", *place(machine, ("runtime.cc", "rpc.cc"), work), *kernels, "-o", library),
             ],
             folder=work,
             what="linking the library",
         )
         if archive:
-            _archive(machine, work, objects, os.path.abspath(os.path.join(folder, "model.a")))
+            _archive(machine, work, kernels, os.path.abspath(os.path.join(folder, "model.a")))
     for name in _SHIPPED:
         shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
-    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    document = manifest.document(graph, spec, machine, inputs, outputs, (said.splitlines() or ["unknown"])[0])
+    document = manifest.document(graph, spec, machine, inputs, outputs, version(compiler))
     if left := pipeline.unscheduled(mod):
         _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(left))
         document["unscheduled"] = left
@@ -105,10 +104,9 @@ def build(
 def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -> None:
     """Write the static archive of the sources and kernels in `work`; what links it needs only the C library."""
     archiver = toolchain.archiver(machine)
-    for name in ("model", "runtime"):
-        command = [toolchain.compiler(machine), *toolchain.FLAGS, *machine.flags, "-c", f"{name}.cc", "-o", f"{name}.o"]
-        toolchain.run(command, folder=work, what="compiling for the archive")
-    objects = ("model.o", "runtime.o", *kernels)
+    command = [toolchain.compiler(machine), *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"]
+    toolchain.run(command, folder=work, what="compiling for the archive")
+    objects = ("model.o", *place(machine, ("runtime.cc",), work), *kernels)
     toolchain.run([archiver, "rcsD", path, *objects], folder=work, what="writing the archive")
 
 

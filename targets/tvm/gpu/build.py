@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ....errors import EmissionError, TargetError
 from ....ir.shapes import infer
 from .. import manifest, toolchain
 from ..build import first_line, ports_of, require_tvm
+from ..objects import version
 from .device import Gpu
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
         for name in _SHIPPED:
             shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
         link(gpu, folder, os.path.join(folder, "model.so"))
-        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-        document["versions"]["compiler"] = (said.splitlines() or ["unknown"])[0]
+        document["versions"]["compiler"] = version(compiler)
     else:
         for name, text in sorted(found.source.items()):
             _write(folder, f"{name}{gpu.suffix}", text)

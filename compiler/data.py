@@ -28,12 +28,14 @@ _LOG = logging.getLogger("optc")
 
 _FEW = 32
 """Samples below which fitting is a gamble."""
+_LOOK = 20
+"""Samples made up to compare two models on: of these, 16 are kept out of fits and judged on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
     """Samples as a user names them: a `source` that `load_samples` takes (none: those of a zoo model, or made-up ones),
-    how its images become tensors, and how many to use at most."""
+    how its images become tensors, and how many to use at most. `few` says that those made up are only looked at."""
 
     source: Source | None = None
     mean: float | Sequence[float] = 0.0
@@ -41,6 +43,7 @@ class Data:
     layout: Literal["auto", "NCHW", "NHWC"] = "auto"
     resize: int | tuple[int, int] | None = None
     limit: int | None = None
+    few: bool = False
 
     def __post_init__(self) -> None:
         """Raises `DataError` for what images cannot be read by."""
@@ -94,7 +97,7 @@ def draw(model: Model, data: Data | Samples | Source | None, graph: Graph, seed:
     source = source_of(model, given)
     assert not isinstance(source, Samples)
     if source is None:
-        found = synthesise(graph, seed=seed)
+        found = synthesise(graph, _LOOK if given.few else None, seed)
     else:
         found = load_samples(source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
     return found if given.limit is None else found.take(given.limit, seed)

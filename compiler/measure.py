@@ -27,9 +27,16 @@ def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
 
 
 def compare(
-    before: Session, after: Runnable, held: Samples, report: BuildReport, *, known: LatencyFigure | None = None
+    before: Session,
+    after: Runnable,
+    held: Samples,
+    report: BuildReport,
+    *,
+    known: LatencyFigure | None = None,
+    limit: float = 3.0,
 ) -> None:
-    """Note in `report` how far `after` agrees with `before`, and how long each takes, unless that is `known`."""
+    """Note in `report` how far `after` agrees with `before`, and how long each takes, unless that is `known`: measured
+    in about `limit` seconds."""
     report.latency = known
     if after.emulated:
         few = held.take(_EMULATED)
@@ -40,7 +47,7 @@ def compare(
     if known is not None:
         return
     feeds = next(held.batches(1))
-    old, new = latency((before, after), feeds)
+    old, new = latency((before, after), feeds, limit=limit)
     report.latency = LatencyFigure(
         1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held.size_of(feeds), before.threads
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
@@ -63,6 +63,15 @@ class Order:
     def runs(self) -> bool:
         """Whether the model has to run, and so needs samples."""
         return self.pipeline.lossy or self.check
+
+    @property
+    def samples(self) -> Data | Samples | Source | None:
+        """`data`; where there is none and nothing is fitted, only few are made up, for the check."""
+        if self.pipeline.lossy:
+            return self.data
+        if self.data is None:
+            return Data(few=True)
+        return replace(self.data, few=True) if isinstance(self.data, Data) else self.data
 
     @property
     def strict(self) -> bool:

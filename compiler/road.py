@@ -58,6 +58,8 @@ Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
 
 _GLANCE = 16
 """Samples that what is left of an interrupted build is checked on."""
+_GLIMPSE = 0.3
+"""Seconds that a model is timed which only lossless passes have changed."""
 
 
 def compile(
@@ -245,7 +247,7 @@ def _kept(order: Order, original: Graph, known: Known) -> Build | None:
     if order.budget is not None:
         report.budget = judge(order.budget, report, graph, done.dims)
     lower(original, *newest_loadable())
-    judges = partial(held_out, order.model, order.data, original, _context(order))
+    judges = partial(held_out, order.model, order.samples, original, _context(order))
     return Build(
         graph,
         report,
@@ -329,7 +331,7 @@ def _samples(
         return None, None
     data = order.data
     try:
-        found, teacher = runnable(order.model, data, original, ctx)
+        found, teacher = runnable(order.model, order.samples, original, ctx)
     except (DataError, TargetError) as error:
         if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
             raise
@@ -407,4 +409,6 @@ def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None
         else:
             latencies = made.ctx.latencies
             figure = None if latencies is None else estimated(latencies, original, made.graph)
-            compare(made.teacher, after, held, report, known=figure)
+            # Nobody waits for a second figure of what is only compiled, unless something depends on it.
+            limit = 3.0 if order.pipeline.lossy or order.budget is not None else _GLIMPSE
+            compare(made.teacher, after, held, report, known=figure, limit=limit)

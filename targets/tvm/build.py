@@ -19,6 +19,8 @@ from .machine import Machine
 from .objects import place, version
 
 if TYPE_CHECKING:
+    import tvm
+
     from ...ir.graph import Graph, Value
     from .plan import Plan, Tensor
     from .tuning.choice import Choice
@@ -57,19 +59,9 @@ def build(
     compiler = toolchain.compiler(machine)
     require_tvm()
     from . import pipeline
-    from .importer import import_graph
-    from .plan import plan_of
 
     graph = graph.clone()
-    infer(graph)
-    imported = import_graph(graph, machine, dims, None if tuned is None else tuned.tiles)
-    try:
-        mod = pipeline.lower(imported, machine)
-    except OptcError:
-        raise
-    except Exception as error:
-        raise EmissionError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
-    plan = plan_of(mod, tables=True)
+    mod, plan = lowered(graph, machine, dims, tuned)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with Workspace() as work:
@@ -99,6 +91,28 @@ def build(
         _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(left))
         document["unscheduled"] = left
     manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.told})
+
+
+def lowered(
+    graph: Graph, machine: Machine, dims: Mapping[str, int], tuned: Choice | None = None
+) -> tuple[tvm.IRModule, Plan]:
+    """The scheduled kernels of a graph and the plan that calls them; writes the types of all values onto the graph.
+
+    Raises `TargetError` for what cannot be built.
+    """
+    from . import pipeline
+    from .importer import import_graph
+    from .plan import plan_of
+
+    infer(graph)
+    imported = import_graph(graph, machine, dims, None if tuned is None else tuned.tiles)
+    try:
+        mod = pipeline.lower(imported, machine)
+    except OptcError:
+        raise
+    except Exception as error:
+        raise EmissionError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
+    return mod, plan_of(mod, tables=True)
 
 
 def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -> None:

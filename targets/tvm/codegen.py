@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .plan import ALIGNMENT, Call, Copy, Fill, Plan, Tensor
+from .plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 """DLPack's numbers for kinds of element, by numpy's letters."""
@@ -58,6 +58,8 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         *_array("Operand", "operands", tables.operands),
         *_array("uint16_t", "shapes", [str(number) for number in tables.dims]),
         *_array("DType", "types", tables.types),
+        f"static const char* const texts[] = {{{', '.join(map(json.dumps, tables.texts)) or 'nullptr'}}};",
+        "",
         *_array("Table", "tables", [f"{{{t.codes}, {t.words}, {t.count}, {t.at}}}" for t in plan.constants.tables]),
         f"bool spread(Model& model) {{ return fill(model, {MARK}, tables, {len(plan.constants.tables)}, "
         f"{plan.constants.spread}); }}",
@@ -86,7 +88,7 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         f"  Tensor tensors[{tables.most}];",
         f"  Value values[{tables.most}];",
         f"  int64_t extents[{tables.longest}];",
-        f"  const Plan plan{{steps, {len(steps)}, operands, shapes, types, {KERNELS}, {MARK}}};",
+        f"  const Plan plan{{steps, {len(steps)}, operands, shapes, types, {KERNELS}, {MARK}, texts}};",
         "  const Frame frame{sizes, {slots, ins, outs}, tensors, values, extents};",
         "  if (!execute(model, plan, frame)) return false;",
         *(
@@ -109,6 +111,7 @@ class _Tables:
         self.kernels: dict[str, int] = {}
         self.operands: list[str] = []
         self.dims: list[int] = []
+        self.texts: list[str] = []
         self.most = self.longest = 1
         self._sizes: dict[str, int] = {}
         self._types: dict[str, int] = {}
@@ -123,7 +126,7 @@ class _Tables:
     def types(self) -> list[str]:
         return list(self._types)
 
-    def step(self, step: Call | Copy | Fill) -> str:
+    def step(self, step: Call | Copy | Fill | Require) -> str:
         """One step, as C++ writes it; its operands follow those of the steps before."""
         kernel: str
         arguments: tuple[Tensor | str, ...]
@@ -131,6 +134,9 @@ class _Tables:
             kernel, arguments = "kCopy", (step.source, step.to)
         elif isinstance(step, Fill):
             kernel, arguments = "kFill", (step.to, *step.values)
+        elif isinstance(step, Require):
+            kernel, arguments = "kRequire", (step.truth, str(len(self.texts)))
+            self.texts.append(step.what)
         else:
             kernel, arguments = str(self.kernels.setdefault(step.kernel, len(self.kernels))), step.arguments
         self.operands += map(self._operand, arguments)

@@ -28,7 +28,9 @@ from ...ir.types import DType, TensorType
 from .compute import layout
 from .compute.codes import recode
 from .compute.conv import Window
+from .gpu.device import Gpu
 from .machine import Machine
+from .plan import REQUIRED
 from .tiling import Tile
 from .workload import Workload
 
@@ -113,6 +115,9 @@ class Importer:
         self.workloads: dict[Workload, int] = {}
         """How often each workload was met."""
         self._tiles = tiles or {}
+        self.required: list[str] = []
+        """What must be so when the model runs: what the artifact says where it is not."""
+        self._truths: list[Any] = []
 
     def run(self) -> tvm.IRModule:
         from tvm import relax
@@ -122,9 +127,24 @@ class Importer:
             with self.bb.dataflow():
                 for node in self.graph:
                     self._lower(node)
-                found = [self.bb.emit_output(self.plain(output.value)) for output in self.graph.outputs]
+                found = [self.bb.emit_output(self._output(output.value)) for output in self.graph.outputs]
+                found += [self.bb.emit_output(truth) for truth in self._truths]
             self.bb.emit_func_output(relax.Tuple(found))
-        return self.bb.get()
+        return self.bb.get().with_attr(REQUIRED, self.required) if self.required else self.bb.get()
+
+    def _output(self, value: Value) -> relax.Expr:
+        """A value as the caller gets it: sizes of open tensors as numbers."""
+        from tvm import relax
+
+        expr = self.plain(value)
+        return self.emit(relax.op.shape_to_tensor(expr)) if isinstance(expr.ty, relax.ShapeType) else expr
+
+    def require(self, truth: relax.Expr, what: str) -> None:
+        """The artifact fails, and says `what`, where `truth`, a bool of rank 0, is false when it runs."""
+        if isinstance(self.machine, Gpu):
+            raise TargetError(f"{what.partition(':')[0]} cannot be compiled: what it needs is known only when it runs")
+        self._truths.append(truth)
+        self.required.append(what)
 
     def plain(self, value: Value) -> relax.Expr:
         """The value in the layout and the type that ONNX gives it."""
@@ -145,11 +165,10 @@ class Importer:
 
     def flat(self, value: Value) -> relax.Expr:
         """The value in the layout that ONNX gives it, codes as they are held."""
-        from tvm import relax
 
         if value not in self._plain:
             if value.constant is not None:
-                self._plain[value] = relax.const(np.asarray(value.constant.numpy(), order="C"))
+                self._plain[value] = constant(value.constant.numpy())
             else:
                 self._plain[value] = self._unpack(self._blocked[value])
         return self._plain[value]
@@ -267,13 +286,22 @@ class Importer:
 
     def _lower(self, node: Node) -> None:
         from .lowering import LOWERINGS
+        from .rules.call import Call
+        from .rules.table import RULES
 
+        if all(0 in (value.static_shape or ()) for value in node.outputs):
+            for value in node.outputs:
+                assert value.dtype is not None
+                self._plain[value] = constant(np.zeros(value.static_shape or (), value.dtype.numpy))
+            return
         rule = LOWERINGS.get(node.op) if node.domain == "" else None
         held = [value for value in node.inputs if value in self.held]
         moves = node.op in MOVES and node.inputs[0] in held and (node.op != "Concat" or len(held) == len(node.inputs))
         if held and not moves and node.op not in CODED:
             rule = None
         found: Any = rule(self, node) if rule is not None else None
+        if found is None and node.domain == "" and not moves and (kernel := RULES.get(node.op)) is not None:
+            found = kernel(Call(self, node))
         if found is None:
             take = self.flat if moves else self.plain
             found = self.convert(node, [None if v is None else take(v) for v in node.inputs])
@@ -284,18 +312,36 @@ class Importer:
                 self._blocked[value] = one
             else:
                 self._plain[value] = one
+                self._check(node, value, one)
+
+    def _check(self, node: Node, value: Value, expr: Any) -> None:
+        """Raises `TargetError` where a value is made in another type or of other sizes than ONNX gives it."""
+        from tvm import relax
+
+        if value.dtype is None or value in self.held or not isinstance(expr.ty, relax.TensorType):
+            return
+        dtype = str(expr.ty.dtype.dtype)
+        if dtype != value.dtype.numpy.name:
+            raise TargetError(f"{where(node)} would give {dtype} for {value.dtype.text} '{value.name}'; build for onnx")
+        sizes = None if expr.ty.shape is None else [number(size) for size in expr.ty.shape]
+        wanted = value.shape
+        if sizes is None or wanted is None:
+            return
+        pairs = zip(sizes, wanted, strict=False)
+        if len(sizes) != len(wanted) or any(isinstance(b, int) and a not in (None, b) for a, b in pairs):
+            raise TargetError(f"{where(node)} would give {sizes} for {list(wanted)} '{value.name}'; build for onnx")
 
     def convert(self, node: Node, inputs: Sequence[Any]) -> relax.Expr | list[Any]:
         """The node through TVM's ONNX converter."""
         from tvm import relax
         from tvm.relax.frontend.onnx import onnx_frontend as frontend
 
-        where = f"{node.op} node '{node.name or node.outputs[0].name}'"
+        place = where(node)
         known = frontend._get_convert_map()
         several = "Sequence" in node.op  # the converter's tuples would be taken for the outputs of the node
         if node.domain not in ("", "com.microsoft") or node.op not in known or node.bodies or several:
             raise TargetError(
-                f"TVM does not take {where}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
+                f"TVM does not take {place}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
             )
         importer = frontend.ONNXGraphImporter({}, "float32")
         importer.bb = self.bb
@@ -308,7 +354,7 @@ class Importer:
                     node.op, frontend.onnx_input(inputs), attributes, self.graph.opset(node.domain)
                 )
         except Exception as error:
-            raise TargetError(f"TVM does not take {where}: {' '.join(str(error).split())[:300]}") from error
+            raise TargetError(f"TVM does not take {place}: {' '.join(str(error).split())[:300]}") from error
         if isinstance(found, relax.Tuple):
             return [self._bound(field) for field in found.fields]
         if isinstance(found.ty, relax.TupleType):
@@ -320,6 +366,19 @@ class Importer:
         from tvm import relax
 
         return self.emit(expr) if isinstance(expr, relax.Call) else expr
+
+
+def where(node: Node) -> str:
+    """A node as messages name it."""
+    names = (node.name, *(value.name for value in node.outputs))
+    return f"{node.op} node '{next((name for name in names if name), '')}'"
+
+
+def constant(array: npt.NDArray[np.generic]) -> relax.Expr:
+    """A constant of the array's own type: TVM would take int64 for int32 and doubles for floats."""
+    from tvm import relax
+
+    return relax.const(np.asarray(array, order="C"), str(array.dtype))
 
 
 def number(size: object) -> int | None:

@@ -17,7 +17,7 @@ from .compute import conv as convs
 from .compute import dense as products
 from .compute import layout
 from .compute import pool as pools
-from .importer import FUSABLE, Blocked, Importer, number
+from .importer import FUSABLE, Blocked, Importer, constant, number
 from .windows import window
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
         found = importer.te(
             convs.depthwise,
             held.expr,
-            _const(convs.pack_depthwise(w, block)),
+            constant(convs.pack_depthwise(w, block)),
             pattern=FUSABLE,
             window=place,
             tile=tile,
@@ -68,7 +68,7 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
         found = importer.te(
             convs.conv,
             image.expr,
-            _const(convs.pack(w, tile, image.block, block)),
+            constant(convs.pack(w, tile, image.block, block)),
             pattern=FUSABLE,
             channels=out,
             window=place,
@@ -104,7 +104,7 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
         return None
     total = importer.te(pools.sum_pool, held.expr, pattern=FUSABLE, window=place, output=output)
     shares = pools.shares(place, output, bool(node.get_int("count_include_pad")))
-    found = importer.emit(relax.op.multiply(total, _const(shares.astype(held.expr.ty.dtype.dtype))))
+    found = importer.emit(relax.op.multiply(total, constant(shares.astype(held.expr.ty.dtype.dtype))))
     return Blocked(found, held.channels, *output, held.block)
 
 
@@ -199,9 +199,9 @@ def _dense(
     if w.ndim != 2 or w.dtype not in _FLOATS or len(shape) < 2:
         return None
     tile = importer.tile("dense", x, w.shape)
-    packed = _const(products.pack(w, tile, importer.machine.block))
+    packed = constant(products.pack(w, tile, importer.machine.block))
     found = importer.te(products.dense, x, packed, pattern=FUSABLE, columns=w.shape[1], tile=tile)
-    return found if bias is None else _add(importer, found, _const(bias))
+    return found if bias is None else _add(importer, found, constant(bias))
 
 
 def lower_slice(importer: Importer, node: Node) -> Lowered:
@@ -289,7 +289,7 @@ def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | No
     if value.constant is not None:
         array = value.constant.numpy()
         if array.size == 1:
-            return _const(array.reshape(()))
+            return constant(array.reshape(()))
         if array.ndim >= 3 and array.size == array.shape[-3] == like.channels:
             return _channels(array.ravel(), like.channels, like.block)
         return None
@@ -307,19 +307,13 @@ def _channels(array: npt.NDArray[np.generic], channels: int, block: int) -> rela
     """One number a channel, as it broadcasts against an image in blocks."""
     full = -(-channels // block) * block
     padded = np.pad(np.broadcast_to(array.ravel(), (channels,)), (0, full - channels))
-    return _const(padded.reshape(1, full // block, 1, block))
+    return constant(padded.reshape(1, full // block, 1, block))
 
 
 def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:
     from tvm import relax
 
     return importer.emit(relax.op.add(x, y))
-
-
-def _const(array: npt.NDArray[np.generic]) -> relax.Expr:
-    from tvm import relax
-
-    return relax.const(np.asarray(array, order="C"))
 
 
 def _image_size(value: Value) -> tuple[int, int] | None:

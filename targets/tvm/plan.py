@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import tvm
     from tvm import relax
 
-__all__ = ["ALIGNMENT", "Call", "Copy", "Fill", "Plan", "Space", "Tensor", "plan_of"]
+__all__ = ["ALIGNMENT", "Call", "Copy", "Fill", "Plan", "Require", "Space", "Tensor", "plan_of"]
+REQUIRED = "optc.required"
+"""The attribute of a module that says what its last results, which are bools, must be true for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,14 @@ class Fill:
     to: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Require:
+    """A run fails, saying `what`, where a bool of one element is false."""
+
+    truth: Tensor
+    what: str
+
+
 @dataclass(slots=True)
 class Plan:
     """Steps in order. `dims` reads each symbolic dimension from an input: name, input, axis. `slots` holds the sizes of
@@ -82,7 +92,7 @@ class Plan:
 
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
-    steps: list[Call | Copy | Fill] = field(default_factory=list)
+    steps: list[Call | Copy | Fill | Require] = field(default_factory=list)
     dims: list[tuple[str, int, int]] = field(default_factory=list)
     slots: list[list[str]] = field(default_factory=list)
     constants: Constants = field(default_factory=Constants)
@@ -99,6 +109,7 @@ def plan_of(mod: tvm.IRModule, *, tables: bool = False) -> Plan:
 class _Planner:
     def __init__(self, mod: tvm.IRModule, tables: bool) -> None:
         self.function = mod["main"]
+        self.required = [str(what) for what in (mod.attrs or {}).get(REQUIRED, ())]
         self.tables = tables
         self.plan = Plan()
         self._held: dict[Any, Any] = {}
@@ -115,13 +126,16 @@ class _Planner:
         body = self.function.body
         bindings = [binding for block in body.blocks for binding in block.bindings]
         result = self._resolve_result(bindings, body.body)
-        last = self._lifetimes(bindings)
-        targets = self._direct(bindings, result)
+        last = self._lifetimes(bindings, result)
+        outputs = len(result) - len(self.required)
+        targets = self._direct(bindings, result[:outputs])
         for at, binding in enumerate(bindings):
             self._bind(binding.var, binding.value, targets.get(binding.var))
             for slot in last.get(at, ()):
                 self._release(slot)
-        for index, expr in enumerate(result):
+        # Before the outputs are copied: a run that fails leaves nothing that could be taken for an answer.
+        self.plan.steps += map(Require, map(self._tensor, result[outputs:]), self.required)
+        for index, expr in enumerate(result[:outputs]):
             found = self._tensor(expr)
             to = replace(found, space=Space("output", index))
             self.plan.outputs.append(to)
@@ -162,8 +176,9 @@ class _Planner:
                 return expr
         return expr
 
-    def _lifetimes(self, bindings: list[Any]) -> dict[int, list[Any]]:
-        """Which buffers are done with after which binding."""
+    def _lifetimes(self, bindings: list[Any], result: list[Any]) -> dict[int, list[Any]]:
+        """Which buffers are done with after which binding. Those of outputs never are: what is not written where the
+        caller wants it is copied when all has run."""
         from tvm import relax
 
         values = {binding.var: binding.value for binding in bindings}
@@ -183,10 +198,12 @@ class _Planner:
             # What is held in a tuple stays to the end.
             relax.analysis.post_order_visit(binding.value, note if not isinstance(binding.value, relax.Tuple) else keep)
             last.setdefault(self._root(values, binding.var), at)
-        found: dict[int, list[Any]] = {}
+        for expr in result:
+            keep(expr)
+        ends: dict[int, list[Any]] = {}
         for var, at in last.items():
-            found.setdefault(at, []).append(var)
-        return found
+            ends.setdefault(at, []).append(var)
+        return ends
 
     def _direct(self, bindings: list[Any], result: list[Any]) -> dict[Any, int]:
         """Values that are written where the caller wants them: output index by variable."""

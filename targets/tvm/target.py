@@ -74,9 +74,11 @@ class LibraryTarget(Target):
 
     def legalisation(self) -> Pipeline:
         from .legal import FloatWeights, Spread
+        from .primitive import Primitive
         from .widen import Widen
 
-        return Pipeline((*(() if self.halves else (Widen(),)), Spread(), FloatWeights(integer=True)))
+        widen = () if self.halves else (Widen(),)
+        return Pipeline((Primitive(), *widen, Spread(), FloatWeights(integer=True)))
 
     def check_tuning(self, how: Tuning) -> None:
         from .run import check_features

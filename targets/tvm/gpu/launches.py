@@ -16,7 +16,7 @@ import numpy as np
 
 from ....errors import TargetError
 from ..half import fits
-from ..plan import ALIGNMENT, Call, Copy, Fill, Plan, Tensor
+from ..plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
 from . import kernels
 from .device import Gpu
 from .storage import narrowed
@@ -94,7 +94,7 @@ class _Maker:
                 self._call(at, step)
             elif isinstance(step, Copy):
                 self.found.steps.append(Step("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
-            else:
+            elif isinstance(step, Fill):
                 self._fill(step)
         # Inputs that nothing reads have a buffer all the same: programs count on one for each.
         for tensor in (*self.plan.inputs, *self.plan.outputs):
@@ -118,7 +118,7 @@ class _Maker:
     def _slots(self) -> list[int]:
         sizes = [0] * len(self.plan.slots)
         for step in self.plan.steps:
-            tensors = step.arguments if isinstance(step, Call) else (step.to,)
+            tensors = step.arguments if isinstance(step, Call) else () if isinstance(step, Require) else (step.to,)
             for one in tensors:
                 if isinstance(one, Tensor) and one.space.kind == "arena":
                     sizes[one.space.index] = max(sizes[one.space.index], _bytes(one))

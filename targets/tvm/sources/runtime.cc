@@ -225,6 +225,8 @@ bool execute(Model& model, const Plan& plan, const Frame& frame) {
       std::memcpy(tensors[1].data, tensors[0].data, bytes);
     } else if (one.kernel == kFill) {
       for (int i = 1; i < one.count; ++i) static_cast<int64_t*>(tensors[0].data)[i - 1] = frame.values[i].number;
+    } else if (one.kernel == kRequire) {
+      if (!*static_cast<const char*>(tensors[0].data)) return fail(plan.texts[frame.values[1].number]), false;
     } else {
       auto at = reinterpret_cast<intptr_t>(plan.kernels) + plan.kernels[one.kernel];
       if (!call(model, step, reinterpret_cast<Kernel>(at), frame.values, one.count)) return false;

@@ -58,7 +58,7 @@ class Arena {
 struct Model;
 void fail(const char* what);
 // What a model does, step by step. Each step takes the next `count` operands.
-enum : uint16_t { kCopy = 0xffff, kFill = 0xfffe };
+enum : uint16_t { kCopy = 0xffff, kFill = 0xfffe, kRequire = 0xfffd };
 enum : uint8_t { kArena, kInput, kOutput, kWeights, kTables, kNumber };
 struct Step {
   uint16_t kernel, count;
@@ -78,6 +78,8 @@ struct Plan {
   const DType* types;
   const int32_t* kernels;
   const char* weights;
+  // What went wrong where something required is not so.
+  const char* const* texts;
 };
 // What is known only when it runs: sizes, where slots, inputs and outputs are, and room for the operands of one step.
 struct Frame {

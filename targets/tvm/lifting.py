@@ -1,0 +1,54 @@
+"""Upsample, and Resize as it was before version 11, as Resize is now.
+
+onnx's own adapter keeps neither how coordinates were taken then nor how they were rounded: those of a result divided by
+the scale, and down to a whole number, or up where an axis shrinks (as ONNX Runtime runs them).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir.node import Node, Value
+
+AWAY = "optc.lifted"
+"""The domain that such nodes are in while onnx converts the others."""
+_MODES = {"bilinear": "linear", "trilinear": "linear"}
+
+
+def lift_resize(node: Node, opset: int) -> None:
+    """Replace the node by Resize nodes in the domain `AWAY`; one whose scales are computed as the model runs stays."""
+    graph, x = node.graph, node.inputs[0]
+    assert graph is not None
+    given = node.input(1)
+    if "scales" in node.attributes:
+        numbers = node.attributes["scales"].value
+    elif opset < 7 and "width_scale" in node.attributes:
+        numbers = (1.0, 1.0, node.get_float("height_scale"), node.get_float("width_scale"))
+    elif given is not None and given.constant is not None:
+        numbers = tuple(given.constant.numpy())
+    else:
+        return
+    scales = np.array(numbers, np.float32)
+    mode = node.get_string("mode", "nearest")
+    mode = _MODES.get(mode, mode)
+    parts = [("floor", np.maximum(scales, 1)), ("ceil", np.minimum(scales, 1))] if mode == "nearest" else [("", scales)]
+    parts = [(how, part) for how, part in parts if (part != 1).any()] or parts[:1]
+    value: Value | None = x
+    for index, (how, part) in enumerate(parts):
+        attributes: dict[str, str] = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
+        if how:
+            attributes["nearest_mode"] = how
+        last = index == len(parts) - 1
+        value = graph.add(
+            "Resize",
+            [value, None, graph.constant(part)],
+            attributes,
+            types=[node.output.type if last else None],
+            name=node.name,
+            domain=AWAY,
+            origin=node.origin,
+            before=node,
+        ).output
+    assert value is not None
+    node.output.replace_uses(value)
+    graph.remove(node)

@@ -1,0 +1,183 @@
+"""Reductions over any axes: constants, or an operand that says them when the model runs.
+
+Where they are an operand, the sizes of the result leave few sets of axes that they can be; the result for each is
+computed, and the one that was meant is taken. The artifact fails where it was none of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .call import Call
+
+if TYPE_CHECKING:
+    from tvm import relax, te
+
+_MOST = 8
+"""Sets of axes that are computed side by side."""
+_NONE = {
+    "ReduceMax": -np.inf,
+    "ReduceMin": np.inf,
+    "ReduceProd": 1,
+    "ReduceMean": np.nan,
+    "ReduceLogSum": -np.inf,
+    "ReduceLogSumExp": -np.inf,
+}
+"""What a reduction of nothing gives, where it is not 0."""
+
+
+def lower_reduce(call: Call) -> relax.Expr:
+    from tvm import relax
+
+    sizes = call.sizes(0)
+    keep = bool(call.node.get_int("keepdims", 1))
+    if call.known(1):
+        axes = call.ints(1, "axes") or ()
+        if not axes and call.node.get_int("noop_with_empty_axes"):
+            return _identity(call)
+        return _over(call, tuple(sorted({axis % len(sizes) for axis in axes})) or tuple(range(len(sizes))), keep)
+    given = call.expr(1)
+    if call.sizes(1) == (0,):
+        return (
+            _identity(call)
+            if call.node.get_int("noop_with_empty_axes")
+            else _over(call, tuple(range(len(sizes))), keep)
+        )
+    choices = _choices(sizes, call.result(), keep)
+    if not 0 < len(choices) <= _MOST:
+        call.refuse("its axes are computed as the model runs, and may be too many")
+    found = _over(call, choices[-1], keep)
+    meant = [call.te(is_set, given, axes=axes, sizes=sizes) for axes in choices]
+    for axes, truth in list(zip(choices, meant, strict=True))[-2::-1]:
+        found = call.emit(relax.op.where(truth, _over(call, axes, keep), found))
+    anyone = meant[0]
+    for truth in meant[1:]:
+        anyone = call.emit(relax.op.logical_or(anyone, truth))
+    call.require(anyone, f"its axes do not give {list(call.result())}, which the model was built for")
+    return found
+
+
+def _identity(call: Call) -> relax.Expr:
+    """What a reduction over no axis makes of each element."""
+    from tvm import relax
+
+    x, op = call.expr(0), call.node.op
+    if op in ("ReduceL1", "ReduceL2"):
+        return call.emit(relax.op.abs(x))
+    if op == "ReduceSumSquare":
+        return call.emit(relax.op.multiply(x, x))
+    return call.emit(relax.op.log(x)) if op == "ReduceLogSum" else x
+
+
+def _choices(sizes: tuple[int, ...], result: tuple[int, ...], keep: bool) -> list[tuple[int, ...]]:
+    """The sets of axes, those of size one left aside, that make `result` of `sizes`."""
+    if keep:
+        return [tuple(axis for axis, (a, b) in enumerate(zip(sizes, result, strict=True)) if a != b)]
+    wide = [axis for axis, size in enumerate(sizes) if size != 1]
+    left = tuple(size for size in result if size != 1)
+    sets = itertools.chain.from_iterable(itertools.combinations(wide, n) for n in range(len(wide) + 1))
+    return [axes for axes in sets if tuple(sizes[axis] for axis in wide if axis not in axes) == left]
+
+
+def is_set(given: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...]) -> te.Tensor:
+    """Whether `given` names the `axes`, and besides only such as have size one."""
+    from tvm import te, tirx
+
+    count, rank = int(given.shape[0]), len(sizes)
+
+    def named(axis: int) -> Any:
+        hits = [tirx.any(given[k] == axis, given[k] == axis - rank) for k in range(count)]
+        return tirx.any(*hits) if hits else tirx.const(False, "bool")
+
+    wanted = [named(axis) if axis in axes else tirx.Not(named(axis)) for axis in range(rank) if sizes[axis] != 1]
+    return te.compute((), lambda: tirx.all(*wanted) if wanted else tirx.const(True, "bool"), name="is_set")
+
+
+def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
+    """The reduction over `axes` (all of them numbers of axes that exist)."""
+    from tvm import relax
+
+    op, sizes, x = call.node.op, call.sizes(0), call.expr(0)
+    out = [1 if axis in axes else size for axis, size in enumerate(sizes)]
+    final = out if keep else [size for axis, size in enumerate(sizes) if axis not in axes]
+    dtype = str(x.ty.dtype.dtype)
+    if 0 in [sizes[axis] for axis in axes]:
+        from ..importer import constant
+
+        nothing = _NONE.get(op, 0)
+        if np.dtype(dtype).kind in "iub" and np.isinf(nothing):
+            bounds = np.iinfo("uint8" if dtype == "bool" else dtype)
+            nothing = 0 if dtype == "bool" and nothing < 0 else bounds.min if nothing < 0 else bounds.max
+        return constant(np.full(final, nothing).astype(dtype))
+    if dtype == "bool":
+        x = call.cast(x, "uint8")
+
+    def total(y: relax.Expr) -> relax.Expr:
+        return call.emit(relax.op.sum(y, list(axes), keepdims=True)) if axes else y
+
+    if op == "ReduceSum":
+        y = total(x)
+    elif op == "ReduceMean":
+        count = int(np.prod([sizes[axis] for axis in axes], dtype=np.int64))
+        y = call.emit(relax.op.divide(total(x), relax.const(count, str(x.ty.dtype.dtype))))
+    elif op == "ReduceSumSquare":
+        y = total(call.emit(relax.op.multiply(x, x)))
+    elif op == "ReduceL1":
+        y = total(call.emit(relax.op.abs(x)))
+    elif op == "ReduceL2":
+        y = call.emit(relax.op.sqrt(total(call.emit(relax.op.multiply(x, x)))))
+    elif op == "ReduceLogSum":
+        y = call.emit(relax.op.log(total(x)))
+    elif op == "ReduceLogSumExp":
+        y = _log_sum_exp(call, x, axes, total)
+    elif op == "ReduceProd":
+        y = call.emit(relax.op.prod(x, list(axes), keepdims=True)) if axes else x
+    else:
+        y = call.te(extreme, x, axes=axes, largest=op == "ReduceMax") if axes else x
+    return call.reshape(call.cast(y, dtype), final)
+
+
+def _log_sum_exp(call: Call, x: relax.Expr, axes: tuple[int, ...], total: Any) -> relax.Expr:
+    """log(sum(exp(x - m))) + m, where m is the largest, or nothing where that is no number."""
+    from tvm import relax
+
+    if not axes:
+        return x
+    most = call.te(extreme, x, axes=axes, largest=True, finite=True)
+    shifted = call.emit(relax.op.exp(call.emit(relax.op.subtract(x, most))))
+    return call.emit(relax.op.add(call.emit(relax.op.log(total(shifted))), most))
+
+
+def extreme(x: te.Tensor, *, axes: tuple[int, ...], largest: bool, finite: bool = False) -> te.Tensor:
+    """The largest or least along `axes`, which stay with size one; `finite` puts 0 for what is infinite.
+
+    TVM's own start from the largest float, which is less than infinity.
+    """
+    from tvm import te, tirx
+
+    dtype = str(x.dtype)
+    pick = tirx.max if largest else tirx.min
+    if dtype.startswith(("float", "bfloat")):
+        start = tirx.const(-np.inf if largest else np.inf, dtype)
+    else:
+        start = tirx.min_value(dtype) if largest else tirx.max_value(dtype)
+    reducer = te.comm_reducer(lambda a, b: pick(a, b), lambda _: start, name="extreme")
+    reduced = [te.reduce_axis((0, x.shape[axis]), f"r{axis}") for axis in axes]
+    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+
+    def at(*index: Any) -> Any:
+        place = list(index)
+        for axis, r in zip(axes, reduced, strict=True):
+            place[axis] = r
+        return reducer(x[tuple(place)], axis=reduced)
+
+    found = te.compute(shape, at, name="extreme")
+    if not finite:
+        return found
+    zero = tirx.const(0, dtype)
+    return te.compute(
+        shape, lambda *i: tirx.Select(tirx.abs(found[i]) <= tirx.max_value(dtype), found[i], zero), name="finite"
+    )

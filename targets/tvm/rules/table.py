@@ -1,0 +1,38 @@
+"""The rules by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from . import reductions, resizing, sizes, slices
+from .call import Call
+
+Rule: TypeAlias = Callable[[Call], Any]
+"""Gives the results of a node, one or a list; nothing where TVM's own converter has the form at hand."""
+
+_REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_REDUCTIONS, reductions.lower_reduce),
+    "CenterCropPad": sizes.lower_center_crop_pad,
+    "ConstantOfShape": sizes.lower_constant_of_shape,
+    "Expand": sizes.lower_expand,
+    "EyeLike": sizes.lower_eye_like,
+    "OneHot": sizes.lower_one_hot,
+    "Pad": slices.lower_pad,
+    "Range": sizes.lower_range,
+    "Reshape": sizes.lower_reshape,
+    "Resize": resizing.lower_resize,
+    "Shape": sizes.lower_shape,
+    "Size": sizes.lower_size,
+    "Slice": slices.lower_slice,
+    "Split": sizes.lower_split,
+    "Squeeze": sizes.lower_squeeze,
+    "Tile": sizes.lower_tile,
+    "Trilu": sizes.lower_trilu,
+    "Unsqueeze": sizes.lower_unsqueeze,
+}

@@ -17,6 +17,12 @@ _SMALL = 4096
 """Bytes up to which the converter sees a constant: adapters read shapes, axes, pads and scales, never weights."""
 
 
+_UNKNOWN_TO_ONNX = ("LayerNormalization", "SimplifiedLayerNormalization")
+"""Operators that runtimes have in opsets where onnx has none, and that are the same in every one."""
+_HIDDEN = "optc.hidden"
+"""A domain of other people's operators, which the converter leaves alone."""
+
+
 def convert(graph: Graph, version: int) -> None:
     """Rewrite `graph` in place for default-domain opset `version`.
 
@@ -30,6 +36,10 @@ def convert(graph: Graph, version: int) -> None:
     from .writer import to_proto
 
     shell = graph.clone()
+    for node in shell.walk():
+        if not node.domain and node.op in _UNKNOWN_TO_ONNX:
+            node.domain = _HIDDEN
+            shell.opsets[_HIDDEN] = 1
     held: dict[str, tuple[Tensor, str]] = {}
     interface = len(shell.inputs)
     names = {value.name for body in shell.graphs() for value in (*body.inputs, *body.constants)}
@@ -54,6 +64,10 @@ def convert(graph: Graph, version: int) -> None:
         tensor, hint = held[stand_in.name]
         stand_in.replace_uses(converted.constant(tensor, hint))
         converted.remove_input(index)
+    for node in converted.walk():
+        if node.domain == _HIDDEN:
+            node.domain = ""
+    converted.opsets.pop(_HIDDEN, None)
     converted.header, converted.extra = graph.header, graph.extra
     converted.functions = dict(shell.functions)
     graph.become(converted)

@@ -8,6 +8,15 @@ from ..errors import ModelError
 from .graph import Graph, Node
 
 
+def depths(graph: Graph) -> dict[Node, int]:
+    """How many nodes lie on the longest way to each node of `graph`, itself counted; `graph` must be sorted."""
+    depth: dict[Node, int] = {}
+    for node in graph:
+        reads = (v.producer for v in (*node.inputs, *node.captures) if v is not None)
+        depth[node] = 1 + max((depth.get(p, 0) for p in reads if p is not None), default=0)
+    return depth
+
+
 def sort(graph: Graph) -> bool:
     """Order the nodes of `graph` and of its bodies so that every value is made before it is read.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node, Value
+from ..ir.order import depths
 from .linear import Linear
 
 
@@ -31,26 +32,25 @@ class Ask:
 
 def in_order(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
     """Layers by depth (so that a short skip path is walked before the long one that it meets), equal rows together."""
-    depth: dict[Node, int] = {}
-    for node in graph:
-        reads = (v.producer for v in (*node.inputs, *node.captures) if v is not None)
-        depth[node] = 1 + max((depth.get(p, 0) for p in reads if p is not None), default=0)
-    by_rows: dict[tuple[int, tuple[object, ...], bool], list[Linear]] = {}
+    depth = depths(graph)
+    by_rows: dict[tuple[int, tuple[object, ...], bool, object], list[Linear]] = {}
     for layer in layers:
-        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None)
+        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None, layer if layer.twins else None)
         by_rows.setdefault(key, []).append(layer)
     return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
 
 
 def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
     """What every layer of `groups`, in the order of the visit, is asked for."""
-    place = {layer.node: number for number, group in enumerate(groups) for layer in group}
+    place = {reader.node: n for n, group in enumerate(groups) for layer in group for reader in layer.readers}
     known: dict[Node, int] = {}
     return [[_ask(layer, number, place, known) for layer in group] for number, group in enumerate(groups)]
 
 
 def _ask(layer: Linear, number: int, place: dict[Node, int], known: dict[Node, int]) -> Ask:
     """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
+    if layer.twins:
+        return Ask(layer, layer.output)
     out = _decoded(layer.output)
     add = _only_reader(out)
     if add is not None and add.op == "Add" and not add.domain:

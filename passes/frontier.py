@@ -41,16 +41,19 @@ class Frontier:
         self._live: set[Value] = set()
         self._batches = 0
 
-    def advance(self, wanted: Sequence[Value], use: Callable[[int, Mapping[Value, Data]], Used]) -> Iterator[Used]:
+    def advance(
+        self, wanted: Sequence[Value], use: Callable[[int, Mapping[Value, Data]], Used], *, ahead_only: bool = False
+    ) -> Iterator[Used]:
         """Compute `wanted` and yield what `use` makes of the number of a batch and its values, batch by batch.
 
+        `ahead_only` looks ahead at values as they would be now: nothing of it is kept, and all of it may change yet.
         Batches are worked on side by side once the first is done, so `use` must not change what it shares with another
         call, but for the first. Exhaust the iterator: only then is the frontier whole.
         """
         nodes, reads = self._missing(wanted)
         ahead = set(nodes)
-        made = [v for node in nodes for v in node.outputs if v in wanted or not self._settled(v, ahead)]
-        lasting = [v for v in made if v.producer is None or not _decodes(v.producer)]
+        made = [v for node in nodes for v in node.outputs if v in wanted or not (ahead_only or self._settled(v, ahead))]
+        lasting = [v for v in made if (v.producer is None or not _decodes(v.producer)) and not ahead_only]
         if nodes:
             session, names = self._compile(nodes, reads, made)
 
@@ -66,6 +69,8 @@ class Frontier:
                 self._kept.append(value, array)
             self._batches = max(self._batches, batch + 1)
             yield used
+        if ahead_only:
+            return
         self._executed |= ahead
         self._live.update(lasting)
         for value in [v for v in self._live if self._settled(v, set())]:

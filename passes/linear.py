@@ -4,20 +4,25 @@ One view for all of them: `weights()` is (groups, n, d) with d ordered (channel,
 rows at sampled output positions, `write` puts new weights and bias back in the op's own layout. A MatMul whose result
 is only ever shifted by a constant vector is a layer with a bias, and its output is the Add's.
 
-Not handled, each a `Skip` with the reason: weights that are computed, shared, or not float; constant or transposed
-inputs; stacked MatMul weights (rank above 2).
+A weight that several nodes read in the same way (the two sides of a comparison, the steps of an unrolled loop, a head
+on every level of a pyramid) is one layer, with the node that comes first; the others are its `twins`, and `write`
+changes all of them together.
+
+Not handled, each a `Skip` with the reason: weights that are computed, read in several ways, or not float; constant or
+transposed inputs; stacked MatMul weights (rank above 2).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.graph import Graph, Node, Value
+from ..ir.order import depths
 from ..ir.types import DType
 from ..runtime.patches import take_outputs, take_patches, take_transposed
 from .base import Skip
@@ -32,12 +37,14 @@ _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """A linear layer. `add` is the node that adds a MatMul's bias, where there is one."""
+    """A linear layer. `add` is the node that adds a MatMul's bias, where there is one; `twins` are the other layers
+    that read its weight, and its bias, where it is shared."""
 
     node: Node
     add: Node | None
     groups: int
     kernel: tuple[int, ...]
+    twins: tuple[Linear, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,6 +53,16 @@ class Linear:
     @property
     def op(self) -> str:
         return self.node.op
+
+    @property
+    def readers(self) -> tuple[Linear, ...]:
+        """All layers that read the weight: this one first."""
+        return (self, *self.twins)
+
+    @property
+    def shared(self) -> dict[str, int]:
+        """What a report tells of a weight with several readers: how many."""
+        return {"readers": len(self.readers)} if self.twins else {}
 
     @property
     def source(self) -> Value:
@@ -158,7 +175,9 @@ class Linear:
             data = flat if self.node.get_int("transB") else flat.T
         else:
             data = weight[0].T
-        self.node.set_input(1, graph.constant(np.ascontiguousarray(data, dtype=np.float32), self.weight.name))
+        made = graph.constant(np.ascontiguousarray(data, dtype=np.float32), self.weight.name)
+        for reader in self.readers:
+            reader.node.set_input(1, made)
         if bias is not None:
             self.write_bias(bias)
 
@@ -168,12 +187,14 @@ class Linear:
         assert graph is not None
         if place is None:
             return
-        node, index = place
-        old = node.inputs[index]
+        old = place[0].inputs[place[1]]
         assert old is not None
-        node.set_input(index, graph.constant(bias.astype(np.float32), old.name))
-        if self.op == "Gemm":
-            node.set_attribute("beta", 1.0)
+        made = graph.constant(bias.astype(np.float32), old.name)
+        for reader in self.readers:
+            node, index = reader.bias_place or place
+            node.set_input(index, made)
+            if self.op == "Gemm":
+                node.set_attribute("beta", 1.0)
 
     def sites(self, output: Sequence[int]) -> tuple[int, int]:
         """How many positions an output of shape `output` can be sampled at, and how many rows each gives."""
@@ -234,7 +255,39 @@ class Linear:
 
 
 def linear_layer(node: Node) -> Linear:
-    """The layer that `node` (one of `OPS`) is. Raises `Skip` where it is one that cannot be rewritten."""
+    """The layer that `node` (one of `OPS`) is, with its twins in the order of the weight's uses. Raises `Skip` where it
+    is one that cannot be rewritten."""
+    layer = _reader(node)
+    twins = []
+    for user, index in layer.weight.uses:
+        if user is node:
+            if index != 1:
+                raise Skip("it reads its weight as an input, too")
+            continue
+        other = f"{user.op} '{user.label}'" if isinstance(user, Node) else "the model's output"
+        plain = isinstance(user, Node) and index == 1 and user.op == node.op and not user.domain
+        if not plain or not isinstance(user, Node) or user.graph is not node.graph:
+            raise Skip(f"its weight is shared with {other}, which reads it in another way")
+        twin = _reader(user)
+        if why := _unlike(layer, twin):
+            raise Skip(f"its weight is shared with {other}, {why}")
+        twins.append(twin)
+    return replace(layer, twins=tuple(twins))
+
+
+def _unlike(one: Linear, other: Linear) -> str:
+    """Why two readers of a weight cannot be changed as one, or "": they see it alike, and have one bias or none."""
+    if one.node.get_int("transB") != other.node.get_int("transB"):
+        return "which reads it the other way round"
+    if (one.groups, one.strides, one.dilations) != (other.groups, other.strides, other.dilations):
+        return "which strides or dilates otherwise"
+    scales = [[x.node.get_float("alpha", 1.0), x.node.get_float("beta", 1.0)] for x in (one, other)]
+    biases = [None if place is None else place[0].inputs[place[1]] for place in (one.bias_place, other.bias_place)]
+    return "" if scales[0] == scales[1] and biases[0] is biases[1] else "which has a bias of its own"
+
+
+def _reader(node: Node) -> Linear:
+    """The layer that `node` is, whoever else reads its weight."""
     weight = node.input(1)
     if weight is None:
         raise Skip("it has no weight")
@@ -248,8 +301,6 @@ def linear_layer(node: Node) -> Linear:
         raise Skip("its input is constant")
     if weight.constant.dtype not in FLOATS:
         raise Skip(f"its weight is {weight.constant.dtype.text}, not float")
-    if len(weight.uses) > 1:
-        raise Skip("its weight is shared with another layer")
     if node.op == "Gemm" and node.get_int("transA"):
         raise Skip("its input is transposed")
     if node.op == "MatMul" and len(weight.constant.shape) != 2:
@@ -274,8 +325,10 @@ def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:
     """The linear layers of a graph in its order, and the nodes that could not be taken, with the reason."""
     layers: list[Linear] = []
     refused: list[tuple[Node, str]] = []
+    order = depths(graph)
+    behind: set[Node] = set()  # twins of a layer that comes before them
     for node in graph.walk():
-        if node.domain or node.op not in OPS:
+        if node.domain or node.op not in OPS or node in behind:
             continue
         if node.graph is not graph:
             refused.append((node, "it is inside the body of a control-flow operator"))
@@ -285,9 +338,15 @@ def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:
         if node.op == "MatMul" and not any(known) and (weight is None or weight.default is None):
             continue  # a product of activations has no weights to speak of
         try:
-            layers.append(linear_layer(node))
+            layer = linear_layer(node)
         except Skip as skip:
             refused.append((node, skip.reason))
+            continue
+        if layer.twins:
+            # A walk visits all of them where it comes to the first.
+            layer = linear_layer(min((reader.node for reader in layer.readers), key=lambda node: order[node]))
+            behind.update(reader.node for reader in layer.readers)
+        layers.append(layer)
     return layers, refused
 
 

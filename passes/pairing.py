@@ -79,9 +79,10 @@ class Selections:
         """Those of them that were not looked at yet."""
         return [choice for choice in self.before(value) if (choice, 0) not in self._digests]
 
-    def take(self, value: Value, batch: int, values: Mapping[Value, Data]) -> bytes:
-        """The outcome of all selections before `value` in a batch; `values` has those that are `wanted`."""
-        for choice in self.before(value):
-            if choice in values:
-                self._digests[choice, batch] = digest([values[choice]])
-        return b"".join(self._digests[choice, batch] for choice in self.before(value))
+    def take(self, value: Value, batch: int, values: Mapping[Value, Data], *, final: bool = True) -> bytes:
+        """The outcome of all selections before `value` in a batch; `values` has those that are `wanted`. What is not
+        `final` may change yet, and is looked at again."""
+        new = {choice: digest([values[choice]]) for choice in self.before(value) if choice in values}
+        if final:
+            self._digests.update({(choice, batch): one for choice, one in new.items()})
+        return b"".join(new.get(choice) or self._digests[choice, batch] for choice in self.before(value))

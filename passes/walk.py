@@ -59,7 +59,7 @@ class Step:
 
     `output` is the shape of its output in the first batch; `disturbed` tells whether a layer before it was changed on
     this walk, so that there is something to repair; `saturation` is what the activation after it forgives, where one
-    does; `input` is the shape of what it reads for one sample.
+    does; `input` is the shape of what it reads for one sample; `twins` are the shapes of its twins' outputs.
     """
 
     layer: Linear
@@ -68,13 +68,17 @@ class Step:
     disturbed: bool
     saturation: Saturation | None = None
     input: tuple[int, ...] = ()
+    twins: tuple[tuple[int, ...], ...] = ()
 
     @property
     def positions(self) -> int:
-        """Output positions a sample: MACs are weights times this."""
+        """Output positions a sample, of the layer and its twins: MACs are weights times this."""
+        return sum(self._positions(output) for output in (self.output, *self.twins))
+
+    def _positions(self, output: tuple[int, ...]) -> int:
         if self.layer.is_conv:
-            return int(np.prod(self.output[2:]))
-        return int(np.prod(self.output[1:-1])) if len(self.output) > 2 else 1
+            return int(np.prod(output[2:]))
+        return int(np.prod(output[1:-1])) if len(output) > 2 else 1
 
     @property
     def thin(self) -> bool:
@@ -148,15 +152,22 @@ def walk(
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
         asks = asks_of(groups)
-        selected = Selections(selections(graph, [layer.node for group in groups for layer in group]))
+        ahead: dict[int, list[int]] = {}  # by group: the numbers of the asks of its twins
+        for number, (ask, *_) in enumerate(list(asks)):
+            ahead[number] = list(range(len(asks), len(asks) + len(ask.layer.twins)))
+            asks += [[Ask(twin, twin.output)] for twin in ask.layer.twins]
+        selected = Selections(selections(graph, [ask.layer.node for group in asks for ask in group]))
         shapes = teach(graph, ctx, asks, selected, kept, size, rows)
         frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads, exact=ctx.exact)
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
-            for number, group in enumerate(asks):
+            for number, group in enumerate(asks[: len(groups)]):
                 if number > last and not disturbed:
                     break
                 *moments, shape = _collect(number, group, frontier, selected, kept, rows, ctx.seed)
+                for other in ahead[number]:
+                    *more, _ = _collect(other, asks[other], frontier, selected, kept, rows, ctx.seed, twin=True)
+                    moments = [one.merged(two) for one, two in zip(moments, more, strict=True)]
                 start = 0
                 for ask in group:
                     part = slice(start, start + ask.layer.shape[1])
@@ -171,10 +182,12 @@ def walk(
                         if ask is group[-1]:  # hundreds of megabytes where the layer is wide
                             moments.clear()
                     before = ask.layer.node.inputs
-                    saturation = None if ask.layer.bias_place is None else _saturation(number, ask, kept)
+                    fixed = ask.layer.bias_place is None or ask.layer.twins
+                    saturation = None if fixed else _saturation(number, ask, kept)
                     first, *rest = shape
                     each = (max(1, first // together), *rest)
-                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each)
+                    twins = tuple(shapes[twin] for twin in ask.layer.twins)
+                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each, twins)
                     disturbed = disturbed or ask.layer.node.inputs != before
                 for key in [("rows", number), *((word, ask.layer) for ask in group for word in ("teacher", "other"))]:
                     kept.drop(key)
@@ -205,13 +218,22 @@ def too_wide(layer: Linear) -> str:
 
 
 def _collect(
-    number: int, group: list[Ask], frontier: Frontier, selected: Selections, kept: Spill, count: int, seed: int
+    number: int,
+    group: list[Ask],
+    frontier: Frontier,
+    selected: Selections,
+    kept: Spill,
+    count: int,
+    seed: int,
+    *,
+    twin: bool = False,
 ) -> tuple[Moments, Moments, tuple[int, ...]]:
     """Moments of the group's rows, those to fit on and every fifth batch held out, and the shape of the value that they
     are from, in the first batch.
 
-    Where a saturating activation follows, some of the rows are kept, drawn at random: any regular step would meet the
-    same few places of every image again and again.
+    The rows of a `twin` are those that would be, were nothing changed between the layer and it. Where a saturating
+    activation follows, some of the rows are kept, drawn at random: any regular step would meet the same few places of
+    every image again and again.
     """
     first = group[0].layer
     groups, _, d = first.shape
@@ -228,7 +250,8 @@ def _collect(
         source = floats(values[first.source])
         output = tuple(kept.get(("shape", number), batch).tolist())
         paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
-        paired &= selected.take(first.source, batch, values) == kept.get(("selected", number), batch).tobytes()
+        outcome = selected.take(first.source, batch, values, final=not twin)
+        paired &= outcome == kept.get(("selected", number), batch).tobytes()
         if paired:
             at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
         else:
@@ -259,7 +282,7 @@ def _collect(
                 moments.shift(*((x, t) if len(x) else nothing))
         return _Rows(part.products(x, t), keep, values[first.source].shape)
 
-    for batch, found in enumerate(frontier.advance(wanted, rows)):
+    for batch, found in enumerate(frontier.advance(wanted, rows, ahead_only=twin)):
         shape = shape or found.shape
         for key, array in found.keep:
             kept.append(key, array)

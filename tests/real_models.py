@@ -78,3 +78,44 @@ def experts(*, threshold: float | None = None, count: int = 3) -> onnx.ModelProt
         total = make.add("ScatterND", total, at, down)
     mixed = make.add("Add", rows, total)
     return make.build({"x": ["N", 8, 16]}, {"y": make.add("MatMul", mixed, make.weight(24, 5))})
+
+
+def siamese() -> onnx.ModelProto:
+    """Two pictures through the same layers, and how far apart they are."""
+    make = Maker()
+    kernels = [(make.weight(16, 3, 3, 3), make.weight(16)), (make.weight(32, 16, 3, 3), make.weight(32))]
+    last = make.weight(32, 24)
+    codes = []
+    for side in ("left", "right"):
+        h = side
+        for weight, bias in kernels:
+            h = make.add("Relu", make.add("Conv", h, weight, bias, pads=[1] * 4, strides=[2, 2]))
+        codes.append(make.add("MatMul", make.add("Flatten", make.add("GlobalAveragePool", h)), last))
+    shapes = {"left": ["N", 3, 16, 16], "right": ["N", 3, 16, 16]}
+    return make.build(shapes, {"y": make.add("Sub", *codes), "left_code": codes[0]})
+
+
+def pyramid() -> onnx.ModelProto:
+    """A head of two convolutions over three sizes of one picture."""
+    make = Maker()
+    stem = make.add("Relu", make.add("Conv", "x", make.weight(24, 3, 3, 3), make.weight(24), pads=[1] * 4))
+    shared = [(make.weight(24, 24, 3, 3), make.weight(24)), (make.weight(8, 24, 3, 3), make.weight(8))]
+    levels = [stem, *(make.add("MaxPool", stem, kernel_shape=[k, k], strides=[k, k]) for k in (2, 4))]
+    outputs = {}
+    for number, level in enumerate(levels):
+        h = level
+        for weight, bias in shared:
+            h = make.add("Relu", make.add("Conv", h, weight, bias, pads=[1] * 4))
+        outputs[f"y{number}"] = h
+    return make.build({"x": ["N", 3, 16, 16]}, outputs)
+
+
+def unrolled(steps: int = 3) -> onnx.ModelProto:
+    """One block applied over and over, as in ALBERT or an unrolled loop."""
+    make = Maker()
+    up, bias, down = make.weight(24, 64), make.weight(64), make.weight(64, 24, scale=0.05)
+    h = make.add("MatMul", "x", make.weight(16, 24))
+    for _ in range(steps):
+        inner = make.add("Relu", make.add("Add", make.add("MatMul", h, up), bias))
+        h = make.add("Add", h, make.add("MatMul", inner, down))
+    return make.build({"x": ["N", 6, 16]}, {"y": make.add("MatMul", h, make.weight(24, 5))})

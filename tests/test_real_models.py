@@ -10,9 +10,10 @@ from onnx import TensorProto, helper
 
 from optc.cli.app import run
 from optc.compiler import compile
+from optc.compiler.model import read
 from optc.ir.writer import to_bytes
 
-from .real_models import Maker, samples
+from .real_models import Maker, pyramid, samples, siamese, unrolled
 
 CHANNELS = "prune:kind=channels:ratio=0.4:align=4"
 
@@ -90,3 +91,41 @@ def test_outputs_that_are_maps(passes: str, names: bool) -> None:
     assert one.cosine is not None
     assert one.cosine > 0.9
     assert one.broken == 0
+
+
+SHARED = {
+    "siamese": (siamese, {"left": (3, 16, 16), "right": (3, 16, 16)}),
+    "pyramid": (pyramid, {"x": (3, 16, 16)}),
+    "unrolled": (unrolled, {"x": (6, 16)}),
+}
+
+
+@pytest.mark.parametrize("passes", ["prune:ratio=0.5", "prune:kind=nm", "svd:ratio=0.8:align=4",
+                                    "depthwise:rank=4", CHANNELS])  # fmt: skip
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_weights_change_together(name: str, passes: str) -> None:
+    """All readers of a weight go on reading one weight, and it answers for all of them."""
+    build, shapes = SHARED[name]
+    model = build()
+    result = compile(model, passes, data=samples(48, **shapes), guard=False, check=False)
+    changed = [x for step in result.report.steps for x in step.report.layers if "readers" in x.detail]
+    if passes != CHANNELS and not (name == "unrolled" and passes.startswith("depthwise")):
+        assert changed
+        assert {x.detail["readers"] for x in changed} == ({2} if name == "siamese" else {3})
+    stored = [
+        sum(v.constant.nbytes for v in g.constants if v.constant is not None) for g in (read(model), result.graph)
+    ]
+    assert stored[1] <= 1.02 * stored[0]
+    if passes == CHANNELS:
+        assert stored[1] < 0.9 * stored[0]
+    feeds = samples(16, 2, **shapes)
+    for y, t in zip(answers(to_bytes(result.graph), feeds), answers(model.SerializeToString(), feeds), strict=True):
+        assert np.sum((y - t) ** 2) < 0.7 * np.sum((t - t.mean(axis=0)) ** 2)
+
+
+def test_both_sides_of_a_comparison_stay_alike() -> None:
+    result = compile(siamese(), "prune:ratio=0.5,svd:ratio=0.7", data=samples(48, left=(3, 16, 16), right=(3, 16, 16)),
+                     guard=False, check=False)  # fmt: skip
+    one = samples(4, 3, x=(3, 16, 16))["x"]
+    difference, _ = answers(to_bytes(result.graph), {"left": one, "right": one})
+    assert not difference.any()

@@ -12,7 +12,7 @@ _ELEMENTWISE = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Gre
     Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor"""
 _POOLS = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool"
 _ACROSS = "ArgMax ArgMin CumSum Hardmax LogSoftmax LpNormalization Softmax TopK"
-_FROM_AXIS = "LayerNormalization RMSNormalization"
+_FROM_AXIS = "LayerNormalization RMSNormalization SimplifiedLayerNormalization"
 _SUMS = "ReduceL1 ReduceL2 ReduceSum ReduceSumSquare"
 _OTHER_REDUCTIONS = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd"
 _ACROSS_AXIS = {"ArgMax": 0, "ArgMin": 0}

@@ -111,5 +111,6 @@ RULES: dict[str, Rule] = {
     "CastLike": cast_like,
     "LayerNormalization": normalisation,
     "RMSNormalization": normalisation,
+    "SimplifiedLayerNormalization": normalisation,
     "BatchNormalization": batch_normalisation,
 }

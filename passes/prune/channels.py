@@ -95,7 +95,8 @@ def _own_bias(layer: Linear) -> None:
     value = None if place is None else place[0].inputs[place[1]]
     if bias is None or value is None or value.constant is None:
         return
-    if len(value.uses) > 1 or value.constant.shape != bias.shape or layer.node.get_float("beta", 1.0) != 1.0:
+    scaled = layer.node.get_float("beta", 1.0) != 1.0
+    if scaled or len(value.uses) > len(layer.readers) or value.constant.shape != bias.shape:
         layer.write_bias(bias)
 
 

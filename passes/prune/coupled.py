@@ -105,19 +105,20 @@ def coupled_groups(
     groups: Sequence[ChannelGroup], layers: Sequence[Linear], refused: Sequence[tuple[Node, str]], align: int
 ) -> list[Coupled]:
     """`groups` in their order, as the walk over `layers` sees them; `refused` are the nodes that it cannot refit."""
-    by_node = {layer.node: layer for layer in layers}
+    by_node = {reader.node: layer for layer in layers for reader in layer.readers}
     reasons = dict(refused)
     streams = _Streams()
     found = []
     for group in groups:
-        readers, reason = [], group.reason
+        readers: list[Reader] = []
+        reason = group.reason
         for member in group.consumers:
             for node, index, _ in member.uses:
                 layer = by_node.get(node)
                 if layer is None or index != 1:
                     why = reasons.get(node, "it cannot be refitted")
                     reason = reason or f"{node.op} '{node.label}', which reads it: {why}"
-                else:
+                elif not any(reader.layer is layer and reader.channel is member.index for reader in readers):
                     readers.append(Reader(layer, member.index))
         if not reason and not readers:
             reason = "no weights that read it could make up for what is taken away"

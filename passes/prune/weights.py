@@ -99,6 +99,7 @@ def _visit(step: Step, pattern: Pattern | None, reason: str, error: float, repor
         sparsity=round(float(np.mean(weight == 0.0)), 4),
         error=round(step.target.error(weight), 6),
         ridge=step.target.ridge,
+        **layer.shared,
     )
 
 

@@ -40,7 +40,7 @@ def walkable(layers: Sequence[Layer]) -> dict[Linear, Layer]:
             linear = linear_layer(layer.node)
         except Skip:
             continue
-        if not too_wide(linear):
+        if not (linear.twins or too_wide(linear)):  # weights that are shared are rounded once, by what all read
             found[linear] = layer
     return found
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..allocate import knapsack
 from ..alone import slower, time_ratio
-from ..base import Context, Report, Skip
+from ..base import Context, Detail, Report, Skip
 from ..choice import Choice
 from ..linear import Linear, too_small
 from ..regression import Array, Target
@@ -72,8 +72,9 @@ def factorise(options: Svd, graph: Graph, ctx: Context) -> Report:
             continue
         error = step.target.error(made.merged[None])
         made.apply(layer, target)
+        more: dict[str, Detail] = {**({} if times is None else {"time": times}), **layer.shared, **over}
         report.done(layer.name, layer.op, form=made.form, **choice.settings, macs=round(choice.cost, 4),
-                    error=round(error, 6), **({} if times is None else {"time": times}), **over)  # fmt: skip
+                    error=round(error, 6), **more)  # fmt: skip
     if thin:
         report.notes.append(thin_note(thin))
     return report

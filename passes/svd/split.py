@@ -6,12 +6,13 @@ so that later passes still find the teacher's value) and carry the bias there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.graph import Graph, Node, Value
+from ...ir.graph import Node, Value
 from ...ir.origin import Origin
 from ..linear import Linear
 from ..regression import Array, Target
@@ -97,10 +98,16 @@ class Split:
     def apply(self, layer: Linear, target: Target) -> None:
         """Put the chain in the layer's place."""
         bias = None if layer.bias_place is None else target.bias(self.merged)
-        if layer.is_conv:
-            _replace_conv(layer, self.factors, bias)
-        else:
-            _replace_product(layer, self.factors, bias)
+        if not layer.is_conv:
+            _replace_products(layer, self.factors, bias)
+            return
+        name = layer.weight.name
+        shift = None if bias is None else _constant(layer, bias, f"{name}.bias")
+        # A transposed convolution to the rank, then the 1 x 1 is a plain one.
+        turned = [f.swapaxes(0, 1) if layer.transposed and f is not self.factors[-1] else f for f in self.factors]
+        weights = [_constant(layer, factor, f"{name}.{number}") for number, factor in enumerate(turned)]
+        for reader in layer.readers:
+            _replace_conv(reader, self.factors, weights, shift)
 
 
 def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -> Split:
@@ -179,11 +186,12 @@ def channel_form(layer: Linear, found: ChannelSplit, target: Target, rank: int) 
     return Split("channel", (b, a), whole, target.loss(whole[None]))
 
 
-def _constant(graph: Graph, data: Array, name: str) -> Value:
-    return graph.constant(np.ascontiguousarray(data, dtype=np.float32), name)
+def _constant(layer: Linear, data: Array, name: str) -> Value:
+    assert layer.node.graph is not None
+    return layer.node.graph.constant(np.ascontiguousarray(data, dtype=np.float32), name)
 
 
-def _replace_conv(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.float64] | None) -> None:
+def _replace_conv(layer: Linear, factors: tuple[Array, ...], weights: Sequence[Value], bias: Value | None) -> None:
     node = layer.node
     graph = node.graph
     assert graph is not None
@@ -191,13 +199,10 @@ def _replace_conv(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.fl
     value = layer.source
     for number, factor in enumerate(factors):
         last = number == len(factors) - 1
-        inputs = [value, _constant(graph, factor, f"{layer.weight.name}.{number}")]
+        inputs = [value, weights[number]]
         if last and bias is not None:
-            inputs.append(_constant(graph, bias, f"{layer.weight.name}.bias"))
-        # A transposed convolution to the rank, then the 1 x 1 is a plain one.
+            inputs.append(bias)
         spread = layer.transposed and not last
-        if spread:
-            inputs[1] = _constant(graph, factor.swapaxes(0, 1), f"{layer.weight.name}.{number}")
         made = graph.add(
             "ConvTranspose" if spread else "Conv",
             inputs,
@@ -235,20 +240,22 @@ def _geometry(node: Node, kernel: tuple[int, ...], full: tuple[int, ...], *, fir
     return attributes
 
 
-def _replace_product(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.float64] | None) -> None:
-    """MatMul and Gemm: a MatMul to the rank, then the old node on the second factor."""
-    node = layer.node
-    graph = node.graph
+def _replace_products(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.float64] | None) -> None:
+    """MatMul and Gemm: a MatMul to the rank, then the old nodes on the second factor."""
+    graph = layer.node.graph
     assert graph is not None
     first, second = factors
-    thin = graph.add(
-        "MatMul",
-        [layer.source, _constant(graph, first.T, f"{layer.weight.name}.0")],
-        outputs=[f"{node.output.name}.0"],
-        name=f"{node.name}.0" if node.name else "",
-        origin=Origin.merge([node.origin], by="svd"),
-        before=node,
-    )
-    node.set_input(0, thin.output)
-    node.origin = thin.origin
+    weight = _constant(layer, first.T, f"{layer.weight.name}.0")
+    for reader in layer.readers:
+        node = reader.node
+        thin = graph.add(
+            "MatMul",
+            [reader.source, weight],
+            outputs=[f"{node.output.name}.0"],
+            name=f"{node.name}.0" if node.name else "",
+            origin=Origin.merge([node.origin], by="svd"),
+            before=node,
+        )
+        node.set_input(0, thin.output)
+        node.origin = thin.origin
     layer.write(second[None], bias)

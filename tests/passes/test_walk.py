@@ -194,7 +194,7 @@ def test_layers_that_cannot_be_taken_say_why() -> None:
     net = Net(channels=4)
     shared = net.weight(4, 4, 1, 1)
     a = net.graph.add("Conv", [net.x, shared], name="first").output
-    b = net.graph.add("Conv", [a, shared], name="second").output
+    b = net.graph.add("Conv", [a, shared], {"strides": [2, 2]}, name="second").output
     computed = net.add("Relu", net.weight(4, 4, 1, 1))
     d = net.graph.add("Conv", [b, computed], name="computed").output
     bad = net.graph.constant(np.full((4, 4, 1, 1), np.nan, np.float32))
@@ -203,8 +203,8 @@ def test_layers_that_cannot_be_taken_say_why() -> None:
     layers, refused = linear_layers(graph)
     assert not layers
     assert {node.name: reason for node, reason in refused} == {
-        "first": "its weight is shared with another layer",
-        "second": "its weight is shared with another layer",
+        "first": "its weight is shared with Conv 'second', which strides or dilates otherwise",
+        "second": "its weight is shared with Conv 'first', which strides or dilates otherwise",
         "computed": "its weight is computed",
         "nan": "its weight is not finite",
     }

@@ -8,8 +8,11 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
+from .values import check_apart
 
 if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..runtime.samples import Samples
     from ..targets.tuning import Device
 
 _RUNS = 20
@@ -27,6 +30,7 @@ def run_artifact(
     key: str | None = None,
     samples: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
+    save: str | None = None,
     voice: Voice = PLAINLY,
 ) -> int:
     """Run a compiled ARTIFACT on samples, here, under an emulator or on a device, and time it.
@@ -49,21 +53,28 @@ def run_artifact(
         Use at most this many samples, drawn evenly.
     threads
         CPU threads; 0 takes one for each core.
+    save
+        File that receives what it answers to all samples: an .npz, output name -> array, samples first.
 
     Examples
     --------
         optc run model.optc.host --data samples.npz
         optc run model.optc.arm64 --data samples.npz --against model.onnx
+        optc run model.optc.arm64 --data samples.npz --save answers.npz
         optc run model.optc.arm64 --data samples.npz --rpc 192.168.1.20:9090
     """
-    from ..compiler import opened, read
+    from ..compiler import check_place, opened, read
     from ..errors import DataError
     from ..runtime.agreement import agreement
+    from ..runtime.answers import save_answers
     from ..runtime.latency import latency
     from ..runtime.samples import load_samples
     from ..runtime.session import Session
     from ..targets.tvm.remote import Remote
 
+    if save is not None:
+        check_apart(save, "--save", {"ARTIFACT": artifact, "--data": data, "--against": against})
+        check_place(save, "--save")
     there = device(rpc, tracker, key)
     one, graph = opened(artifact, threads=threads, device=there)
     reference = None if against is None else Session(read(against), threads=threads)
@@ -73,7 +84,8 @@ def run_artifact(
         raise DataError(f"{data} holds no samples")
     figures: dict[str, object] = {"artifact": artifact, "emulated": one.emulated}
     if reference is not None:
-        answers = agreement(reference, one, found, batch=1 if one.emulated else 32)
+        alone = one.emulated or _fixed(graph, found)
+        answers = agreement(reference, one, found, batch=1 if alone else 32)
         figures |= {"samples": answers.samples, "agreement": answers.share, "sqnr_db": answers.sqnr_db}
     feeds = next(found.batches(1))
     if isinstance(one, Remote) and there is not None:
@@ -86,8 +98,18 @@ def run_artifact(
             figures["milliseconds"] = 1e3 * timed[-1].seconds
             figures |= {} if reference is None else {"ratio": timed[-1].ratio}
     figures["outputs"] = [f"{array.dtype.name}{list(array.shape)}" for array in outputs]
+    if save is not None:
+        save_answers(save, one, [output.name for output in graph.outputs], found)
+        figures["saved"] = save
     voice.say(figures, _lines(figures))
     return 0
+
+
+def _fixed(graph: Graph, samples: Samples) -> bool:
+    """Whether an input takes one number of samples only."""
+    shapes = {value.name: value.shape for value in graph.inputs}
+    counts = [shape[axis] for name, axis in samples.axes.items() if axis is not None and (shape := shapes.get(name))]
+    return any(isinstance(count, int) for count in counts)
 
 
 def _lines(figures: dict[str, object]) -> str:

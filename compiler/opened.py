@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tuple[Runnable, Graph]:
-    """The artifact at `path` (or `zoo:NAME`), and a graph with its inputs. With `device` it runs there.
+    """The artifact at `path` (or `zoo:NAME`), and a graph with its inputs and outputs. With `device` it runs there.
 
     Raises `ModelError`, `TargetError`, `SpecError`.
     """
@@ -46,4 +46,7 @@ def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tupl
     graph = Graph(path)
     for port in getattr(found, "inputs", ()):
         graph.add_input(port.name, TensorType(DType.of(np.dtype(port.dtype)), port.shape))
+    for port in getattr(found, "outputs", ()):
+        empty = np.empty([size if isinstance(size, int) else 0 for size in port.shape], port.dtype)
+        graph.add_output(graph.constant(empty), port.name, TensorType(DType.of(empty.dtype), port.shape))
     return found, graph

@@ -84,4 +84,4 @@ def target_of(path: str) -> str:
     if not os.path.isdir(path) and not path.endswith(".tar"):
         return ""
     with opened(path) as folder:
-        return str(manifest.read(folder)["target"])
+        return str(manifest.read(folder, path)["target"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import string
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 SCHEMA = "optc.library/1"
+_PLAIN = frozenset(f"{string.ascii_letters}{string.digits}._-")
 
 
 def document(
@@ -44,9 +46,23 @@ def document(
         "versions": {"compiler": compiler, **{name: _version(name) for name in ("optc", "apache-tvm")}},
         "commands": {
             "build": " ".join(f"{machine.compiler} -std=c++17 -O2 {flags} runner.cc ./model.so -o runner".split()),
-            "run": "./runner --out . " + " ".join(f"{i}.npy" for i in range(len(inputs))),
+            "run": " ".join(["./runner", "--out", "outputs", *(f"inputs/{name}" for name in file_names(inputs))]),
         },
     }
+
+
+def file_names(listed: Sequence[Port]) -> list[str]:
+    """The files that hold tensors: their names as far as any file system takes them, each once; as `runner.cc` says."""
+    names: list[str] = []
+    used: set[str] = set()
+    for index, port in enumerate(listed):
+        raw = "".join(char if char in _PLAIN else "_" * len(char.encode()) for char in port.name)[:100]
+        name = f"_{raw}" if not raw or raw[0] in ".-" else raw
+        if name.lower() in used:
+            name = f"{name}-{index}"
+        used.add(name.lower())
+        names.append(f"{name}.npy")
+    return names
 
 
 def write(folder: str, found: dict[str, Any]) -> None:
@@ -60,21 +76,25 @@ def write(folder: str, found: dict[str, Any]) -> None:
         text.write("\n")
 
 
-def read(folder: str) -> dict[str, Any]:
-    """The manifest of an artifact. Raises `TargetError` where there is none, or a file is not what it says."""
-    path = os.path.join(folder, NAME)
+def read(folder: str, called: str = "") -> dict[str, Any]:
+    """The manifest of an artifact, which messages name as it is `called` where that is not its folder.
+
+    Raises `TargetError` where there is none, or a file is not what it says.
+    """
+    called = called or folder
+    path, place = os.path.join(folder, NAME), os.path.join(called, NAME)
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
         schema = found["schema"]
     except FileNotFoundError:
-        raise TargetError(f"{folder} is no artifact of a library target: it has no {NAME}") from None
+        raise TargetError(f"{called} is no artifact of a library target: it has no {NAME}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{path} cannot be read: {error}; build the artifact again") from error
+        raise TargetError(f"{place} cannot be read: {error}; build the artifact again") from error
     if schema != SCHEMA:
-        raise TargetError(f"{path} is of form {schema}, and this version reads {SCHEMA}; build the artifact again")
+        raise TargetError(f"{place} is of form {schema}, and this version reads {SCHEMA}; build the artifact again")
     if not _whole(found):
-        raise TargetError(f"{path} does not say all that it should; build the artifact again")
+        raise TargetError(f"{place} does not say all that it should; build the artifact again")
     for name, digest in found["files"].items():
         try:
             with open(os.path.join(folder, name), "rb") as data:
@@ -82,7 +102,7 @@ def read(folder: str) -> dict[str, Any]:
                     continue
         except OSError:
             pass
-        raise TargetError(f"{os.path.join(folder, name)} is missing or not what {NAME} says; build the artifact again")
+        raise TargetError(f"{os.path.join(called, name)} is missing or not what {NAME} says; build the artifact again")
     result: dict[str, Any] = found
     return result
 

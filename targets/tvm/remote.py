@@ -34,7 +34,7 @@ class Remote:
         self._connection = connection
         name = connection.name()
         with artifact.opened(path) as folder:
-            found = manifest.read(folder)
+            found = manifest.read(folder, path)
             self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
             library = os.path.join(folder, "model.so")
             if not os.path.isfile(library):

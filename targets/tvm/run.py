@@ -31,13 +31,14 @@ class Library:
         self.threads = threads
         # The loader keeps the library open after its file has gone.
         with artifact.opened(path) as folder:
-            found = manifest.read(folder)
+            found = manifest.read(folder, path)
             self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
             _check_machine(path, found)
             try:
                 self._library = ctypes.CDLL(os.path.join(os.path.abspath(folder), "model.so"))
             except OSError as error:
-                raise TargetError(f"{path} was built for {found['target']} and does not load here: {error}") from error
+                said = str(error).replace(folder, path)
+                raise TargetError(f"{path} was built for {found['target']} and does not load here: {said}") from error
         self._library.optc_open.restype = ctypes.c_void_p
         self._library.optc_error.restype = ctypes.c_char_p
         self._model = ctypes.c_void_p(self._library.optc_open(threads))
@@ -78,7 +79,7 @@ class Emulated:
             self._sources = os.path.abspath(path)
         else:
             artifact.unpack(path, self._folder.name)
-            found = manifest.read(self._folder.name)
+            found = manifest.read(self._folder.name, path)
             self._sources = self._folder.name
         self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
         if found["machine"]["triple"] != machine.triple:
@@ -101,7 +102,8 @@ class Emulated:
             for index, array in enumerate(fitting(feeds, self.inputs)):
                 names.append(os.path.join(work, f"in{index}.npy"))
                 np.save(names[-1], array)
-            command = [*self._command, self._runner, "--threads", str(self.threads), "--out", work, *names]
+            out = os.path.join(work, "out")
+            command = [*self._command, self._runner, "--threads", str(self.threads), "--out", out, *names]
             environment = {**os.environ, "QEMU_SET_ENV": f"LD_LIBRARY_PATH={self._sources}"}
             done = subprocess.run(
                 command, cwd=self._sources, capture_output=True, text=True, env=environment, check=False
@@ -109,7 +111,7 @@ class Emulated:
             if done.returncode:
                 said = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
                 raise TargetError(f"the compiled model failed under {self._command[0]}: {said}")
-            return [np.load(os.path.join(work, f"{index}.npy")) for index in range(len(self.outputs))]
+            return [np.load(os.path.join(out, name)) for name in manifest.file_names(self.outputs)]
 
 
 def _check_machine(path: str, found: Mapping[str, Any]) -> None:

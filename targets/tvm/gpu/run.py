@@ -50,7 +50,7 @@ class OpenClLibrary(Library):
             shutil.copytree(path, here, dirs_exist_ok=True)
         else:
             artifact.unpack(path, here)
-        found = manifest.read(here)
+        found = manifest.read(here, path)
         self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
         library = os.path.join(here, "model.so")
         triple = found["machine"]["triple"]
@@ -59,7 +59,8 @@ class OpenClLibrary(Library):
         try:
             self._library = ctypes.CDLL(library)
         except OSError as error:
-            raise TargetError(f"{path} was built for {found['target']} and does not load here: {error}") from error
+            said = str(error).replace(here, path)
+            raise TargetError(f"{path} was built for {found['target']} and does not load here: {said}") from error
         self._library.optc_open.restype = ctypes.c_void_p
         self._library.optc_error.restype = ctypes.c_char_p
         opened = self._library.optc_open(threads)

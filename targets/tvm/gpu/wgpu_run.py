@@ -42,7 +42,7 @@ class WebGpuProgram:
     def __init__(self, path: str, *, threads: int = 0) -> None:
         self.threads = threads or 1
         with artifact.opened(path) as folder:
-            found = manifest.read(folder)
+            found = manifest.read(folder, path)
             self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
             here = adapter()
             if here is None:

@@ -1,14 +1,16 @@
-// Runs a compiled model on .npy files:
-//
-//   runner [--threads N] [--repeat N] [--out FOLDER] INPUT.npy ...
-//
-// takes the inputs in the model's order, writes each output to FOLDER/NUMBER.npy, and prints the fastest run in seconds.
+// Runs a compiled model on .npy files; see kHelp.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,9 +20,66 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
+const char kHelp[] =
+    "usage: runner [--threads N] [--repeat N] [--out FOLDER] [--force] INPUT.npy ...\n\n"
+    "Runs the model on its inputs, in the order below, and writes each output to FOLDER/NAME.npy, where NAME is\n"
+    "the output's name in letters, digits, '.', '_' and '-'. Prints how long a run takes, in milliseconds.\n\n"
+    "  --threads N   threads of the model; 0 takes one for each core (1)\n"
+    "  --repeat N    run N times, and print the median with the quartiles (1)\n"
+    "  --out FOLDER  where outputs go; it is made where it is missing (.)\n"
+    "  --force       replace files that are there\n"
+    "  --help        print this\n";
+
 [[noreturn]] void stop(const std::string& what) {
   std::fprintf(stderr, "runner: %s\n", what.c_str());
   std::exit(2);
+}
+
+std::string described(const optc_tensor& tensor) {
+  std::string text = std::string("  ") + tensor.name + ": " + tensor.dtype + " [";
+  for (int i = 0; i < tensor.rank; ++i)
+    text += (i ? ", " : "") + (tensor.dims[i] < 0 ? std::string("?") : std::to_string(tensor.dims[i]));
+  return text + "]\n";
+}
+
+[[noreturn]] void help() {
+  std::string text = kHelp;
+  text += "\ninputs:\n";
+  for (int i = 0; i < optc_input_count; ++i) text += described(optc_inputs[i]);
+  text += "outputs:\n";
+  for (int i = 0; i < optc_output_count; ++i) text += described(optc_outputs[i]);
+  std::fputs(text.c_str(), stdout);
+  std::exit(0);
+}
+
+int number(const std::string& flag, const char* text, int least) {
+  char* end = nullptr;
+  errno = 0;
+  long value = std::strtol(text, &end, 10);
+  if (end == text || *end != 0 || errno != 0 || value < least || value > 1000000000)
+    stop(flag + " takes a number from " + std::to_string(least) + " on, not " + text);
+  return static_cast<int>(value);
+}
+
+// The files of the outputs: their names as far as any file system takes them, each once.
+std::vector<std::string> file_names() {
+  std::vector<std::string> names;
+  std::set<std::string> used;
+  for (int i = 0; i < optc_output_count; ++i) {
+    std::string name = optc_outputs[i].name;
+    for (char& one : name)
+      if (std::strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-", one) == nullptr) one = '_';
+    if (name.size() > 100) name.resize(100);
+    if (name.empty() || name[0] == '.' || name[0] == '-') name.insert(0, "_");
+    std::string folded = name;
+    std::transform(folded.begin(), folded.end(), folded.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (!used.insert(folded).second) {
+      name += "-" + std::to_string(i);
+      used.insert(folded + "-" + std::to_string(i));
+    }
+    names.push_back(name + ".npy");
+  }
+  return names;
 }
 
 int64_t elements(const Shape& shape) {
@@ -90,23 +149,35 @@ void write(const std::string& path, const std::string& dtype, const Shape& shape
 
 int main(int argc, char** argv) {
   int threads = 1, repeat = 1;
+  bool force = false;
   std::string out = ".";
   std::vector<std::string> files;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
-    if (word.rfind("--", 0) == 0 && i + 1 == argc) stop(word + " needs a value");
-    if (word == "--threads") {
-      threads = std::atoi(argv[++i]);
-    } else if (word == "--repeat") {
-      repeat = std::atoi(argv[++i]);
-    } else if (word == "--out") {
-      out = argv[++i];
+    if (word == "--help" || word == "-h") help();
+    if (word == "--force") {
+      force = true;
+    } else if (word == "--threads" || word == "--repeat" || word == "--out") {
+      if (++i == argc) stop(word + " needs a value");
+      if (word == "--threads") threads = number(word, argv[i], 0);
+      if (word == "--repeat") repeat = number(word, argv[i], 1);
+      if (word == "--out") out = argv[i];
+    } else if (word.rfind("--", 0) == 0) {
+      stop("there is no " + word + "; see --help");
     } else {
       files.push_back(word);
     }
   }
   if (static_cast<int>(files.size()) != optc_input_count)
-    stop("the model takes " + std::to_string(optc_input_count) + " inputs, not " + std::to_string(files.size()));
+    stop("the model takes " + std::to_string(optc_input_count) + " inputs, not " + std::to_string(files.size()) + "; see --help");
+  if (mkdir(out.c_str(), 0777) != 0 && errno != EEXIST) stop("cannot make the folder " + out);
+  std::vector<std::string> to_files;
+  for (const std::string& name : file_names()) {
+    to_files.push_back(out + "/" + name);
+    struct stat found;
+    if (!force && stat(to_files.back().c_str(), &found) == 0)
+      stop(to_files.back() + " is there already; --force replaces it, --out FOLDER writes elsewhere");
+  }
 
   std::vector<Shape> shapes(files.size());
   std::vector<std::vector<char>> inputs, outputs;
@@ -129,16 +200,23 @@ int main(int argc, char** argv) {
     outputs.emplace_back(static_cast<size_t>(elements(made[i])) * item_size(optc_outputs[i].dtype));
   for (auto& data : outputs) to.push_back(data.data());
 
-  double best = 1e30;
-  for (int i = 0; i < (repeat > 0 ? repeat : 1); ++i) {
+  std::vector<double> times;
+  for (int i = 0; i < repeat; ++i) {
     auto start = std::chrono::steady_clock::now();
     if (optc_run(model, from.data(), dims.data(), to.data()) != 0) stop(optc_error());
-    double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (taken < best) best = taken;
+    times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
   optc_close(model);
-  for (int i = 0; i < optc_output_count; ++i)
-    write(out + "/" + std::to_string(i) + ".npy", optc_outputs[i].dtype, made[i], outputs[i]);
-  std::printf("%.9f\n", best);
+  for (int i = 0; i < optc_output_count; ++i) write(to_files[i], optc_outputs[i].dtype, made[i], outputs[i]);
+  std::sort(times.begin(), times.end());
+  auto quantile = [&times](double share) {
+    double at = share * static_cast<double>(times.size() - 1);
+    auto low = static_cast<size_t>(at);
+    size_t high = std::min(low + 1, times.size() - 1);
+    return times[low] + (at - static_cast<double>(low)) * (times[high] - times[low]);
+  };
+  std::printf("%.4f ms", quantile(0.5));
+  if (repeat > 1) std::printf(" (quartiles %.4f to %.4f, %d runs)", quantile(0.25), quantile(0.75), repeat);
+  std::printf("\n");
   return 0;
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ....errors import EmissionError, TargetError
 from ....ir.shapes import infer
 from .. import manifest, toolchain
 from ..build import first_line, ports_of, require_tvm
@@ -15,9 +15,13 @@ from ..objects import version
 from .device import Gpu
 
 if TYPE_CHECKING:
+    import tvm
+
     from ....ir.graph import Graph
+    from ..plan import Plan
     from .launches import LaunchPlan
 
+_LOG = logging.getLogger("optc")
 WEIGHTS = "weights.bin"
 _SHIPPED = ("gpu.h", "model.h", "opencl.cc", "runner.cc")
 _COMPILED = ("model.cc", "opencl.cc")
@@ -26,24 +30,13 @@ _COMPILED = ("model.cc", "opencl.cc")
 def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> LaunchPlan:
     """Compile `graph` into the empty `folder`. Raises `TargetError` for what cannot be built."""
     require_tvm()
-    from ..importer import import_graph
-    from ..plan import plan_of
-    from .kernels import schedule, together
-    from .launches import launch_plan
+    from .kernels import together
     from .program import program
 
     compiler = toolchain.compiler(gpu) if gpu.compiler else ""
     graph = graph.clone()
     infer(graph)
-    imported = import_graph(graph, gpu, {})
-    try:
-        mod = schedule(imported, gpu)
-        plan = plan_of(mod)
-        found = launch_plan(mod, plan, gpu, half)
-    except TargetError:
-        raise
-    except Exception as error:
-        raise EmissionError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
+    plan, found = _planned(graph, gpu, spec, half)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with open(os.path.join(folder, WEIGHTS), "wb") as weights:
@@ -62,6 +55,31 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
         del document["machine"], document["versions"]["compiler"], document["commands"]
     manifest.write(folder, {**document, "gpu": _described(found, gpu, half)})
     return found
+
+
+def _planned(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, LaunchPlan]:
+    """What is launched, with kernels fused where they can be. Raises `TargetError` naming the node that cannot be."""
+    from ..blame import blamed
+    from ..importer import import_graph
+    from ..plan import plan_of
+    from .kernels import schedule
+    from .launches import launch_plan
+
+    def planned(mod: tvm.IRModule, fused: bool = False) -> tuple[Plan, LaunchPlan]:
+        mod = schedule(mod, gpu, fused=fused)
+        plan = plan_of(mod)
+        return plan, launch_plan(mod, plan, gpu, half)
+
+    imported = import_graph(graph, gpu, {})  # which names the node itself
+    try:
+        return planned(imported, fused=True)
+    except Exception as error:
+        _LOG.debug("kernels are not fused: %s", first_line(error))
+    try:
+        return planned(imported)
+    except Exception as error:
+        reason = first_line(error)
+        raise blamed(graph, lambda part: planned(import_graph(part, gpu, {})), spec, reason) from error
 
 
 def link(machine: Gpu, sources: str, library: str) -> None:

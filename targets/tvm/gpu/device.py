@@ -13,13 +13,14 @@ class Gpu(Machine):
     kernels, empty where none is written.
 
     A "register" is one vector of four floats; `registers` bounds what one thread holds so that enough threads are in
-    flight; `threads` are those of one work group. `kind` is TVM's word for the language, and `bytes` tells whether that
-    has numbers of 8 bits.
+    flight; `threads` are those of one work group. `kind` is TVM's word for the language, `bytes` tells whether that
+    has numbers of 8 bits, and `doubles` whether some of these GPUs compute with 64.
     """
 
     kind: str = "opencl"
     threads: int = 64
     suffix: str = ".cl"
+    doubles: bool = False
 
     @property
     def bytes(self) -> bool:
@@ -36,7 +37,7 @@ def _gpu(name: str, kind: str, registers: int, threads: int, suffix: str = ".cl"
 
 
 DEVICES = {
-    "generic": _gpu("generic", "opencl", 16, 64),
+    "generic": replace(_gpu("generic", "opencl", 16, 64), doubles=True),
     # Half of the threads are lost where one takes more than 32 registers of 32 bits; loads of 128 bits are whole lines.
     "mali": _gpu("mali", "opencl", 14, 64),
     # Waves of 64 or 128 threads, and a larger register file.

@@ -48,8 +48,8 @@ class Function:
     scratch: tuple[int, ...]
 
 
-def schedule(mod: tvm.IRModule, gpu: Gpu) -> tvm.IRModule:
-    """Operators become kernels, neighbours are fused, and every kernel is cut for the GPU."""
+def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule:
+    """Operators become kernels, neighbours are `fused`, and every kernel is cut for the GPU."""
     from tvm import relax
     from tvm.s_tir import dlight
     from tvm.target import Target
@@ -63,8 +63,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu) -> tvm.IRModule:
         # A reshape moves nothing here: see `plan`.
         relax.transform.LegalizeOps({"relax.reshape": as_it_is}),
         relax.transform.AnnotateTIROpPattern(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
+        *((relax.transform.FuseOps(), relax.transform.FuseTIR()) if fused else ()),
         relax.transform.DeadCodeElimination(),
         dlight.ApplyDefaultSchedule(
             Contraction(gpu),

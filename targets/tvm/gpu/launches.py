@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _FEW = 512
 """Constants of fewer elements keep their type: nothing is saved by storing them in less."""
-_LONG = re.compile(r"\b[iu]64\b")
+_LACKING = re.compile(r"\b[iuf](?:8|64)\b|\b[iu]16\b")
+_HALF = re.compile(r"\bhalf\d*\b(?! ?\*)")
+_DOUBLE = re.compile(r"\bdouble\d*\b")
 _LETTERS = {"": "f", "float16": "h", "int8": "b"}
 
 
@@ -159,10 +161,18 @@ class _Maker:
             if places:
                 function = narrowed(function, places, self.gpu.kind)
             text = kernels.source(name, function.with_attr("global_symbol", name), self.gpu)
-            if self.gpu.kind == "webgpu" and _LONG.search(text):
-                raise TargetError(f"kernel '{name}' needs integers of 64 bits, which WebGPU lacks; build for opencl")
+            self._check(text)
             self.found.source[name] = text
         return name
+
+    def _check(self, text: str) -> None:
+        """Raises `TargetError` for types that a kernel computes with and its language or the GPU lacks."""
+        if self.gpu.kind == "webgpu" and (missing := _LACKING.search(text)):
+            raise TargetError(f"it needs numbers of type {missing[0]}, which WebGPU lacks")
+        if self.gpu.kind == "opencl" and _HALF.search(text):
+            raise TargetError("it computes with halves, which OpenCL has as memory alone")
+        if self.gpu.kind == "opencl" and not self.gpu.doubles and _DOUBLE.search(text):
+            raise TargetError("it computes with doubles, which such GPUs lack")
 
     def _fill(self, step: Fill) -> None:
         data = np.array([int(value) for value in step.values], np.int64).tobytes()

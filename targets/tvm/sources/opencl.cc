@@ -25,11 +25,12 @@ void fail(const char* what, const char* more = "", int code = 0) {
 // The part of OpenCL 1.2 that is used, as its specification declares it.
 using Handle = struct Opaque*;
 constexpr uint64_t kGpu = 4, kAll = 0xFFFFFFFF, kReadWrite = 1, kProfiling = 2;
-constexpr uint32_t kBuildLog = 0x1183, kStart = 0x1282, kEnd = 0x1283;
+constexpr uint32_t kBuildLog = 0x1183, kStart = 0x1282, kEnd = 0x1283, kGroup = 0x1004, kExtensions = 0x1030;
 
 struct Api {
   int (*clGetPlatformIDs)(uint32_t, Handle*, uint32_t*);
   int (*clGetDeviceIDs)(Handle, uint64_t, uint32_t, Handle*, uint32_t*);
+  int (*clGetDeviceInfo)(Handle, uint32_t, size_t, void*, size_t*);
   Handle (*clCreateContext)(const intptr_t*, uint32_t, const Handle*, void*, void*, int*);
   Handle (*clCreateCommandQueue)(Handle, Handle, uint64_t, int*);
   Handle (*clCreateBuffer)(Handle, uint64_t, size_t, void*, int*);
@@ -55,20 +56,39 @@ struct Api {
 
 Api cl;
 
+// Where drivers are, those of Android with the folders that its linker does not search. OPTC_OPENCL names another.
+#if UINTPTR_MAX > 0xFFFFFFFF
+#define OPTC_FOLDERS(file) file, "/vendor/lib64/" file, "/system/vendor/lib64/" file, "/system/lib64/" file
+#else
+#define OPTC_FOLDERS(file) file, "/vendor/lib/" file, "/system/vendor/lib/" file, "/system/lib/" file
+#endif
+
+void* open_driver() {
+  if (const char* named = std::getenv("OPTC_OPENCL")) {
+    void* library = dlopen(named, RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) fail("no OpenCL driver can be opened where OPTC_OPENCL says:", named);
+    return library;
+  }
+  const char* const names[] = {"libOpenCL.so.1", OPTC_FOLDERS("libOpenCL.so"), OPTC_FOLDERS("egl/libGLES_mali.so"),
+                               OPTC_FOLDERS("libGLES_mali.so"), OPTC_FOLDERS("libPVROCL.so")};
+  for (const char* name : names)
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
+  fail("no OpenCL driver: none of libOpenCL.so, libGLES_mali.so and libPVROCL.so is here; install the device's, or name",
+       "its file in the environment variable OPTC_OPENCL");
+  return nullptr;
+}
+
 bool load() {
   static bool loaded = false;
   if (loaded) return true;
-  const char* const names[] = {"libOpenCL.so.1", "libOpenCL.so", "/vendor/lib64/libOpenCL.so",
-                               "/system/vendor/lib64/libOpenCL.so", "/vendor/lib64/egl/libGLES_mali.so"};
-  void* library = nullptr;
-  for (const char* name : names)
-    if (library == nullptr) library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return fail("no OpenCL driver: there is no libOpenCL.so"), false;
+  void* library = open_driver();
+  if (library == nullptr) return false;
 #define OPTC_FIND(name)                                              \
   *reinterpret_cast<void**>(&cl.name) = dlsym(library, #name);       \
   if (cl.name == nullptr) return fail("the OpenCL driver has no", #name), false;
   OPTC_FIND(clGetPlatformIDs)
   OPTC_FIND(clGetDeviceIDs)
+  OPTC_FIND(clGetDeviceInfo)
   OPTC_FIND(clCreateContext)
   OPTC_FIND(clCreateCommandQueue)
   OPTC_FIND(clCreateBuffer)
@@ -189,6 +209,7 @@ struct optc_model {
     size_t size = 0;
     char* text = read("kernels.cl", size);
     if (text == nullptr) return false;
+    if (!suits(text)) return std::free(text), false;
     const char* whole = text;
     int code = 0;
     program = cl.clCreateProgramWithSource(context, 1, &whole, &size, &code);
@@ -198,6 +219,23 @@ struct optc_model {
     char log[3000] = "";
     if (program != nullptr) cl.clGetProgramBuildInfo(program, device, kBuildLog, sizeof log - 1, log, nullptr);
     return fail("the driver does not compile the kernels:", log, code), false;
+  }
+
+  // Whether the device has what the kernels take.
+  bool suits(const char* text) {
+    char extensions[8192] = "";
+    size_t most = 0;
+    if (std::strstr(text, "cl_khr_fp64") != nullptr &&
+        (cl.clGetDeviceInfo(device, kExtensions, sizeof extensions - 1, extensions, nullptr) != 0 ||
+         std::strstr(extensions, "cl_khr_fp64") == nullptr))
+      return fail("the model computes with doubles, which this OpenCL device lacks: build it from float32"), false;
+    if (cl.clGetDeviceInfo(device, kGroup, sizeof most, &most, nullptr) != 0) return true;
+    for (int i = 0; i < optc_step_count; ++i) {
+      const size_t* local = optc_launches[i].local;
+      if (local[0] * local[1] * local[2] > most)
+        return fail("this OpenCL device runs fewer threads together than is needed by", optc_launches[i].kernel), false;
+    }
+    return true;
   }
 
   bool bind() {

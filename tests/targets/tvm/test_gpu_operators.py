@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +153,33 @@ def test_models_in_half_precision_build_for_every_machine(spec: str, tmp_path: P
         pytest.skip(str(error))
     compile(half_net()[0], "clean", target=target, output=tmp_path / "a", threads=1, check=False)
     assert (tmp_path / "a" / "model.so").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype", "why"),
+    [
+        ("opencl:device=mali", np.float64, ": it computes with doubles, which such GPUs lack"),
+        ("webgpu", np.float32, ""),
+    ],
+)
+def test_what_a_gpu_lacks_is_refused_by_the_node(spec: str, dtype: type, why: str, tmp_path: Path) -> None:
+    need_tvm()
+    made = Outputs(x=np.zeros((2, 4), dtype))
+    first = made.graph.add("Neg", [made.values["x"]], name="first").output
+    last = made.graph.add("ArgMax", [first], {"axis": 1}, name="last").output
+    made.graph.add_output(last, "y")
+    infer(made.graph)
+    with pytest.raises(TargetError, match=rf"node '(first|last)' cannot be compiled for {spec}{why}; replace it"):
+        table.one(spec).emit(made.graph, str(tmp_path / "a.tar"))
+
+
+def test_a_driver_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    need_driver()
+    made = Outputs(x=np.zeros((2, 4), np.float32))
+    made.add("Relu", "x")
+    infer(made.graph)
+    table.one("opencl").emit(made.graph, str(tmp_path / "a.tar"))
+    code = f"from optc.targets import table; table.one('opencl').open({str(tmp_path / 'a.tar')!r})"
+    environment = {**os.environ, "OPTC_OPENCL": "/nowhere/libOpenCL.so"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "no OpenCL driver can be opened where OPTC_OPENCL says: /nowhere/libOpenCL.so" in done.stderr

@@ -1,0 +1,64 @@
+"""Which node a model fails to compile for, where the compiler does not say so: the one that fails alone, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ...errors import EmissionError, TargetError
+from ...ir.clone import copy_nodes
+from ...ir.graph import Graph, Node, Value
+
+if TYPE_CHECKING:
+    from ...ir.types import Type
+
+
+def blamed(graph: Graph, compile: Callable[[Graph], object], target: str, why: str) -> TargetError:
+    """What to say of a typed graph that `compile` fails for, with `why` as the last resort.
+
+    Each node is compiled as a graph of its own, one of each kind; what the whole model fails for seldom needs more.
+    """
+    tried: set[tuple[object, ...]] = set()
+    for node in graph:
+        kind = _kind(node)
+        if kind in tried:
+            continue
+        tried.add(kind)
+        part = _alone(graph, node)
+        try:
+            compile(part)
+        except TargetError as error:
+            reason = str(error).removesuffix(f"; {_ADVICE}")
+            return TargetError(f"{_named(node)} cannot be compiled for {target}: {reason}; {_ADVICE}")
+        except Exception:
+            return TargetError(f"{_named(node)} cannot be compiled for {target}; {_ADVICE}")
+    return EmissionError(f"graph '{graph.name}' cannot be compiled for {target}, though each node can: {why}")
+
+
+_ADVICE = "replace it by other operators, or build for onnx"
+
+
+def _named(node: Node) -> str:
+    return f"{node.op} node '{node.name or node.outputs[0].name}'"
+
+
+def _kind(node: Node) -> tuple[object, ...]:
+    """What a compiler looks at: the operator, its attributes, and the types of what it reads."""
+    reads: list[Type | None] = [None if value is None else value.type for value in node.inputs]
+    known = [value is not None and value.constant is not None for value in node.inputs]
+    attributes = sorted((name, repr(held.value)) for name, held in node.attributes.items())
+    return node.domain, node.op, str(attributes), str(reads), str(known)
+
+
+def _alone(graph: Graph, node: Node) -> Graph:
+    """A node as a graph of its own, with the constants that it reads."""
+    part = Graph(graph.name, opsets=graph.opsets)
+    twins: dict[Value, Value] = {}
+    for value in node.inputs:
+        if value is not None and value.constant is None and value not in twins:
+            twins[value] = part.add_input(value.name, value.type)
+    copy_nodes(graph, [node], part, twins)
+    for value in node.outputs:
+        part.add_output(twins[value], value.name, value.type)
+    part.sweep()
+    return part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...errors import EmissionError, TargetError
+from ...errors import EmissionError, OptcError, TargetError
 from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Node, Value
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ...ir.types import Type
 
 
-def blamed(graph: Graph, compile: Callable[[Graph], object], target: str, why: str) -> TargetError:
+def blamed(graph: Graph, compile: Callable[[Graph], object], target: str, why: str) -> OptcError:
     """What to say of a typed graph that `compile` fails for, with `why` as the last resort.
 
     Each node is compiled as a graph of its own, one of each kind; what the whole model fails for seldom needs more.

@@ -71,19 +71,19 @@ def _is_nan(x: Any) -> Any:
 
 
 def _power(x: Any, y: Any) -> Any:
-    """WebGPU's `pow` knows no negative base."""
+    """WebGPU's `pow` knows no negative base; the root of one is what no power is."""
     from tvm import tirx
 
     dtype = str(x.ty.dtype)
     zero, one, two = (tirx.const(number, dtype) for number in (0.0, 1.0, 2.0))
 
-    def floor(number: Any) -> Any:
-        return tirx.call_pure_extern(dtype, "floor", number)
+    def call(name: str, *numbers: Any) -> Any:
+        return tirx.call_pure_extern(dtype, name, *numbers)
 
-    size = tirx.call_pure_extern(dtype, "pow", tirx.Select(x < zero, zero - x, x), y)
-    odd = tirx.EQ(y - two * floor(y / two), one)
-    signed = tirx.Select(tirx.And(x < zero, odd), zero - size, size)
-    return tirx.Select(tirx.EQ(y, zero), one, signed)
+    size = call("pow", call("abs", x), y)
+    odd, whole = tirx.EQ(y - two * call("floor", y / two), one), tirx.EQ(call("floor", y), y)
+    below = tirx.Select(odd, zero - size, tirx.Select(whole, size, call("sqrt", x)))
+    return tirx.Select(tirx.EQ(y, zero), one, tirx.Select(x < zero, below, size))
 
 
 def _scaled(name: str, factor: float) -> Any:

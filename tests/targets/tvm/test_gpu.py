@@ -94,7 +94,8 @@ def test_shaders_that_cannot_run_here_are_emitted(
     folder = tmp_path / "out"
     found = compile(small(), "clean", target=spec, output=folder, threads=1)
     assert found.report.agreement is None
-    assert any("cannot run here: needs" in note for note in found.report.notes)
+    assert found.report.validation is not None
+    assert "cannot run here: needs" in found.report.validation.reason
     with pytest.raises(SpecError, match="a budget on agreement needs the check"):
         compile(small(), "clean", target=spec, budget="agreement=99%", threads=1)
     said = json.loads((folder / "manifest.json").read_text())["gpu"]

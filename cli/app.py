@@ -30,21 +30,22 @@ from .run import run_artifact
 _INTERRUPTED = 130
 
 
+_EXAMPLES = examples(compile_model)
 unfold(compile_model)
 app = App(
     name="optc",
     version=__version__,
     version_flags=["--version"],
     help="Make a trained ONNX model smaller and faster, and show what was lost.",
-    help_epilogue=examples(compile_model),
+    help_epilogue=_EXAMPLES,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
     default_command=compile_model,
 )
 for command in (build, init, inspect, diff, check, bench, profile, run_artifact, explain, passes, targets, zoo):
+    name, epilogue = "run" if command is run_artifact else None, examples(command)
     unfold(command)
-    name = "run" if command is run_artifact else None
-    app.command(command, name=name, help_epilogue=examples(command))
+    app.command(command, name=name, help_epilogue=epilogue)
 app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))
 
 
@@ -60,6 +61,8 @@ def run(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names in a model may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    if "-" in argv:
+        return _fail("'-' is no file: models are read from files and written to files; name one", 2)
     try:
         with listening(argv):
             status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")

@@ -76,6 +76,10 @@ class Voice:
 PLAINLY = Voice()
 
 
+_PIPE = 1 << 12
+"""Columns where no terminal shows them: what reads there wants a row in a line, and names whole."""
+
+
 def console() -> Console:
     """Standard output, at least 80 columns wide: a table in less would show no figure whole."""
     from rich.console import Console
@@ -85,7 +89,7 @@ def console() -> Console:
             raise  # rich would exit here, with a status of its own
 
     found = Plain()
-    found.width = max(80, found.width)
+    found.width = max(80, found.width) if found.is_terminal else _PIPE
     return found
 
 

@@ -16,12 +16,13 @@ def examples(command: Callable[..., int]) -> str:
 
 
 def unfold(command: Callable[..., int]) -> None:
-    """Make every description in the docstring one line, which the terminal breaks as it is wide."""
-    text, mark, rest = (inspect.getdoc(command) or "").partition(_EXAMPLES)
+    """Make every description in the docstring one line, which the terminal breaks as it is wide; the examples, which
+    stand at the end of the help, are left out."""
+    text = (inspect.getdoc(command) or "").partition(_EXAMPLES)[0].rstrip()
     lines: list[str] = []
     for line in text.splitlines():
         if line.startswith("    ") and lines and lines[-1].startswith("    "):
             lines[-1] += f" {line.strip()}"
         else:
             lines.append(line)
-    command.__doc__ = "\n".join(lines) + mark + rest
+    command.__doc__ = "\n".join(lines)

@@ -18,7 +18,7 @@ from ..errors import ModelError, expect
 from . import wire
 from .graph import Graph
 from .graph_reader import GraphReader
-from .tensor import SourceFile
+from .tensor import POINTER, SourceFile
 from .tensor_proto import TensorReader
 
 _WHOLE = 1 << 20
@@ -41,6 +41,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
         raise ModelError(f"{name}: cannot be read: {error.strerror}") from error
     if source.size == 0:
         raise ModelError(f"{name}: is empty, not an ONNX model")
+    if source.is_pointer:
+        raise ModelError(f"{name}: {POINTER}")
     data: wire.Buffer = source.map()
     cuts: dict[int, int] = {}
     try:

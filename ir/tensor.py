@@ -20,6 +20,8 @@ from ..errors import ModelError
 from .types import DType
 
 _CHUNK = 1 << 20
+_POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER = "is the pointer that Git LFS keeps in place of the file; fetch the file itself: git lfs pull"
 
 
 class Tensor(ABC):
@@ -177,6 +179,11 @@ class SourceFile:
         self.size = os.fstat(self._fd).st_size
         self._map: mmap.mmap | None = None
 
+    @property
+    def is_pointer(self) -> bool:
+        """Whether Git LFS left its note here of where the file really is."""
+        return os.pread(self._fd, len(_POINTER), 0) == _POINTER
+
     def map(self) -> mmap.mmap:
         """The whole file, mapped: pages are read when touched and count as file cache, not as memory of ours."""
         if self._map is None:
@@ -217,6 +224,8 @@ class FileTensor(Tensor):
         self.source = source
         self.offset = offset
         if offset < 0 or offset + self.nbytes > source.size:
+            if source.is_pointer:
+                raise ModelError(f"{source.path}: {POINTER}")
             raise ModelError(
                 f"{source.path}: a {self.dtype.text}{list(self.shape)} tensor at byte {offset} reaches past the end "
                 f"of the file ({source.size} bytes); the file is truncated or belongs to another model"

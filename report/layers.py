@@ -16,7 +16,7 @@ from ..ir.graph import Graph
 from ..ir.node import Node, Value
 from ..ir.shapes import analyse
 from ..ir.stored import tensor_of
-from ..ir.types import TensorType, Type
+from ..ir.types import MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,17 @@ def costliest(layers: Iterable[LayerCost], by: str, top: int) -> tuple[LayerCost
 
 def type_text(type: Type | None) -> str:
     """A type as a person reads it; `?` stands for what is unknown."""
-    if not isinstance(type, TensorType):
-        return "?" if type is None else str(type)
+    match type:
+        case None:
+            return "?"
+        case SequenceType():
+            return f"sequence of {type_text(type.element)}"
+        case OptionalType():
+            return f"optional {type_text(type.element)}"
+        case MapType():
+            return f"map from {type.key.text} to {type_text(type.value)}"
+        case OpaqueType():
+            return f"opaque {type.name or type.domain}"
     if type.shape is None:
         return f"{type.dtype.text}[...]"
     return f"{type.dtype.text}[{', '.join('?' if d is None else str(d) for d in type.shape)}]"

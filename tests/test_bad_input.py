@@ -31,7 +31,12 @@ def external(location: str) -> onnx.ModelProto:
     return made
 
 
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b\nsize 12345\n"
+)
+
 BAD_MODELS = {
+    "pointer": (POINTER, ("Git LFS", "git lfs pull")),
     "empty": (b"", ("empty",)),
     "random": (bytes(range(256)) * 20, ()),
     "truncated": (model([MATMUL]).SerializeToString()[:-20], ()),

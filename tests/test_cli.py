@@ -156,6 +156,27 @@ def test_closed_streams_and_a_narrow_terminal(good: str, tmp_path: Path) -> None
     assert narrow == optc("passes", "quant", environment={"COLUMNS": "80"}).stdout
 
 
+def test_names_stand_whole_in_a_pipe(tmp_path: Path) -> None:
+    name = "encoder/layers/0/attention/self/query/a_name_that_goes_on_for_longer_than_a_terminal_is_wide/MatMul"
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name=name)
+    path = write(tmp_path / f"{'m' * 70}.onnx", model([node]))
+    assert sum(name in line for line in optc("inspect", path).stdout.splitlines()) >= 2
+    shown = optc(path, "--passes", "quant", "-o", str(tmp_path / "o.onnx"), "-v")
+    assert any(name in line and "MatMul" in line.replace(name, "") for line in shown.stdout.splitlines())
+
+
+@pytest.mark.parametrize("words", [["-"], ["inspect", "-"], ["zoo:digits_resnet", "-o", "-"]])
+def test_streams_are_no_files(words: list[str]) -> None:
+    assert_one_line(optc(*words), 2, "'-' is no file")
+
+
+def test_the_list_of_commands_holds_no_examples() -> None:
+    shown = optc("--help").stdout
+    assert "List the targets" in shown
+    assert "Examples --" not in shown
+    assert "Examples:\n    optc targets\n" in optc("targets", "--help").stdout
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
 def test_a_full_disk_behind_standard_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:

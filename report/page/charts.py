@@ -116,7 +116,7 @@ def where(title: str, unit: str, layers: Sequence[tuple[str, float, float]]) -> 
         axes.set_yticks(at, [_fitted(name) for name, _, _ in layers])
         axes.invert_yaxis()
         axes.set_xlabel(unit)
-        axes.legend(loc="lower right")
+        _legend(axes)
         axes.tick_params(length=0)
 
     said = "; ".join(f"{name} {one:.3g} before, {other:.3g} after" for name, one, other in layers)
@@ -133,7 +133,7 @@ def histogram(title: str, found: Histogram) -> Markup:
             axes.stairs(100 * found.after, found.edges, color=AFTER, linewidth=1.1, label="after")
         axes.set_ylim(bottom=0)
         axes.set_ylabel("% of elements")
-        axes.legend(loc="upper right")
+        _legend(axes)
         axes.tick_params(length=0)
 
     said = f"from {found.edges[0]:.4g} to {found.edges[-1]:.4g} in {len(found.edges) - 1} bins"
@@ -155,13 +155,18 @@ def scatter(found: Answers, what: str) -> Markup:
         ends = [min(flat), max(flat)]
         axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
         if several:
-            axes.legend(loc="upper left")
+            _legend(axes)
         axes.set_xlabel(f"{what}, original")
         axes.set_ylabel(f"{what}, result")
         axes.tick_params(length=0)
 
     said = f"{len(found.points)} points of output {found.output}, {sum(found.moved)} with another answer"
     return _figure(draw, "Result against original", said, height=3.0)
+
+
+def _legend(axes: Axes) -> None:
+    """In a line above the picture, where it covers nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handlelength=1.2, columnspacing=1.2)
 
 
 def _figure(draw: Callable[[Axes], None], title: str, said: str, *, height: float) -> Markup:

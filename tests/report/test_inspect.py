@@ -11,7 +11,7 @@ from rich.console import Console
 
 from optc.errors import ModelError
 from optc.ir.graph import Graph
-from optc.ir.types import DType, TensorType
+from optc.ir.types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType
 from optc.report.inspect import as_dict, render, summary
 
 
@@ -26,6 +26,21 @@ def small() -> Graph:
     made = graph.add("MatMul", [made, graph.constant(np.ones((256, 5), np.float32))], name="last").output
     graph.add_output(made, "y", TensorType(DType.FLOAT, ("N", 5)))
     return graph
+
+
+def test_types_that_are_no_tensors_are_told_in_words() -> None:
+    graph = Graph("maps", opsets={"": 17})
+    kinds = (
+        SequenceType(MapType(DType.STRING, TensorType(DType.FLOAT, ()))),
+        OptionalType(TensorType(DType.INT64, ("N", None))),
+        OpaqueType("its.domain", "image"),
+        None,
+    )
+    for index, kind in enumerate(kinds):
+        graph.add_input(f"x{index}", kind)
+    assert [port.type for port in summary(graph).inputs] == [
+        "sequence of map from string to float[]", "optional int64[N, ?]", "opaque image", "?",
+    ]  # fmt: skip
 
 
 def test_the_figures_of_a_summary() -> None:

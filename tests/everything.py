@@ -110,4 +110,6 @@ def everything() -> onnx.ModelProto:
         proto.metadata_props.add(key=key, value="somebody")
     proto.training_info.add().algorithm.name = "training"
     proto.configuration.add(name="two-gpus", num_devices=2)
+    for opset in (proto.opset_import[0], proto.functions[0].opset_import[0]):
+        opset.ClearField("domain")  # that of ONNX goes without saying, in two bytes less
     return proto

@@ -1,0 +1,226 @@
+"""Control flow as plain nodes: what a library, which runs one plan, can compute.
+
+    If      both branches are computed, and Where takes the results of the one that was meant
+    Scan    the body once for each step
+    Loop    the body once for each trip; where the body itself may end the loop, all trips are computed, and values
+            stay as they were behind the one that ended it
+
+The same numbers: what is computed and not taken has no effect. Written in forms that operator sets from 11 on have in
+common.
+
+Does not fire where the number of trips, or a size, is known only when the model runs, where the body may end a loop
+that gathers a result of each trip, on sequences, on operators that draw numbers, nor where more than `MOST` nodes would
+come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...ir.chance import by_chance
+from ...ir.clone import inline
+from ...ir.graph import Graph
+from ...ir.node import Node, Value
+from ...ir.origin import Origin
+from ...ir.types import TensorType
+from ...passes.base import Context, Pass, Report
+
+MOST = 20_000
+"""Nodes that a loop may become."""
+_OPS = frozenset({"If", "Loop", "Scan"})
+
+
+@dataclass(frozen=True, slots=True)
+class Control(Pass):
+    """If, Loop and Scan become the nodes of their bodies."""
+
+    name: ClassVar[str] = "control"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        from ...ir.shapes import infer
+
+        report = Report()
+        while nodes := [node for node in _innermost(graph) if node.op in _OPS and not node.domain]:
+            infer(graph)
+            rewritten = [node.op for node in nodes if _unfold(node)]
+            for op in rewritten:
+                report.rewrote(op.lower())
+            if not rewritten:
+                break
+        if report.changed:
+            graph.sweep()
+            infer(graph)
+        return report
+
+
+def _innermost(graph: Graph) -> Iterator[Node]:
+    """The nodes that hold bodies without such nodes in them."""
+    for node in graph.walk():
+        if node.bodies and not any(inner.bodies for body in node.bodies for inner in body.walk()):
+            yield node
+
+
+def _unfold(node: Node) -> bool:
+    """Put the nodes of the bodies in the place of a node; whether it could be done."""
+    drawing = any(by_chance(body) for body in node.bodies)
+    sized = all(_sizes(value) is not None for value in node.outputs if value.uses or value.name)
+    if node.graph is None or drawing or not sized:
+        return False
+    results = {"If": _if, "Loop": _loop, "Scan": _scan}[node.op](_Writer(node))
+    if results is None:
+        return False
+    for old, new in zip(node.outputs, results, strict=True):
+        if new is not None:
+            old.replace_uses(new)
+    node.graph.remove(node)
+    return True
+
+
+def _sizes(value: Value) -> tuple[int, ...] | None:
+    return value.static_shape if isinstance(value.type, TensorType) else None
+
+
+class _Writer:
+    """Adds nodes in front of one that holds bodies."""
+
+    def __init__(self, node: Node) -> None:
+        assert node.graph is not None
+        self.node, self.graph = node, node.graph
+        self.origin = Origin.merge([node.origin], by="control")
+
+    def add(self, op: str, *inputs: Value, **attributes: int) -> Value:
+        return self.graph.add(op, inputs, attributes, before=self.node, origin=self.origin).output
+
+    def ints(self, *numbers: int) -> Value:
+        return self.graph.constant(np.array(numbers, np.int64))
+
+    def reshape(self, value: Value, sizes: Sequence[int]) -> Value:
+        return self.add("Reshape", value, self.ints(*sizes))
+
+    def choose(self, condition: Value, one: Value, other: Value) -> Value:
+        """`one` where the condition, a bool of rank 0, is true, else `other`."""
+        return one if one is other else self.add("Where", condition, one, other)
+
+    def body(self, name: str) -> Graph:
+        """A body, whose constants become those of the graph, that all of its copies read them."""
+        body = self.node.attributes[name].value
+        assert isinstance(body, Graph)
+        for value in tuple(body.constants):
+            if value.constant is not None and value.uses:
+                value.replace_uses(self.graph.constant(value.constant, value.name))
+        return body
+
+    def copy(self, body: Graph, inputs: Sequence[Value]) -> list[Value]:
+        """What the body gives for these inputs, from a copy of its nodes."""
+        values = dict(zip(body.inputs, inputs, strict=True))
+        inline(body, values, self.node)
+        return [values.get(output.value, output.value) for output in body.outputs]
+
+    def stack(self, parts: Sequence[Value], sizes: Sequence[int], axis: int) -> Value:
+        """The parts, of a value of these `sizes` each a slice of size one, along an axis."""
+        single = [1 if index == axis else size for index, size in enumerate(sizes)]
+        pieces = [self.reshape(part, single) for part in parts]
+        return pieces[0] if len(pieces) == 1 else self.add("Concat", *pieces, axis=axis)
+
+
+def _if(write: _Writer) -> list[Value | None] | None:
+    node = write.node
+    condition = node.inputs[0]
+    branches = [write.body(name) for name in ("then_branch", "else_branch")]
+    for one, other in zip(*(branch.outputs for branch in branches), strict=True):
+        sizes = _sizes(one.value)
+        if sizes is None or sizes != _sizes(other.value) or one.value.dtype is not other.value.dtype:
+            return None
+    if condition is None:
+        return None
+    truth = write.reshape(condition, ())
+    taken, left = (write.copy(branch, ()) for branch in branches)
+    return [write.choose(truth, one, other) for one, other in zip(taken, left, strict=True)]
+
+
+def _whole(value: Value | None) -> int | None:
+    """The number that a constant holds."""
+    return None if value is None or value.constant is None else int(value.constant.numpy().reshape(-1)[0])
+
+
+def _loop(write: _Writer) -> list[Value | None] | None:
+    node = write.node
+    trips, start = _whole(node.input(0)), node.input(1)
+    body = write.body("body")
+    states = [value for value in node.inputs[2:] if value is not None]
+    gathered = node.outputs[len(states) :]
+    goes_on = body.outputs[0].value
+    always = _is_true(goes_on, body) and (start is None or bool(_whole(start)))
+    if trips is None or not 0 < trips * max(1, len(body)) <= MOST or len(states) != len(node.inputs) - 2:
+        return None
+    if not always and (gathered or any(_sizes(a) != _sizes(b.value) for a, b in zip(states, body.outputs[1:]))):
+        return None
+    truth = write.graph.constant(np.array(True))
+    active = truth if start is None else write.reshape(start, ())
+    parts: list[list[Value]] = []
+    for trip in range(trips):
+        number = write.graph.constant(np.array(trip, np.int64))
+        again, *results = write.copy(body, [number, truth, *states])
+        fresh = results[: len(states)]
+        parts.append(results[len(states) :])
+        if always:
+            states = fresh
+            continue
+        states = [write.choose(active, new, old) for new, old in zip(fresh, states, strict=True)]
+        active = write.add("And", active, write.reshape(again, ()))
+    stacked = [write.stack(one, _sizes(value) or (), 0) for one, value in zip(zip(*parts, strict=True), gathered)]
+    return [*states, *stacked]
+
+
+def _is_true(value: Value, body: Graph) -> bool:
+    """Whether what tells a loop to go on is true whenever the loop is."""
+    while value.producer is not None and value.producer.op in ("Identity", "Cast") and value.producer.inputs[0]:
+        value = value.producer.inputs[0]
+    return value is body.inputs[1] or bool(_whole(value))
+
+
+def _scan(write: _Writer) -> list[Value | None] | None:
+    node = write.node
+    count = node.get_int("num_scan_inputs")
+    body = write.body("body")
+    if write.graph.opset() < 9 or None in node.inputs:
+        return None
+    operands = [value for value in node.inputs if value is not None]
+    states, scanned = operands[: len(operands) - count], operands[len(operands) - count :]
+    sizes = [_sizes(value) for value in scanned]
+    axes = node.get_ints("scan_input_axes", (0,) * count)
+    known = [one for one in sizes if one is not None]
+    if len(known) != count or not count:
+        return None
+    axes = tuple(axis % len(one) for axis, one in zip(axes, known, strict=True))
+    steps = known[0][axes[0]]
+    if not 0 < steps * max(1, len(body)) <= MOST:
+        return None
+    backward = node.get_ints("scan_input_directions", (0,) * count)
+    parts: list[list[Value]] = []
+    for step in range(steps):
+        slices = [
+            _slice(write, value, one, axis, steps - 1 - step if back else step)
+            for value, one, axis, back in zip(scanned, known, axes, backward, strict=True)
+        ]
+        results = write.copy(body, [*states, *slices])
+        states = results[: len(states)]
+        parts.append(results[len(states) :])
+    gathered = node.outputs[len(states) :]
+    out_axes = node.get_ints("scan_output_axes", (0,) * len(gathered))
+    out_backward = node.get_ints("scan_output_directions", (0,) * len(gathered))
+    stacked = []
+    for one, value, axis, back in zip(zip(*parts, strict=True), gathered, out_axes, out_backward):
+        whole = _sizes(value) or ()
+        stacked.append(write.stack(one[::-1] if back else one, whole, axis % max(1, len(whole))))
+    return [*states, *stacked]
+
+
+def _slice(write: _Writer, value: Value, sizes: tuple[int, ...], axis: int, at: int) -> Value:
+    """The slice of a value `at` a place along an axis, without that axis."""
+    part = write.add("Slice", value, write.ints(at), write.ints(at + 1), write.ints(axis))
+    return write.reshape(part, [*sizes[:axis], *sizes[axis + 1 :]])

@@ -1,4 +1,4 @@
-"""Three small networks trained on handwritten digits, and the samples they were trained and are judged on.
+"""Five small networks trained on handwritten digits, and the samples they were trained and are judged on.
 
 The images are the 1,797 test images, 8x8 with 17 grey levels, of E. Alpaydin and C. Kaynak, "Optical Recognition of
 Handwritten Digits", UCI Machine Learning Repository, 1998 (doi:10.24432/C50P49, CC BY 4.0), in the copy that
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..ir.graph import Graph
 from .builder import Builder, FloatArray, Weights
+from .inverted_residual import Block, inverted_residual
 from .mobilenet import separable
 from .resnet import basic_resnet
 from .transformer import row_transformer
@@ -41,6 +42,41 @@ def digits_resnet(weights: Weights) -> Graph:
     return basic_resnet("digits_resnet", weights, (1, SIZE, SIZE), 10, 2, shortcut="project")
 
 
+def digits_mobilenet_v3(weights: Weights) -> Graph:
+    """MobileNetV3's kind of blocks: gates, hard swish, 5x5 filters, and the wide layer behind the pooling."""
+    build = Builder("digits_mobilenet_v3", weights, epsilon=1e-3)
+    x = build.conv(build.input("input", 1, SIZE, SIZE), "stem", 16, 3, activation="hard_swish")
+    blocks = (
+        Block(16, 16, 3, 2, "relu", 8, "hard_sigmoid"),
+        Block(48, 24, 3, 1, "relu"),
+        Block(72, 24, 3, 1, "relu"),
+        Block(72, 32, 5, 2, "hard_swish", 16, "hard_sigmoid", gate_activation="relu"),
+        Block(96, 32, 5, 1, "hard_swish", 24, "hard_sigmoid", gate_activation="relu"),
+    )
+    for index, block in enumerate(blocks, start=1):
+        x = inverted_residual(build, x, f"block{index}", block)
+    x = build.conv(x, "head", 96, activation="hard_swish")
+    pooled = build.node("GlobalAveragePool", "pool", [x], ("N", 96, 1, 1))
+    y = build.plain_conv(pooled, "features", 64, activation="hard_swish")
+    return build.finish(build.dense(build.node("Flatten", "flatten", [y], ("N", 64)), "classifier", 10), "logits")
+
+
+def digits_efficientnet(weights: Weights) -> Graph:
+    """EfficientNet's kind of blocks: SiLU, and a gate in each."""
+    build = Builder("digits_efficientnet", weights, epsilon=1e-3)
+    x = build.conv(build.input("input", 1, SIZE, SIZE), "stem", 16, 3, activation="silu")
+    blocks = (
+        Block(16, 16, 3, 1, "silu", 4),
+        Block(64, 24, 3, 2, "silu", 4),
+        Block(96, 24, 3, 1, "silu", 6),
+        Block(96, 40, 5, 2, "silu", 6),
+        Block(120, 40, 5, 1, "silu", 10),
+    )
+    for index, block in enumerate(blocks, start=1):
+        x = inverted_residual(build, x, f"block{index}", block)
+    return build.finish(build.classifier(build.conv(x, "head", 96, activation="silu"), 10), "logits")
+
+
 def digits_transformer(weights: Weights) -> Graph:
     """Dense: two encoder layers of width 64 over the sixteen rows."""
     return row_transformer("digits_transformer", weights, size=SIZE, classes=10, width=64, heads=4, layers=2)
@@ -50,6 +86,8 @@ NETWORKS: dict[str, Callable[[Weights], Graph]] = {
     "digits_dscnn": digits_dscnn,
     "digits_resnet": digits_resnet,
     "digits_transformer": digits_transformer,
+    "digits_mobilenet_v3": digits_mobilenet_v3,
+    "digits_efficientnet": digits_efficientnet,
 }
 
 

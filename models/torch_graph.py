@@ -80,6 +80,8 @@ _OPERATORS: dict[str, Callable[[Node, Operands], torch.Tensor]] = {
     "Flatten": lambda node, v: v[0].flatten(1),
     "Gemm": lambda node, v: functional.linear(v[0], v[1], v[2]),
     "GlobalAveragePool": lambda node, v: v[0].mean((2, 3), keepdim=True),
+    "HardSigmoid": lambda node, v: torch.clamp(node.get_float("alpha", 0.2) * v[0] + node.get_float("beta", 0.5), 0, 1),
+    "HardSwish": lambda node, v: functional.hardswish(v[0]),
     "LayerNormalization": lambda node, v: functional.layer_norm(
         v[0], v[1].shape, v[1], v[2], node.get_float("epsilon", 1e-5)
     ),
@@ -88,6 +90,7 @@ _OPERATORS: dict[str, Callable[[Node, Operands], torch.Tensor]] = {
     "ReduceMean": lambda node, v: v[0].mean(v[1].tolist()),
     "Relu": lambda node, v: torch.relu(v[0]),
     "Reshape": _reshape,
+    "Sigmoid": lambda node, v: torch.sigmoid(v[0]),
     "Softmax": lambda node, v: torch.softmax(v[0], -1),
     "Squeeze": lambda node, v: v[0].squeeze(v[1].tolist()),
     "Transpose": lambda node, v: v[0].permute(node.get_ints("perm")),

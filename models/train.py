@@ -18,7 +18,13 @@ from ..ir.writer import save
 from . import digits
 from .builder import FloatArray, he, stored
 
-EPOCHS = {"digits_dscnn": 60, "digits_resnet": 40, "digits_transformer": 150}
+EPOCHS = {
+    "digits_dscnn": 60,
+    "digits_resnet": 40,
+    "digits_transformer": 150,
+    "digits_mobilenet_v3": 80,
+    "digits_efficientnet": 60,
+}
 BATCH = 64
 RATE = 3e-3
 SEED = 0

@@ -58,6 +58,12 @@ _ENTRIES = (
     Entry("digits_resnet", "residual CNN on 16x16 digits, 99.5 % right", "trained here on the UCI digits"),
     Entry("digits_transformer", "transformer encoder on 16x16 digits, 99.0 % right", "trained here on the UCI digits"),
     Entry(
+        "digits_mobilenet_v3",
+        "gated CNN with hard swish on 16x16 digits, 99.7 % right",
+        "trained here on the UCI digits",
+    ),
+    Entry("digits_efficientnet", "gated CNN with SiLU on 16x16 digits, 99.8 % right", "trained here on the UCI digits"),
+    Entry(
         "mobilenet_v1", "depthwise-separable CNN for ImageNet", "Howard et al., 2017, arXiv:1704.04861", mobilenet_v1
     ),
     Entry("mobilenet_v2", "inverted residuals for ImageNet", "Sandler et al., 2018, arXiv:1801.04381", mobilenet_v2),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from facts import facts_of
 
 from optc.ir.graph import Graph
 from optc.ir.shapes import infer
@@ -17,15 +17,17 @@ from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.quant import Quant
 from optc.runtime.samples import load_samples
-from optc.targets.onnx import OnnxTarget
 
 
 def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = None, **facts: object) -> Report:
     """Quantize in place, as the runner would."""
     held = load_samples(samples, graph)
-    # The tests run on this machine's kernels, whichever they are.
-    target = dataclasses.replace(OnnxTarget().facts, **facts)  # type: ignore[arg-type]
-    ctx = Context(target, fit=held, held=held, threads=1)
+    ctx = Context(
+        facts_of(**facts),  # type: ignore[arg-type]
+        fit=held,
+        held=held,
+        threads=1,
+    )
     # Which layers do not pay is measured, so a test that does not ask for that must not depend on it.
     one = one or Quant(slower="int8")
     one.requires(graph, ctx)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from facts import facts_of
 
 from optc.compiler.model import read
 from optc.ir.graph import Graph
@@ -15,7 +15,6 @@ from optc.passes.base import Context, Layer, Outcome, Override, Report
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.runtime.samples import load_samples
-from optc.targets.onnx import OnnxTarget
 
 LOSSY = [
     "prune:ratio=0.5",
@@ -54,8 +53,7 @@ def net() -> Graph:
 def build(passes: str, *overrides: Override) -> tuple[Graph, Report]:
     graph = read(net())
     data = np.random.default_rng(1).normal(size=(48, 8, 8, 8)).astype(np.float32)
-    facts = replace(OnnxTarget().facts, measurable=False, channel_alignment=8)
-    ctx = Context(facts, overrides=overrides, threads=1)
+    ctx = Context(facts_of(measurable=False), overrides=overrides, threads=1)
     ctx.fit, ctx.held = load_samples({"x": data}, graph).split(8)
     return graph, run(Pipeline.parse(f"clean,{passes}"), graph, ctx)[-1]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from facts import facts_of
 
 from optc.ir.graph import Graph, Value
 from optc.ir.shapes import infer
@@ -17,7 +18,6 @@ from optc.passes.quant.rotate import rotate
 from optc.passes.quant.trial import Trial
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
-from optc.targets.onnx import OnnxTarget
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(24, 6, 5, 5)).astype(np.float32)}
 Made = Callable[[Graph, Value], Value]
@@ -67,7 +67,7 @@ def twice(graph: Graph, x: Value) -> Value:
 
 def context(graph: Graph) -> Context:
     samples = load_samples(FEEDS, graph)
-    return Context(OnnxTarget().facts, fit=samples, held=samples, threads=1)
+    return Context(facts_of(), fit=samples, held=samples, threads=1)
 
 
 def answers(graph: Graph) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import facts_of
 from quantized import cleaned, quantized, runtime_ops
 
 from optc.ir.graph import Graph
@@ -22,7 +23,6 @@ from optc.passes.quant.pooling import pool_spatial_means
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
-from optc.targets.onnx import OnnxTarget
 
 
 @pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet"])
@@ -131,7 +131,7 @@ def test_an_agreement_floor_that_nothing_meets_leaves_eight_bits() -> None:
     graph = cleaned("digits_dscnn")
     teacher = graph.clone()
     samples = load_samples(zoo.samples("digits_dscnn", "calib"), graph)
-    ctx = Context(OnnxTarget().facts, teacher=teacher, fit=samples, held=samples, threads=1)
+    ctx = Context(facts_of(), teacher=teacher, fit=samples, held=samples, threads=1)
     one = Quant(weights="auto", min_agreement=1.0)
     one.requires(graph, ctx)
     report = one.run(graph, ctx)

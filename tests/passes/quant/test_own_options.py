@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import facts_of
 from quantized import runtime_ops
 
 from optc.errors import SpecError
@@ -17,7 +18,6 @@ from optc.passes.quant import Quant
 from optc.project.overrides import override
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
-from optc.targets.onnx import OnnxTarget
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(40, 32)).astype(np.float32)}
 
@@ -40,7 +40,7 @@ def chain(length: int = 4) -> Graph:
 def build(one: Quant, *overrides: Override) -> tuple[Graph, Report]:
     graph = chain()
     samples = load_samples(FEEDS, graph)
-    ctx = Context(OnnxTarget().facts, teacher=graph.clone(), fit=samples, held=samples, overrides=overrides, threads=1)
+    ctx = Context(facts_of(), teacher=graph.clone(), fit=samples, held=samples, overrides=overrides, threads=1)
     one.requires(graph, ctx)
     report = one.run(graph, ctx)
     graph.sweep()

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from facts import facts_of
 from quantized import quantized
 
 from optc.ir.graph import Graph, Node
@@ -16,7 +17,6 @@ from optc.passes.quant import Quant, profit
 from optc.passes.quant.layers import find_layers, keep_none
 from optc.passes.quant.placement import place
 from optc.runtime.samples import load_samples
-from optc.targets.onnx import OnnxTarget
 
 
 def chain(length: int = 5) -> Graph:
@@ -43,7 +43,7 @@ def test_the_cut_is_the_cheapest_of_all_assignments(seed: int) -> None:
     graph = chain()
     found, _ = find_layers(graph)
     data = load_samples(samples(), graph)
-    ctx = Context(OnnxTarget().facts, fit=data, held=data, threads=1)
+    ctx = Context(facts_of(), fit=data, held=data, threads=1)
     rng = np.random.default_rng(seed)
     floats: dict[Node, float] = {node: 1e-5 * rng.random() for node in found}
     codes: dict[Node, float] = {node: 1e-5 * rng.random() for node in found}

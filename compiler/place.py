@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterator
 
 from ..errors import OutputError
+from ..ir.printable import has_control
 from ..ir.workspace import Workspace, remove_abandoned
 from ..targets.base import Artifact, Target
 
 
 def check_place(path: str, flag: str = "-o", target: Target | None = None) -> None:
     """Fail before the work rather than after it where no file can be put at `path`. Raises `OutputError`."""
+    if has_control(path):
+        raise OutputError(f"{path!r} holds a control character; choose another place with {flag}")
     path = os.path.abspath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):

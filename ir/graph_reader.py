@@ -18,6 +18,7 @@ from . import wire
 from .attributes import Attribute, AttributeKind, AttributeValue
 from .graph import Function, FunctionKey, Graph, Header, Node, Value
 from .origin import NODES_KEY, PASSES_KEY, Origin
+from .printable import has_control
 from .scope import Scope, as_name
 from .tensor import Tensor
 from .tensor_proto import TensorReader
@@ -126,12 +127,14 @@ class GraphReader:
             op, title, domain, overload = proto.op_type, proto.name, proto.domain, proto.overload
             made = proto.output[:]
             try:
-                "".join((op, title, domain, overload, *made))
+                sound = not has_control("".join((op, title, domain, overload, *made)))
             except TypeError:
+                sound = False
+            if not sound:
                 raise ModelError(
-                    f"graph {scope.graph.name!r}: node {title!r} ({op}) has a name that is not UTF-8, "
-                    f"or makes one: {made}; export the model again"
-                ) from None
+                    f"graph {scope.graph.name!r}: node {title!r} ({op!r}) has a name that is not UTF-8 or holds a "
+                    f"control character, or makes one: {made}; export the model again"
+                )
             origin = title or (made[0] if made else "")
             node = add(
                 op,

@@ -18,6 +18,7 @@ from ..errors import ModelError, expect
 from . import wire
 from .graph import Graph
 from .graph_reader import GraphReader
+from .printable import has_control
 from .tensor import POINTER, SourceFile
 from .tensor_proto import TensorReader
 
@@ -31,6 +32,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
     """The model in a file. Raises `ModelError` where it is missing, not an ONNX model, or broken."""
     expect(path, (str, os.PathLike), "a model is read from a path", ModelError)
     name = os.fspath(path)
+    if has_control(name):
+        raise ModelError(f"{name!r}: holds a control character; give the file another name")
     if os.path.isdir(name):
         raise ModelError(f"{name}: is a folder; give the path of an .onnx file")
     if not name or (os.path.exists(name) and not os.path.isfile(name)):

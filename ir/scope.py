@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ModelError
 from .graph import Graph, Node, Value
+from .printable import has_control
 
 
 @dataclass(slots=True)
@@ -70,7 +71,9 @@ class Scope:
 
 
 def as_name(name: str) -> str:
-    """A name, which has to be UTF-8: it cannot be written otherwise."""
+    """A name, which has to be UTF-8, for it cannot be written otherwise, and without control characters."""
     if not isinstance(name, str):
         raise ModelError(f"name {name!r} is not UTF-8; give it another one and export the model again")
+    if has_control(name):
+        raise ModelError(f"name {name!r} holds a control character; give it another one and export the model again")
     return name

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import ModelError
+from .printable import has_control
 from .tensor import ArrayTensor, FileTensor, SourceFile, SparseTensor, Tensor, unpack
 from .types import DType
 
@@ -108,6 +109,8 @@ class TensorReader:
         where = f"tensor {name!r}: external data file {location!r}"
         if self.folder is None:
             raise ModelError(f"{where} has no folder to be found in; load the model from its file")
+        if has_control(location):
+            raise ModelError(f"{where} holds a control character; refused")
         parts = location.replace("\\", "/").split("/")
         if not location or os.path.isabs(location) or parts[0].endswith(":") or ".." in parts:
             raise ModelError(f"{where} is not a path inside the model's folder; refused")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from ..errors import ModelError
+from .printable import has_control
 from .types import Dim, DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
 from .wire import text
 
@@ -15,7 +16,7 @@ def read_type(proto: onnx.TypeProto) -> Type | None:
     """The type that a TypeProto states, `None` where it states none. A negative size is an unknown one,
     and so is one named "?" or "-1", as PaddlePaddle names any number of different sizes.
 
-    Raises `ModelError` for an element type that ONNX does not have.
+    Raises `ModelError` for an element type that ONNX does not have, and a name with control characters.
     """
     kind = proto.WhichOneof("value")
     if kind == "tensor_type":
@@ -46,6 +47,8 @@ def _read_tensor_type(
             shape.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
             name = text(dim.dim_param)
+            if has_control(name):
+                raise ModelError(f"the size called {name!r} holds a control character")
             shape.append(None if name in _UNNAMED else name)
         named = named or bool(dim.denotation)
     axes = tuple(text(dim.denotation) for dim in proto.shape.dim) if named else ()

@@ -1,15 +1,25 @@
-"""Dependency files that Make and Ninja read: `output: input input`; a build is repeated when any input changes."""
+"""Dependency files that Make and Ninja read: `output: input input`; a build is repeated when any input changes.
+
+The two agree on few escapes: a backslash before a space, `#` and `:`, and two dollars for one. Both leave what other
+characters mean to themselves, so a path that holds one is refused; a new line would begin a rule, or a recipe.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..errors import OutputError
 from ..ir.atomic import Replacement
 from ..ir.graph import Graph
+from ..ir.printable import has_control, spelled
 from ..ir.stored import stored_files
 from ..passes.function import FunctionPass
 from ..passes.pipeline import Pipeline
+
+_APART = re.compile(r"""^~|["&'(*;<=>?\[^`|\\%]|[ :]$""")
+"""What one of the two cannot be told of, or takes for something else: an assignment, a pattern, a recipe, a home."""
 
 
 def inputs(model: str, original: Graph, pipeline: Pipeline, data: str | None, config: str | None) -> list[str]:
@@ -43,5 +53,10 @@ def write(path: str, outputs: Sequence[str], inputs: Iterable[str]) -> None:
 
 
 def _escaped(path: str) -> str:
-    """A path as Make and Ninja both read it."""
-    return path.replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
+    """A path as Make and Ninja both read it. Raises `OutputError` where they cannot both be told of it."""
+    if has_control(path) or _APART.search(path):
+        raise OutputError(
+            f"{spelled(path)}: cannot stand in a dependency file that Make and Ninja read alike; rename it, with none "
+            "of \" & ' ( * ; < = > ? [ ^ ` | \\ % in its name, no space at the end and no ~ at its beginning"
+        )
+    return re.sub(r"([ #:])", r"\\\1", path.replace("$", "$$"))

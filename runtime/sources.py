@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError, ModelError, expect, nearest
 from ..ir.graph import Graph, Value
+from ..ir.printable import has_control
 from ..ir.types import DType
 from .archive import open_npy, open_npz
 from .axes import axes_of, batch_axes, fed_inputs
@@ -47,6 +48,8 @@ def open_source(
         columns = _of_feeds(source, inputs, axes)
     else:
         path = Path(source)
+        if has_control(os.fspath(source)):
+            raise DataError(f"{os.fspath(source)!r}: holds a control character; give the file another name")
         if not os.fspath(source) or not path.exists():
             raise DataError(f"{os.fspath(source) or 'empty name'}: no such file or folder; samples are {_TAKEN}")
         if path.suffix.lower() == ".npz":

@@ -320,3 +320,45 @@ def test_good_external_data(tmp_path: Path, location: str) -> None:
     (path.parent / "link.bin").symlink_to("w.bin")
     (value,) = load(path).constants
     np.testing.assert_array_equal(value.numpy(), np.float32([1, 2, 3, 4]))
+
+
+# -- control characters
+
+
+@pytest.mark.parametrize("bad", ["\n", "\n\ttouch pwned", "\x1b[2J", "\x00", "\x7f", "\x9b2J", "\u202e"])
+def test_control_characters_in_names_are_refused(bad: str) -> None:
+    def node(model: onnx.ModelProto) -> onnx.NodeProto:
+        return model.graph.node[0]
+
+    places: list[Callable[[onnx.ModelProto], None]] = [
+        lambda m: setattr(node(m), "name", f"a{bad}"),
+        lambda m: setattr(node(m), "op_type", f"a{bad}"),
+        lambda m: setattr(node(m), "domain", f"a{bad}"),
+        lambda m: node(m).output.__setitem__(0, f"h{bad}"),
+        lambda m: setattr(m.graph.input[0], "name", f"x{bad}"),
+        lambda m: setattr(m.graph.output[0], "name", f"y{bad}"),
+        lambda m: setattr(m.graph.initializer[0], "name", f"w{bad}"),
+        lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_param", f"N{bad}"),
+        lambda m: setattr(node(m).attribute.add(name=f"a{bad}", type=onnx.AttributeProto.INT), "i", 1),
+        lambda m: m.functions.add(name=f"f{bad}", domain="d").opset_import.add(version=21).ClearField("domain"),
+    ]
+    for change in places:
+        model = sound()
+        change(model)
+        with pytest.raises(ModelError) as error:
+            from_bytes(model.SerializeToString())
+        assert bad not in str(error.value)
+
+
+@pytest.mark.parametrize("location", ["w\nbin", "a:\n\ttouch pwned", "w\x00bin", "\x1b[2J"])
+def test_control_characters_in_locations_are_refused(location: str, tmp_path: Path) -> None:
+    model = sound()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    with contextlib.suppress(ValueError):  # what no file can be called
+        (tmp_path / location).write_bytes(bytes(16))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="control character"):
+        load(tmp_path / "m.onnx")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError
+from .allowance import MOST, memory, require
 from .types import DType
 
 _CHUNK = 1 << 20
@@ -45,6 +46,11 @@ class Tensor(ABC):
     def nbytes(self) -> int:
         """Bytes in a file; sub-byte types are packed."""
         return self.dtype.file_bytes(self.size)
+
+    @property
+    def fits(self) -> bool:
+        """Whether `numpy()` takes no more memory than is allowed to be made of what a file says."""
+        return True
 
     @abstractmethod
     def numpy(self) -> npt.NDArray[np.generic]:
@@ -92,7 +98,10 @@ class ArrayTensor(Tensor):
 
 
 class LazyTensor(Tensor):
-    """Elements computed when first asked for, then kept. `compute` must return the declared type and shape."""
+    """Elements computed when first asked for, then kept. `compute` must return the declared type and shape.
+
+    `numpy()` raises `TooLarge` where they would take more than is written out (`allowance`).
+    """
 
     __slots__ = ("_compute", "_array")
 
@@ -103,6 +112,7 @@ class LazyTensor(Tensor):
 
     def numpy(self) -> npt.NDArray[np.generic]:
         if self._array is None:
+            require(self.dtype, self.shape, "a computed tensor")
             array = np.asarray(self._compute()).view()
             if array.shape != self.shape or array.dtype != self.dtype.numpy:
                 raise ValueError(f"lazy tensor declared {self} but computed {array.dtype}{list(array.shape)}")
@@ -115,6 +125,7 @@ class FillTensor(Tensor):
     """One element repeated over a shape and held once: what ConstantOfShape makes, at any size for free.
 
     `numpy()` is a view of the one element (all strides are 0); a writer stores a large one as a ConstantOfShape node.
+    Raises `TooLarge` where its elements could not be written out: every reader may do so.
     """
 
     __slots__ = ("element",)
@@ -122,6 +133,7 @@ class FillTensor(Tensor):
     def __init__(self, element: npt.ArrayLike, shape: Sequence[int], dtype: DType | None = None) -> None:
         one = ArrayTensor(np.asarray(element).reshape(()), dtype)
         super().__init__(one.dtype, shape)
+        require(self.dtype, self.shape, "a constant of one element")
         self.element = one
 
     @property
@@ -144,7 +156,8 @@ class FillTensor(Tensor):
 class BroadcastTensor(Tensor):
     """Elements repeated along axes and held once: `core` has the rank of `shape`, and size 1 where it is repeated.
 
-    What Expand makes, or a generated weight times a vector; a writer stores a large one as an Expand node.
+    What Expand makes, or a generated weight times a vector; a writer stores a large one as an Expand node. Raises
+    `TooLarge` where its elements could not be written out.
     """
 
     __slots__ = ("core",)
@@ -152,6 +165,7 @@ class BroadcastTensor(Tensor):
     def __init__(self, core: npt.ArrayLike, shape: Sequence[int], dtype: DType | None = None) -> None:
         self.core = ArrayTensor(core, dtype)
         super().__init__(self.core.dtype, shape)
+        require(self.dtype, self.shape, "a constant of repeated elements")
         np.broadcast_to(self.core.numpy(), self.shape)
 
     def numpy(self) -> npt.NDArray[np.generic]:
@@ -245,7 +259,10 @@ class FileTensor(Tensor):
 
 
 class SparseTensor(Tensor):
-    """ONNX `sparse_initializer`: `values` (nnz,) at `indices`, linear (nnz,) or coordinates (nnz, rank)."""
+    """ONNX `sparse_initializer`: `values` (nnz,) at `indices`, linear (nnz,) or coordinates (nnz, rank).
+
+    Raises `ModelError` where the shape is none, or values and indices do not belong together.
+    """
 
     __slots__ = ("values", "indices")
 
@@ -253,14 +270,29 @@ class SparseTensor(Tensor):
         super().__init__(values.dtype, shape)
         self.values = values
         self.indices = indices
+        count, rank = values.size, len(self.shape)
+        if min(self.shape, default=0) < 0 or len(values.shape) != 1 or indices.shape not in ((count,), (count, rank)):
+            raise ModelError(
+                f"a sparse tensor of shape {list(self.shape)} has {list(values.shape)} values at indices of shape "
+                f"{list(indices.shape)}; the model is damaged"
+            )
+
+    @property
+    def fits(self) -> bool:
+        return memory(self.dtype, self.shape) <= MOST
 
     @property
     def nbytes(self) -> int:
         return self.values.nbytes + self.indices.nbytes
 
     def numpy(self) -> npt.NDArray[np.generic]:
+        """Raises `TooLarge`, and `ModelError` for an index outside the shape."""
+        require(self.dtype, self.shape, "a sparse tensor")
         dense = np.zeros(self.shape, self.dtype.numpy)
         at = np.asarray(self.indices.numpy(), np.int64)
+        bounds = np.asarray(self.size if at.ndim == 1 else self.shape, np.int64)
+        if ((at < 0) | (at >= bounds)).any():
+            raise ModelError(f"a sparse tensor of shape {list(self.shape)} has an index outside; the model is damaged")
         if at.ndim == 1:
             dense.reshape(-1)[at] = self.values.numpy()
         else:

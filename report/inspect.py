@@ -16,6 +16,7 @@ from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..ir.shapes import size_names
 from ..ir.stored import parameters, stored_values, tensor_of
+from ..ir.tensor import SparseTensor
 from ..ir.types import DType
 from .amount import amount
 from .layers import LayerCost, costliest, layer_costs, type_text
@@ -131,8 +132,8 @@ def _weights(graph: Graph) -> tuple[Weights, ...]:
 
 
 def _zeros(tensor: Tensor) -> int:
-    array = tensor.numpy()
-    return array.size - int(np.count_nonzero(array))
+    array = (tensor.values if isinstance(tensor, SparseTensor) else tensor).numpy()
+    return tensor.size - int(np.count_nonzero(array))
 
 
 def _tensors(graph: Graph, names: set[str]) -> tuple[LayerWeight, ...]:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from ..ir.node import Node, Value
 from ..ir.stored import parameters, tensor_of
-from ..ir.tensor import Tensor
+from ..ir.tensor import SparseTensor, Tensor
 
 _ENERGY = 0.99
+_PREPARING = 64
 _LARGEST = 4096
 """A matrix with more rows and columns than this would take minutes to factor."""
 
@@ -45,31 +46,42 @@ class Weight:
 
 def stored_weights(node: Node) -> Iterator[tuple[Value, Tensor]]:
     """The tensors of parameters that `node` reads, directly or through nodes that read constants alone."""
-    for value in dict.fromkeys(node.inputs):
-        if value is None:
+    pending, seen = list(reversed(node.inputs)), set[Value]()
+    while pending:
+        value = pending.pop()
+        if value is None or value in seen:
             continue
+        seen.add(value)
         tensor = tensor_of(value)
         if tensor is not None:
             if parameters(value, tensor):
                 yield value, tensor
         elif value.producer is not None and prepares(value.producer):
-            yield from stored_weights(value.producer)
+            pending += reversed(value.producer.inputs)
 
 
 def prepares(node: Node) -> bool:
-    """Whether a node makes its one output of constants alone, for one other node."""
-    if len(node.outputs) != 1 or node.output.is_output or len(node.output.users) != 1 or not node.inputs:
-        return False
-    return all(
-        value is None or tensor_of(value) is not None or (value.producer is not None and prepares(value.producer))
-        for value in node.inputs
-    )
+    """Whether a node makes its one output of constants alone, through a few nodes at most, for one other node."""
+    pending, seen = [node], {node}
+    while pending and len(seen) <= _PREPARING:
+        one = pending.pop()
+        if len(one.outputs) != 1 or one.output.is_output or len(one.output.users) != 1 or not one.inputs:
+            return False
+        for value in one.inputs:
+            if value is None or tensor_of(value) is not None:
+                continue
+            if value.producer is None:
+                return False
+            if value.producer not in seen:
+                seen.add(value.producer)
+                pending.append(value.producer)
+    return not pending
 
 
 def look(value: Value, tensor: Tensor) -> Weight:
     """Read a tensor and describe it."""
-    array = tensor.numpy()
-    zeros = 1 - int(np.count_nonzero(array)) / max(array.size, 1)
+    array = (tensor.values if isinstance(tensor, SparseTensor) else tensor).numpy()
+    zeros = 1 - int(np.count_nonzero(array)) / max(tensor.size, 1)
     low = high = None
     broken = 0
     if array.size:
@@ -80,6 +92,8 @@ def look(value: Value, tensor: Tensor) -> Weight:
             numbers = numbers[finite] if broken else numbers
         if numbers.size:
             low, high = float(numbers.min()), float(numbers.max())
+        if zeros and isinstance(tensor, SparseTensor):
+            low, high = min(low or 0.0, 0.0), max(high or 0.0, 0.0)
     return Weight(value.name, tensor.dtype.text, tuple(tensor.shape), tensor.nbytes, zeros, low, high, broken)
 
 
@@ -105,7 +119,7 @@ def rank(node: Node, tensor: Tensor) -> tuple[int, int] | None:
 
 
 def _matrix(node: Node, tensor: Tensor) -> npt.NDArray[np.float64] | None:
-    if not tensor.dtype.is_float:  # codes: their rank is not that of what they stand for
+    if not tensor.fits or not tensor.dtype.is_float:  # codes: their rank is not that of what they stand for
         return None
     if node.op == "Conv" and len(tensor.shape) >= 3:
         if node.get_int("group", 1) != 1:

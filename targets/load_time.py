@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.node import Node
-from ..ir.tensor import BroadcastTensor, FillTensor
+from ..ir.tensor import BroadcastTensor, FillTensor, SparseTensor
 from ..ir.types import DType
 from ..ir.writer import size
 from ..passes.base import Context, Pass, Report
@@ -111,7 +111,7 @@ def _gather_rows(graph: Graph, value: Value) -> bool:
     tensor = value.constant
     if tensor is None or tensor.dtype is not DType.FLOAT or tensor.nbytes < LARGE or not tensor.shape:
         return False
-    if isinstance(tensor, FillTensor | BroadcastTensor):
+    if isinstance(tensor, FillTensor | BroadcastTensor | SparseTensor):
         return False
     users = {user for user, _ in value.uses if isinstance(user, Node) and user.graph is graph}
     if not users or value.is_output or len(users) < len(value.users):

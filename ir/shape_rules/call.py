@@ -28,6 +28,9 @@ Sizes: TypeAlias = "tuple[Size, ...]"
 LIMIT = 1024
 """The most elements of a tensor that are followed through shape arithmetic."""
 
+MOST_AXES = 64
+"""The most axes of a tensor: numpy's, and more than runtimes know."""
+
 
 @dataclass(slots=True)
 class Fact:
@@ -125,6 +128,9 @@ class Call:
         return atom(f"?{next(self.counter)}")
 
     def unknown(self, rank: int) -> Sizes:
+        """Sizes of which nothing is known. Raises `ModelError` for a rank that no runtime has."""
+        if rank > MOST_AXES:
+            raise self.error(f"a tensor of {rank} axes is none that a runtime takes")
         return tuple(self.fresh() for _ in range(rank))
 
     def items(self, fact: Fact) -> Elements | None:

@@ -15,6 +15,7 @@ operator sets before 7, whose arithmetic broadcasts by other rules, only lose wh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -86,6 +87,7 @@ def _made(graph: Graph) -> Iterator[Value]:
 
 def clean(graph: Graph, report: Report, recorded: dict[Value, Type | None]) -> None:
     """Clean one graph with its bodies, and add the rewrites to `report`; leaves inferred types on the values."""
+    from ...ir.allowance import Effort, TooLarge
     from . import duplicate, fold, known
     from .rewriter import Rewriter, is_plain
     from .rules import by_op
@@ -99,17 +101,20 @@ def clean(graph: Graph, report: Report, recorded: dict[Value, Type | None]) -> N
         return
     table = by_op()
     report.rewrote("fold", fold.constants(graph))
+    effort = Effort.of(graph)
     for _ in range(_ROUNDS):
         before = sum(report.rewrites.values())
-        rewriter = Rewriter(graph, recorded)
+        effort.bytes = Effort.of(graph).bytes  # what a round computed is gone with it
+        rewriter = Rewriter(graph, recorded, effort)
         report.rewrote("fold", fold.fold(rewriter, known.integers(graph)))
         rewriter.push(graph.walk())
         for node in rewriter.drain():
             for rule in table.get(node.op, ()) if is_plain(node) else ():
                 if node.graph is None:
                     break
-                if rule.rewrite(node, rewriter):
-                    report.rewrote(rule.name)
+                with contextlib.suppress(TooLarge):  # raised by what it computes, before it edits
+                    if rule.rewrite(node, rewriter):
+                        report.rewrote(rule.name)
         report.rewrote("duplicate", duplicate.merge_nodes(graph))
         report.rewrote("dead", graph.sweep())
         if sum(report.rewrites.values()) == before:

@@ -12,21 +12,45 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...errors import ModelError
+from ...ir.allowance import MOST, Effort
 from ...ir.graph import Graph
 from ...ir.node import Node
 from ...ir.types import DType
-from .fill import Array, elementwise, expand, reshape
+from .expected import cost
+from .fill import Array, elementwise, expand, is_uniform, reshape, stored_bytes
 
 Inputs = list["Array | None"]
+
+
+SMALL_VIEW = 1 << 20
+"""Bytes up to which what is repeated may be written out to be computed with."""
+
+_VIEWS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_ELEMENTWISE = frozenset(
+    {
+        *("Abs", "Add", "And", "Ceil", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        *("Max", "Min", "Mul", "Neg", "Not", "Or", "Sqrt", "Sub", "Where"),
+    }
+)
+_MOVES = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Equal"})
+"""Operators that make no string longer than those they read."""
 
 
 class Unknown(Exception):
     """The node cannot be evaluated here; leave it in the graph."""
 
 
-def evaluate(node: Node, inputs: Inputs, opset: int) -> list[Array]:
-    """The outputs of a node of the default domain, without bodies. Raises `Unknown`."""
+def evaluate(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int = MOST) -> list[Array]:
+    """The outputs of a node of the default domain, without bodies. Raises `Unknown`.
+
+    They are computed only where it follows from the inputs that they take at most `limit` bytes, and `effort` is left
+    for it; what takes no memory of its own (a view, one element repeated) always is.
+    """
     rule = _NUMPY.get(node.op)
+    free = rule is not None and is_free(node, [a for a in inputs if a is not None])
+    if not free:
+        _spend(node, inputs, opset, effort, limit, runs=rule is None)
     if rule is not None:
         try:
             with np.errstate(all="ignore"):
@@ -35,10 +59,36 @@ def evaluate(node: Node, inputs: Inputs, opset: int) -> list[Array]:
             made = None
         if made is not None:
             return [made]
-    return run(node, inputs)
+        _spend(node, inputs, opset, effort, limit, runs=True)
+    return _run(node, inputs)
 
 
-def run(node: Node, inputs: Inputs) -> list[Array]:
+def is_free(node: Node, arrays: list[Array]) -> bool:
+    """Whether the result takes no memory of its own: a view, or one element repeated."""
+    uniform = [is_uniform(a) or a.size == 1 for a in arrays]
+    if node.op in _ELEMENTWISE:
+        return all(uniform)
+    return node.op in ("Constant", "ConstantOfShape") or (node.op in _VIEWS and uniform[:1] == [True])
+
+
+def _spend(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int, *, runs: bool) -> None:
+    """Raises `Unknown` where a node would take too much, or nobody can tell what it takes."""
+    arrays = [a for a in inputs if a is not None]
+    if any(a.nbytes > max(SMALL_VIEW, stored_bytes(a)) for a in arrays):
+        raise Unknown("it reads a large repeated value, which would be written out")
+    if any(a.dtype == object for a in arrays) and node.op not in _MOVES:
+        raise Unknown("strings may grow without bound")
+    taken = cost(node, inputs, opset)
+    if taken is None:
+        raise Unknown("what it takes does not follow from its inputs")
+    size, work = taken
+    # A runtime gets a copy of whatever is read, as often as it is read.
+    size_there = sum(a.nbytes for a in arrays) if runs else 0
+    if size > limit or not effort.spend(size + size_there, work, int(runs)):
+        raise Unknown("it would take too much")
+
+
+def _run(node: Node, inputs: Inputs) -> list[Array]:
     """The outputs of a node by ONNX Runtime, or by the ONNX reference evaluator where that refuses."""
     import onnxruntime
     from onnx.reference import ReferenceEvaluator
@@ -57,7 +107,7 @@ def run(node: Node, inputs: Inputs) -> list[Array]:
         graph.add_output(copy.outputs[i], f"y{i}", node.outputs[i].type)
     try:
         model = to_proto(graph)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ModelError, ValueError, KeyError, TypeError) as error:
         raise Unknown(str(error)) from error
     outputs: list[Array] = [np.empty(0, np.float32)] * len(node.outputs)
     options = onnxruntime.SessionOptions()

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...ir.allowance import require
 from ...ir.tensor import ArrayTensor, BroadcastTensor, FillTensor, Tensor
 from ...ir.types import DType
 
@@ -55,9 +56,15 @@ def element(array: Array) -> Array:
 
 
 def elementwise(function: Callable[..., Array], *arrays: Array) -> Array:
-    """`function` of arrays that broadcast against each other, computed once for elements that are repeated."""
+    """`function` of arrays that broadcast against each other, computed once for elements that are repeated.
+
+    Raises `TooLarge` where they would broadcast to too much.
+    """
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
-    made = np.asarray(function(*(core(a) for a in arrays)))
+    cores = [core(a) for a in arrays]
+    if cores:
+        require(DType.DOUBLE, np.broadcast_shapes(*(a.shape for a in cores)), "a result")
+    made = np.asarray(function(*cores))
     return np.broadcast_to(made, shape) if made.shape != shape else made
 
 

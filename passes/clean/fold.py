@@ -12,39 +12,29 @@ DequantizeLinear (it is how a quantized weight is stored), and where the result 
 stored only when it is no larger than the constants it makes superfluous plus `SMALL` bytes, or the scale of a quantized
 value, which passes and runtimes want to see. A generated constant
 (ConstantOfShape, Expand) is stored as one element and a shape, never written out; Range and Tile stay nodes when
-their result is large.
+their result is large, and so does whatever would take more memory than is allowed (`allowance`), or nobody knows how
+much.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from ...ir.allowance import MOST
 from ...ir.chance import RANDOM
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...ir.tensor import SparseTensor
-from ...ir.types import DType, TensorType
+from ...ir.types import DType
 from .evaluate import Unknown, evaluate
-from .fill import Array, is_uniform, store, stored_bytes
+from .fill import Array, store, stored_bytes
 from .rewriter import SMALL, Rewriter, is_plain
 
 _NEVER = RANDOM | {"DequantizeLinear", "If", "Loop", "Scan", "SequenceMap"}
 _WORKING = 1 << 20
 """Bytes that an intermediate value may take although its inputs are smaller."""
-
-_UNSIZED = 1 << 12
-"""Bytes of inputs up to which a node is evaluated although the size of its result is not known beforehand."""
-
-_VIEWS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_ELEMENTWISE = frozenset(
-    {
-        *("Abs", "Add", "And", "Ceil", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-        *("Max", "Min", "Mul", "Neg", "Not", "Or", "Sqrt", "Sub", "Where"),
-    }
-)
 
 
 def constants(graph: Graph) -> int:
@@ -70,7 +60,7 @@ def fold(rewriter: Rewriter, known_integers: Mapping[Value, Array]) -> int:
     known: dict[Value, Array] = {}
     nodes: list[Node] = []
     for node in rewriter.graph.walk():
-        made = _compute(node, known, known_integers, rewriter.opset)
+        made = _compute(node, known, known_integers, rewriter)
         if made is not None:
             known.update(zip(node.outputs, made, strict=True))
             nodes.append(node)
@@ -93,7 +83,7 @@ def fold(rewriter: Rewriter, known_integers: Mapping[Value, Array]) -> int:
 
 
 def _compute(
-    node: Node, known: Mapping[Value, Array], integers: Mapping[Value, Array], opset: int
+    node: Node, known: Mapping[Value, Array], integers: Mapping[Value, Array], rewriter: Rewriter
 ) -> list[Array] | None:
     """The outputs of a node, where they follow from what is known."""
     if not is_plain(node) or node.op in _NEVER or not node.outputs:
@@ -111,17 +101,9 @@ def _compute(
             if array is None:
                 return None
         inputs.append(array)
-    arrays = [a for a in inputs if a is not None]
-    held = sum(stored_bytes(a) for a in arrays)
-    limit = max(_WORKING, held)
-    if not _is_free(node, arrays):
-        expected = _expected_bytes(node)
-        if any(a.nbytes > max(_WORKING, stored_bytes(a)) for a in arrays):
-            return None
-        if expected > limit if expected is not None else held > _UNSIZED:
-            return None
+    limit = max(_WORKING, sum(stored_bytes(a) for a in inputs if a is not None))
     try:
-        made = evaluate(node, inputs, opset)
+        made = evaluate(node, inputs, rewriter.opset, rewriter.effort, limit)
     except Unknown:
         return None
     for value, array in zip(node.outputs, made, strict=True):
@@ -144,6 +126,9 @@ def _choose(nodes: list[Node], known: Mapping[Value, Array]) -> list[Node]:
             if any(not isinstance(user, Node) or user not in computed or user in kept for user, _ in v.uses)
         ]  # fmt: skip
         if not read:
+            continue
+        if any(known[v].nbytes > MOST for v in read):  # its readers might write it out
+            kept.add(node)
             continue
         cost = sum(stored_bytes(known[v]) for v in read)
         if cost > SMALL and not all(_is_scale(v) for v in read):
@@ -187,23 +172,6 @@ def _elements(value: Value) -> Array | None:
 
 def _static(value: Value | None) -> tuple[int, ...] | None:
     return None if value is None else value.static_shape
-
-
-def _expected_bytes(node: Node) -> int | None:
-    total = 0
-    for value in node.outputs:
-        if not isinstance(value.type, TensorType) or value.static_shape is None:
-            return None
-        total += value.type.dtype.file_bytes(math.prod(value.static_shape))
-    return total
-
-
-def _is_free(node: Node, arrays: list[Array]) -> bool:
-    """Whether the result takes no memory of its own: a view, or one element repeated."""
-    uniform = [is_uniform(a) or a.size == 1 for a in arrays]
-    if node.op in _ELEMENTWISE:
-        return all(uniform)
-    return node.op == "ConstantOfShape" or (node.op in _VIEWS and uniform[:1] == [True])
 
 
 def _dtype(array: Array) -> DType | None:

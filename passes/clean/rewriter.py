@@ -12,15 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...ir.allowance import Effort
 from ...ir.attributes import Attribute, AttributeValue
 from ...ir.graph import Graph, Node, Value
 from ...ir.origin import Origin
-from ...ir.tensor import Tensor
+from ...ir.tensor import SparseTensor, Tensor
 from ...ir.types import TensorType, Type
 from .fill import Array, compact, store, stored_bytes
 
 SMALL = 256
 """Bytes by which one rewrite may enlarge the constants: what the record of a removed node takes in a file."""
+
+_LONGEST = 1 << 16
+"""Integers up to which a constant is taken for a list: of axes, sizes, pads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,13 @@ class Rule:
 class Rewriter:
     """The view that rules have of one graph, its bodies included, under one version of the default operator set.
 
-    `recorded` are the values whose types the model records, with these; what replaces one of them joins them.
+    `recorded` are the values whose types the model records, with these; what replaces one of them joins them. `effort`
+    is what is left to spend on evaluating nodes.
     """
 
-    def __init__(self, graph: Graph, recorded: dict[Value, Type | None]) -> None:
+    def __init__(self, graph: Graph, recorded: dict[Value, Type | None], effort: Effort) -> None:
         self.graph = graph
+        self.effort = effort
         self.recorded = recorded
         self.opset = graph.opset()
         self._queue: deque[Node] = deque()
@@ -52,7 +58,8 @@ class Rewriter:
 
     def array(self, value: Value | None) -> Array | None:
         """The elements of a constant; `None` for anything else, an absent input included."""
-        return None if value is None or value.constant is None else compact(value.constant.numpy())
+        constant = None if value is None else value.constant
+        return None if constant is None or not constant.fits else compact(constant.numpy())
 
     def ints(self, value: Value | None) -> tuple[int, ...] | None:
         """The elements of a constant of integers, of rank 0 or 1."""
@@ -61,6 +68,7 @@ class Rewriter:
             or value.constant is None
             or not value.constant.dtype.is_integer
             or len(value.constant.shape) > 1
+            or value.constant.size > _LONGEST
         ):
             return None
         return tuple(int(v) for v in value.constant.numpy().reshape(-1).tolist())
@@ -92,7 +100,8 @@ class Rewriter:
         freed: dict[Value, int] = {}
         for value in (v for node in nodes for v in node.inputs):
             if value is not None and value.constant is not None and all(user in nodes for user, _ in value.uses):
-                freed[value] = stored_bytes(value.constant.numpy())
+                tensor = value.constant
+                freed[value] = tensor.nbytes if isinstance(tensor, SparseTensor) else stored_bytes(tensor.numpy())
         return sum(stored_bytes(array) for array in made) <= sum(freed.values()) + SMALL
 
     # -- doing

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ir.allowance import Effort
 from ...ir.chance import RANDOM
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
@@ -25,46 +26,44 @@ Array = NDArray[np.generic]
 def unpack(graph: Graph) -> int:
     """Write out all that quantized operators of `graph` read and that follows from constants; returns how many values
     there were."""
-    known: dict[Value, Array | None] = {}
+    known: dict[Value, Array] = {}
+    effort = Effort.of(graph)
     count = 0
+    for node in _leading_to_readers(graph):
+        known.update(_made(node, known, effort) or {})
     for node in tuple(graph):
-        if node.op not in READERS:
-            continue
-        for value in node.inputs:
-            if value is None or value.constant is not None or _known(value, known) is None:
-                continue
-            array = known[value]
-            assert array is not None
-            value.replace_uses(graph.constant(np.ascontiguousarray(array).reshape(array.shape), value.name))
-            count += 1
+        for value in node.inputs if node.op in READERS else ():
+            if value is not None and value in known and value.constant is None:
+                array = known[value]
+                value.replace_uses(graph.constant(np.ascontiguousarray(array).reshape(array.shape), value.name))
+                count += 1
     if count:
         graph.sweep()
     return count
 
 
-def _known(value: Value, known: dict[Value, Array | None]) -> Array | None:
-    if value not in known:
-        if value.constant is not None:
-            known[value] = np.asarray(value.constant.numpy())
-        else:
-            made = _made(value.producer, known)
-            if made is None:
-                known[value] = None
-            else:
-                known.update(made)
-    return known[value]
+def _leading_to_readers(graph: Graph) -> list[Node]:
+    """The nodes that what quantized operators read is made of, in order."""
+    wanted: set[Node] = set()
+    for node in reversed(tuple(graph)):
+        if node.op in READERS or node in wanted:
+            wanted.update(v.producer for v in node.inputs if v is not None and v.producer is not None)
+    return [node for node in graph if node in wanted]
 
 
-def _made(node: Node | None, known: dict[Value, Array | None]) -> dict[Value, Array] | None:
+def _made(node: Node, known: dict[Value, Array], effort: Effort) -> dict[Value, Array] | None:
     """The outputs of a node that reads nothing but what is known."""
-    if node is None or not node.inputs or not is_plain(node) or node.op in RANDOM | READERS:
+    if not node.inputs or not is_plain(node) or node.op in RANDOM | READERS:
         return None
-    inputs = [None if value is None else _known(value, known) for value in node.inputs]
-    if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
-        return None
+    inputs: list[Array | None] = []
+    for value in node.inputs:
+        constant = None if value is None else value.constant
+        if value is not None and value not in known and (constant is None or not constant.fits):
+            return None
+        inputs.append(None if value is None else constant.numpy() if constant is not None else known[value])
     assert node.graph is not None
     try:
-        arrays = evaluate(node, inputs, node.graph.opset())
+        arrays = evaluate(node, inputs, node.graph.opset(), effort)
     except Unknown:
         return None
     typed = zip(node.outputs, arrays, strict=True)

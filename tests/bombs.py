@@ -1,0 +1,204 @@
+"""Models of a few bytes that ask for more memory or time than any machine has."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+
+
+def _model(nodes: list[NodeProto], last: str, opset: int = 17, **constants: ArrayLike) -> onnx.ModelProto:
+    """`nodes` compute `last`, whose sum is added to the input."""
+    nodes = [
+        *nodes,
+        helper.make_node("Cast", [last], ["as_float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["as_float"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "bomb", [X], [Y], weights)
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", opset), OPSETS[1]])
+
+
+def _ints(*numbers: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return np.array(numbers, np.int64)
+
+
+def _shifted(name: str) -> NodeProto:
+    """A size that no shape inference follows: 1 << 31."""
+    return helper.make_node("BitShift", ["one", "by"], [name], direction="LEFT")
+
+
+HIDDEN = {"one": np.array([1], np.uint64), "by": np.array([31], np.uint64)}
+
+
+def tile() -> onnx.ModelProto:
+    nodes = [_shifted("u"), helper.make_node("Cast", ["u"], ["n"], to=TensorProto.INT64)]
+    return _model([*nodes, helper.make_node("Tile", ["f", "n"], ["t"])], "t", f=np.ones(1, np.float32), **HIDDEN)
+
+
+def liar() -> onnx.ModelProto:
+    """As `tile`, and the result is recorded as small."""
+    model = tile()
+    model.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, [4]))
+    return model
+
+
+def count() -> onnx.ModelProto:
+    node = helper.make_node("Range", ["start", "end", "step"], ["r"])
+    return _model([node], "r", start=np.int64(0), end=np.int64(1 << 31), step=np.int64(1))
+
+
+def hidden_count() -> onnx.ModelProto:
+    nodes = [
+        _shifted("u"),
+        helper.make_node("Cast", ["u"], ["n"], to=TensorProto.INT64),
+        helper.make_node("Squeeze", ["n"], ["end"]),
+        helper.make_node("Range", ["start", "end", "step"], ["r"]),
+    ]
+    return _model(nodes, "r", start=np.int64(0), step=np.int64(1), **HIDDEN)
+
+
+def filled() -> onnx.ModelProto:
+    return _model([helper.make_node("ConstantOfShape", ["s"], ["c"])], "c", s=_ints(1_000_000, 1_000_000))
+
+
+def overfilled() -> onnx.ModelProto:
+    return _model([helper.make_node("ConstantOfShape", ["s"], ["c"])], "c", s=_ints(1 << 40, 1 << 40))
+
+
+def expanded() -> onnx.ModelProto:
+    row = np.arange(1000, dtype=np.float32)
+    return _model([helper.make_node("Expand", ["row", "s"], ["e"])], "e", row=row, s=_ints(1 << 30, 1000))
+
+
+def reshaped() -> onnx.ModelProto:
+    nodes = [helper.make_node("Expand", ["row", "s"], ["e"]), helper.make_node("Reshape", ["e", "flat"], ["f"])]
+    return _model(nodes, "f", row=np.arange(1000, dtype=np.float32), s=_ints(10_000_000, 1000), flat=_ints(-1))
+
+
+def weight() -> onnx.ModelProto:
+    """A generated weight of a layer."""
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["w"]), helper.make_node("MatMul", ["x", "w"], ["m"])]
+    return _model(nodes, "m", s=_ints(4, 1 << 34))
+
+
+def outer() -> onnx.ModelProto:
+    """A sum of two vectors that broadcast against each other, once in a row of additions and once by itself."""
+    a, b = np.ones((1 << 17, 1), np.float32), np.ones((1, 1 << 17), np.float32)
+    nodes = [helper.make_node("Add", ["x0", "a"], ["p"]), helper.make_node("Add", ["p", "b"], ["q"]),
+             helper.make_node("Add", ["a", "b"], ["r"]), helper.make_node("Mul", ["q", "r"], ["s"]),
+             helper.make_node("ReduceSum", ["x"], ["x0"], keepdims=0)]  # fmt: skip
+    return _model([nodes[-1], *nodes[:-1]], "s", a=a, b=b)
+
+
+def sparse() -> onnx.ModelProto:
+    model = _model([helper.make_node("MatMul", ["x", "w"], ["m"])], "m")
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    indices = numpy_helper.from_array(_ints(7), "i")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 1 << 36]))
+    return model
+
+
+def doubling() -> onnx.ModelProto:
+    nodes = [helper.make_node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=0) for i in range(36)]
+    return _model(nodes, "c36", c0=np.ones(1, np.float32))
+
+
+def strings() -> onnx.ModelProto:
+    nodes = [helper.make_node("StringConcat", [f"c{i}", f"c{i}"], [f"c{i + 1}"]) for i in range(36)]
+    nodes.append(helper.make_node("Equal", ["c36", "c0"], ["e"]))
+    return _model(nodes, "e", opset=20, c0=np.array(["laugh"], object))
+
+
+def many() -> onnx.ModelProto:
+    """Many results, each of them small enough."""
+    nodes = [helper.make_node("Tile", ["f", "n"], [f"t{i}"]) for i in range(8000)]
+    return _model([*nodes, helper.make_node("Sum", [f"t{i}" for i in range(8000)], ["s"])], "s",
+                  f=np.ones(1, np.float32), n=_ints(1 << 18))  # fmt: skip
+
+
+def products() -> onnx.ModelProto:
+    nodes = [helper.make_node("Tile", ["f", "n"], ["p0"])]
+    nodes += [helper.make_node("MatMul", [f"p{i}", f"p{i}"], [f"p{i + 1}"]) for i in range(4000)]
+    return _model(nodes, "p4000", f=np.full((1, 1), 1e-3, np.float32), n=_ints(500, 500))
+
+
+def contraction() -> onnx.ModelProto:
+    node = helper.make_node("Einsum", ["v", "v", "v", "v"], ["e"], equation="a,b,c,d->")
+    return _model([node], "e", v=np.ones(2000, np.float32))
+
+
+def scalars() -> onnx.ModelProto:
+    nodes = [helper.make_node("Cos", [f"c{i}"], [f"c{i + 1}"]) for i in range(20_000)]
+    return _model(nodes, "c20000", c0=np.ones(1, np.float32))
+
+
+def rank() -> onnx.ModelProto:
+    """A shape of more sizes than there is memory for."""
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["n"], value=numpy_helper.from_array(_ints(1))),
+             helper.make_node("ConstantOfShape", ["n"], ["c"]), helper.make_node("Expand", ["x", "n"], ["e"]),
+             helper.make_node("Sum", ["c", "e"], ["f"])]  # fmt: skip
+    return _model(nodes, "f", s=_ints(1 << 33))
+
+
+def padded() -> onnx.ModelProto:
+    node = helper.make_node("Pad", ["f", "pads"], ["p"])
+    return _model([node], "p", f=np.ones((1, 1), np.float32), pads=_ints(1 << 20, 1 << 20, 1 << 20, 1 << 20))
+
+
+def one_hot() -> onnx.ModelProto:
+    node = helper.make_node("OneHot", ["i", "depth", "v"], ["o"])
+    return _model([node], "o", i=_ints(*range(1000)), depth=np.int64(1 << 40), v=np.array([0, 1], np.float32))
+
+
+def resized() -> onnx.ModelProto:
+    node = helper.make_node("Resize", ["f", "", "scales"], ["r"])
+    return _model([node], "r", f=np.ones((1, 1, 2, 2), np.float32), scales=np.array([1, 1, 1e6, 1e6], np.float32))
+
+
+def _function(name: str, nodes: list[NodeProto], attributes: list[str] | None = None) -> onnx.FunctionProto:
+    return helper.make_function("own", name, ["a"], ["b"], nodes, OPSETS, attributes)
+
+
+def laughs(levels: int, calls: int = 2) -> onnx.ModelProto:
+    """Functions that call the next one `calls` times."""
+    model = _model([helper.make_node("f0", ["x"], ["l"], domain="own")], "l")
+    for level in range(levels):
+        names = ["a", *(f"t{i}" for i in range(calls - 1)), "b"]
+        op, domain = (f"f{level + 1}", "own") if level + 1 < levels else ("Relu", "")
+        nodes = [helper.make_node(op, [one], [two], domain=domain) for one, two in itertools.pairwise(names)]
+        model.functions.append(_function(f"f{level}", nodes))
+    return model
+
+
+def chain(length: int) -> onnx.ModelProto:
+    """A long line of nodes from the input, each of its own."""
+    nodes = [helper.make_node("Mul", [f"h{i}", "k"], [f"h{i + 1}"]) for i in range(length)]
+    nodes.insert(0, helper.make_node("Relu", ["x"], ["h0"]))
+    return _model(nodes, f"h{length}", k=np.float32(1.0000001))
+
+
+BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
+    one.__name__: one
+    for one in (
+        *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
+        *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized),
+    )
+} | {
+    "laughs-16": lambda: laughs(16),
+    "laughs-40": lambda: laughs(40),
+    "laughs-2x400": lambda: laughs(400),
+    "calls-400": lambda: laughs(400, 1),
+    "calls-3000": lambda: laughs(3000, 1),
+    "calls-wide": lambda: laughs(4, 30),
+    "chain-5000": lambda: chain(5000),
+}

@@ -17,8 +17,10 @@ from .types import DType
 if TYPE_CHECKING:
     from .graph import Graph
 
-MOST = 256 << 20
+MOST = 512 << 20
 """Bytes of one array that is written out of fewer."""
+RESULTS = 512 << 20
+"""Bytes of all results that one pass evaluates, besides twice what the model stores."""
 MACS = 1 << 34
 """Multiply-accumulates of all that one pass evaluates: seconds."""
 RUNS = 1024
@@ -56,7 +58,7 @@ class Effort:
     def of(graph: Graph) -> Effort:
         """For one pass over `graph`."""
         stored = (v.constant.nbytes for each in graph.graphs() for v in each.constants if v.constant is not None)
-        return Effort(2 * (MOST + sum(stored)))
+        return Effort(RESULTS + 2 * sum(stored))
 
     def spend(self, bytes: int, macs: int, runs: int) -> bool:
         """Whether so much is left; it is not from then on."""

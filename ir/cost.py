@@ -72,6 +72,7 @@ class _Meter:
         self.inference = inference
         self.nodes: dict[Node, NodeCost] = {}
         self._stored: dict[Value, tuple[int, int]] = {}
+        self._functions: dict[Graph, NodeCost] = {}
 
     def stored(self, value: Value) -> tuple[int, int]:
         """Parameters and bytes of the stored tensor behind a value; zeros where there is none."""
@@ -84,6 +85,12 @@ class _Meter:
 
     def graph(self, graph: Graph) -> list[NodeCost]:
         return [self.node(node) for node in graph]
+
+    def function(self, instance: Graph) -> NodeCost:
+        """Several calls may share what a function was instantiated as."""
+        if instance not in self._functions:
+            self._functions[instance] = _total(self.graph(instance))
+        return self._functions[instance]
 
     def node(self, node: Node) -> NodeCost:
         inputs = [None if v is None else _sizes(self.inference.shape(v)) for v in node.inputs]
@@ -100,7 +107,7 @@ class _Meter:
         instance = self.inference.calls.get(node)
         inner = [_total(self.graph(g)) for g in node.bodies] if node.attributes else []
         if instance is not None:
-            inner.append(_total(self.graph(instance)))
+            inner.append(self.function(instance))
         if inner:
             times = _trips(node, self.inference)
             one = max(inner, key=lambda c: (c.macs, c.activations)) if node.op == "If" else _total(inner)

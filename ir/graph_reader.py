@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from ..errors import ModelError
 from . import wire
 from .attributes import Attribute, AttributeKind, AttributeValue
+from .calls import Calls
 from .graph import Function, FunctionKey, Graph, Header, Node, Value
 from .origin import NODES_KEY, PASSES_KEY, Origin
 from .printable import has_control
@@ -63,6 +64,7 @@ class GraphReader:
             if key in graph.functions:
                 raise ModelError(f"function {function.name!r} of domain {function.domain!r} is defined twice")
             graph.functions[key] = function
+        Calls.of(graph)
         return graph
 
     def graph(self, proto: onnx.GraphProto, graph: Graph, outer: Scope | None) -> None:

@@ -16,13 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import ModelError
+from .calls import most_nodes
 from .control_flow import control_flow
-from .graph import Graph
+from .graph import Function, Graph
 from .instantiate import instantiate
 from .node import Node, Value
 from .onnx_inference import fact_of, onnx_facts, type_of
 from .shape_rules import RULES, Call, Cannot, Fact
 from .symbols import Size, Sym, symbol
+from .tensor import Tensor
 from .types import Dim, DType, TensorType, Type
 
 __all__ = ["Inference", "Size", "Sym", "analyse", "axis_name", "bind", "infer", "size_names"]
@@ -159,6 +161,9 @@ class _Walk:
         self.counter = itertools.count()
         self.declared = {output.value: output.type for output in graph.outputs}
         self.depth = 0
+        self.called: dict[tuple[object, ...], tuple[Graph, list[Fact]]] = {}
+        self.left = most_nodes(graph)
+        """Nodes of bodies and functions still to be looked at: loops in loops and calls in calls are many."""
 
     def run(self, graph: Graph, inputs: Sequence[Fact] | None) -> list[Fact]:
         """Infer a graph for the facts of its inputs, or for their declared types; returns its outputs' facts."""
@@ -172,9 +177,12 @@ class _Walk:
                 self.facts[value] = given if self.fresh and _says(given) else self.merge(value, given, value.type, call)
         for node in ordered(graph):
             self.visit(node, opset)
+        self.left -= len(graph)
         return [self.fact(output.value) for output in graph.outputs]
 
     def body(self, graph: Graph, inputs: Sequence[Fact]) -> list[Fact]:
+        if self.left <= 0:
+            return [Fact() for _ in graph.outputs]
         self.depth += 1
         try:
             return self.run(graph, inputs)
@@ -227,8 +235,7 @@ class _Walk:
         node = call.node
         function = self.functions.get((node.domain, node.op, node.overload)) if self.functions else None
         if function is not None:
-            instance = self.inference.calls[node] = instantiate(function, node)
-            return self.run(instance, [f or Fact() for f in call.facts])
+            return self.call(call, function)
         rule = RULES.get((node.domain, node.op))
         if rule is not None:
             try:
@@ -241,6 +248,18 @@ class _Walk:
             except Cannot:
                 return onnx_facts(call)
         return onnx_facts(call)
+
+    def call(self, call: Call, function: Function) -> list[Fact]:
+        """The outputs of a function, inferred once for all calls that give it the same."""
+        node = call.node
+        signature = (function.domain, function.name, function.overload, _given(call))
+        if signature not in self.called:
+            if self.left <= 0:
+                return [Fact() for _ in node.outputs]
+            instance = instantiate(function, node)
+            self.called[signature] = instance, self.run(instance, [f or Fact() for f in call.facts])
+        self.inference.calls[node], outputs = self.called[signature]
+        return list(outputs)
 
     def merge(self, value: Value, fact: Fact, recorded: Type | None, call: Call) -> Fact:
         """The inferred fact, completed by a recorded type."""
@@ -283,6 +302,21 @@ def _sized(value: Value, fact: Fact, dims: Mapping[str, int]) -> Fact:
 
 def _says(fact: Fact) -> bool:
     return fact.dtype is not DType.UNDEFINED or fact.other is not None
+
+
+def _given(call: Call) -> tuple[object, ...]:
+    """All that decides what a function makes of a call."""
+    facts = tuple(
+        None if f is None else (f.dtype, f.shape, f.other, None if f.elements is None else tuple(f.elements.flat))
+        for f in call.facts
+    )
+    attributes = tuple((name, one.kind, one.ref, _hashable(one.value)) for name, one in call.node.attributes.items())
+    return facts, attributes, len(call.node.outputs)
+
+
+def _hashable(value: object) -> object:
+    """Tensors and graphs by what they are, not what they hold: there are few of them."""
+    return id(value) if isinstance(value, Tensor | Graph) else repr(value)
 
 
 def ordered(graph: Graph) -> Iterable[Node]:

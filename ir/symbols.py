@@ -11,6 +11,7 @@ Every named size is taken to be at least 1: an exporter that writes `N` does not
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 Size: TypeAlias = "int | Sym"
 Monomial: TypeAlias = tuple[str, ...]
 """Atoms in order, repeated for powers; empty for the constant term."""
+
+_MOST_TERMS = 256
+"""Products of terms that are written out."""
+_LONGEST = 256
+"""Characters of a name that is read as an expression."""
 
 
 class Sym:
@@ -71,6 +77,10 @@ class Sym:
         return _make(terms)
 
     def __mul__(self, other: Size) -> Size:
+        if isinstance(other, Sym) and len(self.terms) * len(other.terms) > _MOST_TERMS:
+            # A name that says the same for the same factors: products of sums grow without bound.
+            factors = "".join(sorted((str(self), str(other))))
+            return atom(f"?{hashlib.blake2b(factors.encode(errors='surrogatepass'), digest_size=8).hexdigest()}")
         terms: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in _terms(other):
@@ -216,7 +226,7 @@ def symbol(text: str, known: Mapping[str, int] | None = None) -> Size:
     known = known or {}
     if text in known:
         return known[text]
-    if text.isidentifier():
+    if text.isidentifier() or len(text) > _LONGEST:
         return atom(text)
     import ast
 
@@ -226,7 +236,7 @@ def symbol(text: str, known: Mapping[str, int] | None = None) -> Size:
         if isinstance(size, int) and isinstance(_evaluate(tree, {}), int):
             opaque = f"?'{text}'"  # an unknown: its text must not be read as a part of an expression
             return known.get(opaque, atom(opaque))
-    except (SyntaxError, RecursionError, ValueError):
+    except (SyntaxError, RecursionError, ValueError, MemoryError):
         size = None
     return atom(text) if size is None else size
 

@@ -6,8 +6,9 @@ of all that is its key; kept under it are the graph that it left and its report,
 unchanged beginning of a pipeline is so never run again, and a build that was killed goes on behind its last finished
 pass.
 
-Our own passes are known by the digest of this package's code, a user's function by the bytes of its file, and a pass of
-another package by that package's version; where there is none, the pass always runs.
+Our own passes are known by the digest of this package's code, a user's function by the bytes of its file where
+that is all its code, and a pass of another package by that package's version; where there is none, the pass always
+runs.
 
 What is measured by the clock is noise at the edge. The guard's ruling is known by the graphs before and after the pass,
 a pass's own by the graph before it, so that a build with a lock file takes the recorded ones and comes out the same on
@@ -33,6 +34,7 @@ from ..runtime import cpu
 from ..runtime.plain import plain, restored
 from ..runtime.store import Store
 from .base import Context, Pass, Report
+from .file_code import code_of_file
 from .function import FunctionPass
 from .guard import Guard
 from .pipeline import spec
@@ -151,10 +153,7 @@ def ruling_key(one: Pass, before: str, *about: str) -> str:
 def code_of(one: Pass) -> str | None:
     """What the code of a pass is known by; `None` where nothing tells."""
     if isinstance(one, FunctionPass):
-        try:
-            return file_digest(one.path)
-        except OSError:
-            return None
+        return code_of_file(one.path)
     return code_of_module(type(one).__module__)
 
 

@@ -165,6 +165,22 @@ def resized() -> onnx.ModelProto:
     return _model([node], "r", f=np.ones((1, 1, 2, 2), np.float32), scales=np.array([1, 1, 1e6, 1e6], np.float32))
 
 
+def sums() -> onnx.ModelProto:
+    """Sizes that are sums, and a product of all of them."""
+    model = _model([helper.make_node("Reshape", ["w", "flat"], ["r"])], "r", flat=_ints(-1))
+    names = [" + ".join(f"{one}{axis}" for one in "abcdefgh") for axis in range(40)]
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, names))
+    return model
+
+
+def expression() -> onnx.ModelProto:
+    model = sums()
+    shape = model.graph.input[-1].type.tensor_type.shape
+    del shape.dim[1:]
+    shape.dim[0].dim_param = "*".join(["(a+b+c+d+e)"] * 40)
+    return model
+
+
 def _function(name: str, nodes: list[NodeProto], attributes: list[str] | None = None) -> onnx.FunctionProto:
     return helper.make_function("own", name, ["a"], ["b"], nodes, OPSETS, attributes)
 
@@ -191,7 +207,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
         *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
-        *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized),
+        *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized, sums, expression),
     )
 } | {
     "laughs-16": lambda: laughs(16),

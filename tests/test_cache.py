@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from optc.compiler import Build, Data, compile
 from optc.errors import LockError
+from optc.ir.fingerprint import Fingerprint
 from optc.ir.graph import Graph
 from optc.models import zoo
 from optc.passes import cached
@@ -110,6 +112,58 @@ def test_a_users_function_is_known_by_its_file(tmp_path: Path) -> None:
     again = build(tmp_path, spec)
     assert ran(again) == [spec]
     assert next(iter(again.graph)).name == "b"
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("from helper import NAME", "helper.py"),
+        ("import helper.name as helper; NAME = helper.NAME", "helper/name.py"),
+        ("NAME = open('helper.txt').read().split(chr(39))[1]", "helper.txt"),
+        ("import pathlib; NAME = pathlib.Path('helper.txt').read_text().split(chr(39))[1]", "helper.txt"),
+    ],
+)
+def test_a_users_function_with_code_elsewhere_always_runs(
+    line: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "mine.py").write_text(f"{line}\n\ndef rename(graph):\n    graph.nodes[0].name = NAME\n")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    for name in ("a", "b"):
+        (tmp_path / file).write_text(f"NAME = '{name}'\n")
+        for module in ("helper", "helper.name"):
+            sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        again = build(tmp_path, "mine.py:rename")
+        assert not again.report.cached
+        assert next(iter(again.graph)).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["../stolen", "/tmp/stolen-by-optc", "stolen", ".bashrc", "out.onnx/../stolen", "out.onnx.\n"]
+)
+@pytest.mark.parametrize("where", ["main", "files"])
+def test_a_record_says_nothing_of_where_files_go(name: str, where: str, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    build(folder, "clean")
+    before = (folder / "out.onnx").read_bytes()
+    for path in (folder / "cache" / "records").rglob("*"):
+        if path.is_file() and "main" in (record := json.loads(path.read_bytes().partition(b"\n")[2])):
+            digest = record["files"][0][1]
+            record.update({"main": name} if where == "main" else {"files": [*record["files"], [name, digest]]})
+            document = json.dumps(record).encode()
+            copy = Fingerprint()
+            copy.write(document)
+            path.write_bytes(copy.text.encode() + b"\n" + document)
+    again = build(folder, "clean")
+    assert not again.report.cached
+    assert (folder / "out.onnx").read_bytes() == before
+    assert sorted(os.listdir(folder)) == ["cache", "out.onnx"]
+    assert os.listdir(tmp_path) == ["work"]
+    assert not os.path.exists("/tmp/stolen-by-optc")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
     f(x, y)   ->   the nodes of the function, with the call's inputs and attributes in their places
 
 Exact: it is what a call means. Passes look for layers in the model's graph and would find none in a function. Does not
-fire where the function was written for another version of an operator set than the model, nor where it returns an
-input that the call leaves out: then the function stays, and a note says so.
+fire where the function was written for another version of an operator set than the model, where it returns an input
+that the call leaves out, nor where more nodes would come out than a multiple of those that the model holds: then the
+function stays, and a note says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from ...ir.calls import Calls, most_nodes
 from ...ir.clone import inline
 from ...ir.graph import Function, FunctionKey, Graph, Value
 from ...ir.instantiate import instantiate
@@ -24,14 +26,18 @@ def inline_functions(graph: Graph, report: Report) -> None:
     """Replace the calls in `graph` and its bodies, and drop the functions that nothing calls any more."""
     functions = graph.functions
     reasons: dict[FunctionKey, str] = {}
+    sizes, left = Calls.of(graph).nodes, most_nodes(graph)
     calls = deque(node for node in graph.walk() if _key(node) in functions)
     while calls:
         call = calls.popleft()
         why = _foreign(functions[_key(call)], graph)
+        if sizes[_key(call)] > left:
+            why = f"its calls stand for {sizes[_key(call)]} nodes"
         made = None if why else _replace(call, functions[_key(call)])
         if made is None:
             reasons[_key(call)] = why or "it returns an input that a call leaves out"
             continue
+        left -= len(made)
         report.rewrote("inline")
         calls.extend(node for node in made if _key(node) in functions)
     if functions:

@@ -44,7 +44,7 @@ def one_line(error: pytest.ExceptionInfo[ModelError]) -> str:
         (b"", "is empty"),
         (b"\x00", "not an ONNX model"),
         (b"<html><body>404</body></html>", "not an ONNX model"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13\n", "not an ONNX model"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13\n", "git lfs pull"),
         (b"\x08\x0a", "no graph"),
         (np.random.default_rng(0).bytes(3 << 20), "not an ONNX model"),
         (bytes(3 << 20), "not an ONNX model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -86,7 +87,8 @@ def run_artifact(
     if reference is not None:
         alone = one.emulated or _fixed(graph, found)
         answers = agreement(reference, one, found, batch=1 if alone else 32)
-        figures |= {"samples": answers.samples, "agreement": answers.share, "sqnr_db": answers.sqnr_db}
+        share = None if math.isnan(answers.share) else answers.share
+        figures |= {"samples": answers.samples, "agreement": share, "sqnr_db": answers.sqnr_db}
     feeds = next(found.batches(1))
     if isinstance(one, Remote) and there is not None:
         outputs, seconds = one.timed(feeds, _RUNS)
@@ -115,7 +117,7 @@ def _fixed(graph: Graph, samples: Samples) -> bool:
 def _lines(figures: dict[str, object]) -> str:
     """The figures as a person reads them."""
     shown = {
-        "agreement": lambda share: f"{100 * share:.2f} %",
+        "agreement": lambda share: "nothing was compared" if share is None else f"{100 * share:.2f} %",
         "sqnr_db": lambda db: "" if db is None else f"{db:.1f} dB",
         "milliseconds": lambda time: f"{time:.3g}",
         "ratio": lambda ratio: f"{ratio:.2f} of the time of the model it is held against",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import numbers
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("optc")
 
+MOST_HELD = 128
 _FEW = 32
 """Samples below which fitting is a gamble."""
 _LOOK = 20
@@ -81,13 +83,15 @@ def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, c
     return found, session
 
 
-def held_out(model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context) -> Samples | None:
+def held_out(
+    model: Model, data: Data | Samples | Source | None, floor: float | None, graph: Graph, ctx: Context
+) -> Samples | None:
     """The samples that a build of `graph` was judged on, drawn anew; `None` where it does not run on them any more."""
     try:
         found, _ = runnable(model, data, graph, ctx)
     except (DataError, TargetError):
         return None
-    return found.split(held_count(found.count), ctx.seed)[1]
+    return found.split(held_count(found.count, floor), ctx.seed)[1]
 
 
 def draw(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:
@@ -134,6 +138,14 @@ def sample_notes(found: Samples, pipeline: Pipeline) -> list[str]:
     return notes
 
 
-def held_count(count: int) -> int:
-    """Samples kept out of every fit: a fifth, at least 16, at most 128."""
-    return max(16, min(128, count // 5))
+def held_count(count: int, floor: float | None = None) -> int:
+    """Samples kept out of every fit: a fifth, at least 16, at most 128.
+
+    Where an agreement of `floor` is asked for, as many as tell it from 1, up to half of all: the standard error of a
+    share f of n samples, sqrt(f (1 - f) / n), is no more than 1 - f for n of at least f / (1 - f).
+    """
+    usual = max(16, min(MOST_HELD, count // 5))
+    if floor is None:
+        return usual
+    telling = MOST_HELD if floor >= 1 else math.ceil(floor / (1 - floor))
+    return max(usual, min(telling, MOST_HELD, count // 2))

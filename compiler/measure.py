@@ -44,6 +44,7 @@ def compare(
         report.notes.append(f"checked on {few.count} samples under emulation, which tells nothing of its speed")
         return
     report.agreement = agreement(before, after, held)
+    report.notes += report.agreement.remarks
     if known is not None:
         return
     feeds = next(held.batches(1))

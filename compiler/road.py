@@ -247,7 +247,7 @@ def _kept(order: Order, original: Graph, known: Known) -> Build | None:
     if order.budget is not None:
         report.budget = judge(order.budget, report, graph, done.dims)
     lower(original, *newest_loadable())
-    judges = partial(held_out, order.model, order.samples, original, _context(order))
+    judges = partial(held_out, order.model, order.samples, order.min_agreement, original, _context(order))
     return Build(
         graph,
         report,
@@ -339,7 +339,7 @@ def _samples(
             raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
         notes.append(f"the result was not run beside the original: {error}")
         return None, None
-    ctx.fit, ctx.held = found.split(held_count(found.count), order.seed)
+    ctx.fit, ctx.held = found.split(held_count(found.count, order.min_agreement), order.seed)
     ctx.data = source_text(data)
     notes += sample_notes(found, order.pipeline)
     return found, teacher

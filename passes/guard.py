@@ -4,7 +4,8 @@ Against the model as it was before the pass, worse is more stored bytes, or a ru
 measurement. A pass that at least halved the model may be `BOUND` times as slow, or slower where the user asked for its
 bytes (`Pass.may_be_slower`): that trade stays, with a note. A pass that is too slow and saves the same bytes in another
 form (`Pass.in_float`) is run anew in that one, by the runner. Against
-the teacher, worse is an agreement below the floor: the user's where one was given. A pass whose options the user
+the teacher, worse is an agreement below the floor: the user's where one was given, and then by any amount and where
+nothing could be compared. A pass whose options the user
 spelled out was told how much to lose, so no other floor holds for it; a pass left to its own choice must keep
 `OWN_FLOOR`. Speed is that of a table of latencies where one was given; without, it is not judged where the target is
 another machine than this one.
@@ -21,6 +22,7 @@ from .pipeline import spec
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
+    from ..runtime.agreement import Agreement
     from ..runtime.samples import Feeds, Samples
 
 OWN_FLOOR = 0.9
@@ -54,7 +56,7 @@ class Guard:
             return f"the weights would grow from {old:,} to {new:,} bytes"
         if ctx.held is None or ctx.teacher is None:
             return ""
-        objection = self._disagreement(one, after, ctx)
+        objection = self._disagreement(one, after, ctx, report)
         if objection:
             return objection
         if not ctx.timed:
@@ -73,7 +75,7 @@ class Guard:
             )
         return ""
 
-    def _disagreement(self, one: Pass, after: Graph, ctx: Context) -> str:
+    def _disagreement(self, one: Pass, after: Graph, ctx: Context, report: Report) -> str:
         from ..runtime.agreement import agreement
 
         floor = self.floor
@@ -82,12 +84,30 @@ class Guard:
         if floor is None or ctx.teacher is None or ctx.held is None:
             return ""
         found = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads, exact=ctx.exact)
-        # A share of few samples is known only to its standard error; none of it is held against the pass.
-        error = math.sqrt(max(found.share * (1 - found.share), 0.0) / max(found.samples, 1))
-        if found.share + error >= floor:
+        if math.isnan(found.share):
+            said = "; ".join(found.remarks)
+            if self.floor is not None:
+                return f"no agreement was measured, so none reaches {floor:g} ({said})"
+            report.notes.append(f"what this pass costs is not known: {said}")
             return ""
-        worst = min(found.outputs, key=lambda output: output.share)
-        return f"agreement of output '{worst.name}' would fall to {found.share:.4f}, below {floor:g}"
+        return _below(found, floor, lenient=self.floor is None)
+
+
+def _below(found: Agreement, floor: float, *, lenient: bool) -> str:
+    """What falls below `floor`, or "".
+
+    A floor that the user set is one. The pass's own is a net, and samples may be few: what they cannot tell from it is
+    not held against the pass where that is `lenient`.
+    """
+    error = math.sqrt(max(found.share * (1 - found.share), 0.0) / max(found.samples, 1))
+    within = found.share + error >= floor
+    if found.share >= floor or (lenient and within):
+        return ""
+    worst = min(found.compared, key=lambda output: output.share)
+    part = f" ({worst.part})" if worst.part and worst.share == worst.worst else ""
+    figure = f"{100 * found.share:.1f} +- {100 * error:.1f} %"
+    unsure = f"; {figure}: {found.samples} samples cannot tell it from {100 * floor:g} %" if within else ""
+    return f"agreement of output '{worst.name}'{part} would fall to {found.share:.4f}, below {floor:g}{unsure}"
 
 
 def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import math
 import multiprocessing
 import os
 import signal
@@ -228,7 +229,9 @@ def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
         return Result(job, 1, f"internal error: {type(error).__name__}: {text} ({where.name}, line {where.lineno})")
     report = build.report
     sizes = f"{amount(report.before.bytes, 'B')} -> {amount(report.after.bytes, 'B')}"
-    parts = [sizes, *([] if report.agreement is None else [f"agreement {100 * report.agreement.share:.2f} %"])]
+    met = None if report.agreement is None else report.agreement.share
+    agrees = [] if met is None else ["agreement not known" if math.isnan(met) else f"agreement {100 * met:.2f} %"]
+    parts = [sizes, *agrees]
     parts.append("cached" if report.cached else f"{report.seconds:.1f} s")
     status = 0
     if report.budget is not None and not report.budget.met:

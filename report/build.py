@@ -115,7 +115,7 @@ class TargetRow:
             after.bytes,
             after.params,
             after.macs,
-            None if met is None else met.share,
+            None if met is None or math.isnan(met.share) else met.share,
             sqnr if sqnr is not None and math.isfinite(sqnr) else None,
             None if timed is None else timed.result_ms,
             None if timed is None else timed.ratio,
@@ -189,7 +189,7 @@ class BuildReport:
 def agreement_dict(agreement: Agreement) -> dict[str, Any]:
     return {
         "samples": agreement.samples,
-        "share": agreement.share,
+        "share": None if math.isnan(agreement.share) else agreement.share,
         "outputs": [_finite({**asdict(one), "kind": one.kind.value}) for one in agreement.outputs],
     }
 

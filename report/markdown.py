@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -81,7 +82,8 @@ def _whole(report: BuildReport) -> str:
     if report.validation is not None:
         rows.append(("check of the artifact", "", plain(report.validation.text), ""))
     for output in () if report.agreement is None else report.agreement.outputs:
-        parts = [f"{100 * output.share:.2f} %"]
+        parts = ["no figure" if math.isnan(output.share) else f"{100 * output.share:.2f} %"]
+        parts += [] if output.worst != output.share else [output.part]
         parts += [] if output.kl is None else [f"KL {output.kl:.3g}"]
         parts += [] if output.sqnr_db is None else [f"SQNR {output.sqnr_db:.1f} dB"]
         rows.append((f"agreement of {code(output.name)}", "", ", ".join(parts), ""))

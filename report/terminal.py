@@ -94,8 +94,14 @@ def agreement_text(output: OutputAgreement) -> str:
         parts.append(f"KL {output.kl:.3g}")
     if output.equal is not None:
         parts.append(f"equal {100 * output.equal:.2f} %")
+    if output.matched is not None:
+        parts.append(f"rows matched {100 * output.matched:.2f} %")
+    if output.worst is not None:
+        parts.append(f"worst {100 * output.worst:.2f} % ({escape(output.part)})")
     if output.sqnr_db is not None:
         parts.append(f"SQNR {output.sqnr_db:.1f} dB")
+    if output.remark:
+        parts.append(f"[yellow]{output.remark}[/]")
     if output.broken:
         parts.append(f"[red]{output.broken} broken[/]")
     return ", ".join(parts)

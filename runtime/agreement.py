@@ -3,13 +3,12 @@
 Streamed over samples in batches; only sums are kept. Every float output is measured by signal-to-noise ratio,
 10 log10(sum t^2 / sum (t - s)^2), and cosine, (t . s) / (|t| |s|). Where an output decides between classes, also by
 top-1 agreement and KL(teacher || student) = sum p (log p - log q), in nats, averaged over rows. What an output is
-follows from how the teacher computes it:
+follows from how the teacher computes it (`kinds.py`). Integers, booleans and strings count by how many are equal.
 
-- a Softmax at the end: probabilities along its axis;
-- a Sigmoid at the end: independent yes/no probabilities, decided at one half;
-- a MatMul, Gemm or Conv at the end, seen through bias, reshapes and pooling, of shape [rows, classes], or a MatMul or
-  Gemm of any rank: logits along the last axis, of which the softmax is compared;
-- else plain values. Integers, booleans and strings count by how many are equal.
+One figure over a whole tensor hides what is small in it, so values and decisions are also judged slice by slice
+(`slices.py`), and the worst counts. Outputs whose order or length depends on the data, as those of NonMaxSuppression
+do, are matched row by row (`rows.py`). Where no sample had anything to compare, there is no figure: a share of
+NaN, which meets no floor.
 
 Where every sample is decided at many places (pixels, anchor boxes, labels), nearly all of them may be background, and a
 student that finds nothing would agree nearly everywhere. So such outputs are also measured by Cohen's kappa (1960),
@@ -21,36 +20,28 @@ Where the student gives NaN or infinity and the teacher a number, the student's 
 
 from __future__ import annotations
 
-import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..ir.graph import Graph, Value
+from ..ir.graph import Graph
 from .columns import Array
+from .kinds import Kind, output_axis, output_kind
 from .margins import Margins
+from .rows import Rows, selected
 from .samples import Samples
 from .session import Runnable, Session
+from .slices import MANY, POINTS, Part, Slices
 
 CEILING_DB = 200.0
 """The SQNR reported for equal outputs, whose noise is zero; the floor for a silent teacher is its negative."""
 
-_RECODED = frozenset({"Identity", "Cast", "Dropout", "DequantizeLinear", "QuantizeLinear"})
-_PASSED = _RECODED | {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-_POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Clip", "BatchNormalization"})
 _TINY = 1e-12
-
-
-class Kind(enum.StrEnum):
-    """What an output says."""
-
-    PROBABILITIES = "probabilities"
-    LOGITS = "logits"
-    DECISIONS = "decisions"
-    VALUES = "values"
-    DISCRETE = "discrete"
+_UNSEEN = "nothing was compared: it is empty for every sample"
+_SILENT = "nothing was compared: no sample reaches a score of 0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,9 @@ class OutputAgreement:
 
     `equal` is the share of equal elements of a discrete output; `kappa` is given for many decisions a sample, and
     `expected` (`margins`: the top-1 agreement to expect on other samples) for one a sample. `broken` counts elements
-    that only the student has as NaN or infinity, or has not at all.
+    that only the student has as NaN or infinity, or has not at all. `worst` is the share of the slice that agrees
+    least, `part` its name; `matched` the share of rows with a counterpart. `noise` is the error's power by slices, each
+    as a share of its own variance. `remark` is what the user should know of how the output was judged.
     """
 
     name: str
@@ -72,14 +65,27 @@ class OutputAgreement:
     broken: int = 0
     kappa: float | None = None
     expected: float | None = None
+    worst: float | None = None
+    part: str = ""
+    matched: float | None = None
+    noise: float | None = None
+    remark: str = ""
 
     @property
     def share(self) -> float:
-        """The agreement as one number, 1 for a student that answers as the teacher does."""
-        for measure in (self.kappa, self.top1, self.equal, self.cosine):
-            if measure is not None:
-                return measure
-        return 1.0
+        """The agreement as one number, 1 for equal answers; NaN where nothing was compared."""
+        measures = (self.matched, self.kappa, self.top1, self.equal, self.cosine)
+        first = next((measure for measure in measures if measure is not None), math.nan)
+        return first if self.worst is None else min(first, self.worst)
+
+    @property
+    def loss(self) -> float:
+        """What passes try to make small: KL where the output decides, else the noise of its slices."""
+        if self.kl is not None:
+            return self.kl
+        if self.matched is not None:
+            return 1.0 - self.matched
+        return self.noise if self.noise is not None else 10 ** (-(self.sqnr_db or 0.0) / 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +97,24 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """The share of the worst output."""
-        return min((o.share for o in self.outputs), default=1.0)
+        """The share of the worst output; NaN where there are outputs, and nothing of them was compared."""
+        return min((o.share for o in self.compared), default=math.nan if self.outputs else 1.0)
+
+    @property
+    def compared(self) -> list[OutputAgreement]:
+        """The outputs that have a share."""
+        return [o for o in self.outputs if not math.isnan(o.share)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of how outputs were judged, a sentence each."""
+        return [f"{o.name}: {o.remark}" for o in self.outputs if o.remark]
 
     @property
     def cautious(self) -> float:
         """The share of the worst output, or what is to be expected of it on other samples where that is less."""
-        return min((min(o.share, 1.0 if o.expected is None else o.expected) for o in self.outputs), default=1.0)
+        expected = [o.share if o.expected is None else min(o.share, o.expected) for o in self.compared]
+        return min(expected, default=self.share)
 
     @property
     def top1(self) -> float | None:
@@ -131,53 +148,43 @@ def agreement(
     """
     first = teacher if isinstance(teacher, Session) else Session(teacher, threads=threads)
     second: Runnable = Session(student, threads=threads, exact=exact) if isinstance(student, Graph) else student
-    sums = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in first.graph.outputs]
+    judge = Judge(first.graph)
     count = 0
-    for feeds in samples.batches(batch):
-        for total, t, s in zip(sums, first.run(feeds), second.run(feeds), strict=True):
-            total.add(t, s)
+    for feeds in samples.batches(1 if judge.picked else batch):
+        judge.add(first.run(feeds), second.run(feeds))
         count += samples.size_of(feeds)
-    return Agreement(count, tuple(total.result() for total in sums))
+    return Agreement(count, judge.results())
 
 
-def output_kind(value: Value) -> Kind:
-    """What the output `value` says; see the rules above."""
-    if value.dtype is not None and not value.dtype.is_float:
-        return Kind.DISCRETE
-    rank = None if value.shape is None else len(value.shape)
-    pooled = False
-    at: Value | None = value
-    while at is not None and at.producer is not None:
-        node = at.producer
-        if node.op == "Softmax":
-            return Kind.PROBABILITIES
-        if node.op == "Sigmoid":
-            return Kind.DECISIONS
-        if node.op == "LogSoftmax":
-            return Kind.LOGITS
-        if node.op in ("MatMul", "Gemm") or (node.op == "Conv" and rank == 2):
-            single = not value.shape or value.shape[-1] == 1 or len(value.shape) < 2
-            return Kind.VALUES if single or (pooled and rank != 2) else Kind.LOGITS
-        if node.op == "Add" and any(v is not None and v.constant is not None for v in node.inputs):
-            at = next(v for v in node.inputs if v is not None and v.constant is None)
-        elif node.op in _PASSED or node.op in _POOLED:
-            pooled |= node.op in _POOLED
-            at = node.input(0)
-        else:
-            break
-    return Kind.VALUES
+class Judge:
+    """What is summed of all outputs of `teacher`, the outputs numbered in `picked` together, as rows to be matched."""
 
+    def __init__(self, teacher: Graph) -> None:
+        self.outputs = teacher.outputs
+        self.picked = selected(teacher)
+        self._rows = Rows()
+        self._sums = {
+            number: Sums(o.name, output_kind(o.value), output_axis(o.value))
+            for number, o in enumerate(teacher.outputs)
+            if number not in self.picked
+        }
 
-def output_axis(value: Value) -> int:
-    """The axis along which a deciding output holds its classes: the last, or the Softmax's own."""
-    node = value.producer
-    while node is not None and node.op in _RECODED and (source := node.input(0)) is not None:
-        node = source.producer
-    if node is None or node.op not in ("Softmax", "LogSoftmax") or node.graph is None:
-        return -1
-    opset = node.graph.opset()
-    # Before opset 13 Softmax normalised everything from `axis` on; that is one axis only where it is the last.
-    return node.get_int("axis", -1) if opset >= 13 else -1
+    def add(self, teacher: Sequence[Array | list[Array]], student: Sequence[Array | list[Array]]) -> None:
+        """One batch of all outputs from both; where any is `picked`, a single sample."""
+        for number, total in self._sums.items():
+            total.add(teacher[number], student[number])
+        if self.picked:
+            self._rows.add(*([np.asarray(outputs[i]) for i in self.picked] for outputs in (teacher, student)))
+
+    def results(self) -> tuple[OutputAgreement, ...]:
+        return tuple(
+            self._sums[number].result() if number in self._sums else self._matched(output.name)
+            for number, output in enumerate(self.outputs)
+        )
+
+    def _matched(self, name: str) -> OutputAgreement:
+        remark = _UNSEEN if self._rows.share is None else ""
+        return OutputAgreement(name, Kind.ROWS, matched=self._rows.share, remark=remark)
 
 
 class Sums:
@@ -185,7 +192,7 @@ class Sums:
 
     __slots__ = (
         "name", "kind", "axis", "signal", "noise", "answer", "product", "rows", "agreed", "divergence", "broken",
-        "dense", "answers", "margins",
+        "elements", "dense", "answers", "margins", "slices",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, axis: int = -1) -> None:
@@ -193,9 +200,10 @@ class Sums:
         self.kind = kind
         self.axis = axis
         self.signal = self.noise = self.answer = self.product = self.divergence = 0.0
-        self.rows = self.agreed = self.broken = 0
+        self.rows = self.agreed = self.broken = self.elements = 0
         self.dense = False
         self.margins = Margins()
+        self.slices = Slices(kind is Kind.DECISIONS)
         self.answers: npt.NDArray[np.int64] | None = None  # (2, classes): how often each of the two gave every class
 
     def add(self, teacher: Array | list[Array], student: Array | list[Array]) -> None:
@@ -240,11 +248,14 @@ class Sums:
             t = np.where(told, t, 0.0)
         if not t.size:
             return
+        self.elements += t.size
         error = t - s
         self.signal += float(np.vdot(t, t))
         self.noise += float(np.vdot(error, error))
         self.answer += float(np.vdot(s, s))
         self.product += float(np.vdot(t, s))
+        if self.kind in (Kind.DECISIONS, Kind.VALUES):
+            self.slices.add(t, s)
         if self.kind is Kind.DECISIONS:
             self.dense |= t.size > len(t) if t.ndim else False
             self._decided(t > 0.5, s > 0.5, 2)
@@ -286,21 +297,41 @@ class Sums:
         return 1.0 if share == 1.0 else (share - chance) / max(1.0 - chance, _TINY)
 
     def result(self) -> OutputAgreement:
-        share = self.agreed / self.rows if self.rows else 1.0
+        share = self.agreed / self.rows if self.rows else None
         if self.kind is Kind.DISCRETE:
-            return OutputAgreement(self.name, self.kind, equal=share, broken=self.broken)
+            return OutputAgreement(
+                self.name, self.kind, equal=share, broken=self.broken, remark=_UNSEEN * (not self.rows)
+            )
         decides = self.kind is not Kind.VALUES and self.rows > 0
+        worst, remark = self._sliced()
         return OutputAgreement(
             self.name,
             self.kind,
-            sqnr_db=decibel(self.signal, self.noise),
-            cosine=_cosine(self.product, self.signal, self.answer),
+            sqnr_db=decibel(self.signal, self.noise) if self.elements else None,
+            cosine=_cosine(self.product, self.signal, self.answer) if self.elements else None,
             top1=share if decides else None,
             kl=max(0.0, self.divergence / self.rows) if decides else None,
             broken=self.broken,
-            kappa=self._kappa(),
+            kappa=math.nan if remark and decides else self._kappa(),
             expected=None if self.dense else self.margins.expected(),
+            worst=None if worst is None else worst.share,
+            part="" if worst is None else worst.name,
+            noise=self.slices.noise() if self.kind is Kind.VALUES else None,
+            remark=remark,
         )
+
+    def _sliced(self) -> tuple[Part | None, str]:
+        """The part that agrees least, and what is to be said of it."""
+        if not self.elements:
+            return None, _UNSEEN
+        if self.kind is Kind.VALUES:
+            return self.slices.worst(), ""
+        if self.kind is not Kind.DECISIONS or not self.dense or self.slices.lost:
+            return None, ""
+        if self.slices.scores_above(2) >= MANY:
+            return self.slices.worst(POINTS[2:]), ""
+        silent = not self.slices.scores_above(0) and self.agreed == self.rows
+        return self.slices.worst(), _SILENT if silent else ""
 
 
 def decibel(signal: float, noise: float) -> float:

@@ -30,7 +30,7 @@ class Damage:
     """
 
     def __init__(self, graph: Graph, samples: Samples, threads: int) -> None:
-        from ...runtime.agreement import output_axis, output_kind
+        from ...runtime.kinds import output_axis, output_kind
         from ...runtime.session import Session
         from ...runtime.spill import Spill
 
@@ -69,10 +69,4 @@ class Damage:
         for batch, answers in enumerate(self._frontier.rest(self._outputs, edit)):
             for place, (total, answer) in enumerate(zip(sums, answers, strict=True)):
                 total.add(self._kept.get(place, batch), answer)
-        damage = 0.0
-        for found in (total.result() for total in sums):
-            if found.kl is not None:
-                damage += found.kl
-            elif found.sqnr_db is not None:
-                damage += 10.0 ** (-found.sqnr_db / 10.0)
-        return damage
+        return sum(total.result().loss for total in sums)

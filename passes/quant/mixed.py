@@ -125,7 +125,7 @@ def weigh(
             layer.node.set_input(1, graph.constant(_rounded(layer, 4), layer.weight.name))
             told = agreement(teacher, Session(graph, threads=ctx.threads, exact=ctx.exact), few)
             layer.node.set_input(1, weight)
-            loss = sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in told.outputs)
+            loss = sum(output.loss for output in told.outputs)
             found.append(
                 [Choice(count, 0.0, "int8", {"bits": 8}), Choice(count / 2, max(loss, 1e-12), "int4", {"bits": 4})]
             )

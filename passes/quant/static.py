@@ -19,6 +19,7 @@ from ..base import Context, Report
 from .absorb import absorb
 from .bias import SAMPLES, answer_means, correct, correctable
 from .calibrate import calibrate
+from .deciding import deciding
 from .equalise import equalise
 from .floats import leave_float
 from .forms import own_bits, own_options
@@ -110,6 +111,8 @@ def quantize_static(
         seen.histograms.update(calibrate(graph, new, [], ctx).histograms if new else {})
     layers, sources, rest = list(found.values()), plan.sources(), _unwalked(found)
     walked = walkable(layers)
+    if one.range == "mse":
+        rules = rules | deciding(graph, plan)
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
     teacher = graph.clone()

@@ -4,7 +4,7 @@ Equalising channels, turning factors and absorbing means change no answer of the
 quantizes; what they are expected to gain and what they gain are two things. So activations are rounded to grids from a
 few samples, all else is computed in floats, and the model is compared with the float one:
 
-    loss = sum over outputs of  KL(teacher || student)    or noise over signal, where an output decides nothing.
+    loss = sum over outputs of  KL(teacher || student)    or noise over variance, where an output decides nothing.
 
 A change stays if that loss falls. The float model answers the same throughout, and is asked once.
 
@@ -25,6 +25,7 @@ from ...ir.graph import Graph, Node, Value
 from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
 from .calibrate import Array, calibrate
+from .deciding import deciding
 from .grid import Grid, activation_grid, limits
 from .insertion import Insertion
 from .layers import Kept, Layer, find_layers
@@ -83,7 +84,7 @@ class Trial:
         return count
 
     def _measured(self) -> float:
-        from ...runtime.agreement import Sums, output_axis, output_kind
+        from ...runtime.agreement import Judge
         from ...runtime.session import Session
 
         ctx = self.ctx
@@ -93,20 +94,18 @@ class Trial:
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         threads = threads_for(copy, ctx.threads)
         student = Session(copy, threads=threads_each(threads), exact=True)
-        told = [Sums(o.name, output_kind(o.value), output_axis(o.value)) for o in self.graph.outputs]
+        judge = Judge(self.graph)
         if self._teacher is None:
             self._teacher = Session(self.graph, threads=threads_each(threads))
 
         def run(item: tuple[int, Feeds]) -> tuple[list[Array], list[Array]]:
             return self._answer(*item), student.run(item[1])
 
-        batches = enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(BATCH))
+        batches = enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(1 if judge.picked else BATCH))
         for number, (answers, found) in enumerate(imap(run, batches, threads)):
             self._keep(number, answers)
-            for total, t, s in zip(told, answers, found, strict=True):
-                total.add(t, s)
-        results = [total.result() for total in told]
-        return sum(o.kl if o.kl is not None else 10 ** (-(o.sqnr_db or 0.0) / 10) for o in results)
+            judge.add(answers, found)
+        return sum(output.loss for output in judge.results())
 
     def _answer(self, number: int, feeds: Feeds) -> list[Array]:
         """What the float model answers to batch `number`."""
@@ -130,11 +129,12 @@ class Trial:
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         grids: dict[Value, Grid] = {}
+        rules = deciding(copy, plan)
         for group, values in sources.items():
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
-            grids[group] = activation_grid(*find_range(merged, "mse", high - low + 1), dtype)
+            grids[group] = activation_grid(*find_range(merged, rules.get(group, "mse"), high - low + 1), dtype)
         grids |= {twins[value]: grid for value, grid in self.exact.items()}
         insertion = Insertion(copy, plan, grids, dtype)
         insertion.activations()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.agreement import Kind, output_axis, output_kind
+from ...runtime.kinds import Kind, output_axis, output_kind
 from .png import thumbnail
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ what needs a run is absent and `notes` say so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -79,7 +80,7 @@ def _run(found: Evidence, held: Samples, report: BuildReport, dims: Mapping[str,
         found.timed |= bool(seconds)
     if report.agreement is not None and report.agreement.outputs:
         outputs = report.agreement.outputs
-        index = min(range(len(outputs)), key=lambda i: outputs[i].share)
+        index = min(range(len(outputs)), key=lambda i: (math.isnan(outputs[i].share), outputs[i].share))
         teacher, student = Session(found.original, threads=threads), Session(found.result, threads=threads)
         found.answers = answers(teacher, student, held, index, outputs[index].name)
     sizes = {node: one.activations for node, one in cost(found.original, dims).nodes.items()}

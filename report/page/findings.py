@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...runtime.agreement import Kind
+from ...runtime.kinds import Kind
 from . import charts
 from .answers import Answers, Case
 from .drawing import draw

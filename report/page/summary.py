@@ -17,15 +17,18 @@ from .markup import Child, Markup, element, join
 Document = Mapping[str, Any]
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def percent(share: float | None) -> str:
+    return "no figure" if share is None else f"{100 * share:.2f} %"
 
 
-_MEASURES: Sequence[tuple[str, str, Callable[[float], str]]] = (
+_MEASURES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
     ("top1", "top-1", percent),
     ("kappa", "kappa", "{:.4f}".format),
     ("expected", "expected elsewhere", percent),
     ("equal", "equal", percent),
+    ("matched", "rows matched", percent),
+    ("worst", "worst part", percent),
+    ("part", "which part", str),
     ("kl", "KL, nats", "{:.3g}".format),
     ("sqnr_db", "SQNR, dB", "{:.1f}".format),
     ("cosine", "cosine", "{:.5f}".format),
@@ -233,7 +236,7 @@ def _charts(document: Document) -> list[Markup]:
     points += [
         (one["name"], float(one["after"]["bytes"]), one["agreement"]["share"])
         for one in document["passes"]
-        if one.get("agreement") is not None
+        if one.get("agreement") is not None and one["agreement"]["share"] is not None
     ]
     if len(points) > 1:
         found.append(charts.front(points))

@@ -15,7 +15,8 @@ from optc.passes.base import Report
 from optc.report.budget import METRICS, Budget, nearest_misses
 from optc.report.build import BuildReport, LatencyFigure, Size, Step
 from optc.report.verdict import judge, sentence
-from optc.runtime.agreement import Agreement, Kind, OutputAgreement
+from optc.runtime.agreement import Agreement, OutputAgreement
+from optc.runtime.kinds import Kind
 
 
 def report(**changed: object) -> BuildReport:

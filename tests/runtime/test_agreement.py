@@ -7,7 +7,8 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, Shape, TensorType
-from optc.runtime.agreement import CEILING_DB, Kind, OutputAgreement, Sums, agreement, output_axis, output_kind
+from optc.runtime.agreement import CEILING_DB, OutputAgreement, Sums, agreement
+from optc.runtime.kinds import Kind, output_axis, output_kind
 from optc.runtime.samples import load_samples
 
 RNG = np.random.default_rng(0)

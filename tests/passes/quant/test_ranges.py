@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optc.ir.types import DType
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.passes.quant.deciding import deciding
 from optc.passes.quant.grid import activation_grid
 from optc.passes.quant.histogram import Histogram
+from optc.passes.quant.layers import find_layers
+from optc.passes.quant.placement import place
 from optc.passes.quant.ranges import find_range
 
 
@@ -82,3 +86,40 @@ def test_entropy_keeps_flat_ranges_and_cuts_heavy_tails(kind: str, shortest: flo
 
 def test_entropy_of_a_constant() -> None:
     assert find_range(of(np.full(100, 3.0)), "entropy", 256) == (0.0, 3.0)
+
+
+def test_a_range_before_a_sigmoid_cuts_background_and_keeps_what_decides() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(-12, 2, 100000), rng.uniform(-1, 2.4, 12)])
+    assert find_range(of(x), "mse", 256)[1] < 2
+    low, high = find_range(of(x), "sigmoid", 256)
+    assert high == 4
+    assert -12 < low <= -4
+    assert find_range(of(x + 4), "sigmoid", 256)[1] == pytest.approx(x.max() + 4)
+    assert find_range(of(x), "live", 256) == (pytest.approx(x.min()), 4)
+    assert find_range(of(np.abs(x)), "sigmoid", 256)[0] == 0
+
+
+def heads(last: str) -> Graph:
+    """A convolution on codes, and behind it what `last` says."""
+    graph = Graph("h", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 3, 8, 8)))
+    weights = [np.full((16, n, 3, 3), 0.1, np.float32) for n in (3, 16)]
+    for weight in weights:
+        x = graph.add("Conv", [x, graph.constant(weight)], {"pads": [1, 1, 1, 1]}).output
+        x.type = TensorType(DType.FLOAT, (1, 16, 8, 8))
+        x.name = f"conv{weight.shape[1]}"
+    y = x
+    if last != "Conv":
+        kind = TensorType(DType.FLOAT, (1, 16, 64))
+        y = graph.add("Reshape", [x, graph.constant(np.array([1, 16, 64]))], types=[kind]).output
+        y = graph.add(last, [y], types=[kind]).output
+    graph.add_output(y, "y")
+    return graph
+
+
+@pytest.mark.parametrize(("last", "rule"), [("Sigmoid", "sigmoid"), ("Softmax", "minmax"), ("Conv", "minmax")])
+def test_the_values_that_decide_are_known_by_the_graph(last: str, rule: str) -> None:
+    graph = heads(last)
+    plan = place(graph, find_layers(graph)[0])
+    assert {value.name: how for value, how in deciding(graph, plan).items()} == {"conv16": rule}

@@ -1,0 +1,69 @@
+"""What an output says, from how the model computes it:
+
+- a Softmax at the end: probabilities along its axis;
+- a Sigmoid at the end: independent yes/no probabilities, decided at one half;
+- a MatMul, Gemm or Conv at the end, seen through bias, reshapes and pooling, of shape [rows, classes], or a MatMul or
+  Gemm of any rank: logits along the last axis, of which the softmax is compared;
+- else plain values.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from ..ir.graph import Value
+
+_RECODED = frozenset({"Identity", "Cast", "Dropout", "DequantizeLinear", "QuantizeLinear"})
+_PASSED = _RECODED | {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Clip", "BatchNormalization"})
+
+
+class Kind(enum.StrEnum):
+    """What an output says."""
+
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
+    DECISIONS = "decisions"
+    VALUES = "values"
+    DISCRETE = "discrete"
+    ROWS = "matched rows"
+
+
+def output_kind(value: Value) -> Kind:
+    """What the output `value` says; see the rules above."""
+    if value.dtype is not None and not value.dtype.is_float:
+        return Kind.DISCRETE
+    rank = None if value.shape is None else len(value.shape)
+    pooled = False
+    at: Value | None = value
+    while at is not None and at.producer is not None:
+        node = at.producer
+        if node.op == "Softmax":
+            return Kind.PROBABILITIES
+        if node.op == "Sigmoid":
+            return Kind.DECISIONS
+        if node.op == "LogSoftmax":
+            return Kind.LOGITS
+        if node.op in ("MatMul", "Gemm") or (node.op == "Conv" and rank == 2):
+            single = not value.shape or value.shape[-1] == 1 or len(value.shape) < 2
+            return Kind.VALUES if single or (pooled and rank != 2) else Kind.LOGITS
+        if node.op == "Add" and any(v is not None and v.constant is not None for v in node.inputs):
+            at = next(v for v in node.inputs if v is not None and v.constant is None)
+        elif node.op in _PASSED or node.op in _POOLED:
+            pooled |= node.op in _POOLED
+            at = node.input(0)
+        else:
+            break
+    return Kind.VALUES
+
+
+def output_axis(value: Value) -> int:
+    """The axis along which a deciding output holds its classes: the last, or the Softmax's own."""
+    node = value.producer
+    while node is not None and node.op in _RECODED and (source := node.input(0)) is not None:
+        node = source.producer
+    if node is None or node.op not in ("Softmax", "LogSoftmax") or node.graph is None:
+        return -1
+    opset = node.graph.opset()
+    # Before opset 13 Softmax normalised everything from `axis` on; that is one axis only where it is the last.
+    return node.get_int("axis", -1) if opset >= 13 else -1

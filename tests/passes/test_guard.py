@@ -1,0 +1,89 @@
+"""The guard's floors: the user's holds by any amount, and holds nothing to be right that was not compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from optc.compiler.data import held_count
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
+from optc.passes.guard import Guard
+from optc.passes.pipeline import Pipeline
+from optc.passes.runner import run
+from optc.runtime.samples import load_samples
+
+
+@dataclass(frozen=True, slots=True)
+class Shift(Pass):
+    """Adds to the bias of the last layer, so that the samples nearest to the border change their class."""
+
+    name: ClassVar[str] = "shift"
+    lossy: ClassVar[bool] = True
+
+    by: float = 0.5
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Report()
+        node = next(node for node in graph if node.op == "Gemm")
+        node.set_input(2, graph.constant(np.array([self.by, 0], np.float32), "b"))
+        report.done(node.name, node.op)
+        return report
+
+
+def classifier() -> Graph:
+    """Class 0 where the first of two numbers is larger."""
+    graph = Graph("c", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 2)))
+    weight = graph.constant(np.eye(2, dtype=np.float32), "w")
+    y = graph.add("Gemm", [x, weight, graph.constant(np.zeros(2, np.float32), "b")], outputs=["y"], name="layer").output
+    graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 2)))
+    return graph
+
+
+def finder() -> Graph:
+    """The rows whose first number is above 100."""
+    graph = Graph("f", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (8, 2)))
+    weight = graph.constant(np.eye(2, dtype=np.float32), "w")
+    y = graph.add("Gemm", [x, weight, graph.constant(np.zeros(2, np.float32), "b")], name="layer").output
+    y.type = TensorType(DType.FLOAT, (8, 2))
+    first = graph.add("Gather", [y, graph.constant(np.array(0), "i")], {"axis": 1}).output
+    above = graph.add("Greater", [first, graph.constant(np.float32(100), "t")]).output
+    graph.add_output(graph.add("Compress", [y, above], {"axis": 0}, outputs=["found"]).output, "found")
+    return graph
+
+
+def judged(graph: Graph, x: np.ndarray, by: float, floor: float | None) -> Report:
+    samples = load_samples({"x": x}, graph)
+    ctx = Context(TargetFacts("test"), fit=samples, held=samples, threads=1)
+    (report,) = run(Pipeline((Shift(by),)), graph, ctx, guard=Guard(floor))
+    return report
+
+
+def test_a_floor_of_the_user_is_one_however_few_the_samples() -> None:
+    x = np.stack([np.linspace(-1.0, 1.0, 19), np.zeros(19)], axis=1).astype(np.float32)
+    report = judged(classifier(), x, 0.15, 0.98)  # one or two answers of 19 change
+    assert report.count(Outcome.REVERTED) == 1
+    assert any("19 samples cannot tell it from 98 %" in note and "+-" in note for note in report.notes)
+    assert judged(classifier(), x, 0.0, 0.98).count(Outcome.DONE) == 1
+
+
+@pytest.mark.parametrize("floor", [None, 0.99])
+def test_nothing_compared_meets_no_floor_and_is_said(floor: float | None) -> None:
+    x = np.random.default_rng(0).standard_normal((20, 8, 2)).astype(np.float32)
+    report = judged(finder(), x, 0.5, floor)
+    assert report.count(Outcome.REVERTED) == (floor is not None)
+    assert any("nothing was compared" in note for note in report.notes)
+
+
+def test_samples_are_held_back_until_a_floor_can_be_told() -> None:
+    assert held_count(100) == 20
+    assert held_count(100, 0.9) == 20
+    assert held_count(100, 0.98) == 49
+    assert held_count(60, 0.98) == 30
+    assert held_count(1000, 1.0) == held_count(1000) == 128

@@ -32,6 +32,8 @@ BOUND = 1.05
 """How many times as long a model may run for half of its bytes."""
 SLOW = "it would run"
 """How an objection to a slow model begins."""
+DISAGREES = "agreement of output"
+"""How an objection to what is lost begins; a part of the layers may have lost it."""
 
 _HALVED = 0.5
 _SLOWER = 1.01
@@ -75,12 +77,14 @@ class Guard:
             )
         return ""
 
+    def floor_of(self, one: Pass) -> float | None:
+        """The agreement that `one` must leave: the user's, or its own where it chooses by itself."""
+        return OWN_FLOOR if self.floor is None and spec(one) == one.name else self.floor
+
     def _disagreement(self, one: Pass, after: Graph, ctx: Context, report: Report) -> str:
         from ..runtime.agreement import agreement
 
-        floor = self.floor
-        if floor is None and spec(one) == one.name:
-            floor = OWN_FLOOR
+        floor = self.floor_of(one)
         if floor is None or ctx.teacher is None or ctx.held is None:
             return ""
         found = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads, exact=ctx.exact)
@@ -107,7 +111,7 @@ def _below(found: Agreement, floor: float, *, lenient: bool) -> str:
     part = f" ({worst.part})" if worst.part and worst.share == worst.worst else ""
     figure = f"{100 * found.share:.1f} +- {100 * error:.1f} %"
     unsure = f"; {figure}: {found.samples} samples cannot tell it from {100 * floor:g} %" if within else ""
-    return f"agreement of output '{worst.name}'{part} would fall to {found.share:.4f}, below {floor:g}{unsure}"
+    return f"{DISAGREES} '{worst.name}'{part} would fall to {found.share:.4f}, below {floor:g}{unsure}"
 
 
 def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> float:

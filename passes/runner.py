@@ -12,8 +12,9 @@ from ..ir.shapes import infer
 from ..ir.snapshot import digest, settle
 from ..ir.verify import verify
 from .base import Context, Pass, Report, Rivals
+from .bisection import breaking, keeping, tell
 from .cached import PassCache, ruling_key
-from .guard import SLOW, Guard
+from .guard import DISAGREES, SLOW, Guard
 from .observers import Observer
 from .pipeline import Pipeline, spec
 
@@ -104,20 +105,25 @@ def _checked(
     except Exception as error:
         raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
     try:
-        graph.sweep()
-        graph.sort()
-        infer(graph, fresh=True)
-        verify(graph)
-        settle(graph)
+        _tidy(graph)
     except ModelError as error:
         raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
     if guard is not None and one.lossy and report.changed:
-        try:
+        rules = guard  # which is there, for what is called later
+
+        def objection(result: Graph, told: Report) -> str:
             if cache is None:
-                reason = guard.objection(one, before, graph, ctx, report)
-            else:
-                key = ruling_key(one, state, digest(graph), repr(guard))
-                reason = cache.judged(key, report, lambda: guard.objection(one, before, graph, ctx, report))
+                return rules.objection(one, before, result, ctx, told)
+            key = ruling_key(one, state, digest(result), repr(guard))
+            return cache.judged(key, told, lambda: rules.objection(one, before, result, ctx, told))
+
+        try:
+            reason = objection(graph, report)
+            if reason.startswith(DISAGREES):
+                partly = _in_part(one, before, graph, ctx, rules.floor_of(one) or 0.0, report, reason, objection)
+                if partly is not None:
+                    graph.become(partly[0])
+                    return partly[1]
         except TargetError as error:
             if not _runs(before, ctx):
                 raise
@@ -153,6 +159,42 @@ def _in_float(
     report.notes.insert(0, f"run as {report.spec}: {reason} in integers here ({one.name}:slower=int8 keeps them)")
     report.spec = spec(one)
     return report
+
+
+def _tidy(graph: Graph) -> None:
+    """Raises `ModelError` where a pass left an invalid graph."""
+    graph.sweep()
+    graph.sort()
+    infer(graph, fresh=True)
+    verify(graph)
+    settle(graph)
+
+
+def _in_part(
+    one: Pass,
+    before: Graph,
+    after: Graph,
+    ctx: Context,
+    floor: float,
+    report: Report,
+    reason: str,
+    objection: Callable[[Graph, Report], str],
+) -> tuple[Graph, Report] | None:
+    """What `one` makes of `before` without the layers that break it, to which there is no `objection`; else `None`.
+
+    A trial that leaves other layers as they were may flatter the rest; where it did, twice as many are kept.
+    """
+    layers, order = breaking(before, after, report, ctx, floor)
+    for kept in (layers, order[: 2 * len(layers)]) if layers else ():
+        trial = before.clone()
+        partial_report = _run_one(one, trial, keeping(ctx, one, kept))
+        if not partial_report.changed:
+            return None
+        _tidy(trial)
+        if not objection(trial, partial_report):
+            tell(partial_report, kept, f"with them {reason}")
+            return trial, partial_report
+    return None
 
 
 def _recall(cache: PassCache, one: Pass, state: str, question: str, decide: Callable[[], str]) -> str:

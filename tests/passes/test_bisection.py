@@ -1,0 +1,85 @@
+"""Before a pass is undone as a whole, the layers that break it are found and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
+from optc.passes.guard import Guard
+from optc.passes.pipeline import Pipeline
+from optc.passes.runner import run
+from optc.runtime.samples import load_samples
+
+LAYERS = 6
+
+
+def chain() -> Graph:
+    rng = np.random.default_rng(0)
+    graph = Graph("chain", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
+    for number in range(LAYERS):
+        weight = graph.constant((np.eye(8) + 0.2 * rng.standard_normal((8, 8))).astype(np.float32), f"w{number}")
+        x = graph.add("MatMul", [x, weight], outputs=[f"v{number}"], name=f"layer{number}").output
+        x.type = TensorType(DType.FLOAT, ("N", 8))
+    graph.add_output(x, x.name)
+    return graph
+
+
+@dataclass(frozen=True, slots=True)
+class Blur(Pass):
+    """Changes every weight a little, and ruins those of some layers."""
+
+    name: ClassVar[str] = "blur"
+    lossy: ClassVar[bool] = True
+
+    ruined: str = "24"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Report()
+        rng = np.random.default_rng(1)
+        for number, node in enumerate(list(graph)):
+            value = node.inputs[1]
+            assert value is not None
+            if reason := ctx.kept(self, node):
+                report.skipped(node.name, node.op, reason)
+                continue
+            weight = np.asarray(value.numpy()) + 1e-3 * rng.standard_normal((8, 8))
+            weight = -weight[::-1] if str(number) in self.ruined else weight
+            node.set_input(1, graph.constant(weight.astype(np.float32), value.name))
+            report.done(node.name, node.op)
+        return report
+
+
+def blurred(one: Blur, floor: float | None = None) -> tuple[Graph, Report]:
+    graph = chain()
+    rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
+    fit, held = load_samples({"x": rows}, graph).split(32)
+    ctx = Context(TargetFacts("test", measurable=False), fit=fit, held=held, threads=1)
+    (report,) = run(Pipeline((one,)), graph, ctx, guard=Guard(floor))
+    return graph, report
+
+
+@pytest.mark.parametrize("floor", [None, 0.95])
+def test_the_layers_that_break_a_pass_are_kept_and_the_others_done(floor: float | None) -> None:
+    graph, report = blurred(Blur(), floor)
+    outcomes = {layer.name: layer.outcome for layer in report.layers}
+    assert outcomes == {f"layer{n}": Outcome.REVERTED if n in (2, 4) else Outcome.DONE for n in range(LAYERS)}
+    assert any("kept 2 layer(s)" in note and "'layer2'" in note and "'layer4'" in note for note in report.notes)
+    kept = next(layer for layer in report.layers if layer.name == "layer2")
+    assert "alone leaves an agreement of" in kept.reason
+    before = chain()
+    for old, new, number in zip(before, graph, range(LAYERS), strict=True):
+        same = np.array_equal(old.inputs[1].numpy(), new.inputs[1].numpy())  # type: ignore[union-attr]
+        assert same == (number in (2, 4))
+
+
+def test_a_pass_that_every_layer_breaks_is_undone() -> None:
+    graph, report = blurred(Blur("012345"), 0.95)
+    assert report.count(Outcome.REVERTED) == LAYERS
+    assert np.array_equal(next(iter(graph)).inputs[1].numpy(), next(iter(chain())).inputs[1].numpy())  # type: ignore[union-attr]

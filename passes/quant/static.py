@@ -112,7 +112,7 @@ def quantize_static(
     layers, sources, rest = list(found.values()), plan.sources(), _unwalked(found)
     walked = walkable(layers)
     if one.range == "mse":
-        rules = rules | deciding(graph, plan)
+        rules = rules | deciding(graph, plan, ctx)
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
     teacher = graph.clone()

@@ -129,7 +129,7 @@ class Trial:
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         grids: dict[Value, Grid] = {}
-        rules = deciding(copy, plan)
+        rules = deciding(copy, plan, ctx)
         for group, values in sources.items():
             merged = seen.histograms[values[0]]
             for value in values[1:]:

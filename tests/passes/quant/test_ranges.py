@@ -7,12 +7,14 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
+from optc.passes.base import Context, TargetFacts
 from optc.passes.quant.deciding import deciding
 from optc.passes.quant.grid import activation_grid
 from optc.passes.quant.histogram import Histogram
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.placement import place
 from optc.passes.quant.ranges import find_range
+from optc.runtime.samples import load_samples
 
 
 def measured(x: np.ndarray, low: float, high: float) -> float:
@@ -96,7 +98,7 @@ def test_a_range_before_a_sigmoid_cuts_background_and_keeps_what_decides() -> No
     assert high == 4
     assert -12 < low <= -4
     assert find_range(of(x + 4), "sigmoid", 256)[1] == pytest.approx(x.max() + 4)
-    assert find_range(of(x), "live", 256) == (pytest.approx(x.min()), 4)
+    assert find_range(of(x), "live", 256) == (pytest.approx(1.25 * x.min()), 4)
     assert find_range(of(np.abs(x)), "sigmoid", 256)[0] == 0
 
 
@@ -118,8 +120,33 @@ def heads(last: str) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize(("last", "rule"), [("Sigmoid", "sigmoid"), ("Softmax", "minmax"), ("Conv", "minmax")])
+def ctx_of(graph: Graph) -> Context:
+    data = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
+    return Context(TargetFacts("test"), fit=load_samples({"x": data}, graph), threads=1)
+
+
+@pytest.mark.parametrize(("last", "rule"), [("Sigmoid", "sigmoid"), ("Softmax", "wide"), ("Conv", "wide")])
 def test_the_values_that_decide_are_known_by_the_graph(last: str, rule: str) -> None:
     graph = heads(last)
     plan = place(graph, find_layers(graph)[0])
-    assert {value.name: how for value, how in deciding(graph, plan).items()} == {"conv16": rule}
+    assert {value.name: how for value, how in deciding(graph, plan, ctx_of(graph)).items()} == {"conv16": rule}
+
+
+def test_boxes_and_scores_in_one_tensor_are_told_apart() -> None:
+    graph = heads("Conv")
+    scores = graph.outputs[0].value
+    graph.remove_output(0)
+    weight = graph.constant(np.full((4, 16, 1, 1), 0.1, np.float32))
+    boxes = graph.add("Conv", [scores.producer.inputs[0], weight], outputs=["boxes"]).output  # type: ignore[union-attr]
+    boxes.type = TensorType(DType.FLOAT, (1, 4, 8, 8))
+    whole = graph.add("Concat", [boxes, scores], {"axis": 1}, types=[TensorType(DType.FLOAT, (1, 20, 8, 8))]).output
+    parts = graph.add(
+        "Split", [whole, graph.constant(np.array([4, 16]))], {"axis": 1}, outputs=["b", "s"],
+        types=[TensorType(DType.FLOAT, (1, n, 8, 8)) for n in (4, 16)],
+    ).outputs  # fmt: skip
+    ends = [graph.add(op, [v], types=[v.type]).output for op, v in zip(("Exp", "Sigmoid"), parts, strict=True)]
+    for end in ends:
+        graph.add_output(end, end.producer.op)  # type: ignore[union-attr]
+    plan = place(graph, find_layers(graph)[0])
+    rules = {value.name: how for value, how in deciding(graph, plan, ctx_of(graph)).items()}
+    assert rules == {"boxes": "wide", "conv16": "sigmoid"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import reductions, resizing, sizes, slices
+from . import reductions, resizing, sizes, slices, sorting
 from .call import Call
 
 Rule: TypeAlias = Callable[[Call], Any]
@@ -20,6 +20,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS, reductions.lower_reduce),
     "CenterCropPad": sizes.lower_center_crop_pad,
     "ConstantOfShape": sizes.lower_constant_of_shape,
+    "CumSum": sorting.lower_cum_sum,
     "Expand": sizes.lower_expand,
     "EyeLike": sizes.lower_eye_like,
     "OneHot": sizes.lower_one_hot,
@@ -33,6 +34,7 @@ RULES: dict[str, Rule] = {
     "Split": sizes.lower_split,
     "Squeeze": sizes.lower_squeeze,
     "Tile": sizes.lower_tile,
+    "TopK": sorting.lower_top_k,
     "Trilu": sizes.lower_trilu,
     "Unsqueeze": sizes.lower_unsqueeze,
 }

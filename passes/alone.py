@@ -65,7 +65,7 @@ def _measured(step: Step, ctx: Context, apply: Callable[[Linear], None]) -> floa
     other, layer = _cut_out(step)
     apply(layer)
     sessions = [Session(graph, threads=ctx.threads) for graph in (whole, other)]
-    data = np.random.default_rng(0).standard_normal(step.input).astype(np.float32)
+    data = np.random.default_rng(0).standard_normal(step.input).astype(step.layer.dtype)
     return latency(sessions, {"x": data}, limit=LIMIT, stretch=STRETCH)[1].ratio
 
 
@@ -74,13 +74,13 @@ def _cut_out(step: Step) -> tuple[Graph, Linear]:
     layer, source = step.layer, step.layer.node.graph
     assert source is not None
     part = Graph("layer", opsets=source.opsets)
-    twins: dict[Value, Value] = {layer.source: part.add_input("x", TensorType(DType.FLOAT, step.input))}
+    twins: dict[Value, Value] = {layer.source: part.add_input("x", TensorType(DType.of(layer.dtype), step.input))}
     nodes = [layer.node] if layer.add is None else [layer.node, layer.add]
     copy_nodes(source, nodes, part, twins)
     for node in part:
         for value in node.outputs:
             value.type = None
-    part.add_output(twins[layer.output], "y", TensorType(DType.FLOAT, None))
+    part.add_output(twins[layer.output], "y", TensorType(DType.of(layer.dtype), None))
     part.sweep()
     twin = twins[layer.node.output].producer
     assert twin is not None

@@ -31,7 +31,8 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
 
 OPS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
-FLOATS = frozenset({DType.FLOAT})
+FLOATS = frozenset({DType.FLOAT, DType.FLOAT16, DType.BFLOAT16, DType.DOUBLE})
+LARGEST_HALF = 65504.0
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 
@@ -53,6 +54,19 @@ class Linear:
     @property
     def op(self) -> str:
         return self.node.op
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """What its weights are stored in, and are written in; they are fitted in double precision."""
+        constant = self.weight.constant
+        return DType.FLOAT.numpy if constant is None else constant.dtype.numpy
+
+    def constant(self, data: Array, name: str) -> Value:
+        """A constant of the layer's graph, in its precision, within what that holds."""
+        assert self.node.graph is not None
+        if self.dtype == np.float16:
+            data = np.clip(data, -LARGEST_HALF, LARGEST_HALF)
+        return self.node.graph.constant(np.ascontiguousarray(data.astype(self.dtype)), name)
 
     @property
     def readers(self) -> tuple[Linear, ...]:
@@ -161,8 +175,6 @@ class Linear:
 
     def write(self, weight: Array, bias: Array | None) -> None:
         """Make `weight` (groups, n, d) and `bias` (groups * n,) the layer's own."""
-        graph = self.node.graph
-        assert graph is not None
         assert self.weight.constant is not None
         if self.transposed:
             groups, n, _ = self.shape
@@ -175,7 +187,7 @@ class Linear:
             data = flat if self.node.get_int("transB") else flat.T
         else:
             data = weight[0].T
-        made = graph.constant(np.ascontiguousarray(data, dtype=np.float32), self.weight.name)
+        made = self.constant(data, self.weight.name)
         for reader in self.readers:
             reader.node.set_input(1, made)
         if bias is not None:
@@ -183,13 +195,12 @@ class Linear:
 
     def write_bias(self, bias: Array) -> None:
         """Make `bias` (groups * n,) the layer's own; a layer without one stays so."""
-        graph, place = self.node.graph, self.bias_place
-        assert graph is not None
+        place = self.bias_place
         if place is None:
             return
         old = place[0].inputs[place[1]]
         assert old is not None
-        made = graph.constant(bias.astype(np.float32), old.name)
+        made = self.constant(bias, old.name)
         for reader in self.readers:
             node, index = reader.bias_place or place
             node.set_input(index, made)
@@ -359,7 +370,7 @@ def _bias_add(node: Node) -> Node | None:
     if add.op != "Add" or add.domain or add.graph is not node.graph or weight is None or weight.constant is None:
         return None
     other = next((v for v in add.inputs if v is not node.output), None)
-    if other is None or other.constant is None or other.constant.dtype not in FLOATS:
+    if other is None or other.constant is None or other.constant.dtype is not weight.constant.dtype:
         return None
     return add if other.constant.shape == weight.constant.shape[1:] else None
 

@@ -15,6 +15,7 @@ from .base import Context, Pass, Report, Rivals
 from .bisection import breaking, keeping, tell
 from .cached import PassCache, ruling_key
 from .guard import DISAGREES, SLOW, Guard
+from .half import Stored, look_through, restore
 from .observers import Observer
 from .pipeline import Pipeline, spec
 
@@ -203,7 +204,9 @@ def _recall(cache: PassCache, one: Pass, state: str, question: str, decide: Call
 
 def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:
     one.requires(graph, ctx)
+    halves = look_through(graph) if one.lossy else Stored()
     report = one.run(graph, ctx)
+    restore(graph, halves)
     report.spec = spec(one)
     return report
 

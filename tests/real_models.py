@@ -119,3 +119,63 @@ def unrolled(steps: int = 3) -> onnx.ModelProto:
         inner = make.add("Relu", make.add("Add", make.add("MatMul", h, up), bias))
         h = make.add("Add", h, make.add("MatMul", inner, down))
     return make.build({"x": ["N", 6, 16]}, {"y": make.add("MatMul", h, make.weight(24, 5))})
+
+
+def half_precision(kind: str = "cast", dtype: object = np.float16) -> onnx.ModelProto:
+    """A convolutional classifier in half precision: its weights alone, each behind a Cast (`cast`), or all of it, its
+    inputs and outputs too (`all`), or all of it between Casts of a float interface (`inside`)."""
+    make = Maker(21)
+
+    def weight(*shape: int) -> str:
+        stored = make.weight(*shape, dtype=dtype)
+        return make.add("Cast", stored, to=FLOAT) if kind == "cast" else stored
+
+    half = int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    h = make.add("Cast", "x", to=half) if kind == "inside" else "x"
+    for n, c in ((16, 3), (32, 16), (32, 32)):
+        h = make.add("Relu", make.add("Conv", h, weight(n, c, 3, 3), weight(n), pads=[1] * 4, strides=[2, 2]))
+    h = make.add("Flatten", make.add("GlobalAveragePool", h))
+    h = make.add("Relu", make.add("Gemm", h, weight(64, 32), weight(64), transB=1))
+    y = make.add("Gemm", h, weight(10, 64), weight(10), transB=1)
+    y = make.add("Cast", y, to=FLOAT) if kind == "inside" else y
+    return make.build({"x": ["N", 3, 16, 16]}, {"y": y}, dict.fromkeys("xy", half) if kind == "all" else None)
+
+
+def with_body(op: str = "Loop") -> onnx.ModelProto:
+    """A block inside the body of a control-flow operator, with a weight of its own and one of the graph around it."""
+    make = Maker()
+    h = make.add("Relu", make.add("Add", make.add("MatMul", "x", make.weight(16, 48)), make.weight(48)))
+    outer = make.weight(48, 48)
+    inner = numpy_helper.from_array((make.rng.standard_normal((48, 48)) / 7).astype(np.float32), "inner")
+
+    def info(name: str, shape: list[object], kind: int = FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def block(source: str, out: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("MatMul", [source, outer], [f"{out}a"]),
+            helper.make_node("Tanh", [f"{out}a"], [f"{out}b"]),
+            helper.make_node("MatMul", [f"{out}b", "inner"], [f"{out}c"]),
+            helper.make_node("Tanh", [f"{out}c"], [out]),
+        ]
+
+    if op == "Loop":
+        nodes = [helper.make_node("Identity", ["go"], ["on"]), *block("state", "next")]
+        taken = [info("i", [], TensorProto.INT64), info("go", [], TensorProto.BOOL), info("state", ["N", 48])]
+        returned = [info("on", [], TensorProto.BOOL), info("next", ["N", 48])]
+        body = helper.make_graph(nodes, "body", taken, returned, [inner])
+        h = make.add("Loop", make.constant(3, np.int64), make.constant(True), h, body=body)
+    elif op == "If":
+        outs = ["o0", "o1"]
+        then, other = (helper.make_graph(block(h, o), o, [], [info(o, ["N", 48])], [inner]) for o in outs)
+        positive = make.add("Greater", make.add("ReduceSum", "x", keepdims=0), make.constant(0, np.float32))
+        h = make.add("If", positive, then_branch=then, else_branch=other)
+    else:
+        nodes = [*block("row", "made"), helper.make_node("Add", ["state", "made"], ["next"]),
+                 helper.make_node("Identity", ["made"], ["out"])]  # fmt: skip
+        taken, returned = [info("state", [48]), info("row", [48])], [info("next", [48]), info("out", [48])]
+        body = helper.make_graph(nodes, "body", taken, returned, [inner])
+        make.add("Scan", make.constant(np.zeros(48, np.float32)), h, outputs=2, body=body, num_scan_inputs=1)
+        h = make.nodes[-1].output[1]
+    h = make.add("MatMul", h, outer)
+    return make.build({"x": ["N", 16]}, {"y": make.add("MatMul", h, make.weight(48, 10))})

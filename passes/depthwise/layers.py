@@ -259,7 +259,7 @@ def _replace_one(layer: Linear, made: Separated, bias: Array | None, weights: di
 
     def constant(data: Array, name: str) -> Value:
         if name not in weights:
-            weights[name] = graph.constant(np.ascontiguousarray(data, dtype=np.float32), name)
+            weights[name] = layer.constant(data, name)
         return weights[name]
 
     origin = Origin.merge([node.origin], by="depthwise")

@@ -48,7 +48,8 @@ def keep_apart(graph: Graph, layers: Iterable[Layer]) -> int:
 
 
 def _only_reader(value: Value) -> Node | None:
-    return value.users[0] if len(value.uses) == 1 and value.users and not value.is_output else None
+    reader = value.users[0] if len(value.uses) == 1 and value.users and not value.is_output else None
+    return reader if reader is not None and reader.graph is value.graph else None
 
 
 def _clamp(graph: Graph, node: Node) -> list[tuple[str, list[Value | None]]]:

@@ -92,12 +92,14 @@ class Quant(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ...ir.shapes import infer
+        from ..half import computes_in_half, restore, widen
         from .choose import run_best
         from .decode import decode
         from .dynamic import quantize_dynamic
         from .floats import report_islands
         from .forms import Form, by_options, form_of, only, own_options
         from .layers import find_layers, is_kept, name_of
+        from .other_weights import store_others
         from .recurrent import store_kernelless
         from .tables import encode_tables
         from .weight_only import store_only
@@ -112,6 +114,13 @@ class Quant(Pass):
             return own(layer).per_channel
 
         report = Report()
+        if computes_in_half(graph):
+            halves = widen(graph)
+            report.notes.append("what stays float is stored in half precision and computed with in float")
+            inner = self.run(graph, ctx)
+            restore(graph, halves)
+            inner.notes = report.notes + inner.notes
+            return inner
         if self.requantize == "redo" and (count := decode(graph)):
             infer(graph, fresh=True)
             report.notes.append(f"turned {count} quantized operator(s) back into float first")
@@ -121,6 +130,9 @@ class Quant(Pass):
             return best
         found, skipped = find_layers(graph, kept)
         handled = store_kernelless(graph, self, ctx, kept, report)
+        if not self.weights.endswith("float16"):
+            refused = [node for node in skipped if node not in handled or node.graph is not graph]
+            handled |= store_others(graph, refused, kept, report)
         for node, reason in skipped.items():
             if node not in handled:
                 report.skipped(name_of(node), node.op, reason)

@@ -102,10 +102,10 @@ class Split:
             _replace_products(layer, self.factors, bias)
             return
         name = layer.weight.name
-        shift = None if bias is None else _constant(layer, bias, f"{name}.bias")
+        shift = None if bias is None else layer.constant(bias, f"{name}.bias")
         # A transposed convolution to the rank, then the 1 x 1 is a plain one.
         turned = [f.swapaxes(0, 1) if layer.transposed and f is not self.factors[-1] else f for f in self.factors]
-        weights = [_constant(layer, factor, f"{name}.{number}") for number, factor in enumerate(turned)]
+        weights = [layer.constant(factor, f"{name}.{number}") for number, factor in enumerate(turned)]
         for reader in layer.readers:
             _replace_conv(reader, self.factors, weights, shift)
 
@@ -186,11 +186,6 @@ def channel_form(layer: Linear, found: ChannelSplit, target: Target, rank: int) 
     return Split("channel", (b, a), whole, target.loss(whole[None]))
 
 
-def _constant(layer: Linear, data: Array, name: str) -> Value:
-    assert layer.node.graph is not None
-    return layer.node.graph.constant(np.ascontiguousarray(data, dtype=np.float32), name)
-
-
 def _replace_conv(layer: Linear, factors: tuple[Array, ...], weights: Sequence[Value], bias: Value | None) -> None:
     node = layer.node
     graph = node.graph
@@ -245,7 +240,7 @@ def _replace_products(layer: Linear, factors: tuple[Array, ...], bias: NDArray[n
     graph = layer.node.graph
     assert graph is not None
     first, second = factors
-    weight = _constant(layer, first.T, f"{layer.weight.name}.0")
+    weight = layer.constant(first.T, f"{layer.weight.name}.0")
     for reader in layer.readers:
         node = reader.node
         thin = graph.add(

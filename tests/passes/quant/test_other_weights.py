@@ -1,0 +1,98 @@
+"""Weights that stand where no integer kernel reads them: stored in int8, right answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from optc.compiler import compile
+from optc.ir.writer import to_bytes
+
+from ...real_models import Maker, samples, with_body
+
+FORMS = ("quant", "quant:activations=none", "quant:activations=dynamic", "quant:weights=int4")
+
+
+def run(model: onnx.ModelProto, passes: str, **shapes: tuple[int, ...]) -> tuple[float, float]:
+    """The share of the bytes that is left, and the relative squared error of the worst output."""
+    build = compile(model, passes, data=samples(48, **shapes), guard=False, check=False)
+    feeds = samples(8, 2, **shapes)
+    made = to_bytes(build.graph)
+    pairs = zip(
+        *(onnxruntime.InferenceSession(m).run(None, feeds) for m in (made, model.SerializeToString())), strict=True
+    )
+    return len(made) / len(model.SerializeToString()), max(float(np.sum((y - t) ** 2) / np.sum(t**2)) for y, t in pairs)
+
+
+@pytest.mark.parametrize("passes", FORMS)
+@pytest.mark.parametrize("op", ["Loop", "If", "Scan"])
+def test_bodies(op: str, passes: str) -> None:
+    left, error = run(with_body(op), passes, x=(16,))
+    assert left < 0.5
+    assert error < 0.02
+
+
+def stacked() -> onnx.ModelProto:
+    make = Maker()
+    h = make.add("Reshape", "x", make.constant([-1, 1, 4, 32], np.int64))
+    h = make.add("MatMul", h, make.weight(4, 32, 48, scale=0.2))
+    return make.build({"x": ["N", 128]}, {"y": make.add("Relu", h)})
+
+
+def on_the_left() -> onnx.ModelProto:
+    make = Maker()
+    h = make.add("Reshape", "x", make.constant([-1, 32, 4], np.int64))
+    return make.build({"x": ["N", 128]}, {"y": make.add("MatMul", make.weight(64, 32), h)})
+
+
+def einsum() -> onnx.ModelProto:
+    make = Maker()
+    h = make.add("Reshape", "x", make.constant([-1, 4, 32], np.int64))
+    return make.build({"x": ["N", 128]}, {"y": make.add("Einsum", h, make.weight(4, 32, 16), equation="bhd,hde->bhe")})
+
+
+def scaled() -> onnx.ModelProto:
+    make = Maker()
+    return make.build({"x": ["N", 128]}, {"y": make.add("Gemm", "x", make.weight(64, 128), transB=1, alpha=0.5)})
+
+
+def attention() -> onnx.ModelProto:
+    make = Maker(com_microsoft=1)
+    h = make.add("Reshape", "x", make.constant([-1, 4, 32], np.int64))
+    h = make.add("Attention", h, make.weight(32, 96), make.weight(96), domain="com.microsoft", num_heads=4)
+    return make.build({"x": ["N", 128]}, {"y": h})
+
+
+def fused() -> onnx.ModelProto:
+    make = Maker(com_microsoft=1)
+    y = make.add("FusedMatMul", "x", make.weight(64, 128), domain="com.microsoft", transB=1, alpha=0.5)
+    return make.build({"x": ["N", 128]}, {"y": y})
+
+
+def modulated() -> onnx.ModelProto:
+    make = Maker()
+    style = make.add("Reshape", make.add("Slice", "x", *(make.constant([k], np.int64) for k in (0, 16, 1))),
+                     make.constant([1, 16, 1, 1], np.int64))  # fmt: skip
+    weight = make.add("Mul", make.weight(16, 16, 3, 3), style)
+    picture = make.add("Reshape", "x", make.constant([1, 16, 4, 2], np.int64))
+    return make.build({"x": [1, 128]}, {"y": make.add("Conv", picture, weight, pads=[1] * 4)})
+
+
+@pytest.mark.parametrize("passes", FORMS)
+@pytest.mark.parametrize("build", [stacked, on_the_left, einsum, scaled, attention, fused, modulated])
+def test_places(build: Callable[[], onnx.ModelProto], passes: str) -> None:
+    model = build()
+    if build is modulated:
+        compiled = compile(model, passes, data=samples(24, x=(128,)), guard=False, check=False)
+        feeds = samples(1, 2, x=(128,))
+        made = to_bytes(compiled.graph)
+        (y,), (t,) = (onnxruntime.InferenceSession(m).run(None, feeds) for m in (made, model.SerializeToString()))
+        left, error = len(made) / len(model.SerializeToString()), float(np.sum((y - t) ** 2) / np.sum(t**2))
+    else:
+        left, error = run(model, passes, x=(128,))
+    assert left < 0.45
+    assert error < (0.03 if passes.endswith("int4") else 5e-3)

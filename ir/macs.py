@@ -46,7 +46,7 @@ def integer(node: Node) -> bool:
 
 _INTEGER = (
     *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
-    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
 )
 
 
@@ -103,6 +103,50 @@ def _attention(node: Node, inputs: Shapes, outputs: Shapes) -> int:
     return q[0] * heads * q[-2] * (k[-2] + past) * (size_k + size_v)
 
 
+def _dynamic_lstm(node: Node, inputs: Shapes, outputs: Shapes) -> int:
+    """As LSTM, with weights (directions, inputs, 4 hidden) and (directions, hidden, 4 hidden)."""
+    x, weight, recurrence = _at(inputs, 0), _at(inputs, 1), _at(inputs, 2)
+    return x[0] * x[1] * (math.prod(weight) + math.prod(recurrence))
+
+
+def _projected_attention(past: int) -> Count:
+    """Q, K and V by one matrix, then scores and their product with V; the past is (2, batch, heads, length, size)."""
+
+    def count(node: Node, inputs: Shapes, outputs: Shapes) -> int:
+        x, weight = _at(inputs, 0), _at(inputs, 1)
+        rows, length = math.prod(x[:-1]), x[-2]
+        sizes = node.get_ints("qkv_hidden_sizes") or (weight[1] // 3,) * 3
+        before = inputs[past] if past < len(inputs) else None
+        keys = length + (0 if before is None else before[3])
+        return rows * x[-1] * weight[1] + rows * keys * (sizes[0] + sizes[2])
+
+    return count
+
+
+def _multi_head(node: Node, inputs: Shapes, outputs: Shapes) -> int:
+    q, made = _at(inputs, 0), _at(outputs, 0)
+    width = q[2] * q[4] if len(q) == 5 else q[2]
+    k = inputs[1] if len(inputs) > 1 else None
+    keys = q[1] if k is None else k[2] if len(k) == 4 else k[1]
+    past = inputs[6] if len(inputs) > 6 else None
+    return q[0] * q[1] * (keys + (0 if past is None else past[2])) * (width + made[-1])
+
+
+def _grouped_attention(node: Node, inputs: Shapes, outputs: Shapes) -> int:
+    """Over the keys that are stored, where their number is known, and those of the input otherwise."""
+    made = _at(outputs, 0)
+    past = inputs[3] if len(inputs) > 3 else None
+    keys = made[1] + (0 if past is None else past[2])
+    return 2 * math.prod(made) * keys
+
+
+def _experts(node: Node, inputs: Shapes, outputs: Shapes) -> int:
+    """Each token goes through the matrices of `k` experts."""
+    tokens = math.prod(_at(inputs, 0)[:-1])
+    matrices = [inputs[i] for i in (2, 4, 6) if i < len(inputs)]
+    return tokens * node.get_int("k", 1) * sum(math.prod(m[1:]) for m in matrices if m is not None and len(m) == 3)
+
+
 def _matmul_n_bits(node: Node, inputs: Shapes, outputs: Shapes) -> int:
     return math.prod(_at(outputs, 0)) * node.get_int("K")
 
@@ -118,9 +162,16 @@ _COUNTS: dict[tuple[str, str], Count] = {
     ("", "GRU"): _recurrent(3),
     ("", "RNN"): _recurrent(1),
     ("", "Attention"): _attention,
-    ("com.microsoft", "FusedConv"): _conv(1),
-    **{("com.microsoft", op): _matmul(1) for op in ("FusedMatMul", "FusedGemm", "MatMulIntegerToFloat")},
+    **{("com.microsoft", op): _conv(1) for op in ("FusedConv", "NhwcFusedConv")},
+    **{("com.microsoft", op): _matmul(1) for op in ("FusedMatMul", "FusedGemm", "GemmFastGelu", "TransposeMatMul")},
+    ("com.microsoft", "MatMulIntegerToFloat"): _matmul(1),
     ("com.microsoft", "DynamicQuantizeMatMul"): _matmul(1),
     ("com.microsoft", "QGemm"): _matmul(3),
-    ("com.microsoft", "MatMulNBits"): _matmul_n_bits,
+    **{("com.microsoft", op): _matmul_n_bits for op in ("MatMulNBits", "MatMulBnb4")},
+    ("com.microsoft", "DynamicQuantizeLSTM"): _dynamic_lstm,
+    ("com.microsoft", "Attention"): _projected_attention(4),
+    ("com.microsoft", "QAttention"): _projected_attention(8),
+    ("com.microsoft", "MultiHeadAttention"): _multi_head,
+    ("com.microsoft", "GroupQueryAttention"): _grouped_attention,
+    ("com.microsoft", "MoE"): _experts,
 }

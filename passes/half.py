@@ -18,7 +18,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.origin import Origin
 from ..ir.shapes import infer
 from ..ir.tensor import LazyTensor, Tensor
-from ..ir.types import DType, TensorType
+from ..ir.types import DType, TensorType, Type
 
 HALVES = frozenset({DType.FLOAT16, DType.BFLOAT16})
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -82,12 +82,12 @@ def restore(graph: Graph, stored: Stored) -> None:
                 new[value] = half if value.constant is wide else _narrowed(value.constant, half.dtype)
         for node in part:
             dtype = stored.type_of(node) if node.op in _LAYERS else None
-            for value in node.inputs[1:3] if dtype is not None else ():
-                constant = None if value is None else value.constant
-                if value is None or constant is None or value in new or constant.dtype is not DType.FLOAT:
+            for read in node.inputs[1:3] if dtype is not None else ():
+                constant = None if read is None else read.constant
+                if read is None or constant is None or read in new or constant.dtype is not DType.FLOAT:
                     continue
                 if constant.size >= LEAST and dtype is not None and _fits(constant, dtype):
-                    new[value] = _narrowed(constant, dtype)
+                    new[read] = _narrowed(constant, dtype)
         _cast(part, new)
 
 
@@ -153,7 +153,7 @@ def _widen_attributes(node: Node) -> None:
             node.set_attribute(name, _widened(value))
 
 
-def _wide_type(kind: object) -> object:
+def _wide_type(kind: Type | None) -> Type | None:
     if isinstance(kind, TensorType) and kind.dtype in HALVES:
         return replace(kind, dtype=DType.FLOAT)
     return kind

@@ -6,8 +6,9 @@ is that of the first input.
 
 from __future__ import annotations
 
-from ..symbols import Size
-from . import elementwise, products, quantized, selection, windows
+from ..symbols import Size, floor_divide
+from ..types import DType
+from . import contrib_attention, elementwise, products, quantized, selection, windows
 from .call import Call, Fact, Rule
 
 
@@ -55,19 +56,56 @@ def matmul_to_float(call: Call) -> list[Fact]:
     return [Fact(call.fact(2).dtype, result.shape)]
 
 
+def dynamic_quantize_lstm(call: Call) -> list[Fact]:
+    """Its weights are (directions, inputs, 4 hidden) and (directions, hidden, 4 hidden)."""
+    x, recurrence = call.shape(0), call.shape(2)
+    hidden: Size = call.node.get_int("hidden_size") or recurrence[1]
+    dtype, directions = call.fact(0).dtype, recurrence[0]
+    state = Fact(dtype, (directions, x[1], hidden))
+    return [Fact(dtype, (x[0], directions, x[1], hidden)), state, state]
+
+
+def skip_normalisation(call: Call) -> list[Fact]:
+    """The normalised sum, its statistics, and the sum itself."""
+    x = call.fact(0)
+    reduced = Fact(DType.FLOAT, (*call.shape(0)[:-1], 1))
+    return [Fact(x.dtype, x.shape), reduced, reduced, Fact(x.dtype, x.shape)]
+
+
+def embed_normalisation(call: Call) -> list[Fact]:
+    """The normalised sum of embeddings (batch, length, hidden), where each mask ends (batch,), and the sum."""
+    ids, table = call.shape(0), call.fact(2)
+    width = call.shape(2)[1]
+    dtype = call.fact(5).dtype if call.has(5) else table.dtype
+    made = Fact(dtype, (*ids, width))
+    return [made, Fact(DType.INT32, ids[:1]), made]
+
+
+def split_gelu(call: Call) -> list[Fact]:
+    *rest, width = call.shape(0)
+    return [Fact(call.fact(0).dtype, (*rest, floor_divide(width, 2)))]
+
+
 _LIKE_FIRST = (
-    *("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
+    *("BiasAdd", "BiasDropout", "BiasGelu", "BiasSoftmax", "BitmaskDropout", "FastGelu", "Gelu", "QuickGelu"),
+    *("GroupNorm", "Inverse", "MoE", "QMoE", "RotaryEmbedding", "SkipGroupNorm", "Trilu"),
     *("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
 )
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_LIKE_FIRST, elementwise.same),
     **dict.fromkeys(("QLinearAdd", "QLinearMul"), quantized_binary),
+    **contrib_attention.RULES,
+    "BiasSplitGelu": split_gelu,
     "DequantizeLinear": quantized.dequantize,
+    "DynamicQuantizeLSTM": dynamic_quantize_lstm,
     "DynamicQuantizeMatMul": matmul_to_float,
+    "EmbedLayerNormalization": embed_normalisation,
     "FusedConv": windows.conv,
     "FusedGemm": products.gemm,
     "FusedMatMul": fused_matmul,
+    "GemmFastGelu": products.matmul,
+    "MatMulBnb4": matmul_n_bits,
     "MatMulIntegerToFloat": matmul_to_float,
     "MatMulNBits": matmul_n_bits,
     "QGemm": qgemm,
@@ -75,4 +113,7 @@ RULES: dict[str, Rule] = {
     "QLinearConcat": quantized_concat,
     "QLinearGlobalAveragePool": quantized_global_pool,
     "QuantizeLinear": quantized.quantize,
+    "SkipLayerNormalization": skip_normalisation,
+    "SkipSimplifiedLayerNormalization": skip_normalisation,
+    "TransposeMatMul": fused_matmul,
 }

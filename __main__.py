@@ -11,8 +11,10 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    # A job that is told to end cleans up as one that is interrupted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A job that is told to end, or whose terminal goes, cleans up as one that is interrupted.
+    for one in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(one) is not signal.SIG_IGN:  # as below nohup
+            signal.signal(one, signal.default_int_handler)
     try:
         from .cli.app import run
 

@@ -17,7 +17,7 @@ from .build import build
 from .check import check
 from .compile import compile_model
 from .completion import install_completion
-from .console import listening, silence
+from .console import listening, out, silence
 from .diff import diff
 from .explain import explain
 from .help import examples, unfold
@@ -96,7 +96,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"optc: {message}", file=sys.stderr)
+    out(f"optc: {message}", error=True)
     return status
 
 

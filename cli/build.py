@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..errors import SpecError
-from .console import MISSED, PLAINLY, Voice, heard
+from .console import MISSED, PLAINLY, Voice, as_json, heard, out
 from .values import cache_place
 
 if TYPE_CHECKING:
@@ -71,10 +69,9 @@ def build(
         told.append(result.status)
         with heard():
             if voice.json:
-                print(json.dumps({"build": result.job.name, "status": result.status, "said": result.line}), flush=True)
+                out(as_json({"build": result.job.name, "status": result.status, "said": result.line}))
             elif result.status or not voice.quiet:
-                stream = sys.stderr if result.status in (1, 2) else sys.stdout
-                print(f"{result.job.name}: {result.line}", file=stream, flush=True)
+                out(f"{result.job.name}: {result.line}", error=result.status in (1, 2))
 
     place = cache_place(cache, no_cache)
     bound = 0 if memory is None else byte_count(memory, "--memory")

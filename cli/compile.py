@@ -150,8 +150,6 @@ def compile_model(
     typed = command_text(compile_model, locals())
     from contextlib import nullcontext
 
-    from rich.console import Console
-
     from ..compiler import Interrupted, check_place, parse_shapes
     from ..passes.observers import Dump, Observer, Reproduce
     from ..report.build import together
@@ -163,7 +161,7 @@ def compile_model(
     from ..targets.tuning import duration
     from .run import device
 
-    errors = Console(stderr=True)
+    errors = console(stderr=True)
     observers: list[Observer] = [Reproduce()]
     if dump is not None:
         observers.append(Dump(dump))

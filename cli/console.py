@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from cyclopts import Group, Parameter
+
+from ..ir.printable import has_control, spelled
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -58,19 +61,17 @@ class Voice:
         if not self.loud:
             yield None
             return
-        from rich.console import Console
-
         from ..report.progress import TerminalProgress
 
-        with TerminalProgress(Console(stderr=True)) as progress:
+        with TerminalProgress(console(stderr=True)) as progress:
             yield progress
 
     def say(self, document: object, drawn: RenderableType) -> None:
         """Print `document` for a program, or `drawn` for a person; text as it is."""
         if self.json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            out(as_json(document, indent=2))
         elif not self.quiet:
-            print(drawn) if isinstance(drawn, str) else console().print(drawn)
+            out(drawn) if isinstance(drawn, str) else console().print(drawn)
 
 
 PLAINLY = Voice()
@@ -80,28 +81,51 @@ _PIPE = 1 << 12
 """Columns where no terminal shows them: what reads there wants a row in a line, and names whole."""
 
 
-def console() -> Console:
-    """Standard output, at least 80 columns wide: a table in less would show no figure whole."""
-    from rich.console import Console
+def out(text: str, *, error: bool = False) -> None:
+    """Print lines, to standard output or as an `error`: all that commands say goes through here or through `console`,
+    for names and messages come from files, and their control characters are not for the terminal."""
+    print(spelled(text, lines=True), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def as_json(document: object, *, indent: int | None = None) -> str:
+    """JSON as people read it, but for the control characters that JSON leaves as they are."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    return "".join(f"\\u{ord(one):04x}" if one != "\n" and has_control(one) else one for one in text)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error, at least 80 columns wide: a table in less would show no figure whole."""
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
             raise  # rich would exit here, with a status of its own
 
-    found = Plain()
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else spelled(text, lines=True), style, control)
+
+    # A name such as :smile: is one, and stays so.
+    found = Plain(stderr=stderr, emoji=False)
     found.width = max(80, found.width) if found.is_terminal else _PIPE
     return found
 
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """What is printed meanwhile goes nowhere once its reader has gone, as that of `| head` does: the command goes on,
-    and its exit status is its own."""
+    """What is printed meanwhile goes nowhere once its reader has gone, as that of `| head` does, or its disk is full:
+    the command goes on, and its exit status is its own."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         silence()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        silence()
+        out("optc: standard output cannot be written: its disk is full", error=True)
 
 
 def silence() -> None:
@@ -116,7 +140,7 @@ def tell(verdict: Verdict | None) -> int:
     if verdict is None or verdict.met:
         return 0
     missed = verdict.misses
-    print(f"optc: the budget was missed: {'; '.join(map(sentence, missed))}", file=sys.stderr)
+    out(f"optc: the budget was missed: {'; '.join(map(sentence, missed))}", error=True)
     return MISSED
 
 
@@ -126,6 +150,9 @@ class _Log(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return spelled(super().format(record), lines=True)
 
 
 @contextlib.contextmanager

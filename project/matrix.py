@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _BASE = 400 << 20
 _FACTOR = 6
 """Copies of a model's weights that a build holds at its height: teacher, student, sessions, statistics."""
 _MOST_DATA = 1 << 30
+_LAST = 1.0
+"""Seconds that a build has to clean up whose parent was killed."""
 _PATIENCE = 10.0
 """Seconds that an interrupted build has to clean up."""
 
@@ -188,6 +191,16 @@ def _end(processes: Sequence[BaseProcess]) -> None:
             process.join()
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that came: nobody would take its result."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST)
+        os._exit(130)
+
+
 def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connection) -> None:
     """Build one job in a process of its own, and send its result."""
     told: list[int] = []
@@ -196,7 +209,9 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
         told.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for one in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(one, stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         result = build_one(job, lock, cache)
     except BaseException as error:
@@ -244,15 +259,17 @@ def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
 
 def _stored(path: str) -> int:
     """Bytes of a file or folder; 0 where it cannot be told."""
-    total = 0
+    if not os.path.isdir(path):
+        # External data lies beside the model under a name that begins with the model's.
+        return sum(map(_size, [path, *glob.glob(f"{glob.escape(path)}.*data")]))
+    # Links to folders are not followed: they may lead around in circles.
+    return sum(_size(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def _size(path: str) -> int:
     with contextlib.suppress(OSError):
-        if not os.path.isdir(path):
-            # External data lies beside the model under a name that begins with the model's.
-            files = [path, *glob.glob(f"{glob.escape(path)}.*data")]
-            return sum(map(os.path.getsize, files))
-        for entry in os.scandir(path):
-            total += entry.stat().st_size if entry.is_file() else _stored(entry.path)
-    return total
+        return os.path.getsize(path)
+    return 0
 
 
 def _free() -> int:

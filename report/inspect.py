@@ -201,7 +201,7 @@ def _layers(title: str, layers: tuple[LayerCost, ...]) -> Table:
         else:
             table.add_column(column, justify="right", no_wrap=True)
     for one in layers:
-        cells = (escape(one.name), one.op, escape(one.output), amount(one.macs), f"{100 * one.share:.1f} %")
+        cells = (escape(one.name), escape(one.op), escape(one.output), amount(one.macs), f"{100 * one.share:.1f} %")
         table.add_row(*cells, amount(one.params), amount(one.bytes, "B"), f"{100 * one.stored:.1f} %")
     return table
 

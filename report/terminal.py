@@ -25,7 +25,7 @@ _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "m
 
 def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     """Print `report`; with `layers`, also what became of every layer."""
-    console.print(f"[bold]{escape(report.model)}[/]  ->  {report.target}", soft_wrap=True)
+    console.print(f"[bold]{escape(report.model)}[/]  ->  {escape(report.target)}", soft_wrap=True)
     console.print(_whole(report))
     if report.validation is not None:
         style = "green" if report.validation.samples else "yellow"
@@ -37,7 +37,7 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
         console.print(_passes(report))
     for step in report.steps:
         for note in step.report.notes:
-            console.print(f"[yellow]{step.name}:[/] {escape(note)}", soft_wrap=True)
+            console.print(f"[yellow]{escape(step.name)}:[/] {escape(note)}", soft_wrap=True)
     for step in report.steps if layers else ():
         if step.report.layers:
             console.print(f"\n[bold]{escape(step.report.spec)}[/]", soft_wrap=True)
@@ -115,7 +115,7 @@ def _show_budget(verdict: Verdict, console: Console) -> None:
         table.add_column(column, justify="right" if column else "left")
     for one in verdict.results:
         metric, relative = one.limit.metric, one.limit.relative
-        got = one.reason if one.got is None else figure(metric, one.got, relative=relative)
+        got = escape(one.reason) if one.got is None else figure(metric, one.got, relative=relative)
         met = "[green]met[/]" if one.met else "[red]missed[/]"
         table.add_row(metric, figure(metric, one.wanted, relative=relative), got, met)
     console.print(table)
@@ -131,7 +131,7 @@ def _costliest(verdict: Verdict) -> Table:
         table.add_row(
             one.by,
             escape(one.name),
-            one.op,
+            escape(one.op),
             "" if one.bytes is None else amount(one.bytes, "B"),
             "" if one.macs is None else amount(one.macs),
             "" if one.error is None else f"{one.error:.3g}",
@@ -165,7 +165,7 @@ def _layers(step: Step) -> Table:
         table.add_column(column, overflow="fold")
     for layer in step.report.layers:
         style = _STYLE[layer.outcome]
-        table.add_row(escape(layer.name), layer.op, f"[{style}]{layer.outcome.value}[/]", escape(_why(layer)))
+        table.add_row(escape(layer.name), escape(layer.op), f"[{style}]{layer.outcome.value}[/]", escape(_why(layer)))
     return table
 
 

@@ -1,11 +1,13 @@
 """A connection to a device over TVM's RPC.
 
-The device runs a server (`python -m tvm.exec.rpc_server`, or the one in C++). Errors of TVM and of the network become
+The device runs a server (`python -m tvm.exec.rpc_server`, or the one in C++); the key that it may ask for is
+that in the environment, OPTC_RPC_KEY. Errors of TVM and of the network become
 one line that says what was being done; a device that falls silent is let go.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -35,7 +37,7 @@ class Connection:
         self.device = device
         self._files = 0
         host, port = address(device.address)
-        name = ""
+        name = os.environ.get("OPTC_RPC_KEY", "")
         if device.key:
             host, port, name = tracker.request(host, port, device.key, connecting=_PATIENCE, waiting=waiting)
         try:

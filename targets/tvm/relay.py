@@ -16,6 +16,8 @@ import time
 _LOOK = 0.2
 """Seconds between two looks at the clock."""
 _PIECE = 1 << 16
+_MOST = 1 << 30
+"""Bytes of one answer."""
 _SILENT = 3
 """The status with which the process ends where the device did not answer."""
 
@@ -59,7 +61,7 @@ def _pass(listening: socket.socket, there: socket.socket, greeting: float, silen
     here, _ = listening.accept()
     here.setblocking(True)
     patience = greeting
-    asked = None
+    asked, answered = None, 0
     for one in (here, there):
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while True:
@@ -69,13 +71,16 @@ def _pass(listening: socket.socket, there: socket.socket, greeting: float, silen
             if not data:
                 return 0
             there.sendall(data)
-            asked = time.monotonic()
+            asked, answered = time.monotonic(), 0
         if there in ready:
             data = there.recv(_PIECE)
             if not data:
                 return 0
             here.sendall(data)
             asked, patience = None, silence
+            answered += len(data)
+            if answered > _MOST:
+                return 0
         elif asked is not None and time.monotonic() - asked > patience:
             return _SILENT
 

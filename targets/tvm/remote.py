@@ -6,6 +6,7 @@ of `sources/rpc.cc`. Times are taken on the device, without the network.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from ...errors import TargetError
 from . import artifact, manifest
+from .codegen import Port
 from .connection import Connection
 from .run import fitting
 
@@ -22,6 +24,8 @@ Array = npt.NDArray[Any]
 
 _CALL = 5.0
 """Seconds of runs that a device is asked for at once."""
+_LARGEST = 1 << 30
+"""Bytes of an output that a device may speak of."""
 
 
 class Remote:
@@ -75,6 +79,8 @@ class Remote:
         sizes = [self._put(np.zeros(max(1, len(port.shape)), np.int64)) for port in self.outputs]
         self._call("optc_shapes", *given, *sizes)
         shapes = [tuple(one.numpy()[: len(port.shape)]) for one, port in zip(sizes, self.outputs, strict=True)]
+        for shape, port in zip(shapes, self.outputs, strict=True):
+            _check_shape(shape, port)
         made = [self._put(np.zeros(shape, port.dtype)) for shape, port in zip(shapes, self.outputs, strict=True)]
         seconds = self._call("optc_run", self.threads, runs, *given, *made)
         return [one.numpy() for one in made], seconds
@@ -92,3 +98,10 @@ class Remote:
         import tvm
 
         return tvm.runtime.tensor(array, self._connection.session.cpu())
+
+
+def _check_shape(shape: tuple[int, ...], port: Port) -> None:
+    """Raises `TargetError` where what a device says of an output is no shape of it, or would fill the memory here."""
+    fixed = [one for one, size in zip(shape, port.shape, strict=True) if isinstance(size, int) and one != size]
+    if fixed or min(shape, default=0) < 0 or math.prod(map(int, shape)) * np.dtype(port.dtype).itemsize > _LARGEST:
+        raise TargetError(f"the device says that output '{port.name}' is of shape {list(map(int, shape))}")

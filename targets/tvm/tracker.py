@@ -10,6 +10,8 @@ from ...errors import TargetError
 
 _MAGIC = 0x2F271
 _REQUEST, _SUCCESS = 4, 0
+_LONGEST = 1 << 16
+"""Bytes of an answer: an address and a name."""
 
 
 def request(host: str, port: int, key: str, *, connecting: float, waiting: float) -> tuple[str, int, str]:
@@ -35,11 +37,13 @@ def request(host: str, port: int, key: str, *, connecting: float, waiting: float
             return str(found[0]), int(found[1]), str(found[2])
     except OSError as error:
         raise TargetError(f"no tracker answers at {where}: {error.strerror or error}") from error
-    except (ValueError, TypeError, IndexError, struct.error) as error:
+    except (ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
         raise TargetError(f"what answers at {where} is no RPC tracker; a device is named by --rpc") from error
 
 
 def _received(tracker: socket.socket, size: int) -> bytes:
+    if not 0 <= size <= _LONGEST:
+        raise ValueError("an answer of that length is none")
     found = b""
     while len(found) < size:
         piece = tracker.recv(size - len(found))

@@ -173,6 +173,103 @@ def test_a_device_without_python_answers_as_the_model_does(
         assert stranger.recv(1) == b""
 
 
+@pytest.fixture(scope="module")
+def native(library: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The server in C++, built for this machine."""
+    import tvm
+    import tvm_ffi
+
+    folder = tmp_path_factory.mktemp("native")
+    libraries = [str(Path(one.__file__ or "").parent / "lib") for one in (tvm, tvm_ffi)]
+    include = str(Path(tvm_ffi.__file__ or "").parent / "include")
+    command = ["g++", "-std=c++17", "-O1", "-I", include, f"{toolchain.SOURCES}/rpc_server.cc"]
+    command += [word for one in libraries for word in (f"-L{one}", f"-Wl,-rpath,{one}")]
+    linked = ["-Wl,--no-as-needed", "-ltvm_runtime", "-ltvm_ffi", "-Wl,--allow-shlib-undefined"]
+    subprocess.run([*command, *linked, "-o", "rpc_server"], cwd=folder, check=True)
+    return str(folder / "rpc_server")
+
+
+def answer(library: Path, port: int) -> object:
+    remote = Remote(str(library), Connection(Device(f"127.0.0.1:{port}")), threads=1)
+    try:
+        return remote.run({"x": np.ones((1, 4), np.float32)})[0].tolist()
+    finally:
+        remote.close()
+
+
+def test_an_open_server_asks_for_its_key(
+    library: Path, native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run([native, "--host", "0.0.0.0"], capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 2
+    assert "give --key-file" in done.stderr
+    (tmp_path / "key").write_text("secret\n")
+    with started(native, "--host", "0.0.0.0", "--key-file", str(tmp_path / "key")) as port:
+        for wrong in ("", "secre", "secret2", "other"):
+            monkeypatch.setenv("OPTC_RPC_KEY", wrong)
+            with pytest.raises(TargetError, match="failed while connecting"):
+                answer(library, port)
+        monkeypatch.setenv("OPTC_RPC_KEY", "secret")
+        assert answer(library, port) == [[18, 22, 26]]
+
+
+def test_a_silent_client_keeps_nobody_waiting(library: Path, native: str) -> None:
+    with started(native) as port, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        began = time.monotonic()
+        assert answer(library, port) == [[18, 22, 26]]
+        assert time.monotonic() - began < 9, "less than a silent one is waited for"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_sessions_go_with_the_server(
+    how: signal.Signals, library: Path, native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = subprocess.Popen([native], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    connection = Connection(Device(f"127.0.0.1:{int(process.stdout.readline())}"))
+    Remote(str(library), connection, threads=1)
+    assert len(list(tmp_path.glob("rpc_server-*"))) == 1
+    process.send_signal(how)
+    process.wait()
+    end = time.monotonic() + 10
+    while list(tmp_path.glob("rpc_server-*")) or alive(process.pid):
+        assert time.monotonic() < end, "something outlives the server"
+        time.sleep(0.05)
+    process.stdout.close()
+    connection.close()
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_session_has_its_time(library: Path, native: str) -> None:
+    with started(native, "--seconds", "1") as port:
+        remote = Remote(str(library), Connection(Device(f"127.0.0.1:{port}")), threads=1)
+        time.sleep(2)
+        with pytest.raises(TargetError, match="failed while running"):
+            remote.run({"x": np.ones((1, 4), np.float32)})
+        remote.close()
+        assert answer(library, port) == [[18, 22, 26]]
+
+
+@pytest.mark.parametrize("shape", [(1 << 40, 3), (-1, 3), (2, 4)])
+def test_a_device_does_not_say_how_much_memory_is_taken_here(shape: tuple[int, ...]) -> None:
+    from optc.targets.tvm.codegen import Port
+    from optc.targets.tvm.remote import _check_shape
+
+    _check_shape((5, 3), Port("y", "<f4", ("N", 3)))
+    with pytest.raises(TargetError, match="says that output 'y' is of shape"):
+        _check_shape(shape, Port("y", "<f4", ("N", 3)))
+
+
 def test_a_tracker_finds_a_device(library: Path) -> None:
     for needed in ("tornado", "cloudpickle", "psutil"):
         pytest.importorskip(needed, reason=f"TVM's tracker needs {needed}")

@@ -80,12 +80,14 @@ class OutputAgreement:
 
     @property
     def loss(self) -> float:
-        """What passes try to make small: KL where the output decides, else the noise of its slices."""
+        """What passes try to make small: KL where the output decides, else the noise of its slices, and what the worst
+        of them lacks."""
         if self.kl is not None:
             return self.kl
         if self.matched is not None:
             return 1.0 - self.matched
-        return self.noise if self.noise is not None else 10 ** (-(self.sqnr_db or 0.0) / 10)
+        lacking = 0.0 if self.worst is None else 1.0 - self.worst
+        return lacking + (self.noise if self.noise is not None else 10 ** (-(self.sqnr_db or 0.0) / 10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,10 @@ class Agreement:
     @property
     def remarks(self) -> list[str]:
         """What the user should know of how outputs were judged, a sentence each."""
-        return [f"{o.name}: {o.remark}" for o in self.outputs if o.remark]
+        names: dict[str, list[str]] = {}
+        for output in self.outputs:
+            names.setdefault(output.remark, []).append(f"'{output.name}'")
+        return [f"of {', '.join(of)} {remark}" for remark, of in names.items() if remark]
 
     @property
     def cautious(self) -> float:

@@ -83,6 +83,8 @@ def quantize_static(
     if count := trial.keeps(found, lambda: absorb(graph, found, ctx, few)):
         report.notes.append(f"moved the means of {count} channel(s) into the biases of their readers")
         found, _ = find_layers(graph, kept)
+    if wide := one.range == "mse" and trial.widest():
+        report.notes.append("ranges cut nothing off: samples held out are answered better so")
     plan = place(graph, found, kept)
     rules: dict[Value, str] = {}
     if groups := plan.float_products():
@@ -111,8 +113,9 @@ def quantize_static(
         seen.histograms.update(calibrate(graph, new, [], ctx).histograms if new else {})
     layers, sources, rest = list(found.values()), plan.sources(), _unwalked(found)
     walked = walkable(layers)
+    rules = {**(dict.fromkeys(sources, "minmax") if wide else {}), **rules}
     if one.range == "mse":
-        rules = rules | deciding(graph, plan, ctx)
+        rules |= deciding(graph, plan, ctx)
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
     teacher = graph.clone()

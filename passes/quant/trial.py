@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ...ir.clone import clone
 from ...ir.graph import Graph, Node, Value
+from ...runtime.kinds import Kind, output_kind
 from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
 from .calibrate import Array, calibrate
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 SAMPLES = 32
 BATCH = 2
 """Samples that run at a time: the activations of all of them would take more memory than all else."""
+CLEARLY = 0.9
+"""The share of a loss that is left where a rule of ranges is clearly better."""
 ELEMENTS = 1 << 19
 """Elements of a value that its grid is found by."""
 KEPT = 32 << 20
@@ -83,14 +86,24 @@ class Trial:
         self._loss = loss
         return count
 
-    def _measured(self) -> float:
+    def widest(self) -> bool:
+        """Whether ranges that cut nothing off answer clearly better than those of least squares, where outputs are more
+        than one decision a sample: what a detector finds is rare in every tensor on the way to it."""
+        kinds = [output_kind(o.value) for o in self.graph.outputs]
+        if self.ctx.held is None or all(kind in (Kind.LOGITS, Kind.PROBABILITIES, Kind.DISCRETE) for kind in kinds):
+            return False
+        if self._loss is None:
+            self._loss = self._measured()
+        return self._measured("minmax") < CLEARLY * self._loss
+
+    def _measured(self, rule: str = "mse") -> float:
         from ...runtime.agreement import Judge
         from ...runtime.session import Session
 
         ctx = self.ctx
         assert ctx.fit is not None
         assert ctx.held is not None
-        copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed))
+        copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed), rule)
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         threads = threads_for(copy, ctx.threads)
         student = Session(copy, threads=threads_each(threads), exact=True)
@@ -117,7 +130,7 @@ class Trial:
         if number == len(self._answers) and held <= KEPT:
             self._answers.append(answers)
 
-    def _quantized(self, samples: Samples) -> Graph:
+    def _quantized(self, samples: Samples, rule: str) -> Graph:
         twins: dict[Value, Value] = {}
         copy = clone(self.graph, twins)
         found, _ = find_layers(copy, self.kept)
@@ -134,7 +147,7 @@ class Trial:
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
-            grids[group] = activation_grid(*find_range(merged, rules.get(group, "mse"), high - low + 1), dtype)
+            grids[group] = activation_grid(*find_range(merged, rules.get(group, rule), high - low + 1), dtype)
         grids |= {twins[value]: grid for value, grid in self.exact.items()}
         insertion = Insertion(copy, plan, grids, dtype)
         insertion.activations()

@@ -89,6 +89,10 @@ def test_what_was_not_measured_meets_no_limit() -> None:
     assert result.reason == "no output of this model has one"
     nan = Agreement(9, (OutputAgreement("y", Kind.VALUES, float("nan"), 1.0),))
     assert not Budget.parse("snr=1").judge(report(agreement=nan))[0].met
+    nothing = Agreement(9, (OutputAgreement("y", Kind.ROWS, remark="nothing was compared"),))
+    assert not Budget.parse("agreement=1%").judge(report(agreement=nothing))[0].met
+    assert nothing.remarks == ["of 'y' nothing was compared"]
+    assert report(agreement=nothing).as_dict()["agreement"]["share"] is None
 
 
 def test_the_nearest_miss_comes_first() -> None:

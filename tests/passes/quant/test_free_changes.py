@@ -167,3 +167,18 @@ def test_what_changes_nothing_is_not_tried() -> None:
     trial = Trial(graph, context(graph), keep_none, lambda layer: True)
     assert trial.keeps(find_layers(graph)[0], lambda: 0) == 0
     assert trial._loss is None
+
+
+@pytest.mark.parametrize(("kind", "wide"), [("Sigmoid", True), ("Softmax", False)])
+def test_ranges_are_widened_where_more_than_one_decision_a_sample_is_better_for_it(
+    kind: str, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    graph.add_output(graph.add(kind, [x], types=[TensorType(DType.FLOAT, ("N", 4))]).output, "y")
+    samples = load_samples({"x": np.zeros((8, 4), np.float32)}, graph)
+    trial = Trial(graph, Context(facts_of(), fit=samples, held=samples), lambda node: "", lambda layer: True)
+    monkeypatch.setattr(Trial, "_measured", lambda self, rule="mse": {"mse": 1.0, "minmax": 0.5}[rule])
+    assert trial.widest() is wide
+    monkeypatch.setattr(Trial, "_measured", lambda self, rule="mse": {"mse": 1.0, "minmax": 0.95}[rule])
+    assert not trial.widest()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import TargetError
+from ...errors import OptcError, TargetError
 from ...ir.attributes import AttributeValue
 from ...ir.graph import Graph, Value
 from ...ir.node import Node
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     import tvm
     from tvm import relax, te
 
+_PACKED = frozenset({
+    DType.INT4, DType.UINT4, DType.INT2, DType.UINT2, DType.FLOAT4E2M1, DType.FLOAT6E2M3, DType.FLOAT6E3M2,
+})  # fmt: skip
+"""Types of which several elements share a byte."""
 MOVES = frozenset(
     {
         "Concat", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
@@ -136,6 +140,8 @@ class Importer:
         """A value as the caller gets it: sizes of open tensors as numbers."""
         from tvm import relax
 
+        if value.dtype in _PACKED:
+            raise TargetError(f"output '{value.name}' holds {value.dtype.text}, of which libraries give none; cast it")
         expr = self.plain(value)
         return self.emit(relax.op.shape_to_tensor(expr)) if isinstance(expr.ty, relax.ShapeType) else expr
 
@@ -255,6 +261,8 @@ class Importer:
         kind = value.type
         if not isinstance(kind, TensorType) or kind.sparse or kind.dtype is DType.STRING:
             raise TargetError(f"TVM takes dense tensors of numbers, which input '{value.name}' is not; build for onnx")
+        if kind.dtype in _PACKED:
+            raise TargetError(f"input '{value.name}' holds {kind.dtype.text}, of which libraries take none; cast it")
         if kind.shape is None:
             raise TargetError(f"the rank of input '{value.name}' is not known: --shape {value.name}=1x3x224x224")
         shape = []
@@ -301,7 +309,14 @@ class Importer:
             rule = None
         found: Any = rule(self, node) if rule is not None else None
         if found is None and node.domain == "" and not moves and (kernel := RULES.get(node.op)) is not None:
-            found = kernel(Call(self, node))
+            try:
+                found = kernel(Call(self, node))
+            except OptcError:
+                raise
+            except Exception as error:
+                raise TargetError(
+                    f"no kernel could be made for {where(node)}: {' '.join(str(error).split())[:200]}"
+                ) from error
         if found is None:
             take = self.flat if moves else self.plain
             found = self.convert(node, [None if v is None else take(v) for v in node.inputs])

@@ -6,8 +6,9 @@ the call, after which what they compute from constants and sizes folds away (see
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.clone import inline
 from ...ir.node import Node, Value
@@ -15,15 +16,19 @@ from ...ir.types import TensorType
 from ...passes.base import Context, Pass, Report
 
 if TYPE_CHECKING:
+    import onnx
+
     from ...ir.graph import Graph
 
 BODIES = frozenset({
-    "AffineGrid", "Attention", "BlackmanWindow", "CausalConvWithState", "Celu", "FlexAttention",
+    "AffineGrid", "Attention", "BlackmanWindow", "CastLike", "CausalConvWithState", "Celu", "FlexAttention",
     "GroupNormalization", "HammingWindow", "HannWindow", "LinearAttention", "MeanVarianceNormalization",
     "NegativeLogLikelihoodLoss", "RMSNormalization", "RotaryEmbedding", "Shrink", "SoftmaxCrossEntropyLoss", "SwiGLU",
     "Swish", "ThresholdedRelu",
 })  # fmt: skip
 """Operators that are taken by their bodies."""
+_WRITTEN = frozenset({"GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
+"""Operators that are written out where they can be: see `unrolling`, `recurrence`."""
 _OLD = 11
 """The first version of ONNX's operators whose forms the importer knows: before, Slice, Pad, TopK and others had
 attributes for operands, and broadcasting was asked for."""
@@ -43,17 +48,24 @@ class Primitive(Pass):
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ...ir.shapes import infer
         from ...passes.clean.clean import Clean
+        from . import recurrence, unrolling
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
             report.rewrote(f"opset {graph.opset()}")
             Clean().run(graph, ctx)
         for _ in range(_ROUNDS):
-            calls = [node for node in graph.walk() if node.op in BODIES and node.domain == ""]
+            calls = [node for node in graph.walk() if node.domain == "" and (node.op in BODIES or node.op in _WRITTEN)]
             if not calls:
                 break
             infer(graph)
-            count = sum(_expand(node, graph.opset()) for node in calls)
+            count = 0
+            for node in calls:
+                # What is inside a body goes with the node around it, or comes out of it first.
+                if node.op in BODIES:
+                    count += _expand(node, graph.opset())
+                elif node.graph is graph:
+                    count += recurrence.unroll(node) or unrolling.unroll(node)
             if not count:
                 break
             report.rewrote("body", count)
@@ -68,6 +80,8 @@ def _lift(graph: Graph) -> bool:
     from ...ir.opset import convert
     from .lifting import AWAY, lift_resize
 
+    if graph.opset() < 9 and any(node.op == "Scan" for node in graph.walk()):
+        return False  # it took a batch at once, which onnx's adapter forgets
     lifted = [node for node in list(graph.walk()) if node.domain == "" and node.op in ("Resize", "Upsample")]
     for node in lifted:
         lift_resize(node, graph.opset())
@@ -96,16 +110,24 @@ def _believe(graph: Graph) -> None:
         if sized and value.static_shape is None and value.producer is not None:
             value.type = kind
     for node in reversed(graph):
-        source = node.input(0)
-        alike = node.op in _ALIKE and node.domain == "" and source is not None and source.producer is not None
-        if alike and source is not None and source.static_shape is None and node.output.static_shape is not None:
-            dtype = source.dtype
-            if dtype is not None:
-                source.type = TensorType(dtype, node.output.static_shape)
+        sizes = node.output.static_shape if node.domain == "" and node.op in _ALIKE else None
+        open_ones = [v for v in node.inputs if v is not None and v.static_shape is None]
+        single = all(
+            math.prod(v.static_shape) == 1 for v in node.inputs if v is not None and v.static_shape is not None
+        )
+        if sizes is None or not single or len({v.shape for v in open_ones}) != 1:
+            continue
+        for source in open_ones:
+            shaped = source.shape is not None and len(source.shape) == len(sizes)
+            if shaped and source.producer is not None and source.dtype is not None:
+                source.type = TensorType(source.dtype, sizes)
 
 
-_ALIKE = frozenset({"Abs", "Cast", "Exp", "Identity", "Log", "Neg", "Not", "Relu", "Sigmoid", "Sqrt", "Tanh"})
-"""Operators whose result has the sizes of what they read."""
+_ALIKE = frozenset({
+    "Abs", "Add", "Cast", "Cos", "Div", "Exp", "Identity", "Log", "Mul", "Neg", "Not", "Relu", "Sigmoid", "Sin", "Sqrt",
+    "Sub", "Tanh",
+})  # fmt: skip
+"""Operators whose result has the sizes of what they read, where all else they read is one number."""
 
 
 def _expand(node: Node, opset: int) -> bool:
@@ -128,13 +150,24 @@ def _expand(node: Node, opset: int) -> bool:
     return True
 
 
+def _defaults(op: str, opset: int) -> list[tuple[str, int | float | str | list[int]]]:
+    """What attributes are that a node leaves out: bodies name them, and the inliner does not know."""
+    import onnx
+
+    schema = onnx.defs.get_schema(op, opset)
+    protos = [one.default_value for one in schema.attributes.values() if one.default_value.name]
+    values = [(proto.name, onnx.helper.get_attribute_value(proto)) for proto in protos]
+    return [(name, value.decode() if isinstance(value, bytes) else value) for name, value in values]
+
+
 def body_of(node: Node, opset: int) -> Graph | None:
     """The nodes that onnx defines an operator by, for the types of its inputs; none where it has none."""
-    from onnx import inliner
+    import onnx
 
     from ...ir.graph import Graph
     from ...ir.reader import from_proto
     from ...ir.writer import to_proto
+    from ...passes.clean.inline import inline_functions
 
     alone = Graph("body", opsets={"": opset})
     stand_ins: dict[Value, Value] = {}
@@ -151,14 +184,54 @@ def body_of(node: Node, opset: int) -> Graph | None:
         name=node.name or node.op,
         origin=node.origin,
     )
+    for name, default in _defaults(node.op, opset):
+        twin.set_attribute(name, default)
     for name, attribute in node.attributes.items():
         twin.set_attribute(name, attribute)
     for index, value in enumerate(node.outputs):
         if value.name or value.uses:
             alone.add_output(twin.outputs[index], f"y{index}")
-    try:
-        whole = inliner.inline_selected_functions(to_proto(alone), [("", node.op)], inline_schema_functions=True)
-    except RuntimeError:  # a type that the body asks for and a test of the inliner's own fails on
+    proto = to_proto(alone)
+    function = _function(proto, opset)
+    if function is None:
         return None
-    body = from_proto(whole)
-    return None if any(inner.op == node.op and inner.domain == "" for inner in body) else body
+    function.domain, function.name = _BODY, node.op
+    # A body that depends on its call may leave out what the call does not ask for.
+    del function.output[len(proto.graph.node[0].output) :]
+    proto.graph.node[0].domain = _BODY
+    proto.functions.append(function)
+    for version in function.opset_import:
+        if version.domain == "":
+            version.version = opset
+    proto.opset_import.append(onnx.helper.make_opsetid(_BODY, 1))
+    body = from_proto(proto)
+    inline_functions(body, Report())
+    return None if any(inner.op == node.op for inner in body) else body
+
+
+_BODY = "optc.body"
+
+
+def _function(proto: onnx.ModelProto, opset: int) -> onnx.FunctionProto | None:
+    """The body of the one node of a model."""
+    import onnx
+
+    node = proto.graph.node[0]
+    # The bindings have these, and their stubs do not.
+    schema: Any = onnx.defs.get_schema(node.op_type, opset)
+    types = {value.name: value.type for value in proto.graph.input}
+    given = [types.get(name, onnx.TypeProto()).SerializeToString() for name in node.input]
+    if versions := [v for v in schema.function_opset_versions if v <= opset]:
+        return _parsed(schema.get_function_with_opset_version(max(versions)))
+    if versions := [v for v in schema.context_dependent_function_opset_versions if v <= opset]:
+        text = schema.get_context_dependent_function_with_opset_version(max(versions), node.SerializeToString(), given)
+        return _parsed(text)
+    return None
+
+
+def _parsed(text: bytes) -> onnx.FunctionProto:
+    import onnx
+
+    function = onnx.FunctionProto()
+    function.ParseFromString(text)
+    return function

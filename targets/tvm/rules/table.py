@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import reductions, resizing, sizes, slices, sorting
+from . import arithmetic, casts, normalizing, reductions, resizing, sizes, slices, sorting
 from .call import Call
 
 Rule: TypeAlias = Callable[[Call], Any]
@@ -18,9 +18,22 @@ _REDUCTIONS = (
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS, reductions.lower_reduce),
+    "BatchNormalization": normalizing.lower_batch_normalization,
+    "BitCast": casts.lower_bit_cast,
+    "BitShift": arithmetic.lower_bit_shift,
+    "Cast": casts.lower_cast,
+    "Cosh": arithmetic.lower_hyperbolic,
+    "CumProd": arithmetic.lower_cumulative,
+    "CumSum": arithmetic.lower_cumulative,
+    "Dropout": normalizing.lower_dropout,
+    "IsInf": arithmetic.lower_is_inf,
+    "LayerNormalization": normalizing.lower_layer_normalization,
+    "LpNormalization": normalizing.lower_lp_normalization,
+    "Mod": arithmetic.lower_mod,
+    "Pow": arithmetic.lower_pow,
+    "Sinh": arithmetic.lower_hyperbolic,
     "CenterCropPad": sizes.lower_center_crop_pad,
     "ConstantOfShape": sizes.lower_constant_of_shape,
-    "CumSum": sorting.lower_cum_sum,
     "Expand": sizes.lower_expand,
     "EyeLike": sizes.lower_eye_like,
     "OneHot": sizes.lower_one_hot,

@@ -130,7 +130,7 @@ class Importer:
         with self.bb.function("main", params=params):
             with self.bb.dataflow():
                 for node in self.graph:
-                    self._lower(node)
+                    self._take(node)
                 found = [self.bb.emit_output(self._output(output.value)) for output in self.graph.outputs]
                 found += [self.bb.emit_output(truth) for truth in self._truths]
             self.bb.emit_func_output(relax.Tuple(found))
@@ -292,6 +292,15 @@ class Importer:
             width=held.width,
         )
 
+    def _take(self, node: Node) -> None:
+        try:
+            self._lower(node)
+        except OptcError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:200]
+            raise TargetError(f"no kernel could be made for {where(node)} ({text}); build for onnx") from error
+
     def _lower(self, node: Node) -> None:
         from .lowering import LOWERINGS
         from .rules.call import Call
@@ -309,14 +318,7 @@ class Importer:
             rule = None
         found: Any = rule(self, node) if rule is not None else None
         if found is None and node.domain == "" and not moves and (kernel := RULES.get(node.op)) is not None:
-            try:
-                found = kernel(Call(self, node))
-            except OptcError:
-                raise
-            except Exception as error:
-                raise TargetError(
-                    f"no kernel could be made for {where(node)}: {' '.join(str(error).split())[:200]}"
-                ) from error
+            found = kernel(Call(self, node))
         if found is None:
             take = self.flat if moves else self.plain
             found = self.convert(node, [None if v is None else take(v) for v in node.inputs])

@@ -200,9 +200,8 @@ def body_of(node: Node, opset: int) -> Graph | None:
     del function.output[len(proto.graph.node[0].output) :]
     proto.graph.node[0].domain = _BODY
     proto.functions.append(function)
-    for version in function.opset_import:
-        if version.domain == "":
-            version.version = opset
+    del function.opset_import[:]
+    function.opset_import.append(onnx.helper.make_opsetid("", opset))
     proto.opset_import.append(onnx.helper.make_opsetid(_BODY, 1))
     body = from_proto(proto)
     inline_functions(body, Report())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import sorting
 from .call import Call
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def lower_cumulative(call: Call) -> relax.Expr:
 
     rank = len(call.value(0).shape or ())
     known = call.array(1)
+    if call.node.op == "CumSum" and known is not None:
+        return sorting.lower_cum_sum(call)
     axes = range(rank) if known is None else (int(np.ravel(known)[0]) % rank,)
     options = {"reverse": bool(call.node.get_int("reverse")), "exclusive": bool(call.node.get_int("exclusive"))}
     rule = {"CumSum": running_sum, "CumProd": running_product}[call.node.op]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .call import Call
-from .sizes import _all, _other
+from .sizes import every, other_sizes
 
 if TYPE_CHECKING:
     from tvm import relax, te
@@ -101,15 +101,15 @@ def _factors(
             return constant(array.astype(one)), [float(n) for n in array]
         scales = call.cast(call.expr(2), "float32")
         inside = [(sizes[axis], result[axis]) for axis in axes]
-        call.require(call.te(scales_fit, scales, pairs=inside), _other(call))
+        call.require(call.te(scales_fit, scales, pairs=inside), other_sizes(call))
         return scales, None
     policy = call.node.get_string("keep_aspect_ratio_policy", "stretch")
     array = call.array(3)
     if policy == "stretch":
         if array is None:
-            from .sizes import _agree
+            from .sizes import agree
 
-            _agree(call, call.expr(3), lambda k, size: size == result[axes[k]], len(axes))
+            agree(call, call.expr(3), lambda k, size: size == result[axes[k]], len(axes))
         numbers = [one(result[axis]) / one(sizes[axis]) for axis in axes]
         return constant(np.array(numbers, one)), [float(n) for n in numbers]
     smallest = policy == "not_larger"
@@ -118,7 +118,7 @@ def _factors(
         number = min(each) if smallest else max(each)
         return constant(np.full(len(axes), number, one)), [float(number)] * len(axes)
     scales = call.te(kept_ratio, call.expr(3), sizes=[sizes[axis] for axis in axes], smallest=smallest)
-    call.require(call.te(ratio_fits, scales, pairs=[(sizes[a], result[a]) for a in axes]), _other(call))
+    call.require(call.te(ratio_fits, scales, pairs=[(sizes[a], result[a]) for a in axes]), other_sizes(call))
     return scales, None
 
 
@@ -126,7 +126,7 @@ def scales_fit(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:
     from tvm import te, tirx
 
     return te.compute(
-        (), lambda: _all(*[tirx.floor(scales[k] * float(n)) == float(m) for k, (n, m) in enumerate(pairs)]),
+        (), lambda: every(*[tirx.floor(scales[k] * float(n)) == float(m) for k, (n, m) in enumerate(pairs)]),
         name="scales_fit",
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ def ratio_fits(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:
     from tvm import te, tirx
 
     return te.compute(
-        (), lambda: _all(*[tirx.floor(scales[k] * float(n) + 0.5) == float(m) for k, (n, m) in enumerate(pairs)]),
+        (), lambda: every(*[tirx.floor(scales[k] * float(n) + 0.5) == float(m) for k, (n, m) in enumerate(pairs)]),
         name="ratio_fits",
     )  # fmt: skip
 

@@ -23,10 +23,10 @@ def lower_reshape(call: Call) -> relax.Expr | None:
     def fits(k: int, size: Any) -> Any:
         same = size == result[k]
         if zeros and k < len(sizes) and sizes[k] == result[k]:
-            same = _any(same, size == 0)
-        return _any(same, size == -1)
+            same = any_of(same, size == 0)
+        return any_of(same, size == -1)
 
-    _agree(call, call.expr(1), fits, len(result))
+    agree(call, call.expr(1), fits, len(result))
     return call.reshape(call.expr(0), result)
 
 
@@ -39,9 +39,9 @@ def lower_expand(call: Call) -> relax.Expr | None:
 
     def fits(k: int, size: Any) -> Any:
         axis = len(result) - count + k
-        return _any(size == result[axis], size == 1) if padded[axis] == result[axis] else size == result[axis]
+        return any_of(size == result[axis], size == 1) if padded[axis] == result[axis] else size == result[axis]
 
-    _agree(call, call.expr(1), fits, count)
+    agree(call, call.expr(1), fits, count)
     return call.te(broadcast, call.expr(0), result=result)
 
 
@@ -60,7 +60,7 @@ def lower_tile(call: Call) -> relax.Expr | None:
     if not _computed(call, 1):
         return None
     sizes, result = call.sizes(0), call.result()
-    _agree(call, call.expr(1), lambda k, times: times * sizes[k] == result[k], len(sizes))
+    agree(call, call.expr(1), lambda k, times: times * sizes[k] == result[k], len(sizes))
     return call.te(tile, call.expr(0), result=result)
 
 
@@ -77,7 +77,7 @@ def lower_constant_of_shape(call: Call) -> relax.Expr | None:
     if result is None:
         return None
     if _computed(call, 0):
-        _agree(call, call.expr(0), lambda k, size: size == result[k], len(result))
+        agree(call, call.expr(0), lambda k, size: size == result[k], len(result))
     tensor = call.node.get_tensor("value")
     value = np.zeros(1, np.float32) if tensor is None else tensor.numpy()
     return constant(np.broadcast_to(value.reshape(()), result))
@@ -88,7 +88,7 @@ def lower_split(call: Call) -> list[relax.Expr] | None:
         return None
     axis = call.node.get_int("axis") % len(call.sizes(0))
     results = [call.result(index) for index in range(len(call.node.outputs))]
-    _agree(call, call.expr(1), lambda k, size: size == results[k][axis], len(results))
+    agree(call, call.expr(1), lambda k, size: size == results[k][axis], len(results))
     starts = np.cumsum([0, *(result[axis] for result in results)])
     x = call.expr(0)
     return [
@@ -121,7 +121,7 @@ def _moved_ones(call: Call, wide: tuple[int, ...], narrow: tuple[int, ...]) -> r
         for axes in itertools.combinations(ones, count)
         if tuple(size for axis, size in enumerate(wide) if axis not in axes) == narrow
     ]
-    call.require(call.te(is_one_of, call.expr(1), sets=sets, rank=len(wide)), _other(call))
+    call.require(call.te(is_one_of, call.expr(1), sets=sets, rank=len(wide)), other_sizes(call))
     return call.reshape(call.expr(0), call.result())
 
 
@@ -130,9 +130,9 @@ def is_one_of(given: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> te
     from tvm import te, tirx
 
     count = int(given.shape[0])
-    named = [_any(*[_any(given[k] == axis, given[k] == axis - rank) for k in range(count)]) for axis in range(rank)]
-    exact = [_all(*[named[axis] if axis in axes else tirx.Not(named[axis]) for axis in range(rank)]) for axes in sets]
-    return te.compute((), lambda: _any(*exact), name="is_one_of")
+    named = [any_of(*[any_of(given[k] == axis, given[k] == axis - rank) for k in range(count)]) for axis in range(rank)]
+    exact = [every(*[named[axis] if axis in axes else tirx.Not(named[axis]) for axis in range(rank)]) for axes in sets]
+    return te.compute((), lambda: any_of(*exact), name="is_one_of")
 
 
 def lower_range(call: Call) -> relax.Expr | None:
@@ -140,7 +140,7 @@ def lower_range(call: Call) -> relax.Expr | None:
         return None
     result = call.result()
     operands = [call.expr(index) for index in range(3)]
-    call.require(call.te(covers, *operands, count=result[0]), _other(call))
+    call.require(call.te(covers, *operands, count=result[0]), other_sizes(call))
     return call.te(progression, *operands, count=result[0])
 
 
@@ -151,10 +151,10 @@ def covers(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: int) 
     def far(steps: int) -> Any:
         a, b, d = (t[()].astype("float64") for t in (start, limit, delta))
         at = a + d * float(steps)
-        return _any(_all(d > 0, at >= b), _all(d < 0, at <= b))
+        return any_of(every(d > 0, at >= b), every(d < 0, at <= b))
 
     enough = far(count)
-    return te.compute((), lambda: enough if count == 0 else _all(enough, ~far(count - 1)), name="covers")
+    return te.compute((), lambda: enough if count == 0 else every(enough, ~far(count - 1)), name="covers")
 
 
 def progression(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: int) -> te.Tensor:
@@ -169,7 +169,7 @@ def lower_one_hot(call: Call) -> relax.Expr:
     depth = call.expr(1)
     if call.array(1) is None:
         flat = call.reshape(depth, (1,))
-        _agree(call, flat, lambda k, size: size == result[axis], 1)
+        agree(call, flat, lambda k, size: size == result[axis], 1)
     return call.te(one_hot, call.cast(call.expr(0), "int64"), call.expr(2), axis=axis, result=result)
 
 
@@ -178,7 +178,7 @@ def one_hot(indices: te.Tensor, values: te.Tensor, *, axis: int, result: tuple[i
 
     def at(*i: Any) -> Any:
         index = indices[(*i[:axis], *i[axis + 1 :])]
-        hot = _any(index == i[axis], index + result[axis] == i[axis])
+        hot = any_of(index == i[axis], index + result[axis] == i[axis])
         return tirx.if_then_else(hot, values[1], values[0])
 
     return te.compute(result, at, name="one_hot")
@@ -188,7 +188,7 @@ def lower_center_crop_pad(call: Call) -> relax.Expr:
     sizes, result = call.sizes(0), call.result()
     axes = call.node.get_ints("axes", range(len(sizes)))
     if call.array(1) is None:
-        _agree(call, call.expr(1), lambda k, size: size == result[axes[k]], len(axes))
+        agree(call, call.expr(1), lambda k, size: size == result[axes[k]], len(axes))
     before = [(b - a) // 2 if b > a else -((a - b) // 2) for a, b in zip(sizes, result, strict=True)]
     return call.te(framed, call.expr(0), before=before, result=result)
 
@@ -205,7 +205,7 @@ def framed(x: te.Tensor, *, before: list[int], result: tuple[int, ...]) -> te.Te
             for one in ((p >= 0,) if b > 0 else ()) + ((p < n,) if m - b > int(n) else ())
         ]
         zero = tirx.const(0, x.dtype)
-        return tirx.if_then_else(_all(*inside), x[tuple(place)], zero) if inside else x[tuple(place)]
+        return tirx.if_then_else(every(*inside), x[tuple(place)], zero) if inside else x[tuple(place)]
 
     return te.compute(result, at, name="framed")
 
@@ -263,30 +263,30 @@ def _computed(call: Call, index: int) -> bool:
     return isinstance(kind, relax.TensorType) and call.node.outputs[0].static_shape is not None
 
 
-def _agree(call: Call, given: relax.Expr, fits: Any, count: int) -> None:
+def agree(call: Call, given: relax.Expr, fits: Any, count: int) -> None:
     """The artifact fails unless `fits` holds for each number of a vector of `count` of them."""
     if count:
-        call.require(call.te(agrees, given, fits=fits, count=count), _other(call))
+        call.require(call.te(agrees, given, fits=fits, count=count), other_sizes(call))
 
 
 def agrees(given: te.Tensor, *, fits: Any, count: int) -> te.Tensor:
     from tvm import te
 
-    return te.compute((), lambda: _all(*[fits(k, given[k]) for k in range(count)]), name="agrees")
+    return te.compute((), lambda: every(*[fits(k, given[k]) for k in range(count)]), name="agrees")
 
 
-def _other(call: Call) -> str:
+def other_sizes(call: Call) -> str:
     sizes = [list(value.static_shape or ()) for value in call.node.outputs]
     return f"it was built to give {sizes[0] if len(sizes) == 1 else sizes}, and its operand asks for other sizes"
 
 
-def _any(*conditions: Any) -> Any:
+def any_of(*conditions: Any) -> Any:
     from tvm import tirx
 
     return tirx.any(*conditions) if conditions else tirx.const(False, "bool")
 
 
-def _all(*conditions: Any) -> Any:
+def every(*conditions: Any) -> Any:
     from tvm import tirx
 
     return tirx.all(*conditions) if conditions else tirx.const(True, "bool")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .call import Call
-from .sizes import _all, _any, _other
+from .sizes import any_of, every, other_sizes
 
 if TYPE_CHECKING:
     from tvm import relax, te
@@ -24,7 +24,7 @@ def lower_slice(call: Call) -> relax.Expr | None:
     axes = call.cast(call.expr(3), "int64") if call.has(3) else constant(np.arange(count))
     steps = call.cast(call.expr(4), "int64") if call.has(4) else constant(np.ones(count, np.int64))
     cuts = call.te(cut, starts, ends, axes, steps, sizes=sizes)
-    call.require(call.te(cuts_fit, cuts, result=result), _other(call))
+    call.require(call.te(cuts_fit, cuts, result=result), other_sizes(call))
     return call.te(sliced, call.expr(0), cuts, result=result)
 
 
@@ -49,7 +49,7 @@ def cut(starts: te.Tensor, ends: te.Tensor, axes: te.Tensor, steps: te.Tensor, *
             e = tirx.max(tirx.min(e, most), least)
             safe = tirx.Select(t == 0, long(1), t)
             n = tirx.max(tirx.floordiv(e - s + safe - tirx.Select(t > 0, long(1), long(-1)), safe), long(0))
-            here = _any(axes[k] == axis, axes[k] == axis - rank)
+            here = any_of(axes[k] == axis, axes[k] == axis - rank)
             first, step, many = (tirx.Select(here, a, b) for a, b in ((s, first), (t, step), (n, many)))
         return first, step, many
 
@@ -59,7 +59,7 @@ def cut(starts: te.Tensor, ends: te.Tensor, axes: te.Tensor, steps: te.Tensor, *
         value: Any = long(0)
         for r, each in enumerate(rows):
             for w, one in enumerate(each):
-                value = tirx.Select(_all(axis == r, what == w), one, value)
+                value = tirx.Select(every(axis == r, what == w), one, value)
         return value
 
     return te.compute((rank, 3), at, name="cut")
@@ -68,7 +68,7 @@ def cut(starts: te.Tensor, ends: te.Tensor, axes: te.Tensor, steps: te.Tensor, *
 def cuts_fit(cuts: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
     from tvm import te
 
-    return te.compute((), lambda: _all(*[cuts[axis, 2] == size for axis, size in enumerate(result)]), name="cuts_fit")
+    return te.compute((), lambda: every(*[cuts[axis, 2] == size for axis, size in enumerate(result)]), name="cuts_fit")
 
 
 def sliced(x: te.Tensor, cuts: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
@@ -101,7 +101,7 @@ def lower_pad(call: Call) -> relax.Expr | None:
     axes = call.cast(call.expr(3), "int64") if call.has(3) else constant(np.arange(count))
     before = call.te(first_pads, pads, axes, sizes=sizes, result=result)
     if computed:
-        call.require(call.te(pads_fit, pads, axes, sizes=sizes, result=result), _other(call))
+        call.require(call.te(pads_fit, pads, axes, sizes=sizes, result=result), other_sizes(call))
     x = call.expr(0)
     value = call.reshape(call.expr(2), ()) if call.has(2) else constant(np.zeros((), call.numpy()))
     return call.te(padded, x, before, value, mode=mode, result=result)
@@ -114,7 +114,7 @@ def first_pads(pads: te.Tensor, axes: te.Tensor, *, sizes: tuple[int, ...], resu
     def at(axis: Any) -> Any:
         value: Any = tirx.const(0, "int64")
         for k in range(int(axes.shape[0])):
-            value = tirx.Select(_any(axes[k] == axis, axes[k] == axis - len(sizes)), pads[k], value)
+            value = tirx.Select(any_of(axes[k] == axis, axes[k] == axis - len(sizes)), pads[k], value)
         return value
 
     return te.compute((len(sizes),), at, name="first_pads")
@@ -129,10 +129,10 @@ def pads_fit(pads: te.Tensor, axes: te.Tensor, *, sizes: tuple[int, ...], result
         total: Any = tirx.const(sizes[axis], "int64")
         for k in range(count):
             both = pads[k] + pads[count + k]
-            total = total + tirx.Select(_any(axes[k] == axis, axes[k] == axis - rank), both, tirx.const(0, "int64"))
+            total = total + tirx.Select(any_of(axes[k] == axis, axes[k] == axis - rank), both, tirx.const(0, "int64"))
         return total == result[axis]
 
-    return te.compute((), lambda: _all(*[fits(axis) for axis in range(rank)]), name="pads_fit")
+    return te.compute((), lambda: every(*[fits(axis) for axis in range(rank)]), name="pads_fit")
 
 
 def padded(x: te.Tensor, before: te.Tensor, value: te.Tensor, *, mode: str, result: tuple[int, ...]) -> te.Tensor:
@@ -154,7 +154,7 @@ def padded(x: te.Tensor, before: te.Tensor, value: te.Tensor, *, mode: str, resu
         y = x[tuple(inner(p, n) for p, n in zip(place, x.shape, strict=True))]
         if mode != "constant":
             return y
-        inside = _all(*[_all(p >= 0, p < n) for p, n in zip(place, x.shape, strict=True)])
+        inside = every(*[every(p >= 0, p < n) for p, n in zip(place, x.shape, strict=True)])
         return tirx.if_then_else(inside, y, value[()])
 
     return te.compute(result, at, name="padded")

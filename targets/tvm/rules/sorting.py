@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .call import Call
+from .sizes import agree
 
 if TYPE_CHECKING:
     from tvm import relax, te
@@ -26,7 +27,7 @@ def lower_top_k(call: Call) -> list[relax.Expr]:
     axis = call.node.get_int("axis", -1) % len(sizes)
     _check_length(call, sizes[axis])
     if not call.known(1):
-        call.refuse("how many are asked for is known only when it runs")
+        agree(call, call.reshape(call.expr(1), (1,)), lambda _, count: count == result[axis], 1)
     if not call.node.get_int("sorted", 1):
         call.refuse("the order of what it picks is left open", "ask for sorted results, or build for onnx")
     rank = len(sizes)
@@ -47,9 +48,9 @@ def lower_top_k(call: Call) -> list[relax.Expr]:
 
 
 def lower_cum_sum(call: Call) -> relax.Expr:
+    """Along an axis that is known."""
     axes = call.array(1)
-    if axes is None:
-        call.refuse("its axis is known only when it runs")
+    assert axes is not None
     sizes = call.sizes(0)
     axis = int(axes.reshape(-1)[0]) % len(sizes)
     _check_length(call, sizes[axis])

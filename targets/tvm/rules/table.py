@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import arithmetic, casts, normalizing, reductions, resizing, sizes, slices, sorting
+from . import arithmetic, blocks, casts, normalizing, reductions, resizing, selection, sizes, slices, sorting
 from .call import Call
 
 Rule: TypeAlias = Callable[[Call], Any]
@@ -22,9 +22,11 @@ RULES: dict[str, Rule] = {
     "BitCast": casts.lower_bit_cast,
     "BitShift": arithmetic.lower_bit_shift,
     "Cast": casts.lower_cast,
+    "Compress": selection.lower_compress,
     "Cosh": arithmetic.lower_hyperbolic,
     "CumProd": arithmetic.lower_cumulative,
     "CumSum": arithmetic.lower_cumulative,
+    "DequantizeLinear": blocks.lower_dequantize,
     "Dropout": normalizing.lower_dropout,
     "IsInf": arithmetic.lower_is_inf,
     "LayerNormalization": normalizing.lower_layer_normalization,
@@ -36,14 +38,18 @@ RULES: dict[str, Rule] = {
     "ConstantOfShape": sizes.lower_constant_of_shape,
     "Expand": sizes.lower_expand,
     "EyeLike": sizes.lower_eye_like,
+    "NonZero": selection.lower_non_zero,
     "OneHot": sizes.lower_one_hot,
     "Pad": slices.lower_pad,
+    "QuantizeLinear": blocks.lower_quantize,
     "Range": sizes.lower_range,
     "Reshape": sizes.lower_reshape,
     "Resize": resizing.lower_resize,
+    "ReverseSequence": selection.lower_reverse_sequence,
     "Shape": sizes.lower_shape,
     "Size": sizes.lower_size,
     "Slice": slices.lower_slice,
+    "SpaceToDepth": blocks.lower_space_to_depth,
     "Split": sizes.lower_split,
     "Squeeze": sizes.lower_squeeze,
     "Tile": sizes.lower_tile,

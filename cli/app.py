@@ -83,6 +83,8 @@ def run(argv: Sequence[str]) -> int:
         silence()
         return 0
     except MemoryError:
+        if "--traceback" in argv:
+            raise
         return _fail("out of memory; use fewer samples (--samples) or a machine with more", 2)
     except Exception as error:
         if "--traceback" in argv:

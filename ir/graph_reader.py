@@ -289,7 +289,7 @@ def _listed(text: str) -> tuple[str, ...]:
     """The names in an origin entry: a JSON list, or anything else as one name."""
     try:
         names = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return (text,)
     return tuple(str(name) for name in names) if isinstance(names, list) else (text,)
 

@@ -27,6 +27,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..compiler.model import stem_of
 from ..errors import OptcError, SpecError, nearest
+from ..ir.printable import has_control
 from ..passes.base import Override
 from .options import Options
 from .overrides import override
@@ -108,6 +109,16 @@ def load(path: str) -> Config:
     return _Reader(path, text).config()
 
 
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a document; its reader bounds how deep it is."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for pair in value.items() for one in pair for text in _texts(one))
+    elif isinstance(value, list):
+        yield from (text for one in value for text in _texts(one))
+
+
 class _Reader:
     def __init__(self, path: str, text: str) -> None:
         self.path = os.path.abspath(path)
@@ -117,8 +128,10 @@ class _Reader:
     def config(self) -> Config:
         try:
             document = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise SpecError(f"{self.shown}: is not TOML: {error}") from error
+        if any(has_control(text) for text in _texts(document)):
+            raise SpecError(f"{self.shown}: a text in it holds a control character")
         models = document.pop("model", [])
         if not isinstance(models, list) or not all(isinstance(one, dict) for one in models):
             self.fail("models are tables of an array: [[model]], with two brackets", ("model",))

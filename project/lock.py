@@ -44,7 +44,7 @@ class Lock:
             return Lock(path)
         except OSError as error:
             raise LockError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LockError(f"{path}: is no lock file, or is damaged; delete it to begin anew") from error
         return Lock(path, found)
 

@@ -267,7 +267,7 @@ def _stored(path: str) -> int:
 
 
 def _size(path: str) -> int:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         return os.path.getsize(path)
     return 0
 

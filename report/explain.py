@@ -40,7 +40,7 @@ def load(path: str) -> dict[str, Any]:
             document: object = json.load(file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON; give the file that --report NAME.json wrote") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(document, dict) or schema != SCHEMA:

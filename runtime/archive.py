@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import struct
 import tempfile
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +19,16 @@ from ..errors import DataError
 from .columns import Array
 
 _LOCAL_HEADER = 30
+_ENCRYPTED = 1
+_PACKED_AT_MOST = 20
+"""How many times its size a file may unpack to; numbers that were measured pack to a half."""
+_FREE = 256 << 20
+"""Bytes that any file may unpack to."""
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError, TypeError, SyntaxError, MemoryError),
+    *(struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
+)
+"""What damaged archives and headers make of their readers, those of ways of packing that are not known among them."""
 
 
 def open_npz(path: Path) -> dict[str, Array]:
@@ -22,7 +36,11 @@ def open_npz(path: Path) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
-            for member in archive.infolist():
+            members = archive.infolist()
+            _check_size(members, path)
+            for member in members:
+                if member.flag_bits & _ENCRYPTED:
+                    raise ValueError(f"'{member.filename}' is encrypted")
                 if member.compress_type == zipfile.ZIP_STORED:
                     raw.seek(member.header_offset)
                     header = raw.read(_LOCAL_HEADER)
@@ -35,10 +53,16 @@ def open_npz(path: Path) -> dict[str, Array]:
                         shutil.copyfileobj(packed, file, 1 << 20)
                         file.seek(0)
                 arrays[member.filename.removesuffix(".npy")] = map_npy(file)
-    # `zipfile` raises NotImplementedError for a way of packing that it does not know.
-    except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: cannot be read as an .npz of arrays: {error}") from error
     return arrays
+
+
+def _check_size(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
+    """Raises `ValueError` where what is packed would fill the disk."""
+    size = sum(one.file_size for one in members if one.compress_type != zipfile.ZIP_STORED)
+    if size > _FREE + _PACKED_AT_MOST * path.stat().st_size:
+        raise ValueError(f"its arrays unpack to {size} bytes, far more than the file has; save them with numpy.savez")
 
 
 def open_npy(path: Path) -> Array:
@@ -46,7 +70,7 @@ def open_npy(path: Path) -> Array:
     try:
         with path.open("rb") as file:
             return map_npy(file)
-    except (OSError, ValueError, EOFError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: cannot be read as a .npy array: {error}") from error
 
 
@@ -55,6 +79,8 @@ def map_npy(file: BinaryIO) -> Array:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape {shape} has a negative size")
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not loaded; save plain arrays")
     if 0 in shape:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Decoders that are used; Pillow knows many more, some of which run other programs."""
+_MOST_PIXELS = 1 << 26
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -71,12 +74,15 @@ def image_column(
     unit = np.float32(1 if max(shift.max(), scale.max()) > 1 else 255)
 
     def load(index: int) -> Array:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
-            with Image.open(paths[index]) as image:
+            with Image.open(paths[index], formats=_FORMATS) as image:
+                _check_size(image.width, image.height)
                 pixels = np.asarray(_resize(image.convert(mode), fixed, resize))
-        except (OSError, UnidentifiedImageError, ValueError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # damaged images make decoders raise anything
             raise DataError(f"{paths[index]}: cannot be read as an image: {error}; remove it or repair it") from error
         pixels = pixels.reshape(*pixels.shape[:2], len(mode))
         if dtype.is_float:
@@ -85,6 +91,12 @@ def image_column(
         return row[None] if axis is None else row
 
     return ImageColumn(value.name, dtype.numpy, len(paths), load)
+
+
+def _check_size(width: int, height: int) -> None:
+    """Raises `DataError` where an image has, or would be resized to, more pixels than a sample ever needs."""
+    if width * height > _MOST_PIXELS:
+        raise DataError(f"an image of {width}x{height} pixels is too large for a sample; make it smaller")
 
 
 def _channels_first(shape: Sequence[object], layout: str, name: str) -> bool:
@@ -102,11 +114,14 @@ def _resize(image: Image.Image, fixed: tuple[int, int] | None, resize: int | tup
 
     bilinear = Image.Resampling.BILINEAR
     if isinstance(resize, tuple):
+        _check_size(*resize)
         image = image.resize((resize[1], resize[0]), bilinear)
     else:
         factor = _factor(image, fixed, resize)
         if factor != 1:
-            image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), bilinear)
+            width, height = (max(1, round(side * factor)) for side in (image.width, image.height))
+            _check_size(width, height)
+            image = image.resize((width, height), bilinear)
     if fixed is None or (image.height, image.width) == fixed:
         return image
     left, top = (image.width - fixed[1]) // 2, (image.height - fixed[0]) // 2

@@ -135,7 +135,7 @@ def from_json(text: str, name: str) -> LatencyTable:
         table = LatencyTable(
             str(found["target"]), str(found["device"]), int(found["threads"]), float(found["whole"]), rows
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{name} is no table of latencies: make one with optc profile") from error
     if not rows or not table.whole > 0:
         raise DataError(f"{name} holds no measured layer: make one with optc profile")

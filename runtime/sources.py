@@ -203,6 +203,8 @@ def _read_tensor(path: Path) -> Array:
 
     try:
         tensor = onnx.TensorProto.FromString(path.read_bytes())
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ValueError("its data is in another file, which is not read")
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except Exception as error:  # protobuf's own among them
         raise DataError(f"{path}: cannot be read as an ONNX tensor: {error}") from error

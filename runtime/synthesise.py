@@ -33,6 +33,8 @@ _PICTURE_SIZES = (224, 256, 128, 64, 32, 512)
 _LENGTHS = (64, 48, 128, 16, 256, 512, 1024, 16000, 1)
 _ELEMENTS, _FEWEST, _MOST = 1 << 23, 64, 512
 """Elements that all samples together have by default, and the bounds of their number."""
+_LARGEST = 1 << 30
+"""Bytes of one sample that is made up."""
 _LONG = 16
 """Axes shorter than this hold features rather than a signal."""
 _CARRY = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
@@ -68,6 +70,8 @@ def _columns(
     for place, value in enumerate(inputs):
         axis, dtype = axes[value.name], value.dtype or DType.FLOAT
         shape = _row_shape(value, axis, sizes)
+        if (size := math.prod(shape) * 8) > _LARGEST:
+            raise DataError(f"a sample of input '{value.name}' would take {size} bytes; give samples with --data")
         # Only a picture, channels first, is drawn from them; they are quartic in the channels.
         statistics = input_statistics(value) if dtype.is_float and _channel_axis(value, axis) == -3 else None
         spool = Spool()

@@ -11,6 +11,8 @@ from ...errors import OutputError, TargetError
 from ...ir.workspace import Workspace, files
 from . import manifest
 
+_HOLES = 1 << 26
+
 
 def pack(folder: str, path: str) -> None:
     """Write every file of `folder` into the .tar `path`; the same files give the same bytes."""
@@ -29,13 +31,21 @@ def pack(folder: str, path: str) -> None:
 def unpack(path: str, folder: str) -> None:
     """Put the files of the .tar `path` into `folder`. Raises `TargetError` where it is none of ours."""
     try:
+        _check_dense(path)
         with tarfile.open(path, "r:") as tar:
             for entry in tar.getmembers():
-                if not entry.isfile() or os.path.basename(entry.name) != entry.name:
+                if not entry.isfile() or entry.issparse() or os.path.basename(entry.name) != entry.name:
                     raise TargetError(f"{path} holds '{entry.name}', which no artifact does")
             tar.extractall(folder, filter="data")
     except (tarfile.TarError, OSError) as error:
         raise TargetError(f"{path} is no artifact of a library target: {error}") from error
+
+
+def _check_dense(path: str) -> None:
+    """Raises `TargetError` where a file is mostly holes: what it holds would fill the disk when it is copied."""
+    about = os.stat(path)
+    if about.st_size > _HOLES + 4 * 512 * getattr(about, "st_blocks", about.st_size):
+        raise TargetError(f"{path} is mostly a hole, and no artifact")
 
 
 @contextmanager

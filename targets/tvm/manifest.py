@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 SCHEMA = "optc.library/1"
+_LISTED = frozenset({".so", ".bin", ".cl", ".metal", ".wgsl"})
+"""Extensions of the files that artifacts are loaded from: each of them is listed with its digest."""
 _PLAIN = frozenset(f"{string.ascii_letters}{string.digits}._-")
 
 
@@ -89,16 +91,20 @@ def read(folder: str, called: str = "") -> dict[str, Any]:
         schema = found["schema"]
     except FileNotFoundError:
         raise TargetError(f"{called} is no artifact of a library target: it has no {NAME}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(f"{place} cannot be read: {error}; build the artifact again") from error
     if schema != SCHEMA:
         raise TargetError(f"{place} is of form {schema}, and this version reads {SCHEMA}; build the artifact again")
     if not _whole(found):
         raise TargetError(f"{place} does not say all that it should; build the artifact again")
+    for name in sorted(set(os.listdir(folder)) - set(found["files"]) - {NAME}):
+        if os.path.splitext(name)[1] in _LISTED:
+            place = os.path.join(called, name)
+            raise TargetError(f"{place} is nothing that {NAME} answers for; build the artifact again")
     for name, digest in found["files"].items():
         try:
             with open(os.path.join(folder, name), "rb") as data:
-                if hashlib.sha256(data.read()).hexdigest() == digest:
+                if hashlib.file_digest(data, "sha256").hexdigest() == digest:
                     continue
         except OSError:
             pass

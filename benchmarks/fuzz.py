@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
+import pkgutil
 import random
 import resource
 import shutil
@@ -335,12 +337,22 @@ def faults(case: Case, before: set[str], outcome: Outcome, size: int) -> Iterato
         yield f"files that nobody asked for: {sorted(new)}"
 
 
-def fuzz(seconds: float, seed: int, keep: Path) -> int:
-    """Try cases until the time is over; returns how many were wrong, each of which is told and kept."""
-    import onnxruntime  # noqa: F401 - loaded once, before the children are forked
+def _load_all() -> None:
+    """Load what commands load, once, before children are forked."""
+    import onnxruntime  # noqa: F401
+    import rich.table  # noqa: F401
 
     import optc.cli.app  # noqa: F401
 
+    for word in ("compiler", "passes", "runtime", "report", "project", "ir"):
+        package = importlib.import_module(f"optc.{word}")
+        for module in pkgutil.walk_packages(package.__path__, f"optc.{word}."):
+            importlib.import_module(module.name)
+
+
+def fuzz(seconds: float, seed: int, keep: Path) -> int:
+    """Try cases until the time is over; returns how many were wrong, each of which is told and kept."""
+    _load_all()
     wrong = count = 0
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="fuzz-") as top:

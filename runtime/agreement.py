@@ -222,7 +222,7 @@ class Sums:
                 self.add(one, other)
         elif isinstance(teacher, dict) or isinstance(student, dict):
             self._maps(teacher, student)
-        elif teacher.dtype.kind in "fV":
+        elif teacher.dtype.kind in "fV" and self.kind is not Kind.DISCRETE:  # integers below a byte are of kind V, too
             self._floats(np.asarray(teacher, np.float64), np.asarray(student))
         elif teacher.shape == student.shape:
             self.rows += teacher.size

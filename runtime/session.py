@@ -14,6 +14,7 @@ from ..ir.graph import Graph, Value
 from ..ir.types import TensorType
 from ..ir.workspace import Workspace
 from .columns import Array
+from .ort_values import from_value, is_foreign, to_value
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -101,10 +102,20 @@ class Session:
         if self._session is None:
             return []
         try:
-            found = self._session.run(self._names, dict(feeds))
+            found = self._values(feeds) if self._foreign() else self._session.run(self._names, dict(feeds))
         except Exception as error:
             raise TargetError(f"running graph '{self.graph.name}' failed: {_one_line(error)}") from error
         return [found[i] for i in self._order]
+
+    def _foreign(self) -> bool:
+        """Whether an input or output is of a type that numpy lacks; see `ort_values`."""
+        assert self._session is not None
+        return any(is_foreign(arg.type) for arg in (*self._session.get_inputs(), *self._session.get_outputs()))
+
+    def _values(self, feeds: Mapping[str, Array]) -> list[Array]:
+        assert self._session is not None
+        values = {name: to_value(array) for name, array in feeds.items()}
+        return [from_value(value) for value in self._session.run_with_ort_values(self._names, values)]
 
 
 def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> Graph:

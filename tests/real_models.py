@@ -179,3 +179,31 @@ def with_body(op: str = "Loop") -> onnx.ModelProto:
         h = make.nodes[-1].output[1]
     h = make.add("MatMul", h, outer)
     return make.build({"x": ["N", 16]}, {"y": make.add("MatMul", h, make.weight(48, 10))})
+
+
+def group_norm(form: str, *, size: object = 16) -> onnx.ModelProto:
+    """A residual block with normalisations over 8 groups of channels, in one of three forms: Reshape and
+    InstanceNormalization (`old`), GroupNormalization with parameters a group (`18`) or a channel (`21`)."""
+    make = Maker(15 if form == "old" else int(form))
+
+    def norm(h: str, c: int) -> str:
+        if form != "old":
+            count = 8 if form == "18" else c
+            scale, bias = (make.constant(make.rng.uniform(0.5, 1.5, count), np.float32) for _ in range(2))
+            return make.add("GroupNormalization", h, scale, bias, num_groups=8)
+        shape = make.add("Shape", h)
+        h = make.add("Reshape", h, make.constant([0, 8, -1], np.int64))
+        h = make.add(
+            "InstanceNormalization", h, make.constant(np.ones(8, np.float32)), make.constant(np.zeros(8, np.float32))
+        )
+        h = make.add("Reshape", h, shape)
+        h = make.add("Mul", h, make.constant(make.rng.uniform(0.5, 1.5, (c, 1, 1)), np.float32))
+        return make.add("Add", h, make.constant(make.rng.uniform(-0.5, 0.5, (c, 1, 1)), np.float32))
+
+    def conv(h: str, n: int, c: int) -> str:
+        return make.add("Conv", h, make.weight(n, c, 3, 3), make.weight(n), pads=[1] * 4)
+
+    h = conv("x", 32, 4)
+    inner = make.add("Relu", norm(conv(make.add("Relu", norm(h, 32)), 64, 32), 64))
+    h = make.add("Add", h, conv(inner, 32, 64))
+    return make.build({"x": ["N", 4, size, size]}, {"y": conv(make.add("Relu", norm(h, 32)), 4, 32)})

@@ -13,7 +13,7 @@ from optc.compiler import compile
 from optc.compiler.model import read
 from optc.ir.writer import to_bytes
 
-from .real_models import Maker, pyramid, samples, siamese, unrolled
+from .real_models import Maker, group_norm, pyramid, samples, siamese, unrolled
 
 CHANNELS = "prune:kind=channels:ratio=0.4:align=4"
 
@@ -129,3 +129,21 @@ def test_both_sides_of_a_comparison_stay_alike() -> None:
     one = samples(4, 3, x=(3, 16, 16))["x"]
     difference, _ = answers(to_bytes(result.graph), {"left": one, "right": one})
     assert not difference.any()
+
+
+@pytest.mark.parametrize("size", [16, "S"])
+@pytest.mark.parametrize("form", ["old", "18", "21"])
+def test_channels_of_group_normalisations_go_in_whole_groups(form: str, size: object) -> None:
+    model = group_norm(form, size=size)
+    data = samples(48, x=(4, 16, 16))
+    result = compile(model, "prune:kind=channels:ratio=0.25:align=8:groups=all", data=data, guard=False, check=False)
+    kept = [x for step in result.report.steps for x in step.report.layers if "kept" in x.detail]
+    assert kept
+    norms = [n for n in result.graph if n.op in ("GroupNormalization", "InstanceNormalization")]
+    assert len(norms) == 3
+    groups = [n.get_int("num_groups") or n.inputs[1].constant.size for n in norms]
+    assert min(groups) < 8
+    feeds = samples(8, 2, x=(4, 16, 16))
+    (y,), (t,) = answers(to_bytes(result.graph), feeds), answers(model.SerializeToString(), feeds)
+    assert y.shape == t.shape
+    assert np.sum((y - t) ** 2) < 0.6 * np.sum((t - t.mean(axis=0)) ** 2)

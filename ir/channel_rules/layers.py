@@ -117,6 +117,21 @@ def instance_norm(flow: Flow, node: Node) -> None:
     _parameters(flow, node, x[:2] + [None] * (len(x) - 2))
 
 
+def group_norm(flow: Flow, node: Node) -> None:
+    """Whole groups go: what stays in a group is normalised over as many numbers as before. The parameters are one a
+    channel, or (before opset 21) one a group."""
+    x = flow.labels(operand(node))
+    flow.hold(node, x[2:])
+    if x[1] is not None:
+        groups = node.get_int("num_groups", 1)
+        first: Labels = x[1][:: len(x[1]) // groups]
+        flow.unify(x[1], np.repeat(first, len(x[1]) // groups))
+        for index in (1, 2):
+            flow.tie(node, index, 0, first if flow.shape(operand(node, index)) == (groups,) else x[1], Role.PASSIVE)
+        flow.fixes.append(lambda mask: node.set_attribute("num_groups", int(mask(first).sum())))
+    flow.give(node.output, x[:2] + [None] * (len(x) - 2))
+
+
 def _parameters(flow: Flow, node: Node, x: Axes) -> None:
     """Every input but the first holds one number a channel."""
     if len(x) > 1 and x[1] is not None:
@@ -153,6 +168,7 @@ RULES: dict[str, Rule] = {
     "ConvTranspose": conv_transpose,
     "DequantizeLinear": quantize,
     "Gemm": gemm,
+    "GroupNormalization": group_norm,
     "InstanceNormalization": instance_norm,
     "MatMul": matmul,
     "QuantizeLinear": quantize,

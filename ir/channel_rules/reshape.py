@@ -8,20 +8,48 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..channel_flow import Axes, Cannot, Fix, Flow, Labels, Mask, Rule, number, operand, unchanged, write
-from ..graph import Node
+from ..graph import Node, Value
 from ..symbols import Size, divide
 
 
 def reshape(flow: Flow, node: Node) -> None:
-    """Axes that are merged or split keep their channels; which part of a split axis does is up to `_target`."""
-    x = operand(node)
-    labels, before, after = flow.labels(x), flow.shape(x), flow.shape(node.output)
-    if all(array is None for array in labels):
-        return
-    made = _regroup(flow, labels, before, after)
-    if node.op == "Reshape":
-        flow.fixes.append(_reshape_fix(flow, node, labels, made))
+    """Axes that are merged or split keep their channels; which part of a split axis does is up to `_target`. Where the
+    shape is that of another value, both have the same channels."""
+    x, like = operand(node), shape_read(node)
+    try:
+        labels, before, after = flow.labels(x), flow.shape(x), flow.shape(node.output)
+        if all(array is None for array in labels):
+            if like is not None:
+                raise Cannot("its shape is that of channels which it does not read")
+            return
+        made = _regroup(flow, labels, before, after)
+        if like is not None:
+            _tie_to(flow, made, flow.labels(like))
+        elif node.op == "Reshape":
+            flow.fixes.append(_reshape_fix(flow, node, labels, made))
+    except Cannot as reason:
+        if like is not None:
+            flow.pin_all(like, f"{node.op} '{node.label}': {reason}")
+        raise
     flow.give(node.output, made)
+
+
+def shape_read(node: Node) -> Value | None:
+    """The value whose whole shape a Reshape is given, `None` for another shape."""
+    given = node.input(1) if node.op == "Reshape" and not node.domain else None
+    maker = None if given is None else given.producer
+    if maker is None or maker.op != "Shape" or maker.domain or "start" in maker.attributes or "end" in maker.attributes:
+        return None
+    return maker.input(0)
+
+
+def _tie_to(flow: Flow, made: Axes, other: Axes) -> None:
+    """Tie the channels of a result to those of the value that it has the shape of."""
+    if [None if a is None else len(a) for a in made] != [None if a is None else len(a) for a in other]:
+        raise Cannot("the shape is computed")
+    for one, two in zip(made, other, strict=True):
+        if one is not None and two is not None:
+            flow.unify(one, two)
 
 
 def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[Size]) -> Axes:
@@ -30,6 +58,11 @@ def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[S
         labelled = [i for i in merged if labels[i] is not None]
         if not labelled:
             continue
+        if len(labelled) == 1 and labelled[0] == merged[0] and len(merged) > 1:
+            grouped = _outermost(flow, labels[labelled[0]], after[split[0]])
+            if grouped is not None:
+                made[split[0]] = grouped
+                continue
         outer = [number(before[i]) for i in merged if i < labelled[0]]
         inner = [number(before[i]) for i in merged if i > labelled[0]]
         for i in labelled[1:]:
@@ -47,6 +80,18 @@ def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[S
         made[wide[place]] = flat[np.arange(size) * stride]
         flow.unify(flat, flat[index * stride])
     return made
+
+
+def _outermost(flow: Flow, labels: Labels | None, size: Size) -> Labels | None:
+    """The labels of the first axis, of `size`, that channels with positions behind them are dealt into anew: groups of
+    channels, which go as a whole, or the channels of groups. `None` where neither divides the other."""
+    if labels is None or not isinstance(size, int) or size < 2 or len(labels) < 2:
+        return None
+    if len(labels) % size == 0:
+        first = labels[:: len(labels) // size]
+        flow.unify(labels, np.repeat(first, len(labels) // size))
+        return first
+    return np.repeat(labels, size // len(labels)) if size % len(labels) == 0 else None
 
 
 def _target(before: int, after: int, parts: int) -> int:

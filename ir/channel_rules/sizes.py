@@ -6,6 +6,7 @@ import numpy as np
 
 from ..channel_flow import Axes, Cannot, Flow, Mask, Rule, operand, positions, unchanged, write
 from ..graph import Node
+from .reshape import shape_read
 
 
 def expand(flow: Flow, node: Node) -> None:
@@ -98,6 +99,8 @@ def shape_of(flow: Flow, node: Node) -> None:
     stop = node.get_int("end", len(labels))
     listed = labels[start:stop]
     for user, index in node.output.uses:
+        if isinstance(user, Node) and index == 1 and shape_read(user) is node.inputs[0]:
+            continue  # it has these channels itself, or holds on to them
         taken = range(len(listed))
         if isinstance(user, Node) and index == 0 and user.op in ("Gather", "Slice"):
             first = flow.ints(user.input(1))

@@ -127,9 +127,10 @@ def coupled_groups(
 
 
 def _unit(group: ChannelGroup, align: int) -> int:
-    """The fewest channels that lie in a multiple of `align` elements of every axis (an axis of one each: `align`)."""
+    """The fewest channels that lie in a multiple of `align` elements of every axis of a layer's weights (an axis of one
+    each: `align`)."""
     unit = 1
-    for member in group.members:
+    for member in [*group.producers, *group.consumers] or group.members:
         width = len(member.positions(0))
         unit = math.lcm(unit, align // math.gcd(align, width))
     return unit

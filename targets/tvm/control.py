@@ -9,15 +9,13 @@ The same numbers: what is computed and not taken has no effect. Written in forms
 common.
 
 Does not fire where the number of trips, or a size, is known only when the model runs, where the body may end a loop
-that gathers a result of each trip, on sequences, on operators that draw numbers, nor where more than `MOST` nodes would
-come.
+that gathers a result of each trip, where what is not taken divides whole numbers, which may be by zero, on sequences,
+on operators that draw numbers, nor where more than `MOST` nodes would come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,55 +25,25 @@ from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...ir.origin import Origin
 from ...ir.types import TensorType
-from ...passes.base import Context, Pass, Report
 
 MOST = 20_000
 """Nodes that a loop may become."""
-_OPS = frozenset({"If", "Loop", "Scan"})
 
 
-@dataclass(frozen=True, slots=True)
-class Control(Pass):
-    """If, Loop and Scan become the nodes of their bodies."""
-
-    name: ClassVar[str] = "control"
-
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        from ...ir.shapes import infer
-
-        report = Report()
-        while nodes := [node for node in _innermost(graph) if node.op in _OPS and not node.domain]:
-            infer(graph)
-            rewritten = [node.op for node in nodes if _unfold(node)]
-            for op in rewritten:
-                report.rewrote(op.lower())
-            if not rewritten:
-                break
-        if report.changed:
-            graph.sweep()
-            infer(graph)
-        return report
-
-
-def _innermost(graph: Graph) -> Iterator[Node]:
-    """The nodes that hold bodies without such nodes in them."""
-    for node in graph.walk():
-        if node.bodies and not any(inner.bodies for body in node.bodies for inner in body.walk()):
-            yield node
-
-
-def _unfold(node: Node) -> bool:
-    """Put the nodes of the bodies in the place of a node; whether it could be done."""
-    drawing = any(by_chance(body) for body in node.bodies)
-    sized = all(_sizes(value) is not None for value in node.outputs if value.uses or value.name)
-    if node.graph is None or drawing or not sized:
+def unroll(node: Node) -> bool:
+    """Put the nodes of the bodies in the place of a node, whose types are known; whether that was possible."""
+    rule = {"If": _if, "Loop": _loop, "Scan": _scan}.get(node.op)
+    if rule is None or node.domain or node.graph is None or any(by_chance(body) for body in node.bodies):
         return False
-    results = {"If": _if, "Loop": _loop, "Scan": _scan}[node.op](_Writer(node))
+    if any(_sizes(value) is None for value in node.outputs if value.uses or value.name):
+        return False
+    results = rule(_Writer(node))
     if results is None:
         return False
     for old, new in zip(node.outputs, results, strict=True):
-        if new is not None:
-            old.replace_uses(new)
+        if new.type is None:
+            new.type = old.type
+        old.replace_uses(new)
     node.graph.remove(node)
     return True
 
@@ -127,7 +95,7 @@ class _Writer:
         return pieces[0] if len(pieces) == 1 else self.add("Concat", *pieces, axis=axis)
 
 
-def _if(write: _Writer) -> list[Value | None] | None:
+def _if(write: _Writer) -> list[Value] | None:
     node = write.node
     condition = node.inputs[0]
     branches = [write.body(name) for name in ("then_branch", "else_branch")]
@@ -135,11 +103,17 @@ def _if(write: _Writer) -> list[Value | None] | None:
         sizes = _sizes(one.value)
         if sizes is None or sizes != _sizes(other.value) or one.value.dtype is not other.value.dtype:
             return None
-    if condition is None:
+    if condition is None or any(map(_may_fail, branches)):
         return None
     truth = write.reshape(condition, ())
     taken, left = (write.copy(branch, ()) for branch in branches)
     return [write.choose(truth, one, other) for one, other in zip(taken, left, strict=True)]
+
+
+def _may_fail(body: Graph) -> bool:
+    """Whether a body divides whole numbers: by zero, that ends the process."""
+    divisions = [node.output.dtype for node in body.walk() if node.op in ("Div", "Mod") and not node.domain]
+    return any(dtype is None or not dtype.is_float for dtype in divisions)
 
 
 def _whole(value: Value | None) -> int | None:
@@ -147,7 +121,7 @@ def _whole(value: Value | None) -> int | None:
     return None if value is None or value.constant is None else int(value.constant.numpy().reshape(-1)[0])
 
 
-def _loop(write: _Writer) -> list[Value | None] | None:
+def _loop(write: _Writer) -> list[Value] | None:
     node = write.node
     trips, start = _whole(node.input(0)), node.input(1)
     body = write.body("body")
@@ -157,7 +131,9 @@ def _loop(write: _Writer) -> list[Value | None] | None:
     always = _is_true(goes_on, body) and (start is None or bool(_whole(start)))
     if trips is None or not 0 < trips * max(1, len(body)) <= MOST or len(states) != len(node.inputs) - 2:
         return None
-    if not always and (gathered or any(_sizes(a) != _sizes(b.value) for a, b in zip(states, body.outputs[1:]))):
+    if not always and (
+        gathered or _may_fail(body) or any(_sizes(a) != _sizes(b.value) for a, b in zip(states, body.outputs[1:]))
+    ):
         return None
     truth = write.graph.constant(np.array(True))
     active = truth if start is None else write.reshape(start, ())
@@ -183,7 +159,7 @@ def _is_true(value: Value, body: Graph) -> bool:
     return value is body.inputs[1] or bool(_whole(value))
 
 
-def _scan(write: _Writer) -> list[Value | None] | None:
+def _scan(write: _Writer) -> list[Value] | None:
     node = write.node
     count = node.get_int("num_scan_inputs")
     body = write.body("body")

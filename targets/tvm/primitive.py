@@ -28,7 +28,7 @@ BODIES = frozenset({
 })  # fmt: skip
 """Operators that are taken by their bodies."""
 _WRITTEN = frozenset({"GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
-"""Operators that are written out where they can be: see `unrolling`, `recurrence`."""
+"""Operators that are written out where they can be: see `control`, `recurrent`."""
 _OLD = 11
 """The first version of ONNX's operators whose forms the importer knows: before, Slice, Pad, TopK and others had
 attributes for operands, and broadcasting was asked for."""
@@ -48,7 +48,7 @@ class Primitive(Pass):
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ...ir.shapes import infer
         from ...passes.clean.clean import Clean
-        from . import recurrence, unrolling
+        from . import control, recurrent
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
@@ -65,7 +65,7 @@ class Primitive(Pass):
                 if node.op in BODIES:
                     count += _expand(node, graph.opset())
                 elif node.graph is graph:
-                    count += recurrence.unroll(node) or unrolling.unroll(node)
+                    count += recurrent.unroll(node) or control.unroll(node)
             if not count:
                 break
             report.rewrote("body", count)

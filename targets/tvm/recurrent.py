@@ -18,17 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ...ir.node import Node, Value
 from ...ir.origin import Origin
-from ...passes.base import Context, Pass, Report
-
-if TYPE_CHECKING:
-    from ...ir.graph import Graph
 
 MOST = 512
 """Steps of a cell: each has kernels of its own in the plan."""
@@ -47,28 +42,6 @@ _OPS = {
 }  # fmt: skip
 
 Activation = Callable[[Value], Value]
-
-
-@dataclass(frozen=True, slots=True)
-class Recurrent(Pass):
-    """RNN, GRU and LSTM of a fixed number of steps become these steps."""
-
-    name: ClassVar[str] = "recurrent"
-
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        from ...ir.shapes import infer
-
-        report = Report()
-        cells = [node for node in graph.walk() if node.op in _GATES and node.domain == ""]
-        if not cells:
-            return report
-        infer(graph)
-        for node in cells:
-            if _unroll(node):
-                report.rewrote(node.op.lower())
-        if report.changed:
-            infer(graph)
-        return report
 
 
 class _Writer:
@@ -118,18 +91,21 @@ class _Sizes:
     directions: int
 
 
-def _unroll(node: Node) -> bool:
-    """Put the steps of a cell in its place; whether it could be done."""
-    x, first = node.inputs[0], node.get_int("layout") == 1
-    hidden = node.get_int("hidden_size")
-    shape = None if x is None else x.static_shape
-    if x is None or x.dtype is None or shape is None or len(shape) != 3 or not hidden or 0 in shape:
+def unroll(node: Node) -> bool:
+    """Put the steps of a cell, whose types are known, in its place; whether that was possible."""
+    if node.op not in _GATES or node.domain:
         return False
+    x, r, first = node.inputs[0], node.inputs[2], node.get_int("layout") == 1
+    shape = None if x is None else x.static_shape
+    weights = None if r is None else r.static_shape
+    if x is None or x.dtype is None or shape is None or len(shape) != 3 or 0 in shape or weights is None:
+        return False
+    hidden = node.get_int("hidden_size", weights[-1])
     batch, steps = (shape[0], shape[1]) if first else (shape[1], shape[0])
     directions = 2 if node.get_string("direction", "forward") == "bidirectional" else 1
     sizes = _Sizes(steps, batch, shape[2], hidden, directions)
     activations = _activations(node, sizes.directions)
-    if steps > MOST or activations is None or node.get_int("input_forget"):
+    if steps > MOST or activations is None:
         return False
     write = _Writer(node, np.dtype(x.dtype.numpy))
     source = write.add("Transpose", x, perm=[1, 0, 2]) if first else x
@@ -295,7 +271,11 @@ class _Direction:
             holes = write.pieces(write.direction(peepholes, self.index, 3 * hidden), 0, *[hidden] * 3)
             i = write.add("Add", i, write.add("Mul", holes[0], c))
             f = write.add("Add", f, write.add("Mul", holes[2], c))
-        i, f = self.act[0](self._clipped(i)), self.act[0](self._clipped(f))
+        i = self.act[0](self._clipped(i))
+        if write.node.get_int("input_forget"):
+            f = write.add("Sub", write.floats(1.0), i)
+        else:
+            f = self.act[0](self._clipped(f))
         cell = self.act[1](self._clipped(cell))
         fresh = write.add("Add", write.add("Mul", f, c), write.add("Mul", i, cell))
         if holes:

@@ -73,14 +73,12 @@ class LibraryTarget(Target):
                 raise TargetError(f"{error}, or build without running the result: --no-check") from error
 
     def legalisation(self) -> Pipeline:
-        from .control import Control
         from .legal import FloatWeights, Spread
         from .primitive import Primitive
-        from .recurrent import Recurrent
         from .widen import Widen
 
         widen = () if self.halves else (Widen(),)
-        return Pipeline((Primitive(), Control(), Recurrent(), *widen, Spread(), FloatWeights(integer=True)))
+        return Pipeline((Primitive(), *widen, Spread(), FloatWeights(integer=True)))
 
     def check_tuning(self, how: Tuning) -> None:
         from .run import check_features

@@ -15,8 +15,8 @@ from optc.ir.writer import to_bytes
 from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
 from optc.targets.tvm import machines
-from optc.targets.tvm.control import Control
 from optc.targets.tvm.host import HostTarget
+from optc.targets.tvm.primitive import Primitive
 
 Array = np.ndarray[Any, Any]
 
@@ -119,7 +119,7 @@ def unfolded(model: onnx.ModelProto) -> tuple[Graph, bool]:
     """The graph as the pass leaves it, and whether it did anything."""
     graph, context = from_proto(model), Context(HostTarget().facts)
     Clean().run(graph, context)
-    return graph, Control().run(graph, context).changed
+    return graph, Primitive().run(graph, context).changed
 
 
 def both(model: onnx.ModelProto, feeds: dict[str, Array]) -> tuple[tuple[list[Array], list[Array]], Graph]:

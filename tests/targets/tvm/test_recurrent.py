@@ -12,11 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from optc.ir.graph import Graph
 from optc.ir.reader import from_proto
+from optc.ir.shapes import infer
 from optc.ir.writer import to_bytes
-from optc.passes.base import Context
 from optc.targets.tvm import machines
-from optc.targets.tvm.host import HostTarget
-from optc.targets.tvm.recurrent import MOST, Recurrent
+from optc.targets.tvm.recurrent import MOST, unroll
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]
@@ -81,7 +80,9 @@ def cell(
 
 def laid_out(model: onnx.ModelProto) -> Graph:
     graph = from_proto(model)
-    Recurrent().run(graph, Context(HostTarget().facts))
+    infer(graph)
+    for node in list(graph):
+        unroll(node)
     return graph
 
 

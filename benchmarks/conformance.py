@@ -1,6 +1,6 @@
 """Every node test of ONNX's backend suite on a target of TVM: how many are equal, refused, wrong, or end in an error.
 
-python benchmarks/conformance.py [--cpu NAME] [--only PATTERN] [--every N] [--verbose]
+python benchmarks/conformance.py [--target host|opencl] [--cpu NAME] [--only PATTERN] [--every N] [--verbose]
 """
 
 from __future__ import annotations
@@ -9,29 +9,38 @@ import argparse
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def main() -> None:
-    from conformance import cases, judge
+    from conformance import cases, judge, verdict
 
     from optc.targets.tvm.machines import host
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", default="", help="the CPU to build for, which this one must be able to run")
+    parser.add_argument("--target", default="host", help="host, or a GPU target with its options")
     parser.add_argument("--only", default="", help="a pattern that names must match")
     parser.add_argument("--every", type=int, default=1, help="take one in so many")
     parser.add_argument("--verbose", action="store_true", help="also say why cases were refused")
     options = parser.parse_args()
-    machine, counts = host(options.cpu), Counter[str]()
+    counts = Counter[str]()
+    if options.target == "host":
+        machine = host(options.cpu)
+        judged = partial(judge, machine=machine)
+    else:
+        from launched import answers
+
+        judged = partial(verdict, answers=partial(answers, spec=options.target))
     chosen = [case for case in cases() if re.search(options.only, case.name)][:: options.every]
     for case in chosen:
-        verdict = judge(case, machine)
-        counts[verdict.kind] += 1
-        if verdict.kind not in ("equal", "refused") or (options.verbose and verdict.kind == "refused"):
-            print(f"{verdict.kind:8} {verdict.name}: {verdict.why}", flush=True)
+        one = judged(case)
+        counts[one.kind] += 1
+        if one.kind not in ("equal", "refused") or (options.verbose and one.kind == "refused"):
+            print(f"{one.kind:8} {one.name}: {one.why}", flush=True)
     share = 100 * counts["equal"] / max(1, len(chosen))
     print(", ".join(f"{count} {kind}" for kind, count in counts.most_common()), f"of {len(chosen)}: {share:.1f} %")
 

@@ -4,7 +4,7 @@ refused by name."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,13 @@ def _array(item: object) -> np.ndarray:
 
 def judge(case: Case, machine: Machine) -> Verdict:
     """Build a case for a machine that runs here, and run it."""
+    return verdict(case, lambda model, feeds: interpreted.run(interpreted.build(model, machine), feeds))
+
+
+def verdict(case: Case, answers: Callable[[onnx.ModelProto, Sequence[Any]], Sequence[np.ndarray]]) -> Verdict:
+    """The verdict on what `answers` gives for the model and inputs of a case."""
     try:
-        program = interpreted.build(case.model, machine)
-        outputs = interpreted.run(program, case.feeds)
+        outputs = answers(case.model, case.feeds)
     except OptcError as error:
         text = str(error)
         named = any(node.op_type in text for node in case.model.graph.node) or "put '" in text

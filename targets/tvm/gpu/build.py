@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import tvm
 
     from ....ir.graph import Graph
+    from ..codegen import Port
     from ..plan import Plan
     from .launches import LaunchPlan
 
@@ -34,11 +35,7 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
     from .program import program
 
     compiler = toolchain.compiler(gpu) if gpu.compiler else ""
-    graph = graph.clone()
-    infer(graph)
-    plan, found = _planned(graph, gpu, spec, half)
-    inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
-    outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
+    found, inputs, outputs = planned(graph, gpu, spec, half)
     with open(os.path.join(folder, WEIGHTS), "wb") as weights:
         weights.write(found.weights)
     document = manifest.document(graph, spec, gpu, inputs, outputs, "")
@@ -57,29 +54,39 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
     return found
 
 
-def _planned(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, LaunchPlan]:
-    """What is launched, with kernels fused where they can be. Raises `TargetError` naming the node that cannot be."""
+def planned(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[LaunchPlan, tuple[Port, ...], tuple[Port, ...]]:
+    """What is launched, and the inputs and outputs. Raises `TargetError` naming the node that cannot be compiled."""
+    graph = graph.clone()
+    infer(graph)
+    plan, found = _launches(graph, gpu, spec, half)
+    inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
+    outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
+    return found, inputs, outputs
+
+
+def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, LaunchPlan]:
+    """The launches, of kernels that are fused where they can be."""
     from ..blame import blamed
     from ..importer import import_graph
     from ..plan import plan_of
     from .kernels import schedule
     from .launches import launch_plan
 
-    def planned(mod: tvm.IRModule, fused: bool = False) -> tuple[Plan, LaunchPlan]:
+    def cut(mod: tvm.IRModule, fused: bool = False) -> tuple[Plan, LaunchPlan]:
         mod = schedule(mod, gpu, fused=fused)
         plan = plan_of(mod)
         return plan, launch_plan(mod, plan, gpu, half)
 
     imported = import_graph(graph, gpu, {})  # which names the node itself
     try:
-        return planned(imported, fused=True)
+        return cut(imported, fused=True)
     except Exception as error:
         _LOG.debug("kernels are not fused: %s", first_line(error))
     try:
-        return planned(imported)
+        return cut(imported)
     except Exception as error:
         reason = first_line(error)
-        raise blamed(graph, lambda part: planned(import_graph(part, gpu, {})), spec, reason) from error
+        raise blamed(graph, lambda part: cut(import_graph(part, gpu, {})), spec, reason) from error
 
 
 def link(machine: Gpu, sources: str, library: str) -> None:
@@ -105,6 +112,7 @@ def _described(plan: LaunchPlan, gpu: Gpu, half: bool) -> dict[str, Any]:
         "weights": dict(sorted(plan.stored.items())),
         "buffers": [asdict(buffer) for buffer in plan.buffers],
         "launches": [asdict(step) for step in plan.steps],
+        "required": [asdict(one) for one in plan.required],
     }
 
 

@@ -53,12 +53,21 @@ class Step:
     threads: tuple[int, int, int] = (0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Required:
+    """A run fails, saying `what`, where the first byte of the buffer of this number is zero when all is launched."""
+
+    buffer: int
+    what: str
+
+
 @dataclass(slots=True)
 class LaunchPlan:
     """Everything that a program needs to run the model: `source` holds the kernels' text by name."""
 
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    required: list[Required] = field(default_factory=list)
     weights: bytearray = field(default_factory=bytearray)
     source: dict[str, str] = field(default_factory=dict)
     stored: Counter[str] = field(default_factory=Counter)
@@ -96,7 +105,9 @@ class _Maker:
                 self._call(at, step)
             elif isinstance(step, Copy):
                 self.found.steps.append(Step("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
-            elif isinstance(step, Fill):
+            elif isinstance(step, Require):
+                self.found.required.append(Required(self._buffer(step.truth)[0], step.what))
+            else:
                 self._fill(step)
         # Inputs that nothing reads have a buffer all the same: programs count on one for each.
         for tensor in (*self.plan.inputs, *self.plan.outputs):
@@ -120,7 +131,7 @@ class _Maker:
     def _slots(self) -> list[int]:
         sizes = [0] * len(self.plan.slots)
         for step in self.plan.steps:
-            tensors = step.arguments if isinstance(step, Call) else () if isinstance(step, Require) else (step.to,)
+            tensors = step.arguments if isinstance(step, Call) else _places(step)
             for one in tensors:
                 if isinstance(one, Tensor) and one.space.kind == "arena":
                     sizes[one.space.index] = max(sizes[one.space.index], _bytes(one))
@@ -210,7 +221,7 @@ class _Maker:
     def _weights(self, data: bytes) -> int:
         self.found.weights += bytes(-len(self.found.weights) % ALIGNMENT)
         at = len(self.found.weights)
-        self.found.weights += data
+        self.found.weights += data or b"\0"
         return self._add(Buffer("weights", len(data), at))
 
     def _number(self, key: Any, buffer: Buffer) -> int:
@@ -221,6 +232,10 @@ class _Maker:
     def _add(self, buffer: Buffer) -> int:
         self.found.buffers.append(replace(buffer, bytes=max(1, buffer.bytes)))
         return len(self.found.buffers) - 1
+
+
+def _places(step: Copy | Fill | Require) -> tuple[Tensor, ...]:
+    return (step.truth,) if isinstance(step, Require) else (step.to,)
 
 
 def _bytes(tensor: Tensor) -> int:

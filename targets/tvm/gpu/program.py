@@ -18,6 +18,7 @@ def program(plan: LaunchPlan, inputs: Sequence[Port], outputs: Sequence[Port]) -
         launches.append(_launch(plan, step, len(arguments)))
         arguments += step.buffers
     buffers = [f"  {{optc::k{buffer.kind.capitalize()}, {buffer.bytes}u, {buffer.index}u}}," for buffer in plan.buffers]
+    required = [f"  {{{one.buffer}, {json.dumps(one.what)}}}," for one in plan.required]
     lines = [
         '#include "gpu.h"',
         '#include "model.h"',
@@ -34,6 +35,10 @@ def program(plan: LaunchPlan, inputs: Sequence[Port], outputs: Sequence[Port]) -
         *buffers,
         "};",
         f"const int optc_arguments[] = {{{', '.join(map(str, arguments)) or '0'}}};",
+        f"const int optc_required_count = {len(required)};",
+        "const optc::Required optc_required[] = {",
+        *(required or ["  {0, nullptr},"]),
+        "};",
         "const optc::Step optc_launches[] = {",
         *(launches or ["  {nullptr, 0, 0, {0, 0, 0}, {0, 0, 0}, 0u},"]),
         "};",

@@ -83,10 +83,11 @@ class GpuTarget(LibraryTarget):
 
     def legalisation(self) -> Pipeline:
         from ..legal import FloatWeights, Spread
+        from ..primitive import Primitive
         from ..widen import Widen
         from .legal import ScaleBehind
 
-        return Pipeline((Widen(), Spread(), ScaleBehind(), FloatWeights()))
+        return Pipeline((Primitive(), Widen(), Spread(), ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from .. import artifact

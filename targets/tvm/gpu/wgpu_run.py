@@ -78,6 +78,9 @@ class WebGpuProgram:
             work.dispatch_workgroups(*launch["groups"])
             work.end()
         queue.submit([encoder.finish()])
+        for required in self._plan.get("required", ()):
+            if not bytes(queue.read_buffer(self._buffers[required["buffer"]]))[0]:
+                raise TargetError(f"the compiled model failed: {required['what']}")
         outputs: list[Array] = [np.empty(0)] * len(self.outputs)
         for one, buffer in zip(self._plan["buffers"], self._buffers, strict=True):
             if one["kind"] == "output":

@@ -23,11 +23,19 @@ struct Step {
   uint64_t bytes;
 };
 
+// A run fails, saying `what`, where the first byte of a buffer is zero when all is launched.
+struct Required {
+  int buffer;
+  const char* what;
+};
+
 }  // namespace optc
 
 extern const optc::Buffer optc_buffers[];
 extern const int optc_buffer_count;
 extern const int optc_arguments[];
 extern const optc::Step optc_launches[];
+extern const optc::Required optc_required[];
+extern const int optc_required_count;
 
 #endif

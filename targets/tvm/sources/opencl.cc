@@ -267,6 +267,12 @@ struct optc_model {
     }
     for (int i = 0; i < optc_step_count; ++i)
       if (!launch(i)) return false;
+    for (int i = 0; i < optc_required_count; ++i) {
+      char truth = 0;
+      int code = cl.clEnqueueReadBuffer(queue, buffers[optc_required[i].buffer], 1, 0, 1, &truth, 0, nullptr, nullptr);
+      if (code != 0) return fail("the device failed", "", code), false;
+      if (truth == 0) return fail(optc_required[i].what), false;
+    }
     for (int i = 0; i < optc_buffer_count; ++i) {
       const optc::Buffer& one = optc_buffers[i];
       if (one.kind != optc::kOutput) continue;

@@ -183,3 +183,15 @@ def test_a_driver_that_is_not_there_is_told_of(tmp_path: Path) -> None:
     environment = {**os.environ, "OPTC_OPENCL": "/nowhere/libOpenCL.so"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "no OpenCL driver can be opened where OPTC_OPENCL says: /nowhere/libOpenCL.so" in done.stderr
+
+
+def test_what_is_known_only_when_it_runs_is_looked_at_then(tmp_path: Path) -> None:
+    need_driver()
+    axes = np.array([1], np.int64)
+    made = Outputs(x=RANDOM.normal(size=(2, 3)).astype(np.float32), axes=axes)
+    summed = made.graph.add("ReduceSum", [made.values["x"], made.values["axes"]], name="sum").output
+    made.graph.add_output(summed, "y", TensorType(DType.FLOAT, (2, 1)))
+    made.check(tmp_path)
+    program = table.one("opencl").open(str(tmp_path / "a"))
+    with pytest.raises(TargetError, match="'sum'"):
+        program.run({**made.feeds, "axes": axes * 0})

@@ -1,0 +1,49 @@
+"""ONNX's own node tests on an OpenCL device: answered rightly or refused by name. One third is meant for it; of that, a
+share that rotates with the commit.
+
+All of them: `python benchmarks/conformance.py --target opencl`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from opencl import need_driver
+
+THIRD, SHARES = 3, 4
+REACH = 0.7
+"""Of a share, so many are answered; of all, .78 are."""
+
+
+def turn() -> int:
+    """Which share it is: told by the commit, so that all are run in time and a run can be repeated."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return int(done.stdout[:8] or "0", 16) % SHARES
+
+
+def test_each_is_answered_rightly_or_refused_by_name() -> None:
+    need_driver()
+    from conformance import cases, verdict
+    from launched import answers
+
+    verdicts = [verdict(case, answers) for case in list(cases())[::THIRD][turn() :: SHARES]]
+    counts = Counter(one.kind for one in verdicts)
+    bad = [one for one in verdicts if one.kind not in ("equal", "refused")]
+    assert not bad, bad
+    assert counts["equal"] >= REACH * len(verdicts), counts
+
+
+@pytest.mark.parametrize(("change", "kind"), [(0.0, "equal"), (1.0, "wrong")])
+def test_the_judge(change: float, kind: str) -> None:
+    from conformance import cases, verdict
+
+    one = next(case for case in cases() if case.name == "test_relu")
+    expected = np.asarray(one.answers[0])
+    assert verdict(one, lambda model, feeds: [expected + np.float32(change)]).kind == kind
+    assert verdict(one, lambda model, feeds: [expected.astype(np.float64)]).kind == "wrong"
+    assert verdict(one, lambda model, feeds: [expected[None]]).kind == "wrong"

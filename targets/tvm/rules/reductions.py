@@ -32,7 +32,7 @@ _NONE = {
 def lower_reduce(call: Call) -> relax.Expr:
     from tvm import relax
 
-    sizes = call.sizes(0)
+    sizes = _sizes(call)
     keep = bool(call.node.get_int("keepdims", 1))
     if call.known(1):
         axes = call.ints(1, "axes") or ()
@@ -46,6 +46,7 @@ def lower_reduce(call: Call) -> relax.Expr:
             if call.node.get_int("noop_with_empty_axes")
             else _over(call, tuple(range(len(sizes))), keep)
         )
+    sizes = call.sizes(0)
     choices = _choices(sizes, call.result(), keep)
     if not 0 < len(choices) <= _MOST:
         call.refuse("its axes are computed as the model runs, and may be too many")
@@ -96,21 +97,30 @@ def is_set(given: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...]) -
     return te.compute((), lambda: tirx.all(*wanted) if wanted else tirx.const(True, "bool"), name="is_set")
 
 
+def _sizes(call: Call) -> tuple[Any, ...]:
+    """The sizes of what is reduced: numbers, or TVM's expressions for those that are open."""
+    from ..importer import number
+
+    shape = call.expr(0).ty.shape
+    return tuple(size if (fixed := number(size)) is None else fixed for size in shape)
+
+
 def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     """The reduction over `axes` (all of them numbers of axes that exist)."""
     from tvm import relax
 
-    op, sizes, x = call.node.op, call.sizes(0), call.expr(0)
+    op, sizes, x = call.node.op, _sizes(call), call.expr(0)
     out = [1 if axis in axes else size for axis, size in enumerate(sizes)]
     final = out if keep else [size for axis, size in enumerate(sizes) if axis not in axes]
     dtype = str(x.ty.dtype.dtype)
-    if 0 in [sizes[axis] for axis in axes]:
+    if 0 in [size for axis in axes if isinstance(size := sizes[axis], int)]:
         from ..importer import constant
 
         nothing = _NONE.get(op, 0)
         if np.dtype(dtype).kind in "iub" and np.isinf(nothing):
             bounds = np.iinfo("uint8" if dtype == "bool" else dtype)
             nothing = 0 if dtype == "bool" and nothing < 0 else bounds.min if nothing < 0 else bounds.max
+        call.sizes(0)  # a constant has no open ones
         return constant(np.full(final, nothing).astype(dtype))
     if dtype == "bool":
         x = call.cast(x, "uint8")
@@ -121,7 +131,8 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     if op == "ReduceSum":
         y = total(x)
     elif op == "ReduceMean":
-        count = int(np.prod([sizes[axis] for axis in axes], dtype=np.int64))
+        counts = sizes if all(isinstance(sizes[axis], int) for axis in axes) else call.sizes(0)
+        count = int(np.prod([counts[axis] for axis in axes], dtype=np.int64))
         y = call.emit(relax.op.divide(total(x), relax.const(count, str(x.ty.dtype.dtype))))
     elif op == "ReduceSumSquare":
         y = total(call.emit(relax.op.multiply(x, x)))

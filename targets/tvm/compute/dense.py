@@ -40,15 +40,19 @@ def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
 
     depth, columns = y.shape[-2], y.shape[-1]
     wide = tile.chunks * block
-    panels = tiles(columns, wide)
+    # More panels than there are would be packed for nothing: where their number is not known, a stage that reads one of
+    # those that are declared beyond (see `tiles`), and are never computed, reads the last.
+    used, panels = tirx.ceildiv(columns, wide), tiles(columns, wide)
     packed = te.compute(
-        (*y.shape[:-2], panels, depth, tile.chunks, block),
+        (*y.shape[:-2], used, depth, tile.chunks, block),
         lambda *i: y[(*i[:-4], i[-3], tirx.min(i[-4] * wide + i[-2] * block + i[-1], columns - 1))],
         name="packed",
     )
-    return _product(
-        x, lambda lead, p, k, m, lane: packed[(*lead, p, k, m, lane)], panels, depth, tile.chunks, block, columns, tile
-    )
+
+    def weight(lead: Any, p: Any, k: Any, m: Any, lane: Any) -> Any:
+        return packed[(*lead, p if isinstance(panels, int) else tirx.min(p, used - 1), k, m, lane)]
+
+    return _product(x, weight, panels, depth, tile.chunks, block, columns, tile)
 
 
 def _product(

@@ -131,9 +131,12 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     if op == "ReduceSum":
         y = total(x)
     elif op == "ReduceMean":
-        counts = sizes if all(isinstance(sizes[axis], int) for axis in axes) else call.sizes(0)
-        count = int(np.prod([counts[axis] for axis in axes], dtype=np.int64))
-        y = call.emit(relax.op.divide(total(x), relax.const(count, str(x.ty.dtype.dtype))))
+        counts = [sizes[axis] for axis in axes]
+        if all(isinstance(size, int) for size in counts):
+            count = relax.const(int(np.prod(counts, dtype=np.int64)), str(x.ty.dtype.dtype))
+            y = call.emit(relax.op.divide(total(x), count))
+        else:
+            y = call.emit(relax.op.mean(x, list(axes), keepdims=True))
     elif op == "ReduceSumSquare":
         y = total(call.emit(relax.op.multiply(x, x)))
     elif op == "ReduceL1":

@@ -90,3 +90,22 @@ def test_what_is_rounded_is_the_product_as_a_float() -> None:
             kernel["kernel"](tvm.runtime.tensor(sums), tvm.runtime.tensor(np.array([one])), answer)
             want = np.clip(np.rint(sums.astype(np.float32) * one) + zero, -128, 127)
             assert np.array_equal(answer.numpy(), want)
+
+
+def test_no_more_panels_are_packed_than_there_are() -> None:
+    """Where the columns of a computed matrix are known only when the kernel runs, too."""
+    pytest.importorskip("tvm", reason="needs the extra optc[tvm]")
+    from tvm import sym, te, tirx
+
+    from optc.targets.tvm.compute.dense import matmul
+    from optc.targets.tvm.tiling import Tile
+
+    size = tirx.Var("n", "int64")
+    product = matmul(te.placeholder((2, size, 8)), te.placeholder((2, 8, size)), Tile(4, 2), 16)
+    stages, packed = [product], None
+    while stages:
+        stage = stages.pop()
+        packed = stage if stage.op.name == "packed" else packed
+        stages += stage.op.input_tensors
+    assert packed is not None
+    assert sym.Analyzer().can_prove_equal(packed.shape[1], tirx.ceildiv(size, 32))

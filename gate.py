@@ -7,7 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .compiler import Data, Model, compare, name_of, opened, read, runnable, size_of, sizes, stored_bytes, versions
+from .compiler import (
+    Data,
+    Model,
+    compare,
+    in_batches,
+    name_of,
+    opened,
+    read,
+    runnable,
+    size_of,
+    sizes,
+    stored_bytes,
+    versions,
+)
 from .errors import DataError, ModelError, TargetError
 from .ir.graph import Graph
 from .passes.base import Context, Progress
@@ -44,7 +57,9 @@ def check(
     original, result = read(against), read(model)
     same_interface(original, result, name_of(against), model)
     ctx = Context(OnnxTarget().facts, seed=seed, threads=threads)
-    found, teacher = runnable(against, data, original, ctx)
+    found, teacher = runnable(against, data, original, ctx, [result])
+    after = _open(model, result, threads)
+    found = in_batches(found, after)
     dims = sizes(original, found)
     report = BuildReport(
         model=f"{model} against {name_of(against)}",
@@ -60,7 +75,7 @@ def check(
     if found.synthetic:
         report.notes.append("no --data was given, so inputs were made up; real samples judge truly")
     with progress.task("check"):
-        compare(teacher, _open(model, result, threads), found, report)
+        compare(teacher, after, found, report)
     if limits is not None:
         report.budget = judge(limits, report, result, dims)
     report.seconds = time.perf_counter() - start
@@ -103,7 +118,7 @@ def bench(
         if _fed(graph) != _fed(graphs[0]):
             raise ModelError(f"{model} takes other inputs than {models[0]}; time it by itself")
     ctx = Context(OnnxTarget().facts, seed=seed)
-    found, _ = runnable(models[0], data, graphs[0], ctx)
+    found, _ = runnable(models[0], data, graphs[0], ctx, graphs[1:])
     if batch > 1 and not found.batched:
         raise DataError(f"{models[0]} takes one sample at a time, so no batch of {batch} can be timed")
     feeds = next(found.batches(batch))
@@ -141,8 +156,10 @@ def contrast(
         try:
             same_interface(one, other, first, second)
             with progress.task("diff"):
-                found, teacher = runnable(first, data, one, Context(OnnxTarget().facts, seed=seed, threads=threads))
-                met, reason = agreement(teacher, _open(second, other, threads), found), ""
+                ctx, student = Context(OnnxTarget().facts, seed=seed, threads=threads), _open(second, other, threads)
+                found, teacher = runnable(first, data, one, ctx, [other])
+                found = in_batches(found, student)
+                met, reason = agreement(teacher, student, found), ""
         except (ModelError, TargetError) as error:
             reason = str(error)
     return replace(diff(one, other, (first, second), sizes(one, found)), agreement=met, reason=reason)

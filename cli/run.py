@@ -64,7 +64,7 @@ def run_artifact(
         optc run model.optc.arm64 --data samples.npz --save answers.npz
         optc run model.optc.arm64 --data samples.npz --rpc 192.168.1.20:9090
     """
-    from ..compiler import check_place, opened, read
+    from ..compiler import check_place, in_batches, narrowed, opened, read
     from ..errors import DataError
     from ..runtime.agreement import agreement
     from ..runtime.answers import save_answers
@@ -79,8 +79,8 @@ def run_artifact(
     there = device(rpc, tracker, key)
     one, graph = opened(artifact, threads=threads, device=there)
     reference = None if against is None else Session(read(against), threads=threads)
-    found = load_samples(data, graph if reference is None else reference.graph)
-    found = found if samples is None else found.take(samples)
+    found = load_samples(data, graph if reference is None else narrowed(reference.graph, [graph]))
+    found = in_batches(found if samples is None else found.take(samples), one)
     if not found.count:
         raise DataError(f"{data} holds no samples")
     figures: dict[str, object] = {"artifact": artifact, "emulated": one.emulated}

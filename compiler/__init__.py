@@ -3,8 +3,8 @@
 `order` is what was asked for, `road` the way through, `result` what comes out; the other files are the stations.
 """
 
-from .data import Data, runnable, sizes
-from .fixed import fix_shapes, parse_shapes
+from .data import Data, in_batches, runnable, sizes
+from .fixed import fix_shapes, narrowed, parse_shapes
 from .measure import compare, size_of, versions
 from .model import Model, name_of, read, stored_bytes
 from .opened import opened
@@ -22,7 +22,9 @@ __all__ = [
     "compare",
     "compile",
     "fix_shapes",
+    "in_batches",
     "name_of",
+    "narrowed",
     "opened",
     "parse_shapes",
     "read",

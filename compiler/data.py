@@ -20,14 +20,18 @@ from ..runtime.samples import Samples, load_samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes as sizes
 from ..runtime.synthesise import synthesise
+from .fixed import narrowed
 from .model import Model
 
 if TYPE_CHECKING:
     from ..runtime.samples import Source
+    from ..runtime.session import Runnable
 
 _LOG = logging.getLogger("optc")
 
 MOST_HELD = 128
+_SIZES = 16
+"""Samples whose sizes are looked at."""
 _FEW = 32
 """Samples below which fitting is a gamble."""
 _LOOK = 20
@@ -61,13 +65,21 @@ class Data:
                     raise DataError(f"'{name}' is 1 or more, not {one}")
 
 
-def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, ctx: Context) -> tuple[Samples, Session]:
-    """The samples, and the model ready to run on them.
+def runnable(
+    model: Model,
+    data: Data | Samples | Source | None,
+    graph: Graph,
+    ctx: Context,
+    beside: Sequence[Graph] = (),
+) -> tuple[Samples, Session]:
+    """The samples, and the model ready to run on them; they also fit the inputs of the graphs `beside` it, which may
+    leave less open.
 
     Many an exported model declares a batch axis and holds a Reshape to one sample: it is fed one at a time. Raises
-    `DataError` where there are no samples, and `TargetError` where the model does not run on the first.
+    `DataError` where there are no samples, or some are of a size that the model does not take beside that of the first,
+    and `TargetError` where the model does not run on the first.
     """
-    found = draw(model, data, graph, ctx.seed)
+    found = draw(model, data, narrowed(graph, beside), ctx.seed)
     _LOG.debug("%d samples%s", found.count, ", made up" if found.synthetic else "")
     session = Session(graph, threads=ctx.threads)
     try:
@@ -75,12 +87,38 @@ def runnable(model: Model, data: Data | Samples | Source | None, graph: Graph, c
     except TargetError as error:
         fix = "give samples with --data" if found.synthetic else "see whether the samples are what the model takes"
         raise TargetError(f"{error}; {fix}") from error
-    if found.batched and found.count > 1:
+    if found.uneven:
+        _check_sizes(found, session)
+    return in_batches(found, session), session
+
+
+def in_batches(found: Samples, one: Runnable) -> Samples:
+    """`found`, one at a time where `one` takes no batch of them."""
+    if not found.batched or found.count < 2:
+        return found
+    try:
+        one.run(next(found.batches(2)))
+    except TargetError:
+        return found.singly()
+    return found
+
+
+def _check_sizes(found: Samples, session: Session) -> None:
+    """Run one sample of each of the first few sizes. Raises `DataError` for one that the model does not take."""
+    seen: dict[str, None] = {}
+    for feeds in found.take(_SIZES).batches(1):
+        size = ", ".join(f"'{name}' of {'x'.join(map(str, array.shape))}" for name, array in feeds.items())
+        if size in seen:
+            continue
+        seen[size] = None
         try:
-            session.run(next(found.batches(2)))
-        except TargetError:
-            return found.singly(), session
-    return found, session
+            session.run(feeds)
+        except TargetError as error:
+            first = next(iter(seen))
+            raise DataError(
+                f"samples are of several sizes, {first} and {size}, and the model does not take the second; bring them "
+                "to one size, pictures with --resize HEIGHTxWIDTH"
+            ) from error
 
 
 def held_out(

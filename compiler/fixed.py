@@ -58,3 +58,22 @@ def fix_shapes(graph: Graph, shapes: Shapes) -> None:
     for name, kind in whole.items():  # sizes that have no name
         inputs[name].type = kind
     infer(graph)
+
+
+def narrowed(graph: Graph, others: Sequence[Graph]) -> Graph:
+    """`graph`, or a copy whose inputs have the sizes that those of the same name have in `others`, where it leaves them
+    open: what one of them was built for with --shape, all are fed."""
+    own = graph.clone() if others else graph
+    for other in others:
+        told = {value.name: value.shape for value in other.inputs}
+        for value in own.inputs:
+            sizes, kind = told.get(value.name), value.type
+            if sizes is None or not isinstance(kind, TensorType):
+                continue
+            mine = kind.shape if kind.shape is not None else (None,) * len(sizes)
+            if len(mine) == len(sizes):
+                both = zip(mine, sizes, strict=True)
+                value.type = replace(
+                    kind, shape=tuple(s if isinstance(s, int) and not isinstance(m, int) else m for m, s in both)
+                )
+    return own

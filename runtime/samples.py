@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from ..errors import DataError
-from .columns import Array, Column, Index, SharedColumn, runs
+from .columns import Array, Column, Index, LoadedColumn, SharedColumn, runs
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -73,6 +73,11 @@ class Samples:
         return not self._single and all(
             self.axes[c.name] is not None or isinstance(c, SharedColumn) for c in self._columns
         )
+
+    @property
+    def uneven(self) -> bool:
+        """Whether samples may differ in size."""
+        return any(isinstance(column, LoadedColumn) for column in self._columns)
 
     def singly(self) -> Samples:
         """The same samples in batches of one, for a graph that declares a batch axis and takes no batch."""

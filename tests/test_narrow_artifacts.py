@@ -1,0 +1,55 @@
+"""Models that take one size beside ones that take any: what is fed fits both, or one line says what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import optc
+from optc.errors import DataError
+from optc.gate import bench, check, contrast
+from optc.ir.graph import Graph
+from optc.ir.types import Dim, DType, TensorType
+from optc.ir.writer import save
+
+RANDOM = np.random.default_rng(0)
+
+
+def network(height: Dim = "H", *, flat: bool = False) -> Graph:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 3, height, "W")))
+    weight = graph.constant(RANDOM.standard_normal((4, 3, 3, 3)).astype(np.float32))
+    y = graph.add("Conv", [x, weight], {"pads": [1, 1, 1, 1]}).output
+    if flat:  # for pictures of 16 x 16 alone
+        y = graph.add("Flatten", [y]).output
+        y = graph.add("MatMul", [y, graph.constant(RANDOM.standard_normal((1024, 5)).astype(np.float32))]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT))
+    return graph
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (8, 3, 16, 16)])
+@pytest.mark.parametrize("given", [True, False])
+def test_an_artifact_of_fixed_sizes_is_fed_what_it_takes(shape: tuple[int, ...], given: bool, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("m.onnx", "o.onnx")]
+    save(network(), paths[0])
+    optc.compile(paths[0], "clean", shapes={"x": shape}, output=paths[1])
+    data = {"x": RANDOM.standard_normal((24, 3, 16, 16)).astype(np.float32)} if given else None
+    report = check(paths[1], paths[0], data=data)
+    assert report.agreement is not None
+    assert report.agreement.share > 0.999
+    assert contrast(paths[0], paths[1], data=data).agreement is not None
+    assert len(bench(paths, data=data, seconds=0.1)) == 2
+
+
+@pytest.mark.parametrize("passes", ["clean", "quant"])
+def test_pictures_of_sizes_that_the_model_does_not_take_are_named(passes: str, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for number, size in enumerate([(16, 16), (16, 16), (24, 20), (16, 16)]):
+        image.fromarray(RANDOM.integers(0, 255, (*size, 3)).astype(np.uint8)).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError, match=r"'x' of 1x3x16x16 and 'x' of 1x3x24x20.*--resize") as caught:
+        optc.compile(network(flat=True), passes, data=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert optc.compile(network(), passes, data=tmp_path)
+    assert optc.compile(network(flat=True), passes, data=optc.Data(str(tmp_path), resize=(16, 16)))

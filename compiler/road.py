@@ -358,7 +358,8 @@ def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
                 made = replace(made, stopped="interrupted during tuning")
             stopped, path = made.stopped, os.path.join(folder, order.name)
             staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
-        report.after = replace(size_of(graph, made.dims), bytes=staged.bytes)
+        after = size_of(graph, made.dims)
+        report.after = replace(after, bytes=staged.bytes, nodes=staged.nodes or after.nodes)
         report.notes += growth(order, report)
         try:
             with reproducible(order, graph, made.ctx.held):
@@ -412,3 +413,5 @@ def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None
             # Nobody waits for a second figure of what is only compiled, unless something depends on it.
             limit = 3.0 if order.pipeline.lossy or order.budget is not None else _GLIMPSE
             compare(made.teacher, after, held, report, known=figure, limit=limit)
+            if figure is None and report.latency is not None and not order.target.facts.measurable:
+                report.notes.append("the latency is that of the CPU here, and tells little of the one that this is for")

@@ -45,6 +45,11 @@ class LatencyFigure:
     batch: int
     threads: int
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether the ratio of the medians is another figure than the median of the ratios, as on a busy machine."""
+        return self.original_ms * self.ratio > 0 and abs(self.result_ms / (self.original_ms * self.ratio) - 1) > 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:

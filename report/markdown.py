@@ -77,7 +77,8 @@ def _whole(report: BuildReport) -> str:
     ]
     if report.latency is not None:
         one = report.latency
-        spread = f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
+        pairs = ", the median of runs in pairs" if one.told_apart else ""
+        spread = f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f}{pairs})"
         rows.append(("latency", f"{one.original_ms:.3g} ms", f"{one.result_ms:.3g} ms", spread))
     if report.validation is not None:
         rows.append(("check of the artifact", "", plain(report.validation.text), ""))

@@ -27,6 +27,8 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     """Print `report`; with `layers`, also what became of every layer."""
     console.print(f"[bold]{escape(report.model)}[/]  ->  {escape(report.target)}", soft_wrap=True)
     console.print(_whole(report))
+    if report.latency is not None and report.latency.told_apart:
+        console.print("latency: the ratio is the median of runs in pairs, not that of the two medians", soft_wrap=True)
     if report.validation is not None:
         style = "green" if report.validation.samples else "yellow"
         console.print(f"check of the artifact: [{style}]{escape(report.validation.text)}[/]", soft_wrap=True)

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What emission wrote: the file that a user loads, and every file that belongs to it."""
+    """What emission wrote: the file that a user loads, and every file that belongs to it; `nodes` are those that it
+    says the graph has, where it says so."""
 
     path: str
     files: tuple[str, ...]
     bytes: int
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +121,4 @@ class Target(ABC):
         moved = [os.path.join(folder, os.path.basename(file)) for file in staged.files]
         for source, to in sorted(zip(staged.files, moved, strict=True), key=lambda pair: pair[0] == staged.path):
             os.replace(source, to)
-        return Artifact(path, tuple(moved), staged.bytes)
+        return Artifact(path, tuple(moved), staged.bytes, staged.nodes)

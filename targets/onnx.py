@@ -66,8 +66,10 @@ class OnnxTarget(Target):
     def emit(self, graph: Graph, path: str) -> Artifact:
         from ..ir.writer import save
 
-        files = save(self._in_few_bytes(graph), path)
-        return Artifact(path, files, sum(os.path.getsize(file) for file in files))
+        short = self._in_few_bytes(graph)
+        files = save(short, path)
+        size = sum(os.path.getsize(file) for file in files)
+        return Artifact(path, files, size, sum(1 for _ in short.walk()))
 
     def _in_few_bytes(self, graph: Graph) -> Graph:
         """A quantized graph as it is written: the same numbers and kernels, but not the names that reports go by."""

@@ -29,8 +29,7 @@ def network(height: Dim = "H", *, flat: bool = False) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (8, 3, 16, 16)])
-@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(("shape", "given"), [((1, 3, 16, 16), True), ((8, 3, 16, 16), False)])
 def test_an_artifact_of_fixed_sizes_is_fed_what_it_takes(shape: tuple[int, ...], given: bool, tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("m.onnx", "o.onnx")]
     save(network(), paths[0])
@@ -43,13 +42,12 @@ def test_an_artifact_of_fixed_sizes_is_fed_what_it_takes(shape: tuple[int, ...],
     assert len(bench(paths, data=data, seconds=0.1)) == 2
 
 
-@pytest.mark.parametrize("passes", ["clean", "quant"])
-def test_pictures_of_sizes_that_the_model_does_not_take_are_named(passes: str, tmp_path: Path) -> None:
+def test_pictures_of_sizes_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     for number, size in enumerate([(16, 16), (16, 16), (24, 20), (16, 16)]):
         image.fromarray(RANDOM.integers(0, 255, (*size, 3)).astype(np.uint8)).save(tmp_path / f"{number}.png")
     with pytest.raises(DataError, match=r"'x' of 1x3x16x16 and 'x' of 1x3x24x20.*--resize") as caught:
-        optc.compile(network(flat=True), passes, data=tmp_path)
+        optc.compile(network(flat=True), "quant", data=tmp_path)
     assert "\n" not in str(caught.value)
-    assert optc.compile(network(), passes, data=tmp_path)
-    assert optc.compile(network(flat=True), passes, data=optc.Data(str(tmp_path), resize=(16, 16)))
+    assert optc.compile(network(), "clean", data=tmp_path)
+    assert optc.compile(network(flat=True), "clean", data=optc.Data(str(tmp_path), resize=(16, 16)))

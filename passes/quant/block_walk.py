@@ -27,6 +27,7 @@ from ..refit import refit_masked
 from ..walk import walk
 from .blocks import has_blocks, write_blocks
 from .encoding import code_range, column_costs, kernel_order
+from .four_bits import kernel_pays
 from .layers import Layer
 from .multiples import block_scales
 from .reconstruct import walkable
@@ -62,7 +63,8 @@ def walk_blocks(
         if fit_biases:
             step.settle(weight)
         rows = codes.reshape(groups * n, d).astype(np.int8), scale.reshape(groups * n, -1).astype(np.float32)
-        write_blocks(graph, layer, *rows, DType.INT4, block, step.positions)
+        few = layer.op != "Conv" and kernel_pays(step.positions, d, n, block, ctx)
+        write_blocks(graph, layer, *rows, DType.INT4, block, few)
         report.done(layer.name, layer.op, bits=DType.INT4.bits, block=block, error=round(target.error(weight), 6))
         done.add(layer)
     return [layer for layer in layers if layer not in done]

@@ -9,9 +9,9 @@ which runtimes fold when they load the model. Where the codes have four bits and
 
     DequantizeLinear(codes, scales, axis = reduction axis, block_size = block)         (opset 21)
 
-is written instead where products have at most `FEW_ROWS` rows a sample. ONNX Runtime fuses it with the MatMul into one
-kernel, MatMulNBits: weights stay at four bits in memory too, which makes such products faster than float. (With more
-rows, or eight bits, that kernel is slower than float.)
+is written instead where products have few rows a sample. ONNX Runtime fuses it with the MatMul into one kernel,
+MatMulNBits: weights stay at four bits in memory too, which makes such products faster than float. (With more rows, or
+eight bits, that kernel is slower than float; how many are too many is measured: `four_bits.py`.)
 
 Does not fire where the reduction is no multiple of the block, or is no longer than one.
 """
@@ -34,9 +34,6 @@ from .weights import importance_of, quantize_rows, reduction_rows, weight_of_row
 
 OPSET = 21
 """DequantizeLinear has blocks, and int4 exists, from here on."""
-FEW_ROWS = 16
-"""Rows a sample up to which MatMulNBits is at least as fast as the float kernel: a transformer of width 384 took 0.94
-of the float one's time at 16 rows, and 1.15 at 48."""
 _JOINS_GEMM = frozenset(["Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh"])
 
 
@@ -53,7 +50,7 @@ def store_blocks(
             report.skipped(layer.name, layer.op, skip.reason)
             continue
         value, error = made[layer.weight]
-        _read(graph, layer, value, dtype, block, 1)
+        _read(graph, layer, value, dtype, block, False)
         report.done(layer.name, layer.op, bits=dtype.bits, block=block, error=round(error, 6))
 
 
@@ -64,11 +61,11 @@ def write_blocks(
     scale: NDArray[np.float32],
     dtype: DType,
     block: int,
-    rows: int,
+    few: bool,
 ) -> None:
-    """Let `layer`, which multiplies so many rows a sample, read its weight from `codes` (n, d) with `scale`
+    """Let `layer`, which multiplies `few` rows a sample or many, read its weight from `codes` (n, d) with `scale`
     (n, d / block)."""
-    _read(graph, layer, _written(graph, layer, codes, scale, dtype, block, rows), dtype, block, rows)
+    _read(graph, layer, _written(graph, layer, codes, scale, dtype, block, few), dtype, block, few)
 
 
 def has_blocks(d: int, block: int) -> bool:
@@ -101,14 +98,14 @@ def encode_blocks(
     return codes.reshape(n, d), scale.reshape(n, d // block)
 
 
-def fuses(graph: Graph, layer: Layer, dtype: DType, block: int, rows: int) -> bool:
+def fuses(graph: Graph, layer: Layer, dtype: DType, block: int, few: bool) -> bool:
     """Whether the layer becomes MatMulNBits, whose weight is (reduction, outputs).
 
     Not a Gemm in front of an activation: ONNX Runtime makes one node of these two first, and then decodes the weight
     in every run, six times slower than float.
     """
     power = block >= 16 and not block & (block - 1)
-    if rows > FEW_ROWS or layer.op == "Conv" or dtype is not DType.INT4 or not power or graph.opset() < OPSET:
+    if not few or layer.op == "Conv" or dtype is not DType.INT4 or not power or graph.opset() < OPSET:
         return False
     readers = layer.node.output.users
     return not (layer.op == "Gemm" and len(readers) == 1 and readers[0].op in _JOINS_GEMM)
@@ -123,13 +120,13 @@ def _store(
     shape = layer.weight.constant.shape  # type: ignore[union-attr]
     numbers = weight_of_rows(spread, shape, layer.op, transposed=layer.transposed)
     error = rounding_error(layer, np.asarray(numbers, np.float32), energy)
-    return _written(graph, layer, codes, scale, dtype, block, 1), error
+    return _written(graph, layer, codes, scale, dtype, block, False), error
 
 
-def _read(graph: Graph, layer: Layer, value: Value, dtype: DType, block: int, rows: int) -> None:
+def _read(graph: Graph, layer: Layer, value: Value, dtype: DType, block: int, few: bool) -> None:
     transposed = layer.transposed
     layer.node.set_input(1, value)
-    if transposed and fuses(graph, layer, dtype, block, rows):
+    if transposed and fuses(graph, layer, dtype, block, few):
         layer.node.set_attribute("transB", 0)
 
 
@@ -140,12 +137,12 @@ def _written(
     scale: NDArray[np.float32],
     dtype: DType,
     block: int,
-    rows: int,
+    few: bool,
 ) -> Value:
     weight = layer.weight
     origin = Origin.merge([layer.node.origin], "quant")
     first = next(iter(graph))
-    if fuses(graph, layer, dtype, block, rows):
+    if fuses(graph, layer, dtype, block, few):
         inputs = [
             graph.constant(np.ascontiguousarray(codes.T).astype(dtype.numpy), weight.name),
             _scales(graph, np.ascontiguousarray(scale.T), origin, first),

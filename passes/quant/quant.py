@@ -150,7 +150,8 @@ class Quant(Pass):
         graph.sweep()
         if not report.changed and not any("weight_bits" in layer.detail for layer in report.layers):
             report.notes.append("there is no layer that could be quantized")
-        if ctx.target.integer_qdq and (forms[Form.DYNAMIC] or forms[Form.INTEGER]):
+        # Which kernels the runtime takes elsewhere, its optimiser here does not tell.
+        if ctx.target.integer_qdq and ctx.target.measurable and (forms[Form.DYNAMIC] or forms[Form.INTEGER]):
             report_islands(graph, report)
         return report
 

@@ -51,6 +51,7 @@ class Coded:
 def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report: Report) -> set[Node]:
     """Store the weights of all such operators of `graph` in int8, saying so in `report`; returns those it looked at."""
     looked: set[Node] = set()
+    wider: set[str] = set()
     made: dict[Value, tuple[Value, float]] = {}
     for node in tuple(graph):
         if node.op not in INPUTS or node.domain:
@@ -62,6 +63,8 @@ def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report:
             report.skipped(name_of(node), node.op, skip.reason)
             continue
         own = own_options(one, ctx, node)
+        if own.bits < 8:
+            wider.add(node.op)
         if node.op == "LSTM" and form_of(own) is Form.DYNAMIC and ctx.target.contrib_ops and _plain(node):
             error = _dynamic(graph, node, weights, ctx)
             report.done(name_of(node), node.op, bits=8, activations="dynamic", error=round(error, 6))
@@ -78,6 +81,10 @@ def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report:
             node.set_input(index, made[weight][0])
         bits, error = 8 if half is None else 16, max(made[weight][1] for weight in weights.values())
         report.done(name_of(node), node.op, bits=bits, activations="stored", error=round(error, 9))
+    if wider:
+        report.notes.append(
+            f"weights of {', '.join(sorted(wider))} have eight bits: no form of fewer bits is known for them"
+        )
     return looked
 
 

@@ -1,12 +1,13 @@
 """How far the values inside the result are from the original's, layer by layer, and how weights and activations lie.
 
 What a node of the result puts out is compared with what the last of the nodes put out that it was made of, where name
-and shape allow it: 10 log10(sum t^2 / sum (t - a s)^2) over a few held-out samples. What the layers before bring in
+and shape allow it: 10 log10(sum t^2 / sum (t - a s - b)^2) over a few held-out samples. What the layers before bring in
 is part of it, so it tells where answers begin to drift, not what one layer alone did. Values are fetched a few at a
 time, so that memory stays bounded.
 
-Equalisation (passes.quant) gives every channel a scale of its own, which the layers behind it take back: values inside
-are compared up to a factor `a` a channel, the best one, <t, s> / <s, s>. What a graph puts out is compared as it is.
+Equalisation (passes.quant) gives every channel a scale of its own, which the layers behind it take back; folded
+normalisations and means that biases take up shift channels besides. So values inside are compared up to a factor and a
+shift a channel, those of the least squares. What a graph puts out is compared as it is.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ _BINS = 48
 _KEPT = 1 << 20
 """Elements of one layer's values that a histogram is made of, at most."""
 
+_FLAT = 1e-12
+"""The share of its squares that is the variance of a channel which says nothing."""
+
 Counts = npt.NDArray[np.float64]
 
 
@@ -62,7 +66,8 @@ class Spread:
 
 @dataclass(slots=True)
 class _Pair:
-    """One value in both graphs, and sums over it: t^2 and (t - s)^2 of all elements, `sums` a channel."""
+    """One value in both graphs, and sums over it: t^2 and (t - s)^2 of all elements, and a channel `sums` of t^2, t s,
+    s^2, t, s and 1."""
 
     row: Row
     before: Value
@@ -80,32 +85,37 @@ class _Pair:
         self.noise += float(np.vdot(t - s, t - s))
         if not self.after.is_output:
             before, after = self._channels(t), self._channels(s)
-            pairs = ((before, before), (before, after), (after, after))
+            ones = np.ones_like(before)
+            pairs = ((before, before), (before, after), (after, after), (before, ones), (after, ones), (ones, ones))
             found = np.stack([np.einsum("ij,ij->i", a, b) for a, b in pairs])
             self.ragged |= self.sums is not None and self.sums.shape != found.shape
             self.sums = None if self.ragged else found if self.sums is None else self.sums + found
 
     @property
-    def factors(self) -> Counts | None:
-        """What brings each channel of the result nearest to the original's."""
+    def fit(self) -> tuple[Counts, Counts, Counts] | None:
+        """The factor and the shift that bring each channel of the result nearest to the original's, and what is left of
+        the squares."""
         if self.sums is None:
             return None
-        _, ts, ss = self.sums
-        return np.asarray(np.divide(ts, ss, out=np.ones_like(ts), where=ss > 0))
+        tt, ts, ss, t, s, count = self.sums
+        centred = ss - s * s / count
+        factor = np.divide(ts - t * s / count, centred, out=np.ones_like(ts), where=centred > _FLAT * ss)
+        shift = (t - factor * s) / count
+        left = tt - t * t / count - 2 * factor * (ts - t * s / count) + factor**2 * centred
+        return factor, shift, np.maximum(left, 0)
 
     @property
     def snr_db(self) -> float:
         noise = self.noise
-        if self.sums is not None and (factors := self.factors) is not None:
-            left = self.sums[0] - 2 * factors * self.sums[1] + factors**2 * self.sums[2]
-            noise = min(noise, float(np.maximum(left, 0).sum()))
+        if (fit := self.fit) is not None:
+            noise = min(noise, float(fit[2].sum()))
         return decibel(self.signal, noise)
 
     def scaled(self, s: Array) -> Array:
-        """The result's value at the original's scale."""
-        if self.factors is None:
+        """The result's value where the original's lies."""
+        if (fit := self.fit) is None:
             return s
-        return np.asarray(self._channels(s.astype(np.float64)) * self.factors[:, None])
+        return np.asarray(self._channels(s.astype(np.float64)) * fit[0][:, None] + fit[1][:, None])
 
     def _channels(self, array: Counts) -> Counts:
         """A row a channel: the second axis of pictures and of what convolutions make, the last one elsewhere."""

@@ -167,7 +167,7 @@ def _tiles(document: Document) -> list[Markup]:
             figure(document, f"latency.{key}", "unknown" if latency[key] is None else f"{100 * latency[key]:.1f}")
             for key in ("ratio", "low", "high")
         )
-        tiles.append(_tile("Latency", new, ratio, " % of ", old, ", quartiles ", low, " to ", high, " %"))
+        tiles.append(_tile("Latency", new, ratio, " % of ", old, " run by run, quartiles ", low, " to ", high, " %"))
     agreement = document["agreement"]
     if agreement is not None:
         tiles.append(

@@ -11,11 +11,12 @@ from quantized import quantized, runtime_ops
 from optc.ir.graph import Graph
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
-from optc.passes.base import Outcome
-from optc.passes.quant import Quant
+from optc.passes.base import Context, Outcome
+from optc.passes.quant import Quant, four_bits
 from optc.passes.quant.block_walk import refit_scales, round_blocks
 from optc.passes.quant.rounding import losses
 from optc.runtime.session import Session
+from optc.targets.onnx import OnnxTarget
 
 FOUR_BITS = Quant(weights="int4", activations="none")
 
@@ -93,7 +94,7 @@ def products(rows: int, *, sparse: bool = False) -> tuple[Graph, dict[str, np.nd
 def test_products_of_many_rows_keep_the_float_kernel(rows: int, kernel: str, tmp_path: Path) -> None:
     graph, feeds = products(rows)
     teacher = graph.clone()
-    report = quantized(graph, feeds, FOUR_BITS)
+    report = quantized(graph, feeds, FOUR_BITS, measurable=False)
     assert [{"bits": 4, "block": 32}.items() <= layer.detail.items() for layer in report.layers] == [True, True]
     ops = runtime_ops(graph, tmp_path)
     assert ops[kernel] + ops[f"Fused{kernel}"] == 2
@@ -121,3 +122,27 @@ def test_a_reduction_of_no_blocks_is_stored_in_eight_bits() -> None:
     infer(graph)
     report = quantized(graph, {"x": rng.normal(size=(40, 30)).astype(np.float32)}, FOUR_BITS)
     assert [(layer.outcome, layer.detail["bits"]) for layer in report.layers] == [(Outcome.DONE, 8)]
+
+
+@pytest.mark.parametrize(("rows", "kernel"), [(4, "MatMulNBits"), (12, "MatMul")])
+def test_how_many_rows_are_few_is_measured(
+    rows: int, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[object, ...]] = []
+
+    def ratio(rows: int, *others: object) -> float:
+        sizes.append((rows, *others[:3]))
+        return 0.9 if rows < 8 else 1.1
+
+    monkeypatch.setattr(four_bits, "_ratio", ratio)
+    graph, feeds = products(rows)
+    quantized(graph, feeds, FOUR_BITS, measurable=True)
+    ops = runtime_ops(graph, tmp_path)
+    assert ops[kernel] + ops[f"Fused{kernel}"] == 2
+    assert set(sizes) == {(rows, 64, 64, 32)}
+
+
+def test_both_products_are_really_timed() -> None:
+    """Which is faster is the machine's to say; that both run, and give a ratio, is ours."""
+    ratio = four_bits._ratio(4, 64, 32, 32, Context(OnnxTarget().facts, threads=1))
+    assert 0 < ratio < 1000

@@ -102,9 +102,16 @@ def test_transposed_convolutions(weights: str, dtype: DType, groups: int, output
     infer(graph)
     teacher = graph.clone()
     feeds = {"x": rng.normal(size=(8, 16, 5, 5)).astype(np.float32)}
-    quantized(graph, feeds, Quant(weights=weights))  # type: ignore[arg-type]
+    report = quantized(graph, feeds, Quant(weights=weights))  # type: ignore[arg-type]
     assert any(v.dtype is dtype and len(v.shape or ()) >= 4 for v in graph.constants)
     assert set(runtime_ops(graph, tmp_path)) == {"ConvTranspose"}
     want, found = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
     power, off = ((a**2).sum(axis=(0, 2, 3)) for a in (want, want - found))
     assert 10 * np.log10(power / off).min() > 38
+    assert not any("eight bits" in note for note in report.notes)
+
+
+def test_that_eight_bits_are_kept_where_four_were_asked_for_is_told() -> None:
+    report = quantized(cell("GRU"), FEEDS, Quant(weights="int4", activations="none"))
+    assert [layer.detail["bits"] for layer in report.layers if layer.op == "GRU"] == [8]
+    assert "weights of GRU have eight bits: no form of fewer bits is known for them" in report.notes

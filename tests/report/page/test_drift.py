@@ -9,7 +9,7 @@ import numpy as np
 from optc.ir.graph import Graph
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
-from optc.report.page.drift import drift
+from optc.report.page.drift import _Pair, drift
 from optc.report.page.rows import rows
 from optc.runtime.samples import Samples, load_samples
 
@@ -47,3 +47,23 @@ def test_a_scale_that_the_next_layer_takes_back_is_no_drift() -> None:
     noisy = snr(net(np.float32([1, 8, 0.1, 3]), noise=0.1))
     assert set(noisy) == {"a", "b"}
     assert all(10 < value < 30 for value in noisy.values())
+
+
+def test_a_shift_that_the_next_layer_takes_back_is_no_drift() -> None:
+    """As where a normalisation was folded into the next layer: what the first puts out lies elsewhere."""
+    rng = np.random.default_rng(2)
+    t = rng.normal(size=(3, 4, 5, 5)) + np.asarray([3, 0, -8, 1.0])[:, None, None]
+    factor, shift = np.asarray([2, 0.1, 5, 1.0]), np.asarray([1, -4, 0, 7.0])
+    pair = _Pair(None, None, SimpleNamespace(is_output=False, producer=None), 0)  # type: ignore[arg-type]
+    for sample in t:
+        pair.add(sample[None], sample[None] * factor[:, None, None] + shift[:, None, None])
+    assert pair.snr_db > 100
+    back = pair.scaled((t[:1] * factor[:, None, None] + shift[:, None, None]).astype(np.float32))
+    np.testing.assert_allclose(np.sort(back.reshape(-1)), np.sort(t[0].reshape(-1)), atol=1e-4)
+    noisy = _Pair(None, None, SimpleNamespace(is_output=False, producer=None), 0)  # type: ignore[arg-type]
+    for sample in t:
+        noisy.add(
+            sample[None],
+            sample[None] * factor[:, None, None] + 0.5 * factor[:, None, None] * rng.normal(size=(1, 4, 5, 5)),
+        )
+    assert 5 < noisy.snr_db < 30

@@ -152,7 +152,8 @@ def _in_float(
     """What the form of `one` that computes in float made of `graph`, where `reason` is that its own was slow; `None`,
     and then the graph is as it was, where there is no such form or that did not pay either."""
     other = one.in_float
-    if other is None or not reason.startswith(SLOW):
+    # Elsewhere than in ONNX Runtime, weights that are decoded once are floats in the artifact.
+    if other is None or not reason.startswith(SLOW) or not ctx.target.contrib_ops:
         return None
     report = _checked(position, other, graph, ctx, observers, guard, cache, state)
     if not report.changed:

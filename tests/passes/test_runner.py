@@ -37,7 +37,7 @@ def graph_of_one_layer() -> Graph:
 def context(graph: Graph) -> Context:
     rows = np.random.default_rng(1).standard_normal((64, 4)).astype(np.float32)
     fit, held = load_samples({"x": rows}, graph).split(16)
-    return Context(TargetFacts("test"), fit=fit, held=held, threads=1)
+    return Context(TargetFacts("test", contrib_ops=True), fit=fit, held=held, threads=1)
 
 
 @dataclass(frozen=True, slots=True)

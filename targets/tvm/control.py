@@ -35,8 +35,6 @@ def unroll(node: Node) -> bool:
     rule = {"If": _if, "Loop": _loop, "Scan": _scan}.get(node.op)
     if rule is None or node.domain or node.graph is None or any(by_chance(body) for body in node.bodies):
         return False
-    if any(_sizes(value) is None for value in node.outputs if value.uses or value.name):
-        return False
     results = rule(_Writer(node))
     if results is None:
         return False
@@ -60,11 +58,14 @@ class _Writer:
         self.node, self.graph = node, node.graph
         self.origin = Origin.merge([node.origin], by="control")
 
-    def add(self, op: str, *inputs: Value, **attributes: int) -> Value:
+    def add(self, op: str, *inputs: Value, **attributes: int | list[int]) -> Value:
         return self.graph.add(op, inputs, attributes, before=self.node, origin=self.origin).output
 
     def ints(self, *numbers: int) -> Value:
         return self.graph.constant(np.array(numbers, np.int64))
+
+    def number(self, number: int) -> Value:
+        return self.graph.constant(np.array(number, np.int64))
 
     def reshape(self, value: Value, sizes: Sequence[int]) -> Value:
         return self.add("Reshape", value, self.ints(*sizes))
@@ -88,11 +89,15 @@ class _Writer:
         inline(body, values, self.node)
         return [values.get(output.value, output.value) for output in body.outputs]
 
-    def stack(self, parts: Sequence[Value], sizes: Sequence[int], axis: int) -> Value:
-        """The parts, of a value of these `sizes` each a slice of size one, along an axis."""
-        single = [1 if index == axis else size for index, size in enumerate(sizes)]
-        pieces = [self.reshape(part, single) for part in parts]
+    def stack(self, parts: Sequence[Value], axis: int) -> Value:
+        """The parts side by side along a new axis."""
+        pieces = [self._widened(part, axis) for part in parts]
         return pieces[0] if len(pieces) == 1 else self.add("Concat", *pieces, axis=axis)
+
+    def _widened(self, value: Value, axis: int) -> Value:
+        if self.graph.opset() < 13:
+            return self.add("Unsqueeze", value, axes=[axis])
+        return self.add("Unsqueeze", value, self.ints(axis))
 
 
 def _if(write: _Writer) -> list[Value] | None:
@@ -131,15 +136,15 @@ def _loop(write: _Writer) -> list[Value] | None:
     always = _is_true(goes_on, body) and (start is None or bool(_whole(start)))
     if trips is None or not 0 < trips * max(1, len(body)) <= MOST or len(states) != len(node.inputs) - 2:
         return None
-    if not always and (
-        gathered or _may_fail(body) or any(_sizes(a) != _sizes(b.value) for a, b in zip(states, body.outputs[1:]))
-    ):
+    sizes = [(_sizes(one), _sizes(output.value)) for one, output in zip(states, body.outputs[1:])]
+    kept = all(one is not None and one == other for one, other in sizes)
+    if not always and (gathered or _may_fail(body) or not kept):
         return None
     truth = write.graph.constant(np.array(True))
     active = truth if start is None else write.reshape(start, ())
     parts: list[list[Value]] = []
     for trip in range(trips):
-        number = write.graph.constant(np.array(trip, np.int64))
+        number = write.number(trip)
         again, *results = write.copy(body, [number, truth, *states])
         fresh = results[: len(states)]
         parts.append(results[len(states) :])
@@ -148,7 +153,7 @@ def _loop(write: _Writer) -> list[Value] | None:
             continue
         states = [write.choose(active, new, old) for new, old in zip(fresh, states, strict=True)]
         active = write.add("And", active, write.reshape(again, ()))
-    stacked = [write.stack(one, _sizes(value) or (), 0) for one, value in zip(zip(*parts, strict=True), gathered)]
+    stacked = [write.stack(one, 0) for one in zip(*parts, strict=True)]
     return [*states, *stacked]
 
 
@@ -163,40 +168,37 @@ def _scan(write: _Writer) -> list[Value] | None:
     node = write.node
     count = node.get_int("num_scan_inputs")
     body = write.body("body")
-    if write.graph.opset() < 9 or None in node.inputs:
+    if write.graph.opset() < 9 or None in node.inputs or not count:
         return None
     operands = [value for value in node.inputs if value is not None]
     states, scanned = operands[: len(operands) - count], operands[len(operands) - count :]
-    sizes = [_sizes(value) for value in scanned]
+    shapes = [value.shape for value in scanned]
     axes = node.get_ints("scan_input_axes", (0,) * count)
-    known = [one for one in sizes if one is not None]
-    if len(known) != count or not count:
+    known = [shape for shape in shapes if shape]
+    if len(known) != count:
         return None
-    axes = tuple(axis % len(one) for axis, one in zip(axes, known, strict=True))
-    steps = known[0][axes[0]]
-    if not 0 < steps * max(1, len(body)) <= MOST:
+    axes = tuple(axis % len(shape) for axis, shape in zip(axes, known, strict=True))
+    lengths = {shape[axis] for axis, shape in zip(axes, known, strict=True)}
+    steps = lengths.pop()
+    if lengths or not isinstance(steps, int) or not 0 < steps * max(1, len(body)) <= MOST:
+        return None
+    gathered = node.outputs[len(states) :]
+    ranks = [len(value.shape or ()) for value in gathered]
+    out_axes = node.get_ints("scan_output_axes", (0,) * len(gathered))
+    if any(axis < 0 and not rank for axis, rank in zip(out_axes, ranks, strict=True)):
         return None
     backward = node.get_ints("scan_input_directions", (0,) * count)
     parts: list[list[Value]] = []
     for step in range(steps):
         slices = [
-            _slice(write, value, one, axis, steps - 1 - step if back else step)
-            for value, one, axis, back in zip(scanned, known, axes, backward, strict=True)
+            write.add("Gather", value, write.number(steps - 1 - step if back else step), axis=axis)
+            for value, axis, back in zip(scanned, axes, backward, strict=True)
         ]
         results = write.copy(body, [*states, *slices])
         states = results[: len(states)]
         parts.append(results[len(states) :])
-    gathered = node.outputs[len(states) :]
-    out_axes = node.get_ints("scan_output_axes", (0,) * len(gathered))
     out_backward = node.get_ints("scan_output_directions", (0,) * len(gathered))
     stacked = []
-    for one, value, axis, back in zip(zip(*parts, strict=True), gathered, out_axes, out_backward):
-        whole = _sizes(value) or ()
-        stacked.append(write.stack(one[::-1] if back else one, whole, axis % max(1, len(whole))))
+    for one, axis, rank, back in zip(zip(*parts, strict=True), out_axes, ranks, out_backward, strict=True):
+        stacked.append(write.stack(one[::-1] if back else one, axis % rank if axis < 0 else axis))
     return [*states, *stacked]
-
-
-def _slice(write: _Writer, value: Value, sizes: tuple[int, ...], axis: int, at: int) -> Value:
-    """The slice of a value `at` a place along an axis, without that axis."""
-    part = write.add("Slice", value, write.ints(at), write.ints(at + 1), write.ints(axis))
-    return write.reshape(part, [*sizes[:axis], *sizes[axis + 1 :]])

@@ -148,17 +148,34 @@ def test_products_of_matrices_give_the_same_codes(tmp_path: Path) -> None:
     assert all(np.array_equal(one, other) for one, other in zip(*answers, strict=True))
 
 
-def test_the_hot_loop_of_floats_is_a_vector_product(tmp_path: Path) -> None:
-    need("arm64")
-    if shutil.which("aarch64-linux-gnu-objdump") is None:
-        pytest.skip("aarch64-linux-gnu-objdump is not here: apt-get install binutils-aarch64-linux-gnu")
+@pytest.mark.parametrize(
+    ("spec", "objdump", "product", "register"),
+    [
+        ("arm64", "aarch64-linux-gnu-objdump", r"fmla.*\.4s", 16),
+        ("host:cpu=x86-64-v3", "objdump", r"vfmadd\S+ps.*%ymm", 8),
+        ("host:cpu=x86-64-v4", "objdump", r"vfmadd\S+ps.*%zmm", 18),
+    ],
+)
+def test_the_hot_loop_of_floats_is_a_vector_product(
+    spec: str, objdump: str, product: str, register: int, tmp_path: Path
+) -> None:
+    """The widest vectors there are, and more sums in registers where there are more of those."""
+    need(spec.partition(":")[0])
+    if shutil.which(objdump) is None:
+        pytest.skip(f"{objdump} is not here: apt-get install binutils, binutils-aarch64-linux-gnu")
+    if spec.startswith("host") and platform.machine() != "x86_64":
+        pytest.skip("names a CPU of x86-64")
     net = CodedNet(np.int8)
-    weight = net.graph.constant(np.random.default_rng(0).normal(size=(16, 16, 3, 3)).astype(np.float32))
-    graph = net.done(net.graph.add("Conv", [net.input("x", 1, 16, 9, 9), weight], {"pads": [1] * 4}).output)
-    loops = innermost_loops(listing(graph, "arm64", "aarch64-linux-gnu-objdump", tmp_path))
-    found = max(loops, key=lambda loop: loop["fmla"])
-    assert found["fmla"] >= 16
-    assert found["fmla"] > 0.4 * found.total()
+    weight = net.graph.constant(np.random.default_rng(0).normal(size=(32, 32, 3, 3)).astype(np.float32))
+    graph = net.done(net.graph.add("Conv", [net.input("x", 1, 32, 14, 14), weight], {"pads": [1] * 4}).output)
+    text = listing(graph, spec, objdump, tmp_path)
+    hot = max(innermost_loops(text), key=lambda loop: loop["fmla"] + sum(loop[n] for n in loop if n[:6] == "vfmadd"))
+    products = hot["fmla"] + sum(hot[name] for name in hot if name.startswith("vfmadd"))
+    assert products >= 16
+    assert products > 0.4 * hot.total()
+    operands = [line for line in text.splitlines() if re.search(product, line)]
+    sums = {line.rpartition(",")[2] if "%" in line else line.split()[2] for line in operands}
+    assert len(sums) >= register
 
 
 def listing(graph: Graph, spec: str, objdump: str, folder: Path) -> str:

@@ -164,7 +164,7 @@ def test_a_build_is_a_folder_that_is_checked(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("kept")
-    with pytest.raises(OutputError, match="holds other files"):
+    with pytest.raises(OutputError, match="no part of an artifact"):
         artifact.check_folder(str(tmp_path))
     artifact.check_folder(str(tmp_path / "new"))
 

@@ -106,6 +106,6 @@ def test_no_more_panels_are_packed_than_there_are() -> None:
     while stages:
         stage = stages.pop()
         packed = stage if stage.op.name == "packed" else packed
-        stages += stage.op.input_tensors
+        stages.extend(list(stage.op.input_tensors))
     assert packed is not None
     assert sym.Analyzer().can_prove_equal(packed.shape[1], tirx.ceildiv(size, 32))

@@ -14,6 +14,8 @@ import numpy as np
 
 from ..errors import DataError, TargetError, expect
 from ..ir.graph import Graph
+from ..ir.shapes import analyse
+from ..ir.types import DType
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
 from ..runtime.samples import Samples, load_samples
@@ -32,6 +34,8 @@ _LOG = logging.getLogger("optc")
 MOST_HELD = 128
 _SIZES = 16
 """Samples whose sizes are looked at."""
+_LARGEST = 8 << 30
+"""Bytes of one value of a model that is run."""
 _FEW = 32
 """Samples below which fitting is a gamble."""
 _LOOK = 20
@@ -81,6 +85,7 @@ def runnable(
     """
     found = draw(model, data, narrowed(graph, beside), ctx.seed)
     _LOG.debug("%d samples%s", found.count, ", made up" if found.synthetic else "")
+    _check_size(graph)
     session = Session(graph, threads=ctx.threads)
     try:
         session.run(next(found.batches(1)))
@@ -119,6 +124,15 @@ def _check_sizes(found: Samples, session: Session) -> None:
                 f"samples are of several sizes, {first} and {size}, and the model does not take the second; bring them "
                 "to one size, pictures with --resize HEIGHTxWIDTH"
             ) from error
+
+
+def _check_size(graph: Graph) -> None:
+    """Raises `TargetError` where a value takes more memory than is allowed for one when the model is run."""
+    for value, fact in analyse(graph).facts.items():
+        shape = [size for size in fact.shape or () if isinstance(size, int)]
+        size = fact.dtype.file_bytes(math.prod(shape)) if fact.dtype is not DType.UNDEFINED else 0
+        if size > _LARGEST and value.producer is not None:
+            raise TargetError(f"value '{value.name}' of the model would take {size} bytes when it is run")
 
 
 def held_out(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..errors import TargetError
+from ..ir.calls import Calls, most_nodes
 from ..ir.clone import clone
 from ..ir.graph import Graph, Value
 from ..ir.types import TensorType
@@ -140,6 +141,9 @@ def _open(graph: Graph, threads: int, optimise: bool, exact: bool, seed: int) ->
     from ..ir.writer import save, to_bytes
 
     what = f"graph '{graph.name}'"
+    if graph.functions and (nodes := Calls.of(graph).total) > most_nodes(graph):
+        # ONNX Runtime follows every call before it looks at anything.
+        raise TargetError(f"the calls of functions in {what} stand for {nodes} nodes, which no runtime takes")
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
         return _create(to_bytes(graph), what, threads, optimise, exact, seed)

@@ -7,25 +7,26 @@ is a run of the model, not of the pass.
 
 Layers are weighed by halving: a group whose layers together keep the floor is done with; any other is split, down to
 single layers, by the loss at the outputs. In the order of their losses the fewest are then sought without which the
-rest keeps the floor, and the pass runs anew with these kept.
+rest keeps the floor, and the pass runs anew with these kept: in the form that computes in float, where there is one.
 """
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from ..ir.clone import clone, copy_nodes
 from ..ir.graph import Graph, Node, Value
 from .base import Context, Layer, Outcome, Override, Pass, Report
+from .pipeline import spec
 
 if TYPE_CHECKING:
     from ..runtime.agreement import Agreement
 
 SAMPLES = 24
-MOST = 0.5
+MOST = 0.9
 """The share of a pass's layers that may be kept; beyond it the pass is not worth having."""
 
 
@@ -75,14 +76,25 @@ def breaking(
     return found[:high], found
 
 
-def keeping(ctx: Context, one: Pass, layers: Sequence[Breaking]) -> Context:
-    """What the pass is given so that it leaves `layers` as they are."""
-    skips = tuple(Override(match=glob.escape(layer.name), skips=(one.name,)) for layer in layers)
-    return replace(ctx, overrides=(*ctx.overrides, *skips))
+def keeping(ctx: Context, one: Pass, layers: Sequence[Breaking], form: Pass | None = None) -> Context:
+    """What the pass is given so that it leaves `layers` as they are, or gives them the options of `form`."""
+    options = {} if form is None else {
+        field.name: getattr(form, field.name)
+        for field in fields(form)
+        if getattr(form, field.name) != getattr(one, field.name)
+    }  # fmt: skip
+    wishes = tuple(
+        Override(match=glob.escape(layer.name), passes={one.name: options})
+        if form is not None
+        else Override(match=glob.escape(layer.name), skips=(one.name,))
+        for layer in layers
+    )
+    return replace(ctx, overrides=(*ctx.overrides, *wishes))
 
 
-def tell(report: Report, layers: Sequence[Breaking], reason: str) -> None:
-    """Say in `report` which layers were kept, and why: `reason` is what the whole pass would have come to."""
+def tell(report: Report, layers: Sequence[Breaking], reason: str, form: Pass | None = None) -> None:
+    """Say in `report` which layers were kept, or have another `form`, and why: `reason` is what the whole pass would
+    have come to."""
     kept = {layer.name: layer for layer in layers}
     report.layers = [
         Layer(layer.name, layer.op, Outcome.REVERTED, _why(kept[layer.name]), layer.detail)
@@ -92,7 +104,8 @@ def tell(report: Report, layers: Sequence[Breaking], reason: str) -> None:
     ]
     listed = ", ".join(f"'{layer.name}' ({layer.share:.4f})" for layer in layers[:8])
     more = f" and {len(layers) - 8} more" if len(layers) > 8 else ""
-    report.notes.append(f"kept {len(layers)} layer(s) as they were, since {reason}: {listed}{more}")
+    how = "as they were" if form is None else f"in the form of {spec(form)}"
+    report.notes.append(f"kept {len(layers)} layer(s) {how}, since {reason}: {listed}{more}")
 
 
 def _why(layer: Breaking) -> str:

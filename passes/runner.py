@@ -184,17 +184,18 @@ def _in_part(
 ) -> tuple[Graph, Report] | None:
     """What `one` makes of `before` without the layers that break it, to which there is no `objection`; else `None`.
 
-    A trial that leaves other layers as they were may flatter the rest; where it did, twice as many are kept.
+    A trial that leaves other layers as they were may flatter the rest; where it did, twice as many are kept so.
     """
     layers, order = breaking(before, after, report, ctx, floor)
-    for kept in (layers, order[: 2 * len(layers)]) if layers else ():
+    attempts = [(layers, one.in_float), (order[: 2 * len(layers)], None)]
+    for kept, form in attempts if layers else ():
         trial = before.clone()
-        partial_report = _run_one(one, trial, keeping(ctx, one, kept))
+        partial_report = _run_one(one, trial, keeping(ctx, one, kept, form))
         if not partial_report.changed:
             return None
         _tidy(trial)
         if not objection(trial, partial_report):
-            tell(partial_report, kept, f"with them {reason}")
+            tell(partial_report, kept, f"with them {reason}", form)
             return trial, partial_report
     return None
 

@@ -15,7 +15,7 @@ from optc.ir.writer import to_bytes
 
 from .real_models import Maker, group_norm, pyramid, samples, siamese, unrolled
 
-CHANNELS = "prune:kind=channels:ratio=0.4:align=4"
+CHANNELS = "prune:kind=channels:ratio=0.4:align=4:scope=layer"
 
 
 def answers(model: bytes, feeds: dict[str, np.ndarray]) -> list[object]:

@@ -126,8 +126,9 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     if not open_:
         report.notes.append("no group of channels can be pruned")
         return report
-    if options.ratio is not None and options.scope == "layer":
-        ratios = {i: ctx.options(options, scene.groups[i].node).ratio or 0.0 for i in open_}
+    ratios = {i: ctx.options(options, scene.groups[i].node).ratio or 0.0 for i in open_}
+    own = any(ratio != options.ratio for ratio in ratios.values())
+    if options.ratio is not None and (options.scope == "layer" or (options.scope == "auto" and own)):
         counts = _shares(scene, ratios, report)
         several = {i: count for i, count in counts.items() if len(scene.groups[i].readers) > 1}
         curves = _curves(scene, ctx, several, weigh=False)

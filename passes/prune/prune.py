@@ -29,7 +29,7 @@ class Prune(Pass):
     )
     ratio: float | None = option(
         None,
-        "share of the weights, the channels of a group (scope=layer) or the cost (scope=global) to drop; "
+        "share to drop of the weights, of the cost (channels), or of the channels of every group (scope=layer); "
         "none: as many weights as `error` allows, and as many channels as are safe",
         low=0.0,
         high=0.99,
@@ -43,7 +43,11 @@ class Prune(Pass):
         high=1.0,
         layer=True,
     )
-    scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
+    scope: Literal["auto", "layer", "global"] = option(
+        "auto",
+        "layer: the same ratio in every layer; global: spread where it costs least; auto: global for channels, unless "
+        "a layer has a ratio of its own, else layer",
+    )
     n: int = option(2, "weights kept of every m (nm)", low=1)
     m: int = option(4, "group size (nm)", low=2)
     groups: Literal["inner", "all"] = option(

@@ -159,7 +159,7 @@ def _patterns(options: Prune, graph: Graph, ctx: Context, own: dict[Linear, Prun
         patterns.update((layer, Grouped(options.n, options.m)) for layer in layers)
     elif options.ratio is None:
         patterns.update(dict.fromkeys(layers, ADAPTIVE))
-    elif options.scope == "layer":
+    elif options.scope != "global":
         patterns.update((layer, Unstructured(options.ratio)) for layer in layers)
     elif layers:
         curves: dict[Linear, list[Choice]] = {}

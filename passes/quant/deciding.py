@@ -21,6 +21,7 @@ from .placement import MOVES, Placement
 SMALL = 64
 """Weights of a layer that averages little."""
 SQUASHING = frozenset({"Sigmoid", "HardSigmoid"})
+AVERAGING = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 _PASSED = MOVES | {"Cast"}
 _MARK = 4096
 """Beyond what models compute with, and whole numbers from it on are exact."""
@@ -46,6 +47,8 @@ def deciding(graph: Graph, plan: Placement, ctx: Context) -> dict[Value, str]:
     rules = {}
     for group, values in groups.items():
         ops = set[str]().union(*(_ops(met[value]) for value in values))
+        if ops & AVERAGING:  # where the rare is averaged, least squares are right
+            continue
         squashed = ops & SQUASHING
         rules[group] = "wide" if not squashed else ("sigmoid" if ops == squashed else "live")
     return rules

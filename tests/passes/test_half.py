@@ -17,7 +17,7 @@ from ..real_models import half_precision, samples
 PASSES = {
     "prune:ratio=0.5": 1.01,
     "prune:kind=nm": 1.01,
-    "prune:kind=channels:ratio=0.4:align=4": 0.85,
+    "prune:kind=channels:ratio=0.4:align=4:scope=layer": 0.85,
     "svd:ratio=0.6:align=4": 0.85,
     "depthwise:rank=3": 0.9,
     "quant": 0.75,

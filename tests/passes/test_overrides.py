@@ -118,7 +118,7 @@ def test_a_layer_has_a_ratio_of_its_own() -> None:
 
 
 def test_a_group_of_channels_has_a_ratio_of_its_own() -> None:
-    _, plain = plainly("prune:kind=channels:ratio=0.25")
+    _, plain = plainly("prune:kind=channels:ratio=0.25:scope=layer")
     name = done(plain)[0]
     _, report = build("prune:kind=channels:ratio=0.25", Override(name, passes={"prune": {"ratio": 0.5}}))
     assert int(str(detail(report, name, "kept"))) < int(str(detail(plain, name, "kept")))

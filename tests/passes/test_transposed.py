@@ -135,7 +135,7 @@ def test_n_of_m_groups_run_over_its_input_channels() -> None:
 
 
 def test_channels_that_it_reads_and_makes_go() -> None:
-    graph, report, error = ran(Prune(kind="channels", ratio=0.25, align=1))
+    graph, report, error = ran(Prune(kind="channels", ratio=0.25, align=1, scope="layer"))
     shapes = {node.name: v.constant.shape for node in graph if (v := node.input(1)) is not None and v.constant}
     assert shapes["up"] == (12, 9, 4, 4)
     assert error < 0.3

@@ -73,7 +73,7 @@ def context(graph: Graph, count: int = 64, seed: int = 0, align: int = 4, **size
 
 
 def run(graph: Graph, ctx: Context, **options: object) -> Report:
-    report = Prune(kind="channels", **options).run(graph, ctx)  # type: ignore[arg-type]
+    report = Prune(kind="channels", **{"scope": "layer"} | options).run(graph, ctx)  # type: ignore[arg-type]
     graph.sort()
     infer(graph, fresh=True)
     verify(graph)

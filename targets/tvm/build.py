@@ -17,6 +17,7 @@ from . import codegen, manifest, toolchain
 from .codegen import Port
 from .machine import Machine
 from .objects import place, version
+from .system import linking
 
 if TYPE_CHECKING:
     import tvm
@@ -78,6 +79,7 @@ def build(
                 compiler,
                 *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED, *toolchain.BARE),
                 *("model.cc", *place(machine, ("runtime.cc", "rpc.cc"), work), *kernels, "-o", library),
+                *linking(machine, work),
             ],
             folder=work,
             what="linking the library",

@@ -7,6 +7,7 @@ import functools
 from ...runtime import cpu as this_cpu
 from . import features as names
 from .machine import PMADDWD, SDOT, SMMLA, SMULL, VPDPBUSD, Machine
+from .system import find_ndk
 
 _ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "sve": "+sve"}
 
@@ -61,12 +62,13 @@ def of_llvm(triple: str, cpu: str, features: tuple[str, ...] = ()) -> set[str]:
     return set(map(str, codegen.llvm_get_cpu_features(Target(options))))
 
 
-def arm64(*, cpu: str = "", **features: bool) -> Machine:
+def arm64(*, cpu: str = "", os: str = "linux", **features: bool) -> Machine:
     """A 64-bit ARM CPU under Linux or Android, with the features named; every one with `i8mm` has `dotprod`."""
+    android = os == "android"
     features["dotprod"] = features.get("dotprod", False) or features.get("i8mm", False)
     return Machine(
         "arm64",
-        "aarch64-linux-gnu",
+        "aarch64-unknown-linux-android" if android else "aarch64-linux-gnu",
         cpu,
         ("+neon", *(_ARM_FEATURES[name] for name, on in features.items() if on)),
         lanes=4,
@@ -74,6 +76,10 @@ def arm64(*, cpu: str = "", **features: bool) -> Machine:
         block=8,
         compiler="aarch64-linux-gnu-g++",
         compiler_package="g++-aarch64-linux-gnu",
+        # Atomic operations are written out, or they would ask the C library what the CPU has; Android keeps x18.
+        flags=("-mno-outline-atomics", *(("-DOPTC_BIONIC", "-ffixed-x18") if android else ())),
+        system="bionic" if android else "glibc",
+        ndk=find_ndk("aarch64-linux-android") if android else "",
         dot=SDOT if features["dotprod"] else SMULL,
         matrix=SMMLA if features.get("i8mm") else None,
         emulator=("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"),
@@ -81,11 +87,14 @@ def arm64(*, cpu: str = "", **features: bool) -> Machine:
     )
 
 
-def armv7(*, cpu: str = "") -> Machine:
-    """A 32-bit ARM CPU with NEON under Linux."""
+def armv7(*, cpu: str = "", os: str = "linux") -> Machine:
+    """A 32-bit ARM CPU with NEON under Linux or Android, which passes floats in registers of integers."""
+    android = os == "android"
+    # The headers of the compiler are those for floats in registers of their own; nothing of them is called.
+    soft = ("-DOPTC_BIONIC", "-mfloat-abi=softfp", "-D__ARM_PCS_VFP")
     return Machine(
         "armv7",
-        "armv7a-linux-gnueabihf",
+        "armv7a-unknown-linux-androideabi" if android else "armv7a-linux-gnueabihf",
         cpu,
         ("+neon", "+vfp4"),
         lanes=4,
@@ -93,8 +102,10 @@ def armv7(*, cpu: str = "") -> Machine:
         block=8,
         compiler="arm-linux-gnueabihf-g++",
         compiler_package="g++-arm-linux-gnueabihf",
-        flags=("-mfpu=neon-vfpv4",),
-        hard_float=True,
+        flags=("-mfpu=neon-vfpv4", *(soft if android else ())),
+        hard_float=not android,
+        system="bionic" if android else "glibc",
+        ndk=find_ndk("armv7a-linux-androideabi") if android else "",
         dot=SMULL,
         emulator=("qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"),
         emulator_package="qemu-user-static",

@@ -18,6 +18,7 @@ from ...ir.workspace import files as files_of
 from . import features
 from .codegen import Port
 from .machines import of_llvm
+from .system import API, PAGE
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -38,16 +39,24 @@ def document(
     flags = " ".join(machine.flags)
     # All that LLVM may use, whether it is named or stands behind the name of the CPU.
     used = features.listed(of_llvm(machine.triple, machine.cpu, machine.features), machine.triple)
+    android = machine.system == "bionic"
+    kit = f"{machine.triple.replace('-unknown', '')}{API}-clang++ -static-libstdc++"
+    there = kit if android else f"{machine.compiler} {flags}"
     return {
         "schema": SCHEMA,
         "target": spec,
-        "machine": {"triple": machine.triple, "cpu": machine.cpu, "features": list(used)},
+        "machine": {
+            "triple": machine.triple,
+            "cpu": machine.cpu,
+            "features": list(used),
+            **({"android_api": API, "page_size": PAGE} if android else {}),
+        },
         "inputs": [_port(port) for port in inputs],
         "outputs": [_port(port) for port in outputs],
         "passes": dict(sorted(passes.items())),
         "versions": {"compiler": compiler, **{name: _version(name) for name in ("optc", "apache-tvm")}},
         "commands": {
-            "build": " ".join(f"{machine.compiler} -std=c++17 -O2 {flags} runner.cc ./model.so -o runner".split()),
+            "build": " ".join(f"{there} -std=c++17 -O2 runner.cc ./model.so -o runner".split()),
             "run": " ".join(["./runner", "--out", "outputs", *(f"inputs/{name}" for name in file_names(inputs))]),
         },
     }

@@ -10,7 +10,7 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...ir.fingerprint import Fingerprint, file_digest
 from ...ir.workspace import Workspace
@@ -44,14 +44,24 @@ def version(compiler: str) -> str:
 def _object(compiler: str, version: str, flags: tuple[str, ...], source: str, cache: str | None) -> bytes:
     headers = sorted(name for name in os.listdir(toolchain.SOURCES) if name.endswith(".h"))
     digests = [file_digest(os.path.join(toolchain.SOURCES, name)) for name in (source, *headers)]
-    key = Fingerprint("object", compiler, version, *flags, source, *headers, *digests).text
+
+    def make(work: str) -> None:
+        for name in (source, *headers):
+            shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
+        toolchain.run([compiler, *flags, "-c", source, "-o", "out.o"], folder=work, what="compiling the runtime")
+
+    return kept(("object", compiler, version, *flags, source, *headers, *digests), make, cache)
+
+
+def kept(words: tuple[str, ...], make: Callable[[str], None], cache: str | None = None) -> bytes:
+    """The file `out.o` that `make` writes into an empty folder, kept in the cache under all that it depends on."""
+    cache = cache_folder() if cache is None else cache
     store = None if cache is None else Store(cache)
+    key = Fingerprint(*words).text
     content = None if store is None else store.get(key)
     if content is None:
         with Workspace() as work:
-            for name in (source, *headers):
-                shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
-            toolchain.run([compiler, *flags, "-c", source, "-o", "out.o"], folder=work, what="compiling the runtime")
+            make(work)
             with open(os.path.join(work, "out.o"), "rb") as file:
                 content = file.read()
         if store is not None:

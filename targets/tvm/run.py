@@ -18,6 +18,7 @@ from ...runtime import cpu
 from . import artifact, features, manifest, toolchain
 from .codegen import Port
 from .machine import Machine
+from .system import bare, runner_compiler
 
 Array = npt.NDArray[Any]
 
@@ -87,13 +88,14 @@ class Emulated:
         self._runner = os.path.join(self._folder.name, "runner")
         toolchain.run(
             [
-                toolchain.compiler(machine),
-                *("-std=c++17", "-O1", "-pthread", *machine.flags),
-                *("runner.cc", "./model.so", "-o", self._runner),
+                runner_compiler(machine),
+                *("-std=c++17", "-O1", "-pthread", "runner.cc", os.path.join(self._sources, "model.so")),
+                *("-Wl,--allow-shlib-undefined", "-o", self._runner),
             ],
             folder=self._sources,
             what="building the runner",
         )
+        bare(machine, self._folder.name)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs for one set of inputs, in order. Raises `TargetError` where the runner fails."""
@@ -104,7 +106,7 @@ class Emulated:
                 np.save(names[-1], array)
             out = os.path.join(work, "out")
             command = [*self._command, self._runner, "--threads", str(self.threads), "--out", out, *names]
-            environment = {**os.environ, "QEMU_SET_ENV": f"LD_LIBRARY_PATH={self._sources}"}
+            environment = {**os.environ, "QEMU_SET_ENV": f"LD_LIBRARY_PATH={self._sources}:{self._folder.name}"}
             done = subprocess.run(
                 command, cwd=self._sources, capture_output=True, text=True, env=environment, check=False
             )

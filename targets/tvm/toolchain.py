@@ -13,7 +13,7 @@ from .machine import Machine
 SOURCES = os.path.join(os.path.dirname(__file__), "sources")
 FLAGS = (
     *("-std=c++17", "-Os", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti", "-ffunction-sections"),
-    *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+    *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-U_FORTIFY_SOURCE"),
 )
 SHARED = (
     *("-shared", "-s", "-Wl,--build-id=none", "-Wl,--gc-sections", "-static-libstdc++", "-static-libgcc"),
@@ -27,8 +27,11 @@ BARE = ("-nostartfiles",)
 """For what has nothing to be constructed or destroyed when it is loaded or unloaded."""
 
 
-def compiler(machine: Machine) -> str:
-    """The path of the C++ compiler for the machine. Raises `TargetError` where there is none."""
+def compiler(machine: Machine, *, ndk: bool = True) -> str:
+    """The path of the C++ compiler for the machine, with `ndk` that of Android's development kit where there is one.
+    Raises `TargetError` where there is none."""
+    if ndk and machine.ndk:
+        return machine.ndk
     found = shutil.which(machine.compiler)
     if found is None:
         raise TargetError(
@@ -40,6 +43,8 @@ def compiler(machine: Machine) -> str:
 
 def archiver(machine: Machine) -> str:
     """The path of `ar` for the machine. Raises `TargetError` where there is none."""
+    if machine.ndk:
+        return os.path.join(os.path.dirname(machine.ndk), "llvm-ar")
     name = machine.compiler.removesuffix("g++") + "ar"
     found = shutil.which(name)
     if found is None:

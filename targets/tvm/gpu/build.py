@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ....ir.shapes import infer
+from ....ir.workspace import Workspace
 from .. import manifest, toolchain
 from ..build import first_line, ports_of, require_tvm
 from ..objects import version
+from ..system import linking
 from .device import Gpu
 
 if TYPE_CHECKING:
@@ -91,16 +93,17 @@ def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, Laun
 
 def link(machine: Gpu, sources: str, library: str) -> None:
     """The library of an OpenCL artifact, from the files that it ships, for the CPU of `machine`."""
-    toolchain.run(
-        [
-            toolchain.compiler(machine),
-            *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED),
-            *_COMPILED,
-            *("-ldl", "-o", os.path.abspath(library)),
-        ],
-        folder=sources,
-        what="linking the library",
-    )
+    with Workspace() as work:
+        toolchain.run(
+            [
+                toolchain.compiler(machine),
+                *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED),
+                *(*_COMPILED, "-o", os.path.abspath(library)),
+                *(linking(machine, work) or ("-ldl",)),
+            ],
+            folder=sources,
+            what="linking the library",
+        )
 
 
 def _described(plan: LaunchPlan, gpu: Gpu, half: bool) -> dict[str, Any]:

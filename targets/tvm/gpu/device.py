@@ -55,4 +55,5 @@ def hosted(gpu: Gpu, machine: Machine) -> Gpu:
         compiler=machine.compiler,
         compiler_package=machine.compiler_package,
         flags=machine.flags,
+        system=machine.system,
     )

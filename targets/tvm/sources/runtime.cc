@@ -15,6 +15,20 @@
 namespace optc {
 namespace {
 
+#ifdef OPTC_BIONIC
+// Android's number, where it is built with the headers of glibc.
+constexpr int kCores = 97;
+#else
+constexpr int kCores = _SC_NPROCESSORS_ONLN;
+#endif
+
+// Room for what any C library keeps in one of its objects: the one that is compiled with need not be the one it runs on.
+template <typename T>
+union Roomy {
+  T one;
+  char room[64];
+};
+
 thread_local char last_error[512];
 
 using Task = int (*)(int, void*, void*);
@@ -40,8 +54,8 @@ void release();
 class Pool {
  public:
   explicit Pool(int threads) {
-    pthread_mutex_init(&mutex_, nullptr);
-    pthread_cond_init(&wake_, nullptr);
+    pthread_mutex_init(&mutex_.one, nullptr);
+    pthread_cond_init(&wake_.one, nullptr);
     int size = 1;
     while (size < threads && size < kMostThreads && pthread_create(&threads_[size], nullptr, work, this) == 0) ++size;
     size_ = size;
@@ -50,8 +64,8 @@ class Pool {
     stop_ = true;
     next_round();
     for (int i = 1; i < size_; ++i) pthread_join(threads_[i], nullptr);
-    pthread_cond_destroy(&wake_);
-    pthread_mutex_destroy(&mutex_);
+    pthread_cond_destroy(&wake_.one);
+    pthread_mutex_destroy(&mutex_.one);
   }
 
   int run(Task task, void* data) {
@@ -72,10 +86,10 @@ class Pool {
 
  private:
   void next_round() {
-    pthread_mutex_lock(&mutex_);
+    pthread_mutex_lock(&mutex_.one);
     round_.fetch_add(1, std::memory_order_release);
-    pthread_cond_broadcast(&wake_);
-    pthread_mutex_unlock(&mutex_);
+    pthread_cond_broadcast(&wake_.one);
+    pthread_mutex_unlock(&mutex_.one);
   }
 
   void take() {
@@ -91,9 +105,9 @@ class Pool {
     for (unsigned seen = 0;;) {
       for (int i = 0; i < kSpins && pool.round_.load(std::memory_order_acquire) == seen; ++i) pause();
       if (pool.round_.load(std::memory_order_acquire) == seen) {
-        pthread_mutex_lock(&pool.mutex_);
-        while (pool.round_.load(std::memory_order_acquire) == seen) pthread_cond_wait(&pool.wake_, &pool.mutex_);
-        pthread_mutex_unlock(&pool.mutex_);
+        pthread_mutex_lock(&pool.mutex_.one);
+        while (pool.round_.load(std::memory_order_acquire) == seen) pthread_cond_wait(&pool.wake_.one, &pool.mutex_.one);
+        pthread_mutex_unlock(&pool.mutex_.one);
       }
       seen = pool.round_.load(std::memory_order_acquire);
       if (pool.stop_) return release(), nullptr;
@@ -103,8 +117,8 @@ class Pool {
 
   std::atomic<int> size_{1};
   pthread_t threads_[kMostThreads];
-  pthread_mutex_t mutex_;
-  pthread_cond_t wake_;
+  Roomy<pthread_mutex_t> mutex_;
+  Roomy<pthread_cond_t> wake_;
   std::atomic<unsigned> round_{0};
   std::atomic<int> next_{1 << 20}, done_{0}, failed_{0};
   std::atomic<bool> stop_{false};
@@ -256,7 +270,7 @@ struct optc_model : optc::Model {
 extern "C" {
 
 optc_model* optc_open(int threads) {
-  if (threads <= 0) threads = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  if (threads <= 0) threads = static_cast<int>(sysconf(optc::kCores));
   void* place = optc::allocate(sizeof(optc_model));
   if (place == nullptr) return nullptr;
   auto* model = new (place) optc_model(threads > 0 ? threads : 1);
@@ -311,6 +325,12 @@ static int optc_workspace_free(int, int, void* data) {
 
 // Hidden, or a process that has loaded TVM would set them to its own.
 #pragma GCC visibility push(hidden)
+#ifdef __arm__
+// Tables of what to do in exceptions name these; there are none, and so no need for what unwinds them.
+void __aeabi_unwind_cpp_pr0() {}
+void __aeabi_unwind_cpp_pr1() {}
+#endif
+
 int (*__TVMBackendParallelLaunch)(int (*)(int, void*, void*), void*, int) = optc_parallel;
 void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = optc_workspace;
 int (*__TVMBackendFreeWorkspace)(int, int, void*) = optc_workspace_free;

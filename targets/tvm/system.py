@@ -1,0 +1,148 @@
+"""The C library of a device, as stand-ins to link against: what a library may call, in the oldest versions that do.
+
+Linked against the C library of this machine, a library would ask for the newest version of each function, and run on
+nothing older. A stand-in is a library of the same name that defines the functions and does nothing; the loader of the
+device puts its own in their place. So libraries for glibc need its version 2.17 (2012), and those for Android no NDK to
+be built: its C library, bionic, goes by other names and has no versions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import toolchain
+from .objects import kept, version
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+PAGE = 16384
+"""Bytes of a page of memory, at most, that a library for Android is laid out for: those of Android 15."""
+API = 29
+"""The oldest Android (10) that has variables of a thread in libraries."""
+
+_CLOCK = "clock_gettime"
+_C = (
+    _CLOCK, "abort", "atoi", "calloc", "fclose", "fopen", "fread", "free", "fseek", "ftell", "getenv", "malloc",
+    "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "raise", "realloc", "rewind", "sched_yield", "snprintf",
+    "strchr", "strcmp", "strlen", "strncmp", "strncpy", "strrchr", "strstr", "strtol", "sysconf",
+)  # fmt: skip
+_THREADS = tuple(
+    f"pthread_{name}"
+    for name in (
+        "cond_broadcast", "cond_destroy", "cond_init", "cond_wait", "create", "join", "mutex_destroy", "mutex_init",
+        "mutex_lock", "mutex_unlock",
+    )
+)  # fmt: skip
+_MATH = tuple(
+    name + kind
+    for name in (
+        "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh",
+        "erf", "erfc", "exp", "exp2", "expm1", "fabs", "floor", "fma", "fmax", "fmin", "fmod", "hypot", "ldexp",
+        "lgamma", "log", "log10", "log1p", "log2", "nearbyint", "pow", "remainder", "rint", "round", "sin", "sinh",
+        "sqrt", "tan", "tanh", "tgamma", "trunc",
+    )
+    for kind in ("", "f")
+)  # fmt: skip
+_LOADING = ("dladdr", "dlopen", "dlsym")
+_THREAD_VARIABLES = ("__tls_get_addr",)
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A library of a device: its name there, and its functions by their version (none on Android)."""
+
+    name: str
+    functions: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def source(self) -> str:
+        return "".join(f"void {name}(void) {{}}\n" for _, names in self.functions for name in names)
+
+    @property
+    def script(self) -> str:
+        """The versions, as the linker takes them."""
+        shown = (f"{of} {{ global: {' '.join(f'{one};' for one in names)} }};\n" for of, names in self.functions)
+        return "".join(shown) or "{ local: *; };\n"
+
+
+def stand_ins(machine: Machine) -> tuple[StandIn, ...]:
+    """Those for the system of a machine; none where the C library here is the machine's own."""
+    if machine.system == "bionic":
+        libraries = {"libc.so": (*_C, *_THREADS, *_THREAD_VARIABLES), "libm.so": _MATH, "libdl.so": _LOADING}
+        return tuple(StandIn(name, (("", functions),)) for name, functions in libraries.items())
+    if machine.system == "glibc":
+        # All functions of an architecture are as old as its port of glibc: in 2.17 (64-bit ARM), or before (32-bit).
+        wide = machine.triple.startswith("aarch64")
+        oldest, loader = ("GLIBC_2.17", "ld-linux-aarch64.so.1") if wide else ("GLIBC_2.4", "ld-linux-armhf.so.3")
+        libraries = {"libpthread.so.0": _THREADS, "libm.so.6": _MATH, "libdl.so.2": _LOADING, loader: _THREAD_VARIABLES}
+        clock = () if wide else (("GLIBC_2.17", (_CLOCK,)),)
+        return (
+            *(StandIn(name, ((oldest, functions),)) for name, functions in libraries.items()),
+            StandIn("libc.so.6", ((oldest, tuple(one for one in _C if wide or one != _CLOCK)), *clock)),
+        )
+    return ()
+
+
+def linking(machine: Machine, folder: str) -> tuple[str, ...]:
+    """What the compiler is told behind the object files, to link a library for the system of a machine; stand-ins are
+    put into `folder`. Raises `TargetError` where the compiler is missing or fails."""
+    page = (f"-Wl,-z,max-page-size={PAGE}", "-Wl,-soname,model.so") if machine.system == "bionic" else ()
+    if machine.ndk:
+        return (*page, "-nostdlib++", "-lm", "-ldl")
+    wanted = stand_ins(machine)
+    if not wanted:
+        return ()
+    files = tuple(_placed(machine, one, folder, index) for index, one in enumerate(wanted))
+    return (*page, "-nodefaultlibs", "-Wl,-z,defs", "-Wl,--as-needed", *files, "-lgcc", "-Wl,--no-warn-mismatch")
+
+
+def runner_compiler(machine: Machine) -> str:
+    """The compiler of programs for the emulator, which has no C library but glibc."""
+    return toolchain.compiler(machine, ndk=False)
+
+
+def bare(machine: Machine, folder: str) -> None:
+    """Put what bionic's libraries are called into `folder`, empty, so that a library for Android loads where glibc has
+    their functions."""
+    if machine.system == "bionic":
+        for index, one in enumerate(stand_ins(machine)):
+            empty = StandIn(one.name, ())
+            os.replace(_placed(machine, empty, folder, index), os.path.join(folder, one.name))
+
+
+def _placed(machine: Machine, one: StandIn, folder: str, index: int) -> str:
+    """The path of a stand-in, put into `folder`."""
+    compiler = toolchain.compiler(machine, ndk=False)
+    flags = (*machine.flags, "-x", "c", "-w", "-fno-builtin", "-shared", "-nostdlib", "-fPIC", "-Wl,--build-id=none")
+
+    def make(work: str) -> None:
+        for name, text in (("stub.c", one.source), ("stub.map", one.script)):
+            with open(os.path.join(work, name), "w", encoding="ascii") as file:
+                file.write(text)
+        command = [
+            compiler,
+            *flags,
+            f"-Wl,-soname,{one.name}",
+            "-Wl,--version-script=stub.map",
+            "stub.c",
+            "-o",
+            "out.o",
+        ]
+        toolchain.run(command, folder=work, what="compiling a stand-in")
+
+    path = os.path.join(folder, f"{index}-{one.name}")
+    with open(path, "wb") as file:
+        file.write(kept(("stand-in", compiler, version(compiler), *flags, one.name, one.script, one.source), make))
+    return path
+
+
+def find_ndk(prefix: str) -> str:
+    """The C++ compiler of Android's NDK, where ANDROID_NDK_HOME names one, for the architecture that begins with
+    `prefix`; else nothing."""
+    home = os.environ.get("ANDROID_NDK_HOME", "")
+    found = shutil.which(f"{prefix}{API}-clang++", path=os.path.join(home, "toolchains/llvm/prebuilt/linux-x86_64/bin"))
+    return found or "" if home else ""

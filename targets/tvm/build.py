@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import EmissionError, OptcError, TargetError
+from ...errors import OptcError, TargetError
 from ...ir.shapes import infer
 from ...ir.workspace import Workspace
 from . import codegen, manifest, toolchain
@@ -100,21 +100,43 @@ def lowered(
 ) -> tuple[tvm.IRModule, Plan]:
     """The scheduled kernels of a graph and the plan that calls them; writes the types of all values onto the graph.
 
-    Raises `TargetError` for what cannot be built.
+    Raises `TargetError` for what cannot be built, naming the open sizes or the node that it is for, and `EmissionError`
+    where it is for neither.
     """
     from . import pipeline
+    from .blame import blamed
     from .importer import import_graph
     from .plan import plan_of
 
+    def attempt(one: Graph) -> tuple[tvm.IRModule, Plan]:
+        mod = pipeline.lower(import_graph(one, machine, dims, None if tuned is None else tuned.tiles), machine)
+        return mod, plan_of(mod, tables=True)
+
     infer(graph)
-    imported = import_graph(graph, machine, dims, None if tuned is None else tuned.tiles)
     try:
-        mod = pipeline.lower(imported, machine)
-    except OptcError:
+        return attempt(graph)
+    except (OptcError, MemoryError):
         raise
     except Exception as error:
-        raise EmissionError(f"TVM cannot compile graph '{graph.name}': {first_line(error)}") from error
-    return mod, plan_of(mod, tables=True)
+        why = first_line(error)
+        raise _too_open(graph, why) or blamed(graph, attempt, machine.name, why) from error
+
+
+def _too_open(graph: Graph, why: str) -> TargetError | None:
+    """What to say where a graph cannot be compiled with the sizes that its inputs leave open; nothing where they leave
+    none."""
+    for value in graph.inputs:
+        shape = value.shape or ()
+        if not all(isinstance(size, int) for size in shape):
+            sizes = "x".join(
+                str(size) if isinstance(size, int) else "224" if at else "1" for at, size in enumerate(shape)
+            )
+            described = ", ".join(str(size or "?") for size in shape)
+            return TargetError(
+                f"the model cannot be compiled with what input '{value.name}' [{described}] leaves open ({why}); "
+                f"fix its sizes, such as --shape {value.name}={sizes}"
+            )
+    return None
 
 
 def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -> None:

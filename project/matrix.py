@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from ..errors import LockError, OptcError
+from ..passes.observers import Reproduce
 from ..report.locked import Locked
 from .config import Config, Entry
 from .lock import Lock, build_name
@@ -231,7 +232,9 @@ def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
     output = job.entry.artifact(job.target)
     try:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-        build = job.entry.options.compile(job.entry.path, target=job.target, output=output, cache=cache, lock=lock)
+        build = job.entry.options.compile(
+            job.entry.path, target=job.target, output=output, cache=cache, lock=lock, observers=(Reproduce(),)
+        )
     except OptcError as error:
         return Result(job, error.exit_status, str(error).splitlines()[0])
     except OSError as error:

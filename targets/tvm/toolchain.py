@@ -65,5 +65,6 @@ def run(command: Sequence[str], *, folder: str, what: str) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
     if found.returncode:
-        said = [line for line in found.stderr.splitlines() if "error" in line.lower()] or found.stderr.splitlines()
+        lines = found.stderr.splitlines()
+        said = [line for line in lines if "undefined reference" in line or "error:" in line.lower()] or lines
         raise TargetError(f"{what} failed: {command[0]}: {(said or ['no message'])[0].strip()}")

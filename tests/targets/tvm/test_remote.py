@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from optc.cli.app import run
-from optc.errors import SpecError, TargetError
+from optc.errors import EmissionError, SpecError, TargetError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.ir.writer import save
@@ -116,6 +116,30 @@ def test_a_device_answers_as_the_model_does(library: Path, server: int, capsys: 
     said = capsys.readouterr().out
     assert "agreement    100.00 %" in said
     assert "milliseconds" in said
+
+
+def test_wrong_code_on_a_device_is_not_put_in_its_place(
+    server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optc.compiler import compile
+    from optc.targets.tvm import importer
+
+    right = importer.import_graph
+
+    def wrong(graph: Graph, *rest: object) -> object:
+        copy = graph.clone()
+        for node in copy:
+            node.op = "Abs" if node.op == "Relu" else node.op
+        return right(copy, *rest)  # type: ignore[arg-type]
+
+    device = Device(f"127.0.0.1:{server}")
+    found = compile(graph(), "clean", target="host", output=tmp_path / "a.tar", device=device, threads=1)
+    assert found.report.validation is not None
+    assert found.report.validation.samples == 8
+    monkeypatch.setattr(importer, "import_graph", wrong)
+    with pytest.raises(EmissionError, match="does not answer as the graph"):
+        compile(graph(), "clean", target="host", output=tmp_path / "b.tar", device=device, threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
 @pytest.fixture(scope="module")

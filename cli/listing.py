@@ -26,16 +26,26 @@ def passes(name: str | None = None, /, *, voice: Voice = PLAINLY) -> int:
     return 0
 
 
-def targets(*, voice: Voice = PLAINLY) -> int:
+def targets(*, operators: bool = False, voice: Voice = PLAINLY) -> int:
     """List the targets and the facts that passes take from them.
+
+    Parameters
+    ----------
+    operators
+        List ONNX's operators instead, and which of them the targets of TVM take.
 
     Examples
     --------
         optc targets
+        optc targets --operators
         optc targets --json
     """
     from ..report import listing
 
+    if operators:
+        rows = listing.operators()
+        voice.say(rows, listing.render_operators(rows))
+        return 0
     found = listing.targets()
     voice.say(found, listing.render_targets(found))
     return 0

@@ -52,6 +52,13 @@ def targets() -> Rows:
     ]
 
 
+def operators() -> Rows:
+    """Every operator of ONNX, and how the targets of TVM take it: none where they refuse it."""
+    from ..targets.tvm.support import table
+
+    return [{"operator": one.operator, "by": one.way or None, "note": one.note} for one in table()]
+
+
 def _options(cls: type[DataclassInstance]) -> Rows:
     return [
         {
@@ -88,6 +95,15 @@ def render_targets(rows: Rows) -> Group:
         shown: list[RenderableType] = [_option_table(row), ""] if row["options"] else []
         tables += [f"[bold]{row['name']}[/]  {escape(row['help'])}", *shown, table, ""]
     return Group(*tables)
+
+
+def render_operators(rows: Rows) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("operator", "taken by", "on condition that, or why not"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["operator"], row["by"] or "refused", escape(row["note"]))
+    return table
 
 
 def render_zoo(rows: Rows) -> Table:

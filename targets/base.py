@@ -67,7 +67,8 @@ class Target(ABC):
         emits. Raises `TargetError` naming what to install."""
 
     def check_inputs(self, graph: Graph) -> None:  # noqa: B027 - most targets take sizes that are open
-        """Fail before the work where the target cannot take the inputs of a graph. Raises `TargetError`."""
+        """Fail before the work where the target cannot take the inputs or an operator of a graph. Raises
+        `TargetError`."""
 
     def legalisation(self) -> Pipeline:
         """The passes that turn any graph into one this target takes; they run after the user's."""

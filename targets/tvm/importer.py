@@ -350,10 +350,14 @@ class Importer:
         from tvm import relax
         from tvm.relax.frontend.onnx import onnx_frontend as frontend
 
+        from .rules.table import RULES
+        from .support import CONVERTED
+
         place = where(node)
         known = frontend._get_convert_map()
         several = "Sequence" in node.op  # the converter's tuples would be taken for the outputs of the node
-        if node.domain not in ("", "com.microsoft") or node.op not in known or node.bodies or several:
+        foreign = node.domain == "" and node.op not in CONVERTED and node.op not in RULES
+        if node.domain not in ("", "com.microsoft") or node.op not in known or node.bodies or several or foreign:
             raise TargetError(
                 f"TVM does not take {place}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
             )
@@ -416,6 +420,12 @@ def _attribute(value: AttributeValue) -> Any:
 
 
 _ADVICE = {
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), "export the model with the recurrence unrolled, or build for onnx"),
-    **dict.fromkeys(("If", "Loop", "Scan"), "give its inputs fixed sizes with --shape so that it folds away"),
+    **dict.fromkeys(
+        ("LSTM", "GRU", "RNN"),
+        "it is written out where its steps (at most 512) and batch are known: fix them with --shape, or build for onnx",
+    ),
+    "If": "its branches must give the same known sizes: fix those of the inputs with --shape, or build for onnx",
+    **dict.fromkeys(
+        ("Loop", "Scan"), "its rounds must be known when it is built: fix sizes with --shape, or build for onnx"
+    ),
 }

@@ -1,4 +1,6 @@
-"""Upsample, and Resize as it was before version 11, as Resize is now.
+"""Forms of operators that the importer does not know, as those that it does.
+
+Upsample, and Resize as it was before version 11, become Resize as it is now:
 
 onnx's own adapter keeps neither how coordinates were taken then nor how they were rounded: those of a result divided by
 the scale, and down to a whole number, or up where an axis shrinks (as ONNX Runtime runs them).
@@ -52,3 +54,32 @@ def lift_resize(node: Node, opset: int) -> None:
     assert value is not None
     node.output.replace_uses(value)
     graph.remove(node)
+
+
+def lift_transposed(node: Node) -> bool:
+    """ConvTranspose whose `output_shape` is larger than what its windows cover: what is beyond holds the bias alone, as
+    `output_padding` says it. Whether that was so."""
+    x, weights = node.input(0), node.input(1)
+    wanted = node.get_ints("output_shape")
+    shape = None if x is None else x.static_shape
+    kernel = None if weights is None else weights.static_shape
+    if not wanted or shape is None or kernel is None:
+        return False
+    rank = len(shape) - 2
+    strides, dilations = node.get_ints("strides", (1,) * rank), node.get_ints("dilations", (1,) * rank)
+    added = node.get_ints("output_padding", (0,) * rank)
+    covered = [
+        stride * (size - 1) + (k - 1) * dilation + 1
+        for size, k, stride, dilation in zip(shape[2:], kernel[2:], strides, dilations, strict=True)
+    ]
+    over = [size + more - want for size, more, want in zip(covered, added, wanted[-rank:], strict=True)]
+    if all(one >= 0 for one in over):
+        return False
+    cut = [max(one, 0) for one in over]
+    upper = node.get_string("auto_pad", "NOTSET") == "SAME_UPPER"
+    first = [one // 2 if upper else one - one // 2 for one in cut]
+    node.set_attribute("pads", [*first, *(one - begin for one, begin in zip(cut, first, strict=True))])
+    node.set_attribute("output_padding", [more + max(-one, 0) for more, one in zip(added, over, strict=True)])
+    for name in ("output_shape", "auto_pad"):
+        node.attributes.pop(name, None)
+    return True

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 BODIES = frozenset({
     "AffineGrid", "Attention", "BlackmanWindow", "CastLike", "CausalConvWithState", "Celu", "FlexAttention",
     "GroupNormalization", "HammingWindow", "HannWindow", "LinearAttention", "MeanVarianceNormalization",
-    "NegativeLogLikelihoodLoss", "RMSNormalization", "RotaryEmbedding", "Shrink", "SoftmaxCrossEntropyLoss", "SwiGLU",
-    "Swish", "ThresholdedRelu",
+    "NegativeLogLikelihoodLoss", "RMSNormalization", "RotaryEmbedding", "SoftmaxCrossEntropyLoss", "SwiGLU",
+    "Swish",
 })  # fmt: skip
 """Operators that are taken by their bodies."""
-_WRITTEN = frozenset({"GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
+WRITTEN_OUT = frozenset({"GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
 """Operators that are written out where they can be: see `control`, `recurrent`."""
 _OLD = 11
 """The first version of ONNX's operators whose forms the importer knows: before, Slice, Pad, TopK and others had
@@ -48,14 +48,20 @@ class Primitive(Pass):
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ...ir.shapes import infer
         from ...passes.clean.clean import Clean
-        from . import control, recurrent
+        from . import control, quantized, recurrent
+        from .lifting import lift_transposed
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
             report.rewrote(f"opset {graph.opset()}")
             Clean().run(graph, ctx)
+        infer(graph)
+        if count := quantized.part(graph):
+            report.rewrote("codes", count)
         for _ in range(_ROUNDS):
-            calls = [node for node in graph.walk() if node.domain == "" and (node.op in BODIES or node.op in _WRITTEN)]
+            calls = [
+                node for node in graph.walk() if node.domain == "" and (node.op in BODIES or node.op in WRITTEN_OUT)
+            ]
             if not calls:
                 break
             infer(graph)
@@ -71,6 +77,8 @@ class Primitive(Pass):
             report.rewrote("body", count)
             Clean().run(graph, ctx)
         _believe(graph)
+        if count := sum(lift_transposed(node) for node in graph if node.op == "ConvTranspose" and node.domain == ""):
+            report.rewrote("output-shape", count)
         return report
 
 
@@ -198,10 +206,10 @@ def body_of(node: Node, opset: int) -> Graph | None:
     function.domain, function.name = _BODY, node.op
     # A body that depends on its call may leave out what the call does not ask for.
     del function.output[len(proto.graph.node[0].output) :]
-    proto.graph.node[0].domain = _BODY
-    proto.functions.append(function)
     del function.opset_import[:]
     function.opset_import.append(onnx.helper.make_opsetid("", opset))
+    proto.graph.node[0].domain = _BODY
+    proto.functions.append(function)
     proto.opset_import.append(onnx.helper.make_opsetid(_BODY, 1))
     body = from_proto(proto)
     inline_functions(body, Report())
@@ -220,12 +228,29 @@ def _function(proto: onnx.ModelProto, opset: int) -> onnx.FunctionProto | None:
     schema: Any = onnx.defs.get_schema(node.op_type, opset)
     types = {value.name: value.type for value in proto.graph.input}
     given = [types.get(name, onnx.TypeProto()).SerializeToString() for name in node.input]
-    if versions := [v for v in schema.function_opset_versions if v <= opset]:
-        return _parsed(schema.get_function_with_opset_version(max(versions)))
+    versions = schema.function_opset_versions
+    if version := max((v for v in versions if v <= opset), default=min(versions, default=0)):
+        function = _parsed(schema.get_function_with_opset_version(version))
+        return function if version <= opset or _alike(function, opset, version) else None
     if versions := [v for v in schema.context_dependent_function_opset_versions if v <= opset]:
         text = schema.get_context_dependent_function_with_opset_version(max(versions), node.SerializeToString(), given)
         return _parsed(text)
     return None
+
+
+def _alike(function: onnx.FunctionProto, *versions: int) -> bool:
+    """Whether a body means the same in two versions of ONNX's operators."""
+    import onnx
+
+    try:
+        since = {
+            (node.op_type, onnx.defs.get_schema(node.op_type, version).since_version)
+            for node in function.node
+            for version in versions
+        }
+    except onnx.defs.SchemaError:
+        return False
+    return len(since) == len({op for op, _ in since})
 
 
 def _parsed(text: bytes) -> onnx.FunctionProto:

@@ -72,6 +72,11 @@ class LibraryTarget(Target):
             except TargetError as error:
                 raise TargetError(f"{error}, or build without running the result: --no-check") from error
 
+    def check_inputs(self, graph: Graph) -> None:
+        from .support import check
+
+        check(graph)
+
     def legalisation(self) -> Pipeline:
         from .legal import FloatWeights, Spread
         from .primitive import Primitive

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 _BY_TYPE = frozenset({"BitCast", "Cast", "CastLike"})
 """What is about the type itself."""
+_NARROW = (DType.FLOAT16, DType.BFLOAT16)
 _NAMES = ("dtype", "output_dtype", "to")
 """Attributes that give the type of a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Widen(Pass):
-    """float16 becomes float32 between Casts; inputs, outputs and what the model itself casts keep their types.
+    """float16 and bfloat16 become float32 between Casts; inputs, outputs and what the model casts keep their types.
 
     Does not fire for operators that are told the type of their result, nor for those with bodies.
     """
@@ -47,25 +48,24 @@ class Widen(Pass):
 def _widens(node: Node) -> bool:
     if node.op in _BY_TYPE or node.domain not in ("", "com.microsoft") or node.bodies:
         return False
-    if any(node.get_int(name, 0) == DType.FLOAT16 for name in _NAMES):
+    if any(node.get_int(name, 0) in _NARROW for name in _NAMES):
         return False
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     if not all(value.type is None or isinstance(value.type, TensorType) for value in values):
         return False
-    return any(value is not None and value.dtype is DType.FLOAT16 for value in node.inputs)
+    return any(value is not None and value.dtype in _NARROW for value in node.inputs)
 
 
 def _widen(graph: Graph, node: Node, wide: dict[Value, Value]) -> None:
     for index, value in enumerate(node.inputs):
-        if value is not None and value.dtype is DType.FLOAT16:
+        if value is not None and value.dtype in _NARROW:
             if value not in wide:
                 wide[value] = _single(graph, value)
             node.set_input(index, wide[value])
     for value in node.outputs:
-        if value.dtype is DType.FLOAT16:
-            half = value.type
+        if value.dtype in _NARROW:
+            half, to = value.type, {"to": int(value.dtype)}
             value.type = _typed(value, DType.FLOAT)
-            to = {"to": int(DType.FLOAT16)}
             cast = graph.add("Cast", [value], to, types=[half], after=node, origin=node.origin)
             for user, index in list(value.uses):
                 if isinstance(user, Node) and user is not cast:

@@ -71,6 +71,9 @@ class GpuTarget(LibraryTarget):
             toolchain.compiler(self.gpu())
 
     def check_inputs(self, graph: Graph) -> None:
+        from ..support import check
+
+        check(graph)
         for value in graph.inputs:
             shape = value.shape
             if shape is None or not all(isinstance(size, int) for size in shape):

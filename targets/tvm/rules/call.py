@@ -116,5 +116,8 @@ class Call:
     def _fixed(self, value: Value) -> tuple[int, ...]:
         sizes = value.static_shape
         if sizes is None:
+            sized = all(one is None or one.static_shape is not None for one in self.node.inputs)
+            if sized and value in self.node.outputs:
+                self.refuse(f"how large '{value.name}' is depends on data, and the model declares no size of it")
             self.refuse(f"'{value.name}' has open sizes", "fix those of the inputs: --shape INPUT=1x3x224x224")
         return sizes

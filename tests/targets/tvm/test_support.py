@@ -1,0 +1,47 @@
+"""The table of operators: the docs show it, the command line lists it, and builds refuse from it before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optc.errors import TargetError
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.targets import table
+from optc.targets.tvm.support import markdown, support
+from optc.targets.tvm.support import table as operators
+
+DOCS = Path(__file__).parents[3] / "docs" / "targets" / "operators.md"
+
+
+def test_the_docs_show_the_table() -> None:
+    """Written by `python docs/operators.py`."""
+    assert markdown(operators()) in DOCS.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", ["host", "arm64", "opencl"])
+def test_a_build_refuses_from_it_before_any_work(target: str) -> None:
+    graph = Graph("drawn", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (2, 3)))
+    noise = graph.add("RandomNormalLike", [x], name="noise").output
+    graph.add_output(graph.add("Add", [x, noise]).output, "y")
+    with pytest.raises(TargetError, match="RandomNormalLike node 'noise': it is random"):
+        table.parse(target)[0].check_inputs(graph)
+
+
+def test_what_folds_away_is_not_refused() -> None:
+    graph = Graph("still", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (2, 3)))
+    unused = graph.add("Unique", [x]).output
+    assert not unused.uses
+    graph.add_output(graph.add("Relu", [x]).output, "y")
+    table.parse("host")[0].check_inputs(graph)
+
+
+def test_every_operator_has_one_way_or_a_reason() -> None:
+    for one in operators():
+        assert one.way or one.note, one
+    assert support("Unique").way == ""
+    assert support("LSTM").way == "written out"

@@ -126,3 +126,14 @@ def alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_full_output_does_not_stop_the_other_builds(tmp_path: Path) -> None:
+    models = "".join(f'[[model]]\npath = "zoo:{name}"\n' for name in ("digits_dscnn", "digits_resnet"))
+    (tmp_path / "optc.toml").write_text(f'passes = "clean"\ncheck = false\noutput = "out"\n{models}')
+    words = [sys.executable, "-m", "optc", "build", "--no-cache", "--jobs", "1"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "its disk is full" in done.stderr
+    assert len(list((tmp_path / "out").rglob("*.onnx"))) == 2

@@ -28,12 +28,16 @@ from ...ir.types import TensorType
 
 MOST = 20_000
 """Nodes that a loop may become."""
+_ALL = 4 * MOST
+"""Nodes of a graph in which loops are laid out: those that come out of a loop may be loops."""
 
 
 def unroll(node: Node) -> bool:
     """Put the nodes of the bodies in the place of a node, whose types are known; whether that was possible."""
     rule = {"If": _if, "Loop": _loop, "Scan": _scan}.get(node.op)
     if rule is None or node.domain or node.graph is None or any(by_chance(body) for body in node.bodies):
+        return False
+    if len(node.graph) > _ALL:
         return False
     results = rule(_Writer(node))
     if results is None:
@@ -121,6 +125,11 @@ def _may_fail(body: Graph) -> bool:
     return any(dtype is None or not dtype.is_float for dtype in divisions)
 
 
+def _nodes(body: Graph) -> int:
+    """The nodes of a body, those of bodies in it included; at least one."""
+    return max(1, sum(1 for _ in body.walk()))
+
+
 def _whole(value: Value | None) -> int | None:
     """The number that a constant holds."""
     return None if value is None or value.constant is None else int(value.constant.numpy().reshape(-1)[0])
@@ -134,7 +143,7 @@ def _loop(write: _Writer) -> list[Value] | None:
     gathered = node.outputs[len(states) :]
     goes_on = body.outputs[0].value
     always = _is_true(goes_on, body) and (start is None or bool(_whole(start)))
-    if trips is None or not 0 < trips * max(1, len(body)) <= MOST or len(states) != len(node.inputs) - 2:
+    if trips is None or not 0 < trips * _nodes(body) <= MOST or len(states) != len(node.inputs) - 2:
         return None
     sizes = [(_sizes(one), _sizes(output.value)) for one, output in zip(states, body.outputs[1:])]
     kept = all(one is not None and one == other for one, other in sizes)
@@ -180,7 +189,7 @@ def _scan(write: _Writer) -> list[Value] | None:
     axes = tuple(axis % len(shape) for axis, shape in zip(axes, known, strict=True))
     lengths = {shape[axis] for axis, shape in zip(axes, known, strict=True)}
     steps = lengths.pop()
-    if lengths or not isinstance(steps, int) or not 0 < steps * max(1, len(body)) <= MOST:
+    if lengths or not isinstance(steps, int) or not 0 < steps * _nodes(body) <= MOST:
         return None
     gathered = node.outputs[len(states) :]
     ranks = [len(value.shape or ()) for value in gathered]

@@ -9,12 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Graph, Value
 from optc.ir.reader import from_proto
+from optc.ir.shapes import infer
+from optc.ir.types import DType, TensorType
 from optc.ir.writer import to_bytes
 from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
-from optc.targets.tvm import machines
+from optc.targets.tvm import control, machines
 from optc.targets.tvm.host import HostTarget
 from optc.targets.tvm.primitive import Primitive
 
@@ -190,3 +192,32 @@ def test_branches_of_different_sizes_stay() -> None:
     text = IF.replace("r = Mul(a, x)", wider)
     text = text.replace("float[2, 3] r", "float[1, 3] r").replace("(float[2, 3] y", "(float[m, 3] y")
     assert not unfolded(parsed(text))[1]
+
+
+def looping(graph: Graph, state: Value, levels: int, trips: int) -> Value:
+    """A loop in `graph` that applies Relu, or another such loop, to `state`."""
+    body = Graph("body")
+    body.add_input("i", TensorType(DType.INT64, ()))
+    goes_on = body.add_input("goes", TensorType(DType.BOOL, ()))
+    inner = body.add_input("s", TensorType(DType.FLOAT, (2,)))
+    body.add_output(goes_on, "g")
+    result = looping(body, inner, levels - 1, trips) if levels else body.add("Relu", [inner]).output
+    body.add_output(result, "r")
+    count, true = graph.constant(np.array(trips, np.int64)), graph.constant(np.array(True))
+    return graph.add("Loop", [count, true, state], {"body": body}).output
+
+
+def test_loops_in_loops_are_laid_out_only_as_far_as_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loop alone is short; together they run a hundred million times."""
+    monkeypatch.setattr(control, "MOST", 200)
+    monkeypatch.setattr(control, "_ALL", 800)
+    graph = Graph("net", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (2,)))
+    graph.add_output(looping(graph, x, 3, 40), "y")
+    for _ in range(8):
+        infer(graph)
+        loops = [node for node in graph if node.op == "Loop"]
+        if not sum(control.unroll(node) for node in loops):
+            break
+    assert len(graph) <= 1000
+    assert any(node.op == "Loop" for node in graph)

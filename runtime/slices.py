@@ -9,7 +9,7 @@ smallest axis beside the samples is judged apart, and the worst counts. Of slice
   many;
 - scores (all of a slice in [0, 1] and little of it in the middle, as presence is and coordinates are not): decisions at
   `POINTS`, by the share 2 both / (teacher + student) of positives (Dice 1945), of all together and of every slice that
-  has `MANY` of them, which is given two standard errors; their ranking, by how many of the k rows that the teacher
+  has `MANY` of them, which is given `DOUBT` standard errors; their ranking, by how many of the k rows that the teacher
   scores highest are among the student's k, with k the rows of a sample that the teacher scores above `POINTS[0]`; and
   the gain of all together, which a range that cuts them off costs;
 - signals (one slice of at least `LONG` steps): the gain of each octave of the spectrum that has `HEARD` of the power.
@@ -33,6 +33,8 @@ CHANNELS = 16
 POINTS = (0.1, 0.25, 0.5)
 MANY = 20
 """Positives, or samples, below which a share of one slice says nothing."""
+DOUBT = 3
+"""Of dozens of classes at three points, the unluckiest is about so many standard errors off by chance."""
 MIDDLE = 0.25
 """The share of a slice of scores that lies between one quarter and three at most."""
 FAINT, SILENT = 1e-3, 1e-8
@@ -180,7 +182,7 @@ class Slices:
                 yield Part(float(share), f"scores at {point:g}")
             for one in np.flatnonzero(scores & (yes >= MANY)) if self.width > 1 else ():
                 share = 2 * both[one] / (yes[one] + said[one])
-                doubt = 2 * math.sqrt(share * (1 - share) / yes[one])  # many classes with few positives: one is unlucky
+                doubt = DOUBT * math.sqrt(share * (1 - share) / yes[one])
                 yield Part(min(1.0, float(share + doubt)), f"{self._name(one)} at {point:g}")
         _, t, _, ts = self.all.moments()
         if t[scores].sum() > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
+from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts, option
 from optc.passes.guard import Guard
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
@@ -56,6 +56,28 @@ class Blur(Pass):
         return report
 
 
+@dataclass(frozen=True, slots=True)
+class BlurOrMark(Blur):
+    """The same, with a form that only marks a layer."""
+
+    name: ClassVar[str] = "blur-or-mark"
+
+    form: str = option("blur", "", layer=True)
+
+    @property
+    def in_float(self) -> Pass | None:
+        return replace(self, form="mark")
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        marked = [node.name for node in graph if ctx.options(self, node).form == "mark"]
+        if not marked:
+            return Blur.run(self, graph, ctx)
+        report = Report()
+        for node in graph:
+            report.done(node.name, node.op, form="mark" if node.name in marked else "blur")
+        return report
+
+
 def blurred(one: Blur, floor: float | None = None) -> tuple[Graph, Report]:
     graph = chain()
     rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
@@ -77,6 +99,14 @@ def test_the_layers_that_break_a_pass_are_kept_and_the_others_done(floor: float 
     for old, new, number in zip(before, graph, range(LAYERS), strict=True):
         same = np.array_equal(old.inputs[1].numpy(), new.inputs[1].numpy())  # type: ignore[union-attr]
         assert same == (number in (2, 4))
+
+
+def test_the_layers_that_break_a_pass_take_the_form_that_computes_in_float() -> None:
+    _, report = blurred(BlurOrMark())
+    assert [layer.detail["form"] for layer in report.layers] == [
+        "mark" if n in (2, 4) else "blur" for n in range(LAYERS)
+    ]
+    assert any("kept 2 layer(s) in the form of blur-or-mark:form=mark" in note for note in report.notes)
 
 
 def test_a_pass_that_every_layer_breaks_is_undone() -> None:

@@ -132,6 +132,16 @@ def test_the_values_that_decide_are_known_by_the_graph(last: str, rule: str) -> 
     assert {value.name: how for value, how in deciding(graph, plan, ctx_of(graph)).items()} == {"conv16": rule}
 
 
+def test_a_map_that_is_averaged_decides_by_no_single_value() -> None:
+    graph = heads("Conv")
+    value = graph.outputs[0].value
+    graph.remove_output(0)
+    graph.add_output(
+        graph.add("GlobalAveragePool", [value], types=[TensorType(DType.FLOAT, (1, 16, 1, 1))]).output, "y"
+    )
+    assert deciding(graph, place(graph, find_layers(graph)[0]), ctx_of(graph)) == {}
+
+
 def test_boxes_and_scores_in_one_tensor_are_told_apart() -> None:
     graph = heads("Conv")
     scores = graph.outputs[0].value

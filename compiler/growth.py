@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def undo_growth(order: Order, original: Graph, annotated: Collection[str], graph: Graph, report: BuildReport) -> None:
-    """Make `graph` the `original` again where its file would be larger and no lossy pass changed it; of
-    both, only the types of `annotated` values are written.
+    """Make `graph` the `original` again where its file would be larger and nothing but `clean` and what fits it to the
+    target changed it: a lossy pass, or a function of the user, is wanted for its own sake.
 
-    Says so in `report`, whose passes then did nothing.
+    Of both, only the types of `annotated` values are written. Says so in `report`, whose passes then did nothing.
     """
-    lossy = {one.name for one in order.pipeline if one.lossy}
+    wanted = {one.name for one in order.pipeline if one.name != "clean"}
     read = original.clone()
     forget_types(read, annotated)
     before, after = size(read), size(graph)
@@ -34,7 +34,7 @@ def undo_growth(order: Order, original: Graph, annotated: Collection[str], graph
     if (
         after <= before
         or order.target.suffix != OnnxTarget.suffix
-        or any(report.steps[i].name in lossy for i in changed)
+        or any(report.steps[i].name in wanted for i in changed)
     ):
         return
     graph.become(read)

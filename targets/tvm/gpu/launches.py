@@ -6,6 +6,7 @@ two kernels, may be stored in fewer bits (see `storage`); what the caller gives 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -29,7 +30,9 @@ _FEW = 512
 """Constants of fewer elements keep their type: nothing is saved by storing them in less."""
 _LACKING = re.compile(r"\b[iuf](?:8|64)\b|\b[iu]16\b")
 _HALF = re.compile(r"\bhalf\d*\b(?! ?\*)")
+_F16 = re.compile(r"\bf16\b")
 _DOUBLE = re.compile(r"\bdouble\d*\b")
+_NAME = 80
 _LETTERS = {"": "f", "float16": "h", "int8": "b"}
 
 
@@ -164,7 +167,7 @@ class _Maker:
         """The name of the kernel for arguments of these types; its text is written when it is first asked for."""
         places = {i: narrow[argument] for i, argument in enumerate(launch.arguments) if argument in narrow}
         # An operator's name alone may be that of a function of the language: max, erf.
-        name = f"optc_{launch.kernel.removesuffix('_kernel')}"
+        name = f"optc_{_short(launch.kernel.removesuffix('_kernel'))}"
         if places:
             name += "_" + "".join(_LETTERS[places.get(i, "")] for i in range(len(launch.arguments)))
         if name not in self.found.source:
@@ -180,6 +183,8 @@ class _Maker:
         """Raises `TargetError` for types that a kernel computes with and its language or the GPU lacks."""
         if self.gpu.kind == "webgpu" and (missing := _LACKING.search(text)):
             raise TargetError(f"it needs numbers of type {missing[0]}, which WebGPU lacks")
+        if self.gpu.kind == "webgpu" and not self.half and _F16.search(text):
+            raise TargetError("it works on halves, which devices need a feature for: webgpu:fp16=true asks for it")
         if self.gpu.kind == "opencl" and _HALF.search(text):
             raise TargetError("it computes with halves, which OpenCL has as memory alone")
         if self.gpu.kind == "opencl" and not self.gpu.doubles and _DOUBLE.search(text):
@@ -232,6 +237,13 @@ class _Maker:
     def _add(self, buffer: Buffer) -> int:
         self.found.buffers.append(replace(buffer, bytes=max(1, buffer.bytes)))
         return len(self.found.buffers) - 1
+
+
+def _short(name: str) -> str:
+    """A name that is no longer than drivers take: some write files of it."""
+    if len(name) <= _NAME:
+        return name
+    return f"{name[:_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _places(step: Copy | Fill | Require) -> tuple[Tensor, ...]:

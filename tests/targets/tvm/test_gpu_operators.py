@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +196,16 @@ def test_what_is_known_only_when_it_runs_is_looked_at_then(tmp_path: Path) -> No
     program = table.one("opencl").open(str(tmp_path / "a"))
     with pytest.raises(TargetError, match="'sum'"):
         program.run({**made.feeds, "axes": axes * 0})
+
+
+def test_many_operators_in_one_kernel_make_no_name_that_is_too_long(tmp_path: Path) -> None:
+    need_driver()
+    made = Outputs(x=RANDOM.normal(size=(2, 4)).astype(np.float32))
+    last: str | Value = "x"
+    for op in ("Sigmoid", "Tanh", "Exp", "Neg") * 12:
+        last = made.graph.add(op, [made.values["x"] if last == "x" else last]).output  # type: ignore[list-item]
+    assert isinstance(last, Value)
+    made.graph.add_output(last, "y")
+    made.check(tmp_path)
+    kernels = re.findall(r"(\w+)\(", (tmp_path / "a" / "kernels.cl").read_text())
+    assert max(map(len, kernels)) < 128

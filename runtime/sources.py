@@ -137,7 +137,8 @@ def _of_feeds(
         for value in inputs:
             for row in samples_first(value, axes[value.name], np.asarray(feed[names[value.name]]), where):
                 spools[value.name].append(row)
-    return [spools[v.name].column(v.name, _dtype(v, np.dtype(np.float32))) for v in inputs]
+    kinds = {v: np.dtype(np.str_ if v.dtype is DType.STRING else np.float32) for v in inputs}
+    return [spools[v.name].column(v.name, _dtype(v, kinds[v])) for v in inputs]
 
 
 def _of_folder(

@@ -20,6 +20,9 @@ class Spool:
         self._end = 0
 
     def append(self, row: Array) -> None:
+        row = np.asarray(row)
+        if row.dtype.hasobject:  # strings, of which an array of objects holds addresses alone
+            row = row.astype(np.str_)
         self._file.write(np.ascontiguousarray(row).tobytes())
         self._rows.append((self._end, row.shape, row.dtype))
         self._end += row.nbytes

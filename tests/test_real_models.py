@@ -147,3 +147,16 @@ def test_channels_of_group_normalisations_go_in_whole_groups(form: str, size: ob
     (y,), (t,) = answers(to_bytes(result.graph), feeds), answers(model.SerializeToString(), feeds)
     assert y.shape == t.shape
     assert np.sum((y - t) ** 2) < 0.6 * np.sum((t - t.mean(axis=0)) ** 2)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_strings_come_feed_by_feed(shape: tuple[int, ...]) -> None:
+    """Arrays of Python strings, of other lengths in each feed."""
+    nodes = [helper.make_node("StringConcat", ["x", "x"], ["y"])]
+    io = [helper.make_tensor_value_info(name, TensorProto.STRING, shape) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", [io[0]], [io[1]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    feeds = [{"x": np.full(shape, word, object)} for word in ("a", "hello world !", "é")]
+    build = compile(model, "prune,svd,quant", data=feeds)
+    assert build.report.agreement is not None
+    assert build.report.agreement.share == 1.0

@@ -210,7 +210,8 @@ def _spreads(
     feeds = next(few.batches(1))
     spreads = []
     for row in worst:
-        weights = _histogram(_weights(original, row.before.work, feeds), _weights(result, row.after.work, feeds))
+        one, other = _weights(original, row.before.work, feeds), _weights(result, row.after.work, feeds)
+        weights = _histogram(_together(one), _together(_at_scale(one, other, row.after.work)))
         spread = Spread(row, weights)
         if row.index in values:
             one, other = zip(*values[row.index], strict=True)
@@ -220,15 +221,30 @@ def _spreads(
     return spreads
 
 
-def _weights(graph: Graph, nodes: Sequence[Node], feeds: Feeds) -> Array | None:
-    """The weights that `nodes` multiply with, all of them in one row: of each node the largest input that hangs from
-    constants alone, computed by the runtime where it is stored in another form."""
+def _weights(graph: Graph, nodes: Sequence[Node], feeds: Feeds) -> list[Array]:
+    """The weights that `nodes` multiply with: of each node the largest input that hangs from constants alone, computed
+    by the runtime where it is stored in another form."""
     known = [[v for v in node.inputs if v is not None and _is_float(v) and _constant(v)] for node in nodes]
     largest = [max(values, key=_elements) for values in known if values]
-    if not largest:
-        return None
-    arrays = Session(graph, outputs=largest, threads=1).run(feeds)
-    return np.concatenate([_some(array) for array in arrays])
+    return Session(graph, outputs=largest, threads=1).run(feeds) if largest else []
+
+
+def _at_scale(before: Sequence[Array], after: Sequence[Array], nodes: Sequence[Node]) -> Sequence[Array]:
+    """The weights `after` with each output channel at the scale that it had `before`: a normalisation that was folded
+    into them, or an equalisation, gives channels scales of their own."""
+    if len(before) != 1 or len(after) != 1 or before[0].shape != after[0].shape or before[0].ndim < 2:
+        return after
+    node = nodes[0]
+    axis = 0 if "Conv" in node.op or node.get_int("transB") else before[0].ndim - 1
+    one, other = (np.moveaxis(a[0].astype(np.float64), axis, 0).reshape(a[0].shape[axis], -1) for a in (before, after))
+    norms = [np.sqrt(np.einsum("ij,ij->i", a, a)) for a in (one, other)]
+    factor = np.divide(norms[0], norms[1], out=np.ones_like(norms[0]), where=norms[1] > 0)
+    return [np.asarray(other * factor[:, None])]
+
+
+def _together(arrays: Sequence[Array]) -> Array | None:
+    """All in one row."""
+    return np.concatenate([_some(array) for array in arrays]) if arrays else None
 
 
 def _constant(value: Value, depth: int = 6) -> bool:

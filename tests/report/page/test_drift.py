@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from optc.ir.graph import Graph
+from optc.ir.origin import Origin
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.report.page.drift import _Pair, drift
@@ -67,3 +68,21 @@ def test_a_shift_that_the_next_layer_takes_back_is_no_drift() -> None:
             sample[None] * factor[:, None, None] + 0.5 * factor[:, None, None] * rng.normal(size=(1, 4, 5, 5)),
         )
     assert 5 < noisy.snr_db < 30
+
+
+def test_histograms_of_weights_lie_on_each_other_whatever_scale_channels_have() -> None:
+    """As of a layer that took up a normalisation: else either would be one spike at 0."""
+    original, other = net(), net(np.asarray([1, 800, 0.01, 30], np.float32))
+    for node in other:
+        node.origin = Origin.merge([node.origin], "clean")
+    found = rows(original, other, SimpleNamespace(steps=[]), {})  # type: ignore[arg-type]
+    samples = np.random.default_rng(1).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    spreads = {
+        one.row.name: one for one in drift(original, other, found, load_samples({"x": samples}, original), {}, 1)
+    }
+    weights = spreads["a"].weights
+    assert weights is not None
+    assert weights.before is not None
+    assert weights.after is not None
+    assert np.abs(weights.before - weights.after).sum() < 0.05
+    assert weights.after.max() < 0.3

@@ -11,7 +11,10 @@ Where products read the table, too, as the last layer of a language model does, 
 
     Cast(codes) * scale of each row
 
-which runtimes fold when they load the model: the file shrinks, and everybody computes as before.
+which runtimes fold when they load the model: the file shrinks, and everybody computes as before. So does a table of
+positions, a matrix of which a Slice takes as many rows as a sequence has:
+
+    Slice(table, 0, length)  ->  Slice(Cast(codes) * scale of each column, 0, length)
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ PLACES = frozenset({"ConstantOfShape", "Range", "Shape", "Size"})
 def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
     """Encode every such table of `graph`, saying so in `report`; returns how many."""
     made = 0
-    for node in graph:
+    for node in tuple(graph):
+        if _is_sliced(node):
+            made += _encode_positions(graph, node, kept, report)
         if not _is_table(node):
             continue
         table = node.inputs[0]
@@ -64,6 +69,38 @@ def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
             report.done(name_of(node), node.op, bits=8, error=round(_encode(graph, node), 6))
             made += 1
     return made
+
+
+def _is_sliced(node: Node) -> bool:
+    """Whether a node takes rows, whole ones, out of a constant matrix that it alone reads, as far as sizes say."""
+    table = node.input(0)
+    if node.op != "Slice" or node.domain or table is None or table.constant is None or len(table.uses) != 1:
+        return False
+    constant, axes = table.constant, node.input(3)
+    shape, taken = constant.shape, None if axes is None else axes.numpy()
+    whole = taken is not None and not any(axis % len(shape) == len(shape) - 1 for axis in np.asarray(taken).reshape(-1))
+    sizes = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
+    return whole and sizes and constant.dtype is DType.FLOAT and constant.size >= LEAST and not table.is_output
+
+
+def _encode_positions(graph: Graph, node: Node, kept: Kept, report: Report) -> int:
+    """Store the table that `node` slices as codes, saying so in `report`; returns how many that were."""
+    table = node.inputs[0]
+    assert table is not None
+    if reason := kept(node):
+        report.skipped(name_of(node), node.op, reason)
+        return 0
+    if _no_embedding(node) or not _feeds_a_layer(node):
+        return 0
+    shape = table.constant.shape  # type: ignore[union-attr]
+    columns = np.asarray(table.numpy(), np.float32).reshape(-1, shape[-1]).T
+    if not np.isfinite(columns).all():
+        return 0
+    codes, scale = quantize_rows(np.ascontiguousarray(columns), DType.INT8)
+    error = _off(columns, codes * scale[:, None])
+    _decode_at_load(graph, table, np.ascontiguousarray(codes.T).reshape(shape), scale)
+    report.done(name_of(node), node.op, bits=8, form="stored", error=round(error, 6))
+    return 1
 
 
 def _is_table(node: Node) -> bool:
@@ -88,7 +125,7 @@ def _no_embedding(node: Node) -> str:
     """Why the rows that `node` gathers may be more than an embedding, or ""."""
     given = False
     seen: set[Value] = set()
-    stack = [node.inputs[1]]
+    stack = list(node.inputs[1:])
     while stack:
         value = stack.pop()
         if value is None or value in seen:
@@ -167,13 +204,18 @@ def _store(graph: Graph, table: Value) -> float:
     numbers = np.asarray(table.numpy(), np.float32)
     codes, scale = quantize_rows(numbers, DType.INT8)
     scale = scale[:, None]
+    _decode_at_load(graph, table, codes, scale)
+    return _off(numbers, codes * scale)
+
+
+def _decode_at_load(graph: Graph, table: Value, codes: NDArray[np.int8], scale: NDArray[np.float32]) -> None:
+    """Let all readers of `table` read Cast(codes) * scale in its place."""
     origin = Origin.merge([user.origin for user, _ in table.uses if isinstance(user, Node)], "quant")
     first = next(iter(graph))
     stored = graph.constant(codes, table.name)
     wide = graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
     made = graph.add("Mul", [wide, graph.constant(scale, "scale")], types=[table.type], origin=origin, before=first)
     table.replace_uses(made.output)
-    return _off(numbers, codes * scale)
 
 
 def _off(numbers: NDArray[np.float32], decoded: NDArray[np.float32]) -> float:

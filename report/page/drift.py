@@ -210,8 +210,8 @@ def _spreads(
     feeds = next(few.batches(1))
     spreads = []
     for row in worst:
-        one, other = _weights(original, row.before.work, feeds), _weights(result, row.after.work, feeds)
-        weights = _histogram(_together(one), _together(_at_scale(one, other, row.after.work)))
+        old, new = _weights(original, row.before.work, feeds), _weights(result, row.after.work, feeds)
+        weights = _histogram(_together(old), _together(_at_scale(old, new, row.after.work)))
         spread = Spread(row, weights)
         if row.index in values:
             one, other = zip(*values[row.index], strict=True)

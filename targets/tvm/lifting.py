@@ -43,7 +43,8 @@ def lift_resize(node: Node, opset: int) -> None:
         last = index == len(parts) - 1
         value = graph.add(
             "Resize",
-            [value, None, graph.constant(part)],
+            # Version 11 asks for the regions of crops, also where nothing is cropped.
+            [value, graph.constant(np.zeros(0, np.float32)), graph.constant(part)],
             attributes,
             types=[node.output.type if last else None],
             name=node.name,
@@ -54,6 +55,28 @@ def lift_resize(node: Node, opset: int) -> None:
     assert value is not None
     node.output.replace_uses(value)
     graph.remove(node)
+
+
+_BROADCAST = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
+
+
+def lift_broadcast(node: Node) -> bool:
+    """What says since which axis a second operand is broadcast (before version 7; for PRelu, that of the channels) as
+    sizes of one behind it, which say it alone. Whether that was so."""
+    graph, first, second = node.graph, node.input(0), node.input(1)
+    since = node.op in _BROADCAST and "axis" in node.attributes and bool(node.get_int("broadcast"))
+    if graph is None or first is None or second is None or first.shape is None or second.static_shape is None:
+        return False
+    rank, sizes = len(first.shape), second.static_shape
+    axis = node.get_int("axis") if since else 1
+    behind = rank - axis % max(rank, 1) - len(sizes)
+    slopes = node.op == "PRelu" and len(sizes) == 1 and sizes != (1,)
+    if not (since or slopes) or behind <= 0:
+        return False
+    shape = graph.constant(np.array([*sizes, *[1] * behind], np.int64))
+    node.set_input(1, graph.add("Reshape", [second, shape], origin=node.origin, before=node).output)
+    node.attributes.pop("axis", None)
+    return True
 
 
 def lift_transposed(node: Node) -> bool:

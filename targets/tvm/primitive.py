@@ -86,10 +86,15 @@ def _lift(graph: Graph) -> bool:
     """Bring old forms of operators to those of `_OLD`; whether onnx can. Where not, nodes that need it are refused."""
     from ...errors import ModelError
     from ...ir.opset import convert
-    from .lifting import AWAY, lift_resize
+    from ...ir.shapes import infer
+    from .lifting import AWAY, lift_broadcast, lift_resize
 
     if graph.opset() < 9 and any(node.op == "Scan" for node in graph.walk()):
         return False  # it took a batch at once, which onnx's adapter forgets
+    infer(graph)
+    for node in list(graph.walk()) if graph.opset() < 7 else ():
+        if node.domain == "":
+            lift_broadcast(node)
     lifted = [node for node in list(graph.walk()) if node.domain == "" and node.op in ("Resize", "Upsample")]
     for node in lifted:
         lift_resize(node, graph.opset())

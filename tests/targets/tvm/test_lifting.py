@@ -1,0 +1,66 @@
+"""Old forms of operators become those that the importer knows, and the graph between the two is a valid one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from optc.ir.graph import Graph
+from optc.ir.reader import from_proto
+from optc.ir.verify import verify
+from optc.ir.writer import to_bytes
+from optc.passes.base import Context
+from optc.targets.tvm.host import HostTarget
+from optc.targets.tvm.primitive import Primitive
+
+Array = np.ndarray[Any, Any]
+
+X = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+B = np.array([0.5, -1.0, 2.0], np.float32)
+
+
+def lifted(text: str) -> Graph:
+    graph = from_proto(onnx.parser.parse_model(text))
+    Primitive().run(graph, Context(HostTarget().facts))
+    verify(graph)
+    assert graph.opset() >= 11
+    return graph
+
+
+def answer(graph: Graph, feeds: dict[str, Array]) -> Array:
+    import onnxruntime
+
+    found: Array = onnxruntime.InferenceSession(to_bytes(graph)).run(None, feeds)[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y = Add <axis = 1, broadcast = 1> (x, b)", lambda x, b: x + b[:, None, None]),
+        ("y = Mul <axis = -3, broadcast = 1> (x, b)", lambda x, b: x * b[:, None, None]),
+        ("y = PRelu (x, b)", lambda x, b: np.where(x < 0, x * b[:, None, None], x)),
+    ],
+)
+def test_operands_are_broadcast_since_an_axis(body: str, expected: Callable[[Array, Array], Array]) -> None:
+    interface = "(float[2, 3, 4, 5] x, float[3] b) => (float[2, 3, 4, 5] y)"
+    graph = lifted(f'<ir_version: 3, opset_import: ["": 6]> net {interface} {{ {body} }}')
+    assert np.array_equal(answer(graph, {"x": X, "b": B}), expected(X, B))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("op", "opset"), [("Upsample", 9), ("Resize", 10)])
+def test_resizing_before_version_11(op: str, opset: int, mode: str) -> None:
+    import onnxruntime
+
+    text = (
+        f'<ir_version: 4, opset_import: ["": {opset}]> net (float[2, 3, 4, 5] x) => (float[2, 3, 8, 10] y) '
+        f'<float[4] s = {{1, 1, 2, 2}}> {{ y = {op} <mode = "{mode}"> (x, s) }}'
+    )
+    model = onnx.parser.parse_model(text)
+    want = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+    assert np.allclose(answer(lifted(text), {"x": X}), want, atol=1e-6)

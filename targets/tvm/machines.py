@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from ...errors import TargetError, nearest
 from ...runtime import cpu as this_cpu
 from . import features as names
 from .machine import PMADDWD, SDOT, SMMLA, SMULL, VPDPBUSD, Machine
@@ -48,6 +49,15 @@ def _machine(triple: str, cpu: str, flags: frozenset[str]) -> Machine:
         named = ("+avx2", "+fma", *(("+avxvnni",) if vnni else ()), *without)
         return Machine("host", triple, cpu, named, lanes=8, registers=16, block=8, dot=VPDPBUSD if vnni else PMADDWD)
     return Machine("host", triple, cpu, without, lanes=4, registers=16, block=8, dot=PMADDWD)
+
+
+def check_cpu(triple: str, cpu: str) -> None:
+    """Raises `TargetError` where LLVM knows no CPU of this name: it would build for any, and say so to nobody."""
+    from tvm.target import Target, codegen
+
+    known = set(map(str, codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple}))))
+    if cpu and known and cpu not in known:
+        raise TargetError(f"LLVM knows no CPU '{cpu}' of {triple.partition('-')[0]}.{nearest(cpu, known)}")
 
 
 def of_llvm(triple: str, cpu: str, features: tuple[str, ...] = ()) -> set[str]:

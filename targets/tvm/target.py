@@ -61,10 +61,12 @@ class LibraryTarget(Target):
     def check_ready(self, *, run: bool) -> None:
         from . import toolchain
         from .build import require_tvm
+        from .machines import check_cpu
         from .run import require_emulator
 
         require_tvm()
         machine = self.machine()
+        check_cpu(machine.triple, machine.cpu)
         toolchain.compiler(machine)
         if run and self.emulated:
             try:

@@ -31,6 +31,13 @@ def test_a_build_refuses_from_it_before_any_work(target: str) -> None:
         table.parse(target)[0].check_inputs(graph)
 
 
+@pytest.mark.parametrize("spec", ["arm64:cpu=cortex-a53x", "host:cpu=x86-64-v33"])
+def test_a_cpu_that_llvm_does_not_know_is_refused(spec: str) -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    with pytest.raises(TargetError, match=r"LLVM knows no CPU .* Did you mean '(cortex-a53|x86-64-v3)'\?"):
+        table.parse(spec)[0].check_ready(run=False)
+
+
 def test_what_folds_away_is_not_refused() -> None:
     graph = Graph("still", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, (2, 3)))

@@ -211,6 +211,10 @@ def body_of(node: Node, opset: int) -> Graph | None:
     function.domain, function.name = _BODY, node.op
     # A body that depends on its call may leave out what the call does not ask for.
     del function.output[len(proto.graph.node[0].output) :]
+    written = {name for inner in function.node for name in inner.output}
+    for name in function.output:
+        if name not in written:
+            function.node.append(onnx.helper.make_node("Identity", [function.input[0]], [name]))
     del function.opset_import[:]
     function.opset_import.append(onnx.helper.make_opsetid("", opset))
     proto.graph.node[0].domain = _BODY

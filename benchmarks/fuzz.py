@@ -243,7 +243,7 @@ def caches(folder: Path, rng: random.Random) -> Case:
     attempt(words, folder)
     files = [path for path in (folder / "cache").rglob("*") if path.is_file()]
     if rng.random() < 0.3:
-        files = [folder / "optc.lock"]
+        files = [path for path in (folder / "optc.lock",) if path.exists()]
     for path in rng.sample(files, min(len(files), rng.choice((1, 3)))):
         path.write_bytes(changed(path.read_bytes(), rng) if rng.random() < 0.8 else b"[" * 100_000)
     if rng.random() < 0.3:
@@ -283,7 +283,8 @@ def records(folder: Path, rng: random.Random) -> Case:
     words = ["m.onnx", "--passes", "prune", "--samples", "4", "--no-check", "-o", "out.onnx"]
     attempt([*words, "--report", "r.json"], folder)
     path = folder / "r.json"
-    path.write_bytes(changed(path.read_bytes(), rng) if rng.random() < 0.9 else b'{"a":' * 100_000)
+    text = path.read_bytes() if path.exists() else b"{}"
+    path.write_bytes(changed(text, rng) if rng.random() < 0.9 else b'{"a":' * 100_000)
     return Case(folder, ["explain", "r.json", "conv"], "record", set())
 
 

@@ -13,6 +13,27 @@ import pytest
 FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 
 
+def test_what_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FUZZ.parent)
+    from fuzz import Case, Outcome, faults
+
+    case = Case(tmp_path, ["inspect", "m.onnx"], "model")
+    assert not list(faults(case, set(), Outcome(2, "optc: m.onnx: no model\n", 1 << 29, 9.0), 100))
+    for wrong in (
+        Outcome(1, "optc: internal error: ValueError", 0, 0.0),
+        Outcome(-11, "", 0, 0.0),
+        Outcome(2, "Traceback (most recent call last)", 0, 0.0),
+        Outcome(0, "", 0, 11.0),
+        Outcome(0, "", (1 << 30) + 300, 0.0),
+        Outcome(2, "optc: \x1b[2J", 0, 0.0),
+    ):
+        assert list(faults(case, set(), wrong, 100))
+    (tmp_path / "out.onnx").touch()
+    assert not list(faults(case, set(), Outcome(0, "", 0, 0.0), 100))
+    (tmp_path / "stray").touch()
+    assert list(faults(case, set(), Outcome(0, "", 0, 0.0), 100))
+
+
 @pytest.mark.slow
 def test_a_minute_of_hostile_files(tmp_path: Path) -> None:
     seed = os.environ.get("OPTC_FUZZ_SEED", str(int(time.time())))

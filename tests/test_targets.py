@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from optc.cli.app import run
-from optc.compiler import compile, read
+from optc.compiler import Data, compile, read
 from optc.compiler.fixed import fix_shapes, parse_shapes
 from optc.errors import ModelError, OutputError, SpecError, TargetError
 from optc.ir.graph import Graph
@@ -175,3 +175,12 @@ def test_every_target_is_asked_about_open_sizes_before_the_first_build(tmp_path:
         compile(linear(), "clean", target="onnx,opencl", output=tmp_path / "out", check=False)
     assert "written before" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("spec", "elsewhere"), [("onnx", False), ("onnx:cpu=arm", True), ("host", False)])
+def test_only_a_latency_of_another_cpu_is_told_to_be_one(spec: str, elsewhere: bool, tmp_path: Path) -> None:
+    if spec == "host":
+        pytest.importorskip("tvm", reason="needs the extra optc[tvm]")
+    done = compile("zoo:digits_dscnn", "clean", target=spec, output=tmp_path / "out", data=Data(limit=20))
+    assert done.report.latency is not None
+    assert any("the latency is that of the CPU here" in note for note in done.report.notes) == elsewhere

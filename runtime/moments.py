@@ -48,6 +48,8 @@ class Statistics:
         inputs never took.
         """
         lam = share * float(np.mean(np.diagonal(self.covariance, axis1=1, axis2=2)))
+        if not np.isfinite(lam):
+            return self  # nothing can be fitted to them anyway
         return replace(
             self,
             covariance=self.covariance + lam * np.eye(self.covariance.shape[1]),

@@ -38,6 +38,7 @@ Floats = NDArray[np.float32]
 Real = TypeVar("Real", Array, Floats)
 
 UNREACHED = "not one finite number reaches it, or not only finite ones do: look at the weights before it"
+NEVER = "no sample reaches it: give some that take this way"
 
 OVERFLOWS = "the numbers that reach it are too large to fit anything to: look at the weights before it"
 
@@ -175,7 +176,9 @@ def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges())
     """Target of a layer with weights `weight` (groups, n, d), from the moments of all its rows. Raises DataError where
     there are none or they are not finite."""
     h, c = everything.covariance, everything.cross
-    if everything.count == 0 or not everything.finite:
+    if everything.count == 0:
+        raise DataError(NEVER)
+    if not everything.finite:
         raise DataError(UNREACHED)
     ridge, least = ridges.repair, ridges.metric
     strength = 10.0 * RIDGES[-1] if ridge is None else ridge

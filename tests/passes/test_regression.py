@@ -94,7 +94,7 @@ def test_constant_inputs_and_singular_covariances_are_survived() -> None:
 
 
 def test_no_rows_is_a_data_error() -> None:
-    with pytest.raises(DataError, match="finite"):
+    with pytest.raises(DataError, match="no sample reaches"):
         fit_target(np.ones((1, 2, 3)), Moments(1, 3, 2).statistics())
 
 

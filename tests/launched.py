@@ -14,6 +14,7 @@ import onnx
 from optc.errors import TargetError
 from optc.ir.graph import Graph
 from optc.ir.reader import from_proto
+from optc.ir.shapes import infer
 from optc.ir.verify import verify
 from optc.passes.base import Context
 from optc.passes.pipeline import Pipeline
@@ -67,11 +68,13 @@ def answers(model: onnx.ModelProto | Graph, feeds: Sequence[Array], spec: str = 
         if not device.read(memory[required.buffer], 1)[0]:
             raise TargetError(required.what)
     results: dict[int, Array] = {}
+    infer(graph)
     for one, buffer in zip(plan.buffers, memory, strict=True):
         if one.kind == "output":
-            port = outputs[one.index]
-            empty = np.empty(tuple(map(int, port.shape)), port.dtype)
-            results[one.index] = np.frombuffer(device.read(buffer, empty.nbytes), port.dtype).reshape(empty.shape)
+            dtype = graph.outputs[one.index].value.dtype
+            assert dtype is not None
+            empty = np.empty(tuple(map(int, outputs[one.index].shape)), dtype.numpy)
+            results[one.index] = np.frombuffer(device.read(buffer, empty.nbytes), dtype.numpy).reshape(empty.shape)
     device.finish(memory)
     return [results[index] for index in range(len(outputs))]
 

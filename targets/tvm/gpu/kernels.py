@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....errors import TargetError
+from .bits import as_bits
 from .device import Gpu
 from .halves import ROUND, ROUND_SOURCE, in_single
 from .lanes import wide_where_right
@@ -131,6 +132,7 @@ def lower(
     steps = [
         low.LowerWarpMemory(),
         low.StmtSimplify(),
+        low.prim_func_pass(lambda function, mod, ctx: as_bits(function), opt_level=0),
         low.prim_func_pass(lambda function, mod, ctx: spelled(function, gpu.kind), opt_level=0),
         low.LowerIntrin(),
         *([low.prim_func_pass(lambda function, mod, ctx: in_single(function), opt_level=0)] if opencl else []),

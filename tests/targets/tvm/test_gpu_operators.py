@@ -209,3 +209,21 @@ def test_many_operators_in_one_kernel_make_no_name_that_is_too_long(tmp_path: Pa
     made.check(tmp_path)
     kernels = re.findall(r"(\w+)\(", (tmp_path / "a" / "kernels.cl").read_text())
     assert max(map(len, kernels)) < 128
+
+
+@pytest.mark.parametrize("dtype", [DType.BFLOAT16, DType.FLOAT8E4M3FN, DType.FLOAT8E5M2])
+def test_numbers_of_few_bits(dtype: DType) -> None:
+    need_driver()
+    from launched import answers as launched
+
+    graph = Graph("few", opsets={"": 19})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (3, 8)))
+    few = graph.add("Cast", [x], {"to": int(dtype)}).output
+    graph.add_output(few, "few")
+    graph.add_output(graph.add("Cast", [few], {"to": int(DType.FLOAT)}).output, "back")
+    infer(graph)
+    numbers = RANDOM.normal(size=(3, 8)).astype(np.float32)
+    wanted = numbers.astype(dtype.numpy)
+    got, back = launched(graph, [numbers])
+    np.testing.assert_array_equal(got.view(f"u{got.itemsize}"), wanted.view(f"u{got.itemsize}"))
+    np.testing.assert_array_equal(back, wanted.astype(np.float32))

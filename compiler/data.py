@@ -18,6 +18,7 @@ from ..ir.shapes import analyse
 from ..ir.types import DType
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
+from ..runtime.columns import Array
 from ..runtime.samples import Samples, load_samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes as sizes
@@ -101,11 +102,18 @@ def in_batches(found: Samples, one: Runnable) -> Samples:
     """`found`, one at a time where `one` takes no batch of them."""
     if not found.batched or found.count < 2:
         return found
+    feeds = next(found.batches(2))
+    if found.size_of(feeds) == 1:  # the first two differ in size, and others may not
+        feeds = {name: _twice(array, found.axes[name]) for name, array in feeds.items()}
     try:
-        one.run(next(found.batches(2)))
+        one.run(feeds)
     except TargetError:
         return found.singly()
     return found
+
+
+def _twice(array: Array, axis: int | None) -> Array:
+    return array if axis is None else np.concatenate([array, array], axis)
 
 
 def _check_sizes(found: Samples, session: Session) -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import optc
+from optc.compiler import runnable
 from optc.errors import DataError
 from optc.gate import bench, check, contrast
 from optc.ir.graph import Graph
 from optc.ir.types import Dim, DType, TensorType
 from optc.ir.writer import save
+from optc.passes.base import Context, TargetFacts
 
 RANDOM = np.random.default_rng(0)
 
@@ -51,3 +53,19 @@ def test_pictures_of_sizes_that_the_model_does_not_take_are_named(tmp_path: Path
     assert "\n" not in str(caught.value)
     assert optc.compile(network(), "clean", data=tmp_path)
     assert optc.compile(network(flat=True), "clean", data=optc.Data(str(tmp_path), resize=(16, 16)))
+
+
+def test_sequences_of_several_lengths_are_fed_singly_to_a_model_of_one() -> None:
+    """Whatever the first two lengths are: later ones are alike, and would be stacked."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", "T", 4)))
+    sizes = graph.constant(np.asarray([1, -1], np.int64))  # of one sample
+    y = graph.add("MatMul", [x, graph.constant(RANDOM.standard_normal((4, 4)).astype(np.float32))]).output
+    flat = graph.add("Reshape", [x, graph.constant(np.asarray([1, -1, 4], np.int64))]).output
+    y = graph.add("Reshape", [graph.add("Add", [y, flat]).output, sizes]).output
+    graph.add_output(y, "y", TensorType(DType.FLOAT))
+    lengths = [3, 5, *[4] * 40]
+    feeds = [{"x": RANDOM.standard_normal((1, length, 4)).astype(np.float32)} for length in lengths]
+    found, _ = runnable(graph, feeds, graph, Context(TargetFacts("onnx")))
+    assert not found.batched
+    assert optc.compile(graph, "quant", data=feeds, check=False)

@@ -157,7 +157,9 @@ def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[
             int(size) if size.isdecimal() else (dim if isinstance(dim, str) else f"{name}.{axis}")
             for axis, (size, dim) in enumerate(zip(tensor.shape, known, strict=True))
         ]
-        found.append(Port(name, np.dtype(tensor.dtype).str, tuple(shape)))
+        dtype = np.dtype(tensor.dtype)
+        # Types that numpy has from elsewhere are all bytes to it: they are known by their names.
+        found.append(Port(name, dtype.name if dtype.kind == "V" else dtype.str, tuple(shape)))
     return tuple(found)
 
 

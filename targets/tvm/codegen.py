@@ -12,6 +12,11 @@ from .plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 """DLPack's numbers for kinds of element, by numpy's letters."""
+_NAMED = {
+    "bfloat16": 4, "float8_e4m3fn": 10, "float8_e4m3fnuz": 11, "float8_e5m2": 12, "float8_e5m2fnuz": 13,
+    "float8_e8m0fnu": 14,
+}  # fmt: skip
+"""DLPack's numbers for types that numpy has from elsewhere, by their names."""
 MARK = "optc_weights"
 KERNELS = "optc_kernels"
 
@@ -148,7 +153,7 @@ class _Tables:
         if isinstance(argument, str):
             return f"{{{self._number(argument)}, 0, kNumber, 0}}"
         dtype = np.dtype(argument.dtype)
-        kind = f"{{{_CODES[dtype.kind]}, {8 * dtype.itemsize}, 1}}"
+        kind = f"{{{_code(dtype)}, {8 * dtype.itemsize}, 1}}"
         space = argument.space
         at = space.index // ALIGNMENT if space.kind in ("weights", "tables") else space.index
         name, type_number = space.kind.capitalize(), self._types.setdefault(kind, len(self._types))
@@ -165,6 +170,10 @@ class _Tables:
         return self._shapes[shape]
 
 
+def _code(dtype: np.dtype[np.generic]) -> int:
+    return _NAMED[dtype.name] if dtype.name in _NAMED else _CODES[dtype.kind]
+
+
 def _array(kind: str, name: str, items: Sequence[str]) -> list[str]:
     return [f"static const {kind} {name}[] = {{{', '.join(items) or '{}'}}};", ""]
 
@@ -177,7 +186,7 @@ def declared(kind: str, ports: Sequence[Port]) -> list[str]:
         lines.append(f"static const int64_t {kind}_dims{index}[] = {{{sizes}}};")
     lines.append(f"extern const int optc_{kind}_count = {len(ports)};")
     items = ", ".join(
-        f"{{{json.dumps(port.name)}, {json.dumps(port.dtype)}, {len(port.shape)}, {kind}_dims{index}}}"
+        f"{{{json.dumps(port.name)}, {json.dumps(np.dtype(port.dtype).str)}, {len(port.shape)}, {kind}_dims{index}}}"
         for index, port in enumerate(ports)
     )
     lines.append(f"extern const optc_tensor optc_{kind}s[] = {{{items or '{nullptr, nullptr, 0, nullptr}'}}};")

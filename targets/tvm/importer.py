@@ -388,7 +388,12 @@ class Importer:
 
 def where(node: Node) -> str:
     """A node as messages name it."""
-    names = (node.name, *(value.name for value in node.outputs))
+    outputs = () if node.graph is None else node.graph.outputs
+    names = (
+        node.name,
+        *(value.name for value in node.outputs),
+        *(output.name for output in outputs if output.value in node.outputs),
+    )
     return f"{node.op} node '{next((name for name in names if name), '')}'"
 
 

@@ -151,6 +151,8 @@ def _whole(found: dict[str, Any]) -> bool:
 
 def ports(found: Sequence[dict[str, Any]]) -> tuple[Port, ...]:
     """Inputs or outputs as the manifest lists them."""
+    import ml_dtypes  # noqa: F401 - which gives numpy the names of types that it lacks
+
     return tuple(Port(one["name"], one["dtype"], tuple(one["shape"])) for one in found)
 
 

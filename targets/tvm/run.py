@@ -113,7 +113,8 @@ class Emulated:
             if done.returncode:
                 said = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
                 raise TargetError(f"the compiled model failed under {self._command[0]}: {said}")
-            return [np.load(os.path.join(out, name)) for name in manifest.file_names(self.outputs)]
+            files = zip(manifest.file_names(self.outputs), self.outputs, strict=True)
+            return [np.load(os.path.join(out, name)).view(port.dtype) for name, port in files]
 
 
 def _check_machine(path: str, found: Mapping[str, Any]) -> None:
@@ -159,7 +160,7 @@ def fitting(feeds: Mapping[str, Array], ports: tuple[Port, ...]) -> list[Array]:
         fixed = all(
             not isinstance(want, int) or want == size for want, size in zip(port.shape, array.shape, strict=False)
         )
-        if array.dtype.str != port.dtype or array.ndim != len(port.shape) or not fixed:
+        if array.dtype != np.dtype(port.dtype) or array.ndim != len(port.shape) or not fixed:
             wanted = f"{np.dtype(port.dtype).name}[{', '.join(map(str, port.shape))}]"
             raise TargetError(f"input '{port.name}' is {array.dtype.name}{list(array.shape)}; the model takes {wanted}")
         found.append(array)

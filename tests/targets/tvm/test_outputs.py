@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from interpreted import build, run
@@ -11,6 +13,10 @@ from optc.ir.graph import Graph, Value
 from optc.ir.shapes import infer
 from optc.ir.types import DType, TensorType
 from optc.runtime.session import Session
+from optc.targets import table
+
+from .test_library import build as build_library
+from .test_library import need
 
 pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
 
@@ -77,3 +83,21 @@ def test_a_run_fails_where_its_operands_ask_for_other_sizes() -> None:
         assert np.array_equal(run(program, [data, np.array([axis])])[0], data.sum(axis))
     with pytest.raises(TargetError, match="ReduceSum node"):
         run(program, [data, np.array([0])])
+
+
+@pytest.mark.parametrize("dtype", [DType.BFLOAT16, DType.FLOAT8E4M3FN, DType.FLOAT8E5M2])
+def test_a_library_gives_and_takes_types_that_numpy_lacks(dtype: DType, tmp_path: Path) -> None:
+    need("host")
+    graph, (x, y) = graph_of(("x", DType.FLOAT, (2, 3)), ("y", dtype, (2, 3)))
+    graph.opsets[""] = 19
+    graph.add_output(graph.add("Cast", [x], {"to": int(dtype)}).output, "narrow")
+    graph.add_output(graph.add("Cast", [y], {"to": 1}).output, "wide")
+    infer(graph)
+    data = np.array([[0, 1, 2.3], [-1.7, 0.01, 300]], np.float32)
+    build_library(graph, "host", tmp_path / "a.tar")
+    narrow, wide = (
+        table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1).run({"x": data, "y": data.astype(dtype.numpy)})
+    )
+    assert narrow.dtype == dtype.numpy
+    assert np.array_equal(narrow.astype(np.float32), data.astype(dtype.numpy).astype(np.float32))
+    assert np.array_equal(wide, data.astype(dtype.numpy).astype(np.float32))

@@ -159,7 +159,7 @@ def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[
         ]
         dtype = np.dtype(tensor.dtype)
         # Types that numpy has from elsewhere are all bytes to it: they are known by their names.
-        found.append(Port(name, dtype.name if dtype.kind == "V" else dtype.str, tuple(shape)))
+        found.append(Port(name, dtype.str if dtype.isbuiltin == 1 else dtype.name, tuple(shape)))
     return tuple(found)
 
 

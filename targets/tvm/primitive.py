@@ -66,7 +66,8 @@ class Primitive(Pass):
                 break
             infer(graph)
             count = 0
-            for node in calls:
+            # Those within loops first: with its loop, a node goes, too.
+            for node in sorted(calls, key=lambda node: node.op in WRITTEN_OUT):
                 # What is inside a body goes with the node around it, or comes out of it first.
                 if node.op in BODIES:
                     count += _expand(node, graph.opset())
@@ -145,6 +146,8 @@ _ALIKE = frozenset({
 
 def _expand(node: Node, opset: int) -> bool:
     """Put the body of an operator in its place; whether onnx has one for it."""
+    if node.op == "CastLike":
+        return _cast(node)
     body = body_of(node, opset)
     graph = node.graph
     if body is None or graph is None:
@@ -153,13 +156,26 @@ def _expand(node: Node, opset: int) -> bool:
     read = [value for value in node.inputs if value is not None]
     for value, source in zip(body.inputs, dict.fromkeys(read), strict=True):
         values[value] = source
-    inline(body, values, node)
+    for index, inner in enumerate(inline(body, values, node)):
+        # What is refused of them is told by the name of the node that the model has.
+        inner.name = f"{node.op}_{node.name or node.outputs[0].name}_{index}_{inner.op}"
     for old, output in zip([value for value in node.outputs if value.name or value.uses], body.outputs, strict=True):
         new = values[output.value]
         if new.producer is not None and new.type is None:
             new.type = old.type
         old.replace_uses(new)
     graph.remove(node)
+    return True
+
+
+def _cast(node: Node) -> bool:
+    """CastLike as the Cast that it is; whether the type is known."""
+    like = node.inputs[1]
+    if like is None or like.dtype is None:
+        return False
+    node.op = "Cast"
+    node.set_inputs([node.inputs[0]])
+    node.set_attribute("to", int(like.dtype))
     return True
 
 

@@ -135,6 +135,7 @@ def lower(
         low.prim_func_pass(lambda function, mod, ctx: as_bits(function), opt_level=0),
         low.prim_func_pass(lambda function, mod, ctx: spelled(function, gpu.kind), opt_level=0),
         low.LowerIntrin(),
+        low.prim_func_pass(lambda function, mod, ctx: spelled(function, gpu.kind), opt_level=0),
         *([low.prim_func_pass(lambda function, mod, ctx: in_single(function), opt_level=0)] if opencl else []),
     ]
     last = tvm.ir.transform.Sequential(steps)(tvm.IRModule(device))

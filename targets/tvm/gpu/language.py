@@ -36,13 +36,17 @@ def spelled(function: tirx.PrimFunc, kind: str) -> tirx.PrimFunc:
     words = WORDS[kind]
 
     def call(value: Any) -> Any:
-        name = str(getattr(value.op, "name", "")).removeprefix("tirx.")
+        name, numbers = str(getattr(value.op, "name", "")).removeprefix("tirx."), list(value.args)
+        said = str(numbers[0].value) if name == "call_pure_extern" else ""
+        if said.endswith("f") and said[:-1] in (*_C, *_WRITTEN):
+            # C's name of it, by which TVM itself lowers others.
+            name, *numbers = said[:-1], *numbers[1:]
         if name in words:
-            return tirx.call_pure_extern(str(value.ty.dtype), words[name], *value.args)
+            return tirx.call_pure_extern(str(value.ty.dtype), words[name], *numbers)
         if kind != "opencl" and name == "isnan":
             return _is_nan(value.args[0])
         written = _WRITTEN.get(name)
-        return value if written is None else written(*value.args)
+        return value if written is None else written(*numbers)
 
     def choice(value: Any) -> Any:
         if str(value.ty.dtype) != "bool":
@@ -95,10 +99,16 @@ def _scaled(name: str, factor: float) -> Any:
     return written
 
 
+def _remainder(x: Any, y: Any) -> Any:
+    from tvm import tirx
+
+    return x - y * tirx.call_pure_extern(str(x.ty.dtype), "trunc", x / y)
+
+
 def _hypot(x: Any, y: Any) -> Any:
     from tvm import tirx
 
     return tirx.call_pure_extern(str(x.ty.dtype), "sqrt", x * x + y * y)
 
 
-_WRITTEN = {"hypot": _hypot, "log10": _scaled("log", 0.4342944819032518), "pow": _power}
+_WRITTEN = {"fmod": _remainder, "hypot": _hypot, "log10": _scaled("log", 0.4342944819032518), "pow": _power}

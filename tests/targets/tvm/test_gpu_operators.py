@@ -55,6 +55,7 @@ def test_functions_and_kernels_whose_names_the_language_has(tmp_path: Path) -> N
         made.add(op, "x")
     for op in ("Log", "Sqrt", "Exp", "Floor", "Ceil", "Sign", "Abs", "Hardmax", "Softplus"):
         made.add(op, "y")
+    made.add("Mod", "y", made.constant(0.3))
     made.add("Acosh", made.add("Add", "y", made.constant(1.5)))
     for op in ("ArgMax", "ArgMin"):
         made.add(op, "x", axis=1)

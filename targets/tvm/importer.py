@@ -321,7 +321,10 @@ class Importer:
             found = self.convert(node, [None if v is None else take(v) for v in node.inputs])
         if moves:
             self.held.update(node.outputs)
-        for value, one in zip(node.outputs, found if isinstance(found, list) else [found]):
+        results = found if isinstance(found, list) else [found]
+        if missing := [value.name for value in node.outputs[len(results) :] if value.uses]:
+            raise TargetError(f"{where(node)} cannot be compiled: no kernel gives '{missing[0]}'; build for onnx")
+        for value, one in zip(node.outputs, results):
             if isinstance(one, Blocked):
                 self._blocked[value] = one
             else:

@@ -55,7 +55,6 @@ def test_functions_and_kernels_whose_names_the_language_has(tmp_path: Path) -> N
         made.add(op, "x")
     for op in ("Log", "Sqrt", "Exp", "Floor", "Ceil", "Sign", "Abs", "Hardmax", "Softplus"):
         made.add(op, "y")
-    made.add("Mod", "y", made.constant(0.3))
     made.add("Acosh", made.add("Add", "y", made.constant(1.5)))
     for op in ("ArgMax", "ArgMin"):
         made.add(op, "x", axis=1)
@@ -228,3 +227,24 @@ def test_numbers_of_few_bits(dtype: DType) -> None:
     got, back = launched(graph, [numbers])
     np.testing.assert_array_equal(got.view(f"u{got.itemsize}"), wanted.view(f"u{got.itemsize}"))
     np.testing.assert_array_equal(back, wanted.astype(np.float32))
+
+
+def test_an_output_that_no_kernel_gives_is_named(tmp_path: Path) -> None:
+    need_tvm()
+    made = Outputs(x=np.zeros((1, 1, 4, 4), np.float32))
+    node = made.graph.add("MaxPool", [made.values["x"]], {"kernel_shape": [2, 2]}, outputs=["most", "where"], name="p")
+    made.graph.add_output(node.outputs[1], "where")
+    infer(made.graph)
+    with pytest.raises(TargetError, match="MaxPool node 'p' cannot be compiled: no kernel gives 'where'"):
+        table.one("opencl").emit(made.graph, str(tmp_path / "a.tar"))
+
+
+def test_remainders_of_floats() -> None:
+    need_driver()
+    from launched import answers as launched
+
+    x = RANDOM.normal(size=(3, 5)).astype(np.float32)
+    made = Outputs(x=x)
+    made.add("Mod", "x", made.constant(-0.3))
+    infer(made.graph)
+    np.testing.assert_allclose(launched(made.graph, [x])[0], np.mod(x, np.float32(-0.3)), atol=1e-6)

@@ -46,6 +46,7 @@ RULES: dict[str, Rule] = {
     "Reshape": sizes.lower_reshape,
     "Resize": resizing.lower_resize,
     "ReverseSequence": selection.lower_reverse_sequence,
+    "RoiAlign": selection.lower_roi_align,
     "Shape": sizes.lower_shape,
     "Size": sizes.lower_size,
     "Slice": slices.lower_slice,

@@ -248,3 +248,14 @@ def test_remainders_of_floats() -> None:
     made.add("Mod", "x", made.constant(-0.3))
     infer(made.graph)
     np.testing.assert_allclose(launched(made.graph, [x])[0], np.mod(x, np.float32(-0.3)), atol=1e-6)
+
+
+def test_maxima_of_regions_are_refused(tmp_path: Path) -> None:
+    need_tvm()
+    made = Outputs(x=np.zeros((1, 1, 4, 4), np.float32), rois=np.zeros((1, 4), np.float32))
+    at = made.constant([0], np.int64)
+    node = made.graph.add("RoiAlign", [made.values["x"], made.values["rois"], at], {"mode": "max"}, name="r")
+    made.graph.add_output(node.output, "y")
+    infer(made.graph)
+    with pytest.raises(TargetError, match="RoiAlign node 'r' cannot be compiled: it takes the maxima"):
+        table.one("opencl").emit(made.graph, str(tmp_path / "a.tar"))

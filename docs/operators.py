@@ -11,7 +11,7 @@ TITLE = """# Operators
 
 What the targets of TVM (`host`, `arm64`, `armv7`, `opencl`, `metal`, `webgpu`) take of ONNX's operators. `optc targets
 --operators` lists the same, and a build refuses what is not taken before any work, by the name of the node. GPUs refuse
-besides what has to be made sure of when the model runs.
+besides the types that their languages lack.
 
 An operator is taken by a `kernel` of optc's own, by its `definition` in other operators, `written out` round by round,
 or through TVM's `converter`; each is held against ONNX's node tests (`python benchmarks/conformance.py`). Types with

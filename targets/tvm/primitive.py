@@ -148,6 +148,8 @@ def _expand(node: Node, opset: int) -> bool:
     """Put the body of an operator in its place; whether onnx has one for it."""
     if node.op == "CastLike":
         return _cast(node)
+    if node.op == "AffineGrid" and (size := node.input(1)) is not None and size.constant is None:
+        return False  # its body makes sizes of what is known only when the model runs
     body = body_of(node, opset)
     graph = node.graph
     if body is None or graph is None:

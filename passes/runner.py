@@ -186,7 +186,10 @@ def _in_part(
 
     A trial that leaves other layers as they were may flatter the rest; where it did, twice as many are kept so.
     """
-    layers, order = breaking(before, after, report, ctx, floor)
+    start = before.clone()
+    one.requires(start, ctx)  # which may have raised the opset of `after`
+    infer(start, fresh=True)
+    layers, order = breaking(start, after, report, ctx, floor)
     attempts = [(layers, one.in_float), (order[: 2 * len(layers)], None)]
     for kept, form in attempts if layers else ():
         trial = before.clone()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
+from optc.ir.opset import convert
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts, option
 from optc.passes.guard import Guard
@@ -78,8 +79,28 @@ class BlurOrMark(Blur):
         return report
 
 
-def blurred(one: Blur, floor: float | None = None) -> tuple[Graph, Report]:
+@dataclass(frozen=True, slots=True)
+class BlurInCodes(Blur):
+    """The same, with weights in a form that came with opset 13."""
+
+    name: ClassVar[str] = "blur-in-codes"
+
+    def requires(self, graph: Graph, ctx: Context) -> None:
+        convert(graph, 13)
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Blur.run(self, graph, ctx)
+        for node in [node for node in graph if node.name in {layer.name for layer in report.layers}]:
+            weight = np.asarray(node.inputs[1].numpy())  # type: ignore[union-attr]
+            scale = (np.abs(weight).max(0) / 127).astype(np.float32)
+            codes = [graph.constant(a) for a in (np.rint(weight / scale).astype(np.int8), scale)]
+            node.set_input(1, graph.add("DequantizeLinear", codes, {"axis": 1}).output)
+        return report
+
+
+def blurred(one: Blur, floor: float | None = None, opset: int = 17) -> tuple[Graph, Report]:
     graph = chain()
+    graph.opsets[""] = opset
     rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
     fit, held = load_samples({"x": rows}, graph).split(32)
     ctx = Context(TargetFacts("test", measurable=False), fit=fit, held=held, threads=1)
@@ -107,6 +128,11 @@ def test_the_layers_that_break_a_pass_take_the_form_that_computes_in_float() -> 
         "mark" if n in (2, 4) else "blur" for n in range(LAYERS)
     ]
     assert any("kept 2 layer(s) in the form of blur-or-mark:form=mark" in note for note in report.notes)
+
+
+def test_layers_are_tried_in_the_opset_that_the_pass_needs() -> None:
+    _, report = blurred(BlurInCodes(), opset=11)
+    assert any("kept 2 layer(s)" in note and "'layer2'" in note for note in report.notes)
 
 
 def test_a_pass_that_every_layer_breaks_is_undone() -> None:

@@ -154,8 +154,9 @@ class Context:
     win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question, decide)` answers with what
     `decide` says, or said when the same pass met the same graph before: what is decided by the clock must be asked for
     so, or no build could be repeated. `threads` are those of numerical libraries; 0 lets them choose. `forward` is how
-    many seconds the teacher's run over `fit` took, as the last walk measured it; 0 before the first. `latencies` tells
-    how long graphs take on the target, where that was measured before.
+    many seconds the teacher's run over `fit` took, as the last walk measured it; 0 before the first. `rewritten` is the
+    model as the last pass had it before it lost anything, where that computes the same by other values inside.
+    `latencies` tells how long graphs take on the target, where that was measured before.
     """
 
     target: TargetFacts
@@ -170,6 +171,7 @@ class Context:
     threads: int = 0
     progress: Progress = field(default_factory=Progress)
     forward: float = 0.0
+    rewritten: Graph | None = None
     latencies: Estimator | None = None
 
     @property

@@ -49,7 +49,7 @@ def run(
             observer.before(position, one, graph)
         if one.lossy and ctx.teacher is None:
             ctx.teacher, teacher = graph.clone(), state
-        ctx.forward = 0.0
+        ctx.forward, ctx.rewritten = 0.0, None
         ctx.rivals = _rivals(pipeline, position)
         start = time.perf_counter()
         if cache is None:
@@ -186,7 +186,7 @@ def _in_part(
 
     A trial that leaves other layers as they were may flatter the rest; where it did, twice as many are kept so.
     """
-    start = before.clone()
+    start = ctx.rewritten or before.clone()
     one.requires(start, ctx)  # which may have raised the opset of `after`
     infer(start, fresh=True)
     layers, order = breaking(start, after, report, ctx, floor)

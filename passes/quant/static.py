@@ -118,7 +118,7 @@ def quantize_static(
         rules |= deciding(graph, plan, ctx)
     grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
     _name_answers(graph)
-    teacher = graph.clone()
+    ctx.rewritten = teacher = graph.clone()
     fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]
     means = answer_means(graph, fixable, ctx, few)
     if one.bias_correction:

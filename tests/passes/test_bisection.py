@@ -14,8 +14,10 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts, option
 from optc.passes.guard import Guard
 from optc.passes.pipeline import Pipeline
+from optc.passes.quant import Quant
 from optc.passes.runner import run
 from optc.runtime.samples import load_samples
+from optc.runtime.session import Session
 
 LAYERS = 6
 
@@ -98,6 +100,23 @@ class BlurInCodes(Blur):
         return report
 
 
+@dataclass(frozen=True, slots=True)
+class ScaleAndBlur(Blur):
+    """The same, after every channel between two layers got a scale of its own, which changes no answer."""
+
+    name: ClassVar[str] = "scale-and-blur"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        scales = 4.0 ** np.random.default_rng(3).integers(-2, 3, (LAYERS + 1, 8, 1))
+        scales[[0, LAYERS]] = 1.0
+        for number, node in enumerate(graph):
+            weight = np.asarray(node.inputs[1].numpy())  # type: ignore[union-attr]
+            scaled = (weight / scales[number] * scales[number + 1].T).astype(np.float32)
+            node.set_input(1, graph.constant(scaled, f"w{number}"))
+        ctx.rewritten = graph.clone()
+        return Blur.run(self, graph, ctx)
+
+
 def blurred(one: Blur, floor: float | None = None, opset: int = 17) -> tuple[Graph, Report]:
     graph = chain()
     graph.opsets[""] = opset
@@ -133,6 +152,42 @@ def test_the_layers_that_break_a_pass_take_the_form_that_computes_in_float() -> 
 def test_layers_are_tried_in_the_opset_that_the_pass_needs() -> None:
     _, report = blurred(BlurInCodes(), opset=11)
     assert any("kept 2 layer(s)" in note and "'layer2'" in note for note in report.notes)
+
+
+def test_layers_are_tried_in_the_model_as_the_pass_rewrote_it() -> None:
+    _, report = blurred(ScaleAndBlur())
+    assert any("kept 2 layer(s)" in note and "'layer2'" in note and "'layer4'" in note for note in report.notes)
+
+
+def test_quant_tells_the_model_that_it_scaled() -> None:
+    graph = Graph("scaled", opsets={"": 17})
+    rng = np.random.default_rng(0)
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8, 4, 4)))
+    sizes = 4.0 ** np.arange(-2, 6) / 64
+    for number, (rows, columns) in enumerate(((1.0, sizes), (1 / sizes, 1.0), (1.0, 1.0))):
+        weight = (rng.standard_normal((8, 8)) * np.reshape(rows, (-1, 1)) * columns).T[:, :, None, None]
+        constants = [graph.constant(np.asarray(a, np.float32)) for a in (weight, np.zeros(8))]
+        x = graph.add("Conv", [x, *constants], outputs=[f"v{number}"], name=f"layer{number}").output
+        x.type = TensorType(DType.FLOAT, ("N", 8, 4, 4))
+        x = graph.add("Relu", [x], outputs=[f"r{number}"], types=[x.type]).output if number < 2 else x
+    graph.add_output(x, x.name)
+    before = graph.clone()
+    rows = rng.standard_normal((96, 8, 4, 4)).astype(np.float32)
+    fit, held = load_samples({"x": rows}, graph).split(32)
+    ctx = Context(TargetFacts("test", measurable=False), before, fit, held, threads=1)
+    report = Quant().run(graph, ctx)
+    assert any("scaled" in note for note in report.notes)
+    assert ctx.rewritten is not None
+
+    def inner(model: Graph) -> np.ndarray:
+        value = next(node.output for node in model if node.output.name == "v0")
+        return np.asarray(Session(model, outputs=[value], threads=1).run({"x": rows})[0])
+
+    ours, theirs = inner(ctx.rewritten), inner(graph)
+    assert np.abs(ours - inner(before)).max() > 0.5 * np.abs(ours).max()
+    assert np.abs(ours - theirs).max() < 0.05 * np.abs(ours).max()
+    answers = [np.asarray(Session(model, threads=1).run({"x": rows})[0]) for model in (before, ctx.rewritten)]
+    np.testing.assert_allclose(*answers, rtol=1e-3, atol=1e-3 * np.abs(answers[0]).max())
 
 
 def test_a_pass_that_every_layer_breaks_is_undone() -> None:

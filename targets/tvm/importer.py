@@ -301,6 +301,7 @@ class Importer:
     def _lower(self, node: Node) -> None:
         from .lowering import LOWERINGS
         from .rules.call import Call
+        from .rules.indices import PLACES, within
         from .rules.table import RULES
 
         if all(0 in (value.static_shape or ()) for value in node.outputs):
@@ -318,7 +319,11 @@ class Importer:
             found = kernel(Call(self, node))
         if found is None:
             take = self.flat if moves else self.plain
-            found = self.convert(node, [None if v is None else take(v) for v in node.inputs])
+            operands = [None if v is None else take(v) for v in node.inputs]
+            if node.op in PLACES and node.domain == "":
+                place = PLACES[node.op]
+                operands[place] = within(Call(self, node), operands[0], operands[place])
+            found = self.convert(node, operands)
         if moves:
             self.held.update(node.outputs)
         results = found if isinstance(found, list) else [found]

@@ -209,7 +209,19 @@ def _extreme(which: str, a: Size, b: Size) -> Size:
 def _holds(size: Size, which: str, part: Size) -> bool:
     """Whether `size` is `which(part, …)`: then max(x, min(x, c)) is x, and min(x, max(x, c)) too."""
     text = str(size)
-    return text.startswith(f"{which}({part}, ") or (text.startswith(f"{which}(") and text.endswith(f", {part})"))
+    if not text.startswith(f"{which}(") or not _closes_last(text):
+        return False  # max(x, c) - 1 begins so, too
+    return text.startswith(f"{which}({part}, ") or text.endswith(f", {part})")
+
+
+def _closes_last(text: str) -> bool:
+    """Whether the first parenthesis of a text is closed by its last character."""
+    depth = 0
+    for at, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == ")" and not depth:
+            return at == len(text) - 1
+    return False
 
 
 def _group(size: Size) -> str:

@@ -18,6 +18,7 @@ from ..ir.graph import Graph
 from ..ir.node import Node
 from ..ir.workspace import Workspace
 from .columns import Array
+from .ort_values import is_foreign, to_value
 
 _RUNS = 5
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -59,8 +60,14 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
         options.profile_file_prefix = os.path.join(folder, "profile")
         try:
             session = onnxruntime.InferenceSession(to_bytes(copy), options, providers=["CPUExecutionProvider"])
+            names = [output.name for output in session.get_outputs()]
+            foreign = any(is_foreign(port.type) for port in (*session.get_inputs(), *session.get_outputs()))
+            values = {name: to_value(array) for name, array in feeds.items()} if foreign else {}
             for _ in range(_RUNS + 2):  # the first two warm up
-                session.run(None, dict(feeds))
+                if foreign:
+                    session.run_with_ort_values(names, values)
+                else:
+                    session.run(names, dict(feeds))
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise TargetError(f"graph '{graph.name}' cannot be profiled: {error}") from error
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

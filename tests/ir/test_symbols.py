@@ -95,6 +95,8 @@ def test_a_lower_bound_holds(size: Size, bound: int, names: dict[str, int]) -> N
         (minimum(N, 5), "min(5, N)"),
         (maximum(N, 1), "N"),
         (maximum(minimum(T, 512), T), "T"),
+        (minimum(N, maximum(N, T) - 1), "min(N, max(N, T) - 1)"),
+        (maximum(N, minimum(N, T) + 1), "max(N, min(N, T) + 1)"),
         (N - N, "0"),
         (product([N, 2, T]), "2*N*T"),
     ],

@@ -15,8 +15,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _stored(folder: Path) -> int:
-    """Bytes in files under `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes in files under `folder`, but for those that say whose a workspace is."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != ".owner")
 
 
 def test_beyond_the_limit_arrays_live_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

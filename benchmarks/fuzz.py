@@ -367,16 +367,16 @@ def fuzz(seconds: float, seed: int, keep: Path) -> int:
             before = {path.name for path in folder.iterdir()}
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             outcome = attempt(case.words, folder)
-            found = list(faults(case, before, outcome, size))
+            broken = list(faults(case, before, outcome, size))
             left = sorted(path.name for path in Path(top).iterdir() if path != folder)
             if left:
-                found.append(f"left in the temporary folder: {left}")
-            if found:
+                broken.append(f"left in the temporary folder: {left}")
+            if broken:
                 wrong += 1
                 place = keep / f"{seed}-{count}"
                 shutil.copytree(folder, place, dirs_exist_ok=True)
                 (place / "said.txt").write_text(f"optc {' '.join(case.words)}\n{outcome.said}")
-                print(f"{case.kind} {seed}/{count}: {'; '.join(found)}: {place}", flush=True)
+                print(f"{case.kind} {seed}/{count}: {'; '.join(broken)}: {place}", flush=True)
                 print(f"  {outcome.said.strip()[-300:]}", flush=True)
             for path in Path(top).iterdir():
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
@@ -390,5 +390,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "optc-fuzz-findings")
-    given = parser.parse_args()
-    sys.exit(min(1, fuzz(given.seconds, given.seed, given.keep)))
+    options = parser.parse_args()
+    sys.exit(min(1, fuzz(options.seconds, options.seed, options.keep)))

@@ -52,9 +52,9 @@ def breaking(
     weighed: dict[str, tuple[float, float]] = {}
 
     def weigh(names: Sequence[str]) -> None:
-        found = trials.of(names)
-        if len(names) == 1 or found.share >= floor + (1 - floor) / 2:
-            weighed.update(dict.fromkeys(names, (trials.loss(found) / len(names), found.share)))
+        agreement = trials.of(names)
+        if len(names) == 1 or agreement.share >= floor + (1 - floor) / 2:
+            weighed.update(dict.fromkeys(names, (trials.loss(agreement) / len(names), agreement.share)))
             return
         weigh(names[: len(names) // 2])
         weigh(names[len(names) // 2 :])
@@ -73,8 +73,8 @@ def breaking(
                 high = middle
             else:
                 low = middle + 1
-    found = [Breaking(name, weighed[name][1]) for name in order]
-    return found[:high], found
+    breaking = [Breaking(name, weighed[name][1]) for name in order]
+    return breaking[:high], breaking
 
 
 def keeping(ctx: Context, one: Pass, layers: Sequence[Breaking], form: Pass | None = None) -> Context:
@@ -141,8 +141,8 @@ class _Trials:
         return agreement(self._teacher, trial, self._samples, threads=self._ctx.threads, exact=self._ctx.exact)
 
     @staticmethod
-    def loss(found: Agreement) -> float:
-        return sum(output.loss + (1.0 - output.share) for output in found.compared)
+    def loss(agreement: Agreement) -> float:
+        return sum(output.loss + (1.0 - output.share) for output in agreement.compared)
 
     def _counterpart(self, value: Value) -> Value | None:
         """What the readers of `value` read in the model after the pass, or `None`."""
@@ -195,7 +195,7 @@ def _alike(one: Value, other: Value) -> bool:
 
 def _by_name(graph: Graph) -> dict[str, Value]:
     """The values by their names, those left out that share one."""
-    found: dict[str, Value | None] = {}
+    by_name: dict[str, Value | None] = {}
     for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
-        found[value.name] = None if value.name in found or not value.name else value
-    return {name: value for name, value in found.items() if value is not None}
+        by_name[value.name] = None if value.name in by_name or not value.name else value
+    return {name: value for name, value in by_name.items() if value is not None}

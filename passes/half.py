@@ -133,15 +133,15 @@ def _cast_interface(graph: Graph) -> None:
                     user.set_input(index, cast.output)
     for output in graph.outputs:
         kind = output.type
-        made = output.value
-        if isinstance(kind, TensorType) and kind.dtype in HALVES and made.producer is not None:
+        result = output.value
+        if isinstance(kind, TensorType) and kind.dtype in HALVES and result.producer is not None:
             cast = graph.add("Cast", [None], {"to": int(kind.dtype)}, outputs=[output.name], types=[kind])
-            readers = [(user, index) for user, index in made.uses if isinstance(user, Node)]
-            made.replace_uses(cast.output)
-            cast.set_input(0, made)
+            readers = [(user, index) for user, index in result.uses if isinstance(user, Node)]
+            result.replace_uses(cast.output)
+            cast.set_input(0, result)
             for user, index in readers:
-                user.set_input(index, made)
-            made.name = f"{output.name}_float"
+                user.set_input(index, result)
+            result.name = f"{output.name}_float"
 
 
 def _widen_attributes(node: Node) -> None:
@@ -179,6 +179,6 @@ def _cast(part: Graph, halves: Mapping[Value, Tensor]) -> None:
     for value, half in halves.items():
         origin = Origin.merge([user.origin for user, _ in value.uses if isinstance(user, Node)], "")
         stored = part.constant(half, value.name)
-        made = part.add("Cast", [stored], {"to": int(DType.FLOAT)}, outputs=[value.name], types=[value.type],
+        cast = part.add("Cast", [stored], {"to": int(DType.FLOAT)}, outputs=[value.name], types=[value.type],
                         origin=origin, before=first)  # fmt: skip
-        value.replace_uses(made.output)
+        value.replace_uses(cast.output)

@@ -24,9 +24,9 @@ _OF_DATA = frozenset({"Compress", "NonZero", "Unique"})
 
 def cost(node: Node, inputs: Sequence[Array | None], opset: int) -> tuple[int, int] | None:
     """Bytes of the outputs and multiply-accumulates; `None` where they do not follow from the inputs."""
-    given = [a for a in inputs if a is not None]
+    present = [a for a in inputs if a is not None]
     if node.op in _OF_DATA:
-        return sum(8 * max(1, a.ndim) * max(a.size, 1) * len(node.outputs) for a in given), 0
+        return sum(8 * max(1, a.ndim) * max(a.size, 1) * len(node.outputs) for a in present), 0
     try:
         facts = [None if a is None else _fact(a) for a in inputs]
         outputs = _facts(Call(node, facts, opset, opset, itertools.count(), {}))

@@ -61,10 +61,10 @@ def _clamp(graph: Graph, node: Node) -> list[tuple[str, list[Value | None]]]:
 
 def _replace(graph: Graph, node: Node, read: Value, terms: list[tuple[str, list[Value | None]]]) -> None:
     for op, others in terms:
-        made = graph.add(
+        step = graph.add(
             op, [read, *others], outputs=[node.output.name], types=[node.output.type], name=node.name,
             origin=node.origin, before=node,
         )  # fmt: skip
-        read = made.output
+        read = step.output
     node.output.replace_uses(read)
     graph.remove(node)

@@ -71,7 +71,7 @@ def store_others(graph: Graph, refused: Iterable[Node], kept: Kept, report: Repo
 
     `report` is told of each.
     """
-    made: dict[Value, Coded | None] = {}
+    encodings: dict[Value, Coded | None] = {}
     changed: set[Node] = set()
     others = (node for node in graph.walk() if node.domain or node.op == "Einsum")
     for node in dict.fromkeys([*refused, *others]):
@@ -79,15 +79,15 @@ def store_others(graph: Graph, refused: Iterable[Node], kept: Kept, report: Repo
             continue
         errors = []
         for weight in dict.fromkeys(_weights(node)):
-            if weight not in made:
-                made[weight] = _encoded(weight)
-            coded = made[weight]
+            if weight not in encodings:
+                encodings[weight] = _encoded(weight)
+            coded = encodings[weight]
             if coded is not None:
                 errors.append(coded.error)
         if errors:
             changed.add(node)
             report.done(name_of(node), node.op, bits=8, activations="stored", error=round(max(errors), 9))
-    for weight, coded in made.items():
+    for weight, coded in encodings.items():
         if coded is not None:
             _store(graph, weight, coded)
     return changed

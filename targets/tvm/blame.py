@@ -45,9 +45,9 @@ def _named(node: Node) -> str:
 def _kind(node: Node) -> tuple[object, ...]:
     """What a compiler looks at: the operator, its attributes, and the types of what it reads."""
     reads: list[Type | None] = [None if value is None else value.type for value in node.inputs]
-    known = [value is not None and value.constant is not None for value in node.inputs]
+    constants = [value is not None and value.constant is not None for value in node.inputs]
     attributes = sorted((name, repr(held.value)) for name, held in node.attributes.items())
-    return node.domain, node.op, str(attributes), str(reads), str(known)
+    return node.domain, node.op, str(attributes), str(reads), str(constants)
 
 
 def _alone(graph: Graph, node: Node) -> Graph:

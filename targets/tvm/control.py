@@ -183,11 +183,11 @@ def _scan(write: _Writer) -> list[Value] | None:
     states, scanned = operands[: len(operands) - count], operands[len(operands) - count :]
     shapes = [value.shape for value in scanned]
     axes = node.get_ints("scan_input_axes", (0,) * count)
-    known = [shape for shape in shapes if shape]
-    if len(known) != count:
+    ranked = [shape for shape in shapes if shape]
+    if len(ranked) != count:
         return None
-    axes = tuple(axis % len(shape) for axis, shape in zip(axes, known, strict=True))
-    lengths = {shape[axis] for axis, shape in zip(axes, known, strict=True)}
+    axes = tuple(axis % len(shape) for axis, shape in zip(axes, ranked, strict=True))
+    lengths = {shape[axis] for axis, shape in zip(axes, ranked, strict=True)}
     steps = lengths.pop()
     if lengths or not isinstance(steps, int) or not 0 < steps * _nodes(body) <= MOST:
         return None

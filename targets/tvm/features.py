@@ -90,11 +90,11 @@ def names(triple: str) -> Mapping[str, str]:
 
 def listed(features: Iterable[str], triple: str) -> tuple[str, ...]:
     """Those of LLVM's features of which Linux can say whether a CPU has them, in order."""
-    known = names(triple)
-    return tuple(sorted(name for name in features if known.get(name, UNLISTED) != UNLISTED))
+    kernel_names = names(triple)
+    return tuple(sorted(name for name in features if kernel_names.get(name, UNLISTED) != UNLISTED))
 
 
 def lacking(features: Iterable[str], triple: str, flags: Collection[str]) -> tuple[str, ...]:
     """Those of LLVM's features that a CPU with these flags of Linux does not have, or not for certain, in order."""
-    known = names(triple)
-    return tuple(sorted(name for name in features if known.get(name, UNLISTED) not in flags))
+    kernel_names = names(triple)
+    return tuple(sorted(name for name in features if kernel_names.get(name, UNLISTED) not in flags))

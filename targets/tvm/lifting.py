@@ -21,13 +21,13 @@ def lift_resize(node: Node, opset: int) -> None:
     """Replace the node by Resize nodes in the domain `AWAY`; one whose scales are computed as the model runs stays."""
     graph, x = node.graph, node.inputs[0]
     assert graph is not None
-    given = node.input(1)
+    operand = node.input(1)
     if "scales" in node.attributes:
         numbers = node.attributes["scales"].value
     elif opset < 7 and "width_scale" in node.attributes:
         numbers = (1.0, 1.0, node.get_float("height_scale"), node.get_float("width_scale"))
-    elif given is not None and given.constant is not None:
-        numbers = tuple(given.constant.numpy())
+    elif operand is not None and operand.constant is not None:
+        numbers = tuple(operand.constant.numpy())
     else:
         return
     scales = np.array(numbers, np.float32)

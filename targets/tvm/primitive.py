@@ -254,13 +254,15 @@ def _function(proto: onnx.ModelProto, opset: int) -> onnx.FunctionProto | None:
     # The bindings have these, and their stubs do not.
     schema: Any = onnx.defs.get_schema(node.op_type, opset)
     types = {value.name: value.type for value in proto.graph.input}
-    given = [types.get(name, onnx.TypeProto()).SerializeToString() for name in node.input]
+    types_of_inputs = [types.get(name, onnx.TypeProto()).SerializeToString() for name in node.input]
     versions = schema.function_opset_versions
     if version := max((v for v in versions if v <= opset), default=min(versions, default=0)):
         function = _parsed(schema.get_function_with_opset_version(version))
         return function if version <= opset or _alike(function, opset, version) else None
     if versions := [v for v in schema.context_dependent_function_opset_versions if v <= opset]:
-        text = schema.get_context_dependent_function_with_opset_version(max(versions), node.SerializeToString(), given)
+        text = schema.get_context_dependent_function_with_opset_version(
+            max(versions), node.SerializeToString(), types_of_inputs
+        )
         return _parsed(text)
     return None
 

@@ -113,8 +113,8 @@ def unroll(node: Node) -> bool:
     answers, states = [], []
     for index in range(directions):
         back = index == 1 or node.get_string("direction", "forward") == "reverse"
-        made = _Direction(write, sizes, index, back, [one(write) for one in activations[index]], lengths)
-        answer, state = made.run(source)
+        walked = _Direction(write, sizes, index, back, [one(write) for one in activations[index]], lengths)
+        answer, state = walked.run(source)
         answers.append(answer)
         states.append(state)
     _hand_over(write, sizes, answers, states, first)
@@ -237,33 +237,33 @@ class _Direction:
     def _product(self, state: Value, weight: Value, bias: Value | None = None) -> Value:
         return self.write.add("Gemm", state, weight, bias, transB=1)
 
-    def _step(self, given: Value, states: Sequence[Value], behind: Value | None) -> list[Value]:
+    def _step(self, products: Value, states: Sequence[Value], behind: Value | None) -> list[Value]:
         match self.op:
             case "RNN":
-                total = self.write.add("Add", given, self._product(states[0], self.r))
+                total = self.write.add("Add", products, self._product(states[0], self.r))
                 return [self.act[0](self._clipped(total))]
             case "GRU":
-                return [self._gru(given, states[0], behind)]
+                return [self._gru(products, states[0], behind)]
             case _:
-                return self._lstm(given, states[0], states[1])
+                return self._lstm(products, states[0], states[1])
 
-    def _gru(self, given: Value, h: Value, behind: Value | None) -> Value:
+    def _gru(self, products: Value, h: Value, behind: Value | None) -> Value:
         write, hidden = self.write, self.sizes.hidden
-        front, last = write.pieces(given, 1, 2 * hidden, hidden)
+        front, last = write.pieces(products, 1, 2 * hidden, hidden)
         r_front, r_last = write.pieces(self.r, 0, 2 * hidden, hidden)
         gates = write.add("Add", front, self._product(h, r_front))
         update, reset = write.pieces(self.act[0](self._clipped(gates)), 1, hidden, hidden)
         if self.linear_first:
-            held = write.add("Mul", reset, self._product(h, r_last, behind))
+            kept = write.add("Mul", reset, self._product(h, r_last, behind))
         else:
-            held = self._product(write.add("Mul", reset, h), r_last)
-        fresh = self.act[1](self._clipped(write.add("Add", last, held)))
+            kept = self._product(write.add("Mul", reset, h), r_last)
+        fresh = self.act[1](self._clipped(write.add("Add", last, kept)))
         rest = write.add("Mul", write.add("Sub", write.floats(1.0), update), fresh)
         return write.add("Add", rest, write.add("Mul", update, h))
 
-    def _lstm(self, given: Value, h: Value, c: Value) -> list[Value]:
+    def _lstm(self, products: Value, h: Value, c: Value) -> list[Value]:
         write, hidden = self.write, self.sizes.hidden
-        gates = write.add("Add", given, self._product(h, self.r))
+        gates = write.add("Add", products, self._product(h, self.r))
         i, o, f, cell = write.pieces(gates, 1, *[hidden] * 4)
         peepholes = write.node.input(7)
         holes: tuple[Value, ...] = ()

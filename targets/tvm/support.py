@@ -114,10 +114,10 @@ def check(graph: Graph) -> None:
 def _check(node: Node) -> None:
     from .importer import where
 
-    known = support(node.op)
-    if not known.way:
+    row = support(node.op)
+    if not row.way:
         raise TargetError(
-            f"targets of TVM do not take {where(node)}: {known.note}; replace it by other operators, or build for onnx"
+            f"targets of TVM do not take {where(node)}: {row.note}; replace it by other operators, or build for onnx"
         )
 
 

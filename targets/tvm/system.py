@@ -144,5 +144,7 @@ def find_ndk(prefix: str) -> str:
     """The C++ compiler of Android's NDK, where ANDROID_NDK_HOME names one, for the architecture that begins with
     `prefix`; else nothing."""
     home = os.environ.get("ANDROID_NDK_HOME", "")
-    found = shutil.which(f"{prefix}{API}-clang++", path=os.path.join(home, "toolchains/llvm/prebuilt/linux-x86_64/bin"))
-    return found or "" if home else ""
+    compiler = shutil.which(
+        f"{prefix}{API}-clang++", path=os.path.join(home, "toolchains/llvm/prebuilt/linux-x86_64/bin")
+    )
+    return compiler or "" if home else ""

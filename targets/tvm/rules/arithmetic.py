@@ -165,10 +165,10 @@ def lower_cumulative(call: Call) -> relax.Expr:
     from tvm import relax
 
     rank = len(call.value(0).shape or ())
-    known = call.array(1)
-    if call.node.op == "CumSum" and known is not None:
+    operand = call.array(1)
+    if call.node.op == "CumSum" and operand is not None:
         return sorting.lower_cum_sum(call)
-    axes = range(rank) if known is None else (int(np.ravel(known)[0]) % rank,)
+    axes = range(rank) if operand is None else (int(np.ravel(operand)[0]) % rank,)
     options = {"reverse": bool(call.node.get_int("reverse")), "exclusive": bool(call.node.get_int("exclusive"))}
     rule = {"CumSum": running_sum, "CumProd": running_product}[call.node.op]
     each = [call.te(rule, call.expr(0), axis=axis, **options) for axis in axes]

@@ -39,7 +39,7 @@ def lower_reduce(call: Call) -> relax.Expr:
         if not axes and call.node.get_int("noop_with_empty_axes"):
             return _identity(call)
         return _over(call, tuple(sorted({axis % len(sizes) for axis in axes})) or tuple(range(len(sizes))), keep)
-    given = call.expr(1)
+    named_axes = call.expr(1)
     if call.sizes(1) == (0,):
         return (
             _identity(call)
@@ -50,15 +50,15 @@ def lower_reduce(call: Call) -> relax.Expr:
     choices = _choices(sizes, call.result(), keep)
     if not 0 < len(choices) <= _MOST:
         call.refuse("its axes are computed as the model runs, and may be too many")
-    found = _over(call, choices[-1], keep)
-    meant = [call.te(is_set, given, axes=axes, sizes=sizes) for axes in choices]
+    result = _over(call, choices[-1], keep)
+    meant = [call.te(is_set, named_axes, axes=axes, sizes=sizes) for axes in choices]
     for axes, truth in list(zip(choices, meant, strict=True))[-2::-1]:
-        found = call.emit(relax.op.where(truth, _over(call, axes, keep), found))
+        result = call.emit(relax.op.where(truth, _over(call, axes, keep), result))
     anyone = meant[0]
     for truth in meant[1:]:
         anyone = call.emit(relax.op.logical_or(anyone, truth))
     call.require(anyone, f"its axes do not give {list(call.result())}, which the model was built for")
-    return found
+    return result
 
 
 def _identity(call: Call) -> relax.Expr:
@@ -188,10 +188,10 @@ def extreme(x: te.Tensor, *, axes: tuple[int, ...], largest: bool, finite: bool 
             place[axis] = r
         return reducer(x[tuple(place)], axis=reduced)
 
-    found = te.compute(shape, at, name="extreme")
+    extremes = te.compute(shape, at, name="extreme")
     if not finite:
-        return found
+        return extremes
     zero = tirx.const(0, dtype)
     return te.compute(
-        shape, lambda *i: tirx.Select(tirx.abs(found[i]) <= tirx.max_value(dtype), found[i], zero), name="finite"
+        shape, lambda *i: tirx.Select(tirx.abs(extremes[i]) <= tirx.max_value(dtype), extremes[i], zero), name="finite"
     )

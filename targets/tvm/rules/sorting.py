@@ -40,11 +40,11 @@ def lower_top_k(call: Call) -> list[relax.Expr]:
     indices = call.te(holders_of, places, count=wanted)
     values = call.te(taken, x, indices)
     back = [order.index(index) for index in range(rank)]
-    made = []
+    results = []
     for one in (values, indices):
         shaped = call.reshape(one, [*rows, wanted])
-        made.append(call.emit(relax.op.permute_dims(shaped, back)) if axis != rank - 1 else shaped)
-    return made
+        results.append(call.emit(relax.op.permute_dims(shaped, back)) if axis != rank - 1 else shaped)
+    return results
 
 
 def lower_cum_sum(call: Call) -> relax.Expr:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import facts_of
 from quantized import quantized, runtime_ops
 
 from optc.ir.graph import Graph
@@ -16,7 +17,6 @@ from optc.passes.quant import Quant, four_bits
 from optc.passes.quant.block_walk import refit_scales, round_blocks
 from optc.passes.quant.rounding import losses
 from optc.runtime.session import Session
-from optc.targets.onnx import OnnxTarget
 
 FOUR_BITS = Quant(weights="int4", activations="none")
 
@@ -144,5 +144,5 @@ def test_how_many_rows_are_few_is_measured(
 
 def test_both_products_are_really_timed() -> None:
     """Which is faster is the machine's to say; that both run, and give a ratio, is ours."""
-    ratio = four_bits._ratio(4, 64, 32, 32, Context(OnnxTarget().facts, threads=1))
+    ratio = four_bits._ratio(4, 64, 32, 32, Context(facts_of(), threads=1))
     assert 0 < ratio < 1000

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .compiler import Build, Data, compile
     from .errors import OptcError
     from .ir.graph import Graph
-    from .ir.reader import load
-    from .ir.writer import save
+    from .ir.onnx.reader import load
+    from .ir.onnx.writer import save
     from .passes.base import Context, Pass, Report
     from .passes.pipeline import Pipeline
     from .report.budget import Budget

@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from equivalence import distance, feeds
 
-from optc.ir.reader import from_proto
-from optc.ir.writer import to_proto
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_proto
 from optc.passes.base import Context, TargetFacts
 from optc.passes.clean import Clean
 
@@ -159,7 +159,7 @@ def main() -> int:
             print(f"{name} is not installed: left out")
             continue
         tools[name] = tool
-    from optc.ir.parse import parse
+    from optc.ir.text.parse import parse
 
     small = to_proto(parse("opset 17\ngraph g(x: float[N]) -> (y: float[N]) { a = Identity(x)\n y = Relu(a) }"))
     for tool in tools.values():  # imports and first calls are not what is measured

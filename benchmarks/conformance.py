@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 def main() -> None:
     from conformance import cases, judge, verdict
 
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", default="", help="the CPU to build for, which this one must be able to run")

@@ -28,7 +28,7 @@ import numpy as np
 
 from optc.compiler import read
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.passes.base import Context
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run

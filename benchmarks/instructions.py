@@ -26,7 +26,7 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm import artifact
+from optc.targets.tvm.artifact import folder as artifact
 
 MODELS = ("cifar_resnet20", "kws_dscnn", "mobilenetv2", "squeezenet11", "face_rfb320")
 _EXECUTED = re.compile(rb"Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/")

@@ -93,8 +93,8 @@ def _save(graph: object, path: Path, onnx: object) -> None:
 def library_functions(library: str) -> tuple[Callable[[Path], object], Callable[[object, Path, bool], None]]:
     """How `library` loads a model and how it saves one, with external data or without."""
     if library == "optc":
-        from optc.ir.reader import load
-        from optc.ir.writer import save
+        from optc.ir.onnx.reader import load
+        from optc.ir.onnx.writer import save
 
         return load, lambda graph, path, external: save(graph, path, external=external)
     import onnx
@@ -224,8 +224,8 @@ def everything(path: Path) -> dict[str, float]:
     """A model from file to file through `clean`, then both on ONNX Runtime."""
     import onnxruntime
 
-    from optc.ir.reader import load
-    from optc.ir.writer import save
+    from optc.ir.onnx.reader import load
+    from optc.ir.onnx.writer import save
     from optc.passes.base import Context, TargetFacts
     from optc.passes.clean import Clean
 

@@ -47,8 +47,8 @@ class Default:
         from tvm import relax
         from tvm.relax.frontend.onnx import from_onnx
 
-        from optc.ir.writer import to_proto
-        from optc.targets.tvm.machines import host
+        from optc.ir.onnx.writer import to_proto
+        from optc.targets.tvm.cpu.machines import host
 
         self.threads = threads
         self.names = [value.name for value in graph.inputs]

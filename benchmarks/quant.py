@@ -35,7 +35,7 @@ import numpy as np
 import onnxruntime as ort
 
 from optc.compiler import Data, compile
-from optc.ir.reader import load
+from optc.ir.onnx.reader import load
 from optc.runtime.islands import is_integer, islands, optimised
 from optc.runtime.samples import Samples, load_samples
 from optc.targets.onnx import OnnxTarget

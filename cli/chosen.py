@@ -11,10 +11,10 @@ from ..errors import SpecError
 
 if TYPE_CHECKING:
     from ..compiler import Build
+    from ..compiler.locked import Locked
     from ..project.config import Entry
     from ..project.lock import Lock
     from ..project.options import Options
-    from ..report.locked import Locked
     from ..targets.base import Target
 
 

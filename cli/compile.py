@@ -157,7 +157,7 @@ def compile_model(
     from ..report.page import write as write_page
     from ..report.progress import PassLines
     from ..report.terminal import beside, show
-    from ..runtime.store import Store
+    from ..storage.store import Store
     from ..targets.tuning import duration
     from .run import device
 

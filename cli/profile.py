@@ -61,7 +61,7 @@ def profile(
 
     from ..compiler import check_place, parse_shapes
     from ..compiler.profiling import profile as measured
-    from ..ir.atomic import Replacement
+    from ..storage.atomic import Replacement
     from ..targets import table
     from .run import device
 

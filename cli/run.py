@@ -71,7 +71,7 @@ def run_artifact(
     from ..runtime.latency import latency
     from ..runtime.samples import load_samples
     from ..runtime.session import Session
-    from ..targets.tvm.remote import Remote
+    from ..targets.tvm.remote.run import Remote
 
     if save is not None:
         check_apart(save, "--save", {"ARTIFACT": artifact, "--data": data, "--against": against})

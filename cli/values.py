@@ -69,7 +69,7 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
 
 def cache_place(cache: str | None, no_cache: bool) -> str | None:
     """The folder of the cache, or `None` where none is to be used. Raises `SpecError`."""
-    from ..runtime.store import cache_folder
+    from ..storage.store import cache_folder
 
     if cache is not None and no_cache:
         raise SpecError("--cache and --no-cache cannot both be given")

@@ -4,13 +4,13 @@
 """
 
 from .data import Data, in_batches, runnable, sizes
-from .fixed import fix_shapes, narrowed, parse_shapes
+from .fixed_sizes import fix_shapes, narrowed, parse_shapes
 from .measure import compare, size_of, versions
 from .model import Model, name_of, read, stored_bytes
-from .opened import opened
 from .place import check_place
 from .result import Build, Interrupted
 from .road import Passes, compile
+from .runnable import opened
 
 __all__ = [
     "Build",

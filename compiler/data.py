@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import DataError, TargetError, expect
 from ..ir.graph import Graph
-from ..ir.shapes import analyse
+from ..ir.shapes.infer import analyse
 from ..ir.types import DType
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
@@ -23,7 +23,7 @@ from ..runtime.samples import Samples, load_samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes as sizes
 from ..runtime.synthesise import synthesise
-from .fixed import narrowed
+from .fixed_sizes import narrowed
 from .model import Model
 
 if TYPE_CHECKING:

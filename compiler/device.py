@@ -9,12 +9,12 @@ import numpy as np
 
 from ..errors import TargetError
 from ..ir.graph import Graph
-from ..ir.workspace import Workspace
 from ..passes.base import Context
 from ..passes.runner import run
 from ..report.build import BuildReport, LatencyFigure
 from ..runtime.agreement import agreement
 from ..runtime.samples import Samples
+from ..storage.workspace import Workspace
 from ..targets.base import Artifact
 from .order import Order
 from .validate import validate

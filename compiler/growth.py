@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..ir.graph import Graph
-from ..ir.writer import size
+from ..ir.onnx.writer import size
 from ..targets.onnx import OnnxTarget
 from .model import forget_types
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..errors import ModelError
 from ..ir.graph import Graph
 from ..ir.origin import Origin
-from ..ir.shapes import infer
+from ..ir.shapes.infer import infer
 from ..ir.stored import stored_files
-from ..ir.verify import verify
+from ..ir.verify.verify import verify
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +42,7 @@ def load(model: Model) -> Graph:
                 node.origin = Origin.own(node.name)
         return graph
     if isinstance(model, bytes):
-        from ..ir.reader import from_bytes
+        from ..ir.onnx.reader import from_bytes
 
         return from_bytes(model)
     if isinstance(model, str | os.PathLike):
@@ -51,14 +51,14 @@ def load(model: Model) -> Graph:
             from ..models.zoo import load as load_zoo
 
             return load_zoo(path.removeprefix("zoo:"))
-        from ..ir.reader import load as load_file
+        from ..ir.onnx.reader import load as load_file
 
         return load_file(path)
     if type(model).__module__.startswith("onnx_graphsurgeon"):
-        from ..ir.surgeon import from_surgeon
+        from ..ir.onnx.surgeon import from_surgeon
 
         return from_surgeon(model)
-    from ..ir.reader import from_proto
+    from ..ir.onnx.reader import from_proto
 
     return from_proto(model)
 
@@ -100,6 +100,6 @@ def stored_bytes(model: Model, graph: Graph) -> int:
     if isinstance(model, str | os.PathLike) and not os.fspath(model).startswith("zoo:"):
         files = {os.path.abspath(os.fspath(model))} | stored_files(graph)
         return sum(os.path.getsize(file) for file in files)
-    from ..ir.writer import size
+    from ..ir.onnx.writer import size
 
     return size(graph)

@@ -12,14 +12,14 @@ from ..passes.base import Override, Progress
 from ..passes.observers import Observer
 from ..passes.pipeline import Pipeline, spec
 from ..report.budget import Budget
-from ..report.locked import Locked
 from ..runtime.latency_table import LatencyTable, from_json
 from ..runtime.samples import Samples
 from ..targets import table
 from ..targets.base import Target
 from ..targets.tuning import Device, Tuning
 from .data import Data
-from .fixed import Shapes
+from .fixed_sizes import Shapes
+from .locked import Locked
 from .model import Model
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..errors import OutputError
 from ..ir.printable import has_control
-from ..ir.workspace import Workspace, remove_abandoned
+from ..storage.workspace import Workspace, remove_abandoned
 from ..targets.base import Artifact, Target
 
 

@@ -19,19 +19,19 @@ from ..ir.clone import copy_nodes
 from ..ir.graph import Graph, Value
 from ..ir.node import Node
 from ..ir.types import TensorType
-from ..ir.workspace import Workspace
 from ..passes.base import Context, Progress
 from ..passes.runner import run
 from ..runtime.latency import latency
 from ..runtime.latency_table import LatencyTable, Row, fixed, workloads
 from ..runtime.profile import node_seconds
 from ..runtime.session import Session
+from ..storage.workspace import Workspace
 from ..targets import table
 from ..targets.base import Target
 from .data import Data, runnable, sizes
-from .fixed import Shapes, fix_shapes
+from .fixed_sizes import Shapes, fix_shapes
 from .model import read
-from .opened import opened
+from .runnable import opened
 
 if TYPE_CHECKING:
     from ..runtime.samples import Feeds, Source
@@ -105,7 +105,7 @@ def _in_library(
 
 
 def _seconds(graph: Graph, feeds: Feeds | None, target: Target, threads: int, device: Device | None) -> float:
-    from ..targets.tvm.remote import Remote
+    from ..targets.tvm.remote.run import Remote
 
     with Workspace() as folder:
         path = os.path.join(folder, "layer.tar")

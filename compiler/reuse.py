@@ -7,17 +7,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..ir import snapshot
-from ..ir.fingerprint import Fingerprint, file_digest
 from ..ir.graph import Graph
+from ..ir.text import snapshot
 from ..passes.cached import PassCache, code_of, code_of_module, environment, own_code
-from ..report import finished
 from ..report.build import BuildReport
-from ..report.finished import Finished
 from ..runtime.identity import identity
-from ..runtime.store import Store
+from ..storage.fingerprint import Fingerprint, file_digest
+from ..storage.store import Store
 from ..targets.base import Artifact
+from . import finished
 from .data import source_of
+from .finished import Finished
 from .order import Order
 from .place import move, staging
 

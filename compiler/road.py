@@ -11,9 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import DataError, SpecError, TargetError
-from ..ir.fingerprint import file_digest
 from ..ir.graph import Graph
-from ..ir.opset import lower
+from ..ir.onnx.opset import lower
 from ..passes.base import Context, Override, Pass, Progress
 from ..passes.guard import Guard
 from ..passes.observers import Log, Observer
@@ -21,34 +20,35 @@ from ..passes.pipeline import Pipeline
 from ..passes.runner import run
 from ..report.budget import Budget
 from ..report.build import BuildReport, SampleRecord, Validation
-from ..report.locked import Locked
 from ..report.verdict import judge
 from ..runtime.agreement import agreement
 from ..runtime.latency_table import Estimator
 from ..runtime.samples import Samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes
+from ..storage.fingerprint import file_digest
 from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
 from ..targets.tuning import Device, Tuning
-from .apart import tell_apart
-from .beside import beside
-from .border import check_arguments
+from .arguments import check_arguments
+from .constant_inputs import freeze as make_constants
+from .constant_inputs import open_weights
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
+from .dimension_names import tell_apart
 from .emission import reproducible
-from .fixed import Shapes, fix_shapes
-from .frozen import freeze as make_constants
-from .frozen import open_weights
+from .fixed_sizes import Shapes, fix_shapes
 from .growth import growth, undo_growth
+from .locked import Locked
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
 from .order import Order, latencies_of
 from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Known, known_by
-from .tuned import tune as tuned_choice
+from .several_targets import beside
+from .tuning import tune as tuned_choice
 from .validate import validate
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from .graph import Graph
 from .macs import integer, macs
 from .node import Node, Value
-from .shapes import Inference, analyse
+from .shapes.infer import Inference, analyse
+from .shapes.symbols import Size
 from .stored import parameters, stored_values, tensor_of
-from .symbols import Size
 
 _ENDLESS = 2**31 - 1
 """The lowest limit of iterations that says "until the condition is false"."""

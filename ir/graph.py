@@ -361,7 +361,7 @@ class Graph:
         self._count -= 1
 
     def __str__(self) -> str:
-        from .text import dump
+        from .text.dump import dump
 
         return dump(self)
 

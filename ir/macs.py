@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from .node import Node
-from .shape_rules.products import einsum_sizes
-from .symbols import Size
+from .shapes.rules.products import einsum_sizes
+from .shapes.symbols import Size
 
 Sizes: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = "list[Sizes | None]"

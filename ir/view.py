@@ -202,6 +202,6 @@ def _following(node: Node) -> list[Node]:
 
 def _sorted(graph: Graph) -> Sequence[Node]:
     """The nodes in an order in which they can run, whatever order they stand in."""
-    from .shapes import ordered
+    from .shapes.infer import ordered
 
     return list(ordered(graph))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..ir.writer import save
+from ..ir.onnx.writer import save
 from . import digits
 from .builder import FloatArray, he, stored
 

@@ -138,7 +138,7 @@ def load(spec: str) -> Graph:
         raise SpecError(f"{entry.name} has weights of its own; weights= is for architectures", text=spec, position=0)
     if entry.build is not None:
         return entry.build(**options)
-    from ..ir.reader import load as read
+    from ..ir.onnx.reader import load as read
 
     with as_file(digits.DATA / f"{entry.name}.onnx") as path:
         return read(path)

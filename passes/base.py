@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
     from ..runtime.latency_table import Estimator
     from ..runtime.samples import Samples
-    from .choice import Choice
-    from .walk import Step
+    from .walk.choice import Choice
+    from .walk.walk import Step
 
 Detail: TypeAlias = "str | int | float | bool"
 

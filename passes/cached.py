@@ -27,12 +27,12 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 from ..errors import ModelError
-from ..ir import snapshot
-from ..ir.fingerprint import Fingerprint, file_digest
 from ..ir.graph import Graph
+from ..ir.text import snapshot
 from ..runtime import cpu
-from ..runtime.plain import plain, restored
-from ..runtime.store import Store
+from ..storage.fingerprint import Fingerprint, file_digest
+from ..storage.plain import plain, restored
+from ..storage.store import Store
 from .base import Context, Pass, Report
 from .file_code import code_of_file
 from .function import FunctionPass

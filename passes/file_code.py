@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions, version
 
-from ..ir.fingerprint import Fingerprint
+from ..storage.fingerprint import Fingerprint
 
 _READS = frozenset({"__import__", "compile", "eval", "exec", "importlib", "open", "runpy"})
 """Names by which a function may take more code, or data, than its text imports."""

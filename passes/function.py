@@ -38,8 +38,8 @@ class FunctionPass(Pass):
         self._load()
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from ..ir.surgeon import from_surgeon, to_surgeon
-        from ..ir.text import dump
+        from ..ir.onnx.surgeon import from_surgeon, to_surgeon
+        from ..ir.text.dump import dump
 
         report = Report()
         before = dump(graph)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Node, Value
 from ..ir.origin import Origin
-from ..ir.shapes import infer
+from ..ir.shapes.infer import infer
 from ..ir.tensor import LazyTensor, Tensor
 from ..ir.types import DType, TensorType, Type
 

@@ -101,7 +101,7 @@ class Reproduce(Observer):
 
 def _reproducer(word: str, graph: Graph, passes: str, data: str | Samples, target: str, seed: int) -> str:
     """Write a folder with the graph, the samples where they are in no file yet, and the command; name the command."""
-    from ..ir.writer import save
+    from ..ir.onnx.writer import save
 
     try:
         folder = tempfile.mkdtemp(prefix=f"optc-crash-{word}-")

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError, OptcError, PassError, TargetError
-from ..ir.shapes import infer
-from ..ir.snapshot import digest, settle
-from ..ir.verify import verify
+from ..ir.shapes.infer import infer
+from ..ir.text.snapshot import digest, settle
+from ..ir.verify.verify import verify
 from .base import Context, Pass, Report, Rivals
 from .bisection import breaking, keeping, tell
 from .cached import PassCache, ruling_key

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import OutputError
-from ..ir.atomic import Replacement
 from ..ir.graph import Graph
 from ..ir.printable import has_control, spelled
 from ..ir.stored import stored_files
 from ..passes.function import FunctionPass
 from ..passes.pipeline import Pipeline
+from ..storage.atomic import Replacement
 
 _APART = re.compile(r"""^~|["&'(*;<=>?\[^`|\\%]|[ :]$""")
 """What one of the two cannot be told of, or takes for something else: an assignment, a pattern, a recipe, a home."""

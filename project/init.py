@@ -7,10 +7,10 @@ import os
 
 from ..compiler.model import stem_of
 from ..errors import OutputError
-from ..ir.atomic import Replacement
 from ..ir.cost import cost
 from ..ir.graph import Graph
-from ..ir.literal import type_text
+from ..ir.text.literal import type_text
+from ..storage.atomic import Replacement
 
 _TEXT = """\
 # What `optc build` makes of this model. Every key but `path` may be left out; keys before the first [[model]] hold for

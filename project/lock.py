@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..compiler.locked import Locked
 from ..errors import LockError
-from ..ir.atomic import Replacement
 from ..report.build import BuildReport
-from ..report.locked import Locked
-from ..runtime.plain import plain, restored
+from ..storage.atomic import Replacement
+from ..storage.plain import plain, restored
 
 SCHEMA = "optc.lock/1"
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from ..compiler.locked import Locked
 from ..errors import LockError, OptcError
 from ..passes.observers import Reproduce
-from ..report.locked import Locked
 from .config import Config, Entry
 from .lock import Lock, build_name
 

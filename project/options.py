@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..compiler import Build, Data
+    from ..compiler.locked import Locked
     from ..passes.base import Override, Progress
     from ..passes.observers import Observer
-    from ..report.locked import Locked
     from ..targets.tuning import Device
 
 Layout = Literal["auto", "NCHW", "NHWC"]

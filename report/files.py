@@ -46,7 +46,7 @@ def extension(path: str, *, page: bool = False) -> str:
 
 def write(report: BuildReport, path: str) -> None:
     """Write `report` to `path`, whole or not at all. Raises `SpecError` and `OutputError`."""
-    from ..ir.atomic import Replacement
+    from ..storage.atomic import Replacement
 
     text = FORMATS[extension(path)](report)
     with Replacement(path) as files:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..ir.cost import cost
 from ..ir.graph import Graph
-from ..ir.shapes import size_names
+from ..ir.shapes.infer import size_names
 from ..ir.stored import parameters, stored_values, tensor_of
 from ..ir.tensor import SparseTensor
 from ..ir.types import DType

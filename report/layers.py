@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..ir.cost import GraphCost, cost
 from ..ir.graph import Graph
 from ..ir.node import Node, Value
-from ..ir.shapes import analyse
+from ..ir.shapes.infer import analyse
 from ..ir.stored import tensor_of
 from ..ir.types import MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
 

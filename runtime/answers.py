@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import TargetError
-from ..ir.atomic import Replacement
+from ..storage.atomic import Replacement
 from .columns import Array
 from .samples import Samples
 from .session import Runnable

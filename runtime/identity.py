@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..ir.fingerprint import Fingerprint, file_digest
+from ..storage.fingerprint import Fingerprint, file_digest
 from .columns import Array
 from .samples import Samples, Source
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import TargetError
-from ..ir.workspace import Workspace
+from ..storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +62,7 @@ def optimised(graph: Graph) -> onnx.GraphProto:
     import onnx
     import onnxruntime
 
-    from ..ir.writer import to_bytes
+    from ..ir.onnx.writer import to_bytes
 
     with Workspace() as folder:
         options = onnxruntime.SessionOptions()

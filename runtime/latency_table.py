@@ -23,10 +23,10 @@ import numpy as np
 from ..errors import DataError
 from ..ir.cost import cost
 from ..ir.graph import Graph
-from ..ir.literal import type_text
 from ..ir.macs import integer
 from ..ir.node import Node
-from ..ir.shapes import bind, infer, size_names
+from ..ir.shapes.infer import bind, infer, size_names
+from ..ir.text.literal import type_text
 from ..ir.types import TensorType
 
 SCHEMA = "optc.latency/1"

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Value
 from ..ir.node import Node
-from ..ir.shapes import infer
+from ..ir.shapes.infer import infer
 from ..ir.tensor import ArrayTensor
 from ..ir.types import DType
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import TargetError
 from ..ir.graph import Graph
 from ..ir.node import Node
-from ..ir.workspace import Workspace
+from ..storage.workspace import Workspace
 from .columns import Array
 from .ort_values import is_foreign, to_value
 
@@ -38,7 +38,7 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
     import numpy as np
     import onnxruntime
 
-    from ..ir.writer import to_bytes
+    from ..ir.onnx.writer import to_bytes
 
     if sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None) > _LIMIT:
         return {}

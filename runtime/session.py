@@ -13,7 +13,7 @@ from ..ir.calls import Calls, most_nodes
 from ..ir.clone import clone
 from ..ir.graph import Graph, Value
 from ..ir.types import TensorType
-from ..ir.workspace import Workspace
+from ..storage.workspace import Workspace
 from .columns import Array
 from .ort_values import from_value, is_foreign, to_value
 
@@ -83,7 +83,7 @@ class Session:
         seed: int = 0,
     ) -> Session:
         """The model in a file, run as it stands there. Raises `ModelError` and `TargetError`."""
-        from ..ir.reader import load
+        from ..ir.onnx.reader import load
 
         graph = load(path)
         session = cls.__new__(cls)
@@ -138,7 +138,7 @@ def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> G
 
 def _open(graph: Graph, threads: int, optimise: bool, exact: bool, seed: int) -> onnxruntime.InferenceSession:
     """`graph` handed over in memory, or as a file where it is too large for one message."""
-    from ..ir.writer import save, to_bytes
+    from ..ir.onnx.writer import save, to_bytes
 
     what = f"graph '{graph.name}'"
     if graph.functions and (nodes := Calls.of(graph).total) > most_nodes(graph):

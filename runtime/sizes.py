@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..ir.shapes import axis_name
+from ..ir.shapes.infer import axis_name
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph

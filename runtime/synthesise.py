@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError, OptcError
 from ..ir.graph import Graph, Value
-from ..ir.symbols import Sym, symbol
+from ..ir.shapes.symbols import Sym, symbol
 from ..ir.types import DType
 from .axes import batch_axes, fed_inputs
 from .columns import Array, Column

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..runtime.session import Runnable
     from .tuning import Device, Tuned, Tuning
-    from .tvm.remote import Remote
+    from .tvm.remote.run import Remote
 
 
 @dataclass(frozen=True, slots=True)

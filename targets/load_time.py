@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.node import Node
+from ..ir.onnx.writer import size
 from ..ir.tensor import BroadcastTensor, FillTensor, SparseTensor
 from ..ir.types import DType
-from ..ir.writer import size
 from ..passes.base import Context, Pass, Report
 
 if TYPE_CHECKING:

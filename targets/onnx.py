@@ -64,7 +64,7 @@ class OnnxTarget(Target):
         return Session.open(path, threads=threads, exact=self.cpu != "here")
 
     def emit(self, graph: Graph, path: str) -> Artifact:
-        from ..ir.writer import save
+        from ..ir.onnx.writer import save
 
         short = self._in_few_bytes(graph)
         files = save(short, path)
@@ -73,10 +73,10 @@ class OnnxTarget(Target):
 
     def _in_few_bytes(self, graph: Graph) -> Graph:
         """A quantized graph as it is written: the same numbers and kernels, but not the names that reports go by."""
-        from ..ir.writer import size
-        from .brief import shorten
+        from ..ir.onnx.writer import size
         from .packed import pack
         from .qlinear import fuse_convolutions
+        from .small_files import shorten
 
         if not any(node.op == "DequantizeLinear" for node in graph):
             return graph
@@ -91,7 +91,7 @@ class OnnxTarget(Target):
         return short
 
     def place(self, staged: Artifact, path: str) -> Artifact:
-        from ..ir.writer import data_files, discard
+        from ..ir.onnx.writer import data_files, discard
 
         old = data_files(path)
         placed = super(OnnxTarget, self).place(staged, path)

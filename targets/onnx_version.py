@@ -24,7 +24,7 @@ class OnnxVersion(Pass):
     max_ir_version: int = option(13, "newest IR version the runtime loads", low=3)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from ..ir.opset import lower
+        from ..ir.onnx.opset import lower
 
         report = Report()
         for change in lower(graph, self.max_opset, self.max_ir_version):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..ir.node import Node
 from ..ir.types import DType, TensorType
-from ..passes.quant.grid import SCALE_BASE, powers_of_base
+from ..passes.quant.numbers.params import SCALE_BASE, powers_of_base
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Value

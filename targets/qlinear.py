@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.shapes import infer
+from ..ir.shapes.infer import infer
 from ..ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CODES = (DType.UINT8, DType.INT8)
 
 def has_many_words(graph: Graph) -> bool:
     """Whether nodes and names are a good part of the file."""
-    from ..ir.writer import size
+    from ..ir.onnx.writer import size
 
     numbers = sum(v.constant.nbytes for part in graph.graphs() for v in part.constants if v.constant is not None)
     whole = size(graph)

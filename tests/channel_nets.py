@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, Shape, TensorType
 
 CASES: dict[str, Callable[[Net], Value]] = {}

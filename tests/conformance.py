@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from optc.errors import OptcError
-from optc.targets.tvm.machine import Machine
+from optc.targets.tvm.cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)

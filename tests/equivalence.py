@@ -15,8 +15,8 @@ import onnx
 from corpus import outputs, same
 
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import to_proto
 from optc.ir.types import TensorType
-from optc.ir.writer import to_proto
 
 Array = npt.NDArray[np.generic]
 

@@ -11,13 +11,13 @@ import onnx
 
 from optc.errors import TargetError
 from optc.ir.graph import Graph
-from optc.ir.reader import from_proto
+from optc.ir.onnx.reader import from_proto
 from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
-from optc.targets.tvm.build import lowered
-from optc.targets.tvm.host import HostTarget
-from optc.targets.tvm.machine import Machine
-from optc.targets.tvm.plan import Call, Copy, Fill, Plan, Require, Tensor
+from optc.targets.tvm.artifact.build import lowered
+from optc.targets.tvm.artifact.plan import Call, Copy, Fill, Plan, Require, Tensor
+from optc.targets.tvm.cpu.host import HostTarget
+from optc.targets.tvm.cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import onnx
 
 from optc.errors import TargetError
 from optc.ir.graph import Graph
-from optc.ir.reader import from_proto
-from optc.ir.shapes import infer
-from optc.ir.verify import verify
+from optc.ir.onnx.reader import from_proto
+from optc.ir.shapes.infer import infer
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run as run_passes

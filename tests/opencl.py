@@ -12,7 +12,7 @@ import pytest
 from optc.compiler import compile
 from optc.errors import TargetError
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.runtime.session import Session
 from optc.targets import table

@@ -9,9 +9,9 @@ import numpy as np
 from facts import facts_of
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
-from optc.ir.verify import verify
-from optc.ir.writer import to_bytes
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
+from optc.ir.verify.verify import verify
 from optc.models import zoo
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean

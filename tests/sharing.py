@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from optc.ir.fingerprint import file_digest
-from optc.runtime.store import Store
+from optc.storage.fingerprint import file_digest
+from optc.storage.store import Store
 
 
 def add(store: Store, data: bytes) -> str:

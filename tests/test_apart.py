@@ -9,9 +9,9 @@ import pytest
 
 import optc
 from optc.compiler import runnable, sizes
-from optc.compiler.apart import tell_apart
+from optc.compiler.dimension_names import tell_apart
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import Dim, DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.runtime.session import Session

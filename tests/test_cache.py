@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from optc.compiler import Build, Data, compile
+from optc.compiler.locked import Locked
 from optc.errors import LockError
-from optc.ir.fingerprint import Fingerprint
 from optc.ir.graph import Graph
 from optc.models import zoo
 from optc.passes import cached
 from optc.passes.base import Context, Override, Pass, Report
 from optc.passes.guard import Guard
 from optc.passes.observers import Dump
-from optc.report.locked import Locked
-from optc.runtime.store import Store
+from optc.storage.fingerprint import Fingerprint
+from optc.storage.store import Store
 
 MODEL = "zoo:digits_dscnn"
 PASSES = "prune:ratio=0.3,prune:ratio=0.5"

@@ -13,9 +13,9 @@ import pytest
 import optc
 from optc.compiler import Data, compile, read
 from optc.errors import ModelError, OutputError, SpecError
-from optc.ir.reader import load
-from optc.ir.surgeon import to_surgeon
-from optc.ir.writer import save, to_bytes, to_proto
+from optc.ir.onnx.reader import load
+from optc.ir.onnx.surgeon import to_surgeon
+from optc.ir.onnx.writer import save, to_bytes, to_proto
 from optc.models import zoo
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from optc.cli.app import app
 from optc.compiler import compile
-from optc.ir.writer import save
+from optc.ir.onnx.writer import save
 from optc.models import zoo
 from optc.passes import table as pass_table
 from optc.passes.pipeline import Pipeline

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optc.ir.reader import load
-from optc.ir.writer import save
+from optc.ir.onnx.reader import load
+from optc.ir.onnx.writer import save
 from optc.models import zoo
 from optc.project.config import load as load_config
 

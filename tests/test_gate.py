@@ -11,8 +11,8 @@ from optc import gate
 from optc.compiler import Data, compile
 from optc.errors import DataError, ModelError
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.models import zoo
 
 FLOAT = "zoo:digits_dscnn"

@@ -9,9 +9,9 @@ import pytest
 
 import optc
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save, size
 from optc.ir.tensor import BroadcastTensor, FillTensor
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save, size
 from optc.passes.base import Context, TargetFacts
 from optc.runtime.session import Session
 from optc.targets.load_time import LoadTime

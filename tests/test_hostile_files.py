@@ -18,8 +18,8 @@ from optc.cli import app
 from optc.cli.app import run
 from optc.errors import DataError, LockError, SpecError, TargetError
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.project import config
 from optc.project.lock import Lock
 from optc.report import explain
@@ -27,8 +27,8 @@ from optc.runtime import archive, images
 from optc.runtime.latency_table import from_json
 from optc.runtime.samples import load_samples
 from optc.runtime.synthesise import synthesise
-from optc.targets.tvm import manifest
-from optc.targets.tvm.artifact import unpack
+from optc.targets.tvm.artifact import manifest
+from optc.targets.tvm.artifact.folder import unpack
 
 DEEP = "[" * 200_000
 
@@ -192,9 +192,9 @@ def test_out_of_memory_shows_its_traceback_where_asked(monkeypatch: pytest.Monke
 
 
 def test_metadata_that_is_nested_deep() -> None:
+    from optc.ir.onnx.reader import from_bytes
+    from optc.ir.onnx.writer import to_proto
     from optc.ir.origin import NODES_KEY, PASSES_KEY
-    from optc.ir.reader import from_bytes
-    from optc.ir.writer import to_proto
 
     model: onnx.ModelProto = to_proto(graph())
     for key in (NODES_KEY, PASSES_KEY):

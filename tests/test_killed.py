@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from optc.ir.reader import load
+from optc.ir.onnx.reader import load
 
 MOMENTS = 20
 WORDS = ["zoo:digits_dscnn", "--passes", "prune:ratio=0.3,prune:ratio=0.5", "--samples", "40", "--threads", "1", "-q"]

@@ -12,8 +12,8 @@ from optc.compiler import runnable
 from optc.errors import DataError
 from optc.gate import bench, check, contrast
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import Dim, DType, TensorType
-from optc.ir.writer import save
 from optc.passes.base import Context, TargetFacts
 
 RANDOM = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from optc.cli.app import run
 from optc.compiler import compile
 from optc.compiler.model import read
-from optc.ir.writer import to_bytes
+from optc.ir.onnx.writer import to_bytes
 
 from .real_models import Maker, group_norm, pyramid, samples, siamese, unrolled
 

@@ -12,11 +12,11 @@ import pytest
 
 from optc.cli.app import run
 from optc.compiler import Data, compile, read
-from optc.compiler.fixed import fix_shapes, parse_shapes
+from optc.compiler.fixed_sizes import fix_shapes, parse_shapes
 from optc.errors import ModelError, OutputError, SpecError, TargetError
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.project.config import load
 from optc.report.markdown import render
 from optc.report.page.summary import summary

@@ -16,9 +16,9 @@ from optc.compiler import compile
 from optc.compiler.validate import validate
 from optc.errors import EmissionError, TargetError
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import save
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 from optc.targets.onnx import OnnxTarget
@@ -84,7 +84,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, target: str, change: Callable[[Graph
     if target == "onnx":
         monkeypatch.setattr(OnnxTarget, "_in_few_bytes", lambda self, graph: change(graph.clone()))
         return
-    from optc.targets.tvm import importer
+    from optc.targets.tvm.relax import importer
 
     right = importer.import_graph
     monkeypatch.setattr(importer, "import_graph", lambda graph, *rest: right(change(graph.clone()), *rest))

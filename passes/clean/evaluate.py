@@ -93,8 +93,8 @@ def _run(node: Node, inputs: Inputs) -> list[Array]:
     import onnxruntime
     from onnx.reference import ReferenceEvaluator
 
+    from ...ir.onnx.writer import to_proto
     from ...ir.tensor import ArrayTensor
-    from ...ir.writer import to_proto
 
     graph = Graph("fold", opsets={"": node.graph.opset()} if node.graph is not None else {})
     graph.header = node.graph.root.header if node.graph is not None else graph.header

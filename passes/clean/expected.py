@@ -12,8 +12,8 @@ from ...errors import ModelError
 from ...ir.allowance import memory
 from ...ir.macs import macs
 from ...ir.node import Node
-from ...ir.onnx_inference import onnx_facts
-from ...ir.shape_rules import RULES, Call, Cannot, Fact
+from ...ir.shapes.onnx_inference import onnx_facts
+from ...ir.shapes.rules import RULES, Call, Cannot, Fact
 from ...ir.tensor import ArrayTensor
 from ...ir.types import DType
 from .fill import Array

@@ -15,7 +15,7 @@ def integers(graph: Graph) -> dict[Value, Array]:
     Only what follows from the inputs counts: recorded and declared shapes of what nodes make are an exporter's
     word, which no runtime checks.
     """
-    from ...ir.shapes import infer
+    from ...ir.shapes.infer import infer
 
     known: dict[Value, Array] = {}
     declared = [output.type for output in graph.outputs]

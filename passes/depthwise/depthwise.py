@@ -9,8 +9,8 @@ from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
-    from ..choice import Choice
-    from ..walk import Step
+    from ..walk.choice import Choice
+    from ..walk.walk import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Depthwise(Pass):
     )
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from ..tolerance import loosest
+        from ..walk.tolerance import loosest
         from .layers import separate
 
         if not self.rank and self.error is None:

@@ -18,14 +18,14 @@ import numpy as np
 
 from ...ir.graph import Value
 from ...ir.origin import Origin
-from ..alone import slower, time_ratio
 from ..base import Context, Report, Skip
-from ..choice import Choice
-from ..linear import Linear, too_small
-from ..regression import Array, Target
-from ..rivals import made_by_rivals, outdo
-from ..saturation import eased
-from ..walk import Step, thin_note, walk, walkable
+from ..walk.choice import Choice
+from ..walk.layer_time import slower, time_ratio
+from ..walk.linear import Linear, too_small
+from ..walk.rivals import made_by_rivals, outdo
+from ..walk.saturation import eased
+from ..walk.target import Array, Target
+from ..walk.walk import Step, thin_note, walk, walkable
 from . import dw_pw, pw_dw
 
 if TYPE_CHECKING:

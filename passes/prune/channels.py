@@ -28,17 +28,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...ir.channels import ChannelGroup, Channels
+from ...ir.channels.coupled import ChannelGroup, Channels
 from ...ir.cost import cost
-from ..allocate import knapsack
 from ..base import Context, Detail, Report
-from ..choice import Choice
-from ..linear import Linear, linear_layers
-from ..mirror import NOTE, with_mirror_images
-from ..regression import UNREACHED, Array, Target
-from ..saturation import eased
-from ..tolerance import safest
-from ..walk import Step, thin_note, too_wide, walk
+from ..walk.allocate import knapsack
+from ..walk.choice import Choice
+from ..walk.linear import Linear, linear_layers
+from ..walk.mirror import NOTE, with_mirror_images
+from ..walk.saturation import eased
+from ..walk.target import UNREACHED, Array, Target
+from ..walk.tolerance import safest
+from ..walk.walk import Step, thin_note, too_wide, walk
 from .coupled import Coupled, Mask, coupled_groups, refit_without
 from .damage import Damage
 from .structured import Consumer, Removal, removal_order

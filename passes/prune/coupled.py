@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.channels import ChannelGroup
+from ...ir.channels.coupled import ChannelGroup
 from ...ir.graph import Node, Value
-from ..linear import Linear
-from ..refit import refit_columns
-from ..regression import Array, Target
+from ..walk.linear import Linear
+from ..walk.refit import refit_columns
+from ..walk.target import Array, Target
 from .structured import Consumer
 
 Mask = NDArray[np.bool_]

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ...ir.types import TensorType
-from ..frontier import Frontier
-from ..linear import Linear, linear_layer
-from ..regression import Array
+from ..walk.frontier import Frontier
+from ..walk.linear import Linear, linear_layer
+from ..walk.target import Array
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Value
@@ -32,7 +32,7 @@ class Damage:
     def __init__(self, graph: Graph, samples: Samples, threads: int) -> None:
         from ...runtime.kinds import output_axis, output_kind
         from ...runtime.session import Session
-        from ...runtime.spill import Spill
+        from ...storage.spill import Spill
 
         self._kept = Spill()
         self._frontier = Frontier(graph, samples, _BATCH, self._kept, threads)

@@ -20,7 +20,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..refit import Fit, fit_masked
+from ..walk.refit import Fit, fit_masked
 from .masks import Array, Mask, Pattern, Unstructured, keep_largest
 
 THRESHOLDINGS = 8

@@ -67,7 +67,7 @@ class Prune(Pass):
             from .channels import prune_channels
 
             return prune_channels(self, graph, ctx)
-        from ..tolerance import loosest
+        from ..walk.tolerance import loosest
         from .weights import prune_weights
 
         if self.kind == "unstructured" and self.ratio is None and self.error is None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ...ir.tensor import ArrayTensor, SparseTensor, Tensor
-from ..linear import Linear
+from ..walk.linear import Linear
 
 
 def sparse(tensor: Tensor) -> SparseTensor | None:

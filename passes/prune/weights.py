@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SpecError
-from ..allocate import knapsack
 from ..base import Context, Outcome, Report, Skip
-from ..choice import Choice
-from ..linear import Linear, too_small
-from ..refit import fit_masked
-from ..regression import Array, Target, inverse_factor
-from ..saturation import eased
-from ..walk import Step, thin_note, walk, walkable
+from ..walk.allocate import knapsack
+from ..walk.choice import Choice
+from ..walk.linear import Linear, too_small
+from ..walk.refit import fit_masked
+from ..walk.saturation import eased
+from ..walk.target import Array, Target, inverse_factor
+from ..walk.walk import Step, thin_note, walk, walkable
 from .exchange import GAIN, exchange, single
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 from .storage import store_sparse

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ...ir.graph import Graph, Value
 from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
-from .histogram import SAMPLE, Histogram, Observed, observe
 from .layers import Layer
+from .numbers.histogram import SAMPLE, Histogram, Observed, observe
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples

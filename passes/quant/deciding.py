@@ -16,7 +16,7 @@ from ...ir.clone import clone
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
 from .layers import WEIGHTED
-from .placement import MOVES, Placement
+from .qdq.placement import MOVES, Placement
 
 SMALL = 64
 """Weights of a layer that averages little."""

@@ -21,22 +21,22 @@ import numpy as np
 from ...ir.graph import Graph, Node, Value
 from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
-from .bias import SAMPLES
 from .calibrate import calibrate
+from .equivalent.smooth import smooth
 from .forms import own_bits, own_options
 from .layers import Kept, Layer, find_layers
 from .mixed import SPARED_PRODUCTS, spare_smallest
 from .narrow import Narrow, round_narrow
-from .packing import store_codes
-from .parameters import encode, rounding_error
-from .smooth import smooth
-from .storage import store_weights
+from .qdq.bias import SAMPLES
+from .qdq.packing import store_codes
+from .qdq.parameters import encode, rounding_error
+from .stored.storage import store_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..base import Context, Report
-    from .grid import Grid
+    from .numbers.params import Grid
     from .quant import Quant
 
 BY = "quant"

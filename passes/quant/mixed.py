@@ -8,7 +8,7 @@ square error) and all else float, the loss is
 
 on samples held out from calibration. Losses of layers add up to first order (Dong et al. 2020, HAWQ-V2,
 arXiv:1911.03852, section 3.1, assumes the same), so who gets 4 bits and who 8 is a knapsack over bytes
-(`passes/allocate.py`).
+(`passes/walk/allocate.py`).
 
 Given `size`, that share of the float weights is the budget. Otherwise budgets are tried from small to large, and the
 first whose quantized model agrees with the teacher as far as `min_agreement` stays; all layers have 8 bits if none
@@ -26,13 +26,13 @@ import numpy as np
 from ...ir.graph import Graph
 from ...runtime.agreement import agreement
 from ...runtime.session import Session
-from ..allocate import knapsack
 from ..base import Context, Report
-from ..choice import Choice
-from .encoding import code_range
-from .grid import TINY
+from ..walk.allocate import knapsack
+from ..walk.choice import Choice
 from .layers import Layer
-from .weights import Matrix, reduction_rows, weight_of_rows
+from .numbers.encoding import code_range
+from .numbers.params import TINY
+from .numbers.weights import Matrix, reduction_rows, weight_of_rows
 
 Bits = Callable[[Layer], int]
 

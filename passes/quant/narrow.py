@@ -1,6 +1,6 @@
 """Weights of layers whose activations stay float, or find their ranges as the model runs.
 
-The walk (`passes/walk.py`) gives each layer its target weights, and those are rounded in the metric of its inputs
+The walk (`passes/walk/walk.py`) gives each layer its target weights, and those are rounded in the metric of its inputs
 (`encoding.py`), as in `reconstruct.py`; here the layers before it are the rounded ones and activations are float.
 """
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Graph
 from ..base import Context
-from ..walk import walk
-from .encoding import encode_target
-from .grid import Grid
+from ..walk.walk import walk
 from .layers import Layer
-from .reconstruct import walkable
+from .numbers.encoding import encode_target
+from .numbers.params import Grid
+from .qdq.reconstruct import walkable
 
 Bits = Callable[[Layer], int]
 

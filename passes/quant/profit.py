@@ -24,12 +24,12 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
-from .fusions import keep_apart
-from .grid import Grid, activation_grid, limits
-from .insertion import Insertion
+from .equivalent.fusions import keep_apart
 from .layers import Kept, Layer, find_layers
-from .parameters import encode_biases
-from .placement import Placement, bounds, operands, place
+from .numbers.params import Grid, activation_grid, limits
+from .qdq.insertion import Insertion
+from .qdq.parameters import encode_biases
+from .qdq.placement import Placement, bounds, operands, place
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds

@@ -84,25 +84,25 @@ class Quant(Pass):
                 )
         least = INT4_OPSET if bits < 8 or self.activations == "int16" else LEAST_OPSET
         if 0 < graph.opset() < least:
-            from ...ir.opset import convert
+            from ...ir.onnx.opset import convert
             from ..clean.fold import constants
 
             convert(graph, least)
             constants(graph)  # attributes became inputs, which the converter makes by nodes
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from ...ir.shapes import infer
+        from ...ir.shapes.infer import infer
         from ..half import computes_in_half, restore, widen
         from .choose import run_best
-        from .decode import decode
         from .dynamic import quantize_dynamic
-        from .floats import report_islands
         from .forms import Form, by_options, form_of, only, own_options
         from .layers import find_layers, is_kept, name_of
-        from .other_weights import store_others
-        from .recurrent import store_kernelless
-        from .tables import encode_tables
-        from .weight_only import store_only
+        from .qdq.tables import encode_tables
+        from .read.decode import decode
+        from .stored.floats import report_islands
+        from .stored.other_weights import store_others
+        from .stored.recurrent import store_kernelless
+        from .stored.weight_only import store_only
 
         def kept(node: Node) -> str:
             return "kept by name" if is_kept(node, self.keep) else ctx.kept(self, node)
@@ -165,11 +165,11 @@ class Quant(Pass):
         report: Report,
     ) -> None:
         from ...ir.types import DType
-        from .floats import leave_float
         from .forms import own_bits
         from .layers import OPS
         from .profit import slower_layers
         from .static import quantize_static
+        from .stored.floats import leave_float
 
         # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
         if self.activations == "int16":

@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ir.graph import Graph, Node, Value
-from ...ir.shapes import infer
+from ...ir.shapes.infer import infer
 from ..base import Context, Report
-from .absorb import absorb
-from .bias import SAMPLES, answer_means, correct, correctable
 from .calibrate import calibrate
 from .deciding import deciding
-from .equalise import equalise
-from .floats import leave_float
+from .equivalent.absorb import absorb
+from .equivalent.equalise import equalise
+from .equivalent.fusions import keep_apart
+from .equivalent.pooling import pool_spatial_means
+from .equivalent.rotate import rotate
+from .equivalent.smooth import smooth
+from .equivalent.uint8_inputs import encode_inputs
 from .forms import own_bits, own_options
-from .fusions import keep_apart
-from .grid import Grid, activation_grid, limits
-from .histogram import Histogram
-from .insertion import Insertion
-from .lattice import encode_inputs
 from .layers import Kept, Layer, find_layers
 from .mixed import spare_smallest
-from .parameters import encode_biases, encode_weights
-from .placement import dwarfed, place
-from .pooling import pool_spatial_means
-from .ranges import find_range
-from .reconstruct import reconstruct, walkable
-from .rotate import rotate
-from .smooth import smooth
+from .numbers.histogram import Histogram
+from .numbers.params import Grid, activation_grid, limits
+from .numbers.ranges import find_range
+from .qdq.bias import SAMPLES, answer_means, correct, correctable
+from .qdq.insertion import Insertion
+from .qdq.parameters import encode_biases, encode_weights
+from .qdq.placement import dwarfed, place
+from .qdq.reconstruct import reconstruct, walkable
+from .stored.floats import leave_float
 from .trial import Trial
 
 if TYPE_CHECKING:

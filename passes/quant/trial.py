@@ -27,12 +27,12 @@ from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
 from .calibrate import Array, calibrate
 from .deciding import deciding
-from .grid import Grid, activation_grid, limits
-from .insertion import Insertion
 from .layers import Kept, Layer, find_layers
-from .parameters import encode_weights
-from .placement import place
-from .ranges import find_range
+from .numbers.params import Grid, activation_grid, limits
+from .numbers.ranges import find_range
+from .qdq.insertion import Insertion
+from .qdq.parameters import encode_weights
+from .qdq.placement import place
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples

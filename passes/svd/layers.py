@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..allocate import knapsack
-from ..alone import slower, time_ratio
 from ..base import Context, Detail, Report, Skip
-from ..choice import Choice
-from ..linear import Linear, too_small
-from ..regression import Array, Target
-from ..rivals import made_by_rivals, outdo
-from ..saturation import eased
-from ..walk import Step, thin_note, walk, walkable
+from ..walk.allocate import knapsack
+from ..walk.choice import Choice
+from ..walk.layer_time import slower, time_ratio
+from ..walk.linear import Linear, too_small
+from ..walk.rivals import made_by_rivals, outdo
+from ..walk.saturation import eased
+from ..walk.target import Array, Target
+from ..walk.walk import Step, thin_note, walk, walkable
 from .channel import channel_split
 from .split import Split, Work, forms_of, resplit, spatial_losses, split
 from .tucker import tucker_split

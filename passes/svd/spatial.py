@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conjugate import descend
+from .conjugate import descend
 
 Array = NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Node, Value
 from ...ir.origin import Origin
-from ..linear import Linear
-from ..regression import Array, Target
-from ..walk import Step
+from ..walk.linear import Linear
+from ..walk.target import Array, Target
+from ..walk.walk import Step
 from .channel import ChannelSplit, channel_split
 from .spatial import merged, spatial_curve, spatial_refit, spatial_split
 from .tucker import tucker_fit

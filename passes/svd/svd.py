@@ -9,8 +9,8 @@ from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
-    from ..choice import Choice
-    from ..walk import Step
+    from ..walk.choice import Choice
+    from ..walk.walk import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Svd(Pass):
     align: int = option(0, "ranks are multiples of this; 0: of what the target's kernels like", low=0)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from ..tolerance import loosest
+        from ..walk.tolerance import loosest
         from .layers import factorise
 
         if self.ratio is None and self.error is None:

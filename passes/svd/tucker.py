@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conjugate import descend
 from .channel import ChannelSplit, channel_split
+from .conjugate import descend
 
 Array = NDArray[np.float64]
 

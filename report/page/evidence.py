@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from ...errors import DataError, TargetError
 from ...ir.cost import cost
 from ...ir.graph import Graph
-from ...ir.shapes import infer
+from ...ir.shapes.infer import infer
 from ...runtime.profile import node_seconds
 from ...runtime.session import Session
 from ...runtime.sizes import sizes

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from ...ir.atomic import Replacement
-from ...ir.fingerprint import Fingerprint
+from ...storage.atomic import Replacement
+from ...storage.fingerprint import Fingerprint
 from .charts import require
 from .evidence import Built, Evidence, gather
 from .findings import distributions, graphs, reproduce, teacher_and_student
@@ -26,7 +26,7 @@ from .markup import Markup, element, join
 from .summary import Document, header, passes, summary
 
 if TYPE_CHECKING:
-    from ...runtime.store import Store
+    from ...storage.store import Store
 
 __all__ = ["require", "write"]
 

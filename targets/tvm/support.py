@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import TargetError
 from ...ir.chance import RANDOM
-from .primitive import BODIES, WRITTEN_OUT
+from .legal.primitive import BODIES, WRITTEN_OUT
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -76,8 +76,8 @@ class Support:
 
 def support(operator: str) -> Support:
     """What the table says of an operator of ONNX's default domain."""
-    from .lowering import LOWERINGS
-    from .rules.table import RULES
+    from .relax.lowering import LOWERINGS
+    from .relax.rules.table import RULES
 
     note = CONDITIONS.get(operator, "")
     if operator in WRITTEN_OUT:
@@ -112,7 +112,7 @@ def check(graph: Graph) -> None:
 
 
 def _check(node: Node) -> None:
-    from .importer import where
+    from .relax.importer import where
 
     row = support(node.op)
     if not row.way:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import TargetError
 from ...ir.types import DType
-from ...ir.workspace import Workspace
 from ...passes.base import TargetFacts
 from ...passes.pipeline import Pipeline
 from ...passes.spec import text_of
+from ...storage.workspace import Workspace
 from ..base import Artifact, Target
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ...runtime.session import Runnable
     from ..tuning import Device, Tuned, Tuning
-    from .machine import Machine
-    from .remote import Remote
+    from .cpu.machine import Machine
+    from .remote.run import Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class LibraryTarget(Target):
         )
 
     def check_ready(self, *, run: bool) -> None:
-        from . import toolchain
-        from .build import require_tvm
-        from .machines import check_cpu
-        from .run import require_emulator
+        from .artifact.build import require_tvm
+        from .artifact.run import require_emulator
+        from .cpu import toolchain
+        from .cpu.machines import check_cpu
 
         require_tvm()
         machine = self.machine()
@@ -80,15 +80,15 @@ class LibraryTarget(Target):
         check(graph)
 
     def legalisation(self) -> Pipeline:
-        from .legal import FloatWeights, Spread
-        from .primitive import Primitive
-        from .widen import Widen
+        from .legal.legal import FloatWeights, Spread
+        from .legal.primitive import Primitive
+        from .legal.widen import Widen
 
         widen = () if self.halves else (Widen(),)
         return Pipeline((Primitive(), *widen, Spread(), FloatWeights(integer=True)))
 
     def check_tuning(self, how: Tuning) -> None:
-        from .run import check_features
+        from .artifact.run import check_features
 
         if how.device is not None or not how.seconds:
             return
@@ -109,8 +109,8 @@ class LibraryTarget(Target):
         return self.emit_tuned(graph, path, "")
 
     def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
-        from . import artifact
-        from .build import build, require_tvm
+        from .artifact import folder as artifact
+        from .artifact.build import build, require_tvm
         from .tuning.choice import Choice
 
         require_tvm()
@@ -121,13 +121,13 @@ class LibraryTarget(Target):
         return Artifact(path, (path,), os.path.getsize(path))
 
     def check_place(self, path: str) -> None:
-        from . import artifact
+        from .artifact import folder as artifact
 
         if not path.endswith(".tar"):
             artifact.check_folder(path)
 
     def place(self, staged: Artifact, path: str) -> Artifact:
-        from . import artifact
+        from .artifact import folder as artifact
 
         if path.endswith(".tar"):
             os.replace(staged.path, path)
@@ -139,13 +139,13 @@ class LibraryTarget(Target):
         """Every device takes libraries."""
 
     def open_on(self, device: Device, paths: Sequence[str], *, threads: int = 0) -> list[Remote]:
-        from .connection import Connection
-        from .remote import Remote
+        from .remote.connection import Connection
+        from .remote.run import Remote
 
         connection = Connection(device)
         return [Remote(path, connection, threads=threads) for path in paths]
 
     def open(self, path: str, *, threads: int = 0) -> Runnable:
-        from .run import Emulated, Library
+        from .artifact.run import Emulated, Library
 
         return Emulated(path, self.machine(), threads=threads) if self.emulated else Library(path, threads=threads)

@@ -14,9 +14,9 @@ from everything import everything
 from onnx import TensorProto, helper, numpy_helper
 
 from optc.errors import ModelError
-from optc.ir import wire
-from optc.ir.reader import from_bytes, from_proto, load
-from optc.ir.writer import to_bytes
+from optc.ir.onnx import wire
+from optc.ir.onnx.reader import from_bytes, from_proto, load
+from optc.ir.onnx.writer import to_bytes
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])

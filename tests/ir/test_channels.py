@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from channel_nets import CASES, Net
 
-from optc.ir.channels import ChannelGroup, Channels, channel_groups
+from optc.ir.channels.coupled import ChannelGroup, Channels, channel_groups
 from optc.ir.graph import Graph, Value
-from optc.ir.reader import load
+from optc.ir.onnx.reader import load
 from optc.ir.tensor import ArrayTensor
-from optc.ir.verify import verify
+from optc.ir.verify.verify import verify
 from optc.models.zoo import load as zoo
 from optc.runtime.session import Session
 from optc.runtime.synthesise import synthesise

@@ -11,7 +11,7 @@ import pytest
 from optc.compiler import compile
 from optc.compiler.model import read
 from optc.ir.cost import cost
-from optc.ir.writer import to_bytes
+from optc.ir.onnx.writer import to_bytes
 
 from ..real_models import Maker, samples
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from corpus import CannotRun, cases, outputs, same
 
-from optc.ir.parse import parse
-from optc.ir.reader import from_proto
-from optc.ir.text import dump
-from optc.ir.verify import verify
-from optc.ir.writer import to_proto
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_proto
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
+from optc.ir.verify.verify import verify
 
 NO_KERNEL = "neither ONNX Runtime nor the reference evaluator implements Gradient"
 RANDOM = "ONNX Runtime does not run it, and the reference evaluator draws other numbers on every run"

@@ -143,7 +143,7 @@ def test_an_if_costs_its_costlier_branch() -> None:
     ],
 )
 def test_trained_models(kit: Path, model: str, params: float, macs: float) -> None:
-    from optc.ir.reader import load
+    from optc.ir.onnx.reader import load
 
     found = cost(load(kit / "models" / f"{model}.onnx"), {"T": 48})
     assert round(found.params / 1e6, 2) == params
@@ -156,9 +156,9 @@ def test_what_onnx_runtime_makes_of_a_model_costs_the_same(network: str, tmp_pat
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    from optc.ir.reader import load
-    from optc.ir.shapes import infer
-    from optc.ir.writer import save
+    from optc.ir.onnx.reader import load
+    from optc.ir.onnx.writer import save
+    from optc.ir.shapes.infer import infer
     from optc.models import zoo
 
     class Zeros(CalibrationDataReader):

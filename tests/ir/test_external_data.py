@@ -12,13 +12,13 @@ import pytest
 from layered import FLOATS, layered, new, run
 
 from optc.errors import ModelError
-from optc.ir import writer
-from optc.ir.fingerprint import file_digest
 from optc.ir.graph import Graph
-from optc.ir.reader import from_proto, load
+from optc.ir.onnx import writer
+from optc.ir.onnx.reader import from_proto, load
+from optc.ir.onnx.writer import LIMIT, data_files, save, size, to_bytes, to_proto
 from optc.ir.tensor import ArrayTensor, FileTensor, LazyTensor
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import LIMIT, data_files, save, size, to_bytes, to_proto
+from optc.storage.fingerprint import file_digest
 from optc.targets.base import Artifact
 from optc.targets.onnx import OnnxTarget
 

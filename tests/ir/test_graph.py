@@ -8,11 +8,11 @@ from optc.ir.attributes import Attribute, AttributeKind
 from optc.ir.clone import clone
 from optc.ir.graph import Graph, Node, Value
 from optc.ir.origin import Origin
-from optc.ir.parse import parse
 from optc.ir.tensor import ArrayTensor, SparseTensor
-from optc.ir.text import dump
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
+from optc.ir.verify.verify import verify
 
 LOOP = """
 graph(n: int64[], c: bool[], x: float[2]) -> (y) {

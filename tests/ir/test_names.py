@@ -4,8 +4,8 @@ import numpy as np
 
 from optc.ir.graph import Graph
 from optc.ir.names import second_names, unique_names
+from optc.ir.onnx.writer import to_proto
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_proto
 from optc.passes.base import Context, TargetFacts
 from optc.passes.clean.clean import Clean
 from optc.runtime.session import Session

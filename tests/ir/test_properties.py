@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from optc.ir.graph import Function, Graph, Header, Value
 from optc.ir.names import unique_names
+from optc.ir.onnx.reader import from_bytes
+from optc.ir.onnx.writer import to_bytes
 from optc.ir.origin import Origin
-from optc.ir.parse import parse
-from optc.ir.reader import from_bytes
 from optc.ir.tensor import ArrayTensor, FillTensor, SparseTensor, Tensor, pack, unpack
-from optc.ir.text import dump
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
 from optc.ir.types import DType, SequenceType, Shape, TensorType, Type
-from optc.ir.verify import verify
-from optc.ir.writer import to_bytes
+from optc.ir.verify.verify import verify
 
 HINTS = st.one_of(
     st.sampled_from(["", "a", "b", "x", "a_1", "relu", "1", "b c", "_", "from", "é"]),

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from optc.errors import ModelError
 from optc.ir.attributes import AttributeKind
 from optc.ir.graph import Graph
-from optc.ir.reader import from_bytes, from_proto, load
+from optc.ir.onnx.reader import from_bytes, from_proto, load
+from optc.ir.onnx.writer import to_proto
 from optc.ir.tensor import ArrayTensor, FileTensor, SparseTensor
-from optc.ir.text import dump
+from optc.ir.text.dump import dump
 from optc.ir.types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType
-from optc.ir.writer import to_proto
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)

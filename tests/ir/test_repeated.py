@@ -11,10 +11,10 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from optc.ir.graph import Graph
-from optc.ir.reader import from_proto
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_proto
 from optc.ir.tensor import BroadcastTensor, FillTensor, Tensor
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_proto
 
 VECTOR = BroadcastTensor(np.arange(8, dtype=np.float32).reshape(8, 1), (8, 100))
 FILL = FillTensor(np.float32(0.5), (8, 100))

@@ -9,9 +9,9 @@ import pytest
 
 from optc.errors import ModelError
 from optc.ir.graph import Graph
-from optc.ir.parse import parse
-from optc.ir.shapes import analyse, bind, infer
-from optc.ir.text import dump
+from optc.ir.shapes.infer import analyse, bind, infer
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
 from optc.ir.types import DType, TensorType
 
 CASES = [
@@ -354,7 +354,7 @@ def test_analysis_changes_nothing() -> None:
 
 def test_trained_models(kit: Path) -> None:
     """No value without a rank, and no size that is not named; every size a number once N and T are bound."""
-    from optc.ir.reader import load
+    from optc.ir.onnx.reader import load
 
     paths = sorted((kit / "models").glob("*.onnx"))
     assert paths

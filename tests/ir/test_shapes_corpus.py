@@ -16,9 +16,9 @@ from corpus import CannotRun, Case, cases, outputs
 from onnx import numpy_helper
 
 from optc.ir.graph import Graph, Value
-from optc.ir.reader import from_proto
-from optc.ir.shapes import Inference, analyse
-from optc.ir.symbols import Sym, symbol
+from optc.ir.onnx.reader import from_proto
+from optc.ir.shapes.infer import Inference, analyse
+from optc.ir.shapes.symbols import Sym, symbol
 from optc.ir.types import DType
 
 KNOWN = {"node": 0.95, "simple": 0.6, "pytorch-converted": 1.0, "pytorch-operator": 1.0}

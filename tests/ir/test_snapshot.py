@@ -11,14 +11,14 @@ from corpus import cases
 from everything import everything
 
 from optc.errors import ModelError
-from optc.ir import snapshot
 from optc.ir.graph import Graph, Value
-from optc.ir.parse import parse
-from optc.ir.reader import from_proto
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_bytes
 from optc.ir.tensor import BroadcastTensor, FillTensor, LazyTensor
-from optc.ir.text import dump
+from optc.ir.text import snapshot
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
 from optc.ir.types import DType
-from optc.ir.writer import to_bytes
 from optc.models import zoo
 
 

@@ -11,10 +11,10 @@ from corpus import cases
 
 from optc.errors import ModelError
 from optc.ir.graph import Graph
+from optc.ir.onnx.reader import from_proto, load
+from optc.ir.onnx.surgeon import from_surgeon, to_surgeon
 from optc.ir.origin import Origin
-from optc.ir.reader import from_proto, load
-from optc.ir.surgeon import from_surgeon, to_surgeon
-from optc.ir.text import dump
+from optc.ir.text.dump import dump
 from optc.ir.types import DType, TensorType
 
 

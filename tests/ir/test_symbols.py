@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optc.ir.symbols import Size, Sym, atom, divide, floor_divide, maximum, minimum, product, symbol
+from optc.ir.shapes.symbols import Size, Sym, atom, divide, floor_divide, maximum, minimum, product, symbol
 
 NAMES = ("H", "N", "T")
 N, T = atom("N"), atom("T")

@@ -10,9 +10,9 @@ from optc.errors import ModelError
 from optc.ir.attributes import Attribute, AttributeKind
 from optc.ir.graph import Function, Graph, Header
 from optc.ir.origin import Origin
-from optc.ir.parse import DEFAULT_OPSET, parse
 from optc.ir.tensor import ArrayTensor, FillTensor, SparseTensor, pack
-from optc.ir.text import dump
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import DEFAULT_OPSET, parse
 from optc.ir.types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType
 
 SHORT = """

@@ -8,10 +8,10 @@ import pytest
 from optc.errors import ModelError
 from optc.ir.attributes import Attribute, AttributeKind
 from optc.ir.graph import Graph, Header, Node
-from optc.ir.parse import parse
 from optc.ir.tensor import ArrayTensor, SparseTensor
+from optc.ir.text.parse import parse
 from optc.ir.types import DType, SequenceType, TensorType
-from optc.ir.verify import RULES, verify
+from optc.ir.verify.verify import RULES, verify
 
 VALID = """
 opset 18

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph, Node, Value
-from optc.ir.reader import load
+from optc.ir.onnx.reader import load
 from optc.ir.types import DType, TensorType
 from optc.ir.view import (
     SINK,

@@ -12,9 +12,9 @@ import pytest
 
 from optc.compiler.place import staging
 from optc.errors import OutputError
-from optc.ir.workspace import Workspace, files, remove_abandoned
-from optc.runtime.store import Store
-from optc.targets.tvm.artifact import check_folder
+from optc.storage.store import Store
+from optc.storage.workspace import Workspace, files, remove_abandoned
+from optc.targets.tvm.artifact.folder import check_folder
 
 KILLED = """
 import os, signal, sys

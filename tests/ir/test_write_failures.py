@@ -13,9 +13,9 @@ import pytest
 from layered import layered
 
 from optc.errors import ModelError, OutputError
+from optc.ir.onnx.writer import save
 from optc.ir.tensor import Tensor
 from optc.ir.types import DType
-from optc.ir.writer import save
 
 
 class Failing(Tensor):

@@ -10,16 +10,16 @@ import pytest
 from layered import FLOATS, X, layered, new, run
 from onnx import numpy_helper
 
-from optc.ir import wire
 from optc.ir.attributes import Attribute, AttributeKind
 from optc.ir.graph import Function, Graph
-from optc.ir.graph_writer import GraphWriter
+from optc.ir.onnx import wire
+from optc.ir.onnx.graph_writer import GraphWriter
+from optc.ir.onnx.reader import from_bytes, from_proto, load
+from optc.ir.onnx.writer import LIMIT, save, size, to_bytes, to_proto
 from optc.ir.origin import Origin
-from optc.ir.reader import from_bytes, from_proto, load
 from optc.ir.tensor import ArrayTensor, FillTensor, SparseTensor
-from optc.ir.text import dump
+from optc.ir.text.dump import dump
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import LIMIT, save, size, to_bytes, to_proto
 
 
 def test_all_ways_of_writing_give_the_same_bytes(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from layered import FLOATS, X, layered, new, run
 
 from optc.errors import ModelError
 from optc.ir.graph import Graph, Header
-from optc.ir.reader import from_proto
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_proto
 from optc.ir.tensor import FillTensor
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_proto
 
 
 def _input_returned(graph: Graph) -> list[npt.NDArray[np.generic]]:

@@ -8,8 +8,8 @@ import pytest
 from optc.errors import ModelError, SpecError
 from optc.ir.cost import cost
 from optc.ir.graph import Graph
-from optc.ir.verify import verify
-from optc.ir.writer import to_bytes, to_proto
+from optc.ir.onnx.writer import to_bytes, to_proto
+from optc.ir.verify.verify import verify
 from optc.models import zoo
 from optc.models.builder import Builder, he, stored
 from optc.models.mobilenet import divisible, mobilenet_v1, mobilenet_v2

@@ -7,8 +7,8 @@ import pytest
 
 from optc.errors import ModelError
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import to_bytes
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.models import digits
 from optc.models.builder import he
 

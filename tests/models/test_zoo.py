@@ -9,8 +9,8 @@ import pytest
 
 from optc.errors import DataError, SpecError
 from optc.ir.graph import Graph
-from optc.ir.verify import verify
-from optc.ir.writer import to_bytes
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.verify.verify import verify
 from optc.models import digits, zoo
 from optc.models.builder import stored
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from optc.errors import BudgetMissed
-from optc.passes.allocate import greedy, knapsack, uniform
-from optc.passes.choice import Choice, frontier
+from optc.passes.walk.allocate import greedy, knapsack, uniform
+from optc.passes.walk.choice import Choice, frontier
 
 
 def layers(seed: int, count: int = 4) -> list[list[Choice]]:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.passes import alone
 from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.depthwise import Depthwise
 from optc.passes.svd import Svd
-from optc.passes.walk import Step, walk
+from optc.passes.walk import layer_time as alone
+from optc.passes.walk.walk import Step, walk
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 

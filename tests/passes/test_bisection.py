@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
-from optc.ir.opset import convert
+from optc.ir.onnx.opset import convert
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts, option
 from optc.passes.guard import Guard

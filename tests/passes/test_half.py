@@ -9,7 +9,7 @@ import pytest
 
 from optc.compiler import compile
 from optc.compiler.model import read
-from optc.ir.writer import size, to_bytes
+from optc.ir.onnx.writer import size, to_bytes
 from optc.passes.half import look_through, restore
 
 from ..real_models import half_precision, samples

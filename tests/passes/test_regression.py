@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from optc.errors import DataError
-from optc.passes.regression import choose_ridges, damped, fit_target, inverse_factor, residual, solve_spd
-from optc.runtime.moments import Moments
+from optc.passes.walk.moments import Moments
+from optc.passes.walk.target import choose_ridges, damped, fit_target, inverse_factor, residual, solve_spd
 
 
 def layer(groups: int, n: int, d: int, count: int, noise: float, seed: int = 0):

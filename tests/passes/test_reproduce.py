@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optc.ir.reader import load
-from optc.ir.text import dump
+from optc.ir.onnx.reader import load
+from optc.ir.text.dump import dump
 from optc.models import zoo
 
 FUNCTIONS = """

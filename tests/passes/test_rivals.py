@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Layer, Outcome, Override, Report, TargetFacts
 from optc.passes.cached import PassCache
@@ -18,7 +18,7 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.passes.svd import Svd
 from optc.runtime.samples import load_samples
-from optc.runtime.store import Store
+from optc.storage.store import Store
 
 FIRST = "svd:ratio=0.5:align=1"
 SECOND = "depthwise:rank=2"

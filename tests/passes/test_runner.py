@@ -14,7 +14,7 @@ import pytest
 
 from optc.errors import PassError
 from optc.ir.graph import Graph
-from optc.ir.reader import load
+from optc.ir.onnx.reader import load
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
 from optc.passes.guard import Guard

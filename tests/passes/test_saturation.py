@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.passes import saturation as module
 from optc.passes.base import Context, TargetFacts
 from optc.passes.prune import Prune
-from optc.passes.regression import Target, fit_target
-from optc.passes.saturation import ROWS, SPACE, Range, Saturation, eased, range_after, rows_to_keep
 from optc.passes.svd.channel import channel_split
-from optc.runtime.moments import Moments
+from optc.passes.walk import saturation as module
+from optc.passes.walk.moments import Moments
+from optc.passes.walk.saturation import ROWS, SPACE, Range, Saturation, eased, range_after, rows_to_keep
+from optc.passes.walk.target import Target, fit_target
 from optc.runtime.samples import load_samples
 
 

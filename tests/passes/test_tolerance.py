@@ -9,7 +9,7 @@ from optc.passes.base import Outcome, Report
 from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
-from optc.passes.tolerance import SAFE, safest
+from optc.passes.walk.tolerance import SAFE, safest
 from optc.runtime.agreement import agreement
 
 from .walked import context, distance, residual_net
@@ -32,7 +32,7 @@ def test_a_pass_without_an_amount_loses_only_what_is_safe(one: Prune | Svd | Dep
 
 
 def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optc.passes.tolerance._floor", lambda before: 1.1)
+    monkeypatch.setattr("optc.passes.walk.tolerance._floor", lambda before: 1.1)
     graph = residual_net()
     ctx = context(graph, 128)
     ctx.held = ctx.fit

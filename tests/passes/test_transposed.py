@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
 from optc.passes.depthwise import Depthwise
-from optc.passes.linear import linear_layer
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
+from optc.passes.walk.linear import linear_layer
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 

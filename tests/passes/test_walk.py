@@ -10,18 +10,18 @@ import pytest
 
 from optc.errors import DataError
 from optc.ir.graph import Graph, Node, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
-from optc.passes.asks import asks_of, in_order
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.depthwise import Depthwise
-from optc.passes.frontier import Frontier
-from optc.passes.linear import linear_layers
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
-from optc.passes.walk import _batch_size, walk
-from optc.runtime.moments import Moments
+from optc.passes.walk.frontier import Frontier
+from optc.passes.walk.linear import linear_layers
+from optc.passes.walk.moments import Moments
+from optc.passes.walk.order import asks_of, in_order
+from optc.passes.walk.walk import _batch_size, walk
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 
@@ -159,7 +159,7 @@ def test_svd_finds_the_rank_that_weights_really_have() -> None:
 
 
 def test_the_same_run_gives_the_same_bytes() -> None:
-    from optc.ir.writer import to_bytes
+    from optc.ir.onnx.writer import to_bytes
 
     made = []
     for _ in range(2):
@@ -328,7 +328,7 @@ def test_no_samples_is_a_data_error() -> None:
 
 
 def test_a_pass_that_finds_nothing_changes_nothing() -> None:
-    from optc.ir.writer import to_bytes
+    from optc.ir.onnx.writer import to_bytes
 
     graph = residual_net()
     before = to_bytes(graph)
@@ -369,7 +369,7 @@ def test_a_step_leaves_no_moments_behind(monkeypatch: pytest.MonkeyPatch) -> Non
             super().__init__(groups, inputs, outputs)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr("optc.passes.walk.Moments", Watched)
+    monkeypatch.setattr("optc.passes.walk.walk.Moments", Watched)
     graph = residual_net()
     for step in walk(graph, context(graph)):
         assert made
@@ -405,7 +405,7 @@ def test_a_walk_goes_no_further_than_what_may_change(monkeypatch: pytest.MonkeyP
 
 def test_rows_for_the_activation_come_from_everywhere_in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 64th row of batches of 8 images of 8 x 8 would be the same corner of each image."""
-    monkeypatch.setattr("optc.passes.walk.rows_to_keep", lambda width, answers: 40)
+    monkeypatch.setattr("optc.passes.walk.walk.rows_to_keep", lambda width, answers: 40)
     net = Net(channels=1, size=8)
     graph = net.done(net.add("Relu", net.conv(net.x, 4, 1, 1)))
     ctx = context(graph, 40)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, TargetFacts
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session

@@ -9,7 +9,7 @@ import pytest
 from optc.cli.chosen import choose
 from optc.compiler import read
 from optc.errors import OutputError, SpecError
-from optc.ir.writer import save
+from optc.ir.onnx.writer import save
 from optc.models import zoo
 from optc.passes.base import Override
 from optc.project import init

@@ -10,8 +10,8 @@ import pytest
 
 from optc.cli.app import run
 from optc.errors import OutputError
-from optc.ir.reader import load
-from optc.ir.writer import save
+from optc.ir.onnx.reader import load
+from optc.ir.onnx.writer import save
 from optc.models import zoo
 from optc.project import depfile
 

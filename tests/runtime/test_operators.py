@@ -9,8 +9,8 @@ import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from optc.compiler import compile
-from optc.ir.conformance import UNSPECIFIED
-from optc.ir.writer import to_bytes
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.verify.conformance import UNSPECIFIED
 
 from ..real_models import Maker, samples
 

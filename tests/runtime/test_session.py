@@ -74,7 +74,7 @@ def test_large_models_go_through_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_runs_as_it_stands(tmp_path: Path) -> None:
-    from optc.ir.writer import save
+    from optc.ir.onnx.writer import save
 
     graph, _ = chain()
     save(graph, tmp_path / "m.onnx")

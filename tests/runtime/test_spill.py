@@ -6,12 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optc.runtime.spill import SMALL, Spill
+from optc.storage.spill import SMALL, Spill
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optc.runtime.spill.SMALL", -1)
+    monkeypatch.setattr("optc.storage.spill.SMALL", -1)
 
 
 def _stored(folder: Path) -> int:
@@ -55,7 +55,7 @@ def test_files_keep_element_type_and_shape() -> None:
 
 
 def test_what_a_file_would_cost_more_than_stays_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("optc.runtime.spill.SMALL", SMALL)
+    monkeypatch.setattr("optc.storage.spill.SMALL", SMALL)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Spill(limit=0) as kept:
         kept.append("a", np.zeros(SMALL, np.int8))

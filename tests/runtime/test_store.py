@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sharing import add, fill
 
-from optc.ir.fingerprint import file_digest
-from optc.runtime.store import Store, cache_folder
+from optc.storage.fingerprint import file_digest
+from optc.storage.store import Store, cache_folder
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_processes_share_one_folder(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from optc.runtime.store import Store\n"
+        "import os, sys, time; from optc.storage.store import Store\n"
         "def write(file):\n"
         "    file.write(b'half'); print('ready', flush=True); time.sleep(60)\n"
         f"Store({str(tmp_path)!r}).add(write)"
@@ -137,7 +137,7 @@ def test_the_folder_of_another_user_is_only_read(tmp_path: Path, monkeypatch: py
     digest = add(Store(str(tmp_path / "cache")), b"content")
     owner = os.stat(tmp_path / "cache").st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    monkeypatch.setattr("optc.runtime.store.ROOT", -1)
+    monkeypatch.setattr("optc.storage.store.ROOT", -1)
     store = Store(str(tmp_path / "cache"))
     assert store.object(digest) is not None
     other = add(store, b"other content")
@@ -158,7 +158,7 @@ def test_each_entry_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert store.object(kept) is not None
     assert store.object(piped) is None, "a pipe would be waited for"
     monkeypatch.setattr(
-        "optc.runtime.store.file_digest", lambda path: refuse(path) if lost in path else file_digest(path)
+        "optc.storage.store.file_digest", lambda path: refuse(path) if lost in path else file_digest(path)
     )
     assert store.object(lost) is None
     assert store.object(kept) is not None

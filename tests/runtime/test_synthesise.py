@@ -9,7 +9,7 @@ import pytest
 
 from optc.errors import DataError
 from optc.ir.graph import Graph
-from optc.ir.reader import load
+from optc.ir.onnx.reader import load
 from optc.ir.types import DType, TensorType
 from optc.runtime.first_layer import input_statistics
 from optc.runtime.noise import dead_leaves, power_law

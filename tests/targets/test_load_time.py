@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import to_bytes
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
-from optc.ir.writer import to_bytes
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean.clean import clean
 from optc.runtime.islands import optimised

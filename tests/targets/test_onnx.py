@@ -12,9 +12,9 @@ import pytest
 from optc.compiler import compile
 from optc.errors import ModelError, SpecError
 from optc.ir.graph import Graph
-from optc.ir.opset import convert, lower
+from optc.ir.onnx.opset import convert, lower
+from optc.ir.onnx.writer import to_bytes
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.targets import table
 from optc.targets.onnx import newest_loadable
 

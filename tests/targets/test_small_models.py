@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import to_bytes
 from optc.ir.origin import Origin
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
-from optc.ir.writer import to_bytes
+from optc.ir.verify.verify import verify
 from optc.models import zoo
 from optc.passes.base import Context, TargetFacts
 from optc.passes.quant import Quant
-from optc.passes.quant.grid import SCALE_BASE, powers_of_base, shortened, storable
+from optc.passes.quant.numbers.params import SCALE_BASE, powers_of_base, shortened, storable
 from optc.runtime.islands import optimised
 from optc.runtime.session import Session
-from optc.targets.brief import shorten
 from optc.targets.load_time import LoadTime
 from optc.targets.packed import pack
 from optc.targets.qlinear import fuse_convolutions
+from optc.targets.small_files import shorten
 
 from ..quantized import cleaned, quantized
 

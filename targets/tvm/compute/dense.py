@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..tiling import Tile
+from ..cpu.tiling import Tile
 from .sums import sums
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..tiling import Tile
+from ..cpu.tiling import Tile
 from .conv import Window, reader
 
 if TYPE_CHECKING:

@@ -8,20 +8,21 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ....ir.shapes import infer
-from ....ir.workspace import Workspace
-from .. import manifest, toolchain
-from ..build import first_line, ports_of, require_tvm
-from ..objects import version
-from ..system import linking
+from ....ir.shapes.infer import infer
+from ....storage.workspace import Workspace
+from ..artifact import manifest
+from ..artifact.build import first_line, ports_of, require_tvm
+from ..cpu import toolchain
+from ..cpu.objects import version
+from ..cpu.system import linking
 from .device import Gpu
 
 if TYPE_CHECKING:
     import tvm
 
     from ....ir.graph import Graph
-    from ..codegen import Port
-    from ..plan import Plan
+    from ..artifact.codegen import Port
+    from ..artifact.plan import Plan
     from .launches import LaunchPlan
 
 _LOG = logging.getLogger("optc")
@@ -68,9 +69,9 @@ def planned(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[LaunchPlan, 
 
 def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, LaunchPlan]:
     """The launches, of kernels that are fused where they can be."""
+    from ..artifact.plan import plan_of
     from ..blame import blamed
-    from ..importer import import_graph
-    from ..plan import plan_of
+    from ..relax.importer import import_graph
     from .kernels import schedule
     from .launches import launch_plan
 

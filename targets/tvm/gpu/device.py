@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..machine import Machine
+from ..cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)

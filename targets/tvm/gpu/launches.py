@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....errors import TargetError
-from ..half import fits
-from ..plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
+from ..artifact.plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
+from ..legal.half import fits
 from . import kernels
 from .device import Gpu
 from .storage import narrowed

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....passes.base import Context, Pass, Report
-from ..legal import dequantized
+from ..legal.legal import dequantized
 
 if TYPE_CHECKING:
     from ....ir.graph import Graph

@@ -34,8 +34,8 @@ class OpenClTarget(GpuTarget):
         return self.fp16 == "storage" or (self.fp16 == "auto" and self.device != "generic")
 
     def gpu(self) -> Gpu:
-        from ..machine import Machine
-        from ..machines import arm64
+        from ..cpu.machine import Machine
+        from ..cpu.machines import arm64
         from .device import DEVICES, hosted
 
         return hosted(DEVICES[self.device], arm64() if self.host == "arm64" else Machine("host", ""))

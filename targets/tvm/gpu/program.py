@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..codegen import Port, declared
+from ..artifact.codegen import Port, declared
 from .launches import LaunchPlan, Step
 
 

@@ -9,9 +9,10 @@ import shutil
 from typing import ClassVar
 
 from ....errors import TargetError
-from ....ir.workspace import Workspace
-from .. import artifact, manifest
-from ..run import Library
+from ....storage.workspace import Workspace
+from ..artifact import folder as artifact
+from ..artifact import manifest
+from ..artifact.run import Library
 from .build import link
 from .device import DEVICES
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ....errors import TargetError
 from ....ir.types import DType
-from ....ir.workspace import Workspace
 from ....passes.base import TargetFacts
 from ....passes.pipeline import Pipeline
 from ....passes.spec import text_of
+from ....storage.workspace import Workspace
 from ...base import Artifact, Target
 from ..target import LibraryTarget
 
@@ -63,8 +63,8 @@ class GpuTarget(LibraryTarget):
     open_on = Target.open_on
 
     def check_ready(self, *, run: bool) -> None:
-        from .. import toolchain
-        from ..build import require_tvm
+        from ..artifact.build import require_tvm
+        from ..cpu import toolchain
 
         require_tvm()
         if self.gpu().compiler:
@@ -85,15 +85,15 @@ class GpuTarget(LibraryTarget):
                 )
 
     def legalisation(self) -> Pipeline:
-        from ..legal import FloatWeights, Spread
-        from ..primitive import Primitive
-        from ..widen import Widen
+        from ..legal.legal import FloatWeights, Spread
+        from ..legal.primitive import Primitive
+        from ..legal.widen import Widen
         from .legal import ScaleBehind
 
         return Pipeline((Primitive(), Widen(), Spread(), ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
-        from .. import artifact
+        from ..artifact import folder as artifact
         from .build import build
 
         self.check_inputs(graph)

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import TargetError
-from .. import artifact, manifest
-from ..run import fitting
+from ..artifact import folder as artifact
+from ..artifact import manifest
+from ..artifact.run import fitting
 from .build import WEIGHTS
 
 Array = npt.NDArray[Any]

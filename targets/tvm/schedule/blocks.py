@@ -9,7 +9,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir.dlight.base import ScheduleRule
 from tvm_ffi import structural_equal
 
-from ..machine import Machine
+from ..cpu.machine import Machine
 
 if TYPE_CHECKING:
     from tvm.target import Target

@@ -13,7 +13,7 @@ import numpy as np
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T  # noqa: N812 - as every kernel of TVM is written
 
-from ..machine import Machine
+from ..cpu.machine import Machine
 
 
 def register(machine: Machine, groups: int = 1) -> str:

@@ -7,7 +7,7 @@ from tvm import s_tir
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T  # noqa: N812 - as every kernel of TVM is written
 
-from ..machine import Machine
+from ..cpu.machine import Machine
 from .blocks import blocks_of, extent, inline_injective
 from .tiled import Tiled
 

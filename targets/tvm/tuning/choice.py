@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ....runtime.plain import plain, restored
-from ..tiling import Tile
-from ..workload import Workload
+from ....storage.plain import plain, restored
+from ..cpu.tiling import Tile
+from ..cpu.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

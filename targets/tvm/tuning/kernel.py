@@ -15,9 +15,9 @@ from ..compute import codes, dense
 from ..compute import conv as convs
 from ..compute.matrix import conv_matrix
 from ..compute.matrix import pack as pack_matrix
-from ..machine import Machine
-from ..tiling import Tile
-from ..workload import Workload
+from ..cpu.machine import Machine
+from ..cpu.tiling import Tile
+from ..cpu.workload import Workload
 
 if TYPE_CHECKING:
     import tvm

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ....ir.shapes import infer
+from ....ir.shapes.infer import infer
 from ...tuning import Tuned, Tuning
-from ..importer import Importer
-from ..machine import Machine
+from ..cpu.machine import Machine
+from ..relax.importer import Importer
 from .choice import Choice, Cut
 from .records import Records
 from .runner import Here, Runner, There

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ....errors import DataError, OutputError
-from ....ir.fingerprint import Fingerprint
-from ....runtime.plain import plain, restored
-from ..machine import Machine
-from ..tiling import Tile
-from ..workload import Workload
+from ....storage.fingerprint import Fingerprint
+from ....storage.plain import plain, restored
+from ..cpu.machine import Machine
+from ..cpu.tiling import Tile
+from ..cpu.workload import Workload
 
 MARGIN = 0.03
 """A tile must be faster than the default by this share to be taken."""

@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ....ir.workspace import Workspace
+from ....storage.workspace import Workspace
 from ... import tuning
-from .. import toolchain
-from ..connection import Connection
-from ..machine import Machine
+from ..cpu import toolchain
+from ..cpu.machine import Machine
+from ..remote.connection import Connection
 from .kernel import Kernel, inputs
 
 Timed: TypeAlias = Callable[[int], float]

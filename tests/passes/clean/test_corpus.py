@@ -6,10 +6,10 @@ import pytest
 from corpus import CannotRun, cases, outputs
 from equivalence import distance
 
-from optc.ir.reader import from_proto
-from optc.ir.text import dump
-from optc.ir.verify import verify
-from optc.ir.writer import size, to_proto
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import size, to_proto
+from optc.ir.text.dump import dump
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, TargetFacts
 from optc.passes.clean import Clean
 

@@ -12,9 +12,9 @@ import pytest
 from equivalence import assert_equivalent, feeds
 
 from optc.ir.graph import Graph
-from optc.ir.parse import parse
-from optc.ir.text import dump
-from optc.ir.verify import verify
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.clean.rules import RULES

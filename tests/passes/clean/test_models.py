@@ -10,12 +10,12 @@ from corpus import cases
 from equivalence import assert_equivalent, distance, feeds
 
 from optc.ir.graph import Function, Graph
-from optc.ir.parse import parse
-from optc.ir.reader import from_proto, load
+from optc.ir.onnx.reader import from_proto, load
+from optc.ir.onnx.writer import size
 from optc.ir.tensor import ArrayTensor, FileTensor
+from optc.ir.text.parse import parse
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
-from optc.ir.writer import size
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean
 
@@ -215,7 +215,7 @@ def test_an_old_operator_set_only_loses_what_is_dead() -> None:
 
 
 def test_a_weight_is_not_read_when_nothing_is_folded_into_it(tmp_path: Path) -> None:
-    from optc.ir.writer import save
+    from optc.ir.onnx.writer import save
 
     graph = Graph("g", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 512)))

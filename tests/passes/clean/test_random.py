@@ -14,11 +14,11 @@ from equivalence import assert_equivalent, feeds
 
 from optc.ir.graph import Graph
 from optc.ir.node import Node, Value
-from optc.ir.shapes import infer
-from optc.ir.text import dump
+from optc.ir.onnx.writer import size
+from optc.ir.shapes.infer import infer
+from optc.ir.text.dump import dump
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
-from optc.ir.writer import size
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context, TargetFacts
 from optc.passes.clean import Clean
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.passes.depthwise import Depthwise, dw_pw, pw_dw

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optc.ir.channels import Channels
+from optc.ir.channels.coupled import Channels
 from optc.ir.cost import cost
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.verify import verify
+from optc.ir.verify.verify import verify
 from optc.models import zoo
-from optc.passes import tolerance
 from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.prune import Prune
+from optc.passes.walk import tolerance
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import Samples, load_samples
 from optc.runtime.session import Session
@@ -304,7 +304,7 @@ def test_the_choice_of_its_own_keeps_the_agreement_or_the_layers(monkeypatch: py
 
 def test_the_same_twice() -> None:
     def one() -> bytes:
-        from optc.ir.writer import to_bytes
+        from optc.ir.onnx.writer import to_bytes
 
         graph = residual()
         run(graph, context(graph), ratio=0.3, scope="global")
@@ -357,7 +357,7 @@ def test_a_trained_network_is_safe_on_its_own_choice() -> None:
 
 
 def test_kit_keyword_spotter(kit: Path) -> None:
-    from optc.ir.reader import load
+    from optc.ir.onnx.reader import load
 
     graph = load(kit / "models" / "kws_dscnn.onnx")
     ctx = Context(FACTS, threads=1)

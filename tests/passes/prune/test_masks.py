@@ -8,8 +8,8 @@ import pytest
 from optc.passes.prune.exchange import exchange
 from optc.passes.prune.masks import Grouped, Unstructured, keep_largest, sparsegpt_mask
 from optc.passes.prune.structured import Consumer, removal_order
-from optc.passes.refit import fit_masked, refit_columns, refit_masked
-from optc.passes.regression import inverse_factor
+from optc.passes.walk.refit import fit_masked, refit_columns, refit_masked
+from optc.passes.walk.target import inverse_factor
 
 
 def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

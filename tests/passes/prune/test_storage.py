@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
-from optc.ir.reader import load
-from optc.ir.shapes import infer
+from optc.ir.onnx.reader import load
+from optc.ir.onnx.writer import save
+from optc.ir.shapes.infer import infer
 from optc.ir.tensor import ArrayTensor, SparseTensor
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.prune import Prune
 from optc.passes.prune.storage import sparse

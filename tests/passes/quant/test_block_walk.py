@@ -10,12 +10,13 @@ from facts import facts_of
 from quantized import quantized, runtime_ops
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome
-from optc.passes.quant import Quant, four_bits
-from optc.passes.quant.block_walk import refit_scales, round_blocks
-from optc.passes.quant.rounding import losses
+from optc.passes.quant import Quant
+from optc.passes.quant.numbers.rounding import losses
+from optc.passes.quant.stored import four_bits
+from optc.passes.quant.stored.block_walk import refit_scales, round_blocks
 from optc.runtime.session import Session
 
 FOUR_BITS = Quant(weights="int4", activations="none")

@@ -11,11 +11,12 @@ from quantized import quantized, runtime_ops
 
 from optc.errors import SpecError
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
-from optc.passes.quant import Quant, codebook
-from optc.passes.quant.codebook import LEVELS, TOP, best_levels, fit_book, nearest
+from optc.passes.quant import Quant
+from optc.passes.quant.numbers import codebook
+from optc.passes.quant.numbers.codebook import LEVELS, TOP, best_levels, fit_book, nearest
 
 RANDOM = np.random.default_rng(0)
 

@@ -7,12 +7,12 @@ import pytest
 from quantized import cleaned
 
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.passes.base import Context, TargetFacts
-from optc.passes.quant.equalise import _parts, _Tensor, equalise
-from optc.passes.quant.homogeneous import FROZEN, scale_classes
+from optc.passes.quant.equivalent.equalise import _parts, _Tensor, equalise
+from optc.passes.quant.equivalent.homogeneous import FROZEN, scale_classes
 from optc.passes.quant.layers import find_layers
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session

@@ -10,9 +10,9 @@ import pytest
 from quantized import cleaned, quantized, runtime_ops
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.models import zoo
 from optc.passes.base import Outcome
 from optc.passes.quant import Quant

@@ -9,12 +9,12 @@ import pytest
 from facts import facts_of
 
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
-from optc.passes.quant.absorb import absorb
+from optc.passes.quant.equivalent.absorb import absorb
+from optc.passes.quant.equivalent.rotate import rotate
 from optc.passes.quant.layers import find_layers, keep_none
-from optc.passes.quant.rotate import rotate
 from optc.passes.quant.trial import Trial
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optc.passes.quant.histogram import BINS, Histogram
+from optc.passes.quant.numbers.histogram import BINS, Histogram
 
 
 def filled(*batches: np.ndarray) -> Histogram:

@@ -7,9 +7,9 @@ import pytest
 from quantized import quantized
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.passes.quant.lattice import encode_inputs, find_lattice
+from optc.passes.quant.equivalent.uint8_inputs import encode_inputs, find_lattice
 from optc.passes.quant.layers import find_layers
 from optc.runtime.samples import Samples, load_samples
 from optc.runtime.session import Session

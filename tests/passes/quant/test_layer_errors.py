@@ -12,12 +12,12 @@ from processes import optc
 from quantized import quantized
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import save
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.passes.base import Outcome
 from optc.passes.quant import Quant
-from optc.passes.quant.grid import DIGITS
+from optc.passes.quant.numbers.params import DIGITS
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)}
 

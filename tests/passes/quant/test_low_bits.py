@@ -11,15 +11,15 @@ from facts import facts_of
 from quantized import cleaned, quantized, runtime_ops
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.models import zoo
 from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.quant import Quant
+from optc.passes.quant.equivalent.pooling import pool_spatial_means
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.mixed import SPARED, spare_smallest, weigh
-from optc.passes.quant.pooling import pool_spatial_means
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session

@@ -10,9 +10,9 @@ import pytest
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.quant import Quant
-from optc.passes.quant.multiples import MOST, round_multiples
-from optc.passes.quant.packing import store_codes
-from optc.passes.quant.rounding import Elimination, losses, round_to_grid
+from optc.passes.quant.numbers.multipliers import MOST, round_multiples
+from optc.passes.quant.numbers.rounding import Elimination, losses, round_to_grid
+from optc.passes.quant.qdq.packing import store_codes
 from optc.runtime.session import Session
 
 from ...quantized import quantized, runtime_ops

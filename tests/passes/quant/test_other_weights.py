@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from optc.compiler import compile
-from optc.ir.writer import to_bytes
+from optc.ir.onnx.writer import to_bytes
 
 from ...real_models import Maker, samples, with_body
 

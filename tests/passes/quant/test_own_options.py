@@ -11,7 +11,7 @@ from quantized import runtime_ops
 
 from optc.errors import SpecError
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Override, Report
 from optc.passes.quant import Quant

@@ -9,11 +9,11 @@ import pytest
 from quantized import quantized, runtime_ops
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.passes.quant import Quant
-from optc.passes.quant.packing import LEAST, pack_words, store_codes
+from optc.passes.quant.qdq.packing import LEAST, pack_words, store_codes
 from optc.runtime.session import Session
 
 RANDOM = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from quantized import quantized, runtime_ops
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.quant import Quant
 from optc.runtime.session import Session

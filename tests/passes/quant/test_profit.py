@@ -10,12 +10,12 @@ from facts import facts_of
 from quantized import quantized
 
 from optc.ir.graph import Graph, Node
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome
 from optc.passes.quant import Quant, profit
 from optc.passes.quant.layers import find_layers, keep_none
-from optc.passes.quant.placement import place
+from optc.passes.quant.qdq.placement import place
 from optc.runtime.samples import load_samples
 
 

@@ -9,11 +9,11 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.passes.quant.deciding import deciding
-from optc.passes.quant.grid import activation_grid
-from optc.passes.quant.histogram import Histogram
 from optc.passes.quant.layers import find_layers
-from optc.passes.quant.placement import place
-from optc.passes.quant.ranges import find_range
+from optc.passes.quant.numbers.histogram import Histogram
+from optc.passes.quant.numbers.params import activation_grid
+from optc.passes.quant.numbers.ranges import find_range
+from optc.passes.quant.qdq.placement import place
 from optc.runtime.samples import load_samples
 
 

@@ -9,12 +9,12 @@ import pytest
 from quantized import quantized, runtime_ops
 
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.passes.base import Outcome
 from optc.passes.quant import Quant
-from optc.passes.quant.recurrent import _plain
+from optc.passes.quant.stored.recurrent import _plain
 from optc.runtime.session import Session
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

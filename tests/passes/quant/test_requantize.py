@@ -12,12 +12,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from optc.compiler import Build, compile
 from optc.errors import ModelError
 from optc.ir.graph import Graph
-from optc.ir.reader import from_proto
-from optc.ir.shapes import infer
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import save
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.passes.base import Outcome, Report
-from optc.passes.quant.decode import decode
+from optc.passes.quant.read.decode import decode
 from optc.runtime.session import Session
 
 FEEDS = {"x": np.random.default_rng(3).normal(size=(48, 4, 8, 8)).astype(np.float32)}

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from optc.passes.quant.encoding import _pair_box, code_range
-from optc.passes.quant.rounding import descend, exhaustive, gptq, losses, round_to_grid
+from optc.passes.quant.numbers.encoding import _pair_box, code_range
+from optc.passes.quant.numbers.rounding import descend, exhaustive, gptq, losses, round_to_grid
 
 
 def problem(groups: int, n: int, d: int) -> tuple[np.ndarray, ...]:

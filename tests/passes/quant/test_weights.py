@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optc.ir.types import DType
-from optc.passes.quant.weights import quantize_rows, reduction_rows, weight_of_rows
+from optc.passes.quant.numbers.weights import quantize_rows, reduction_rows, weight_of_rows
 
 
 def error(rows: np.ndarray, codes: np.ndarray, scale: np.ndarray) -> float:

@@ -5,13 +5,13 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.passes.linear import linear_layer
-from optc.passes.regression import fit_target
 from optc.passes.svd.channel import channel_split
 from optc.passes.svd.spatial import merged, spatial_curve, spatial_split
 from optc.passes.svd.split import resplit, split
 from optc.passes.svd.tucker import tucker_fit, tucker_split
-from optc.runtime.moments import Moments
+from optc.passes.walk.linear import linear_layer
+from optc.passes.walk.moments import Moments
+from optc.passes.walk.target import fit_target
 from optc.runtime.session import Session
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from optc.ir.graph import Graph
 from optc.ir.origin import Origin
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.report.page.drift import _Pair, drift
 from optc.report.page.rows import rows

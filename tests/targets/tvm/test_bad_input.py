@@ -16,10 +16,10 @@ import pytest
 from optc.cli.app import run
 from optc.errors import TargetError
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import DType, SequenceType, TensorType
-from optc.ir.writer import save
 from optc.targets import table
-from optc.targets.tvm import artifact
+from optc.targets.tvm.artifact import folder as artifact
 
 WITHOUT_TVM = "import sys; sys.modules['tvm'] = None; from optc.cli.app import run; sys.exit(run(sys.argv[1:]))"
 

@@ -19,10 +19,11 @@ from optc.passes.base import Context
 from optc.runtime import cpu
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm import artifact, features
-from optc.targets.tvm.codes import layers_on_codes
-from optc.targets.tvm.machines import of_llvm
-from optc.targets.tvm.run import Library
+from optc.targets.tvm.artifact import folder as artifact
+from optc.targets.tvm.artifact.run import Library
+from optc.targets.tvm.cpu import features
+from optc.targets.tvm.cpu.machines import of_llvm
+from optc.targets.tvm.legal.integer_layers import layers_on_codes
 
 from .test_library import Net, need
 

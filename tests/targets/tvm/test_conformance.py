@@ -29,7 +29,7 @@ def turn() -> int:
 def test_each_is_answered_rightly_or_refused_by_name() -> None:
     from conformance import cases, judge
 
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     machine = host("x86-64-v3")
     verdicts = [judge(case, machine) for case in list(cases())[turn() :: SHARES]]

@@ -10,15 +10,16 @@ import onnxruntime
 import pytest
 
 from optc.ir.graph import Graph, Value
-from optc.ir.reader import from_proto
-from optc.ir.shapes import infer
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import to_bytes
 from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
-from optc.targets.tvm import control, machines
-from optc.targets.tvm.host import HostTarget
-from optc.targets.tvm.primitive import Primitive
+from optc.targets.tvm.cpu import machines
+from optc.targets.tvm.cpu.host import HostTarget
+from optc.targets.tvm.legal import control
+from optc.targets.tvm.legal.primitive import Primitive
 
 Array = np.ndarray[Any, Any]
 

@@ -9,9 +9,9 @@ import pytest
 
 from optc.cli.app import run
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.onnx.writer import save
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 
 
 def model(path: Path, *shape: int | str) -> str:
@@ -25,7 +25,7 @@ def model(path: Path, *shape: int | str) -> str:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[Graph], bool]) -> None:
-    from optc.targets.tvm import importer
+    from optc.targets.tvm.relax import importer
 
     right = importer.import_graph
 

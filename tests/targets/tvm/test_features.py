@@ -15,8 +15,9 @@ from optc.compiler import read
 from optc.errors import TargetError
 from optc.runtime import cpu
 from optc.targets import table
-from optc.targets.tvm import features, machines, run
-from optc.targets.tvm.machine import PMADDWD, VPDPBUSD
+from optc.targets.tvm.artifact import run
+from optc.targets.tvm.cpu import features, machines
+from optc.targets.tvm.cpu.machine import PMADDWD, VPDPBUSD
 
 X86_CPUS = """
     x86-64 x86-64-v2 x86-64-v3 x86-64-v4 nehalem sandybridge ivybridge haswell broadwell skylake skylake-avx512

@@ -12,11 +12,12 @@ from opencl import need_driver, need_tvm
 from optc.compiler import compile
 from optc.errors import SpecError, TargetError
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.runtime.session import Runnable, Session
 from optc.targets import table
-from optc.targets.tvm import artifact, manifest
+from optc.targets.tvm.artifact import folder as artifact
+from optc.targets.tvm.artifact import manifest
 
 
 def tiny() -> Graph:

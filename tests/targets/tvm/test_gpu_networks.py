@@ -10,11 +10,11 @@ import pytest
 from opencl import need_driver
 from quantized import quantized
 
-from optc.compiler.fixed import fix_shapes
+from optc.compiler.fixed_sizes import fix_shapes
 from optc.compiler.model import read
 from optc.ir.graph import Graph
-from optc.ir.opset import lower
-from optc.ir.shapes import infer
+from optc.ir.onnx.opset import lower
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.runtime.session import Session
 from optc.targets.onnx import newest_loadable

@@ -15,7 +15,7 @@ from opencl import Array, Outputs, answers, need_driver, need_tvm
 from optc.compiler import compile
 from optc.errors import TargetError
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.targets import table
 

@@ -12,14 +12,14 @@ import pytest
 
 from optc.ir.graph import Graph, Value
 from optc.ir.types import DType
-from optc.ir.verify import verify
+from optc.ir.verify.verify import verify
 from optc.passes.base import Context
 from optc.passes.runner import run
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm import artifact
-from optc.targets.tvm.codes import layers_on_codes
-from optc.targets.tvm.half import Half, rounded
+from optc.targets.tvm.artifact import folder as artifact
+from optc.targets.tvm.legal.half import Half, rounded
+from optc.targets.tvm.legal.integer_layers import layers_on_codes
 
 from .test_codes import CodedNet, innermost_loops
 from .test_codes import picture_net as quantized
@@ -91,7 +91,7 @@ def test_the_hot_loop_multiplies_eight_halves_at_once(ci: int, size: int, tmp_pa
 def test_every_kernel_of_halves_is_cut(deep: int) -> None:
     """Those with one run of sums and with several, of whole and of ragged tiles."""
     need("arm64")
-    from optc.targets.tvm.importer import Importer
+    from optc.targets.tvm.relax.importer import Importer
     from optc.targets.tvm.tuning.kernel import alone
 
     net = Net()

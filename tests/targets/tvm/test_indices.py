@@ -55,7 +55,7 @@ def places(name: str, numbers: Any) -> Array:
 def test_places_within_are_taken_and_others_refused(name: str) -> None:
     import onnxruntime
 
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     model, *_ = parsed(name)
     program = build(model, host("x86-64-v3"))
@@ -70,7 +70,7 @@ def test_places_within_are_taken_and_others_refused(name: str) -> None:
 
 def test_a_library_lives_on_after_a_place_far_beyond(tmp_path: Any) -> None:
     import optc
-    from optc.compiler.opened import opened
+    from optc.compiler.runnable import opened
 
     model, *_ = parsed("Gather")
     optc.compile(model, "clean", target="host", output=str(tmp_path / "net.tar"), check=False)

@@ -14,11 +14,12 @@ import pytest
 from optc.compiler import compile
 from optc.errors import OutputError, TargetError
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm import artifact, manifest
+from optc.targets.tvm.artifact import folder as artifact
+from optc.targets.tvm.artifact import manifest
 
 TOOLS = {"host": "g++", "arm64": "aarch64-linux-gnu-g++", "armv7": "arm-linux-gnueabihf-g++"}
 EMULATORS = {"arm64": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
@@ -230,7 +231,7 @@ def test_quantized_weights_without_an_integer_kernel_become_the_floats_they_stan
 def test_a_library_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     need("host")
     from optc.cli.app import run
-    from optc.ir.writer import save
+    from optc.ir.onnx.writer import save
 
     save(small(), tmp_path / "m.onnx")
     build(small(), "host", tmp_path / "a.tar")

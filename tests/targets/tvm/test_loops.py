@@ -98,7 +98,7 @@ def test_no_more_panels_are_packed_than_there_are() -> None:
     from tvm import sym, te, tirx
 
     from optc.targets.tvm.compute.dense import matmul
-    from optc.targets.tvm.tiling import Tile
+    from optc.targets.tvm.cpu.tiling import Tile
 
     size = tirx.Var("n", "int64")
     product = matmul(te.placeholder((2, size, 8)), te.placeholder((2, 8, size)), Tile(4, 2), 16)

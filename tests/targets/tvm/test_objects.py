@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from optc.targets.tvm import objects, toolchain
-from optc.targets.tvm.machine import Machine
+from optc.targets.tvm.cpu import objects, toolchain
+from optc.targets.tvm.cpu.machine import Machine
 
 MACHINE = Machine("host", "x86_64-linux-gnu")
 

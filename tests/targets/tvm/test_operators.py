@@ -10,7 +10,7 @@ import pytest
 from quantized import cleaned, quantized
 
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType
 from optc.models import zoo
 from optc.runtime.islands import is_integer, optimised

@@ -10,7 +10,7 @@ from interpreted import build, run
 
 from optc.errors import TargetError
 from optc.ir.graph import Graph, Value
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.runtime.session import Session
 from optc.targets import table
@@ -27,7 +27,7 @@ def graph_of(*inputs: tuple[str, DType, tuple[int | str, ...]]) -> tuple[Graph, 
 
 
 def check(graph: Graph, feeds: dict[str, np.ndarray], *values: Value) -> None:
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     for index, value in enumerate(values):
         graph.add_output(value, f"y{index}")
@@ -71,7 +71,7 @@ def test_types_are_those_declared() -> None:
 
 
 def test_a_run_fails_where_its_operands_ask_for_other_sizes() -> None:
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     graph, (x, axes) = graph_of(("x", DType.FLOAT, (3, 2, 2)), ("axes", DType.INT64, (1,)))
     node = graph.add("ReduceSum", [x, axes], {"keepdims": 0}, types=[TensorType(DType.FLOAT, (3, 2))])

@@ -14,7 +14,7 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm.codes import layers_on_codes
+from optc.targets.tvm.legal.integer_layers import layers_on_codes
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4", "int3"])

@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optc.ir.graph import Graph
-from optc.ir.reader import from_proto
-from optc.ir.shapes import infer
-from optc.ir.writer import to_bytes
-from optc.targets.tvm import machines
-from optc.targets.tvm.recurrent import MOST, unroll
+from optc.ir.onnx.reader import from_proto
+from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
+from optc.targets.tvm.cpu import machines
+from optc.targets.tvm.legal.recurrent import MOST, unroll
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]

@@ -22,13 +22,13 @@ import pytest
 from optc.cli.app import run
 from optc.errors import EmissionError, SpecError, TargetError
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.targets import table
 from optc.targets.tuning import Device
-from optc.targets.tvm import toolchain
-from optc.targets.tvm.connection import Connection, address
-from optc.targets.tvm.remote import Remote
+from optc.targets.tvm.cpu import toolchain
+from optc.targets.tvm.remote.connection import Connection, address
+from optc.targets.tvm.remote.run import Remote
 
 SERVER = """
 import socket
@@ -122,7 +122,7 @@ def test_wrong_code_on_a_device_is_not_put_in_its_place(
     server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from optc.compiler import compile
-    from optc.targets.tvm import importer
+    from optc.targets.tvm.relax import importer
 
     right = importer.import_graph
 
@@ -286,8 +286,8 @@ def test_a_session_has_its_time(library: Path, native: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1 << 40, 3), (-1, 3), (2, 4)])
 def test_a_device_does_not_say_how_much_memory_is_taken_here(shape: tuple[int, ...]) -> None:
-    from optc.targets.tvm.codegen import Port
-    from optc.targets.tvm.remote import _check_shape
+    from optc.targets.tvm.artifact.codegen import Port
+    from optc.targets.tvm.remote.run import _check_shape
 
     _check_shape((5, 3), Port("y", "<f4", ("N", 3)))
     with pytest.raises(TargetError, match="says that output 'y' is of shape"):

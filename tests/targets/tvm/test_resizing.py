@@ -19,7 +19,7 @@ COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"
 def agree(
     opset: int, op: str, attributes: dict[str, object], *operands: np.ndarray | None, shape: tuple[int, ...]
 ) -> None:
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     graph = Graph("resize", opsets={"": opset})
     x = graph.add_input("x", TensorType(DType.FLOAT, shape))

@@ -13,10 +13,11 @@ import pytest
 
 from optc.cli.app import run
 from optc.ir.graph import Graph
+from optc.ir.onnx.writer import save
 from optc.ir.types import DType, TensorType
-from optc.ir.writer import save
 from optc.targets import table
-from optc.targets.tvm import artifact, manifest
+from optc.targets.tvm.artifact import folder as artifact
+from optc.targets.tvm.artifact import manifest
 
 NAMES = ("y", "block/0:out", "Y", "..", "")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from optc.targets import table
-from optc.targets.tvm import artifact
-from optc.targets.tvm.constants import Constants
+from optc.targets.tvm.artifact import folder as artifact
+from optc.targets.tvm.artifact.constants import Constants
 
 from .test_codes import CodedNet, built
 from .test_library import Net, need

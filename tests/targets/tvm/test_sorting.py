@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def answers(text: str, x: Array) -> list[Array]:
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
 
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}')
     return run(build(model, host("x86-64-v3")), [x])

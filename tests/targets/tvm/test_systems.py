@@ -14,10 +14,10 @@ import pytest
 from optc.compiler import compile
 from optc.errors import TargetError
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.targets import table
-from optc.targets.tvm import artifact
+from optc.targets.tvm.artifact import folder as artifact
 
 PREFIX = {"arm64": "aarch64-linux-gnu-", "armv7": "arm-linux-gnueabihf-"}
 
@@ -127,7 +127,7 @@ def test_the_development_kit_compiles_where_there_is_one(tmp_path: Path, monkeyp
 
 def test_a_function_that_the_device_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("arm64")
-    from optc.targets.tvm import system
+    from optc.targets.tvm.cpu import system
 
     monkeypatch.setattr(system, "_C", tuple(name for name in system._C if name != "sysconf"))
     with pytest.raises(TargetError, match=r"linking the library failed: .*undefined reference to `sysconf'"):

@@ -13,15 +13,15 @@ import pytest
 
 from optc.cli.app import run
 from optc.compiler import Interrupted, compile
+from optc.compiler.locked import Locked
 from optc.errors import DataError, SpecError, TargetError
 from optc.ir.graph import Graph
-from optc.ir.shapes import infer
-from optc.ir.writer import save
-from optc.report.locked import Locked
+from optc.ir.onnx.writer import save
+from optc.ir.shapes.infer import infer
 from optc.runtime.session import Session
 from optc.targets import table
 from optc.targets.tuning import Tuning, duration
-from optc.targets.tvm import manifest
+from optc.targets.tvm.artifact import manifest
 from optc.targets.tvm.tuning.choice import Choice, Cut
 
 from .test_codes import picture_net
@@ -49,8 +49,8 @@ def tuned(
     slow: bool = False,
 ) -> Choice:
     """Tune with kernels that are their tiles, and need half the time (or twice) where those are of one block."""
-    from optc.targets.tvm.importer import Importer
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
+    from optc.targets.tvm.relax.importer import Importer
     from optc.targets.tvm.tuning import search
     from optc.targets.tvm.tuning.records import Records
     from optc.targets.tvm.tuning.runner import Runner
@@ -132,8 +132,8 @@ def test_what_is_slower_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_any_cut_answers_as_the_default_does(coded: bool, tmp_path: Path) -> None:
     """Every kernel is cut in the last way that would be tried, with every other property changed too."""
     need("host")
-    from optc.targets.tvm.importer import Importer
-    from optc.targets.tvm.machines import host
+    from optc.targets.tvm.cpu.machines import host
+    from optc.targets.tvm.relax.importer import Importer
     from optc.targets.tvm.tuning.kernel import alone
 
     graph = picture_net(np.uint8) if coded else images()
@@ -172,7 +172,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_is_tuned_and_records_make_the_same_bytes(once: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from optc.targets.tvm import artifact
+    from optc.targets.tvm.artifact import folder as artifact
 
     lines = (once / "r.jsonl").read_text().splitlines()
     assert lines

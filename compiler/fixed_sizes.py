@@ -1,0 +1,79 @@
+"""Sizes that a model leaves open, fixed before anything else is done to it: `input=1x3x224x224`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import ModelError, SpecError, nearest
+from ..ir.graph import Graph
+from ..ir.shapes.infer import bind, infer
+from ..ir.text.literal import type_text
+from ..ir.types import TensorType
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Sizes by input, of texts such as `input=1x3x224x224`. Raises `SpecError`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, equals, sizes = text.rpartition("=")
+        parts = sizes.lower().split("x") if sizes else []
+        if not equals or not name or not all(part.isdecimal() and int(part) for part in parts):
+            raise SpecError(f"a shape is written INPUT=1x3x224x224, not '{text}'")
+        if name in found:
+            raise SpecError(f"the shape of '{name}' is given twice")
+        found[name] = tuple(map(int, parts))
+    return found
+
+
+def fix_shapes(graph: Graph, shapes: Shapes) -> None:
+    """Give the inputs of `graph` the sizes of `shapes`. What an open size has in common with other values it keeps.
+
+    Raises `SpecError` for an input that there is not, and `ModelError` for sizes that contradict the model's or each
+    other.
+    """
+    inputs = {value.name: value for value in graph.inputs}
+    dims: dict[str, int] = {}
+    whole: dict[str, TensorType] = {}
+    for name, sizes in shapes.items():
+        if name not in inputs:
+            raise SpecError(f"the model has no input '{name}', whose shape is given.{nearest(name, inputs)}")
+        value = inputs[name]
+        kind = value.type
+        if not isinstance(kind, TensorType):
+            raise ModelError(f"input '{name}' is no tensor, and has no shape to fix")
+        known = kind.shape if kind.shape is not None else (None,) * len(sizes)
+        told = f"input '{name}' is {type_text(kind)}, and cannot be {'x'.join(map(str, sizes))}"
+        if len(known) != len(sizes):
+            raise ModelError(f"{told}: it has {len(known)} axes")
+        for axis, (dim, size) in enumerate(zip(known, sizes, strict=True)):
+            if isinstance(dim, str) and dims.setdefault(dim, size) != size:
+                raise ModelError(f"{told}: '{dim}' would be {dims[dim]} and {size}")
+            if isinstance(dim, int) and dim != size:
+                raise ModelError(f"{told}: axis {axis} is {dim}")
+        whole[name] = replace(kind, shape=tuple(sizes))
+    bind(graph, dims)
+    for name, kind in whole.items():  # sizes that have no name
+        inputs[name].type = kind
+    infer(graph)
+
+
+def narrowed(graph: Graph, others: Sequence[Graph]) -> Graph:
+    """`graph`, or a copy whose inputs have the sizes that those of the same name have in `others`, where it leaves them
+    open: what one of them was built for with --shape, all are fed."""
+    own = graph.clone() if others else graph
+    for other in others:
+        told = {value.name: value.shape for value in other.inputs}
+        for value in own.inputs:
+            sizes, kind = told.get(value.name), value.type
+            if sizes is None or not isinstance(kind, TensorType):
+                continue
+            mine = kind.shape if kind.shape is not None else (None,) * len(sizes)
+            if len(mine) == len(sizes):
+                both = zip(mine, sizes, strict=True)
+                value.type = replace(
+                    kind, shape=tuple(s if isinstance(s, int) and not isinstance(m, int) else m for m, s in both)
+                )
+    return own

@@ -1,0 +1,1 @@
+"""Types and shapes of every value, with sizes that are not numbers."""

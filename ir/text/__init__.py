@@ -1,0 +1,1 @@
+"""The text of a graph, written and read."""

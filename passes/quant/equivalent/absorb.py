@@ -1,0 +1,174 @@
+"""Means of channels taken out of an activation and into the biases of those who read it.
+
+    y = W (f(x) ) + b  =  W (f(x) - c) + (b + W c),        f(x) - c = f(x - c)    where f is linear, or Relu and x >= c
+
+One grid must span every channel. Channels that sit far from 0 cost it codes, though a constant holds nothing to be
+known: taken out of the bias of the layer that makes them, and put into the biases of the layers that read them, it is
+gone. (Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.1.3,
+where c = max(0, mean - 3 deviations) of what a Relu reads.) Here
+
+    in front of a Relu           c = max(0, the least of what was seen and of mean - 3 deviations)
+    where no Relu is             c = mean
+
+with both measured. Through sums constants add up, and those of channels are means, so those of the sum are too.
+
+Does not fire where anything else than quantized Conv and Gemm without padding reads the channels (padding is 0, and c
+would have to be padded instead), through anything but Add, Relu, Identity, Flatten and pooling, or at graph outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ir.graph import Graph, Node, Value
+from ...base import Context
+from ..calibrate import by_channel, run
+from ..layers import Layer
+
+if TYPE_CHECKING:
+    from ....runtime.samples import Samples
+
+Array = NDArray[np.float64]
+
+LEAST = 0.05
+"""Share of a channel's own deviation that a mean must be to be worth moving."""
+
+
+def absorb(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: Samples) -> int:
+    """Move means of `graph` in place, into the biases of `layers`; returns how many channels'."""
+    makers = [layer for layer in layers.values() if _can_make(layer)]
+    routes = {layer: _blocked(layer.node.output, layers, {}) for layer in makers}
+    free = [layer for layer in makers if not routes[layer]]
+    if not free:
+        return 0
+    shifts: dict[Value, Array] = {}
+    for layer, (low, mean, deviation) in zip(free, _measured(graph, free, ctx, samples), strict=True):
+        if any(user.op == "Relu" for user in layer.node.output.users):
+            c = np.maximum(np.minimum(low, mean - 3 * deviation), 0.0)
+        else:
+            c = np.where(np.abs(mean) > LEAST * deviation, mean, 0.0)
+        if np.isfinite(c).all() and c.any():
+            shifts[layer.node.output] = c
+    count = sum(int(np.count_nonzero(c)) for c in shifts.values())
+    if not count:
+        return 0
+    for layer in free:
+        if layer.node.output in shifts:
+            _add(graph, layer, -shifts[layer.node.output])
+    for node in graph:
+        layer_read = layers.get(node)
+        if layer_read is not None:
+            if layer_read.source in shifts:
+                _add(graph, layer_read, _answer(layer_read, shifts[layer_read.source]))
+            continue
+        found = [shifts[v] for v in node.inputs if v is not None and v in shifts]
+        if found:
+            total = np.asarray(sum(found))
+            if node.op == "Flatten":
+                total = np.repeat(total, _positions(node))
+            shifts[node.output] = total
+    return count
+
+
+def _can_make(layer: Layer) -> bool:
+    own = layer.node.input(2)
+    return layer.op in ("Conv", "Gemm") and len(layer.weight.uses) == 1 and (own is None or len(own.uses) == 1)
+
+
+def _blocked(value: Value, layers: Mapping[Node, Layer], known: dict[Value, bool], *, first: bool = True) -> bool:
+    """Whether somebody who reads `value`, the answer of a layer at `first`, cannot do without its mean."""
+    if value in known:
+        return known[value]
+    known[value] = value.is_output or not value.uses or any(
+        not isinstance(user, Node) or _stops(user, value, layers, known, first) for user, _ in value.uses
+    )  # fmt: skip
+    return known[value]
+
+
+def _stops(node: Node, value: Value, layers: Mapping[Node, Layer], known: dict[Value, bool], first: bool) -> bool:
+    layer = layers.get(node)
+    if layer is not None:
+        plain = len(layer.weight.uses) == 1
+        return not (layer.source is value and plain and layer.op in ("Conv", "Gemm") and not _padded(node))
+    if node.domain or node.bodies:
+        return True
+    match node.op:
+        case "Add":
+            shapes = {v.shape for v in (*node.inputs, *node.outputs) if v is not None}
+            if len(shapes) != 1 or node.inputs[0] is node.inputs[1]:
+                return True
+        case "Relu":
+            # Of a sum nobody knows beforehand which constants it will lose; and a second reader wants the same one.
+            if not first or len(value.uses) != 1:
+                return True
+        case "MaxPool" | "AveragePool":
+            averaged = node.op == "AveragePool" and _padded(node)
+            if averaged or any(v.uses for v in node.outputs[1:]) or node.get_int("ceil_mode"):
+                return True
+        case "Flatten":
+            if _positions(node) == 0:
+                return True
+        case "Identity" | "GlobalAveragePool":
+            pass
+        case _:
+            return True
+    return _blocked(node.output, layers, known, first=False)
+
+
+def _padded(node: Node) -> bool:
+    return any(node.get_ints("pads", ())) or node.get_string("auto_pad", "NOTSET") not in ("", "NOTSET", "VALID")
+
+
+def _positions(node: Node) -> int:
+    """How many elements of each channel a Flatten lays side by side; 0 where that is open, or it is another Flatten."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    sizes = [d for d in (shape or ())[2:] if isinstance(d, int)]
+    known = shape is not None and len(sizes) == len(shape) - 2 and node.get_int("axis", 1) == 1
+    return int(np.prod(sizes)) if known else 0
+
+
+def _measured(graph: Graph, layers: list[Layer], ctx: Context, samples: Samples) -> list[tuple[Array, Array, Array]]:
+    """The least value, mean and deviation of each channel of each layer's answer."""
+    low = [np.full(layer.channels, np.inf) for layer in layers]
+    sums = [np.zeros((2, layer.channels)) for layer in layers]
+    counts = [0] * len(layers)
+
+    def figured(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, int]]:
+        rows = [by_channel(np.asarray(a, np.float64)) for a in found]
+        return [
+            (x.min((0, 2), initial=np.inf), np.stack([x.sum((0, 2)), np.einsum("ncp,ncp->c", x, x)]),
+             len(x) * x.shape[2])
+            for x in rows
+        ]  # fmt: skip
+
+    for seen in run(graph, [layer.node.output for layer in layers], ctx, "measuring means", figured, samples):
+        for i, (least, total, count) in enumerate(seen):
+            low[i] = np.minimum(low[i], least)
+            sums[i] += total
+            counts[i] += count
+    figures = []
+    for least, total, count in zip(low, sums, counts, strict=True):
+        mean, square = total / max(count, 1)
+        figures.append((least if count else np.zeros_like(least), mean, np.sqrt(np.maximum(square - mean**2, 0.0))))
+    return figures
+
+
+def _answer(layer: Layer, c: Array) -> Array:
+    """W c, the answer to a constant input with these channels."""
+    weight = np.asarray(layer.node.inputs[1].numpy(), np.float64)  # type: ignore[union-attr]
+    if layer.op == "Gemm":
+        return np.asarray((weight if layer.transposed else weight.T) @ c)
+    groups = layer.node.get_int("group", 1)
+    summed = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).sum(axis=3)
+    return np.asarray(np.einsum("gnc,gc->gn", summed, c.reshape(groups, -1)).reshape(-1))
+
+
+def _add(graph: Graph, layer: Layer, shift: Array) -> None:
+    old = layer.node.input(2)
+    bias = np.zeros(layer.channels) if old is None else np.asarray(old.numpy(), np.float64).reshape(-1)
+    new = (np.broadcast_to(bias, shift.shape) + shift).astype(np.float32)
+    layer.node.set_input(2, graph.constant(new, f"{layer.name}_bias" if old is None else old.name))

@@ -1,0 +1,1 @@
+"""Arithmetic of quantization on arrays: parameters, ranges, rounding. It knows no graph."""

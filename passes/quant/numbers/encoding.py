@@ -1,0 +1,261 @@
+"""A layer's target weights as codes: their grid, the box that codes must keep to, and the codes.
+
+Widths: 8 bits are [-127, 127]; b < 8 bits are the whole [-2^(b-1), 2^(b-1) - 1], and two bits {-1, 0, 1}, so that zero
+is in the middle. Narrow codes are held as int4 and widened to int8 by a Cast of a constant, which the runtime folds
+(docs/algorithms.md, 6.4): half the file, the same kernels.
+
+With a codebook (`codebook.py`) codes are 16 of the 8-bit ones.
+
+**Saturation** (see `weights.py`) bounds pairs of 8-bit codes. As a box: what a pair has to spare, of either sign, is
+shared between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ir.types import DType
+from ...base import TargetFacts
+from ...walk.refit import refit_masked
+from ...walk.target import Target
+from ..layers import Layer
+from ..qdq.parameters import DEAREST
+from .codebook import LEAST as BOOK_LEAST
+from .codebook import fit_book
+from .multipliers import BLOCKS, round_multiples
+from .multipliers import LEAST as BLOCKS_LEAST
+from .params import TINY, Grid, limits, storable
+from .rounding import Elimination, gptq, is_small, losses, round_to_grid
+from .weights import PAIR_LIMIT, quantize_rows, squared_error
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.generic]
+
+FACTORS = (0.8, 0.88, 0.94, 1.0, 1.06, 1.14)
+"""Changes to the best scale of plain rounding that are tried with the rounding that will be used."""
+NEGLIGIBLE = 0.05
+"""Share of what even the target leaves unexplained, below which a loss by rounding is not worth more work: with 8 bits
+GPTQ leaves a hundredth or two, and moving single codes would take a twentieth off that."""
+SHRINKS = np.linspace(0.3, 1.0, 29)
+"""Shares of the full range tried for fewer than 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """`weight` (groups, n, d) is what the codes stand for; `codes` are in the layer's own layout, `grid` theirs; `book`
+    holds the levels that they are of, if not all; `multiples` what the codes of each block are to be multiplied by, in
+    the layer's layout too."""
+
+    weight: Array
+    codes: Codes
+    grid: Grid
+    book: Array | None = None
+    multiples: Codes | None = None
+
+
+def encode_target(
+    layer: Layer,
+    now: Array,
+    target: Target,
+    facts: TargetFacts,
+    least: Array,
+    *,
+    bits: int = 8,
+    per_channel: bool = True,
+    codebook: bool = False,
+) -> Encoded:
+    """Round `target` for `layer`, whose weights are `now` (groups, n, d); scales are at least `least` (channels,).
+
+    A `codebook` of 16 levels is for 4 bits, a scale a channel, and layers that are not small or depthwise; others take
+    a uniform grid.
+    """
+    shape = now.shape
+    order = kernel_order(layer, shape[2])
+    mask = now != 0.0
+    goal = target.weight
+    if not mask.all():
+        goal = np.stack([refit_masked(w, h, m) for w, h, m in zip(goal, target.hessian, mask)])
+    goal, mask = goal[:, :, order], mask[:, :, order]
+    metric = target.hessian[:, order][:, :, order]
+    low, high = code_range(bits)
+    box = _where(mask, float(low)), _where(mask, float(high))
+    dtype, zero = DType.INT8, 0
+    enough = NEGLIGIBLE * target.floor
+    if bits == 4 and not codebook and per_channel and (block := _block(layer, goal)):
+        known = [Elimination.of(h) for h in metric]
+        weigh = column_costs(metric, known)
+        rounded, scale, multiples = round_multiples(goal, metric, weigh, known, box, least.reshape(shape[:2]), block)
+        grid = Grid(np.asarray(scale.reshape(-1), np.float32), zero, dtype, layer.axis, *limits(dtype))
+        weight, whole = np.empty_like(rounded), np.empty_like(rounded)
+        weight[:, :, order] = rounded * np.repeat(multiples, block, axis=2) * scale[..., None]
+        whole[:, :, order] = rounded
+        return Encoded(
+            weight, _in_layout(layer, whole.astype(np.int8)), grid, None, _blocks_in_layout(layer, multiples)
+        )
+    book: Array | None = None
+    eliminations: list[Elimination] | None = None
+    if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not layer.depthwise:
+        box = _where(mask, -64.0), _where(mask, 64.0)
+        diagonal = np.diagonal(metric, axis1=1, axis2=2)
+        book, scale = fit_book(goal, diagonal, mask, least.reshape(shape[:2]))
+    elif bits == 8:
+        saturating = facts.saturating_int8 and facts.activation_dtype is DType.UINT8 and not layer.depthwise
+        scale, box, zero = _wide_scale(goal, metric, box, least, saturating, not per_channel)
+        dtype = DType.UINT8 if zero else DType.INT8
+    else:
+        bound = least.reshape(shape[:2])
+        if not is_small(goal):
+            eliminations = [Elimination.of(h) for h in metric]
+        scale = _narrow_scale(goal, metric, eliminations, box, bound, not per_channel)
+        if per_channel and eliminations is not None:
+            scale = _refined(scale, goal, metric, eliminations, box, bound)
+    rounded = round_to_grid(goal, metric, scale, *box, book=book, eliminations=eliminations, enough=enough)
+    codes = np.empty_like(rounded)
+    codes[:, :, order] = rounded
+    grid = Grid(
+        np.asarray(scale.reshape(-1) if per_channel else scale.reshape(-1)[0], np.float32),
+        zero, dtype, layer.axis if per_channel else None, *limits(dtype),
+    )  # fmt: skip
+    weight = codes * scale[..., None]
+    whole = (codes + zero).astype(dtype.numpy)
+    return Encoded(weight, _in_layout(layer, whole), grid, book)
+
+
+def _where(mask: NDArray[np.bool_], bound: float) -> Array:
+    """`bound` where weights may be other than zero; of a layer with none that must be, not as large as the weights."""
+    return np.broadcast_to(np.float64(bound), mask.shape) if mask.all() else np.where(mask, bound, 0.0)
+
+
+def code_range(bits: int) -> tuple[int, int]:
+    """The least and the greatest code of a weight of so many bits."""
+    top = (1 << (bits - 1)) - 1
+    return (-top, top) if bits in (2, 8) else (-top - 1, top)
+
+
+def kernel_order(layer: Layer, d: int) -> NDArray[np.intp]:
+    """Where the kernels read the inputs of a row: position by position, channels together."""
+    if layer.op != "Conv":
+        return np.arange(d)
+    channels = layer.weight.constant.shape[1]  # type: ignore[union-attr]
+    return np.arange(d).reshape(channels, -1).T.reshape(-1)
+
+
+def _in_layout(layer: Layer, codes: Codes) -> Codes:
+    shape = layer.weight.constant.shape  # type: ignore[union-attr]
+    if layer.op == "Conv" or layer.transposed:
+        return np.ascontiguousarray(codes.reshape(shape))
+    return np.ascontiguousarray(codes[0].T)
+
+
+def _block(layer: Layer, goal: Array) -> int:
+    """How many neighbours along the reduction, in the layer's own layout too, share a multiple; 0 for none."""
+    channels = layer.weight.constant.shape[1] if layer.op == "Conv" else goal.shape[2]  # type: ignore[union-attr]
+    if goal.size < BLOCKS_LEAST:
+        return 0
+    return next((block for block in BLOCKS if channels % block == 0 and goal.shape[2] > block), 0)
+
+
+def _blocks_in_layout(layer: Layer, multiples: Array) -> Codes:
+    """The multiples (groups, n, blocks) laid as the weight is, with blocks in place of inputs."""
+    shape = layer.weight.constant.shape  # type: ignore[union-attr]
+    small = multiples.astype(np.uint8)
+    if layer.op == "Conv":
+        flat = small.reshape(shape[0], *shape[2:], -1)
+        return np.ascontiguousarray(np.moveaxis(flat, -1, 1))
+    return np.ascontiguousarray(small[0] if layer.transposed else small[0].T)
+
+
+def _wide_scale(
+    goal: Array, metric: Array, box: tuple[Array, Array], least: Array, saturating: bool, shared: bool
+) -> tuple[Array, tuple[Array, Array], int]:
+    """Scales (groups, n) for 8 bits, the box, and the zero point of the codes: not 0 where they are stored unsigned."""
+    groups, n, d = goal.shape
+    rows = goal.reshape(groups * n, d).astype(np.float32)
+    diagonal = np.diagonal(metric, axis1=1, axis2=2)
+    weigh = diagonal[0] if groups == 1 else np.repeat(diagonal, n, axis=0)
+    codes, scale = quantize_rows(
+        rows, DType.INT8, importance=weigh, saturating=saturating, shared=shared, least_scale=least
+    )
+    if saturating:
+        free = quantize_rows(rows, DType.INT8, importance=weigh, shared=shared, least_scale=least)
+        if squared_error(rows, codes, scale, weigh) > DEAREST * squared_error(rows, *free, weigh):
+            return free[1].astype(np.float64).reshape(groups, n), box, 128
+        low, high = (bound.reshape(goal.shape) for bound in _pair_box(codes.astype(np.float64)))
+        box = np.maximum(box[0], low, out=low), np.minimum(box[1], high, out=high)
+    return scale.astype(np.float64).reshape(groups, n), box, 0
+
+
+def _pair_box(codes: Array) -> tuple[Array, Array]:
+    """The box (rows, d) around codes that are within the pair bound, such that all codes in it are."""
+    low, high = np.full_like(codes, -127.0), np.full_like(codes, 127.0)
+    even = codes.shape[1] // 2 * 2
+    for side, bound in ((1.0, high), (-1.0, low)):
+        part = np.maximum(side * codes, 0.0)
+        u, v = part[:, 0:even:2], part[:, 1:even:2]
+        spare = PAIR_LIMIT - u - v
+        bound[:, 0:even:2] = side * np.minimum(u + np.floor(spare / 2), 127.0)
+        bound[:, 1:even:2] = side * np.minimum(v + np.ceil(spare / 2), 127.0)
+    return low, high
+
+
+def _narrow_scale(
+    goal: Array,
+    metric: Array,
+    eliminations: Sequence[Elimination] | None,
+    box: tuple[Array, Array],
+    least: Array,
+    shared: bool,
+) -> Array:
+    """Scales (groups, n) with the least loss of plain rounding: in the full metric where codes are searched
+    exhaustively, and otherwise with what an error costs before and after the others make up for it, in the mean."""
+    weigh = None if eliminations is None else column_costs(metric, eliminations)
+    reach = np.where(goal > 0, np.maximum(box[1], 1.0), np.maximum(-box[0], 1.0))
+    peak = np.maximum(np.abs(goal) / reach, 0.0).max(axis=2)
+    if shared:
+        peak = np.full_like(peak, peak.max())
+    best: Array = np.ones_like(peak)
+    lowest = np.full(peak.shape, np.inf)
+    for shrink in SHRINKS[::-1]:
+        scale = peak * shrink
+        scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32)
+        scale = (scale if shared else storable(scale, goal.shape[2])).astype(np.float64)
+        codes = np.clip(np.rint(goal / scale[..., None]), *box)
+        if weigh is None:
+            loss = losses(codes, goal, metric, scale)
+        else:
+            loss = np.einsum("gnd,gd->gn", np.square(codes * scale[..., None] - goal), weigh)
+        if shared:
+            loss = np.full_like(loss, loss.sum())
+        better = loss < lowest
+        best, lowest = np.where(better, scale, best), np.where(better, loss, lowest)
+    return best
+
+
+def column_costs(metric: Array, eliminations: Sequence[Elimination]) -> Array:
+    """What an error in each column costs, (groups, d): the geometric mean of H_jj, where nothing makes up for it, and
+    1 / R_jj^2, where all columns do that are fixed after it."""
+    return np.stack([np.sqrt(np.diagonal(h) * e.costs()) for h, e in zip(metric, eliminations, strict=True)])
+
+
+def _refined(
+    scale: Array,
+    goal: Array,
+    metric: Array,
+    eliminations: Sequence[Elimination],
+    box: tuple[Array, Array],
+    least: Array,
+) -> Array:
+    """Scales near `scale` with the least loss after columns have taken up each other's errors."""
+    best, lowest = scale, np.full(scale.shape, np.inf)
+    for factor in FACTORS:
+        tried = storable(np.maximum(scale * factor, least), goal.shape[2]).astype(np.float64)
+        given = zip(goal, metric, tried, *box, eliminations, strict=True)
+        codes = np.stack([gptq(*parts, elimination=known) for *parts, known in given])
+        loss = losses(codes, goal, metric, tried)
+        better = loss < lowest
+        best, lowest = np.where(better, tried, best), np.where(better, loss, lowest)
+    return np.asarray(best)

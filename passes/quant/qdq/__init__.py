@@ -1,0 +1,1 @@
+"""QuantizeLinear and DequantizeLinear: where they stand, and what they hold."""

@@ -1,0 +1,189 @@
+"""Writing the codes into the graph: QuantizeLinear, moves on codes, DequantizeLinear.
+
+For each coded value v the graph holds its codes once: QuantizeLinear of what its producer answers (before an absorbed
+clamp), or a move run on the codes of its input. Who computes on v reads DequantizeLinear of them. Float readers of a
+value that a float op made keep reading the float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ....ir.graph import Graph, Node, Value
+from ....ir.origin import Origin
+from ....ir.types import DType, TensorType
+from ..numbers.params import Grid, activation_grid
+from .placement import Placement, bounds, operands
+
+BY = "quant"
+
+
+class Insertion:
+    """Rewrites one graph along one placement. `grids` maps group representatives to their grids."""
+
+    def __init__(self, graph: Graph, plan: Placement, grids: Mapping[Value, Grid], dtype: DType) -> None:
+        self.graph = graph
+        self._plan = plan
+        self._grids = grids
+        self._dtype = dtype
+        self._codes: dict[Value, Value] = {}
+        self._decoded: dict[Value, Value] = {}
+        self._constants: dict[tuple[str, bytes], Value] = {}
+
+    def grid(self, value: Value) -> Grid:
+        return self._grids[self._plan.group[value]]
+
+    def activations(self) -> None:
+        """Put codes where the placement wants them and let the integer ops read them."""
+        plan, order = self._plan, tuple(self.graph)
+        first = order[0]
+        clamped = {node.inputs[0]: value for value, node in plan.clamp.items()}
+        for value in plan.coded:
+            if value.producer is None:
+                self._codes[value] = self._quantize(value, value, first, None)
+        for node in order:
+            if node in plan.moves:
+                self._move(node)
+                continue
+            for out in node.outputs:
+                value = clamped.get(out, out)
+                if value in plan.coded and value not in self._codes:
+                    self._codes[value] = self._quantize(value, out, None, node if value is out else plan.clamp[value])
+        for value in plan.coded:
+            self._redirect(value)
+
+    def dequantize(self, codes: Value, grid: Grid, *, before: Node, origin: Origin, hint: str = "") -> Value:
+        inputs = [codes, self._constant(grid.scale, "scale"), self._zero(grid)]
+        attributes = {} if grid.axis is None else {"axis": grid.axis}
+        shape = codes.shape
+        return self.graph.add(
+            "DequantizeLinear",
+            inputs,
+            attributes,
+            outputs=[hint],
+            types=[TensorType(DType.FLOAT, shape)],
+            origin=Origin.merge([origin], BY),
+            before=before,
+        ).output
+
+    # -- activations
+
+    def _quantize(self, value: Value, made: Value, before: Node | None, after: Node | None) -> Value:
+        """Codes of `value`, whose numbers come from `made`: the same, or what it was before its clamp."""
+        grid = self.grid(value)
+        source = made if made is not value and self._clamps(grid, self._plan.clamp[value]) else value
+        origin = after.origin if after is not None else Origin()
+        return self.graph.add(
+            "QuantizeLinear",
+            [source, self._constant(grid.scale, "scale"), self._zero(grid)],
+            outputs=["codes"],
+            types=[TensorType(grid.dtype, value.shape)],
+            origin=Origin.merge([origin], BY),
+            before=before,
+            after=after,
+        ).output
+
+    @staticmethod
+    def _clamps(grid: Grid, node: Node) -> bool:
+        """Whether encoding alone does what the clamp does: its bounds lie on the grid's own ends, or past them."""
+        allowed, ends, half = bounds(node), grid.bounds, 0.5 * float(grid.scale)
+        return allowed is not None and ends[0] > allowed[0] - half and ends[1] < allowed[1] + half
+
+    def _move(self, node: Node) -> None:
+        """The same op on codes. Its float twin stays for now and dies with the last float reader."""
+        read = set(operands(node))
+        inputs = [self._codes[v] if v is not None and v in read else v for v in node.inputs]
+        grid = self.grid(operands(node)[0])
+        if node.op == "Pad" and node.get_string("mode", "constant") == "constant":
+            fill = node.input(2)
+            number = 0.0 if fill is None else float(np.asarray(fill.numpy(), np.float64).reshape(()))
+            code = grid.encode(np.asarray(number, np.float32))
+            inputs = [*inputs, *[None] * (2 - len(inputs))]
+            inputs[2:3] = [self._constant(code, "pad")]
+        made = self.graph.add(
+            node.op,
+            inputs,
+            node.attributes,
+            outputs=["codes"] * len(node.outputs),
+            types=[TensorType(grid.dtype, v.shape) for v in node.outputs],
+            name=node.name,
+            origin=Origin.merge([node.origin], BY),
+            after=node,
+        )
+        for old, new in zip(node.outputs, made.outputs):
+            self._codes[old] = new
+
+    def _redirect(self, value: Value) -> None:
+        plan = self._plan
+        codes = self._codes[value]
+        maker = plan.maker.get(value)
+        answered = maker is not None and plan.integer(maker)
+        for user, index in tuple(value.uses):
+            if isinstance(user, Node):
+                if user in plan.moves or (user.op == "QuantizeLinear" and user.output is codes):
+                    continue
+                reads = user in plan.pointwise or (user in plan.layers and index == 0)
+                if reads or answered:
+                    user.set_input(index, self._decode(value))
+            elif answered:
+                user.set_output(index, self._decode(value))
+
+    def _decode(self, value: Value) -> Value:
+        if value not in self._decoded:
+            codes = self._codes[value]
+            assert codes.producer is not None
+            grid = self.grid(value)
+            self._decoded[value] = self.graph.add(
+                "DequantizeLinear",
+                [codes, self._constant(grid.scale, "scale"), self._zero(grid)],
+                outputs=["decoded"],
+                types=[TensorType(DType.FLOAT, value.shape)],
+                origin=codes.producer.origin,
+                after=codes.producer,
+            ).output
+        return self._decoded[value]
+
+    def constants(self) -> None:
+        """Encode the constant operands of pointwise ops, each on its own range, and turn Relu into a fusable form."""
+        for node in tuple(self.graph):
+            if node not in self._plan.pointwise:
+                continue
+            if node.op == "Relu":
+                self._relu(node)
+                continue
+            for index, value in enumerate(node.inputs):
+                data = None if value is None else value.numpy()
+                if value is not None and data is not None and node.op in ("Add", "Mul"):
+                    numbers = np.asarray(data, np.float32)
+                    grid = activation_grid(float(numbers.min()), float(numbers.max()), self._dtype)
+                    codes = self.graph.constant(grid.encode(numbers), "codes")
+                    decoded = self.dequantize(codes, grid, before=node, origin=node.origin, hint="decoded")
+                    node.set_input(index, decoded)
+
+    def _relu(self, node: Node) -> None:
+        """Relu(x) = LeakyRelu(x, 0), which has an integer kernel where Relu has none."""
+        twin = self.graph.add(
+            "LeakyRelu",
+            node.inputs,
+            {"alpha": 0.0},
+            outputs=[node.output.name],
+            types=[node.output.type],
+            name=node.name,
+            origin=Origin.merge([node.origin], BY),
+            before=node,
+        )
+        node.output.replace_uses(twin.output)
+
+    # -- constants, each written once
+
+    def _zero(self, grid: Grid) -> Value:
+        zeros = np.full(grid.scale.shape, grid.zero, grid.dtype.numpy)
+        return self._constant(zeros, "zero")
+
+    def _constant(self, array: np.ndarray, hint: str) -> Value:
+        key = (f"{array.dtype}{array.shape}", array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.graph.constant(array, hint)
+        return self._constants[key]

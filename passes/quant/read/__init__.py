@@ -1,0 +1,1 @@
+"""Quantized graphs read back: as floats, and as what packed forms stand for."""

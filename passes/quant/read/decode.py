@@ -1,0 +1,135 @@
+"""A quantized model back in float, for quantizing it anew (`requantize=redo`).
+
+Weights and biases become what their codes stand for. A QuantizeLinear does two things to a number, rounding and
+clipping; rounding is what is to be done anew, but clipping may be all that is left of a Relu, so it stays:
+
+    DequantizeLinear(constant)          ->  constant
+    QuantizeLinear(x; scale, zero)      ->  Clip(x, scale * (low - zero), scale * (high - zero))
+    DequantizeLinear(codes)             ->  codes, which are floats now
+    QLinearConv, QLinearMatMul, QGemm   ->  the same of the above and Conv, MatMul, Gemm
+
+and whatever carried codes about carries floats. Raises `ModelError` for what finds its ranges as it runs
+(DynamicQuantizeLinear, MatMulInteger, ...), for scales that are computed or one a channel, and for other integer ops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....errors import ModelError
+from ....ir.graph import Graph, Node, Value
+from ....ir.origin import Origin
+from ....ir.types import DType, TensorType
+from ..layers import is_quantized, name_of
+from ..numbers.params import Grid, limits
+from .spread import QOPERATORS, spread
+from .unpack import unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What the codes of a value stand for."""
+
+    scale: float
+    zero: int
+    dtype: DType
+
+
+def decode(graph: Graph) -> int:
+    """Turn all quantized ops of `graph` into float ones; returns how many there were. Raises `ModelError`."""
+    found = [node for node in graph.walk() if is_quantized(node)]
+    for node in found:
+        simple = node.op in ("QuantizeLinear", "DequantizeLinear") or node.op in QOPERATORS
+        if not simple or node.graph is not graph:
+            where = "" if node.graph is graph else " in the body of a control-flow node"
+            raise ModelError(
+                f"graph '{graph.name}': {node.op} '{name_of(node)}'{where} cannot be turned back into float; "
+                "leave the model as it is with requantize=keep, or start from the float model"
+            )
+    unpack(graph)
+    spread(graph)
+    if left := [node for node in graph if node.op in QOPERATORS]:
+        raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{name_of(left[0])}' is computed")
+    held: dict[Value, Codes] = {}
+    for node in tuple(graph):
+        if node.op == "QuantizeLinear":
+            _clip(graph, node, held)
+        elif node.op == "DequantizeLinear":
+            _decoded(graph, node)
+        elif node.inputs and node.inputs[0] in held:
+            _carry(graph, node, held)
+    graph.sweep()
+    return len(found)
+
+
+def _clip(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
+    value = node.inputs[0]
+    assert value is not None
+    if value.constant is not None:  # a weight that is rounded as the model runs
+        node.output.replace_uses(value)
+        graph.remove(node)
+        return
+    scale, zero = (_number(node.input(i)) for i in (1, 2))
+    dtype = DType.UINT8 if node.input(2) is None else node.inputs[2].dtype  # type: ignore[union-attr]
+    if scale is None or scale.size != 1 or dtype is None:
+        raise ModelError(
+            f"graph '{graph.name}': QuantizeLinear '{name_of(node)}' has scales that are computed or one a channel; "
+            "leave the model as it is with requantize=keep"
+        )
+    codes = Codes(float(scale.reshape(())), 0 if zero is None else int(zero.reshape(())), dtype)
+    low, high = (codes.scale * (end - codes.zero) for end in limits(dtype))
+    ends = [graph.constant(np.asarray(end, np.float32), "bound") for end in (low, high)]
+    clipped = graph.add("Clip", [value, *ends], origin=Origin.merge([node.origin], "quant"), before=node).output
+    clipped.type = TensorType(DType.FLOAT, node.output.shape)
+    node.output.replace_uses(clipped)
+    graph.remove(node)
+    held[clipped] = codes
+
+
+def _decoded(graph: Graph, node: Node) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    numbers = source.numpy()
+    if numbers is None or numbers.dtype == np.float32:
+        node.output.replace_uses(source)
+    else:
+        node.output.replace_uses(graph.constant(_numbers(graph, node, numbers), source.name))
+    graph.remove(node)
+
+
+def _numbers(graph: Graph, node: Node, codes: NDArray[np.generic]) -> NDArray[np.float32]:
+    scale, zero = (_number(node.input(i)) for i in (1, 2))
+    if scale is None:
+        raise ModelError(f"graph '{graph.name}': the scale of DequantizeLinear '{name_of(node)}' is computed")
+    axis = node.get_int("axis", 1) % max(codes.ndim, 1)
+    offset = np.zeros_like(scale, np.float32) if zero is None else zero.astype(np.float32)
+    block = node.get_int("block_size")
+    if block:
+        spread = [np.repeat(a, block, axis)[tuple(slice(n) for n in codes.shape)] for a in (scale, offset)]
+    elif scale.size == 1:
+        spread = [scale.reshape(()), offset.reshape(())]
+    else:
+        shape = [-1 if i == axis else 1 for i in range(codes.ndim)]
+        spread = [scale.reshape(shape), np.broadcast_to(offset, scale.shape).reshape(shape)]
+    return np.asarray((codes.astype(np.float32) - spread[1]) * spread[0], np.float32)
+
+
+def _carry(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
+    """An op that carried codes about and carries floats now; what a Pad fills with is decoded."""
+    codes = held[node.inputs[0]]  # type: ignore[index]
+    for value in node.outputs:
+        if value.type is not None and value.dtype is codes.dtype:
+            held[value] = codes
+            value.type = TensorType(DType.FLOAT, value.shape)
+    if node.op == "Pad" and node.get_string("mode", "constant") == "constant" and node.outputs[0] in held:
+        fill = _number(node.input(2))
+        grid = Grid(np.asarray(codes.scale, np.float32), codes.zero, codes.dtype)
+        number = grid.decode(np.zeros((), np.int32) if fill is None else np.asarray(fill))
+        node.set_input(2, graph.constant(np.asarray(number, np.float32).reshape(()), "fill"))
+
+
+def _number(value: Value | None) -> NDArray[np.generic] | None:
+    return None if value is None else value.numpy()

@@ -1,0 +1,1 @@
+"""Weights stored in few bits and computed with in float."""

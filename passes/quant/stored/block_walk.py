@@ -1,0 +1,113 @@
+"""Weights of four bits with a scale a block, rounded on the walk (`activations=none:weights=int4`).
+
+As in `reconstruct.py`, with float activations: W*, which repairs what the layers before lost, is rounded in the metric
+H of the inputs' second moments. A block's scale is first the one with the least error of plain rounding, each column
+weighed by what an error in it costs; codes are found on these scales (`rounding.py`). Then, for the codes q of a row,
+the scales s of its blocks b are those with the least loss,
+
+    sum_c (q_b H_bc q_c) s_c = w* H_b q_b          for every block b of the row
+
+a small linear system (the normal equations of min over s of ||sum_b s_b q_b - w*||_H), and codes are moved once more.
+Scales are kept as float16: half a bit a weight at blocks of 32.
+
+Left to `blocks.py`: layers that the walk cannot take, and reductions that are not made of blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ir.graph import Graph
+from ....ir.types import DType
+from ...base import Context, Report
+from ...walk.refit import refit_masked
+from ...walk.walk import walk
+from ..layers import Layer
+from ..numbers.encoding import code_range, column_costs, kernel_order
+from ..numbers.multipliers import block_scales
+from ..numbers.rounding import Elimination, descend, losses, round_to_grid
+from ..qdq.reconstruct import walkable
+from .blocks import has_blocks, write_blocks
+from .four_bits import kernel_pays
+
+Array = NDArray[np.float64]
+Box = tuple[Array, Array]
+
+FARTHEST = 1.5
+"""How much a scale may change for the sake of its row."""
+CHUNK = 256
+"""Rows whose systems are solved together."""
+
+
+def walk_blocks(
+    graph: Graph, layers: Sequence[Layer], ctx: Context, block: int, report: Report, *, fit_biases: bool
+) -> list[Layer]:
+    """Store `layers` in int4, told to `report`; returns those that are left."""
+    taken = {k: layer for k, layer in walkable(layers).items() if has_blocks(k.shape[2], block)}
+    done: set[Layer] = set()
+    for step in walk(graph, ctx, list(taken)):
+        layer, target, now = taken[step.layer], step.target, step.layer.weights()
+        groups, n, d = now.shape
+        order = kernel_order(layer, d)
+        mask, goal = now != 0.0, target.weight
+        if not mask.all():
+            goal = np.stack([refit_masked(w, h, m) for w, h, m in zip(goal, target.hessian, mask, strict=True)])
+        low, high = code_range(DType.INT4.bits)
+        box = np.where(mask, float(low), 0.0)[..., order], np.where(mask, float(high), 0.0)[..., order]
+        codes, scale = round_blocks(goal[..., order], target.hessian[:, order][:, :, order], box, block)
+        weight = np.empty_like(goal)
+        weight[..., order] = codes * np.repeat(scale, block, axis=2)
+        if fit_biases:
+            step.settle(weight)
+        rows = codes.reshape(groups * n, d).astype(np.int8), scale.reshape(groups * n, -1).astype(np.float32)
+        few = layer.op != "Conv" and kernel_pays(step.positions, d, n, block, ctx)
+        write_blocks(graph, layer, *rows, DType.INT4, block, few)
+        report.done(layer.name, layer.op, bits=DType.INT4.bits, block=block, error=round(target.error(weight), 6))
+        done.add(layer)
+    return [layer for layer in layers if layer not in done]
+
+
+def round_blocks(goal: Array, metric: Array, box: Box, block: int) -> tuple[Array, Array]:
+    """Codes (groups, n, d) of `goal` in the `metric` (groups, d, d), and scales (groups, n, d / block)."""
+    eliminations = [Elimination.of(h) for h in metric]
+    scale = _halves(block_scales(goal, column_costs(metric, eliminations), box, block))
+    codes = round_to_grid(goal, metric, scale, *box, sweeps=2, eliminations=eliminations)
+    better = np.stack([refit_scales(*parts) for parts in zip(codes, goal, metric, scale, strict=True)])
+    better = _halves(np.clip(better, scale / FARTHEST, scale * FARTHEST))
+    parts = zip(codes, goal, metric, better, *box, strict=True)
+    moved = np.stack([descend(*given, sweeps=1) for given in parts])
+    gain = losses(moved, goal, metric, better) < losses(codes, goal, metric, scale)
+    return np.where(gain[..., None], moved, codes), np.where(gain[..., None], better, scale)
+
+
+def refit_scales(codes: Array, target: Array, hessian: Array, scale: Array) -> Array:
+    """The scales (n, blocks) of the given `codes` (n, d) with the least loss; those of blocks of zeros stay."""
+    n, blocks = scale.shape
+    parted = (n, blocks, -1)
+    q, metric = codes.astype(np.float32), hessian.astype(np.float32)
+    right = ((target.astype(np.float32) @ metric) * q).reshape(parted).sum(axis=2, dtype=np.float64)
+    size = codes.shape[1] // blocks
+    found = np.empty_like(scale)
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        rows = q[part]
+        system = np.empty((len(rows), blocks, blocks))
+        for b in range(blocks):
+            inside = slice(b * size, (b + 1) * size)
+            pushed = (rows[:, inside] @ metric[inside]) * rows
+            system[:, b] = pushed.reshape(len(rows), blocks, -1).sum(axis=2)
+        diagonal = np.einsum("nbb->nb", system)
+        empty = diagonal <= 0.0
+        diagonal += np.where(empty, 1.0, 1e-6 * diagonal)
+        found[part] = np.where(empty, scale[part], np.linalg.solve(system, right[part][..., None])[..., 0])
+    return found
+
+
+def _halves(scale: Array) -> Array:
+    """What float16 makes of scales that it holds to all of its digits, and the rest as they are."""
+    from .blocks import fits_half
+
+    return scale.astype(np.float16).astype(np.float64) if fits_half(scale) else scale

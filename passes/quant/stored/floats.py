@@ -1,0 +1,44 @@
+"""What stays float in a quantized graph, and why: layers that do not pay, and islands between integer kernels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ..calibrate import calibrate
+from ..layers import Layer
+from .storage import store_weights
+
+if TYPE_CHECKING:
+    from ....ir.graph import Graph
+    from ...base import Context, Report
+
+
+def leave_float(
+    graph: Graph,
+    reasons: Mapping[Layer, str],
+    ctx: Context,
+    per_channel: Callable[[Layer], bool],
+    report: Report,
+    why: str = "where they are faster here",
+) -> None:
+    """Store the weights of layers in int8, to be computed with in float; say of each its reason, and `why` of all."""
+    layers = list(reasons)
+    store_weights(graph, layers, calibrate(graph, [], layers, ctx), ctx, per_channel)
+    for layer, reason in reasons.items():
+        report.skipped(layer.name, layer.op, reason, weight_bits=8)
+    report.notes.append(f"{len(layers)} layer(s) run in float, {why}; their weights are stored in int8")
+
+
+def report_islands(graph: Graph, report: Report) -> None:
+    """Tell of the float operators that are left between integer kernels, as ONNX Runtime's optimised graph has it."""
+    from ....runtime.islands import islands
+
+    found = islands(graph)
+    for island in found:
+        report.skipped(island.name, island.op, island.why, island=True)
+    if found:
+        kinds = ", ".join(f"{count} {op}" for op, count in Counter(i.op for i in found).most_common(5))
+        more = ", ..." if len({i.op for i in found}) > 5 else ""
+        report.notes.append(f"{len(found)} float operator(s) run between integer kernels: {kinds}{more}")

@@ -1,0 +1,51 @@
+"""Weights stored in int8 and computed with in float (`activations=none`).
+
+    weight = Cast(codes) * scale
+
+is an expression over constants, which runtimes fold when they load the model: the file shrinks to about a quarter,
+speed and every kernel stay those of the float model. (DequantizeLinear in its place would run at every inference.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ir.graph import Graph, Value
+from ....ir.origin import Origin
+from ....ir.types import DType
+from ...base import Context
+from ..calibrate import Calibration
+from ..layers import Layer
+from ..qdq.parameters import encode, rounding_error
+
+
+def store_weights(
+    graph: Graph, layers: Sequence[Layer], seen: Calibration, ctx: Context, per_channel: Callable[[Layer], bool]
+) -> dict[Layer, float]:
+    """Let every layer read its weight from int8 codes; layers that share a weight share the expression. Returns the
+    error of each (`rounding_error`)."""
+    target = dataclasses.replace(ctx.target, saturating_int8=False)  # the products are float
+    made: dict[Value, Value] = {}
+    errors: dict[Layer, float] = {}
+    numbers: dict[Value, NDArray[np.float32]] = {}
+    first = next(iter(graph))
+    for layer in layers:
+        weight = layer.weight
+        if weight not in made:
+            least = np.zeros(layer.channels)
+            codes, grid = encode(layer, seen.energy.get(layer.source), target, least, per_channel=per_channel(layer))
+            numbers[weight] = grid.decode(codes)
+            scale = graph.constant(np.ascontiguousarray(grid.spread(codes.ndim)), "scale")
+            origin = Origin.merge([layer.node.origin], "quant")
+            constant = graph.constant(codes, weight.name)
+            wide = graph.add("Cast", [constant], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
+            made[weight] = graph.add(
+                "Mul", [wide, scale], outputs=[weight.name], types=[weight.type], origin=origin, before=first
+            ).output
+        errors[layer] = rounding_error(layer, numbers[weight], seen.energy.get(layer.source))
+        layer.node.set_input(1, made[weight])
+    return errors

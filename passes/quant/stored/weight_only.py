@@ -1,0 +1,60 @@
+"""Weights stored small, everything computed with in float (`activations=none`): which of the forms a layer gets.
+
+    weights=float16, bfloat16     `halves.py`
+    block=N                       `blocks.py`, and four bits on the walk: `block_walk.py`
+    otherwise                     `storage.py`: int8 with a scale a channel; also where four bits were asked for, no
+                                  block was, and the reduction is not made of the usual ones
+
+In each the runtime decodes the weights once, when it loads the model, except where it has a kernel that reads codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ....ir.types import DType
+from ..calibrate import calibrate
+from .block_walk import walk_blocks
+from .blocks import has_blocks, store_blocks
+from .halves import store_halves
+from .storage import store_weights
+
+if TYPE_CHECKING:
+    from ....ir.graph import Graph
+    from ...base import Context, Report
+    from ..layers import Layer
+    from ..quant import Quant
+
+INT4_BLOCK = 32
+"""Four bits are too few for a whole channel in float; this is the block where none was asked for."""
+
+
+def store_only(
+    graph: Graph,
+    layers: Sequence[Layer],
+    one: Quant,
+    ctx: Context,
+    per_channel: Callable[[Layer], bool],
+    report: Report,
+) -> None:
+    """Store the weights of `layers` as `one` says; `report` is told of each."""
+    if one.weights in ("float16", "bfloat16"):
+        store_halves(graph, layers, DType[one.weights.upper()], report)
+        return
+    block = one.block or (INT4_BLOCK if one.weights == "int4" else 0)
+    parted = [layer for layer in layers if block and (one.block or has_blocks(_reduction(layer), block))]
+    whole = [layer for layer in layers if layer not in parted]
+    if one.weights == "int4":
+        parted = walk_blocks(graph, parted, ctx, block, report, fit_biases=one.bias_correction)
+    if not parted and not whole:
+        return
+    seen = calibrate(graph, [], [*parted, *whole], ctx)
+    store_blocks(graph, parted, seen, DType[one.weights.upper()], block, report)
+    for layer, error in store_weights(graph, whole, seen, ctx, per_channel).items():
+        report.done(layer.name, layer.op, bits=8, error=round(error, 6))
+
+
+def _reduction(layer: Layer) -> int:
+    assert layer.weight.constant is not None
+    return layer.weight.constant.size // layer.channels

@@ -1,0 +1,190 @@
+"""Executing a graph piece by piece, each node once, while passes rewrite what lies ahead.
+
+`advance(wanted, use)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the
+samples, and keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are
+dropped.
+What DequantizeLinear makes is not kept but made again from the codes, which take a quarter of the memory.
+`rest(wanted, edit)` runs what is left in an edited copy and keeps nothing: what would be if.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ...ir.clone import copy_nodes
+from ...ir.graph import Graph, Node, User, Value
+from ...ir.types import DType, TensorType
+from ...runtime.parallel import imap, threads_each, threads_for
+from ...storage.spill import Data, Spill
+
+if TYPE_CHECKING:
+    from ...runtime.samples import Feeds, Samples
+    from ...runtime.session import Session
+
+Used = TypeVar("Used")
+
+
+class Frontier:
+    """The student's progress through its own graph. `kept` stores the values; it is shared, and not closed here."""
+
+    def __init__(
+        self, graph: Graph, samples: Samples, size: int, kept: Spill, threads: int, *, exact: bool = False
+    ) -> None:
+        self._graph = graph
+        self._samples = samples
+        self._size = size
+        self._kept = kept
+        self._threads = threads_for(graph, threads)
+        self._exact = exact
+        self._executed: set[Node] = set()
+        self._live: set[Value] = set()
+        self._batches = 0
+
+    def advance(
+        self, wanted: Sequence[Value], use: Callable[[int, Mapping[Value, Data]], Used], *, ahead_only: bool = False
+    ) -> Iterator[Used]:
+        """Compute `wanted` and yield what `use` makes of the number of a batch and its values, batch by batch.
+
+        `ahead_only` looks ahead at values as they would be now: nothing of it is kept, and all of it may change yet.
+        Batches are worked on side by side once the first is done, so `use` must not change what it shares with another
+        call, but for the first. Exhaust the iterator: only then is the frontier whole.
+        """
+        nodes, reads = self._missing(wanted)
+        ahead = set(nodes)
+        made = [v for node in nodes for v in node.outputs if v in wanted or not (ahead_only or self._settled(v, ahead))]
+        lasting = [v for v in made if (v.producer is None or not _decodes(v.producer)) and not ahead_only]
+        if nodes:
+            session, names = self._compile(nodes, reads, made)
+
+        def work(item: tuple[int, Feeds]) -> tuple[list[Data], Used]:
+            values = self._values(reads, *item)
+            if nodes:
+                found = session.run({names[v]: array for v, array in values.items()})
+                values.update(zip(made, found, strict=True))
+            return [values[v] for v in lasting], use(item[0], {v: values[v] for v in wanted})
+
+        for batch, (new, used) in enumerate(imap(work, self._feeds(reads), self._threads)):
+            for value, array in zip(lasting, new, strict=True):
+                self._kept.append(value, array)
+            self._batches = max(self._batches, batch + 1)
+            yield used
+        if ahead_only:
+            return
+        self._executed |= ahead
+        self._live.update(lasting)
+        for value in [v for v in self._live if self._settled(v, set())]:
+            self._live.discard(value)
+            self._kept.drop(value)
+
+    def rest(self, wanted: Sequence[Value], edit: Callable[[Mapping[Value, Value]], None]) -> Iterator[list[Data]]:
+        """What `wanted` would be, batch by batch, if what was not run yet were as `edit` makes it.
+
+        `edit` is given the values of the graph with their twins in the copy that it may change.
+        """
+        nodes, reads = self._missing(wanted)
+        session, names = self._compile(nodes, reads, wanted, edit)
+
+        def work(item: tuple[int, Feeds]) -> list[Data]:
+            return session.run({names[v]: array for v, array in self._values(reads, *item).items()})
+
+        return imap(work, self._feeds(reads), self._threads)
+
+    def _feeds(self, values: Sequence[Value]) -> Iterator[tuple[int, Feeds]]:
+        """The batches, each with its inputs where `values` are not all in the frontier."""
+        given = any(v not in self._live for v in values)
+        return enumerate(self._samples.batches(self._size) if given else [{}] * self._batches)
+
+    def _values(self, values: Sequence[Value], batch: int, feeds: Feeds) -> dict[Value, Data]:
+        """The values at hand of a batch: out of the frontier, and inputs out of the samples, which hold none that has a
+        default."""
+
+        def given(value: Value) -> Data:
+            return feeds[value.name] if value.default is None else value.default.numpy()
+
+        return {v: self._kept.get(v, batch) if v in self._live else given(v) for v in values}
+
+    def _missing(self, wanted: Sequence[Value]) -> tuple[list[Node], list[Value]]:
+        """The nodes still to run for `wanted`, in order, and the values at hand that these (or the caller) read."""
+        nodes: dict[Node, None] = {}
+        reads: dict[Value, None] = {}
+        entered: set[Node] = set()
+        stack: list[Value | Node] = list(reversed(wanted))
+        while stack:
+            item = stack.pop()
+            if isinstance(item, Node):  # everything before it is in place
+                nodes[item] = None
+            elif item.constant is None and (item in self._live or item.producer is None):
+                reads[item] = None
+            elif item.producer is not None and item.producer not in entered:
+                entered.add(item.producer)
+                stack.append(item.producer)
+                stack += [v for v in (*item.producer.inputs, *item.producer.captures) if v is not None]
+        return list(nodes), list(reads)
+
+    def _settled(self, value: Value, ahead: set[Node]) -> bool:
+        """Whether every node that reads `value` has run, or is among those `ahead`; of codes, what they decode to."""
+        for user, _ in value.uses:
+            node = _outermost(user, self._graph)
+            if node is not None and _decodes(node):
+                if not self._settled(node.output, ahead):
+                    return False
+            elif node is not None and node not in self._executed and node not in ahead:
+                return False
+        return True
+
+    def _compile(
+        self,
+        nodes: list[Node],
+        reads: list[Value],
+        made: Sequence[Value],
+        edit: Callable[[Mapping[Value, Value]], None] | None = None,
+    ) -> tuple[Session, dict[Value, str]]:
+        from ...runtime.session import Session
+
+        part = Graph(self._graph.name, opsets=self._graph.opsets)
+        part.header, part.functions = self._graph.header, self._graph.functions
+        twins: dict[Value, Value] = {}
+        names: dict[Value, str] = {}
+        for value in reads:
+            names[value] = value.name if value.is_input else f"optc.in.{len(names)}"
+            kind = value.type
+            if kind is None and value in self._live and self._batches:
+                kind = _type_of(self._kept.get(value, 0))
+            # Shapes recorded before an edit may be out of date: the runtime sees the arrays anyway.
+            twins[value] = part.add_input(
+                names[value], TensorType(kind.dtype) if isinstance(kind, TensorType) else kind
+            )
+        copy_nodes(self._graph, nodes, part, twins)
+        if edit is not None:
+            edit(twins)
+        for node in part:
+            for value in node.outputs:
+                value.type = None
+        threads = threads_each(self._threads)
+        return Session(part, outputs=[twins[v] for v in made], threads=threads, exact=self._exact), names
+
+
+def _type_of(array: Data) -> TensorType:
+    """The type of a value that has none (operators of other domains infer none), by what was seen there."""
+    return TensorType(DType.STRING if array.dtype.hasobject else DType.of(array.dtype))
+
+
+def _decodes(node: Node) -> bool:
+    """Whether a node only decodes an activation: run again whenever its answer is needed."""
+    return node.op == "DequantizeLinear" and not node.domain
+
+
+def _outermost(user: User, graph: Graph) -> Node | None:
+    """The node of `graph` that `user` is, or is inside of; `None` for `graph` itself (its outputs)."""
+    while user is not graph:
+        if isinstance(user, Node):
+            if user.graph is graph:
+                return user
+            owner = user.graph
+        else:
+            owner = user
+        if owner is None or owner.parent is None:
+            return None
+        user = owner.parent
+    return None

@@ -1,0 +1,91 @@
+"""What each layer of a walk is asked for, and the order in which layers are visited.
+
+Layers go by depth, so that a short skip path is walked before the long one that it meets; those that read the same rows
+of the same value are visited together and share one covariance. A layer that is only added to a value known before it
+is visited is asked for the *sum* (docs/algorithms.md, section 1, the residual r), any other for its own output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.order import depths
+from .linear import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one layer is asked for: the student value it completes (its own output, or the sum it goes into)."""
+
+    layer: Linear
+    answer: Value
+    sum: Node | None = None
+
+    @property
+    def skip(self) -> Value | None:
+        """The other summand, as it is now: the node that makes it may have been replaced since the walk began."""
+        if self.sum is None:
+            return None
+        return next(v for v in self.sum.inputs if v is not _decoded(self.layer.output))
+
+
+def in_order(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
+    """Layers by depth (so that a short skip path is walked before the long one that it meets), equal rows together."""
+    depth = depths(graph)
+    by_rows: dict[tuple[int, tuple[object, ...], bool, object], list[Linear]] = {}
+    for layer in layers:
+        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None, layer if layer.twins else None)
+        by_rows.setdefault(key, []).append(layer)
+    return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
+
+
+def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
+    """What every layer of `groups`, in the order of the visit, is asked for."""
+    place = {reader.node: n for n, group in enumerate(groups) for layer in group for reader in layer.readers}
+    known: dict[Node, int] = {}
+    return [[_ask(layer, number, place, known) for layer in group] for number, group in enumerate(groups)]
+
+
+def _ask(layer: Linear, number: int, place: dict[Node, int], known: dict[Node, int]) -> Ask:
+    """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
+    if layer.twins:
+        return Ask(layer, layer.output)
+    out = _decoded(layer.output)
+    add = _only_reader(out)
+    if add is not None and add.op == "Add" and not add.domain:
+        other = next((v for v in add.inputs if v is not out), None)
+        same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
+        if other is None or not same or other.constant is not None:
+            return Ask(layer, layer.output)
+        if _latest_before(other, place, known) < number:
+            return Ask(layer, add.output, add)
+    return Ask(layer, layer.output)
+
+
+def _decoded(value: Value) -> Value:
+    """`value` as its reader gets it, behind the codes that it may be held as."""
+    while (reader := _only_reader(value)) is not None and reader.op in ("QuantizeLinear", "DequantizeLinear"):
+        value = reader.output
+    return value
+
+
+def _only_reader(value: Value) -> Node | None:
+    """The node that alone reads `value`, where it stands in the same graph, not in a body of control flow."""
+    if len(value.uses) != 1 or not value.users or value.users[0].graph is not value.graph:
+        return None
+    return value.users[0]
+
+
+def _latest_before(value: Value, place: dict[Node, int], known: dict[Node, int]) -> int:
+    """The last of the groups that have a layer before `value`, -1 for none; `known` are the answers so far, by node."""
+    stack = [] if value.producer is None else [value.producer]
+    while stack:
+        node = stack[-1]
+        before = [v.producer for v in (*node.inputs, *node.captures) if v is not None and v.producer is not None]
+        if missing := [producer for producer in before if producer not in known]:
+            stack += missing
+            continue
+        known[node] = max([place.get(node, -1), *(known[producer] for producer in before)])
+        stack.pop()
+    return -1 if value.producer is None else known[value.producer]

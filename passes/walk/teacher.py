@@ -1,0 +1,170 @@
+"""What the teacher answers: it runs once over the samples, and rows of its answers wait at sampled positions.
+
+For group number k of a walk, batch by batch, a `Spill` then holds under
+
+    ("at", k)            the positions that rows were taken at
+    ("shape", k)         the shape of the answer
+    ("selected", k)      the outcome of the selections before the group, where there are any (`pairing`)
+    ("answer", layer)    the rows
+
+The teacher is `ctx.teacher` where it has a value of the same name and shape, and otherwise the graph as it stood when
+the walk began (a layer that an earlier pass made has no counterpart in the float model).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.clone import clone
+from ...ir.graph import Graph, Value
+from ...runtime.parallel import beside, imap, threads_each, threads_for
+from ...storage.spill import Data, Spill
+from ..base import Context
+from .linear import Linear
+from .order import Ask
+from .pairing import Selections, digest
+from .patches import sample_positions
+
+if TYPE_CHECKING:
+    from ...runtime.samples import Feeds
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Of one batch: what the teacher answers for the layers of a group, at `positions`, and the answers' shapes."""
+
+    number: int
+    positions: NDArray[np.intp]
+    group: list[Ask]
+    shapes: list[tuple[int, ...]]
+    rows: list[Rows]
+    selected: bytes
+
+
+def teach(
+    graph: Graph, ctx: Context, asks: list[list[Ask]], selections: Selections, kept: Spill, size: int, rows: int
+) -> dict[Linear, tuple[int, ...]]:
+    """Run the teacher once and keep rows of its answers; returns the shape of every layer's output in the first
+    batch."""
+    shapes: dict[Linear, tuple[int, ...]] = {}
+    ctx.forward = 0.0
+    for reference, asked, twins in _references(graph, ctx.teacher, asks, selections):
+        for batch, (seconds, told) in enumerate(_answers(reference, twins, asked, selections, ctx, size, rows)):
+            ctx.forward += seconds
+            for one in told:
+                if kept.count(("at", one.number)) == batch:
+                    kept.append(("at", one.number), one.positions)
+                    kept.append(("shape", one.number), np.asarray(one.shapes[0]))
+                    kept.append(("selected", one.number), np.frombuffer(one.selected, np.uint8))
+                for ask, shape, sampled in zip(one.group, one.shapes, one.rows, strict=True):
+                    shapes.setdefault(ask.layer, shape)
+                    kept.append(("answer", ask.layer), sampled)
+    return shapes
+
+
+def _answers(
+    reference: Graph,
+    twins: Mapping[Value, Value],
+    asked: Mapping[int, list[Ask]],
+    selections: Selections,
+    ctx: Context,
+    size: int,
+    rows: int,
+) -> Iterator[tuple[float, list[_Answers]]]:
+    """Batch by batch, what `reference`, by its own values in `twins`, says to every group that is asked anything, and
+    the seconds that its run took."""
+    from ...runtime.session import Session
+
+    samples = ctx.fit
+    assert samples is not None
+    values = tuple(dict.fromkeys(twins.values()))
+    threads = threads_for(reference, ctx.threads)
+    session = Session(reference, outputs=values, threads=threads_each(threads))
+
+    def work(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
+        batch, feeds = item
+        start = time.perf_counter()
+        arrays = dict(zip(values, session.run(feeds), strict=True))
+        seconds = (time.perf_counter() - start) / beside(threads)
+        share = samples.size_of(feeds) / samples.count
+        told = []
+        for number, group in asked.items():
+            ys = [floats(arrays[twins[ask.answer]]) for ask in group]
+            at = positions(group[0].layer, ys[0].shape, rows, share, (ctx.seed, number, batch))
+            sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
+            outcome = [digest([arrays[twins[choice]]]) for choice in selections.before(group[0].layer.source)]
+            told.append(_Answers(number, at, group, [y.shape for y in ys], sampled, b"".join(outcome)))
+        return seconds, told
+
+    return imap(work, enumerate(samples.batches(size)), threads)
+
+
+def positions(layer: Linear, output: Sequence[int], rows: int, share: float, seed: tuple[int, ...]) -> NDArray[np.intp]:
+    """Positions of an output of shape `output`, for a batch that holds `share` of the samples."""
+    groups, _, d = layer.shape
+    wanted = max(rows if groups == 1 else rows // 4, 16 * d)
+    sites, each = layer.sites(output)
+    return sample_positions(sites, math.ceil(wanted * share / max(each, 1)), np.random.default_rng(seed))
+
+
+def floats(array: Data) -> Rows:
+    return np.asarray(array, dtype=np.float32)
+
+
+def _references(
+    graph: Graph, teacher: Graph | None, asks: list[list[Ask]], selections: Selections
+) -> Iterator[tuple[Graph, dict[int, list[Ask]], dict[Value, Value]]]:
+    """The graphs that answer, each with the asks that it answers, by group, and the twins of the values they need.
+
+    The layers of a group behind a selection have their rows from one graph, which made that selection.
+    """
+    named = {} if teacher is None else _unique_names(teacher)
+    own = _unique_names(graph)
+
+    def twin(value: Value) -> Value | None:
+        other = named.get(value.name)
+        return other if own.get(value.name) is value else None
+
+    def same(value: Value) -> bool:
+        other = twin(value)
+        return other is not None and bool(value.shape) and other.shape == value.shape
+
+    taught: dict[int, list[Ask]] = {}
+    rest: dict[int, list[Ask]] = {}
+    twins: dict[Value, Value] = {}
+    for number, group in enumerate(asks):
+        choices = selections.before(group[0].layer.source)
+        able = [ask for ask in group if same(ask.answer)]
+        if choices and (len(able) < len(group) or any(twin(choice) is None for choice in choices)):
+            able = []
+        if able:
+            taught[number] = able
+            needed = [*(ask.answer for ask in able), *choices]
+            twins.update((value, other) for value in needed if (other := twin(value)) is not None)
+        if left := [ask for ask in group if ask not in able]:
+            rest[number] = left
+    if teacher is not None and taught:
+        yield teacher, taught, twins
+    if rest:
+        copies: dict[Value, Value] = {}
+        copy = clone(graph, copies)
+        needed = [ask.answer for group in rest.values() for ask in group]
+        needed += [choice for group in rest.values() for choice in selections.before(group[0].layer.source)]
+        yield copy, rest, {value: copies[value] for value in needed}
+
+
+def _unique_names(graph: Graph) -> dict[str, Value]:
+    values: dict[str, Value | None] = {}
+    for node in graph:
+        for value in node.outputs:
+            values[value.name] = None if value.name in values or not value.name else value
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,89 @@
+"""How much a pass that was given no amount may lose: as much as leaves the model agreeing with its teacher.
+
+The pass runs on a copy with one amount or another, by bisection from loose to strict, and the loosest result that
+agrees with the teacher on the held-out samples stays. The teacher is the model before the first lossy pass, so all
+passes of a pipeline share what may be lost. Where no amount is safe the graph is left as it was, and every layer says
+so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..base import Context, Report
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+
+TOLERANCES = (0.005, 0.001)
+"""Losses in a layer, as shares of its answer's variance."""
+
+SAFE = 0.995
+"""The agreement with the teacher that a result must keep, counted and to be expected (`Agreement.cautious`).
+
+It is high because a user should not find less than 0.95. Samples to calibrate with are few, and often ones that the
+network was trained on, of which it is surer than of others: a result of which they told 0.994 was found to keep 0.949.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Safe:
+    """The outcome of a search: the amount that was taken (`None`: none was safe), the pass's report on it (on the
+    strictest where none was safe), the agreement it has, and the one that was demanded."""
+
+    amount: float | None
+    report: Report
+    share: float
+    floor: float
+
+
+def safest(graph: Graph, ctx: Context, amounts: Sequence[float], run: Callable[[Graph, float], Report]) -> Safe:
+    """Run a pass, given as a function of graph and amount, with the first of `amounts` (loose to strict) that is safe.
+
+    Safe is an agreement of `SAFE`, or no less than `graph` has where a pass before was told to lose more. Without
+    held-out samples or a teacher there is nothing to judge by, and the strictest is taken.
+    """
+    if ctx.held is None or ctx.teacher is None:
+        return Safe(amounts[-1], run(graph, amounts[-1]), 1.0, SAFE)
+    from ...runtime.agreement import agreement
+    from ...runtime.session import Session
+
+    teacher = Session(ctx.teacher, threads=ctx.threads)
+    before = agreement(teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact).cautious
+    floor = _floor(before)
+    best: tuple[Graph, Safe] | None = None
+    low, high = 0, len(amounts)
+    while low < high:
+        middle = (low + high - 1) // 2
+        trial = graph.clone()
+        report = run(trial, amounts[middle])
+        share = before
+        if report.changed:
+            share = agreement(teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).cautious
+        if share >= floor:
+            best = trial, Safe(amounts[middle], report, share, floor)
+            high = middle
+        else:
+            low = middle + 1
+    if best is None:
+        return Safe(None, report, share, floor)
+    graph.become(best[0])
+    return best[1]
+
+
+def _floor(before: float) -> float:
+    return min(SAFE, before)
+
+
+def loosest(graph: Graph, ctx: Context, run: Callable[[Graph, float], Report]) -> Report:
+    """Run a pass, given as a function of graph and tolerance, at the loosest of `TOLERANCES` that is safe."""
+    found = safest(graph, ctx, TOLERANCES, run)
+    if found.amount is None:
+        reason = f"even at an error of {TOLERANCES[-1]:g} a layer, agreement would fall to {found.share:.4f}"
+        found.report.revert(f"{reason}, below {found.floor:.4g}")
+    elif found.report.changed and ctx.held is not None:
+        note = f"lost at most {found.amount:g} of a layer's answer; agreement {found.share:.4f}"
+        found.report.notes.append(note)
+    return found.report

@@ -1,0 +1,221 @@
+"""A content-addressed folder: what is costly to make is kept under the digest of what it was made from.
+
+`objects/` holds files by the digest of their content, `records/` small documents by a key of the caller's, each behind
+the digest of its own text. Both are checked when they are read; what is damaged is removed, told in `faults`, and made
+again. Files appear whole or not at all, so any number of processes may share one folder. `trim` removes what was not
+used for longest where the folder takes more than `limit` bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
+
+from .fingerprint import Fingerprint, file_digest
+from .workspace import Workspace, remove_abandoned
+
+DEFAULT_LIMIT = 4 << 30
+"""Bytes that the user's cache may take."""
+
+ROOT = 0
+"""The user who can write anywhere."""
+
+_T = TypeVar("_T")
+_DIGEST = re.compile(r"[0-9a-f]{40}")
+
+
+class Store:
+    """The folder `folder`, made for the user alone when first written to.
+
+    Who can write in the folder decides what is built, so one that others can write in is left alone, and one of another
+    user is only read; either is told in `faults`. Each entry stands alone: one that cannot be read is made again, one
+    that cannot be written is not kept. `limit` bounds the bytes; one object takes at most a quarter of that.
+    """
+
+    __slots__ = ("folder", "limit", "faults", "_refused", "_read_only")
+
+    def __init__(self, folder: str, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder = os.path.abspath(folder)
+        self.limit = limit
+        self.faults: list[str] = []
+        self._refused = self._read_only = False
+        with contextlib.suppress(OSError):  # it is not there yet
+            self._look(os.stat(self.folder))
+
+    def _look(self, about: os.stat_result) -> None:
+        if os.name != "posix":
+            return
+        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            self._refused = True
+            self.fault(f"the cache {self.folder} is not used, for other users can write in it: chmod go-w it")
+        elif about.st_uid not in (os.geteuid(), ROOT):
+            self._read_only = True
+            self.fault(f"the cache {self.folder} is another user's, and is only read")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is written."""
+        return not self._refused and not self._read_only
+
+    def fault(self, text: str) -> None:
+        if text not in self.faults:
+            self.faults.append(text)
+
+    def add(self, write: Callable[[BinaryIO], None]) -> str:
+        """The digest of what `write` writes, which is kept unless it is too large."""
+        with contextlib.closing(_Copy(self)) as copy:
+            write(copy.sink)
+            copy.keep("objects", copy.text)
+            return copy.text
+
+    def object(self, digest: str) -> str | None:
+        """The path of the object with this digest, checked; `None` where there is none."""
+        if not _DIGEST.fullmatch(digest):
+            return None
+        return self._checked(self.place("objects", digest), lambda path: path if file_digest(path) == digest else None)
+
+    def put(self, key: str, document: bytes) -> None:
+        """Keep `document` as the record `key`."""
+        with contextlib.closing(_Copy(self)) as copy:
+            copy.write(_digest(document) + b"\n" + document)
+            copy.keep("records", key)
+
+    def get(self, key: str) -> bytes | None:
+        """The record `key`, checked; `None` where there is none."""
+        return self._checked(self.place("records", key), _document)
+
+    def _checked(self, path: str, read: Callable[[str], _T | None]) -> _T | None:
+        """What `read` makes of a file that is there and whole, `None` of any other."""
+        if self._refused:
+            return None
+        try:
+            if stat.S_ISREG(os.lstat(path).st_mode) and (content := read(path)) is not None:
+                with contextlib.suppress(OSError):  # it is only older than it could be
+                    os.utime(path)
+                return content
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self.fault(f"an entry of the cache cannot be read: {path}: {error.strerror}")
+            return None
+        self._damaged(path)
+        return None
+
+    def forget(self, key: str) -> None:
+        """Drop the record `key`, which says what its reader cannot use."""
+        self._damaged(self.place("records", key))
+
+    def trim(self) -> None:
+        """Remove what killed processes left, and the files used least recently, down to nine tenths of the limit."""
+        if not self.keeps:
+            return
+        remove_abandoned(self.folder)
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        if total <= self.limit:
+            return
+        for _, size, path in files:
+            if total <= 0.9 * self.limit:
+                return
+            with contextlib.suppress(OSError):  # another process may have been faster
+                os.unlink(path)
+                total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """(time of the last use, bytes, path) of everything kept."""
+        for kind in ("objects", "records"):
+            for folder, _, names in os.walk(os.path.join(self.folder, kind)):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        path = os.path.join(folder, name)
+                        found = os.stat(path)
+                        yield found.st_mtime, found.st_size, path
+
+    def place(self, kind: str, digest: str) -> str:
+        return os.path.join(self.folder, kind, digest[:2], digest)
+
+    def _damaged(self, path: str) -> None:
+        self.fault(f"an entry of the cache was damaged, and is made again: {path}")
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+class _Copy(Fingerprint):
+    """A new file of a store, whole or not at all; where none can be written, only the digest of it."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+        self._left = store.limit // 4
+        self._file: BinaryIO | None = None
+        self._aside: Workspace | None = None
+        if store.keeps:
+            with self._guarded():
+                os.makedirs(store.folder, 0o700, exist_ok=True)
+                self._aside = Workspace(store.folder)
+                self._file = open(os.path.join(self._aside.name, "entry"), "xb")  # noqa: SIM115 - closed by `close`
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+        size = super().write(data)
+        self._left -= size
+        if self._left < 0:
+            self.close()
+        elif self._file is not None:
+            with self._guarded():
+                self._file.write(data)
+        return size
+
+    def keep(self, kind: str, name: str) -> None:
+        """Put the file in its place."""
+        if self._file is not None:
+            with self._guarded():
+                self._file.flush()
+                place = self._store.place(kind, name)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                os.replace(self._file.name, place)
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+        if self._aside is not None:
+            self._aside.cleanup()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """A folder that cannot be written must not stop a build."""
+        try:
+            yield
+        except OSError as error:
+            self._store.fault(f"the cache {self._store.folder} cannot be written: {error.strerror}")
+            self.close()
+
+
+def _document(path: str) -> bytes | None:
+    """The document of a record; `None` where it is damaged."""
+    with open(path, "rb") as file:
+        head, _, document = file.read().partition(b"\n")
+    return document if _digest(document) == head else None
+
+
+def _digest(document: bytes) -> bytes:
+    found = Fingerprint()
+    found.write(document)
+    return found.text.encode()
+
+
+def cache_folder() -> str | None:
+    """The folder that OPTC_CACHE names, or one in the user's own cache; `None` where OPTC_CACHE is `off`."""
+    named = os.environ.get("OPTC_CACHE", "")
+    if named == "off":
+        return None
+    if named:
+        return named
+    from platformdirs import user_cache_dir
+
+    return user_cache_dir("optc", appauthor=False)

@@ -1,0 +1,1 @@
+"""The artifact: its plan, its code, its files, and running it."""

@@ -1,0 +1,171 @@
+"""A graph to the folder of an artifact: library, header, runner, manifest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....errors import OptcError, TargetError
+from ....ir.shapes.infer import infer
+from ....storage.workspace import Workspace
+from ..cpu import toolchain
+from ..cpu.machine import Machine
+from ..cpu.objects import place, version
+from ..cpu.system import linking
+from . import codegen, manifest
+from .codegen import Port
+
+if TYPE_CHECKING:
+    import tvm
+
+    from ....ir.graph import Graph, Value
+    from ..tuning.choice import Choice
+    from .plan import Plan, Tensor
+
+_LOG = logging.getLogger("optc")
+_SHIPPED = ("model.h", "runner.cc")
+_PINNED = "0.27"
+
+
+def require_tvm() -> None:
+    """Raises `TargetError` with the way to install it where TVM is missing or of another series."""
+    from importlib.util import find_spec
+
+    if find_spec("tvm") is None or find_spec("tvm_ffi") is None:
+        raise TargetError("this target needs Apache TVM: pip install 'optc[tvm]'")
+    from importlib.metadata import version
+
+    if not version("apache-tvm").startswith(_PINNED):
+        raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
+
+
+def build(
+    graph: Graph,
+    machine: Machine,
+    spec: str,
+    folder: str,
+    dims: Mapping[str, int],
+    *,
+    archive: bool = False,
+    tuned: Choice | None = None,
+) -> None:
+    """Compile `graph` for `machine` into the empty `folder`; with `archive`, also as `model.a` to link statically.
+
+    `tuned` tells how to cut kernels that are not to be cut by default. Raises `TargetError` for what cannot be built.
+    """
+    compiler = toolchain.compiler(machine)
+    require_tvm()
+    from ..cpu import pipeline
+
+    graph = graph.clone()
+    mod, plan = lowered(graph, machine, dims, tuned)
+    inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
+    outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
+    with Workspace() as work:
+        kernels = pipeline.write_objects(mod, machine, work)
+        with open(os.path.join(work, "weights.bin"), "wb") as weights:
+            weights.write(plan.constants.stored or b"\0")
+        with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
+            text.write(codegen.source(plan, inputs, outputs, "weights.bin"))
+        for name in os.listdir(toolchain.SOURCES):
+            shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
+        library = os.path.abspath(os.path.join(folder, "model.so"))
+        toolchain.run(
+            [
+                compiler,
+                *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED, *toolchain.BARE),
+                *("model.cc", *place(machine, ("runtime.cc", "rpc.cc"), work), *kernels, "-o", library),
+                *linking(machine, work),
+            ],
+            folder=work,
+            what="linking the library",
+        )
+        if archive:
+            _archive(machine, work, kernels, os.path.abspath(os.path.join(folder, "model.a")))
+    for name in _SHIPPED:
+        shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
+    document = manifest.document(graph, spec, machine, inputs, outputs, version(compiler))
+    if left := pipeline.unscheduled(mod):
+        _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(left))
+        document["unscheduled"] = left
+    manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.told})
+
+
+def lowered(
+    graph: Graph, machine: Machine, dims: Mapping[str, int], tuned: Choice | None = None
+) -> tuple[tvm.IRModule, Plan]:
+    """The scheduled kernels of a graph and the plan that calls them; writes the types of all values onto the graph.
+
+    Raises `TargetError` for what cannot be built, naming the open sizes or the node that it is for, and `EmissionError`
+    where it is for neither.
+    """
+    from ..blame import blamed
+    from ..cpu import pipeline
+    from ..relax.importer import import_graph
+    from .plan import plan_of
+
+    def attempt(one: Graph) -> tuple[tvm.IRModule, Plan]:
+        mod = pipeline.lower(import_graph(one, machine, dims, None if tuned is None else tuned.tiles), machine)
+        return mod, plan_of(mod, tables=True)
+
+    infer(graph)
+    try:
+        return attempt(graph)
+    except (OptcError, MemoryError):
+        raise
+    except Exception as error:
+        why = first_line(error)
+        raise _too_open(graph, why) or blamed(graph, attempt, machine.name, why) from error
+
+
+def _too_open(graph: Graph, why: str) -> TargetError | None:
+    """What to say where a graph cannot be compiled with the sizes that its inputs leave open; nothing where they leave
+    none."""
+    for value in graph.inputs:
+        shape = value.shape or ()
+        if not all(isinstance(size, int) for size in shape):
+            sizes = "x".join(
+                str(size) if isinstance(size, int) else "224" if at else "1" for at, size in enumerate(shape)
+            )
+            described = ", ".join(str(size or "?") for size in shape)
+            return TargetError(
+                f"the model cannot be compiled with what input '{value.name}' [{described}] leaves open ({why}); "
+                f"fix its sizes, such as --shape {value.name}={sizes}"
+            )
+    return None
+
+
+def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -> None:
+    """Write the static archive of the sources and kernels in `work`; what links it needs only the C library."""
+    archiver = toolchain.archiver(machine)
+    command = [toolchain.compiler(machine), *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"]
+    toolchain.run(command, folder=work, what="compiling for the archive")
+    objects = ("model.o", *place(machine, ("runtime.cc",), work), *kernels)
+    toolchain.run([archiver, "rcsD", path, *objects], folder=work, what="writing the archive")
+
+
+def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:
+    """The interface: sizes that are open keep the names that the model gives them."""
+    found = []
+    for tensor, (name, value) in zip(tensors, named, strict=True):
+        known = value.shape if value.shape is not None else (None,) * len(tensor.shape)
+        shape = [
+            int(size) if size.isdecimal() else (dim if isinstance(dim, str) else f"{name}.{axis}")
+            for axis, (size, dim) in enumerate(zip(tensor.shape, known, strict=True))
+        ]
+        dtype = np.dtype(tensor.dtype)
+        # Types that numpy has from elsewhere are all bytes to it: they are known by their names.
+        found.append(Port(name, dtype.str if dtype.isbuiltin == 1 else dtype.name, tuple(shape)))
+    return tuple(found)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of TVM says, without the places in its own code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("File ", "at ", "^"))]
+    return (said or [type(error).__name__])[-1][:300]

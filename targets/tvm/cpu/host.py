@@ -1,0 +1,32 @@
+"""The target `host`: a library for the CPU of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ....passes.base import option
+from ..target import LibraryTarget
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class HostTarget(LibraryTarget):
+    """Native code for the CPU that compiles it."""
+
+    name: ClassVar[str] = "host"
+    suffix: ClassVar[str] = ".host"
+    help: ClassVar[str] = "a library of native code for this machine's CPU, by TVM"
+
+    cpu: str = option("", "name of the CPU as LLVM knows it, such as x86-64-v3; this machine's unless given")
+    archive: bool = option(False, "whether to write a static archive, model.a, too")
+
+    def archived(self) -> bool:
+        return self.archive
+
+    def machine(self) -> Machine:
+        from .machines import host
+
+        return host(self.cpu)

@@ -1,0 +1,86 @@
+"""From a Relax module to scheduled kernels, and from those to object code."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from .machine import Machine
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import relax, tirx
+
+
+def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
+    """Operators become kernels, neighbours are fused, and every kernel is scheduled for the machine."""
+    from tvm import relax
+    from tvm.s_tir import dlight
+    from tvm.target import Target
+
+    from ..schedule.matrix import Matrix
+    from ..schedule.rest import Elementwise, Rows
+    from ..schedule.tiled import Tiled
+
+    def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        return call
+
+    steps: list[Any] = [
+        # Polynomials that go into vectors, within a few units of the last place, where the C library has calls.
+        relax.transform.FastMathTransform(),
+        # A reshape moves nothing here: see `plan`.
+        relax.transform.LegalizeOps({"relax.reshape": as_it_is}),
+        # What was lowered in vain must not count as a reader of what could be fused.
+        relax.transform.DeadCodeElimination(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+        dlight.ApplyDefaultSchedule(Matrix(machine), Tiled(machine), Elementwise(machine), Rows(machine)),
+    ]
+    with Target(machine.target()):
+        for step in steps:
+            mod = step(mod)
+    return mod
+
+
+def unscheduled(mod: tvm.IRModule) -> list[str]:
+    """The kernels of a lowered module that no rule could cut: they run as TVM wrote them."""
+    from tvm import tirx
+
+    kernels = [(var.name_hint, kernel) for var, kernel in mod.functions_items() if isinstance(kernel, tirx.PrimFunc)]
+    return sorted(name for name, kernel in kernels if not (kernel.attrs or {}).get("tirx.is_scheduled", False))
+
+
+def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str, ...]:
+    """Compile the kernels of a lowered module into object files in `folder`; returns their names.
+
+    Those on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
+    library of a small quantized model what LLVM writes out besides would be a tenth.
+    """
+    import tvm
+    from tvm import tirx
+    from tvm.target import Target
+
+    kernels = {
+        var.name_hint: function.with_attr("global_symbol", var.name_hint)
+        for var, function in mod.functions_items()
+        if isinstance(function, tirx.PrimFunc)
+    }
+    small = machine.dot is not None and machine.dot.grouped
+    coded = {name for name, kernel in kernels.items() if small and _on_codes(kernel)}
+    found = []
+    for name, level, chosen in (("kernels.o", 3, kernels.keys() - coded), ("codes.o", 2, coded)):
+        if not chosen and (name != "kernels.o" or coded):
+            continue
+        target = Target({**machine.target(), "opt-level": level})
+        # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
+        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+            built = tvm.tirx.build(tvm.IRModule({one: kernels[one] for one in sorted(chosen)}), target=target)
+        built.write_to_file(os.path.join(folder, name), "o")
+        found.append(name)
+    return tuple(found)
+
+
+def _on_codes(kernel: tirx.PrimFunc) -> bool:
+    return any(str(getattr(param, "dtype", "")) in ("int8", "uint8") for param in kernel.params)

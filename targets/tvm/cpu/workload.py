@@ -1,0 +1,100 @@
+"""What decides about the time of a contraction, and how it may be cut.
+
+A workload is known by what its kernel computes (shapes, element types, attributes), not by the weights: layers alike
+are one workload. The target's facts give it a tile (`default`); `candidates` lists what a tuner may try instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+from ..compute.conv import Window
+from .machine import Machine
+from .tiling import Tile, ranked
+
+_SPARE = 2
+"""Registers that hold products of codes on their way into the sums."""
+_AHEAD = 5
+"""One register of so many is for weights that are read before their turn, where a step takes several groups."""
+_FEW_ROWS = 4
+_TRIED = 10
+"""Register tiles that are worth a trial: those that should need the fewest cycles."""
+_UNROLLS = (16, 64, 128, 512)
+_STRIPS = (8 << 10, 24 << 10, 96 << 10, 1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A kernel by its name in `compute`. `data` is the shape of its first input, with `None` for sizes that are known
+    only when it runs; `weights` that of its second as the model has it, [Co, Ci / groups, KH, KW] or [K, N]."""
+
+    kernel: str
+    data: tuple[int | None, ...]
+    dtype: str
+    weights: tuple[int | None, ...]
+    window: Window | None = None
+    groups: int = 1
+
+    @property
+    def text(self) -> str:
+        """All of it, the same for the same workload."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every size but the number of samples is known."""
+        return None not in (*self.data[1:], *self.weights) and (len(self.data) > 2 or self.data[0] is not None)
+
+    def default(self, machine: Machine) -> Tile:
+        """The tile that the facts of the machine speak for."""
+        rows = self._rows
+        if self.kernel in ("dense", "dense_codes") and len(self.data) == 2 and (rows is None or rows < _FEW_ROWS):
+            # Rows are samples here, and mostly there is one: weights are read once, and that is the time it takes.
+            return Tile(1 if rows == 1 else 2, 4)
+        return self._ranked(machine)[0]
+
+    def candidates(self, machine: Machine) -> Iterator[tuple[str, tuple[Tile, ...]]]:
+        """What may be tried, one property of a tile after the other, with its name; values start from the default.
+
+        A tuner takes the best of the first list, gives it the properties of the next, and so on.
+        """
+        start = self.default(machine)
+        yield "tile", tuple(dict.fromkeys((start, *self._ranked(machine)[:_TRIED])))
+        if self.kernel != "dense":
+            yield "unroll", tuple(replace(start, unroll=size) for size in _UNROLLS)
+        if self.kernel == "depthwise":
+            yield "strip", tuple(replace(start, strip=size) for size in _STRIPS)
+        else:
+            yield "across", (start, replace(start, across=True))
+
+    def _ranked(self, machine: Machine) -> tuple[Tile, ...]:
+        holding = machine.holding(self.dtype)
+        found = ranked(*self._space(machine), holding, row=self._row, exact=self.groups > 1, spare=self._spare(machine))
+        rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
+        return tuple(tile for tile in found if tile.points % rows == 0) or (Tile(rows, 1),)
+
+    @property
+    def _rows(self) -> int | None:
+        return self.data[-2] if len(self.data) > 1 else None
+
+    @property
+    def _row(self) -> int | None:
+        return None if self.window is None or self.window.pointwise else self.window.output[1]
+
+    def _spare(self, machine: Machine) -> int:
+        if not self.kernel.endswith(("_codes", "_matrix")):
+            return 0
+        grouped = self.kernel.endswith("_codes") and machine.dot is not None and machine.dot.grouped
+        return max(_SPARE, machine.registers // _AHEAD) if grouped else _SPARE
+
+    def _space(self, machine: Machine) -> tuple[int, int | None]:
+        """Blocks of output channels, and points, that tiles are to cover."""
+        if self.kernel == "matmul":
+            return 2, None
+        if self.window is None:
+            return -(-(self.weights[1] or 1) // machine.block), self._rows
+        height, width = self.window.output
+        depthwise = self.kernel.startswith("depthwise")
+        return 1 if depthwise else -(-(self.weights[0] or 1) // machine.block) // self.groups, height * width

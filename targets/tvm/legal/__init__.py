@@ -1,0 +1,1 @@
+"""Bringing a graph to what code is generated for."""

@@ -1,0 +1,108 @@
+"""Forms of operators that the importer does not know, as those that it does.
+
+Upsample, and Resize as it was before version 11, become Resize as it is now:
+
+onnx's own adapter keeps neither how coordinates were taken then nor how they were rounded: those of a result divided by
+the scale, and down to a whole number, or up where an axis shrinks (as ONNX Runtime runs them).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....ir.node import Node, Value
+
+AWAY = "optc.lifted"
+"""The domain that such nodes are in while onnx converts the others."""
+_MODES = {"bilinear": "linear", "trilinear": "linear"}
+
+
+def lift_resize(node: Node, opset: int) -> None:
+    """Replace the node by Resize nodes in the domain `AWAY`; one whose scales are computed as the model runs stays."""
+    graph, x = node.graph, node.inputs[0]
+    assert graph is not None
+    operand = node.input(1)
+    if "scales" in node.attributes:
+        numbers = node.attributes["scales"].value
+    elif opset < 7 and "width_scale" in node.attributes:
+        numbers = (1.0, 1.0, node.get_float("height_scale"), node.get_float("width_scale"))
+    elif operand is not None and operand.constant is not None:
+        numbers = tuple(operand.constant.numpy())
+    else:
+        return
+    scales = np.array(numbers, np.float32)
+    mode = node.get_string("mode", "nearest")
+    mode = _MODES.get(mode, mode)
+    parts = [("floor", np.maximum(scales, 1)), ("ceil", np.minimum(scales, 1))] if mode == "nearest" else [("", scales)]
+    parts = [(how, part) for how, part in parts if (part != 1).any()] or parts[:1]
+    value: Value | None = x
+    for index, (how, part) in enumerate(parts):
+        attributes: dict[str, str] = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
+        if how:
+            attributes["nearest_mode"] = how
+        last = index == len(parts) - 1
+        value = graph.add(
+            "Resize",
+            # Version 11 asks for the regions of crops, also where nothing is cropped.
+            [value, graph.constant(np.zeros(0, np.float32)), graph.constant(part)],
+            attributes,
+            types=[node.output.type if last else None],
+            name=node.name,
+            domain=AWAY,
+            origin=node.origin,
+            before=node,
+        ).output
+    assert value is not None
+    node.output.replace_uses(value)
+    graph.remove(node)
+
+
+_BROADCAST = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
+
+
+def lift_broadcast(node: Node) -> bool:
+    """What says since which axis a second operand is broadcast (before version 7; for PRelu, that of the channels) as
+    sizes of one behind it, which say it alone. Whether that was so."""
+    graph, first, second = node.graph, node.input(0), node.input(1)
+    since = node.op in _BROADCAST and "axis" in node.attributes and bool(node.get_int("broadcast"))
+    if graph is None or first is None or second is None or first.shape is None or second.static_shape is None:
+        return False
+    rank, sizes = len(first.shape), second.static_shape
+    axis = node.get_int("axis") if since else 1
+    behind = rank - axis % max(rank, 1) - len(sizes)
+    slopes = node.op == "PRelu" and len(sizes) == 1 and sizes != (1,)
+    if not (since or slopes) or behind <= 0:
+        return False
+    shape = graph.constant(np.array([*sizes, *[1] * behind], np.int64))
+    node.set_input(1, graph.add("Reshape", [second, shape], origin=node.origin, before=node).output)
+    node.attributes.pop("axis", None)
+    return True
+
+
+def lift_transposed(node: Node) -> bool:
+    """ConvTranspose whose `output_shape` is larger than what its windows cover: what is beyond holds the bias alone, as
+    `output_padding` says it. Whether that was so."""
+    x, weights = node.input(0), node.input(1)
+    wanted = node.get_ints("output_shape")
+    shape = None if x is None else x.static_shape
+    kernel = None if weights is None else weights.static_shape
+    if not wanted or shape is None or kernel is None:
+        return False
+    rank = len(shape) - 2
+    strides, dilations = node.get_ints("strides", (1,) * rank), node.get_ints("dilations", (1,) * rank)
+    added = node.get_ints("output_padding", (0,) * rank)
+    covered = [
+        stride * (size - 1) + (k - 1) * dilation + 1
+        for size, k, stride, dilation in zip(shape[2:], kernel[2:], strides, dilations, strict=True)
+    ]
+    over = [size + more - want for size, more, want in zip(covered, added, wanted[-rank:], strict=True)]
+    if all(one >= 0 for one in over):
+        return False
+    cut = [max(one, 0) for one in over]
+    upper = node.get_string("auto_pad", "NOTSET") == "SAME_UPPER"
+    first = [one // 2 if upper else one - one // 2 for one in cut]
+    node.set_attribute("pads", [*first, *(one - begin for one, begin in zip(cut, first, strict=True))])
+    node.set_attribute("output_padding", [more + max(-one, 0) for more, one in zip(added, over, strict=True)])
+    for name in ("output_shape", "auto_pad"):
+        node.attributes.pop(name, None)
+    return True

@@ -1,0 +1,1 @@
+"""Graphs as Relax functions, operator by operator."""

@@ -1,0 +1,250 @@
+"""Operators between codes, computed as ONNX Runtime's integer kernels do: a whole QuantizeLinear, with what it rounds.
+
+QuantizeLinear and DequantizeLinear leave open in which order floats are multiplied and added, and a number that lies
+halfway between two codes falls to one or the other by that. Two float evaluations of one deep model answer quite
+differently; the integer kernels give the one answer that can be repeated. They are those for x86 with FMA, whose codes
+are unsigned: kernels for ARM shift integers in QLinearAdd and means, and signed codes have other fixed parts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ....ir.node import Node, Value
+from ....ir.types import DType
+from ..compute import layout, operators
+from ..legal.integer_layers import Grid, grid_of
+from .importer import Blocked, Importer
+
+if TYPE_CHECKING:
+    from tvm import relax
+
+Lowered: TypeAlias = "relax.Expr | Blocked | None"
+
+_ELEMENTWISE, _BROADCAST, _OPAQUE = 0, 1, 8
+"""TVM's numbers for how freely a kernel may be fused."""
+
+
+def lower_operator(importer: Importer, value: Value, grid: Grid) -> Lowered:
+    """The codes, on `grid`, of what an operator on codes gives; none where `value` is not made by one with a rule."""
+    maker = value.producer
+    rule = _RULES.get(maker.op) if maker is not None and maker.domain == "" else None
+    return rule(importer, maker, grid) if rule is not None and maker is not None else None
+
+
+def clamped(value: Value, grid: Grid) -> Value:
+    """What is rounded to `grid`, but for activations that only keep to what its codes reach anyway."""
+    bounds = np.iinfo(grid.dtype.numpy.str)
+    while (maker := value.producer) is not None and maker.domain == "" and maker.inputs and maker.inputs[0] is not None:
+        low, high = _range(maker)
+        if (low, high) == (None, None):
+            break
+        low = -np.inf if low is None else np.rint(np.float32(low) / np.float32(grid.scale)) + grid.zero
+        high = np.inf if high is None else np.rint(np.float32(high) / np.float32(grid.scale)) + grid.zero
+        if low > bounds.min or high < bounds.max:
+            break
+        value = maker.inputs[0]
+    return value
+
+
+def _range(node: Node) -> tuple[float | None, float | None]:
+    """The bounds of a Relu, or of a Clip between constants."""
+    if node.op == "Relu":
+        return 0.0, None
+    if node.op != "Clip":
+        return None, None
+    found: list[float | None] = []
+    for index, name in ((1, "min"), (2, "max")):
+        given = node.input(index)
+        if given is not None and given.constant is None:
+            return None, None
+        if given is not None and given.constant is not None:
+            found.append(float(np.ravel(given.constant.numpy())[0]))
+        else:
+            found.append(node.get_float(name) if name in node.attributes else None)
+    return found[0], found[1]
+
+
+def offset(importer: Importer, dtype: DType) -> int:
+    """What the unsigned form of codes has more than as they are held."""
+    return importer.shift(dtype) + (128 if dtype is DType.INT8 else 0)
+
+
+def _source(importer: Importer, value: Value | None) -> tuple[Value, Grid] | None:
+    """The codes that a value decodes, and their grid; none where they are not held."""
+    decode = None if value is None else value.producer
+    if decode is None or decode.op != "DequantizeLinear" or decode.domain or decode.inputs[0] is None:
+        return None
+    codes, grid = decode.inputs[0], grid_of(decode)
+    return None if grid is None or codes not in importer.held else (codes, grid)
+
+
+def _sources(importer: Importer, node: Node) -> list[tuple[Value, Grid]] | None:
+    found = [_source(importer, value) for value in node.inputs]
+    return None if None in found else [one for one in found if one is not None]
+
+
+def _output(importer: Importer, grid: Grid) -> dict[str, object]:
+    assert importer.machine.dot is not None
+    return {"shift": -offset(importer, grid.dtype), "dtype": importer.machine.dot.codes}
+
+
+def _clamps(importer: Importer, grid: Grid) -> dict[str, object]:
+    """What rounds a number without the zero."""
+    assert importer.machine.dot is not None
+    bounds = np.iinfo(grid.dtype.numpy.str)
+    shift = grid.zero - importer.shift(grid.dtype)
+    low, high = int(bounds.min) - grid.zero, int(bounds.max) - grid.zero
+    return {"low": low, "high": high, "shift": shift, "dtype": importer.machine.dot.codes}
+
+
+def _add(importer: Importer, node: Node, grid: Grid) -> Lowered:
+    found = _sources(importer, node)
+    if found is None or found[0][0].shape is None or found[0][0].shape != found[1][0].shape:
+        return None
+    one = np.float32
+    y = one(grid.scale)
+    zeros = [g.zero + (128 if g.dtype is DType.INT8 else 0) for g in (*(g for _, g in found), grid)]
+    rx, ry = (one(one(g.scale) / y) for _, g in found)
+    # The kernel's compiler made a multiply-add of the first product and the sum, too.
+    inner = one(np.float64(rx) * zeros[0] + np.float64(one(ry * one(zeros[1]))))
+    options = {
+        "ratios": (float(rx), float(ry)),
+        "fixed": float(one(zeros[2]) - inner),
+        "offsets": tuple(offset(importer, g.dtype) for _, g in found),
+        **_output(importer, grid),
+    }
+    parts = _beside(importer, [codes for codes, _ in found])
+    if parts is None:
+        return None
+    operands, place = parts
+    ready = [_number(importer, codes, node) for codes, _ in found]
+    # At most one of two layers is fused with what joins them; what the other makes is written to memory, as codes.
+    if [number is None for number in ready].count(False) == 1:
+        operands = [was if number is None else number for was, number in zip(operands, ready, strict=True)]
+    return _placed(importer.te(operators.add_codes, *operands, pattern=_ELEMENTWISE, **options), place)
+
+
+def _number(importer: Importer, codes: Value, reader: Node) -> relax.Expr | None:
+    """The unsigned codes that a layer makes, as floats, where nothing but `reader` wants them."""
+    made = importer.numbers.get(codes)
+    alone = len(codes.uses) == 1 and all(user.users == (reader,) for user in _outputs(codes))
+    if made is None or not alone or any(len(user.uses) != 1 for user in _outputs(codes)):
+        return None
+    return made()
+
+
+def _outputs(codes: Value) -> list[Value]:
+    return [user.output for user in codes.users]
+
+
+def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
+    found = _sources(importer, node)
+    if found is None:
+        return None
+    full, other = (codes.shape for codes, _ in found)
+    if full is None or other is None or len(full) != len(other):
+        return None
+    if full != other:
+        # One number a channel: the other way round the product is the same.
+        if full[2:] == (1, 1):
+            found, full, other = found[::-1], other, full
+        if len(full) != 4 or other != (*full[:2], 1, 1):
+            return None
+        if any(importer.blocked(codes) is None for codes, _ in found):
+            return None
+    parts = _beside(importer, [codes for codes, _ in found])
+    if parts is None:
+        return None
+    operands, place = parts
+    one = np.float32
+    ratio = one(one(one(found[0][1].scale) * one(found[1][1].scale)) / one(grid.scale))
+    moved = importer.te(
+        operators.multiply_codes,
+        *operands,
+        pattern=_ELEMENTWISE if full == other else _BROADCAST,
+        offsets=tuple(importer.shift(g.dtype) - g.zero for _, g in found),
+        ratio=float(ratio),
+        zero=grid.zero + (128 if grid.dtype is DType.INT8 else 0),
+        single=full != other,
+        **_output(importer, grid),
+    )
+    return _placed(moved, place)
+
+
+def _beside(importer: Importer, codes: list[Value]) -> tuple[list[relax.Expr], Blocked | None] | None:
+    """Codes in one layout: in blocks where all are, else plain."""
+    held = [importer.blocked(value) for value in codes]
+    blocks = [one for one in held if one is not None]
+    if len(blocks) == len(codes) and len({(one.channels, one.block) for one in blocks}) == 1:
+        return [one.expr for one in blocks], blocks[0]
+    return [importer.flat(value) for value in codes], None
+
+
+def _placed(expr: relax.Expr, place: Blocked | None) -> relax.Expr | Blocked:
+    return expr if place is None else Blocked(expr, place.channels, place.height, place.width, place.block)
+
+
+def _mean(importer: Importer, node: Node, grid: Grid) -> Lowered:
+    """GlobalAveragePool of an image in blocks."""
+    source = _source(importer, node.inputs[0])
+    held = None if source is None else importer.packed(source[0])
+    if source is None or held is None:
+        return None
+    one, pixels = np.float32, held.height * held.width
+    scale = one(one(source[1].scale) / one(one(grid.scale) * one(pixels)))
+    mean = importer.te(
+        operators.mean_codes,
+        held.expr,
+        pattern=_OPAQUE,
+        zero=source[1].zero - importer.shift(source[1].dtype),
+        scale=float(scale),
+        **_clamps(importer, grid),
+    )
+    return Blocked(mean, held.channels, 1, 1, held.block)
+
+
+def _concat(importer: Importer, node: Node, grid: Grid) -> Lowered:
+    found = _sources(importer, node)
+    rank = None if node.output.shape is None else len(node.output.shape)
+    if found is None or rank is None:
+        return None
+    axis = node.get_int("axis") % rank
+    held = [importer.blocked(codes) for codes, _ in found]
+    blocks = [one for one in held if one is not None and one.whole]
+    whole = axis == 1 and len(blocks) == len(held) and len({one.block for one in blocks}) == 1
+    exprs = [one.expr for one in blocks] if whole else [importer.flat(codes) for codes, _ in found]
+    moved = [_moved(importer, expr, g, grid) for expr, (_, g) in zip(exprs, found, strict=True)]
+    joined = importer.te(layout.concatenate, *moved, pattern=_OPAQUE, axis=axis)
+    if not whole:
+        return joined
+    first = blocks[0]
+    return Blocked(joined, sum(held.channels for held in blocks), first.height, first.width, first.block)
+
+
+def _moved(importer: Importer, expr: relax.Expr, source: Grid, grid: Grid) -> relax.Expr:
+    """Codes on another grid: x = (code - zero) scale, divided by the other scale. There are 256 of them: where one
+    product gives all of these the same code, it is taken instead of the division."""
+    if source == grid:
+        return expr
+    one = np.float32
+    bounds = np.iinfo(source.dtype.numpy.str)
+    units = (np.arange(bounds.min, bounds.max + 1) - source.zero).astype(one)
+    want = np.rint(units * one(source.scale) / one(grid.scale))
+    ratio = one(one(source.scale) / one(grid.scale))
+    tried = (ratio, np.nextafter(ratio, one(0)), np.nextafter(ratio, one(np.inf)))
+    single = next((found for found in tried if np.array_equal(np.rint(units * found), want)), None)
+    return importer.te(
+        operators.move_codes,
+        expr,
+        pattern=_ELEMENTWISE,
+        zero=source.zero - importer.shift(source.dtype),
+        scale=source.scale if single is None else float(single),
+        divisor=grid.scale if single is None else 1.0,
+        **_clamps(importer, grid),
+    )
+
+
+_RULES = {"Add": _add, "Concat": _concat, "GlobalAveragePool": _mean, "Mul": _multiply}

@@ -1,0 +1,353 @@
+"""Operators that are lowered to kernels of our own; each rule returns nothing where it does not fit the node.
+
+What has no rule here, or does not fit, goes through TVM's own converter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ....ir.node import Node, Value
+from ..compute import conv as convs
+from ..compute import dense as products
+from ..compute import layout
+from ..compute import pool as pools
+from .importer import FUSABLE, Blocked, Importer, constant, number
+from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
+from .windows import window
+
+if TYPE_CHECKING:
+    from tvm import relax
+
+Lowered: TypeAlias = "relax.Expr | Blocked | None"
+
+_FLOATS = ("float32", "float16")
+_OPAQUE = 8
+"""TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
+
+
+def lower_conv(importer: Importer, node: Node) -> Lowered:
+    if (coded := lower_coded(importer, node)) is not None:
+        return coded
+    x, weights, bias = node.inputs[0], node.inputs[1], node.input(2)
+    if x is None or weights is None or weights.constant is None or (bias is not None and bias.constant is None):
+        return None
+    w = weights.constant.numpy()
+    if w.ndim != 4 or w.dtype not in _FLOATS:
+        return None
+    place = window(node, x, w.shape[2:])
+    if place is None:
+        return None
+    groups, machine = node.get_int("group", 1), importer.machine
+    block, out = machine.block, w.shape[0]
+    height, width = place.output
+    if groups > 1 and w.shape[1] == 1 and groups == out:
+        held = importer.packed(x)
+        if held is None:
+            return None
+        tile = importer.tile("depthwise", held.expr, w.shape, place, groups)
+        found = importer.te(
+            convs.depthwise,
+            held.expr,
+            constant(convs.pack_depthwise(w, block)),
+            pattern=FUSABLE,
+            window=place,
+            tile=tile,
+        )
+    else:
+        if groups > 1 and (out // groups) % block:
+            return None
+        image = importer.image(x)
+        if image is None or w.shape[1] % image.block:
+            return None
+        tile = importer.tile("conv", image.expr, w.shape, place, groups)
+        found = importer.te(
+            convs.conv,
+            image.expr,
+            constant(convs.pack(w, tile, image.block, block)),
+            pattern=FUSABLE,
+            channels=out,
+            window=place,
+            tile=tile,
+            groups=groups,
+        )
+    if bias is not None and bias.constant is not None:
+        found = _add(importer, found, _channels(bias.constant.numpy(), out, block))
+    return Blocked(found, out, height, width, block)
+
+
+def lower_max_pool(importer: Importer, node: Node) -> Lowered:
+    size = node.get_ints("kernel_shape")
+    x = node.inputs[0]
+    held = importer.packed(x) if x is not None and len(node.outputs) == 1 else None
+    place = window(node, x, size) if x is not None else None
+    output = _image_size(node.outputs[0])
+    if held is None or place is None or output is None or place.dilations != (1, 1):
+        return None
+    found = importer.te(pools.max_pool, held.expr, pattern=FUSABLE, window=place, output=output)
+    return Blocked(found, held.channels, *output, held.block)
+
+
+def lower_average_pool(importer: Importer, node: Node) -> Lowered:
+    from tvm import relax
+
+    size = node.get_ints("kernel_shape")
+    x = node.inputs[0]
+    held = importer.packed(x) if x is not None and not node.get_int("ceil_mode") else None
+    place = window(node, x, size) if x is not None else None
+    output = _image_size(node.outputs[0])
+    if held is None or place is None or output is None or place.dilations != (1, 1):
+        return None
+    total = importer.te(pools.sum_pool, held.expr, pattern=FUSABLE, window=place, output=output)
+    shares = pools.shares(place, output, bool(node.get_int("count_include_pad")))
+    found = importer.emit(relax.op.multiply(total, constant(shares.astype(held.expr.ty.dtype.dtype))))
+    return Blocked(found, held.channels, *output, held.block)
+
+
+def lower_global_average_pool(importer: Importer, node: Node) -> Lowered:
+    from tvm import relax
+
+    held = importer.packed(node.inputs[0]) if node.inputs[0] is not None else None
+    if held is None:
+        return None
+    mean = importer.emit(relax.op.mean(held.expr, axis=2, keepdims=True))
+    return Blocked(mean, held.channels, 1, 1, held.block)
+
+
+def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
+    """ReduceMean over height and width of an image that is already in blocks."""
+    from tvm import relax
+
+    x, given = node.inputs[0], node.input(1)
+    held = importer.blocked(x) if x is not None else None
+    axes = node.get_ints("axes")
+    if given is not None and given.constant is not None:
+        axes = tuple(int(axis) for axis in np.ravel(given.constant.numpy()))
+    if held is None or not held.whole or {axis % 4 for axis in axes} != {2, 3}:
+        return None
+    mean = importer.emit(relax.op.mean(held.expr, axis=2, keepdims=True))
+    if node.get_int("keepdims", 1):
+        return Blocked(mean, held.channels, 1, 1, held.block)
+    return importer.emit(relax.op.reshape(mean, (mean.ty.shape[0], held.channels)))
+
+
+def lower_concat(importer: Importer, node: Node) -> Lowered:
+    """Concatenation, of channels in whole blocks where every part has them so.
+
+    It is a kernel by itself: fused to what follows, each element would ask again which part it comes from.
+    """
+    from tvm import relax
+
+    parts = [importer.blocked(value) for value in node.inputs if value is not None]
+    held = [part for part in parts if part is not None and part.whole]
+    first_shape = node.outputs[0].shape
+    if first_shape is None:
+        return None
+    axis = node.get_int("axis") % len(first_shape)
+    if axis != 1 or len(held) != len(node.inputs):
+        plain = [importer.flat(value) for value in node.inputs if value is not None]
+        if any(isinstance(one.ty, relax.ShapeType) or not hasattr(one.ty, "dtype") for one in plain):
+            return None
+        return importer.te(layout.concatenate, *plain, pattern=_OPAQUE, axis=axis)
+    found = importer.te(layout.concatenate, *(part.expr for part in held), pattern=_OPAQUE, axis=1)
+    first = held[0]
+    return Blocked(found, sum(part.channels for part in held), first.height, first.width, first.block)
+
+
+def lower_matmul(importer: Importer, node: Node) -> Lowered:
+    if (coded := lower_coded(importer, node)) is not None:
+        return coded
+    x, y = node.inputs[0], node.inputs[1]
+    if x is None or y is None:
+        return None
+    if y.constant is not None:
+        return _dense(importer, importer.plain(x), y.constant.numpy(), None)
+    a, b = importer.plain(x), importer.plain(y)
+    if len(a.ty.shape) != len(b.ty.shape) or len(a.ty.shape) < 2 or a.ty.dtype.dtype not in _FLOATS:
+        return None
+    if any(not _equal(p, q) for p, q in zip(list(a.ty.shape)[:-2], list(b.ty.shape)[:-2], strict=True)):
+        return None
+    tile = importer.tile("matmul", a, [number(size) for size in b.ty.shape])
+    return importer.te(products.matmul, a, b, pattern=FUSABLE, tile=tile, block=importer.machine.block)
+
+
+def lower_gemm(importer: Importer, node: Node) -> Lowered:
+    if (coded := lower_coded(importer, node)) is not None:
+        return coded
+    x, y, bias = node.inputs[0], node.inputs[1], node.input(2)
+    if x is None or y is None or y.constant is None or node.get_int("transA"):
+        return None
+    if bias is not None and bias.constant is None:
+        return None
+    w = y.constant.numpy()
+    w = w.T if node.get_int("transB") else w
+    offset = None if bias is None or bias.constant is None else bias.constant.numpy()
+    alpha, beta = node.get_float("alpha", 1.0), node.get_float("beta", 1.0)
+    if offset is not None and beta != 1:
+        offset = (offset * np.asarray(beta, offset.dtype)).astype(offset.dtype)
+    return _dense(importer, importer.plain(x), w if alpha == 1 else (w * np.asarray(alpha, w.dtype)), offset)
+
+
+def _dense(
+    importer: Importer, x: relax.Expr, w: npt.NDArray[np.generic], bias: npt.NDArray[np.generic] | None
+) -> Lowered:
+    shape = x.ty.shape
+    if w.ndim != 2 or w.dtype not in _FLOATS or len(shape) < 2:
+        return None
+    tile = importer.tile("dense", x, w.shape)
+    packed = constant(products.pack(w, tile, importer.machine.block))
+    found = importer.te(products.dense, x, packed, pattern=FUSABLE, columns=w.shape[1], tile=tile)
+    return found if bias is None else _add(importer, found, constant(bias))
+
+
+def lower_slice(importer: Importer, node: Node) -> Lowered:
+    """A slice between constants, its ends kept within the sizes: "to the end" is written as a number beyond them."""
+    from tvm import relax
+
+    x, given = node.inputs[0], [node.input(i) for i in (1, 2, 3, 4)]
+    if x is None or x.shape is None or any(v is not None and v.constant is None for v in given):
+        return None
+    starts, ends, axes, steps = (
+        None if v is None or v.constant is None else [int(n) for n in v.constant.numpy()] for v in given
+    )
+    if starts is None or ends is None:
+        return None
+    axes = [axis % len(x.shape) for axis in axes] if axes is not None else list(range(len(starts)))
+    steps = steps if steps is not None else [1] * len(starts)
+    sizes = [x.shape[axis] for axis in axes]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    cut = [slice(s, e, t).indices(int(n or 0)) for s, e, t, n in zip(starts, ends, steps, sizes, strict=True)]
+    if any(step <= 0 for step in steps):
+        return None
+    firsts, lasts = [one[0] for one in cut], [one[1] for one in cut]
+    held = importer.blocked(x)
+    if held is not None and (found := lower_crop(importer, held, firsts, lasts, axes, steps)) is not None:
+        return found
+    return importer.emit(relax.op.strided_slice(importer.flat(x), axes, firsts, lasts, steps))
+
+
+def lower_elementwise(importer: Importer, node: Node) -> Lowered:
+    """What treats every element alike stays in blocks where an input is in them already."""
+    held = [importer.blocked(v) if v is not None and v not in importer.held else None for v in node.inputs]
+    first = next((one for one in held if one is not None), None)
+    if first is None:
+        return None
+    operands: list[Any] = []
+    for value in node.inputs:
+        operand = None if value is None else _operand(importer, value, first)
+        if value is not None and operand is None:
+            return None
+        operands.append(operand)
+    found = importer.convert(node, operands) if node.op != "Clip" else _clip(importer, node, operands[0])
+    if found is None or isinstance(found, list):
+        return None
+    return Blocked(found, first.channels, first.height, first.width, first.block)
+
+
+def lower_clip(importer: Importer, node: Node) -> Lowered:
+    x = node.inputs[0]
+    if x is None:
+        return None
+    if importer.blocked(x) is not None:
+        return lower_elementwise(importer, node)
+    return _clip(importer, node, importer.plain(x))
+
+
+def _clip(importer: Importer, node: Node, x: relax.Expr) -> relax.Expr | None:
+    """Clip between constants, without asking whether a bound is NaN each time."""
+    from tvm import relax
+
+    bounds: list[float | None] = []
+    for index, name in ((1, "min"), (2, "max")):
+        value = node.input(index)
+        if value is not None and value.constant is None:
+            return None
+        if value is not None and value.constant is not None:
+            bounds.append(float(np.ravel(value.constant.numpy())[0]))
+        else:
+            bounds.append(node.get_float(name) if name in node.attributes else None)
+    low, high = bounds
+    dtype = x.ty.dtype.dtype
+    if any(bound is not None and np.isnan(bound) for bound in bounds):
+        return None
+    if low == 0 and high is None:
+        return importer.emit(relax.op.nn.relu(x))
+    if low is not None:
+        x = importer.emit(relax.op.maximum(x, relax.const(low, dtype)))
+    if high is not None:
+        x = importer.emit(relax.op.minimum(x, relax.const(high, dtype)))
+    return x
+
+
+def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | None:
+    """A value in the form that broadcasts against `like`: an image of its size, or one number a channel or in all."""
+    if value.constant is not None:
+        array = value.constant.numpy()
+        if array.size == 1:
+            return constant(array.reshape(()))
+        if array.ndim >= 3 and array.size == array.shape[-3] == like.channels:
+            return _channels(array.ravel(), like.channels, like.block)
+        return None
+    held = importer.blocked(value)
+    if held is None and value.shape is not None and len(value.shape) == 4 and like.whole:
+        held = importer.packed(value)
+    if held is None or (held.channels, held.block) != (like.channels, like.block):
+        return None
+    if (held.height, held.width) not in ((like.height, like.width), (1, 1)):
+        return None
+    return held.expr
+
+
+def _channels(array: npt.NDArray[np.generic], channels: int, block: int) -> relax.Expr:
+    """One number a channel, as it broadcasts against an image in blocks."""
+    full = -(-channels // block) * block
+    padded = np.pad(np.broadcast_to(array.ravel(), (channels,)), (0, full - channels))
+    return constant(padded.reshape(1, full // block, 1, block))
+
+
+def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:
+    from tvm import relax
+
+    return importer.emit(relax.op.add(x, y))
+
+
+def _image_size(value: Value) -> tuple[int, int] | None:
+    shape = value.shape
+    if shape is None or len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
+        return None
+    return shape[2], shape[3]
+
+
+_UNARY = (
+    "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Abs", "Neg", "Exp", "Sqrt", "Softplus",
+    "Gelu", "Identity", "Selu", "Mish", "Erf", "Floor", "Ceil", "Round", "Cast",
+)  # fmt: skip
+_BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu", "Pow")
+
+LOWERINGS: dict[str, Callable[[Importer, Node], Lowered]] = {
+    "AveragePool": lower_average_pool,
+    "Clip": lower_clip,
+    "Concat": lower_concat,
+    "Conv": lower_conv,
+    "DequantizeLinear": lower_dequantize,
+    "Gemm": lower_gemm,
+    "GlobalAveragePool": lower_global_average_pool,
+    "MatMul": lower_matmul,
+    "MaxPool": lower_max_pool,
+    "Pad": lower_pad,
+    "QuantizeLinear": lower_quantize,
+    "ReduceMean": lower_reduce_mean,
+    "Slice": lower_slice,
+    **dict.fromkeys((*_UNARY, *_BINARY), lower_elementwise),
+}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    from tvm import sym
+
+    return bool(sym.Analyzer().can_prove_equal(a, b))

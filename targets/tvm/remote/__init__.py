@@ -1,0 +1,1 @@
+"""Artifacts run on a device over TVM's RPC."""

@@ -65,9 +65,9 @@ _HOME = {
     "Report": "passes.base",
     "Samples": "runtime.samples",
     "compile": "compiler",
-    "load": "ir.reader",
+    "load": "ir.onnx.reader",
     "load_samples": "runtime.samples",
-    "save": "ir.writer",
+    "save": "ir.onnx.writer",
 }
 
 

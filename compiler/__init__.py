@@ -3,6 +3,7 @@
 `order` is what was asked for, `road` the way through, `result` what comes out; the other files are the stations.
 """
 
+from .artifact import opened
 from .data import Data, in_batches, runnable, sizes
 from .fixed_sizes import fix_shapes, narrowed, parse_shapes
 from .measure import compare, size_of, versions
@@ -10,7 +11,6 @@ from .model import Model, name_of, read, stored_bytes
 from .place import check_place
 from .result import Build, Interrupted
 from .road import Passes, compile
-from .runnable import opened
 
 __all__ = [
     "Build",

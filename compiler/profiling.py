@@ -28,10 +28,10 @@ from ..runtime.session import Session
 from ..storage.workspace import Workspace
 from ..targets import table
 from ..targets.base import Target
+from .artifact import opened
 from .data import Data, runnable, sizes
 from .fixed_sizes import Shapes, fix_shapes
 from .model import read
-from .runnable import opened
 
 if TYPE_CHECKING:
     from ..runtime.samples import Feeds, Source

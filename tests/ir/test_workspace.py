@@ -18,7 +18,7 @@ from optc.targets.tvm.artifact.folder import check_folder
 
 KILLED = """
 import os, signal, sys
-from optc.ir.workspace import Workspace
+from optc.storage.workspace import Workspace
 one = Workspace(sys.argv[1])
 open(os.path.join(one.name, "half"), "w").close()
 if len(sys.argv) > 2:

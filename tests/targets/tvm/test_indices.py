@@ -70,7 +70,7 @@ def test_places_within_are_taken_and_others_refused(name: str) -> None:
 
 def test_a_library_lives_on_after_a_place_far_beyond(tmp_path: Any) -> None:
     import optc
-    from optc.compiler.runnable import opened
+    from optc.compiler.artifact import opened
 
     model, *_ = parsed("Gather")
     optc.compile(model, "clean", target="host", output=str(tmp_path / "net.tar"), check=False)

@@ -3,9 +3,9 @@
 Only dense convolutions with a kernel of more than one tap have anything to separate; the layer that reads the graph's
 input is left alone. Without a fixed rank, the lowest one is taken whose loss stays within `error` of the answer's
 variance; the highest that saves MACs and parameters is tried first, because mostly not even that does. What is found
-must not run longer than the layer, as measured (`passes.walk.layer_time`). Pointwise first is only offered where the layer does
+must not run longer than the layer, as measured (`layer_time`). Pointwise first is only offered where the layer does
 not stride (its 1 x 1 runs at the input's resolution), and where its one factorisation an output is affordable. What a
-rival does better is left for it (`passes.walk.rivals`).
+rival does better is left for it (`rivals`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Channel pruning on the walk: whole channels go, tensors shrink, and every layer answers the teacher again.
 
-A *group* (`ir.channels.coupled`) is a set of channels that can only go together. Which of them go is decided by structured
+A *group* (`channels.coupled`) is a set of channels that can only go together. Which of them go is decided by structured
 optimal brain surgeon over all layers that read the group (`structured`); how many, by
 
   scope=layer   the same share of every group;

@@ -2,12 +2,12 @@
 
 A layer is offered the unchanged form and, for every form that fits it, ranks from one upwards; kept are only choices
 that save MACs and parameters. Without a ratio each layer takes the cheapest choice whose loss stays within `error` of
-its answer's variance and that does not run longer than the layer, as measured (`passes.walk.layer_time`). With one, each layer
+its answer's variance and that does not run longer than the layer, as measured (`layer_time`). With one, each layer
 keeps that share of its MACs (`scope=layer`), or a first walk over the unchanged student records every choice's error
 and the knapsack spreads the share (`scope=global`); it is the user's to know that they pay.
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
-pays, and what a rival does better (`passes.walk.rivals`). Layers that the user keeps are not even refitted.
+pays, and what a rival does better (`rivals`). Layers that the user keeps are not even refitted.
 """
 
 from __future__ import annotations

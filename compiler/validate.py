@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from ..errors import DataError, EmissionError, TargetError
-from ..ir.chance import drawn
 from ..ir.graph import Graph, Value
+from ..ir.randomness import drawn
 from ..report.build import Validation
 from ..runtime.columns import Array
 from ..runtime.deviation import close, flat, unexplained

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import TargetError
+from ..ir.ops import CODINGS, MOVES
 from ..storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _INTEGER = (
     "DynamicQuantizeLSTM", "QOrdered",
 )  # fmt: skip
 """How the names of the runtime's integer kernels begin."""
-_BORDERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_BORDERS = CODINGS | {"DynamicQuantizeLinear"}
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 _HAS_KERNEL = frozenset(
     {
@@ -33,7 +34,6 @@ _HAS_KERNEL = frozenset(
         "Mul", "Sigmoid", "Softmax", "Where",
     }
 )  # fmt: skip
-_MOVES = frozenset({"Concat", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 _LIMIT = 1 << 30
 """Bytes of constants above which a graph is not looked at: the optimised graph is a copy of it."""
 
@@ -100,7 +100,7 @@ def _find(graph: onnx.GraphProto) -> list[Island]:
 
 def _why(op: str) -> str:
     op = op.removeprefix("Fused")
-    if op in _MOVES:
+    if op in MOVES:
         return "it moves what is float already"
     if op in _HAS_KERNEL:
         return f"what {op} reads or makes here are not codes that its integer kernel takes"

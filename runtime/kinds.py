@@ -12,9 +12,10 @@ from __future__ import annotations
 import enum
 
 from ..ir.graph import Value
+from ..ir.ops import CODINGS, VIEWS
 
-_RECODED = frozenset({"Identity", "Cast", "Dropout", "DequantizeLinear", "QuantizeLinear"})
-_PASSED = _RECODED | {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_RECODED = CODINGS | {"Identity", "Cast", "Dropout"}
+_PASSED = _RECODED | VIEWS
 _POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Clip", "BatchNormalization"})
 
 

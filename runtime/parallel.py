@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from ..ir.chance import by_chance
+from ..ir.randomness import is_random
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -59,7 +59,7 @@ def imap(work: Callable[[Item], Result], items: Iterable[Item], threads: int) ->
 
 def threads_for(graph: Graph, threads: int) -> int:
     """The threads that `graph` may run on: one where it draws random numbers, which runs must do in their order."""
-    return 1 if by_chance(graph) else threads
+    return 1 if is_random(graph) else threads
 
 
 def beside(threads: int) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Value
 from ..ir.node import Node
+from ..ir.ops import BLOCKS, MOVES, REPEATS, SIZES
 from ..ir.shapes.infer import infer
 from ..ir.tensor import ArrayTensor
 from ..ir.types import DType
@@ -30,13 +31,7 @@ HALF = 2.0**-9
 """That of floats where a target stores them in half precision."""
 
 _SIZES = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
-_LAYOUT = frozenset(
-    {
-        "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Slice", "Split", "Identity", "Gather",
-        "Expand", "Tile", "Pad", "DepthToSpace", "SpaceToDepth",
-    }
-)  # fmt: skip
-_UNREAD = frozenset({"Shape", "Size"})
+_LAYOUT = MOVES | REPEATS | BLOCKS | {"Pad"}
 _GRIDS = frozenset({"QuantizeLinear", "DequantizeLinear", "Range", "QLinearConv", "QLinearMatMul"})
 
 
@@ -70,7 +65,7 @@ def _fed(graph: Graph) -> set[Value]:
     """The values that depend on what the inputs hold, not on their sizes alone."""
     fed: set[Value] = set(graph.inputs)
     for node in graph:
-        if node.op not in _UNREAD and any(value in fed for value in (*node.inputs, *node.captures)):
+        if node.op not in SIZES and any(value in fed for value in (*node.inputs, *node.captures)):
             fed.update(node.outputs)
     return fed
 

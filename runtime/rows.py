@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ir.graph import Graph, Node
+from ..ir.ops import ARITHMETIC, MOVES, SIZES
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
@@ -31,13 +32,10 @@ OVERLAP = 0.5
 NEAR = 0.5
 
 
-_CARRYING = frozenset(
-    {
-        "Add", "Cast", "Clip", "Concat", "Div", "Exp", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
-        "Identity", "Max", "Min", "Mod", "Mul", "Pad", "Reshape", "Round", "Sigmoid", "Slice", "Split", "Squeeze",
-        "Sub", "Transpose", "Unsqueeze", "Where",
-    }
-)  # fmt: skip
+_CARRYING = (MOVES | ARITHMETIC - {"Pow"}) | {
+    "Cast", "Clip", "Exp", "Expand", "GatherElements", "GatherND", "Max", "Min", "Mod", "Pad", "Round", "Sigmoid",
+    "Where",
+}  # fmt: skip
 """What leaves rows as they were picked. After a layer, a reduction or a scatter their order tells no more."""
 
 
@@ -48,7 +46,7 @@ def selected(graph: Graph) -> tuple[int, ...]:
     for node in graph:
         values = [value for value in node.inputs if value is not None]
         makers = [value.producer for value in values if value.producer is not None]
-        data[node] = node.op not in ("Shape", "Size") and (
+        data[node] = node.op not in SIZES and (
             any(value.is_input for value in values) or any(data.get(maker, False) for maker in makers)
         )
         selects = node.op in SELECTING and not node.domain and data[node]

@@ -11,15 +11,11 @@ import numpy as np
 from ..errors import ModelError
 from ..ir.graph import Graph, Value
 from ..ir.node import Node
+from ..ir.ops import CODINGS, MOVES, REPEATS
 from ..ir.types import DType, TensorType
 
 _HALF = 128
-_MOVES = frozenset(
-    {
-        "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Tile",
-        "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
+_MOVES = MOVES | REPEATS | {"MaxPool"}
 """What carries codes about and does not ask what they stand for, but for their order."""
 
 
@@ -45,7 +41,7 @@ def _turn(graph: Graph, node: Node) -> None:
     signed = [value for value in (*node.inputs, *node.outputs) if value is not None and value.dtype is DType.INT8]
     if not signed:
         return
-    if node.domain or (node.op not in _MOVES and node.op not in ("QuantizeLinear", "DequantizeLinear", "Pad")):
+    if node.domain or (node.op not in _MOVES and node.op not in CODINGS | {"Pad"}):
         raise ModelError(f"{node.op} '{node.name}' computes with int8 numbers: they have no unsigned form")
     if node.op == "DequantizeLinear" and node.input(2) is None:
         assert node.inputs[1] is not None

@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from ...ir.node import Node
+from ...ir.ops import clamp_bounds
 from ...ir.types import DType
 from .rewriter import Rewriter, Rule
 
@@ -30,29 +31,17 @@ def _again(node: Node, rewriter: Rewriter) -> bool:
     return rewriter.bypass(node, inner.output if node.op in _IDEMPOTENT else inner.inputs[0])
 
 
-def limits(node: Node, rewriter: Rewriter) -> tuple[float, float] | None:
-    """The bounds of a Relu or Clip; infinite where absent, `None` where not constant."""
-    if node.op == "Relu":
-        return 0.0, math.inf
-    found = []
-    for index, name, absent in ((1, "min", -math.inf), (2, "max", math.inf)):
-        if rewriter.opset < 11:
-            found.append(node.get_float(name, absent))
-        elif node.input(index) is None:
-            found.append(absent)
-        else:
-            array = rewriter.array(node.input(index))
-            if array is None or array.size != 1:
-                return None
-            found.append(float(array.reshape(())))
-    return (found[0], found[1]) if found[0] <= found[1] else None
+def limits(node: Node) -> tuple[float, float] | None:
+    """The bounds of a Relu or Clip; `None` where they are not constant or the lower is the higher one."""
+    bounds = clamp_bounds(node)
+    return bounds if bounds is not None and bounds[0] <= bounds[1] else None
 
 
 def _clips(node: Node, rewriter: Rewriter) -> bool:
     inner = rewriter.made_only_for(node, 0, "Clip", "Relu")
     if inner is None or inner.op == node.op == "Relu" or node.output.dtype not in (DType.FLOAT, DType.DOUBLE):
         return False
-    first, second = limits(inner, rewriter), limits(node, rewriter)
+    first, second = limits(inner), limits(node)
     if first is None or second is None:
         return False
     low, high = (min(max(v, second[0]), second[1]) for v in first)

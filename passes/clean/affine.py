@@ -14,9 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.node import Node, Value
+from ...ir.ops import LAYERS
 from .broadcast import channel_axis, fits_into
 from .fill import compact, elementwise, reshape
-from .layer import FLOATS, LAYERS, Affine, after, before, input_channels, output_axis, output_channels, weight
+from .layer import FLOATS, Affine, after, before, input_channels, output_axis, output_channels, weight
 from .rewriter import Rewriter, Rule
 
 STEPS = ("Mul", "Div", "Add", "Sub")

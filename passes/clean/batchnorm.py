@@ -19,10 +19,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.node import Node
+from ...ir.ops import LAYERS
 from .affine import operand
 from .broadcast import channel_axis
 from .fill import Array, elementwise, reshape
-from .layer import LAYERS, Affine, after, before, output_channels, rounded, sound, weight
+from .layer import Affine, after, before, output_channels, rounded, sound, weight
 from .rewriter import Rewriter, Rule
 
 

@@ -20,9 +20,9 @@ from collections.abc import Callable, Hashable, Iterable
 import numpy as np
 
 from ...ir.attributes import Attribute
-from ...ir.chance import RANDOM
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
+from ...ir.ops import RANDOM
 from ...ir.tensor import BroadcastTensor, FillTensor, SparseTensor, Tensor
 from ...ir.types import DType
 from .fill import compact, core

@@ -16,6 +16,7 @@ from ...errors import ModelError
 from ...ir.allowance import MOST, Effort
 from ...ir.graph import Graph
 from ...ir.node import Node
+from ...ir.ops import BROADCASTING, VIEWS
 from ...ir.types import DType
 from .expected import cost
 from .fill import Array, elementwise, expand, is_uniform, reshape, stored_bytes
@@ -26,13 +27,8 @@ Inputs = list["Array | None"]
 SMALL_VIEW = 1 << 20
 """Bytes up to which what is repeated may be written out to be computed with."""
 
-_VIEWS = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_ELEMENTWISE = frozenset(
-    {
-        *("Abs", "Add", "And", "Ceil", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-        *("Max", "Min", "Mul", "Neg", "Not", "Or", "Sqrt", "Sub", "Where"),
-    }
-)
+_VIEWS = VIEWS | {"Cast", "Expand", "Identity", "Slice", "Transpose"}
+_ELEMENTWISE = (BROADCASTING - {"Pow", "Xor"}) | {"Abs", "Ceil", "Floor", "Max", "Min", "Neg", "Not", "Sqrt", "Where"}
 _MOVES = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Equal"})
 """Operators that make no string longer than those they read."""
 

@@ -12,12 +12,9 @@ fire where the shapes are not provably right: for 2 the other operand must alrea
 from __future__ import annotations
 
 from ...ir.node import Node
+from ...ir.ops import BROADCASTING
 from .broadcast import fits_into, same
 from .rewriter import Rewriter, Rule
-
-_BROADCASTING = (
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mul", "Or", "Pow", "Sub", "Xor",
-)  # fmt: skip
 
 
 def _no_op(node: Node, rewriter: Rewriter) -> bool:
@@ -56,6 +53,6 @@ def _chain(node: Node, rewriter: Rewriter) -> bool:
 
 RULES = (
     Rule("expand-no-op", ("Expand",), _no_op),
-    Rule("expand-operand", _BROADCASTING, _operand),
+    Rule("expand-operand", tuple(sorted(BROADCASTING)), _operand),
     Rule("expand-chain", ("Expand",), _chain),
 )

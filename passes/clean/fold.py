@@ -23,9 +23,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...ir.allowance import MOST
-from ...ir.chance import RANDOM
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
+from ...ir.ops import RANDOM
 from ...ir.tensor import SparseTensor
 from ...ir.types import DType
 from .evaluate import Unknown, evaluate

@@ -52,7 +52,7 @@ def _ramp(node: Node, place: int, rewriter: Rewriter) -> tuple[Value, float, flo
     shifted = None if add is None else _number(add)
     if clip is None or add is None or shifted is None:
         return None
-    bounds = limits(clip, rewriter)
+    bounds = limits(clip)
     if bounds is None or bounds[0] != 0 or not 0 < bounds[1] < math.inf:
         return None
     return shifted[1], shifted[2], bounds[1], [add, clip]

@@ -24,7 +24,6 @@ from ...ir.types import DType
 from .fill import Array, core, elementwise, is_uniform, reshape, stored_bytes
 from .rewriter import Rewriter
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FLOATS = (DType.FLOAT16, DType.FLOAT, DType.DOUBLE)
 
 

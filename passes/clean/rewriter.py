@@ -7,7 +7,7 @@ to a fixed point at a cost that follows the number of rewrites, not the number o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ class Rule:
     """
 
     name: str
-    ops: tuple[str, ...]
+    ops: Collection[str]
     rewrite: Callable[[Node, Rewriter], bool]
 
 

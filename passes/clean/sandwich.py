@@ -14,10 +14,11 @@ where the two would not become one.
 from __future__ import annotations
 
 from ...ir.node import Node, Value
+from ...ir.ops import VIEWS
 from ...ir.types import TensorType, Type
 from .broadcast import same
 from .rewriter import Rewriter, Rule
-from .view import VIEWS, target
+from .view import target
 
 _ALONE = (
     *(

@@ -16,11 +16,10 @@ where the inner view is read by others too (nothing would be saved).
 from __future__ import annotations
 
 from ...ir.node import Node
+from ...ir.ops import VIEWS
 from ...ir.types import Shape
 from .broadcast import same
 from .rewriter import Rewriter, Rule
-
-VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 def target(source: Shape | None, shape: Shape | None) -> list[int] | None:

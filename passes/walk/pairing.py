@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ...ir.graph import Graph, Node, Value
+from ...ir.ops import SIZES
 from ...storage.spill import Data
 
 _SELECTED_BY = {
@@ -37,7 +38,7 @@ def selections(graph: Graph, layers: Iterable[Node]) -> dict[Value, tuple[Value,
     behind: dict[Value, tuple[Value, ...]] = {}
     for node in graph:
         inputs = [v for v in (*node.inputs, *node.captures) if v is not None]
-        if node.op in ("Shape", "Size") and not node.domain:
+        if node.op in SIZES and not node.domain:
             changes = any(v in behind for v in inputs)
         else:
             changes = node in rest or any(v in computed for v in inputs)

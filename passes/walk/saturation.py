@@ -26,7 +26,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.graph import Node, Value
+from ...ir.graph import Value
+from ...ir.ops import clamp_bounds
 from .target import Array, Target
 
 Rows = NDArray[np.float32]
@@ -58,24 +59,8 @@ def range_after(value: Value) -> Range | None:
     if len(value.uses) != 1 or not value.users:
         return None
     node = value.users[0]
-    if node.domain:
-        return None
-    if node.op == "Relu":
-        return Range(0.0, np.inf)
-    if node.op != "Clip":
-        return None
-    low, high = _bound(node, 1, "min", -np.inf), _bound(node, 2, "max", np.inf)
-    return None if low is None or high is None else Range(low, high)
-
-
-def _bound(node: Node, index: int, name: str, default: float) -> float | None:
-    """A bound of a Clip, from its attribute (before opset 11) or its input; `None` where it is computed."""
-    value = node.input(index)
-    if value is None:
-        return node.get_float(name, default)
-    if value.constant is None or value.constant.size != 1:
-        return None
-    return float(np.asarray(value.numpy()).reshape(-1)[0])
+    bounds = clamp_bounds(node)
+    return None if bounds is None else Range(*bounds)
 
 
 Part = tuple[Rows, Rows, Rows | None]

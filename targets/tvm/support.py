@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import TargetError
-from ...ir.chance import RANDOM
+from ...ir.ops import RANDOM
 from .legal.primitive import BODIES, WRITTEN_OUT
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.allowance import Effort
-from ....ir.chance import RANDOM
 from ....ir.graph import Graph, Node, Value
+from ....ir.ops import RANDOM
 from ....ir.types import DType
 from ...clean.evaluate import Unknown, evaluate
 from ...clean.rewriter import is_plain

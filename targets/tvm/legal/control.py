@@ -19,11 +19,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....ir.chance import by_chance
 from ....ir.clone import inline
 from ....ir.graph import Graph
 from ....ir.node import Node, Value
 from ....ir.origin import Origin
+from ....ir.randomness import is_random
 from ....ir.types import TensorType
 
 MOST = 20_000
@@ -35,7 +35,7 @@ _ALL = 4 * MOST
 def unroll(node: Node) -> bool:
     """Put the nodes of the bodies in the place of a node, whose types are known; whether that was possible."""
     rule = {"If": _if, "Loop": _loop, "Scan": _scan}.get(node.op)
-    if rule is None or node.domain or node.graph is None or any(by_chance(body) for body in node.bodies):
+    if rule is None or node.domain or node.graph is None or any(is_random(body) for body in node.bodies):
         return False
     if len(node.graph) > _ALL:
         return False

@@ -17,21 +17,18 @@ import numpy.typing as npt
 
 from ....ir.graph import Graph, Value
 from ....ir.node import Node
+from ....ir.ops import ARITHMETIC, BLOCKS, CLAMPS, LAYERS, MOVES, REPEATS
 from ....ir.types import DType, TensorType
 from ....passes.base import Context, Pass, Report
 from .integer_layers import coded_layer
 
 MOST = float(np.finfo(np.float16).max)
 _LEAST = float(np.finfo(np.float16).smallest_normal)
-_LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
-_FOLLOWING = frozenset(
-    {
-        "Abs", "Add", "AveragePool", "Clip", "Concat", "DepthToSpace", "Div", "Expand", "Flatten", "Gather",
-        "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad",
-        "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
-        "Where",
-    }
-)  # fmt: skip
+_LAYERS = LAYERS - {"ConvTranspose"}
+_FOLLOWING = (MOVES | REPEATS | BLOCKS | CLAMPS | ARITHMETIC - {"Pow"}) | {
+    "Abs", "AveragePool", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "MaxPool", "Min", "Neg", "PRelu", "Pad",
+    "Where",
+}  # fmt: skip
 _BOUNDS = frozenset({"Clip", "Max", "Min"})
 """What compares with constants: one beyond the range of halves says the same at its end."""
 _POOLED = 16

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ....ir.node import Node, Value
+from ....ir.ops import clamp_bounds
 from ....ir.types import DType
 from ..compute import layout, operators
 from ..legal.integer_layers import Grid, grid_of
@@ -38,33 +39,14 @@ def clamped(value: Value, grid: Grid) -> Value:
     """What is rounded to `grid`, but for activations that only keep to what its codes reach anyway."""
     bounds = np.iinfo(grid.dtype.numpy.str)
     while (maker := value.producer) is not None and maker.domain == "" and maker.inputs and maker.inputs[0] is not None:
-        low, high = _range(maker)
-        if (low, high) == (None, None):
+        ends = clamp_bounds(maker)
+        if ends is None:
             break
-        low = -np.inf if low is None else np.rint(np.float32(low) / np.float32(grid.scale)) + grid.zero
-        high = np.inf if high is None else np.rint(np.float32(high) / np.float32(grid.scale)) + grid.zero
+        low, high = np.rint(np.asarray(ends, np.float32) / np.float32(grid.scale)) + grid.zero
         if low > bounds.min or high < bounds.max:
             break
         value = maker.inputs[0]
     return value
-
-
-def _range(node: Node) -> tuple[float | None, float | None]:
-    """The bounds of a Relu, or of a Clip between constants."""
-    if node.op == "Relu":
-        return 0.0, None
-    if node.op != "Clip":
-        return None, None
-    found: list[float | None] = []
-    for index, name in ((1, "min"), (2, "max")):
-        given = node.input(index)
-        if given is not None and given.constant is None:
-            return None, None
-        if given is not None and given.constant is not None:
-            found.append(float(np.ravel(given.constant.numpy())[0]))
-        else:
-            found.append(node.get_float(name) if name in node.attributes else None)
-    return found[0], found[1]
 
 
 def offset(importer: Importer, dtype: DType) -> int:

@@ -5,6 +5,7 @@ What has no rule here, or does not fit, goes through TVM's own converter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....ir.node import Node, Value
+from ....ir.ops import clamp_bounds
 from ..compute import conv as convs
 from ..compute import dense as products
 from ..compute import layout
@@ -262,24 +264,18 @@ def _clip(importer: Importer, node: Node, x: relax.Expr) -> relax.Expr | None:
     """Clip between constants, without asking whether a bound is NaN each time."""
     from tvm import relax
 
-    bounds: list[float | None] = []
-    for index, name in ((1, "min"), (2, "max")):
-        value = node.input(index)
-        if value is not None and value.constant is None:
-            return None
-        if value is not None and value.constant is not None:
-            bounds.append(float(np.ravel(value.constant.numpy())[0]))
-        else:
-            bounds.append(node.get_float(name) if name in node.attributes else None)
+    bounds = clamp_bounds(node)
+    if bounds is None:
+        return None
     low, high = bounds
     dtype = x.ty.dtype.dtype
-    if any(bound is not None and np.isnan(bound) for bound in bounds):
+    if np.isnan(bounds).any():
         return None
-    if low == 0 and high is None:
+    if (low, high) == (0.0, math.inf):
         return importer.emit(relax.op.nn.relu(x))
-    if low is not None:
+    if low > -math.inf:
         x = importer.emit(relax.op.maximum(x, relax.const(low, dtype)))
-    if high is not None:
+    if high < math.inf:
         x = importer.emit(relax.op.minimum(x, relax.const(high, dtype)))
     return x
 

@@ -26,7 +26,7 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 logging.getLogger("optc").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
-    from .compiler import Build, Data, compile
+    from .compiler import Build, Data, Options, compile
     from .errors import OptcError
     from .ir.graph import Graph
     from .ir.onnx.reader import load
@@ -43,6 +43,7 @@ __all__ = [
     "Data",
     "Graph",
     "OptcError",
+    "Options",
     "Pass",
     "Pipeline",
     "Report",
@@ -60,6 +61,7 @@ _HOME = {
     "Data": "compiler",
     "Graph": "ir.graph",
     "OptcError": "errors",
+    "Options": "compiler",
     "Pass": "passes.base",
     "Pipeline": "passes.pipeline",
     "Report": "passes.base",

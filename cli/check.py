@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
-from .values import image_size, numbers, reports
+from .flags import OptionValues, takes
+from .values import reports
 
-_DATA = Group("Samples", sort_key=1)
+_BOTH = "Samples to run both on, as for compiling. Without it inputs are made up, and the report says so."
 
 
+@takes("data", "mean", "std", "layout", "resize", "samples", data=_BOTH)
 def check(
     model: str,
     /,
     *,
+    options: OptionValues,
     against: str,
     budget: str | None = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
-    data: Annotated[str | None, Parameter(group=_DATA)] = None,
-    mean: Annotated[str, Parameter(group=_DATA)] = "0",
-    std: Annotated[str, Parameter(group=_DATA)] = "1",
-    layout: Annotated[Literal["auto", "NCHW", "NHWC"], Parameter(group=_DATA)] = "auto",
-    resize: Annotated[str | None, Parameter(group=_DATA)] = None,
-    samples: Annotated[int | None, Parameter(group=_DATA, validator=Number(gte=1))] = None,
     report: Annotated[list[str] | None, Parameter(group=OUTPUT, negative=())] = None,
     voice: Voice = PLAINLY,
 ) -> int:
@@ -46,18 +43,6 @@ def check(
         CPU threads; 0 takes what the libraries choose.
     seed
         Of inputs that are made up.
-    data
-        Samples to run both on, as for compiling. Without it inputs are made up, and the report says so.
-    mean
-        Images: subtracted from pixels, as for compiling.
-    std
-        Images: pixels are divided by this.
-    layout
-        Images: axis order the model takes.
-    resize
-        Images: HEIGHTxWIDTH or one number; the model's own size unless given.
-    samples
-        Use at most this many samples, drawn evenly.
     report
         File that receives the report, in the form its extension names: .json, .md, or .xml (JUnit). May be given
         several times.
@@ -69,15 +54,13 @@ def check(
         optc check small.onnx --against model.onnx --budget size=30%,kl=0.01
         optc check small.onnx --against model.onnx --report gate.xml
     """
-    from ..compiler import Data
     from ..gate import check as judged
     from ..report.files import write
     from ..report.terminal import show
 
-    wanted = reports(report or [], {"MODEL": model, "--against": against, "--data": data})
-    given = Data(data, numbers(mean, "--mean"), numbers(std, "--std"), layout, image_size(resize), samples)
+    wanted = reports(report or [], {"MODEL": model, "--against": against, "--data": options.get("data")})
     with voice.progress() as progress:
-        found = judged(model, against, data=given, budget=budget, seed=seed, threads=threads, progress=progress)
+        found = judged(model, against, data=options.data, budget=budget, seed=seed, threads=threads, progress=progress)
     for path in wanted:
         write(found, path)
     with heard():

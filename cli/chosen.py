@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
 
 if TYPE_CHECKING:
     from ..compiler import Build
     from ..compiler.locked import Locked
+    from ..compiler.options import Options
     from ..project.config import Entry
     from ..project.lock import Lock
-    from ..project.options import Options
     from ..targets.base import Target
 
 
@@ -76,8 +76,8 @@ class Chosen:
         from ..passes.pipeline import Pipeline
         from ..project import depfile
 
-        pipeline = Pipeline.parse(self.options.passes)
-        inputs = depfile.inputs(self.model, build.original, pipeline, self.options.data, self.config)
+        pipeline = Pipeline.of(self.options.passes)
+        inputs = depfile.inputs(self.model, build.original, pipeline, self.options.data_path, self.config)
         depfile.write(
             path, [self.output] if not build.others else [p for one in build.each for p in one.artifacts], inputs
         )
@@ -86,19 +86,17 @@ class Chosen:
 def choose(
     model: str,
     config: str | None,
-    given: Mapping[str, object],
+    options: Mapping[str, Any],
     keep: Sequence[str],
-    target: str | None,
-    output: str | None,
 ) -> Chosen:
-    """The options that the configuration has for `model`, with those `given` (not `None`) in their place.
+    """The options that the configuration has for `model`, with those of the command line in their place.
 
     `config` is the file to read; without it an `optc.toml` beside the model is. `model` is a path, or in a file that
     was named the name of an entry. Raises `SpecError`.
     """
+    from ..compiler.options import Options
     from ..passes.base import Override
     from ..project.config import FILE, load
-    from ..project.options import Options
     from ..targets import table
 
     beside = os.path.join(os.path.dirname(model), FILE)
@@ -109,11 +107,11 @@ def choose(
         entry = found.of_model(model)
         if entry is None and config is not None:
             entry = found.entry(model)
-    options = Options() if entry is None else entry.options
-    options = replace(options, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    options = replace(options, overrides=(*options.overrides, *(Override(match, keep=True) for match in keep)))
+    whole = replace(Options() if entry is None else entry.options, **options)
+    whole = replace(whole, overrides=(*whole.overrides, *(Override(match, keep=True) for match in keep)))
+    target, output = options.get("target"), options.get("output")
     if entry is None:
-        return Chosen(model, target or "onnx", output or _beside(model, target or "onnx"), options, None, None)
+        return Chosen(model, target or "onnx", output or _beside(model, target or "onnx"), whole, None, None)
     if target is None and len(entry.targets) > 1:
         names = ", ".join(entry.targets)
         raise SpecError(f"{path} builds '{entry.name}' for {names}; choose one with --target, or run: optc build")
@@ -122,7 +120,7 @@ def choose(
     place = entry.artifact(aim)
     if output is None and len(table.distinct([aim])) > 1:
         place = os.path.dirname(place)
-    return Chosen(model, aim, output or place, options, path, entry)
+    return Chosen(model, aim, output or place, whole, path, entry)
 
 
 def _beside(model: str, target: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +41,7 @@ def command_text(command: Callable[..., object], values: Mapping[str, object]) -
     and how it speaks."""
     words = ["optc"]
     for name, parameter in inspect.signature(command).parameters.items():
-        value = values[name]
+        value = values.get(name, parameter.default)
         option = name.rstrip("_").replace("_", "-")
         if parameter.kind is parameter.POSITIONAL_ONLY:
             words.append(str(value))
@@ -54,17 +53,6 @@ def command_text(command: Callable[..., object], values: Mapping[str, object]) -
             for one in value if isinstance(value, list | tuple) else (value,):
                 words += [f"--{option}", str(one)]
     return shlex.join(words)
-
-
-def numbers(text: str, flag: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(map(math.isfinite, found)) or (flag == "--std" and min(found) <= 0):
-        kind = "positive numbers" if flag == "--std" else "numbers"
-        raise SpecError(f"{flag} takes {kind} parted by commas, not '{text}'")
-    return found
 
 
 def cache_place(cache: str | None, no_cache: bool) -> str | None:
@@ -93,12 +81,3 @@ def dims(texts: Sequence[str]) -> dict[str, int]:
             raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{text}'")
         found[name] = int(size)
     return found
-
-
-def image_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
-        raise SpecError(f"--resize takes HEIGHTxWIDTH, such as 224x224, not '{text}'")
-    return int(height), int(width or height)

@@ -41,16 +41,16 @@ def check_there(
     Raises `EmissionError` where it does not answer as its graph, and `TargetError` where the original cannot be built
     for the target, or the device fails.
     """
-    assert order.device is not None
+    assert order.options.device is not None
     with Workspace() as folder:
         path = os.path.join(folder, "original.tar")
         before = original.clone()
-        run(order.target.legalisation(), before, Context(order.target.facts, seed=order.seed))
+        run(order.target.legalisation(), before, Context(order.target.facts, seed=order.options.seed))
         try:
             order.target.emit(before, path)
         except TargetError as error:
             raise TargetError(f"the original, which the result is timed against, cannot be built: {error}") from error
-        old, new = order.target.open_on(order.device, [path, staged.path], threads=order.threads)
+        old, new = order.target.open_on(order.options.device, [path, staged.path], threads=order.options.threads)
         try:
             report.validation = validate(graph, new, held, order.target.error)
             report.agreement = agreement(teacher, new, held)
@@ -61,5 +61,5 @@ def check_there(
     ratios = times[:, 1] / times[:, 0]
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
     before_ms, after_ms = (1e3 * np.median(times, axis=0)).tolist()
-    report.latency = LatencyFigure(before_ms, after_ms, middle, low, high, held.size_of(feeds), order.threads)
-    report.notes.append(f"run and timed on the device {order.device.name}, the original built for it too")
+    report.latency = LatencyFigure(before_ms, after_ms, middle, low, high, held.size_of(feeds), order.options.threads)
+    report.notes.append(f"run and timed on the device {order.options.device.name}, the original built for it too")

@@ -31,5 +31,7 @@ def reproducible(order: Order, graph: Graph, held: Samples | None) -> Iterator[N
 def _told(order: Order, graph: Graph, held: Samples | None, what: str) -> str:
     part = None if held is None else held.take(SAMPLES)
     target = table.spec(order.target)
-    said = [said for one in order.observers if (said := one.miscompiled(graph, target, order.seed, part))]
+    said = [
+        said for one in order.options.observers if (said := one.miscompiled(graph, target, order.options.seed, part))
+    ]
     return "; ".join([" ".join(what.split()), "nothing was written", *said])

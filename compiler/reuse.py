@@ -35,7 +35,7 @@ class Known:
     def take(self, order: Order) -> tuple[Finished, Graph, Artifact | None] | None:
         """The build under the key, with its files in their place; `None` where it has to be built, as when somebody
         wants to see every pass run."""
-        if self.store is None or not self.key or not all(observer.passive for observer in order.observers):
+        if self.store is None or not self.key or not all(observer.passive for observer in order.options.observers):
             return None
         found = finished.find(self.store, self.key, order.name, self.passes.known)
         if found is None or order.path is None:
@@ -60,19 +60,19 @@ def known_by(order: Order, original: Graph) -> Known:
     hashes = {
         "model": snapshot.digest(original),
         "data": identity(source_of(order.model, order.data)) if order.runs else "",
-        "options": Fingerprint(json.dumps(order.options, sort_keys=True)).text,
+        "options": Fingerprint(json.dumps(order.recipe, sort_keys=True)).text,
         "code": Fingerprint(own_code(), *(code or "unknown" for code in codes)).text,
     }
     if order.runs:
         # What is drawn depends on the model, what is read on how it becomes tensors.
         passes.data = Fingerprint(hashes["data"], hashes["model"], json.dumps(order.drawing)).text
-    words = ["trail"] if order.trail else []
+    words = ["trail"] if order.options.trail else []
     if order.tuning is not None:
         # What is not measured yet goes on where the build is asked for again.
         records = order.tuning.records
         words.append(file_digest(records) if records is not None and os.path.isfile(records) else "untuned")
-    if order.device is not None:
-        words.append(order.device.name)
+    if order.options.device is not None:
+        words.append(order.options.device.name)
     keeps = store is not None and None not in codes
     key = Fingerprint("build", json.dumps(hashes), order.name, environment(), *words).text if keeps else ""
     return Known(hashes, key, store, passes)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import DataError, SpecError, TargetError
+from ..errors import DataError, TargetError
 from ..ir.graph import Graph
 from ..ir.onnx.opset import lower
-from ..passes.base import Context, Override, Pass, Progress
+from ..passes.base import Context
 from ..passes.guard import Guard
-from ..passes.observers import Log, Observer
+from ..passes.observers import Log
 from ..passes.pipeline import Pipeline
 from ..passes.runner import run
-from ..report.budget import Budget
 from ..report.build import BuildReport, SampleRecord, Validation
 from ..report.verdict import judge
 from ..runtime.agreement import agreement
@@ -30,20 +27,18 @@ from ..storage.fingerprint import file_digest
 from ..targets import table
 from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
-from ..targets.tuning import Device, Tuning
-from .arguments import check_arguments
 from .constant_inputs import freeze as make_constants
 from .constant_inputs import open_weights
 from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
 from .dimension_names import tell_apart
 from .emission import reproducible
-from .fixed_sizes import Shapes, fix_shapes
+from .fixed_sizes import fix_shapes
 from .growth import growth, undo_growth
-from .locked import Locked
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
-from .order import Order, latencies_of
+from .options import Options
+from .order import Order
 from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Known, known_by
@@ -51,141 +46,24 @@ from .several_targets import beside
 from .tuning import tune as tuned_choice
 from .validate import validate
 
-if TYPE_CHECKING:
-    from ..runtime.samples import Source
-
-Passes: TypeAlias = "str | Pipeline | Pass | Sequence[str | Pass]"
-
 _GLANCE = 16
 """Samples that what is left of an interrupted build is checked on."""
 _GLIMPSE = 0.3
 """Seconds that a model is timed which only lossless passes have changed."""
 
 
-def compile(
-    model: Model,
-    passes: Passes = "prune,svd,quant",
-    *,
-    target: str | Target | Sequence[str | Target] = "onnx",
-    shapes: Shapes | None = None,
-    freeze: bool = False,
-    output: str | os.PathLike[str] | None = None,
-    data: Data | Samples | Source | None = None,
-    seed: int = 0,
-    threads: int = 0,
-    clean: bool = True,
-    guard: bool = True,
-    min_agreement: float | None = None,
-    budget: str | Budget | None = None,
-    check: bool = True,
-    trail: bool = False,
-    overrides: Sequence[Override] = (),
-    latency_table: str | os.PathLike[str] | None = None,
-    tune: float | None = None,
-    tune_records: str | os.PathLike[str] | None = None,
-    device: Device | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    lock: Locked | Mapping[str, Locked] | None = None,
-    observers: Sequence[Observer] = (),
-    progress: Progress | None = None,
-) -> Build:
-    """Compile `model` with `passes` for `target`, and write it to `output` where that is given.
-
-    Several targets (`"onnx,arm64"`, or a sequence) are built one after the other, and `output` is then their folder;
-    passes run once for all targets of the same facts. `shapes` fixes sizes that the model leaves open, by input.
-    `freeze` makes constants of inputs that have defaults, as weights exported as inputs are.
-    `data` are unlabeled samples; without them the samples of a zoo model are used, or inputs are made up. Part of them
-    is fitted on, part held out to judge by. `guard` undoes passes that made the model worse, and any that takes the
-    agreement below `min_agreement` (a share of 1). `check` runs the artifact beside the original and times both.
-    `budget` (`size=4MB,agreement=99%`) is judged at the end; a result that misses it is written and returned all the
-    same: see `Build.met`. `trail` measures the agreement after every lossy pass as well. `overrides` keep single layers
-    as they are, or give them options of their own. `latency_table` is a file of latencies measured on the target (`optc
-    profile`), which are taken instead of measuring here. `tune` measures kernels for so many seconds and takes the
-    fastest; what was measured is kept in `tune_records` (in the cache unless given) and never measured again; where
-    only records are given, they are taken. On a `device` over RPC the kernels are measured, and the result is checked
-    and timed. `cache` is a folder in which finished passes and builds are
-    kept, so that what has not changed is not run again. `lock` is the record of an earlier build (or records by the
-    text of the target), whose measurements are taken, and which a strict one must equal.
-
-    Raises `SpecError` for bad text, `ModelError`, `DataError`, `TargetError`, `OutputError`, `LockError`, and
-    `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
-    raised as `Interrupted`.
-    """
-    check_arguments(locals())
-    pipeline = Pipeline.of(passes)
-    limits = Budget.parse(budget) if isinstance(budget, str) else budget
-    store = None if cache is None else os.fspath(cache)
-    tuning = _tuning(tune, None if tune_records is None else os.fspath(tune_records), device, threads, store)
-    aims = _aims(target, limits, check, tuning, device)
-    path = None if output is None else os.path.abspath(os.fspath(output))
-    several = len(aims) > 1
-    if several and is_stream(data):
+def compile_with(model: Model, options: Options) -> Build:
+    """`optc.compile`, with its options as one value."""
+    order, targets = Order.of(model, options)
+    if len(targets) == 1:
+        return build(order)
+    if is_stream(order.data):
         shown = read(model)
-        if freeze:
+        if options.freeze:
             make_constants(shown)
-        fix_shapes(shown, shapes or {})
-        data = draw(model, data, shown, seed)
-    order = Order(
-        model=model,
-        pipeline=pipeline,
-        target=aims[0],
-        shapes=shapes or {},
-        freeze=freeze,
-        path=path,
-        data=data,
-        seed=seed,
-        threads=threads,
-        clean=clean,
-        guard=guard,
-        min_agreement=min_agreement,
-        budget=limits,
-        check=check,
-        trail=trail,
-        overrides=tuple(overrides),
-        latencies=None if latency_table is None else latencies_of(os.fspath(latency_table), aims),
-        tuning=tuning,
-        device=device,
-        cache=store,
-        lock=lock.get(table.spec(aims[0])) if isinstance(lock, Mapping) else lock,
-        observers=tuple(observers),
-        progress=Progress() if progress is None else progress,
-    )
-    return beside(build, lambda one: _read(one)[0], order, aims, lock) if several else build(order)
-
-
-def _tuning(
-    seconds: float | None, records: str | None, device: Device | None, threads: int, cache: str | None
-) -> Tuning | None:
-    """What is asked of tuning, if anything; the records of a device are in a file of its own in the cache."""
-    if seconds is None and records is None:
-        return None
-    if records is None and cache is not None:
-        kind = "here" if device is None else re.sub(r"[^\w.-]+", "-", device.kind)
-        records = os.path.join(cache, "tuning", f"{kind}.jsonl")
-    return Tuning(seconds or 0.0, records, device, threads)
-
-
-def _aims(
-    target: str | Target | Sequence[str | Target],
-    limits: Budget | None,
-    check: bool,
-    tuning: Tuning | None,
-    device: Device | None,
-) -> tuple[Target, ...]:
-    """The targets, each able to do what is asked of it here. Raises `SpecError`, `TargetError`."""
-    measured = ", ".join(limits.measured) if limits is not None else ""
-    if measured and not check:
-        raise SpecError(f"a budget on {measured} needs the check, which --no-check leaves out")
-    aims = table.distinct([target] if isinstance(target, str | Target) else target)
-    for aim in aims:
-        if measured and aim.cannot_run:
-            raise SpecError(f"a budget on {measured} needs the check; {aim.name}: {aim.cannot_run}")
-        if tuning is not None:
-            aim.check_tuning(tuning)
-        if device is not None:
-            aim.check_device()
-        aim.check_ready(run=check and device is None)
-    return aims
+        fix_shapes(shown, options.shapes or {})
+        order = replace(order, data=draw(model, order.data, shown, options.seed))
+    return beside(build, lambda one: _read(one)[0], order, targets, options.lock)
 
 
 def build(order: Order) -> Build:
@@ -196,7 +74,7 @@ def build(order: Order) -> Build:
     original, annotated = _read(order)
     order.target.check_inputs(original)
     if is_stream(order.data):
-        order = replace(order, data=draw(order.model, order.data, original, order.seed))
+        order = replace(order, data=draw(order.model, order.data, original, order.options.seed))
     known = known_by(order, original)
     if order.lock is not None:
         order.lock.check_inputs(known.hashes, versions())
@@ -218,20 +96,20 @@ def _read(order: Order) -> tuple[Graph, set[str]]:
     """The model, sorted, verified, frozen or with sizes as was asked; and the values whose types it told."""
     original = load(order.model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
-    if order.freeze:
+    if order.options.freeze:
         make_constants(original)
     prepare(original, order.model)
-    if order.shapes:
-        fix_shapes(original, order.shapes)
+    if order.options.shapes:
+        fix_shapes(original, order.options.shapes)
     return original, annotated
 
 
 def _context(order: Order) -> Context:
     return Context(
         order.target.facts,
-        overrides=order.overrides,
-        seed=order.seed,
-        threads=order.threads,
+        overrides=tuple(order.options.overrides),
+        seed=order.options.seed,
+        threads=order.options.threads,
         progress=order.progress,
     )
 
@@ -247,7 +125,7 @@ def _kept(order: Order, original: Graph, known: Known) -> Build | None:
     if order.budget is not None:
         report.budget = judge(order.budget, report, graph, done.dims)
     lower(original, *newest_loadable())
-    judges = partial(held_out, order.model, order.samples, order.min_agreement, original, _context(order))
+    judges = partial(held_out, order.model, order.samples, order.options.min_agreement, original, _context(order))
     return Build(
         graph,
         report,
@@ -288,10 +166,10 @@ def _made(order: Order, original: Graph, known: Known) -> _Made:
             f"latency is estimated from layers measured on {order.latencies.device}; on layers that were not, the "
             f"estimate is off by {100 * order.latencies.unseen()[0]:.0f} % in the median"
         )
-    recorder = Recorder(dims, ctx if order.trail else None)
-    warden = Guard(order.min_agreement) if order.guard and ctx.held is not None else None
+    recorder = Recorder(dims, ctx if order.options.trail else None)
+    warden = Guard(order.options.min_agreement) if order.options.guard and ctx.held is not None else None
     passes, last = order.road
-    observers = (recorder, Log(), *order.observers)
+    observers = (recorder, Log(), *order.options.observers)
     stopped = ""
     try:
         run(Pipeline((*passes, *last)), graph, ctx, observers=observers, guard=warden, cache=known.passes)
@@ -305,7 +183,7 @@ def _made(order: Order, original: Graph, known: Known) -> _Made:
         model=name_of(order.model),
         pipeline=str(order.pipeline),
         target=table.spec(order.target),
-        seed=order.seed,
+        seed=order.options.seed,
         versions=versions(),
         before=replace(size, bytes=stored_bytes(order.model, original)),
         after=size,
@@ -339,7 +217,7 @@ def _samples(
             raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
         notes.append(f"the result was not run beside the original: {error}")
         return None, None
-    ctx.fit, ctx.held = found.split(held_count(found.count, order.min_agreement), order.seed)
+    ctx.fit, ctx.held = found.split(held_count(found.count, order.options.min_agreement), order.options.seed)
     ctx.data = source_text(data)
     notes += sample_notes(found, order.pipeline)
     return found, teacher
@@ -390,7 +268,7 @@ def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None
     """Hold the artifact against the graph that it was built from, and run it beside the original as it was read, as a
     user's runtime would open it. Raises `EmissionError` where it does not answer as its graph."""
     held, report = made.ctx.held, made.report
-    if not order.check:
+    if not order.options.check:
         report.validation = Validation(0, "left out, --no-check")
         return
     if order.target.cannot_run:
@@ -400,10 +278,10 @@ def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None
         report.validation = Validation(0, "the original does not run here, so there are no samples")
         return
     with order.progress.task("check"):
-        if order.device is not None and not made.stopped:
+        if order.options.device is not None and not made.stopped:
             check_there(order, original, made.graph, made.teacher, staged, held, report)
             return
-        after = order.target.open(staged.path, threads=order.threads)
+        after = order.target.open(staged.path, threads=order.options.threads)
         report.validation = validate(made.graph, after, held, order.target.error)
         if made.stopped:
             report.agreement = agreement(made.teacher, after, held.take(_GLANCE))

@@ -26,10 +26,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
 from ..compiler.model import stem_of
+from ..compiler.option import TEXT, declared, listed
+from ..compiler.options import Options
 from ..errors import OptcError, SpecError, nearest
 from ..ir.printable import has_control
 from ..passes.base import Override
-from .options import Options
 from .overrides import override
 
 FILE = "optc.toml"
@@ -141,7 +142,7 @@ class _Reader:
         entries: list[Entry] = []
         places: set[str] = set()
         for i, model in enumerate(models):
-            entries.append(self.entry({**given, **self.keys(model, _SHARED | _OWN, ("model", i))}, i))
+            entries.append(self.entry({**given, **self.keys(model, _OWN, ("model", i))}, i))
             if any(one.name == entries[-1].name for one in entries[:-1]):
                 self.fail(f"two models are called '{entries[-1].name}'; give one of them another name", ("model", i))
             for target in entries[-1].targets:
@@ -163,11 +164,10 @@ class _Reader:
         targets = given.pop("targets", ("onnx",))
         output = given.pop("output", "." if path.startswith("zoo:") else None)
         overrides = tuple(given.pop("override", ()))
-        for key in ("data", "latency_table", "tune_records"):
-            if given.get(key) is not None:
-                given[key] = self.place(given[key])
-        if "shape" in given:
-            given["shapes"] = given.pop("shape")
+        for key, one in declared(Options).items():
+            if one.configured and one.flag in given:
+                value = given.pop(one.flag)
+                given[key] = self.place(value) if one.kind.path else value
         options = replace(Options(), overrides=overrides, **given)
         self.check(options, targets, at)
         targets = tuple(table.spec(one) for text in targets for one in table.parse(text))
@@ -179,9 +179,9 @@ class _Reader:
         from ..report.budget import Budget
         from ..targets import table
 
-        checks: list[tuple[str, Callable[[], object]]] = [("passes", lambda: Pipeline.parse(options.passes))]
+        checks: list[tuple[str, Callable[[], object]]] = [("passes", lambda: Pipeline.of(options.passes))]
         checks += [("targets", lambda target=target: table.parse(target)) for target in targets]  # type: ignore[misc]
-        if options.budget is not None:
+        if isinstance(options.budget, str):
             text = options.budget
             checks.append(("budget", lambda: Budget.parse(text)))
         for key, parse in checks:
@@ -203,7 +203,7 @@ class _Reader:
                 if key == "override":
                     found[key] = [self.override(one, (*at, key, i)) for i, one in enumerate(_tables(value))]
                 else:
-                    found[key.replace("-", "_")] = known[key](value)
+                    found[key] = known[key](value)
             except ValueError as error:
                 self.fail(f"'{key}' takes {error}, not {_shown(value)}", (*at, key))
         return found
@@ -268,111 +268,12 @@ def _tables(value: object) -> list[Mapping[str, Any]]:
     return value
 
 
-# -- kinds of values; each gives the value of an option, or says what it takes
+def _keys(*, shared: bool) -> dict[str, Callable[[Any], Any]]:
+    """What makes the value of each key: those that stand before the first table too, or of all in a table of one."""
+    return {
+        one.flag: one.kind.read for one in declared(Options).values() if one.configured and (one.shared or not shared)
+    }
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("text")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _whole(low: int, high: int) -> Callable[[object], int]:
-    def take(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return value
-
-    return take
-
-
-def _share(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError("a number from 0 to 1")
-    return float(value)
-
-
-def _numbers(value: object, *, positive: bool = False) -> tuple[float, ...]:
-    items: list[Any] = value if isinstance(value, list) else [value]
-    wrong = any(isinstance(one, bool) or not isinstance(one, int | float) or (positive and one <= 0) for one in items)
-    if wrong or not items:
-        raise ValueError(f"a {'positive ' if positive else ''}number, or a list of one a channel")
-    return tuple(float(one) for one in items)
-
-
-def _size(value: object) -> tuple[int, int]:
-    items: list[Any] = value if isinstance(value, list) else [value, value]
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)x(\d+)", value)):
-        items = [int(found[1]), int(found[2])]
-    if len(items) != 2 or any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in items):
-        raise ValueError('a size such as "224x224", 224 or [224, 224]')
-    return items[0], items[1]
-
-
-def _shapes(value: object) -> dict[str, tuple[int, ...]]:
-    from ..compiler import parse_shapes
-    from ..errors import SpecError
-
-    if isinstance(value, str):
-        value = [value]
-    try:
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            return parse_shapes(value)
-    except SpecError:
-        pass
-    raise ValueError('sizes of inputs such as "input=1x3x224x224", or a list of them')
-
-
-def _layout(value: object) -> str:
-    if value not in ("auto", "NCHW", "NHWC"):
-        raise ValueError("auto, NCHW or NHWC")
-    return str(value)
-
-
-def _duration(value: object) -> float:
-    from ..targets.tuning import duration
-
-    try:
-        return duration(str(value))
-    except SpecError:
-        raise ValueError("a time such as 90s, 10m or 1h") from None
-
-
-def _listed(value: object) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else [value]
-    if not items or not all(isinstance(one, str) and one for one in items):
-        raise ValueError("text, or a list of texts")
-    return tuple(items)
-
-
-_SHARED: dict[str, Callable[[Any], Any]] = {
-    "passes": lambda value: ",".join(_listed(value)),
-    "targets": _listed,
-    "output": _text,
-    "data": _text,
-    "mean": _numbers,
-    "std": lambda value: _numbers(value, positive=True),
-    "layout": _layout,
-    "resize": _size,
-    "samples": _whole(1, 2**31 - 1),
-    "seed": _whole(0, 2**31 - 1),
-    "threads": _whole(0, 1024),
-    "freeze": _flag,
-    "clean": _flag,
-    "guard": _flag,
-    "min-agreement": _share,
-    "budget": _text,
-    "latency-table": _text,
-    "tune": _duration,
-    "tune-records": _text,
-    "check": _flag,
-}
-"""Keys that stand before the first table, for all models, or in a table of one."""
-
-_OWN: dict[str, Callable[[Any], Any]] = {"path": _text, "name": _text, "shape": _shapes, "override": _tables}
+_SHARED = {**_keys(shared=True), "targets": listed, "output": TEXT.read}
+_OWN = {**_keys(shared=False), **_SHARED, "path": TEXT.read, "name": TEXT.read, "override": _tables}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 
 from ..compiler.model import stem_of
+from ..compiler.option import declared
+from ..compiler.options import Options
 from ..errors import OutputError
 from ..ir.cost import cost
 from ..ir.graph import Graph
@@ -26,15 +29,7 @@ targets = ["onnx"]                # see: optc targets
 
 # output = "build"                # a folder, or a file name with {{name}} and {{target}}
 # name = {name}
-# samples = 512                   # use at most so many
-# seed = 0
-# threads = 0                     # 0: as many as the libraries choose
-# min-agreement = 0.95            # undo every pass that takes the agreement below
-# freeze = false                  # make constants of weights that were exported as inputs
-# clean = true                    # run the lossless pass `clean` first
-# guard = true                    # undo a pass that made the model worse
-# check = true                    # run the result beside the original
-{images}
+{options}{images}
 # What single layers want. Layers are found by a pattern of their names (match), by their operator (op), or by both.
 # The layers that store most are:
 {layers}
@@ -68,8 +63,24 @@ def text(model: str, graph: Graph, folder: str) -> str:
     layers = "".join(f"#   {json.dumps(name)}, {size:,} bytes\n" for name, size in heavy)
     match = json.dumps(heavy[0][0] if heavy else "*")
     return _TEXT.format(
-        path=json.dumps(path), name=json.dumps(stem), data=data, images=_images(graph), layers=layers, match=match
+        path=json.dumps(path),
+        name=json.dumps(stem),
+        data=data,
+        options=_options(),
+        images=_images(graph),
+        layers=layers,
+        match=match,
     )
+
+
+def _options() -> str:
+    """The options that have an example, each under what it does."""
+    lines: list[str] = []
+    for one in declared(Options).values():
+        if one.example:
+            lines += textwrap.wrap(one.help, 118, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"# {one.flag} = {one.example}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _images(graph: Graph) -> str:

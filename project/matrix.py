@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -54,7 +54,8 @@ class Job:
     def memory(self) -> int:
         """An estimate of the bytes that the build takes."""
         data = self.entry.options.data
-        return _BASE + _FACTOR * _stored(self.entry.path) + min(_MOST_DATA, 0 if data is None else _stored(data))
+        samples = _stored(data) if isinstance(data, str) else 0
+        return _BASE + _FACTOR * _stored(self.entry.path) + min(_MOST_DATA, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +228,15 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
 
 def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
     """Build one job here."""
+    from ..compiler import compile_with
     from ..report.amount import amount
 
     output = job.entry.artifact(job.target)
     try:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-        build = job.entry.options.compile(
-            job.entry.path, target=job.target, output=output, cache=cache, lock=lock, observers=(Reproduce(),)
-        )
+        options = job.entry.options
+        options = replace(options, target=job.target, output=output, cache=cache, lock=lock, observers=(Reproduce(),))
+        build = compile_with(job.entry.path, options)
     except OptcError as error:
         return Result(job, error.exit_status, str(error).splitlines()[0])
     except OSError as error:

@@ -8,13 +8,13 @@ import pytest
 
 from optc.cli.chosen import choose
 from optc.compiler import read
+from optc.compiler.options import Options
 from optc.errors import OutputError, SpecError
 from optc.ir.onnx.writer import save
 from optc.models import zoo
 from optc.passes.base import Override
 from optc.project import init
 from optc.project.config import Config, load
-from optc.project.options import Options
 
 FULL = """
 passes = ["prune:ratio=0.5", "quant"]   # for all models
@@ -179,23 +179,23 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     save(zoo.load("digits_dscnn"), tmp_path / "a.onnx")
     config(tmp_path, '[[model]]\npath = "a.onnx"\npasses = "clean"\nseed = 3\noutput = "b.onnx"\n')
     model = str(tmp_path / "a.onnx")
-    found = choose(model, None, {"seed": 7, "passes": None}, ["x*"], None, None)
+    found = choose(model, None, {"seed": 7}, ["x*"])
     assert found.options == Options(passes="clean", seed=7, overrides=(Override("x*", keep=True),))
     assert found.output == str(tmp_path / "b.onnx")
     assert found.config == str(tmp_path / "optc.toml")
-    assert choose(model, None, {}, (), None, "c.onnx").output == "c.onnx"
-    assert choose("zoo:digits_dscnn", None, {}, (), None, None).options == Options()
+    assert choose(model, None, {"output": "c.onnx"}, ()).output == "c.onnx"
+    assert choose("zoo:digits_dscnn", None, {}, ()).options == Options()
 
 
 def test_an_entry_may_be_named(tmp_path: Path) -> None:
     text = '[[model]]\npath = "zoo:digits_dscnn"\nname = "d"\nseed = 3\ntargets = ["onnx", "onnx:cpu=arm"]\n'
     found = config(tmp_path, text)
-    chosen = choose("d", found.path, {}, (), "onnx:cpu=arm", None)
+    chosen = choose("d", found.path, {"target": "onnx:cpu=arm"}, ())
     assert (chosen.model, chosen.options.seed, chosen.target) == ("zoo:digits_dscnn", 3, "onnx:cpu=arm")
     with pytest.raises(SpecError, match="choose one with --target"):
-        choose("d", found.path, {}, (), None, None)
+        choose("d", found.path, {}, ())
     with pytest.raises(SpecError, match="Did you mean 'd'"):
-        choose("dd", found.path, {}, (), None, None)
+        choose("dd", found.path, {}, ())
 
 
 @pytest.mark.parametrize("name", ["digits_dscnn", "digits_transformer"])

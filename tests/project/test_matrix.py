@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from optc.compiler.options import Options
 from optc.errors import LockError, SpecError
 from optc.project.config import Entry, load
 from optc.project.lock import Lock
 from optc.project.matrix import Job, Result, build, jobs_of, worst
-from optc.project.options import Options
 
 TEXT = """
 passes = "prune:ratio=0.3"

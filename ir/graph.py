@@ -171,7 +171,7 @@ class Graph:
     def add_output(self, value: Value, name: str, type: Type | None = None) -> Output:
         """Return `value` as one more output; its declared type is the value's own unless given."""
         output = Output(name, value, value.type if type is None else type)
-        value._uses[self, len(self._outputs)] = None
+        value._add_return(self, len(self._outputs))
         self._outputs.append(output)
         return output
 
@@ -226,17 +226,17 @@ class Graph:
     def set_output(self, index: int, value: Value) -> None:
         """Return `value` as output `index`, under the same name and declared type."""
         output = self._outputs[index]
-        del output.value._uses[self, index]
+        output.value._drop_return(self, index)
         output.value = value
-        value._uses[self, index] = None
+        value._add_return(self, index)
 
     def remove_output(self, index: int) -> None:
         """Drop an output and close the gap. Only for bodies and functions: a model's outputs are its interface."""
         for i, output in enumerate(self._outputs):
-            del output.value._uses[self, i]
+            output.value._drop_return(self, i)
         del self._outputs[index]
         for i, output in enumerate(self._outputs):
-            output.value._uses[self, i] = None
+            output.value._add_return(self, i)
 
     def remove_input(self, index: int) -> None:
         """Drop an unused input and close the gap. A model's inputs are its interface: only where one is given up."""
@@ -295,8 +295,8 @@ class Graph:
         for item in (*other, *other._inputs, *other._constants):
             item._graph = self
         for index, output in enumerate(other._outputs):
-            del output.value._uses[other, index]
-            output.value._uses[self, index] = None
+            output.value._drop_return(other, index)
+            output.value._add_return(self, index)
         for slot in Graph.__slots__:
             if slot != "parent":
                 setattr(self, slot, getattr(other, slot))

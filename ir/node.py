@@ -29,7 +29,10 @@ class Value:
     left out: not a constant, because a caller can override it.
     """
 
-    __slots__ = ("name", "type", "producer", "index", "constant", "default", "doc", "metadata", "_graph", "_uses")
+    __slots__ = (
+        *("name", "type", "producer", "index", "constant", "default", "doc", "metadata"),
+        *("_graph", "_uses", "_returns"),
+    )
 
     name: str
     type: Type | None
@@ -51,6 +54,7 @@ class Value:
         self.metadata = None
         self._graph: Graph | None = None
         self._uses: dict[Use, None] = {}
+        self._returns = 0  # of the uses, those that are outputs of graphs: a value may have any number of uses
 
     @property
     def graph(self) -> Graph | None:
@@ -70,7 +74,7 @@ class Value:
     @property
     def is_output(self) -> bool:
         """Whether a graph (this one or a body) returns this value."""
-        return any(not isinstance(user, Node) for user, _ in self._uses)
+        return self._returns > 0
 
     @property
     def is_input(self) -> bool:
@@ -102,6 +106,14 @@ class Value:
         """The elements of a constant, else `None`."""
         return None if self.constant is None else self.constant.numpy()
 
+    def _add_return(self, graph: Graph, index: int) -> None:
+        self._uses[graph, index] = None
+        self._returns += 1
+
+    def _drop_return(self, graph: Graph, index: int) -> None:
+        del self._uses[graph, index]
+        self._returns -= 1
+
     def replace_uses(self, other: Value) -> None:
         """Let every reader of this value, graph outputs included, read `other` instead."""
         if other is self:
@@ -114,7 +126,9 @@ class Value:
             else:
                 user._outputs[index].value = other
             other._uses[use] = None
+        other._returns += self._returns
         self._uses.clear()
+        self._returns = 0
 
     def __repr__(self) -> str:
         return f"Value({self.name!r})"

@@ -1,14 +1,17 @@
 // A server of TVM's RPC for devices without Python: `optc ... --rpc HOST:PORT` runs libraries on it.
 //
-//   rpc_server [--port N] [--host ADDRESS] [--key-file FILE] [--seconds N] [--idle N] [--memory MIB] [--file MIB]
+//   rpc_server [--port N] [--host ADDRESS] [--key-file FILE]
+//              [--seconds N] [--idle N] [--memory MIB] [--file MIB] [--disk MIB] [--files N]
 //
 // listens on N (any free one unless given) of the loopback, prints it, and serves each client in a process and a folder
 // of its own, one at work at a time; both go with the client, and with the server. It trusts its clients: who is let in
 // runs code here. So any address but a loopback one needs a key, the first line of FILE, which clients give in
 // OPTC_RPC_KEY; it is compared in constant time, and sent in the clear: tunnel what leaves a network that is yours.
 // A session ends after --seconds in all (an hour), --idle of silence (ten minutes), or beyond --memory of data (three
-// quarters of the machine's); --file bounds each file that it writes (1024).
+// quarters of the machine's); --file bounds each file that it writes (1024), --disk (2048) and --files (256) what its
+// folder holds in all: an upload beyond them is refused, and a library that writes beyond them ends the session.
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -16,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,7 +45,7 @@ constexpr int32_t kLongestKey = 4096;
 constexpr int kMostClients = 16;
 
 struct Limits {
-  long seconds = 3600, idle = 600, memory = 0, file = 1024;
+  long seconds = 3600, idle = 600, memory = 0, file = 1024, disk = 2048, files = 256;
 };
 
 [[noreturn]] void stop(const std::string& what) {
@@ -91,12 +95,70 @@ bool greet(int socket, const std::string& key) {
 // A name in the folder of this session, and in no other.
 std::string inside(const std::string& name) { return std::filesystem::absolute(std::filesystem::path(name).filename()); }
 
-[[noreturn]] void serve(int socket) {
+// What a folder holds, the folders in it included: bytes on the disk and entries. Links are not followed.
+struct Usage {
+  uint64_t bytes = 0, entries = 0;
+  bool beyond(const Limits& limits) const {
+    return bytes > uint64_t(limits.disk) << 20 || entries > uint64_t(limits.files);
+  }
+};
+
+void add_usage(int parent, const char* name, int depth, Usage* sum) {
+  int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (folder < 0) return;
+  DIR* entries = fdopendir(folder);
+  if (entries == nullptr) {
+    close(folder);
+    return;
+  }
+  while (dirent* entry = readdir(entries)) {
+    struct stat about;
+    if (!std::strcmp(entry->d_name, ".") || !std::strcmp(entry->d_name, "..")) continue;
+    if (fstatat(folder, entry->d_name, &about, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    sum->bytes += uint64_t(about.st_blocks) * 512;
+    sum->entries += 1;
+    // So deep a folder counts as too many, and not as a way out of sight.
+    if (S_ISDIR(about.st_mode) && depth == 0) sum->entries = UINT32_MAX;
+    if (S_ISDIR(about.st_mode) && depth > 0) add_usage(folder, entry->d_name, depth - 1, sum);
+  }
+  closedir(entries);
+}
+
+Usage usage_of(const char* folder) {
+  Usage sum;
+  add_usage(AT_FDCWD, folder, 16, &sum);
+  return sum;
+}
+
+// A file from the client, in place of the runtime's own function, which knows no bounds.
+void upload(const std::string& name, const std::string& data, const Limits& limits) {
+  Usage after = usage_of(".");
+  after.bytes += data.size();
+  after.entries += 1;
+  if (after.beyond(limits)) {
+    TVM_FFI_THROW(RuntimeError) << "a session holds at most " << limits.disk << " MiB in " << limits.files << " files";
+  }
+  const std::string path = inside(name);
+  std::ofstream file(path, std::ios::binary);
+  file.write(data.data(), static_cast<std::streamsize>(data.size()));
+  file.close();
+  if (file.fail()) {
+    unlink(path.c_str());
+    TVM_FFI_THROW(RuntimeError) << "cannot write " << name;
+  }
+}
+
+[[noreturn]] void serve(int socket, const Limits& limits) {
   ffi::Function::SetGlobal("tvm.rpc.server.workpath",
                            ffi::Function::FromTyped([](ffi::String name) { return ffi::String(inside(name)); }), true);
   ffi::Function::SetGlobal(
       "tvm.rpc.server.load_module",
       ffi::Function::FromTyped([](ffi::String name) { return ffi::Module::LoadFromFile(inside(name)); }), true);
+  ffi::Function::SetGlobal("tvm.rpc.server.upload",
+                           ffi::Function::FromTyped([limits](ffi::String name, ffi::Bytes data) {
+                             upload(name, data, limits);
+                           }),
+                           true);
   ffi::Function::GetGlobalRequired("rpc.ServerLoop")(socket);
   std::_Exit(0);
 }
@@ -113,6 +175,19 @@ void bound(int what, long most) {
 }
 
 long quarters_of_memory() { return sysconf(_SC_PHYS_PAGES) / 4 * 3 * (sysconf(_SC_PAGE_SIZE) / 1024) / 1024; }
+
+// Whether a worker ends by itself while it keeps to its time and to its part of the disk.
+bool ends_within(const Limits& limits, const sigset_t& signals, const std::string& folder) {
+  timespec start{}, now{};
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  do {
+    timespec glance{0, 100'000'000};
+    int signal = sigtimedwait(&signals, nullptr, &glance);
+    if (signal >= 0) return signal == SIGCHLD;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+  } while (now.tv_sec - start.tv_sec < limits.seconds && !usage_of(folder.c_str()).beyond(limits));
+  return false;
+}
 
 // One client, in a process that keeps its folder and its worker: what a model does to its process ends with it.
 [[noreturn]] void session(int socket, int turn, pid_t server, const std::string& key, const Limits& limits) {
@@ -142,11 +217,10 @@ long quarters_of_memory() { return sysconf(_SC_PHYS_PAGES) / 4 * 3 * (sysconf(_S
     bound(RLIMIT_DATA, limits.memory << 20);
     bound(RLIMIT_FSIZE, limits.file << 20);
     bound(RLIMIT_CORE, 0);
-    serve(socket);
+    serve(socket, limits);
   }
   close(socket);
-  timespec left{limits.seconds, 0};
-  if (worker > 0 && sigtimedwait(&told, nullptr, &left) != SIGCHLD) kill(worker, SIGKILL);
+  if (worker > 0 && !ends_within(limits, told, folder)) kill(worker, SIGKILL);
   if (worker > 0) waitpid(worker, nullptr, 0);
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
@@ -188,8 +262,12 @@ int main(int argc, char** argv) {
       limits.memory = number;
     } else if (word == "--file") {
       limits.file = number;
+    } else if (word == "--disk") {
+      limits.disk = number;
+    } else if (word == "--files") {
+      limits.files = number;
     } else {
-      stop("takes --port, --host, --key-file, --seconds, --idle, --memory and --file, not " + word);
+      stop("takes --port, --host, --key-file, --seconds, --idle, --memory, --file, --disk and --files, not " + word);
     }
   }
   sockaddr_in at{};

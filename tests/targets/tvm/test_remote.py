@@ -284,6 +284,66 @@ def test_a_session_has_its_time(library: Path, native: str) -> None:
         assert answer(library, port) == [[18, 22, 26]]
 
 
+def test_a_session_has_its_part_of_the_disk(library: Path, native: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvm import rpc
+
+    monkeypatch.setenv("TMPDIR", str(library.parent))
+    with started(native, "--disk", "3", "--files", "5") as port:
+        for size, most in ((1 << 20, 3), (10, 5)):
+            session = rpc.connect("127.0.0.1", port)
+            for index in range(most):
+                session.upload(bytearray(size), f"{index}")
+            with pytest.raises(Exception, match="a session holds at most 3 MiB in 5 files"):
+                session.upload(bytearray(size), "beyond")
+            (folder,) = library.parent.glob("rpc_server-*")
+            assert len(list(folder.iterdir())) == most
+            del session
+            gone(library.parent)
+        assert answer(library, port) == [[18, 22, 26]]
+
+
+WRITER = """
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+static char block[1 << 20];
+__attribute__((constructor)) static void fill(void) {
+  char name[32];
+  memset(block, 1, sizeof block);
+  for (int i = 0;; ++i, usleep(10000)) {
+    sprintf(name, "%d", i);
+    FILE* file = fopen(name, "w");
+    if (file) fwrite(block, 1, sizeof block, file), fclose(file);
+  }
+}
+"""
+
+
+def test_a_library_that_fills_the_disk_ends_its_session(
+    library: Path, native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tvm import rpc
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "w.c").write_text(WRITER)
+    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "w.c", "-o", "w.so"], cwd=tmp_path, check=True)
+    with started(native, "--disk", "8") as port:
+        session = rpc.connect("127.0.0.1", port)
+        session.upload(str(tmp_path / "w.so"))
+        with pytest.raises(Exception, match=r"kShutdown|[Rr]eset"):
+            session.load_module("w.so")
+        gone(tmp_path)
+        assert answer(library, port) == [[18, 22, 26]]
+
+
+def gone(folder: Path) -> None:
+    """Wait until no session has a folder there."""
+    end = time.monotonic() + 20
+    while list(folder.glob("rpc_server-*")):
+        assert time.monotonic() < end, "a session's folder stays"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("shape", [(1 << 40, 3), (-1, 3), (2, 4)])
 def test_a_device_does_not_say_how_much_memory_is_taken_here(shape: tuple[int, ...]) -> None:
     from optc.targets.tvm.artifact.codegen import Port

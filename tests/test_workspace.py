@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from optc.compiler.place import staging
 from optc.errors import OutputError
 from optc.storage.store import Store
 from optc.storage.workspace import Workspace, files, remove_abandoned
-from optc.targets.tvm.artifact.folder import check_folder
+from optc.targets.tvm.artifact.folder import check_folder, place_folder
 
 KILLED = """
 import os, signal, sys
@@ -33,6 +35,111 @@ def killed(folder: Path, *more: str) -> Path:
     subprocess.run([sys.executable, "-c", KILLED, str(folder), *more], check=False)
     (left,) = set(folder.iterdir()) - before
     return left
+
+
+REPLACED = """
+import os, signal, sys
+from optc.storage import workspace
+from optc.targets.tvm.artifact import folder
+where, staged, path, exchanges = sys.argv[1:]
+step = 0
+def dying(kind, one):
+    def done(*words, **more):
+        global step
+        if kind == "before" and step == int(where):
+            os.kill(os.getpid(), signal.SIGKILL)
+        step += 1
+        return one(*words, **more)
+    return done
+if exchanges == "no":
+    folder.exchange = lambda one, other: False
+for place, names in ((os, ("mkdir", "replace", "unlink", "rmdir")), (folder, ("exchange", "unpack"))):
+    for name in names:
+        setattr(place, name, dying("before", getattr(place, name)))
+folder.place_folder(staged, path)
+"""
+
+
+def artifact(path: Path, *names: str) -> Path:
+    """A .tar with a manifest that answers for files of these names."""
+    import tarfile
+
+    path.mkdir()
+    document = {"schema": "optc.library/1", "files": dict.fromkeys(names, "")}
+    (path / "manifest.json").write_text(json.dumps(document))
+    for name in names:
+        (path / name).write_text(path.name)
+    with tarfile.open(f"{path}.tar", "w") as tar:
+        for name in ("manifest.json", *names):
+            tar.add(path / name, name)
+    return Path(f"{path}.tar")
+
+
+def content(path: Path) -> dict[str, str]:
+    return {one.name: one.read_text() for one in path.iterdir()}
+
+
+@pytest.mark.parametrize("exchanges", ["yes", "no"])
+def test_an_artifact_in_a_folder_is_replaced_by_a_process_that_is_killed(exchanges: str, tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    first = artifact(tmp_path / "from" / "first", "a.so", "b.bin")
+    second = artifact(tmp_path / "from" / "second", "a.so", "c.bin")
+    wanted = [content(tmp_path / "from" / one) for one in ("first", "second")]
+    words = [sys.executable, "-c", REPLACED]
+    for step in range(1, 40):
+        place = tmp_path / f"place{step}"
+        place.mkdir()
+        place_folder(str(first), str(place / "out"))
+        status = subprocess.run([*words, str(step), str(second), str(place / "out"), exchanges], check=False).returncode
+        remove_abandoned(str(place))
+        there = [content(path) for path in (place / "out", *place.glob(".optc-*/old")) if path.exists()]
+        assert there, f"nothing is left, killed at step {step}"
+        assert all(one in wanted for one in there), f"half of one is left, killed at step {step}"
+        if exchanges == "yes":  # of the very last step an empty folder may be left, which nothing tells of
+            assert everything(place / "out") == sorted(there[0])
+            assert not [one for path in place.glob(".optc-*") for one in everything(path)]
+        if status == 0:
+            assert there == wanted[1:]
+            break
+    else:
+        pytest.fail("it was killed at every step")
+    assert step > 6
+
+
+def test_what_was_planted_in_a_recorded_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a").write_text("mine")
+    code = """
+import os, signal, sys
+from optc.storage.workspace import Workspace
+one = Workspace(sys.argv[1])
+one.record("new", ["a", "b", "../../mine/a", "link"])
+one.record("..", ["mine"])
+one.record("../mine", ["a"])
+one.record("linked", ["a"])
+one.record("", ["etc"])
+os.mkdir(os.path.join(one.name, "new"))
+for name in "ab":
+    open(os.path.join(one.name, "new", name), "w").close()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    plants = {
+        "nothing": lambda left: None,
+        "a file": lambda left: (left / "new" / "theirs").write_text("theirs"),
+        "a folder": lambda left: (left / "new" / "inner").mkdir(),
+        "a linked file": lambda left: (left / "new" / "link").symlink_to(tmp_path / "mine" / "a"),
+        "a linked folder": lambda left: (left / "linked").symlink_to(tmp_path / "mine"),
+        "a pipe": lambda left: os.mkfifo(left / "new" / "link"),
+    }
+    for what, plant in plants.items():
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+        (left,) = tmp_path.glob(".optc-*")
+        plant(left)
+        remove_abandoned(str(tmp_path))
+        assert (tmp_path / "mine" / "a").read_text() == "mine", what
+        assert not (left / "new" / "a").exists(), what
+        assert left.exists() == (what != "nothing"), what
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def old(path: Path) -> None:

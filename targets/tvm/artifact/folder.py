@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ....errors import OutputError, TargetError
+from ....storage.exchange import exchange
 from ....storage.workspace import Workspace, files
 from . import manifest
 
@@ -64,16 +65,22 @@ def place_folder(staged: str, path: str) -> None:
 
     Raises `OutputError` where `path` is a folder of something else.
     """
-    check_folder(path)
-    beside = os.path.dirname(os.path.abspath(path))
     try:
-        with Workspace(beside) as aside:
-            fresh, old = os.path.join(aside, "new"), os.path.join(aside, "old")
+        aside = Workspace(os.path.dirname(os.path.abspath(path)))
+        with aside, tarfile.open(staged, "r:") as tar:
+            fresh, old = os.path.join(aside.name, "new"), os.path.join(aside.name, "old")
+            aside.record("new", tar.getnames())
             os.mkdir(fresh)
             unpack(staged, fresh)
-            if os.path.isdir(path):
-                os.replace(path, old)
-            os.replace(fresh, path)
+            check_folder(path)
+            earlier = manifest.listed(path)
+            aside.record("new", earlier)
+            if not os.path.isdir(path):
+                os.replace(fresh, path)
+            elif not exchange(fresh, path):
+                os.replace(path, old)  # which nobody removes before there is another in its place
+                os.replace(fresh, path)
+                aside.record("old", earlier)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
 

@@ -28,6 +28,7 @@ logging.getLogger("optc").addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from .compiler import Build, Data, Options, compile
     from .errors import OptcError
+    from .ir.gradient.differentiate import Gradients, differentiate
     from .ir.graph import Graph
     from .ir.onnx.reader import load
     from .ir.onnx.writer import save
@@ -41,6 +42,7 @@ __all__ = [
     "Build",
     "Context",
     "Data",
+    "Gradients",
     "Graph",
     "OptcError",
     "Options",
@@ -49,6 +51,7 @@ __all__ = [
     "Report",
     "Samples",
     "compile",
+    "differentiate",
     "load",
     "load_samples",
     "save",
@@ -59,6 +62,7 @@ _HOME = {
     "Build": "compiler",
     "Context": "passes.base",
     "Data": "compiler",
+    "Gradients": "ir.gradient.differentiate",
     "Graph": "ir.graph",
     "OptcError": "errors",
     "Options": "compiler",
@@ -67,6 +71,7 @@ _HOME = {
     "Report": "passes.base",
     "Samples": "runtime.samples",
     "compile": "compiler",
+    "differentiate": "ir.gradient.differentiate",
     "load": "ir.onnx.reader",
     "load_samples": "runtime.samples",
     "save": "ir.onnx.writer",

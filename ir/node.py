@@ -257,6 +257,13 @@ class Node:
             return None
         return attribute.value
 
+    def add_outputs(self, count: int) -> None:
+        """Make `count` more outputs, optional ones of its operator that were left out."""
+        for _ in range(count):
+            value = Value()
+            value.producer, value.index = self, len(self._outputs)
+            self._outputs = (*self._outputs, value)
+
     @property
     def bodies(self) -> tuple[Graph, ...]:
         """The graphs held by this node's attributes (If branches, Loop and Scan bodies), in attribute order."""

@@ -1,0 +1,1 @@
+"""Reverse-mode differentiation, graph to graph: `differentiate` walks backwards, `rules` know the operators."""

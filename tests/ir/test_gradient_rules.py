@@ -325,6 +325,6 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(case, id=f"{family.__name__}-{i}-{case.op}")
 
 
-@pytest.mark.parametrize("case", _cases())
+@pytest.mark.parametrize("case", list(_cases()))
 def test_the_gradient_is_that_of_differences(case: Case) -> None:
     check(case)

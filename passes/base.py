@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
     from ..runtime.latency_table import Estimator
     from ..runtime.samples import Samples
-    from .walk.choice import Choice
-    from .walk.walk import Step
 
 Detail: TypeAlias = "str | int | float | bool"
 
@@ -272,15 +270,6 @@ class Pass(ABC):
     @property
     def in_float(self) -> Pass | None:
         """The pass that saves about the same bytes and leaves the speed as it was; `None` where there is none."""
-        return None
-
-    def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
-        """What the pass would make of one layer with the least error at no more than the share `most` of its MACs;
-        `None` where its options allow nothing.
-
-        Its cost is a share of the layer's MACs, its error as `Target.error` counts it. `tolerance` is the loss allowed
-        (a share of the answer's variance) where the options name no amount. The layer is left as it is.
-        """
         return None
 
 

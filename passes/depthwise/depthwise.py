@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..base import Context, Pass, Report, option
+from ..base import Context, option
+from ..walk.layer_pass import LayerPass
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph
-    from ..walk.choice import Choice
-    from ..walk.walk import Step
+    from .layers import Separate
 
 
 @dataclass(frozen=True, slots=True)
-class Depthwise(Pass):
+class Depthwise(LayerPass):
     """Rewrite convolutions as depthwise-separable ones, fitted to the teacher's answers without training.
 
     Rank k has k depthwise filters a channel; k terms cost about k (1/n + 1/taps) of the layer.
     """
 
     name: ClassVar[str] = "depthwise"
-    lossy: ClassVar[bool] = True
     rivals: ClassVar[tuple[str, ...]] = ("svd",)
 
     rank: int = option(0, "depthwise filters a channel; 0: as few as `error` allows, layer by layer", low=0, layer=True)
@@ -36,15 +34,11 @@ class Depthwise(Pass):
         "auto", "depthwise first, pointwise first, or the better one", layer=True
     )
 
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        from ..walk.tolerance import loosest
-        from .layers import separate
+    @property
+    def unbounded(self) -> bool:
+        return not self.rank and self.error is None
 
-        if not self.rank and self.error is None:
-            return loosest(graph, ctx, lambda trial, error: separate(replace(self, error=error), trial, ctx))
-        return separate(self, graph, ctx)
+    def layerwise(self, ctx: Context) -> Separate:
+        from .layers import Separate
 
-    def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
-        from .layers import offer
-
-        return offer(self, step, ctx, most, tolerance)
+        return Separate(self, ctx)

@@ -10,9 +10,8 @@ Errors of different groups are made comparable by trial: each group is pruned al
 does to the model's outputs on samples kept out of the fit (KL, or noise relative to signal) says how much an error e
 there weighs: a e^p (docs/algorithms.md, section 8).
 
-On the walk a removed channel is a block of zero columns in its readers, refitted on the columns that stay with the
-inputs that really arrive; so the graph keeps its form until the end, when the channels are cut out of every tensor.
-Kept counts are multiples of what the target's kernels like: odd counts make a model slower than the dense one.
+How channels then go is in `removal`. Kept counts are multiples of what the target's kernels like: odd counts make a
+model slower than the dense one.
 
 Not pruned: residual streams (unless `groups=all`), and what `Coupled.reason` says.
 """
@@ -20,27 +19,21 @@ Not pruned: residual streams (unless `groups=all`), and what `Coupled.reason` sa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ...ir.channels.coupled import ChannelGroup, Channels
+from ...ir.channels.coupled import Channels
 from ...ir.cost import cost
-from ..base import Context, Detail, Report
+from ..base import Context, Report
 from ..walk.allocate import knapsack
 from ..walk.choice import Choice
-from ..walk.linear import Linear, linear_layers
-from ..walk.mirror import NOTE, with_mirror_images
-from ..walk.saturation import eased
-from ..walk.target import UNREACHED, Array, Target
 from ..walk.tolerance import safest
-from ..walk.walk import Step, thin_note, too_wide, walk
-from .coupled import Coupled, Mask, coupled_groups, refit_without
+from ..walk.walk import Step, walk
+from .coupled import Coupled, refit_without
 from .damage import Damage
+from .removal import Plan, Scene, carry_out, columns_staying, cut, report_unreached
 from .structured import Consumer, Removal, removal_order
 
 if TYPE_CHECKING:
@@ -53,75 +46,14 @@ SHARES = (0.35, 0.25, 0.15, 0.08)
 TRIAL = 48
 """Samples on which groups are tried alone."""
 
-ROWS = 65536
-"""Rows a layer for the final fit. What is compensated is large, and every row counts: with the walk's own number
-CIFAR-10 networks lose half a point more."""
-
 BUSIEST = 0.25
 """The least share of its channels that a group keeps when the allocator chooses."""
-
-
-@dataclass(slots=True)
-class _Scene:
-    """A graph with its groups and layers. The same graph, or a copy of it, gives the same groups in the same order."""
-
-    graph: Graph
-    channels: Channels
-    layers: list[Linear]
-    groups: list[Coupled]
-
-    @staticmethod
-    def of(graph: Graph, align: int) -> _Scene:
-        layers, refused = linear_layers(graph)
-        wide = [(layer.node, reason) for layer in layers if (reason := too_wide(layer))]
-        walked = [layer for layer in layers if not too_wide(layer)]
-        for layer in walked:
-            _own_bias(layer)
-        channels = Channels(graph)
-        return _Scene(graph, channels, walked, coupled_groups(channels.groups, walked, [*refused, *wide], align))
-
-    def cut(self, keeps: Mapping[int, Mask]) -> None:
-        """Cut out of the graph all channels but those that `keeps` (masks by number) keeps."""
-        now = Channels(self.graph)
-        if [_form(group) for group in now.groups] != [_form(group) for group in self.channels.groups]:
-            raise RuntimeError("the groups of channels are not those that were pruned")
-        _cut(now, keeps)
-
-
-def _own_bias(layer: Linear) -> None:
-    """Give a layer a bias of one number an output that nothing else reads, as the walk will write it: one that is
-    shared ties its readers into one group, and one number for all outputs is no tensor of channels."""
-    place, bias = layer.bias_place, layer.bias()
-    value = None if place is None else place[0].inputs[place[1]]
-    if bias is None or value is None or value.constant is None:
-        return
-    scaled = layer.node.get_float("beta", 1.0) != 1.0
-    if scaled or len(value.uses) > len(layer.readers) or value.constant.shape != bias.shape:
-        layer.write_bias(bias)
-
-
-def _form(group: ChannelGroup) -> tuple[object, ...]:
-    """What tells a group from others, whichever numbers its tensors hold."""
-    return group.size, [
-        (member.axis, member.index.tobytes(), [(node, index) for node, index, _ in member.uses])
-        for member in group.members
-    ]
-
-
-@dataclass(slots=True)
-class _Plan:
-    """How many channels each group (by its number) keeps, in what order its channels go where that is known, and the
-    share of the cost that is gone then, where that was asked for."""
-
-    counts: dict[int, int]
-    orders: dict[int, Removal] = field(default_factory=dict)
-    share: float = 0.0
 
 
 def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     """Run `prune:kind=channels`."""
     report = Report()
-    scene = _Scene.of(graph, options.align or ctx.target.channel_alignment)
+    scene = Scene.of(graph, options.align or ctx.target.channel_alignment)
     open_ = _open_groups(options, scene, ctx, report)
     if not open_:
         report.notes.append("no group of channels can be pruned")
@@ -133,16 +65,16 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
         several = {i: count for i, count in counts.items() if len(scene.groups[i].readers) > 1}
         curves = _curves(scene, ctx, several, weigh=False)
         counts = {i: count for i, count in counts.items() if i not in several or i in curves}
-        _report_unreached(scene, [i for i in several if i not in curves], report)
-        _carry_out(options, scene, ctx, _Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
+        report_unreached(scene, [i for i in several if i not in curves], report)
+        carry_out(options, scene, ctx, Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
         return report
     curves = _curves(scene, ctx, {i: _least(scene.groups[i]) for i in open_})
-    _report_unreached(scene, [i for i in open_ if i not in curves], report)
+    report_unreached(scene, [i for i in open_ if i not in curves], report)
     if not curves:
         return report
     if options.ratio is not None:
         plan = _allocate(scene, curves, options, options.ratio)
-        _carry_out(options, scene, ctx, plan, report)
+        carry_out(options, scene, ctx, plan, report)
         most = "no more than " if plan.share < options.ratio else ""
         report.notes.append(f"removed {most}{plan.share:.1%} of the {options.of}")
     else:
@@ -150,13 +82,7 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     return report
 
 
-def _report_unreached(scene: _Scene, numbers: Sequence[int], report: Report) -> None:
-    for i in numbers:
-        one = scene.groups[i]
-        report.skipped(one.name, one.node.op, f"a layer that reads it cannot be fitted: {UNREACHED}", channels=one.size)
-
-
-def _open_groups(options: Prune, scene: _Scene, ctx: Context, report: Report) -> list[int]:
+def _open_groups(options: Prune, scene: Scene, ctx: Context, report: Report) -> list[int]:
     """The numbers of the groups that may be pruned; the others are reported."""
     found = []
     for i, one in enumerate(scene.groups):
@@ -172,7 +98,7 @@ def _open_groups(options: Prune, scene: _Scene, ctx: Context, report: Report) ->
     return found
 
 
-def _shares(scene: _Scene, ratios: Mapping[int, float], report: Report) -> dict[int, int]:
+def _shares(scene: Scene, ratios: Mapping[int, float], report: Report) -> dict[int, int]:
     """How many channels each group keeps when that share of them should go: the nearest multiple of its unit, and at
     least one unit. Groups that keep all are reported instead."""
     counts = {}
@@ -203,7 +129,7 @@ class _Curve:
         return self.scale * math.pow(self.removal.errors[len(self.removal.order) - count], self.power)
 
 
-def _curves(scene: _Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bool = True) -> dict[int, _Curve]:
+def _curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bool = True) -> dict[int, _Curve]:
     """The curves of the groups in `floors`, down to that many channels, from one walk over the unchanged student."""
     if not floors or ctx.fit is None:
         return {}
@@ -248,7 +174,7 @@ def _weighed(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) 
             continue
         trial = {}
         for step in steps:
-            weight = refit_without(step.target, _stays(step.layer, [(one, removal.keep(count))]))
+            weight = refit_without(step.target, columns_staying(step.layer, [(one, removal.keep(count))]))
             trial[step.layer] = weight, step.target.bias(weight)
         tried[count] = max(float(removal.errors[one.size - count]), 1e-12), max(damage.of(trial), 1e-12)
     (e, d), *more = tried.values()
@@ -260,20 +186,10 @@ def _weighed(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) 
     return _Curve(removal, d / e**power, power)
 
 
-def _stays(layer: Linear, pruned: Sequence[tuple[Coupled, Mask]]) -> Mask:
-    """The columns of a layer that stay when groups that it reads keep these channels."""
-    stays = np.ones(layer.shape[2], dtype=bool)
-    for one, keep in pruned:
-        for reader in one.readers:
-            if reader.layer is layer:
-                stays &= reader.stays(keep)
-    return stays
-
-
 # -- how many channels of each group
 
 
-def _allocate(scene: _Scene, curves: Mapping[int, _Curve], options: Prune, ratio: float) -> _Plan:
+def _allocate(scene: Scene, curves: Mapping[int, _Curve], options: Prune, ratio: float) -> Plan:
     """The plan that removes at least `ratio` of the cost at the least error.
 
     Costs of groups that share a layer multiply, but the knapsack adds: its budget is found by bisection, so that the
@@ -284,7 +200,7 @@ def _allocate(scene: _Scene, curves: Mapping[int, _Curve], options: Prune, ratio
     choices = []
     for i, curve in curves.items():
         one = scene.groups[i]
-        options_ = [Choice(shares[i] * one.size, 0.0, "keep", {"kept": one.size})]
+        options_: list[Choice[None]] = [Choice(shares[i] * one.size, 0.0, "keep", {"kept": one.size})]
         for count in one.counts():
             if count >= _least(one):
                 options_.append(Choice(shares[i] * count, curve.error(count), "channels", {"kept": count}))
@@ -302,7 +218,7 @@ def _allocate(scene: _Scene, curves: Mapping[int, _Curve], options: Prune, ratio
         else:
             high = budget
     share = 1.0 - _cost_with(scene.graph, best, curves, options) / max(whole, 1.0)
-    return _Plan(best, {i: curve.removal for i, curve in curves.items()}, share)
+    return Plan(best, {i: curve.removal for i, curve in curves.items()}, share)
 
 
 def _cost(graph: Graph, options: Prune) -> float:
@@ -319,11 +235,11 @@ def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, _Cu
     """The cost of `graph` with `counts` channels in the groups."""
     trial = graph.clone()
     channels = Channels(trial)
-    _cut(channels, {i: curves[i].removal.keep(count) for i, count in counts.items()})
+    cut(channels, {i: curves[i].removal.keep(count) for i, count in counts.items()})
     return _cost(trial, options)
 
 
-def _slopes(scene: _Scene, curves: Mapping[int, _Curve], options: Prune) -> dict[int, float]:
+def _slopes(scene: Scene, curves: Mapping[int, _Curve], options: Prune) -> dict[int, float]:
     """The cost of one channel of each group, all others as they are."""
     nodes = cost(scene.graph).nodes
     found = {}
@@ -342,14 +258,14 @@ def _slopes(scene: _Scene, curves: Mapping[int, _Curve], options: Prune) -> dict
     return found
 
 
-def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], options: Prune, report: Report) -> None:
+def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, _Curve], options: Prune, report: Report) -> None:
     """The largest of `SHARES` that is safe (`tolerance`); else nothing is pruned."""
     removed: dict[float, float] = {}
 
     def run(graph: Graph, share: float) -> Report:
         plan = _allocate(scene, curves, options, share)
         outcome = Report()
-        _carry_out(options, _Scene.of(graph, options.align or ctx.target.channel_alignment), ctx, plan, outcome)
+        carry_out(options, Scene.of(graph, options.align or ctx.target.channel_alignment), ctx, plan, outcome)
         removed[share] = plan.share
         return outcome
 
@@ -364,73 +280,3 @@ def _choose_safely(scene: _Scene, ctx: Context, curves: Mapping[int, _Curve], op
         one = scene.groups[i]
         reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {found.share:.4f}"
         report.skipped(one.name, one.node.op, f"{reason}, below {found.floor:.4g}", channels=one.size)
-
-
-# -- doing it
-
-
-def _carry_out(options: Prune, scene: _Scene, ctx: Context, plan: _Plan, report: Report) -> None:
-    """Walk, refit every layer, and cut the channels out."""
-    readers: dict[Linear, list[int]] = {}
-    left: dict[int, set[Linear]] = {}
-    for i, count in plan.counts.items():
-        if count < scene.groups[i].size:
-            for reader in scene.groups[i].readers:
-                readers.setdefault(reader.layer, []).append(i)
-                left.setdefault(i, set()).add(reader.layer)
-    keeps: dict[int, Mask] = {}
-    errors: dict[int, float] = {}
-    thin = 0
-    seen = with_mirror_images(ctx)
-    if seen is not ctx:
-        report.notes.append(NOTE)
-    for step in walk(scene.graph, seen, scene.layers, rows=ROWS):
-        thin += step.thin
-        numbers = readers.get(step.layer)
-        if not numbers:
-            if not ctx.kept(options, step.layer.node):
-                step.settle()
-            continue
-        for i in dict.fromkeys(numbers):
-            if i not in keeps:
-                keeps[i] = _order(scene.groups[i], step, plan, i).keep(plan.counts[i])
-        stays = _stays(step.layer, [(scene.groups[i], keeps[i]) for i in numbers])
-        weight = refit_without(step.target, stays)
-        weight, target = eased(step.saturation, step.target, weight, lambda w: w, partial(_refit_again, stays))
-        for i in dict.fromkeys(numbers):
-            errors[i] = max(errors.get(i, 0.0), step.target.error(weight))
-            left[i].discard(step.layer)
-        step.settle(weight, target)
-    if seen is not ctx:
-        ctx.forward = seen.forward / 2  # over the samples themselves
-    if thin:
-        report.notes.append(thin_note(thin))
-    unreached = [i for i, layers in left.items() if layers]
-    _report_unreached(scene, unreached, report)
-    scene.cut({i: keep for i, keep in keeps.items() if i not in unreached})
-    for i, count in plan.counts.items():
-        one = scene.groups[i]
-        if i in unreached:
-            continue
-        if i in keeps:
-            detail: dict[str, Detail] = {"channels": one.size, "kept": count, "error": round(errors[i], 6)}
-            report.done(one.name, one.node.op, **detail)
-        else:
-            report.skipped(one.name, one.node.op, "what it could give is cheaper elsewhere", channels=one.size)
-
-
-def _refit_again(stays: Mask, target: Target, _: Array) -> Array:
-    return refit_without(target, stays)
-
-
-def _order(one: Coupled, step: Step, plan: _Plan, number: int) -> Removal:
-    """The removal order from what the walk has found, where one layer reads the group; else as planned."""
-    if len(one.readers) > 1:
-        return plan.orders[number]
-    return removal_order(one.readers[0].consumers(step.target), stop=plan.counts[number])
-
-
-def _cut(channels: Channels, keeps: Mapping[int, Mask]) -> None:
-    masks: dict[ChannelGroup, Mask] = {channels.groups[i]: keep for i, keep in keeps.items() if not keep.all()}
-    if masks:
-        channels.prune(masks)

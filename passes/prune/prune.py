@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..base import Context, Pass, Report, option
+from ...errors import SpecError
+from ..base import Context, Report, option
+from ..walk.layer_pass import LayerPass
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
+    from .weights import PruneWeights
 
 
 @dataclass(frozen=True, slots=True)
-class Prune(Pass):
+class Prune(LayerPass):
     """Drop weights or whole channels, and let the ones that stay make up for it.
 
     Every layer is fitted to the teacher's answers with the inputs that the pruned layers before it really give. Zeros
@@ -21,7 +24,6 @@ class Prune(Pass):
     """
 
     name: ClassVar[str] = "prune"
-    lossy: ClassVar[bool] = True
 
     kind: Literal["unstructured", "nm", "channels"] = option(
         "unstructured",
@@ -62,14 +64,20 @@ class Prune(Pass):
         "dense", "how weights with zeros are stored; sparse: where that makes the file smaller (unstructured)"
     )
 
+    @property
+    def unbounded(self) -> bool:
+        return self.kind == "unstructured" and self.ratio is None and self.error is None
+
+    def layerwise(self, ctx: Context) -> PruneWeights:
+        from .weights import PruneWeights
+
+        return PruneWeights(self, ctx)
+
     def run(self, graph: Graph, ctx: Context) -> Report:
         if self.kind == "channels":
             from .channels import prune_channels
 
             return prune_channels(self, graph, ctx)
-        from ..walk.tolerance import loosest
-        from .weights import prune_weights
-
-        if self.kind == "unstructured" and self.ratio is None and self.error is None:
-            return loosest(graph, ctx, lambda trial, error: prune_weights(replace(self, error=error), trial, ctx))
-        return prune_weights(self, graph, ctx)
+        if self.kind == "nm" and self.n >= self.m:
+            raise SpecError(f"n={self.n} of m={self.m} keeps everything; n must be less than m")
+        return LayerPass.run(self, graph, ctx)

@@ -106,14 +106,14 @@ def spare_smallest(layers: Sequence[Layer], bits: int, share: float = SPARED) ->
 
 def weigh(
     graph: Graph, layers: Sequence[Layer], ctx: Context, asked: Callable[[Layer], int | None] = lambda layer: None
-) -> list[list[Choice]]:
+) -> list[list[Choice[None]]]:
     """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it. A layer that asked for its
     bits has no choice."""
     samples = ctx.held or ctx.fit
     assert samples is not None
     few = samples.take(SAMPLES, ctx.seed)
     teacher = Session(graph, threads=ctx.threads)
-    found = []
+    found: list[list[Choice[None]]] = []
     with ctx.progress.task("weighing layers", len(layers)) as advance:
         for layer in layers:
             count = layer.weight.constant.size  # type: ignore[union-attr]
@@ -148,7 +148,7 @@ def _rounded(layer: Layer, bits: int) -> Matrix:
     return weight_of_rows(best, weight.shape, layer.op, transposed=layer.transposed).astype(np.float32)
 
 
-def _float_bytes(choices: Sequence[Choice]) -> float:
+def _float_bytes(choices: Sequence[Choice[None]]) -> float:
     return choices[0].cost * 32 / float(choices[0].settings["bits"])
 
 

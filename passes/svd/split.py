@@ -90,14 +90,13 @@ def forms_of(layer: Linear) -> tuple[str, ...]:
 class Split:
     """The factors of one form; `loss` as `Target.loss` counts it."""
 
-    form: str
+    kind: str
     factors: tuple[Array, ...]
     merged: Array
     loss: float
 
-    def apply(self, layer: Linear, target: Target) -> None:
-        """Put the chain in the layer's place."""
-        bias = None if layer.bias_place is None else target.bias(self.merged)
+    def apply(self, layer: Linear, bias: Array | None) -> None:
+        """Put the chain in the layer's place, with the `bias` of its last factor."""
         if not layer.is_conv:
             _replace_products(layer, self.factors, bias)
             return
@@ -129,15 +128,15 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
 
 def resplit(layer: Linear, target: Target, made: Split) -> Split:
     """The form and the ranks of `made`, fitted to another target; alternating fits start from its factors."""
-    if made.form == "spatial":
+    if made.kind == "spatial":
         first, second = made.factors
         turned = first.shape[3] > 1
         w, h, _ = _seen(target.weight[0], target.hessian[0], layer, turned)
         p = second.reshape(*second.shape[:2], -1)
         return _spatial(target, spatial_refit(w, h, p, first.reshape(*first.shape[:2], -1)), turned)
-    if made.form == "tucker":
-        return split(target, layer, made.form, len(made.factors[1]), len(made.factors[0]))
-    return split(target, layer, made.form, len(made.factors[0]))
+    if made.kind == "tucker":
+        return split(target, layer, made.kind, len(made.factors[1]), len(made.factors[0]))
+    return split(target, layer, made.kind, len(made.factors[0]))
 
 
 def _spatial(target: Target, pair: tuple[Array, Array], turned: bool) -> Split:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..base import Context, Pass, Report, option
+from ..base import Context, option
+from ..walk.layer_pass import LayerPass
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph
-    from ..walk.choice import Choice
-    from ..walk.walk import Step
+    from .layers import Factorise
 
 
 @dataclass(frozen=True, slots=True)
-class Svd(Pass):
+class Svd(LayerPass):
     """Split layers into two or three thinner ones where that saves work.
 
     Every rank's error is known from one eigendecomposition of what the layer should answer, so ranks are chosen, not
@@ -22,7 +21,6 @@ class Svd(Pass):
     """
 
     name: ClassVar[str] = "svd"
-    lossy: ClassVar[bool] = True
     rivals: ClassVar[tuple[str, ...]] = ("depthwise",)
 
     ratio: float | None = option(
@@ -47,15 +45,11 @@ class Svd(Pass):
     scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
     align: int = option(0, "ranks are multiples of this; 0: of what the target's kernels like", low=0)
 
-    def run(self, graph: Graph, ctx: Context) -> Report:
-        from ..walk.tolerance import loosest
-        from .layers import factorise
+    @property
+    def unbounded(self) -> bool:
+        return self.ratio is None and self.error is None
 
-        if self.ratio is None and self.error is None:
-            return loosest(graph, ctx, lambda trial, error: factorise(replace(self, error=error), trial, ctx))
-        return factorise(self, graph, ctx)
+    def layerwise(self, ctx: Context) -> Factorise:
+        from .layers import Factorise
 
-    def offer(self, step: Step, ctx: Context, most: float, tolerance: float) -> Choice | None:
-        from .layers import offer
-
-        return offer(self, step, ctx, most, tolerance)
+        return Factorise(self, ctx)

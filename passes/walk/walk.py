@@ -42,6 +42,9 @@ from .saturation import Part, Saturation, eased, range_after, rows_to_keep
 from .target import Array, Target, choose_ridges, fit_target
 from .teacher import floats, positions, teach
 
+ROWS, BATCH = 32768, 16
+"""The least number of sampled rows a layer, and the most samples that run at a time."""
+
 WIDEST = 6144
 """Inputs a row beyond which the covariance of a layer (8 d^2 bytes) is not worth its memory."""
 
@@ -122,8 +125,8 @@ def walk(
     ctx: Context,
     layers: Sequence[Linear] | None = None,
     *,
-    rows: int = 32768,
-    batch: int = 16,
+    rows: int = ROWS,
+    batch: int = BATCH,
     report: Report | None = None,
     changing: Container[Linear] | None = None,
 ) -> Iterator[Step]:

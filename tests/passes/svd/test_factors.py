@@ -133,5 +133,5 @@ def test_a_spatial_split_takes_the_order_that_fits(first: tuple[int, int]) -> No
     assert made.loss < 1e-6 * target.energy
     feeds = {"x": rng.normal(size=(2, 4, 7, 7)).astype(np.float32)}
     before = Session(graph).run(feeds)[0]
-    made.apply(layer, target)
+    made.apply(layer, target.bias(made.merged))
     np.testing.assert_allclose(Session(graph).run(feeds)[0], before, atol=0.02 * np.abs(before).max())

@@ -1,0 +1,252 @@
+"""The driver of all lossy passes that change layers one after the other.
+
+A pass is its hooks (`Layerwise`): which layers stay, which form a layer takes (`choose`), what dense weights that form
+stands for (`dense`), how it is fitted anew to another target (`refit`), and how it is put in the layer's place
+(`write`). The driver does the rest, once for all of them: it keeps what the user keeps and what a rival has made,
+spreads a budget over the layers where the pass has one (`share`, `candidates`), walks, settles what stays, eases what a
+saturating activation forgives, leaves to a rival what that does better, and reports.
+
+`run` is a whole pass. `rewrite` is the walk alone, for a pass that knows its layers and reports in its own way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from ..base import Context, Detail, PassT, Report, Skip
+from .allocate import knapsack
+from .choice import Choice
+from .layer_time import slower, time_ratio
+from .linear import Linear, too_small
+from .rivals import made_by_rivals, outdo
+from .saturation import eased
+from .target import Array, Target
+from .tolerance import loosest
+from .walk import BATCH, ROWS, Step, thin_note, walk, walkable
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+    from .layer_pass import LayerPass
+
+Form = TypeVar("Form")
+
+READS_INPUT = "it reads the model's input: few weights, and every one of them matters"
+
+
+class Layerwise(ABC, Generic[PassT, Form]):
+    """The hooks of one run of a pass of type `PassT`, whose layers take the form `Form`. `options` given to a hook are
+    those of one layer; any hook may raise `Skip` to leave it."""
+
+    rows: ClassVar[int] = ROWS
+    batch: ClassVar[int] = BATCH
+    begins_late: ClassVar[bool] = True
+    """Whether the walk begins at the first layer that may change, and ends with the last where none did."""
+
+    def __init__(self, options: PassT, ctx: Context) -> None:
+        self.options = options
+        self.ctx = ctx
+
+    @property
+    def eases(self) -> bool:
+        """Whether a form is refitted to what a saturating activation after the layer forgives."""
+        return True
+
+    def stays(self, layer: Linear) -> str:
+        """Why the layer is never changed, or "". Layers of too few weights, and those that read the model's input,
+        stay whatever this says."""
+        return ""
+
+    def tolerance(self, options: PassT) -> float | None:
+        """The loss allowed in a layer, as a share of its answer's variance; `None` where it goes by something else."""
+        return None
+
+    def share(self, options: PassT) -> float | None:
+        """The share of the cost that is kept and spread over all layers where it loses least; `None` without one."""
+        return None
+
+    def candidates(self, step: Step, options: PassT) -> Sequence[Choice[Form]]:
+        """Ways to make the layer, itself among them, by cost and about their errors: what a budget is spread by."""
+        return []
+
+    @abstractmethod
+    def choose(self, step: Step, options: PassT, allotted: Choice[Form] | None) -> Choice[Form]:
+        """The choice that the options ask for, with its form; `allotted` is the one that a budget leaves the layer."""
+
+    def within(self, step: Step, options: PassT, most: float, tolerance: float) -> Choice[Form] | None:
+        """As a rival: the choice of least error at no more than the share `most` of the layer's MACs, `None` where the
+        options allow nothing. `tolerance` is the loss allowed where they name no amount."""
+        return None
+
+    @abstractmethod
+    def dense(self, form: Form) -> Array:
+        """The weights (groups, n, d) that a form stands for; (n, d) where there is one group."""
+
+    def refit(self, layer: Linear, target: Target, form: Form) -> Form:
+        """The form fitted to another target, starting from what it is."""
+        raise TypeError(f"{type(self).__name__} eases, and has no way to refit")
+
+    @abstractmethod
+    def write(self, layer: Linear, form: Form, bias: Array | None) -> None:
+        """Put the form in the layer's place, with the bias (groups * n,) that goes with it; `None` for a layer without
+        one."""
+
+    def figures(self, done: Rewritten[Form]) -> dict[str, Detail]:
+        """What the report tells of a layer that was changed, besides its error."""
+        return {}
+
+    def end(self, layers: Sequence[Linear], report: Report) -> None:
+        """Called after the walk with the layers that were changed."""
+
+    def timed(self, step: Step, choice: Choice[Form]) -> float | None:
+        """How many times as long the form of `choice` takes as the layer; `None` where nothing tells."""
+        form = choice.form
+        assert form is not None
+        sizes = "x".join(f"{size:g}" for size in reversed([*choice.settings.values()]))
+        word = f"{self.options.name} {choice.kind} {sizes}"
+        bias = None if step.layer.bias_place is None else step.target.bias(self.dense(form))
+        return time_ratio(step, self.ctx, word, lambda layer: self.write(layer, form, bias))
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten(Generic[Form]):
+    """A layer that was changed: the `choice` as it was made, the `form` that was written, its `error` (a share of the
+    answer's variance), and what lost against it (`rivals`)."""
+
+    step: Step
+    choice: Choice[Form]
+    form: Form
+    error: float
+    over: dict[str, str]
+
+
+def run(one: LayerPass, graph: Graph, ctx: Context) -> Report:
+    """Run a layer-wise pass on all layers of `graph`."""
+    if one.unbounded:
+        return loosest(graph, ctx, lambda trial, error: _run(_bounded(one, error).layerwise(ctx), trial))
+    return _run(one.layerwise(ctx), graph)
+
+
+def _bounded(one: LayerPass, error: float) -> LayerPass:
+    changes: dict[str, object] = {"error": error}
+    return replace(one, **changes)
+
+
+def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
+    ctx, report = hooks.ctx, Report()
+    layers = walkable(graph, report)
+    kept = {layer: reason for layer in layers if (reason := ctx.kept(hooks.options, layer.node))}
+    reasons = _staying(hooks, layers) | made_by_rivals(layers, ctx) | kept
+    own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
+    allotted = _allotted(hooks, graph, own)
+    for layer, reason in reasons.items():
+        report.skipped(layer.name, layer.op, reason)
+    changed = []
+    for done in rewrite(hooks, graph, layers, own, report, kept=kept, allotted=allotted):
+        layer = done.step.layer
+        figures = {**hooks.figures(done), "error": round(done.error, 6)}
+        if done.choice.time is not None:
+            figures["time"] = done.choice.time
+        report.done(layer.name, layer.op, **figures, **layer.shared, **done.over)
+        changed.append(layer)
+    hooks.end(changed, report)
+    return report
+
+
+def _staying(hooks: Layerwise[PassT, Form], layers: Sequence[Linear]) -> dict[Linear, str]:
+    """The layers that are left as they are, but for the repair of what the layers before lost, with the reason."""
+    small = too_small(layers)
+    reasons = {x: hooks.stays(x) or (READS_INPUT if x.source.is_input else small.get(x, "")) for x in layers}
+    return {layer: reason for layer, reason in reasons.items() if reason}
+
+
+def _allotted(hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, PassT]) -> dict[Linear, Choice[Form]]:
+    """One choice a layer under the budget of the pass, from the errors of the unchanged student; {} without a budget.
+
+    Errors are shares of each layer's own answer, summed as they are. Weighing them by what each layer alone does to the
+    outputs looks better founded and is worse: layers whose loss the others make up for when nothing else is lost are
+    then given almost nothing (ResNet-20 factored to half the MACs: 84.1 % so weighed, 90.2 % plain).
+    """
+    share = hooks.share(hooks.options)
+    layers = [layer for layer, options in own.items() if hooks.share(options) == share]
+    if share is None or not layers:
+        return {}
+    curves = {step.layer: hooks.candidates(step, own[step.layer]) for step in walk(graph, hooks.ctx, layers)}
+    budget = sum(max(choice.cost for choice in choices) for choices in curves.values()) * share
+    return dict(zip(curves, knapsack(list(curves.values()), budget), strict=True))
+
+
+def rewrite(
+    hooks: Layerwise[PassT, Form],
+    graph: Graph,
+    layers: Sequence[Linear],
+    own: Mapping[Linear, PassT],
+    report: Report,
+    *,
+    kept: Container[Linear] = (),
+    allotted: Mapping[Linear, Choice[Form]] | None = None,
+) -> Iterator[Rewritten[Form]]:
+    """Walk over `layers` and change those in `own` (with the options of each), which are yielded once they are written.
+
+    The others take the weights that repair what was lost before them, unless they are `kept`. What is left for a
+    reason, and the layers with few rows, are told in `report`.
+    """
+    thin = 0
+    changing = own if hooks.begins_late else None
+    for step in walk(graph, hooks.ctx, layers, rows=hooks.rows, batch=hooks.batch, report=report, changing=changing):
+        thin += step.thin
+        layer = step.layer
+        if layer not in own:
+            if layer not in kept:
+                step.settle()
+            continue
+        try:
+            done, target = _fitted(hooks, step, own[layer], (allotted or {}).get(layer))
+        except Skip as skip:
+            step.settle()
+            report.skipped(layer.name, layer.op, skip.reason)
+            continue
+        hooks.write(layer, done.form, None if layer.bias_place is None else target.bias(hooks.dense(done.form)))
+        yield done
+    if thin:
+        report.notes.append(thin_note(thin))
+
+
+def _fitted(
+    hooks: Layerwise[PassT, Form], step: Step, options: PassT, allotted: Choice[Form] | None
+) -> tuple[Rewritten[Form], Target]:
+    """The form that the layer takes, and the target that it was fitted to last."""
+    if allotted is not None and allotted.kind == "keep":
+        raise Skip("the share it could give is cheaper elsewhere")
+    choice = hooks.choose(step, options, allotted)
+    assert choice.form is not None
+    over = outdo(step, hooks.ctx, choice, hooks.tolerance(options))
+    saturation = step.saturation if hooks.eases else None
+    form, target = eased(saturation, step.target, choice.form, hooks.dense, partial(hooks.refit, step.layer))
+    return Rewritten(step, choice, form, step.target.error(hooks.dense(form)), over), target
+
+
+def first_in_time(
+    hooks: Layerwise[PassT, Form],
+    step: Step,
+    candidates: Iterable[Choice[Form]],
+    fitted: Callable[[Choice[Form]], Choice[Form] | None],
+    error: float,
+) -> Choice[Form]:
+    """The first of `candidates` that, once it is `fitted` (`None`: it loses more than `error`), takes no longer than
+    the layer. A kind that was too slow once is not tried again. Raises `Skip` where none is left."""
+    slow: dict[str, str] = {}
+    for candidate in candidates:
+        choice = None if candidate.kind in slow else fitted(candidate)
+        if choice is None:
+            continue
+        ratio = hooks.timed(step, choice)
+        if not slower(ratio):
+            return replace(choice, time=ratio)
+        slow[candidate.kind] = f"{ratio:.2f} times as long as {candidate}"
+    if slow:
+        raise Skip(f"within an error of {error:g} it would run {' and '.join(slow.values())}")
+    raise Skip(f"no rank saves MACs and parameters within an error of {error:g}")

@@ -16,6 +16,7 @@ import numpy as np
 from ...ir.graph import Graph, Node, Value
 from ...ir.shapes.infer import infer
 from ..base import Context, Report
+from .activation_functions import activation_functions
 from .calibrate import calibrate
 from .deciding import deciding
 from .equivalent.absorb import absorb
@@ -30,7 +31,7 @@ from .layers import Kept, Layer, find_layers
 from .mixed import spare_smallest
 from .numbers.histogram import Histogram
 from .numbers.params import Grid, activation_grid, limits
-from .numbers.ranges import find_range
+from .numbers.ranges import Function, find_range
 from .qdq.bias import SAMPLES, answer_means, correct, correctable
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases, encode_weights
@@ -116,7 +117,8 @@ def quantize_static(
     rules = {**(dict.fromkeys(sources, "minmax") if wide else {}), **rules}
     if one.range == "mse":
         rules |= deciding(graph, plan, ctx)
-    grids = _grids(one, sources, seen.histograms, rules, ctx) | exact
+    through = activation_functions(graph, plan) if one.range == "mse" else {}
+    grids = _grids(one, sources, seen.histograms, rules, through, ctx) | exact
     _name_answers(graph)
     ctx.rewritten = teacher = graph.clone()
     fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]
@@ -169,6 +171,7 @@ def _grids(
     sources: Mapping[Value, Sequence[Value]],
     histograms: Mapping[Value, Histogram],
     rules: Mapping[Value, str],
+    through: Mapping[Value, Function],
     ctx: Context,
 ) -> dict[Value, Grid]:
     dtype = ctx.target.activation_dtype
@@ -178,7 +181,7 @@ def _grids(
         merged = Histogram()
         for value in values:
             merged.merge(histograms[value])
-        ends = find_range(merged, rules.get(group, one.range), high - low + 1, one.percentile)
+        ends = find_range(merged, rules.get(group, one.range), high - low + 1, one.percentile, through.get(group))
         grids[group] = activation_grid(*ends, dtype, symmetric=one.symmetric)
     return grids
 

@@ -25,6 +25,7 @@ from ...ir.graph import Graph, Node, Value
 from ...runtime.kinds import Kind, output_kind
 from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
+from .activation_functions import activation_functions
 from .calibrate import Array, calibrate
 from .deciding import deciding
 from .layers import Kept, Layer, find_layers
@@ -142,12 +143,13 @@ class Trial:
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         grids: dict[Value, Grid] = {}
-        rules = deciding(copy, plan, ctx)
+        rules, through = deciding(copy, plan, ctx), activation_functions(copy, plan)
         for group, values in sources.items():
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
-            grids[group] = activation_grid(*find_range(merged, rules.get(group, rule), high - low + 1), dtype)
+            ends = find_range(merged, rules.get(group, rule), high - low + 1, through=through.get(group))
+            grids[group] = activation_grid(*ends, dtype)
         grids |= {twins[value]: grid for value, grid in self.exact.items()}
         insertion = Insertion(copy, plan, grids, dtype)
         insertion.activations()

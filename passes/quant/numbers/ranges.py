@@ -6,7 +6,13 @@ and clipping outside, so
     E(a, b) = D^2/12 * P(a < x < b, x != 0) + E[(x - b)^2; x > b] + E[(a - x)^2; x < a].
 
 `mse` scans candidates for both ends at once (the tails come from cumulative sums) and takes the least E; a range that
-is all to one side of 0 keeps its other end at 0. `percentile` cuts the same share off both tails; `minmax` cuts none.
+is all to one side of 0 keeps its other end at 0. Where all that is computed of x is a function f of it, element by
+element (`through`), the error is that of f(x):
+
+    E(a, b) = D^2/12 * E[f'(x)^2; a < x < b] + E[(f(x) - f(b))^2; x > b] + E[(f(a) - f(x))^2; x < a]
+
+and what is flat is cut: of SiLU and HardSwish all that lies far below zero. `minmax` does that too, where it moves no
+f(x) by more than half of a step of a grid for f. `percentile` cuts the same share off both tails; `minmax` cuts none.
 Least squares spare what is rare, and in what an output decides by, the rare are the answers: the few logits of a
 detector that are above all others. So where a value reaches an output with no layer between (`deciding.py`), nothing
 of what was seen is cut off, and `MARGIN` is left for what was not (`wide`); and where all that reads it is a Sigmoid,
@@ -22,10 +28,16 @@ the K codes: it minimises KL(P || Q) (Migacz, "8-bit inference with TensorRT", G
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .histogram import Histogram
+
+Floats: TypeAlias = NDArray[np.float64]
+Function: TypeAlias = Callable[[Floats], Floats]
 
 CANDIDATES = 128
 SMALLEST = 0.02
@@ -37,10 +49,12 @@ LIVE = 4.0
 """The logit of a score of 0.982: what decides by a Sigmoid has codes up to it, whatever was seen."""
 
 
-def find_range(histogram: Histogram, how: str, codes: int, percentile: float = 99.99) -> tuple[float, float]:
+def find_range(
+    histogram: Histogram, how: str, codes: int, percentile: float = 99.99, through: Function | None = None
+) -> tuple[float, float]:
     """The ends of the grid, 0 included; `how` is a rule of the above (`live`: `wide`, up to `LIVE` at least).
 
-    `codes` is the number of codes; `percentile` is in percent.
+    `codes` is the number of codes; `percentile` is in percent; `through` counts for `mse` and `minmax`.
     An empty histogram (nothing finite was seen) gives (0, 0).
     """
     if histogram.empty:
@@ -50,13 +64,45 @@ def find_range(histogram: Histogram, how: str, codes: int, percentile: float = 9
         return low * MARGIN, max(high * MARGIN, LIVE if how == "live" else 0.0)
     if how == "sigmoid":
         return _through_sigmoid(histogram, codes)
-    if how == "minmax" or low == high:
+    if low == high:
+        return low, high
+    if through is not None and how in ("mse", "minmax"):
+        return _through(histogram, codes, through, whole=how == "minmax")
+    if how == "minmax":
         return low, high
     if how == "percentile":
         return _percentile(histogram, percentile)
     if how == "entropy":
         return _entropy(histogram, codes)
     return _least_squares(histogram, codes)
+
+
+def _through(histogram: Histogram, codes: int, function: Function, *, whole: bool) -> tuple[float, float]:
+    """The least error behind `function`; where the `whole` is to be kept, of the ranges that cut off no more than half
+    of a step of its results."""
+    x, p = histogram.points()
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    lows, highs = _candidates(low, high)
+    step = (high - low) / (codes - 1)
+    before, after = np.maximum(x - step / 2, low), np.minimum(x + step / 2, high)
+    y, ends = function(x), (function(lows), function(highs))
+    slope = (function(after) - function(before)) / np.maximum(after - before, 1e-30)
+    if not all(np.isfinite(part).all() for part in (y, slope, *ends)):
+        return (low, high) if whole else _least_squares(histogram, codes)
+    kept = np.append(0.0, np.cumsum(p * slope**2))
+    first, last = np.searchsorted(x, lows, side="left"), np.searchsorted(x, highs, side="right")
+    inside = kept[last][None, :] - kept[first][:, None]
+    below, above = _moved(-x[::-1], y[::-1], p[::-1], -lows, ends[0]), _moved(x, y, p, highs, ends[1])
+    width = (highs[None, :] - lows[:, None]) / (codes - 1)
+    error = width**2 / 12.0 * np.maximum(inside, 0.0) + below[:, None] + above[None, :]
+    if whole:
+        most = (max(y.max(), *map(np.max, ends)) - min(y.min(), *map(np.min, ends))) / (codes - 1) / 2
+        farthest = [
+            np.array([np.abs(y[x < a] - f).max(initial=0.0) for a, f in zip(lows, ends[0], strict=True)]),
+            np.array([np.abs(y[x > b] - f).max(initial=0.0) for b, f in zip(highs, ends[1], strict=True)]),
+        ]
+        error = np.where((farthest[0] <= most)[:, None] & (farthest[1] <= most)[None, :], error, np.inf)
+    return _least(error, lows, highs)
 
 
 def _percentile(histogram: Histogram, percentile: float) -> tuple[float, float]:
@@ -98,16 +144,23 @@ def _entropy(histogram: Histogram, codes: int) -> tuple[float, float]:
 
 def _least_squares(histogram: Histogram, codes: int) -> tuple[float, float]:
     x, p = histogram.points()
-    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
-    shrink = np.linspace(SMALLEST, 1.0, CANDIDATES)
-    lows = low * shrink if low < 0.0 else np.zeros(1)
-    highs = high * shrink if high > 0.0 else np.zeros(1)
+    lows, highs = _candidates(min(histogram.low, 0.0), max(histogram.high, 0.0))
     below, outside_low = _tail(-x[::-1], p[::-1], -lows)
     above, outside_high = _tail(x, p, highs)
     step = (highs[None, :] - lows[:, None]) / (codes - 1)
     inside = p.sum() - outside_low[:, None] - outside_high[None, :]
     error = step**2 / 12.0 * np.maximum(inside, 0.0) + below[:, None] + above[None, :]
-    # Of equal errors the widest range: it is last, and unseen data lies outside rather than inside.
+    return _least(error, lows, highs)
+
+
+def _candidates(low: float, high: float) -> tuple[Floats, Floats]:
+    """The ends to try, those farthest from 0 last."""
+    shrink = np.linspace(SMALLEST, 1.0, CANDIDATES)
+    return low * shrink if low < 0.0 else np.zeros(1), high * shrink if high > 0.0 else np.zeros(1)
+
+
+def _least(error: Floats, lows: Floats, highs: Floats) -> tuple[float, float]:
+    """Of equal errors the widest range: it is last, and unseen data lies outside rather than inside."""
     flat = len(error.reshape(-1)) - 1 - int(np.argmin(error.reshape(-1)[::-1]))
     i, j = np.unravel_index(flat, error.shape)
     return float(lows[i]), float(highs[j])
@@ -129,15 +182,20 @@ def _through_sigmoid(histogram: Histogram, codes: int) -> tuple[float, float]:
     return min(end, -LIVE) if low < -LIVE else low, high
 
 
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoid(x: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -80.0, 80.0))))
 
 
-def _tail(
-    x: NDArray[np.float64], p: NDArray[np.float64], bounds: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _tail(x: Floats, p: Floats, bounds: Floats) -> tuple[Floats, Floats]:
     """For each bound b: the sum of p (x - b)^2, and of p, over x > b. `x` ascends."""
     suffix = [np.append(np.cumsum((p * x**k)[::-1])[::-1], 0.0) for k in range(3)]
     first = np.searchsorted(x, bounds, side="right")
     s0, s1, s2 = (s[first] for s in suffix)
     return np.maximum(s2 - 2.0 * bounds * s1 + bounds**2 * s0, 0.0), s0
+
+
+def _moved(x: Floats, y: Floats, p: Floats, bounds: Floats, ends: Floats) -> Floats:
+    """For each bound b, where y becomes f: the sum of p (y - f)^2 over x > b. `x` ascends."""
+    suffix = [np.append(np.cumsum((p * y**k)[::-1])[::-1], 0.0) for k in range(3)]
+    s0, s1, s2 = (s[np.searchsorted(x, bounds, side="right")] for s in suffix)
+    return np.asarray(np.maximum(s2 - 2.0 * ends * s1 + ends**2 * s0, 0.0))

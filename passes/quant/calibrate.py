@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.graph import Graph, Value
+from ...ir.graph import Graph, Node, Value
 from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
-from .layers import Layer
+from ..walk.linear import Linear
 from .numbers.histogram import SAMPLE, Histogram, Observed, observe
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ LEAST = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`histograms` by value; `energy` by value: the mean square of each input channel, (channels,)."""
+    """`histograms` by value; `energy` by layer: the mean square of each of its input channels, (channels,)."""
 
     histograms: dict[Value, Histogram]
-    energy: dict[Value, Floats]
+    energy: dict[Node, Floats]
 
 
 def calibrate(
-    graph: Graph, values: Sequence[Value], layers: Sequence[Layer], ctx: Context, *, elements: int = ELEMENTS
+    graph: Graph, values: Sequence[Value], layers: Sequence[Linear], ctx: Context, *, elements: int = ELEMENTS
 ) -> Calibration:
     """Watch `values`, and the sources of `layers`, over all of `ctx.fit`; `elements` fill each histogram."""
     channel_axis = {layer.source: 1 if layer.op == "Conv" else -1 for layer in layers}
@@ -71,7 +71,8 @@ def calibrate(
             if square is not None:
                 sums[value] = sums.get(value, np.zeros(1)) + square
                 counts[value] = counts.get(value, 0) + size // square.size
-    return Calibration(histograms, {v: s / counts[v] for v, s in sums.items()})
+    energy = {layer.node: sums[v] / counts[v] for layer in layers if (v := layer.source) in sums}
+    return Calibration(histograms, energy)
 
 
 def run(

@@ -24,27 +24,29 @@ from ...ir.types import DType, TensorType
 from .calibrate import calibrate
 from .equivalent.smooth import smooth
 from .forms import own_bits, own_options
-from .layers import Kept, Layer, find_layers
+from .layers import Kept, find_layers
 from .mixed import SPARED_PRODUCTS, spare_smallest
 from .narrow import Narrow, round_narrow
+from .numbers.weights import weight_error
 from .qdq.bias import SAMPLES
 from .qdq.packing import store_codes
-from .qdq.parameters import encode, rounding_error
+from .qdq.parameters import Energy, encode, importance
 from .stored.storage import store_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..base import Context, Report
+    from ..walk.linear import Linear
     from .numbers.params import Grid
     from .quant import Quant
 
 BY = "quant"
 
 
-def by_source(layers: Sequence[Layer]) -> dict[Value, list[Layer]]:
+def by_source(layers: Sequence[Linear]) -> dict[Value, list[Linear]]:
     """The layers of each activation, in graph order."""
-    found: dict[Value, list[Layer]] = {}
+    found: dict[Value, list[Linear]] = {}
     for layer in layers:
         found.setdefault(layer.source, []).append(layer)
     return found
@@ -52,11 +54,11 @@ def by_source(layers: Sequence[Layer]) -> dict[Value, list[Layer]]:
 
 def quantize_dynamic(
     graph: Graph,
-    found: Mapping[Node, Layer],
+    found: Mapping[Node, Linear],
     one: Quant,
     ctx: Context,
     kept: Kept,
-    per_channel: Callable[[Layer], bool],
+    per_channel: Callable[[Linear], bool],
     report: Report,
 ) -> None:
     """Quantize the layers `found` as the options `one`, and those of single layers, say; `report` is told of each."""
@@ -64,7 +66,7 @@ def quantize_dynamic(
     products = [layer for layer in found.values() if layer.op != "Conv"]
     asked, given = own_bits(one, ctx), spare_smallest(products, one.bits, SPARED_PRODUCTS)
 
-    def bits(layer: Layer) -> int:
+    def bits(layer: Linear) -> int:
         return asked(layer) or given(layer)
 
     if products:
@@ -75,7 +77,7 @@ def quantize_dynamic(
     products = [layer for layer in layers if layer.op != "Conv"]
     errors = store_weights(graph, stored, seen, ctx, per_channel) if stored else {}
 
-    def codebook(layer: Layer) -> bool:
+    def codebook(layer: Linear) -> bool:
         return own_options(one, ctx, layer.node).weights == "codebook"
 
     narrow = (
@@ -83,26 +85,26 @@ def quantize_dynamic(
         if products
         else {}
     )
+    named = {layer: (layer.name, layer.op) for layer in layers}
     errors |= quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)
     for layer in layers:
         form = "stored" if layer.op == "Conv" else "dynamic"
-        width = narrow[layer].bits if layer in narrow else 8
-        report.done(layer.name, layer.op, bits=width, activations=form, error=round(errors[layer], 6))
+        width = narrow[layer.node].bits if layer.node in narrow else 8
+        report.done(*named[layer], bits=width, activations=form, error=round(errors[layer], 6))
 
 
 def quantize_products(
     graph: Graph,
-    layers: Sequence[Layer],
-    energy: Mapping[Value, NDArray[np.float64]],
+    layers: Sequence[Linear],
+    energy: Energy,
     ctx: Context,
-    per_channel: Callable[[Layer], bool],
-    narrow: Mapping[Layer, Narrow],
-) -> dict[Layer, float]:
-    """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the error of each weight. `energy`: see
-    `Calibration`; `narrow` are the weights that are codes already."""
-    weights: dict[Value, tuple[Value, Grid]] = {}
-    numbers: dict[Value, NDArray[np.float32]] = {}
-    errors = {layer: one.error for layer, one in narrow.items()}
+    per_channel: Callable[[Linear], bool],
+    narrow: Mapping[Node, Narrow],
+) -> dict[Linear, float]:
+    """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the error of each weight. `narrow` are
+    the weights that are codes already."""
+    weights: dict[Value, tuple[Value, Grid, NDArray[np.float32]]] = {}
+    errors: dict[Linear, float] = {}
     for source, readers in by_source(layers).items():
         origin = Origin.merge([layer.node.origin for layer in readers], BY)
         first = next(node for node in graph if any(node is layer.node for layer in readers))
@@ -116,31 +118,33 @@ def quantize_products(
             before=first,
         )
         for layer in readers:
-            if layer in narrow:
-                codes, grid = narrow[layer].codes, narrow[layer].grid
-                stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
-                few = narrow[layer]
-                multiples = few.multiples
-                if multiples is not None and layer.transposed:
-                    multiples = np.ascontiguousarray(multiples.T)
-                made_of = store_codes(
-                    graph, stored, layer.weight.name, bits=few.bits, before=first, book=few.book, multiples=multiples
-                )
-                weights[layer.weight] = made_of, grid
-            elif layer.weight not in weights:
-                codes, grid = encode(
-                    layer, energy.get(source), ctx.target, np.zeros(layer.channels), per_channel=per_channel(layer)
-                )
-                numbers[layer.weight] = grid.decode(codes)
-                stored = np.ascontiguousarray(codes.T) if layer.transposed else codes
-                weights[layer.weight] = graph.constant(stored, layer.weight.name), grid
-            if layer not in narrow:
-                errors[layer] = rounding_error(layer, numbers[layer.weight], energy.get(source))
-            _multiply(graph, layer, made.outputs, *weights[layer.weight])
+            weight, few = layer.weight, narrow.get(layer.node)
+            if few is not None:
+                weights[weight] = _narrowed(graph, layer, few, first), few.coded.grid, layer.kernel_rows()
+                errors[layer] = few.error
+            elif weight not in weights:
+                h = importance(layer, energy)
+                codes, grid, _ = encode(layer, h, ctx.target, np.zeros(layer.outputs), per_channel=per_channel(layer))
+                decoded = layer.kernel_rows(grid.decode(codes))
+                stored = np.ascontiguousarray(codes.T) if layer.axis == 0 else codes
+                weights[weight] = graph.constant(stored, weight.name), grid, decoded
+            constant, grid, decoded = weights[weight]
+            if few is None:
+                errors[layer] = weight_error(layer.kernel_rows(), decoded, importance(layer, energy))
+            _multiply(graph, layer, made.outputs, constant, grid)
     return errors
 
 
-def _multiply(graph: Graph, layer: Layer, x: Sequence[Value], weight: Value, grid: Grid) -> None:
+def _narrowed(graph: Graph, layer: Linear, few: Narrow, before: Node) -> Value:
+    """The codes of a layer's weight as (reduction, outputs), which MatMulInteger reads."""
+    blocks = few.coded.multiples
+    return store_codes(
+        graph, np.ascontiguousarray(few.coded.codes[0].T), layer.weight.name, bits=few.bits, before=before,
+        book=few.coded.book, multiples=None if blocks is None else np.ascontiguousarray(blocks[0].T),
+    )  # fmt: skip
+
+
+def _multiply(graph: Graph, layer: Linear, x: Sequence[Value], weight: Value, grid: Grid) -> None:
     """The layer's answer out of the codes, scale and zero point `x` of its input."""
     node, origin = layer.node, Origin.merge([layer.node.origin], BY)
     zero = graph.constant(np.full(grid.scale.shape, grid.zero, grid.dtype.numpy), "zero")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import SpecError
 from ..base import Context, Skip
-from .layers import OPS, Kept, Layer
+from ..walk.linear import Linear
+from .layers import OPS, Kept
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Node
@@ -56,18 +57,18 @@ def only(form: Form, one: Quant, ctx: Context, kept: Kept) -> Kept:
     return reason
 
 
-def own_bits(one: Quant, ctx: Context) -> Callable[[Layer], int | None]:
+def own_bits(one: Quant, ctx: Context) -> Callable[[Linear], int | None]:
     """The bits of a layer's weight where an override says them, and `None` elsewhere."""
 
-    def bits(layer: Layer) -> int | None:
+    def bits(layer: Linear) -> int | None:
         return own_options(one, ctx, layer.node).bits if "weights" in _wanted(one, ctx, layer.node) else None
 
     return bits
 
 
-def by_options(layers: Iterable[Layer], one: Quant, ctx: Context) -> dict[Quant, list[Layer]]:
+def by_options(layers: Iterable[Linear], one: Quant, ctx: Context) -> dict[Quant, list[Linear]]:
     """The layers of each set of options, in order."""
-    found: dict[Quant, list[Layer]] = {}
+    found: dict[Quant, list[Linear]] = {}
     for layer in layers:
         found.setdefault(own_options(one, ctx, layer.node), []).append(layer)
     return found

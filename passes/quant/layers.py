@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from ..base import Skip
+from ..walk.linear import Linear, layer_view
 
 OPS = frozenset({"Conv", "Gemm", "MatMul"})
 WEIGHTED = OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
@@ -35,56 +35,13 @@ def is_quantized(node: Node) -> bool:
     return node.op in QUANTIZED or node.op.startswith(_INTEGER)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """`source` is the activation read, `weight` and `bias` are constants (`bias` may be absent)."""
-
-    node: Node
-    source: Value
-    weight: Value
-    bias: Value | None
-
-    @property
-    def name(self) -> str:
-        return name_of(self.node)
-
-    @property
-    def op(self) -> str:
-        return self.node.op
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the weight is (outputs, reduction) rather than (reduction, outputs); for Gemm and MatMul."""
-        return self.node.op == "Gemm" and self.node.get_int("transB") != 0
-
-    @property
-    def axis(self) -> int:
-        """The axis of the weight that counts output channels."""
-        return 0 if self.node.op == "Conv" or self.transposed else 1
-
-    @property
-    def channels(self) -> int:
-        assert self.weight.constant is not None
-        return self.weight.constant.shape[self.axis]
-
-    @property
-    def depthwise(self) -> bool:
-        """One input channel a group: the runtime has a kernel of its own, which does not saturate."""
-        assert self.weight.constant is not None
-        return self.node.op == "Conv" and self.node.get_int("group", 1) > 1 and self.weight.constant.shape[1] == 1
-
-
-def name_of(node: Node) -> str:
-    return node.name or (node.outputs[0].name if node.outputs else "") or node.op
-
-
 def is_kept(node: Node, pattern: str) -> bool:
     """Whether the user's shell-like pattern (several with `|`) names the node, or a node that it was made from."""
     return any(
         fnmatch.fnmatchcase(name, part)
         for part in pattern.split("|")
         if part
-        for name in (name_of(node), *node.origin.nodes)
+        for name in (node.label, *node.origin.nodes)
     )
 
 
@@ -96,7 +53,7 @@ def keep_none(node: Node) -> str:
     return ""
 
 
-def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
+def layer_of(node: Node, kept: Kept = keep_none) -> Linear:
     """The layer of a Conv, Gemm or MatMul node. Raises `Skip` with the reason why it cannot be quantized."""
     if reason := kept(node):
         raise Skip(reason)
@@ -138,16 +95,16 @@ def layer_of(node: Node, kept: Kept = keep_none) -> Layer:
             shape = bias.constant.shape
             if len(shape) == 2 and shape[0] != 1:
                 raise Skip("the bias differs between rows")
-    return Layer(node, source, weight, bias)
+    return layer_view(node)
 
 
 def _is_constant(value: Value | None) -> bool:
     return value is not None and value.constant is not None
 
 
-def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Layer], dict[Node, str]]:
+def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Linear], dict[Node, str]]:
     """The layers of `graph` in order, and every other node that multiplies, with the reason why it is none."""
-    layers: dict[Node, Layer] = {}
+    layers: dict[Node, Linear] = {}
     skipped: dict[Node, str] = {}
     for node in graph.walk():
         if is_quantized(node) and node.op not in ("QuantizeLinear", "DequantizeLinear"):
@@ -164,11 +121,11 @@ def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Layer]
             skipped[node] = skip.reason
     for node, other in _conflicts(layers).items():
         del layers[node]
-        skipped[node] = f"{name_of(other)} reads the same weight and needs it float"
+        skipped[node] = f"{other.label} reads the same weight and needs it float"
     return layers, skipped
 
 
-def _conflicts(layers: dict[Node, Layer]) -> dict[Node, Node]:
+def _conflicts(layers: dict[Node, Linear]) -> dict[Node, Node]:
     """Layers whose weight somebody reads who will not read these codes: storing both would make the file larger."""
     found: dict[Node, Node] = {}
     while True:

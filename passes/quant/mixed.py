@@ -19,6 +19,7 @@ Where all layers are asked to have fewer bits than 8, the smallest are spared (`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,12 +30,12 @@ from ...runtime.session import Session
 from ..base import Context, Report
 from ..walk.allocate import knapsack
 from ..walk.choice import Choice
-from .layers import Layer
+from ..walk.linear import Linear
 from .numbers.encoding import code_range
 from .numbers.params import TINY
-from .numbers.weights import Matrix, reduction_rows, weight_of_rows
+from .numbers.weights import Matrix
 
-Bits = Callable[[Layer], int]
+Bits = Callable[[Linear], int]
 
 SAMPLES = 32
 SHARES = (0.126, 0.15, 0.18, 0.21)
@@ -51,14 +52,14 @@ SHRINKS = np.linspace(0.4, 1.0, 13)
 
 def quantize_mixed(
     graph: Graph,
-    layers: Sequence[Layer],
+    layers: Sequence[Linear],
     ctx: Context,
     quantize: Callable[[Graph, Bits, Report], None],
     report: Report,
     *,
     size: float | None,
     min_agreement: float,
-    asked: Callable[[Layer], int | None] = lambda layer: None,
+    asked: Callable[[Linear], int | None] = lambda layer: None,
 ) -> None:
     """Run `quantize` on `graph` with the bits that meet the budget or the floor. `asked` are the bits of layers that
     have a wish of their own.
@@ -90,11 +91,11 @@ def quantize_mixed(
     quantize(graph, lambda layer: 8, report)
 
 
-def spare_smallest(layers: Sequence[Layer], bits: int, share: float = SPARED) -> Bits:
+def spare_smallest(layers: Sequence[Linear], bits: int, share: float = SPARED) -> Bits:
     """`bits` for all but the smallest layers, which keep 8: the first, the last and depthwise ones mind most. Together
     they are at most `share` of all weights, less where scales and biases are many: these cost bytes too."""
-    sizes = {layer.name: layer.weight.constant.size for layer in layers}  # type: ignore[union-attr]
-    left = share * sum(sizes.values()) - CHANNEL * sum(layer.channels for layer in layers)
+    sizes = {layer.name: math.prod(layer.shape) for layer in layers}
+    left = share * sum(sizes.values()) - CHANNEL * sum(layer.outputs for layer in layers)
     table = dict.fromkeys(sizes, bits)
     for name in sorted(sizes, key=sizes.__getitem__):
         left -= sizes[name]
@@ -105,7 +106,7 @@ def spare_smallest(layers: Sequence[Layer], bits: int, share: float = SPARED) ->
 
 
 def weigh(
-    graph: Graph, layers: Sequence[Layer], ctx: Context, asked: Callable[[Layer], int | None] = lambda layer: None
+    graph: Graph, layers: Sequence[Linear], ctx: Context, asked: Callable[[Linear], int | None] = lambda layer: None
 ) -> list[list[Choice[None]]]:
     """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it. A layer that asked for its
     bits has no choice."""
@@ -116,12 +117,12 @@ def weigh(
     found: list[list[Choice[None]]] = []
     with ctx.progress.task("weighing layers", len(layers)) as advance:
         for layer in layers:
-            count = layer.weight.constant.size  # type: ignore[union-attr]
+            count = math.prod(layer.shape)
             if own := asked(layer):
                 found.append([Choice(count * own / 8, 0.0, f"int{own}", {"bits": own})])
                 advance(1)
                 continue
-            weight = layer.node.inputs[1]
+            weight = layer.weight
             layer.node.set_input(1, graph.constant(_rounded(layer, 4), layer.weight.name))
             told = agreement(teacher, Session(graph, threads=ctx.threads, exact=ctx.exact), few)
             layer.node.set_input(1, weight)
@@ -134,10 +135,9 @@ def weigh(
     return found
 
 
-def _rounded(layer: Layer, bits: int) -> Matrix:
+def _rounded(layer: Linear, bits: int) -> Matrix:
     """A layer's weight on a grid of so many bits, one scale a channel."""
-    weight = np.asarray(layer.weight.numpy(), np.float32)
-    rows = reduction_rows(weight, layer.op, transposed=layer.transposed)
+    rows = layer.kernel_rows()
     low, high = code_range(bits)
     peak = np.maximum(np.abs(rows).max(axis=1, keepdims=True), TINY) / high
     best, least = rows, np.full((len(rows), 1), np.inf)
@@ -145,14 +145,14 @@ def _rounded(layer: Layer, bits: int) -> Matrix:
         tried = np.clip(np.rint(rows / (peak * shrink)), low, high) * (peak * shrink)
         error = np.square(rows - tried).sum(axis=1, keepdims=True)
         best, least = np.where(error < least, tried, best), np.minimum(error, least)
-    return weight_of_rows(best, weight.shape, layer.op, transposed=layer.transposed).astype(np.float32)
+    return layer.of_kernel_rows(best.astype(np.float32))
 
 
 def _float_bytes(choices: Sequence[Choice[None]]) -> float:
     return choices[0].cost * 32 / float(choices[0].settings["bits"])
 
 
-def _by_name(layers: Sequence[Layer], bits: Sequence[int]) -> Bits:
+def _by_name(layers: Sequence[Linear], bits: Sequence[int]) -> Bits:
     """Layers are rewritten, and looked up on copies: their names stay."""
     table = {layer.name: width for layer, width in zip(layers, bits)}
     return lambda layer: table.get(layer.name, 8)

@@ -10,58 +10,50 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...ir.graph import Graph
+from ...ir.graph import Graph, Node
 from ..base import Context
+from ..walk.linear import Linear
 from ..walk.walk import walk
-from .layers import Layer
-from .numbers.encoding import encode_target
-from .numbers.params import Grid
-from .qdq.reconstruct import walkable
+from .numbers.encoding import Encoded
+from .qdq.reconstruct import encode_layer, walkable
 
-Bits = Callable[[Layer], int]
+Bits = Callable[[Linear], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """Codes of a weight in its layer's layout, their grid and width; `error` is a share of the answer's variance."""
+    """A weight in codes of so many bits; `error` is a share of the answer's variance."""
 
-    codes: NDArray[np.generic]
-    grid: Grid
+    coded: Encoded
     bits: int
     error: float
-    book: NDArray[np.float64] | None = None
-    multiples: NDArray[np.generic] | None = None
 
 
 def round_narrow(
     graph: Graph,
-    layers: Sequence[Layer],
+    layers: Sequence[Linear],
     ctx: Context,
     bits: Bits,
-    per_channel: Callable[[Layer], bool],
+    per_channel: Callable[[Linear], bool],
     *,
     fit_biases: bool,
-    codebook: Callable[[Layer], bool],
-) -> dict[Layer, Narrow]:
+    codebook: Callable[[Linear], bool],
+) -> dict[Node, Narrow]:
     """Round the weights of `layers` in place, still as floats, and fit their biases if asked to; returns the codes of
     each.
 
     Those that cannot be walked (a shared weight, too wide a row) are left out.
     """
-    found: dict[Layer, Narrow] = {}
-    by_linear = walkable(layers)
-    for step in walk(graph, ctx, list(by_linear)):
-        layer = by_linear[step.layer]
-        coded = encode_target(
-            layer, step.layer.weights(), step.target, ctx.target, np.zeros(layer.channels),
-            bits=bits(layer), per_channel=per_channel(layer), codebook=codebook(layer),
-        )  # fmt: skip
+    rounded: dict[Node, Narrow] = {}
+    for step in walk(graph, ctx, walkable(layers)):
+        layer, least = step.layer, np.zeros(step.layer.outputs)
+        coded = encode_layer(
+            step, ctx.target, least, bits=bits(layer), per_channel=per_channel(layer), codebook=codebook(layer)
+        )
         if fit_biases:
             step.settle(coded.weight)
         else:
-            step.layer.write(coded.weight, None)
-        error = step.target.error(coded.weight)
-        found[layer] = Narrow(coded.codes, coded.grid, bits(layer), error, coded.book, coded.multiples)
-    return found
+            layer.write(coded.weight, None)
+        rounded[layer.node] = Narrow(coded, bits(layer), step.target.error(coded.weight))
+    return rounded

@@ -24,8 +24,9 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ..base import Context
+from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
-from .layers import Kept, Layer, find_layers
+from .layers import Kept, find_layers
 from .numbers.params import Grid, activation_grid, limits
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases
@@ -45,7 +46,7 @@ CALL = 5e-6
 PROFILES = 4
 
 
-def slower_layers(graph: Graph, found: Mapping[Node, Layer], kept: Kept, ctx: Context) -> dict[Node, str]:
+def slower_layers(graph: Graph, found: Mapping[Node, Linear], kept: Kept, ctx: Context) -> dict[Node, str]:
     """The layers of `found` to leave float, each with the reason. Measured on one sample, or as measured before."""
     named = {node.outputs[0].name: node for node in found}
 
@@ -56,7 +57,7 @@ def slower_layers(graph: Graph, found: Mapping[Node, Layer], kept: Kept, ctx: Co
     return {named[name]: why for name, why in told.items() if name in named}
 
 
-def _measured(graph: Graph, found: Mapping[Node, Layer], kept: Kept, ctx: Context) -> dict[Node, str]:
+def _measured(graph: Graph, found: Mapping[Node, Linear], kept: Kept, ctx: Context) -> dict[Node, str]:
     from ...runtime.latency import latency
     from ...runtime.session import Session
 
@@ -109,14 +110,13 @@ def _trial(graph: Graph, kept: Kept, ctx: Context) -> tuple[Graph, dict[Node, No
     insertion.activations()
     insertion.constants()
     low, high = limits(ctx.target.weight_dtype)
-    weights: dict[Layer, Grid] = {}
+    weights: dict[Node, Grid] = {}
     for layer in found.values():
-        assert layer.weight.constant is not None
-        scale = np.full(layer.channels, 1e-2, np.float32)
+        scale = np.full(layer.outputs, 1e-2, np.float32)
         grid = Grid(scale, 0, ctx.target.weight_dtype, layer.axis, low, high)
-        ones = copy.constant(np.ones(layer.weight.constant.shape, ctx.target.weight_dtype.numpy), layer.weight.name)
+        ones = copy.constant(np.ones(layer.weight.static_shape or (), ctx.target.weight_dtype.numpy), layer.weight.name)
         layer.node.set_input(1, insertion.dequantize(ones, grid, before=layer.node, origin=layer.node.origin))
-        weights[layer] = grid
+        weights[layer.node] = grid
     encode_biases(insertion, list(found.values()), weights)
     if ctx.target.contrib_ops:
         keep_apart(copy, list(found.values()))
@@ -177,4 +177,4 @@ def _cut(
 
 
 def _read(node: Node, plan: Placement) -> tuple[Value, ...]:
-    return (plan.layers[node].source,) if node in plan.layers else operands(node)
+    return (plan.reads[node],) if node in plan.layers else operands(node)

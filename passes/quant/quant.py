@@ -21,7 +21,8 @@ from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Node
-    from .layers import Kept, Layer
+    from ..walk.linear import Linear
+    from .layers import Kept
 
 LEAST_OPSET = 13
 """Per-channel DequantizeLinear came with it."""
@@ -74,13 +75,13 @@ class Quant(Pass):
         if ctx.fit is None or not ctx.fit.count:
             raise DataError("quant needs calibration samples; give some with --data")
         if self.requantize == "refuse":
-            from .layers import is_quantized, name_of
+            from .layers import is_quantized
 
             done = [node for node in graph.walk() if is_quantized(node)]
             if done:
                 raise ModelError(
                     f"graph '{graph.name}' is quantized already: {len(done)} node(s), the first {done[0].op} "
-                    f"'{name_of(done[0])}'; start from the float model, or allow it with quant:requantize=redo"
+                    f"'{done[0].label}'; start from the float model, or allow it with quant:requantize=redo"
                 )
         least = INT4_OPSET if bits < 8 or self.activations == "int16" else LEAST_OPSET
         if 0 < graph.opset() < least:
@@ -96,7 +97,7 @@ class Quant(Pass):
         from .choose import run_best
         from .dynamic import quantize_dynamic
         from .forms import Form, by_options, form_of, only, own_options
-        from .layers import find_layers, is_kept, name_of
+        from .layers import find_layers, is_kept
         from .qdq.tables import encode_tables
         from .read.decode import decode
         from .stored.floats import report_islands
@@ -107,10 +108,10 @@ class Quant(Pass):
         def kept(node: Node) -> str:
             return "kept by name" if is_kept(node, self.keep) else ctx.kept(self, node)
 
-        def own(layer: Layer) -> Quant:
+        def own(layer: Linear) -> Quant:
             return own_options(self, ctx, layer.node)
 
-        def per_channel(layer: Layer) -> bool:
+        def per_channel(layer: Linear) -> bool:
             return own(layer).per_channel
 
         report = Report()
@@ -135,8 +136,8 @@ class Quant(Pass):
             handled |= store_others(graph, refused, kept, report)
         for node, reason in skipped.items():
             if node not in handled:
-                report.skipped(name_of(node), node.op, reason)
-        forms: dict[Form, dict[Node, Layer]] = {form: {} for form in Form}
+                report.skipped(node.label, node.op, reason)
+        forms: dict[Form, dict[Node, Linear]] = {form: {} for form in Form}
         for node, layer in found.items():
             forms[form_of(own(layer))][node] = layer
         for one, layers in by_options(forms[Form.STORED].values(), self, ctx).items():
@@ -158,10 +159,10 @@ class Quant(Pass):
     def _integer(
         self,
         graph: Graph,
-        found: dict[Node, Layer],
+        found: dict[Node, Linear],
         ctx: Context,
         kept: Kept,
-        per_channel: Callable[[Layer], bool],
+        per_channel: Callable[[Linear], bool],
         report: Report,
     ) -> None:
         from ...ir.types import DType
@@ -191,7 +192,7 @@ class Quant(Pass):
             from .layers import find_layers
             from .mixed import quantize_mixed
 
-            def quantize(trial: Graph, bits: Callable[[Layer], int], told: Report) -> None:
+            def quantize(trial: Graph, bits: Callable[[Linear], int], told: Report) -> None:
                 quantize_static(trial, find_layers(trial, kept)[0], self, ctx, kept, per_channel, told, bits)
 
             quantize_mixed(

@@ -16,6 +16,7 @@ import numpy as np
 from ...ir.graph import Graph, Node, Value
 from ...ir.shapes.infer import infer
 from ..base import Context, Report
+from ..walk.linear import Linear
 from .activation_functions import activation_functions
 from .calibrate import calibrate
 from .deciding import deciding
@@ -27,7 +28,7 @@ from .equivalent.rotate import rotate
 from .equivalent.smooth import smooth
 from .equivalent.uint8_inputs import encode_inputs
 from .forms import own_bits, own_options
-from .layers import Kept, Layer, find_layers
+from .layers import Kept, find_layers
 from .mixed import spare_smallest
 from .numbers.histogram import Histogram
 from .numbers.params import Grid, activation_grid, limits
@@ -49,20 +50,20 @@ WIDEST = 1e18
 
 def quantize_static(
     graph: Graph,
-    found: dict[Node, Layer],
+    found: dict[Node, Linear],
     one: Quant,
     ctx: Context,
     kept: Kept,
-    per_channel: Callable[[Layer], bool],
+    per_channel: Callable[[Linear], bool],
     report: Report,
-    bits: Callable[[Layer], int] | None = None,
+    bits: Callable[[Linear], int] | None = None,
 ) -> None:
     """Quantize the layers `found` of `graph` in place and say so in `report`; `bits` are those of each weight that
     does not say its own, by default what the options of the pass say."""
     assert ctx.fit is not None
     asked, given = own_bits(one, ctx), bits or spare_smallest(list(found.values()), one.bits)
 
-    def width(layer: Layer) -> int:
+    def width(layer: Linear) -> int:
         return asked(layer) or given(layer)
 
     if pooled := pool_spatial_means(graph):
@@ -74,7 +75,7 @@ def quantize_static(
         infer(graph)
         found, _ = find_layers(graph, kept)
     trial = Trial(graph, ctx, kept, per_channel, exact)
-    if pairs := trial.keeps(found, lambda: rotate(graph, found, ctx)):
+    if pairs := trial.keeps(found, lambda: rotate(found, ctx)):
         report.notes.append(f"turned the channels between the factors of {pairs} layer(s), so that all are alike")
         found, _ = find_layers(graph, kept)
     least = min(map(width, found.values()))
@@ -124,32 +125,32 @@ def quantize_static(
     fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]
     means = answer_means(graph, fixable, ctx, few)
     if one.bias_correction:
-        _give_biases(graph, list(walked.values()))
+        _give_biases(walked)
     insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
     insertion.activations()
     insertion.constants()
     rounded = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel, width)
     graph.sweep()
     rounded |= reconstruct(
-        insertion, walkable(list(walked.values())), teacher, ctx, width, per_channel, fit_biases=one.bias_correction,
+        insertion, walkable(walked), teacher, ctx, width, per_channel, fit_biases=one.bias_correction,
         codebook=lambda layer: own_options(one, ctx, layer.node).weights == "codebook",
     )  # fmt: skip
     # What the walk could tell nothing of.
-    untold = [layer for layer in walked.values() if layer not in rounded]
+    untold = [layer for layer in walked if layer.node not in rounded]
     rounded |= encode_weights(insertion, untold, seen.energy, ctx.target, per_channel, width)
     graph.sweep()
     correct(graph, fixable, means, ctx, few)
-    encode_biases(insertion, layers, {layer: r.grid for layer, r in rounded.items()})
+    encode_biases(insertion, layers, {node: r.grid for node, r in rounded.items()})
     if ctx.target.contrib_ops:
         keep_apart(graph, layers)
     for layer in layers:
-        report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer].error, 6))
+        report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer.node].error, 6))
 
 
-def _unwalked(found: Mapping[Node, Layer]) -> list[Layer]:
+def _unwalked(found: Mapping[Node, Linear]) -> list[Linear]:
     """The layers that the walk does not round."""
-    walked = set(walkable(list(found.values())).values())
-    return [layer for layer in found.values() if layer not in walked]
+    walked = {layer.node for layer in walkable(list(found.values()))}
+    return [layer for node, layer in found.items() if node not in walked]
 
 
 def _endless(histogram: Histogram | None) -> bool:
@@ -196,8 +197,8 @@ def _name_answers(graph: Graph) -> None:
             taken.add(value.name)
 
 
-def _give_biases(graph: Graph, layers: list[Layer]) -> None:
+def _give_biases(layers: list[Linear]) -> None:
     """Convolutions and Gemms without a bias get one of zeros, so that there is something to correct means with."""
     for layer in layers:
-        if layer.op != "MatMul" and layer.node.input(2) is None:
-            layer.node.set_input(2, graph.constant(np.zeros(layer.channels, np.float32), f"{layer.name}_bias"))
+        if layer.op != "MatMul" and layer.bias_place is None:
+            layer.shift_bias(np.zeros(layer.outputs))

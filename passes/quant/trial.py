@@ -25,10 +25,11 @@ from ...ir.graph import Graph, Node, Value
 from ...runtime.kinds import Kind, output_kind
 from ...runtime.parallel import imap, threads_each, threads_for
 from ..base import Context
+from ..walk.linear import Linear
 from .activation_functions import activation_functions
 from .calibrate import Array, calibrate
 from .deciding import deciding
-from .layers import Kept, Layer, find_layers
+from .layers import Kept, find_layers
 from .numbers.params import Grid, activation_grid, limits
 from .numbers.ranges import find_range
 from .qdq.insertion import Insertion
@@ -57,13 +58,13 @@ class Trial:
     graph: Graph
     ctx: Context
     kept: Kept
-    per_channel: Callable[[Layer], bool]
+    per_channel: Callable[[Linear], bool]
     exact: Mapping[Value, Grid] = field(default_factory=dict)
     _loss: float | None = None
     _teacher: Session | None = None
     _answers: list[list[Array]] = field(default_factory=list)
 
-    def keeps(self, layers: Mapping[Node, Layer], change: Callable[[], int]) -> int:
+    def keeps(self, layers: Mapping[Node, Linear], change: Callable[[], int]) -> int:
         """What `change` returns, how much it changed in the weights and biases of `layers`; 0 where it did not help,
         and then all is as it was."""
         if self.ctx.held is None:

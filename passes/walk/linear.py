@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from .patches import take_outputs, take_patches, take_transposed
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 OPS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 FLOATS = frozenset({DType.FLOAT, DType.FLOAT16, DType.BFLOAT16, DType.DOUBLE})
@@ -123,7 +125,7 @@ class Linear:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(groups, outputs a group, inputs a row)."""
-        sizes = self.weight.constant.shape if self.weight.constant else ()
+        sizes = self.weight.static_shape or ()
         if self.transposed:
             return self.groups, sizes[1], sizes[0] // self.groups * int(np.prod(sizes[2:]))
         if self.is_conv:
@@ -140,6 +142,22 @@ class Linear:
     @property
     def depthwise(self) -> bool:
         return self.groups > 1 and self.channels == 1
+
+    @property
+    def axis(self) -> int:
+        """The axis of the weight, as the operator has it, that counts outputs (of a group, for ConvTranspose)."""
+        return 0 if self.op == "Conv" or (self.op == "Gemm" and self.node.get_int("transB")) else 1
+
+    @property
+    def outputs(self) -> int:
+        """Output channels, of all groups; there too where the weight is computed of quantized values."""
+        return (self.weight.static_shape or ())[self.axis] * (self.groups if self.transposed else 1)
+
+    @property
+    def unshared(self) -> bool:
+        """Whether nothing else reads its weight, or the bias among its own inputs."""
+        bias = self.node.input(2)
+        return len(self.weight.uses) == 1 and (bias is None or len(bias.uses) == 1)
 
     def geometry(self) -> tuple[object, ...]:
         """Equal for layers that read the same rows of the same value."""
@@ -161,6 +179,29 @@ class Linear:
             data = data * self.node.get_float("alpha", 1.0)
             return (data if self.node.get_int("transB") else data.T)[None]
         return data.T[None]
+
+    def kernel_rows(self, numbers: NDArray[np.generic] | None = None) -> Rows:
+        """The weight, or `numbers` laid out like it, as rows (outputs, d) in the order in which kernels read it.
+
+        Conv (n, c, *k) -> (n, *k then c); Gemm and MatMul (d, n), or (n, d), -> (n, d).
+        """
+        data = np.asarray(self.weight.numpy() if numbers is None else numbers, np.float32)
+        if self.op == "Conv":
+            return np.ascontiguousarray(np.moveaxis(data, 1, -1).reshape(len(data), -1))
+        return np.ascontiguousarray(data if self.axis == 0 else data.T)
+
+    def of_kernel_rows(self, rows: NDArray[Number]) -> NDArray[Number]:
+        """Such rows laid out as the weight is, in the type that they have; with fewer columns, one for each block."""
+        shape = self.weight.static_shape or ()
+        if self.op == "Conv":
+            return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], *shape[2:], -1), -1, 1))
+        return np.ascontiguousarray(rows if self.axis == 0 else rows.T)
+
+    def laid_out(self, weight: NDArray[Number]) -> NDArray[Number]:
+        """`weight` (groups, n, d), of a Conv, Gemm or MatMul, as the operator has it, in the type that it has."""
+        if self.op == "Conv":
+            return np.ascontiguousarray(weight.reshape(self.weight.static_shape or ()))
+        return np.ascontiguousarray(weight[0] if self.axis == 0 else weight[0].T)
 
     def bias(self) -> Array | None:
         """b as (groups * n,); `None` where none is added."""
@@ -206,6 +247,15 @@ class Linear:
             node.set_input(index, made)
             if self.op == "Gemm":
                 node.set_attribute("beta", 1.0)
+
+    def shift_bias(self, shift: Array) -> None:
+        """Add `shift` (outputs,) to the bias. A Conv or Gemm without one gets one; a MatMul must have one."""
+        node, index = self.bias_place or (self.node, 2)
+        old, bias = node.input(index), self.bias()
+        name = f"{self.name}_bias" if old is None else old.name
+        node.set_input(index, self.constant(shift if bias is None else bias + shift, name))
+        if self.op == "Gemm" and node.get_float("beta", 1.0) != 1.0:
+            node.set_attribute("beta", 1.0)
 
     def sites(self, output: Sequence[int]) -> tuple[int, int]:
         """How many positions an output of shape `output` can be sampled at, and how many rows each gives."""
@@ -327,9 +377,15 @@ def _reader(node: Node) -> Linear:
         raise Skip("its weight is not finite")
     if not np.any(weight.numpy()):
         raise Skip("its weight is zero everywhere")
+    return layer_view(node)
+
+
+def layer_view(node: Node) -> Linear:
+    """The layer that `node` (one of `OPS`) is, without its twins; who asks knows that it may be changed."""
+    weight = node.input(1)
     if node.op not in _CONVOLUTIONS:
         return Linear(node, _bias_add(node), 1, ())
-    return Linear(node, None, node.get_int("group", 1), weight.constant.shape[2:])
+    return Linear(node, None, node.get_int("group", 1), (() if weight is None else weight.static_shape or ())[2:])
 
 
 def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:

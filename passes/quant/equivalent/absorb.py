@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node, Value
 from ...base import Context
+from ...walk.linear import Linear
 from ..calibrate import by_channel, run
-from ..layers import Layer
 
 if TYPE_CHECKING:
     from ....runtime.samples import Samples
@@ -38,7 +38,7 @@ LEAST = 0.05
 """Share of a channel's own deviation that a mean must be to be worth moving."""
 
 
-def absorb(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: Samples) -> int:
+def absorb(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: Samples) -> int:
     """Move means of `graph` in place, into the biases of `layers`; returns how many channels'."""
     makers = [layer for layer in layers.values() if _can_make(layer)]
     routes = {layer: _blocked(layer.node.output, layers, {}) for layer in makers}
@@ -58,12 +58,12 @@ def absorb(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: Sa
         return 0
     for layer in free:
         if layer.node.output in shifts:
-            _add(graph, layer, -shifts[layer.node.output])
+            layer.shift_bias(-shifts[layer.node.output])
     for node in graph:
         layer_read = layers.get(node)
         if layer_read is not None:
             if layer_read.source in shifts:
-                _add(graph, layer_read, _answer(layer_read, shifts[layer_read.source]))
+                layer_read.shift_bias(_answer(layer_read, shifts[layer_read.source]))
             continue
         found = [shifts[v] for v in node.inputs if v is not None and v in shifts]
         if found:
@@ -74,12 +74,11 @@ def absorb(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: Sa
     return count
 
 
-def _can_make(layer: Layer) -> bool:
-    own = layer.node.input(2)
-    return layer.op in ("Conv", "Gemm") and len(layer.weight.uses) == 1 and (own is None or len(own.uses) == 1)
+def _can_make(layer: Linear) -> bool:
+    return layer.op in ("Conv", "Gemm") and layer.unshared
 
 
-def _blocked(value: Value, layers: Mapping[Node, Layer], known: dict[Value, bool], *, first: bool = True) -> bool:
+def _blocked(value: Value, layers: Mapping[Node, Linear], known: dict[Value, bool], *, first: bool = True) -> bool:
     """Whether somebody who reads `value`, the answer of a layer at `first`, cannot do without its mean."""
     if value in known:
         return known[value]
@@ -89,7 +88,7 @@ def _blocked(value: Value, layers: Mapping[Node, Layer], known: dict[Value, bool
     return known[value]
 
 
-def _stops(node: Node, value: Value, layers: Mapping[Node, Layer], known: dict[Value, bool], first: bool) -> bool:
+def _stops(node: Node, value: Value, layers: Mapping[Node, Linear], known: dict[Value, bool], first: bool) -> bool:
     layer = layers.get(node)
     if layer is not None:
         plain = len(layer.weight.uses) == 1
@@ -131,10 +130,10 @@ def _positions(node: Node) -> int:
     return int(np.prod(sizes)) if known else 0
 
 
-def _measured(graph: Graph, layers: list[Layer], ctx: Context, samples: Samples) -> list[tuple[Array, Array, Array]]:
+def _measured(graph: Graph, layers: list[Linear], ctx: Context, samples: Samples) -> list[tuple[Array, Array, Array]]:
     """The least value, mean and deviation of each channel of each layer's answer."""
-    low = [np.full(layer.channels, np.inf) for layer in layers]
-    sums = [np.zeros((2, layer.channels)) for layer in layers]
+    low = [np.full(layer.outputs, np.inf) for layer in layers]
+    sums = [np.zeros((2, layer.outputs)) for layer in layers]
     counts = [0] * len(layers)
 
     def figured(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, int]]:
@@ -157,18 +156,8 @@ def _measured(graph: Graph, layers: list[Layer], ctx: Context, samples: Samples)
     return figures
 
 
-def _answer(layer: Layer, c: Array) -> Array:
+def _answer(layer: Linear, c: Array) -> Array:
     """W c, the answer to a constant input with these channels."""
-    weight = np.asarray(layer.node.inputs[1].numpy(), np.float64)  # type: ignore[union-attr]
-    if layer.op == "Gemm":
-        return np.asarray((weight if layer.transposed else weight.T) @ c)
-    groups = layer.node.get_int("group", 1)
-    summed = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).sum(axis=3)
+    groups, n, _ = layer.shape
+    summed = layer.weights().reshape(groups, n, layer.channels, -1).sum(axis=3)
     return np.asarray(np.einsum("gnc,gc->gn", summed, c.reshape(groups, -1)).reshape(-1))
-
-
-def _add(graph: Graph, layer: Layer, shift: Array) -> None:
-    old = layer.node.input(2)
-    bias = np.zeros(layer.channels) if old is None else np.asarray(old.numpy(), np.float64).reshape(-1)
-    new = (np.broadcast_to(bias, shift.shape) + shift).astype(np.float32)
-    layer.node.set_input(2, graph.constant(new, f"{layer.name}_bias" if old is None else old.name))

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node, Value
 from ...base import Context
+from ...walk.linear import Linear
 from ..calibrate import by_channel, run
-from ..layers import Layer
 from .homogeneous import FROZEN, Classes, scale_classes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Part:
     """Tensors that classes tie together, and the layers that read them."""
 
     tensors: list[_Tensor] = field(default_factory=list)
-    readers: list[Layer] = field(default_factory=list)
+    readers: list[Linear] = field(default_factory=list)
 
     def classes(self) -> NDArray[np.int64]:
         """The classes that may be scaled."""
@@ -67,7 +67,7 @@ class _Part:
         return np.asarray(labels[labels != FROZEN])
 
 
-def equalise(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: Samples, *, bits: int = 8) -> int:
+def equalise(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: Samples, *, bits: int = 8) -> int:
     """Scale the channels of `graph` in place; returns how many. `bits` are those of the weights."""
     classes = scale_classes(graph, layers)
     values = [v for v in classes.of if (classes.of[v] != FROZEN).any() and not _clamped(v)]
@@ -92,9 +92,9 @@ def equalise(graph: Graph, layers: Mapping[Node, Layer], ctx: Context, samples: 
             noises.append(_noise(scale, part.tensors, part.readers, tensors, bits))
         scale[own] = tried[int(np.argmin(noises))][own]
     for layer in classes.makers(layers):
-        _divide_rows(graph, layer, scale[classes.of[layer.node.output]])
+        _divide_rows(layer, scale[classes.of[layer.node.output]])
     for layer in classes.readers(layers):
-        _multiply_columns(graph, layer, scale[classes.of[layer.source]])
+        _multiply_columns(layer, scale[classes.of[layer.source]])
     return int(np.count_nonzero(scale != 1.0))
 
 
@@ -140,7 +140,7 @@ def _measure(
     }
 
 
-def _parts(tensors: Mapping[Value, _Tensor], readers: Sequence[Layer], count: int) -> list[_Part]:
+def _parts(tensors: Mapping[Value, _Tensor], readers: Sequence[Linear], count: int) -> list[_Part]:
     """The sets of the `count` classes that `tensors` tie together."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -161,7 +161,7 @@ def _parts(tensors: Mapping[Value, _Tensor], readers: Sequence[Layer], count: in
     return list(parts.values())
 
 
-def _noise(s: Array, mine: list[_Tensor], readers: list[Layer], tensors: Mapping[Value, _Tensor], bits: int) -> float:
+def _noise(s: Array, mine: list[_Tensor], readers: list[Linear], tensors: Mapping[Value, _Tensor], bits: int) -> float:
     total = 0.0
     for t in mine:
         total += _step(t, s) ** 2 * float(np.mean(s[t.classes] ** 2)) / max(float(np.mean(t.power)), 1e-30)
@@ -185,39 +185,18 @@ def _step(t: _Tensor, s: Array) -> float:
     return float((t.high / factor).max() - (t.low / factor).min()) / 255
 
 
-def _blocks(layer: Layer) -> Array:
+def _blocks(layer: Linear) -> Array:
     """The weight as (groups, outputs of a group, channels of a group, kernel positions)."""
-    weight = _weight(layer)
-    if layer.op == "Conv":
-        groups = layer.node.get_int("group", 1)
-        return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    rows = weight if layer.transposed else weight.T
-    return rows[None, :, :, None]
+    groups, n, _ = layer.shape
+    return layer.weights().reshape(groups, n, layer.channels, -1)
 
 
-def _weight(layer: Layer) -> Array:
-    """The weight as it is now; `layer.weight` is what it was."""
-    return np.asarray(layer.node.inputs[1].numpy(), np.float64)  # type: ignore[union-attr]
+def _multiply_columns(layer: Linear, factor: Array) -> None:
+    groups = layer.groups
+    layer.write((_blocks(layer) * factor.reshape(groups, 1, layer.channels, 1)).reshape(layer.shape), None)
 
 
-def _multiply_columns(graph: Graph, layer: Layer, factor: Array) -> None:
-    blocks = _blocks(layer)
-    wide = blocks * factor.reshape(blocks.shape[0], 1, blocks.shape[2], 1)
-    if layer.op == "Conv" or layer.transposed:
-        _set(graph, layer, 1, wide.reshape(_weight(layer).shape))
-    else:
-        _set(graph, layer, 1, wide[0, :, :, 0].T)
-
-
-def _divide_rows(graph: Graph, layer: Layer, factor: Array) -> None:
-    weight = _weight(layer)
-    _set(graph, layer, 1, weight / factor.reshape([-1 if i == layer.axis else 1 for i in range(weight.ndim)]))
-    if layer.node.input(2) is not None:
-        bias = np.asarray(layer.node.inputs[2].numpy(), np.float64).reshape(-1)  # type: ignore[union-attr]
-        _set(graph, layer, 2, np.broadcast_to(bias, factor.shape) / factor)
-
-
-def _set(graph: Graph, layer: Layer, index: int, array: Array) -> None:
-    old = layer.node.inputs[index]
-    assert old is not None
-    layer.node.set_input(index, graph.constant(np.ascontiguousarray(array, np.float32), old.name))
+def _divide_rows(layer: Linear, factor: Array) -> None:
+    bias = layer.bias()
+    groups, n, _ = layer.shape
+    layer.write(layer.weights() / factor.reshape(groups, n, 1), None if bias is None else bias / factor)

@@ -20,10 +20,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from ....ir.graph import Graph, Node, Value
-from ..layers import Layer
+from ...walk.linear import Linear
 
 
-def keep_apart(graph: Graph, layers: Iterable[Layer]) -> int:
+def keep_apart(graph: Graph, layers: Iterable[Linear]) -> int:
     """Write what follows `layers`, those of integers, in such forms; returns how often."""
     count = 0
     for layer in layers:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node, Value
-from ..layers import Layer
+from ...walk.linear import Linear
 
 Labels = NDArray[np.int64]
 
@@ -38,11 +38,11 @@ class Classes:
     of: dict[Value, Labels] = field(default_factory=dict)
     count: int = 1
 
-    def readers(self, layers: Mapping[Node, Layer]) -> list[Layer]:
+    def readers(self, layers: Mapping[Node, Linear]) -> list[Linear]:
         """The layers whose input channels may be scaled."""
         return [layer for layer in layers.values() if (self.of.get(layer.source, _NONE) != FROZEN).any()]
 
-    def makers(self, layers: Mapping[Node, Layer]) -> list[Layer]:
+    def makers(self, layers: Mapping[Node, Linear]) -> list[Linear]:
         """The layers whose output channels may be scaled."""
         return [layer for layer in layers.values() if (self.of.get(layer.node.output, _NONE) != FROZEN).any()]
 
@@ -50,7 +50,7 @@ class Classes:
 _NONE = np.zeros(0, np.int64)
 
 
-def scale_classes(graph: Graph, layers: Mapping[Node, Layer]) -> Classes:
+def scale_classes(graph: Graph, layers: Mapping[Node, Linear]) -> Classes:
     """The classes of `graph`, whose quantized layers are `layers`."""
     flow = _Flow(graph, layers)
     for node in graph:
@@ -61,7 +61,7 @@ def scale_classes(graph: Graph, layers: Mapping[Node, Layer]) -> Classes:
 
 
 class _Flow:
-    def __init__(self, graph: Graph, layers: Mapping[Node, Layer]) -> None:
+    def __init__(self, graph: Graph, layers: Mapping[Node, Linear]) -> None:
         self._graph = graph
         self._layers = layers
         self._labels: dict[Value, Labels] = {}
@@ -93,15 +93,14 @@ class _Flow:
         place = np.searchsorted(distinct, roots)
         return Classes({v: place[labels] for v, labels in self._labels.items()}, len(distinct))
 
-    def _layer(self, layer: Layer) -> None:
-        value, shape = layer.source, layer.weight.constant.shape  # type: ignore[union-attr]
+    def _layer(self, layer: Linear) -> None:
+        value = layer.source
         rank = None if value.shape is None else len(value.shape)
-        channels = shape[1] * layer.node.get_int("group", 1) if layer.op == "Conv" else shape[1 - layer.axis]
-        plain = len(layer.weight.uses) == 1 and (layer.bias is None or len(layer.bias.uses) == 1)
+        channels, plain = layer.groups * layer.channels, layer.unshared
         if not plain or (layer.op != "Conv" and rank != 2) or len(self._labels.get(value, _NONE)) != channels:
             self.freeze(value)
         if plain and layer.op != "MatMul" and (layer.op == "Conv" or rank == 2):
-            self._labels[layer.node.output] = self._fresh(layer.channels)
+            self._labels[layer.node.output] = self._fresh(layer.outputs)
 
     def _pass(self, node: Node) -> Labels | None:
         """The labels of the output of an operator that scales as its inputs do, or `None`."""

@@ -29,13 +29,13 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Context
+from ...walk.linear import Linear
 from ..calibrate import run
-from ..layers import Layer
 from ..numbers.histogram import Histogram
 from ..numbers.multipliers import BLOCKS
 from ..numbers.params import activation_grid, limits
 from ..numbers.ranges import find_range
-from ..numbers.weights import quantize_rows, reduction_rows
+from ..numbers.weights import quantize_rows
 
 if TYPE_CHECKING:
     from ....runtime.samples import Samples
@@ -62,12 +62,12 @@ class Judged:
 
 def smooth(
     graph: Graph,
-    groups: Mapping[Value, Sequence[Layer]],
+    groups: Mapping[Value, Sequence[Linear]],
     ctx: Context,
     samples: Samples,
     *,
     how: Sequence[str],
-    bits: Callable[[Layer], int] = lambda layer: 8,
+    bits: Callable[[Linear], int] = lambda layer: 8,
 ) -> dict[Value, str]:
     """Scale the inputs of `groups` (value -> the MatMul and Gemm layers that read it) where that pays.
 
@@ -78,11 +78,8 @@ def smooth(
     chosen: dict[Value, str] = {}
     for source, x in zip(sources, _sampled(graph, sources, ctx, samples)):
         layers = groups[source]
-        weights = [
-            reduction_rows(np.asarray(layer.weight.numpy(), np.float32), layer.op, transposed=layer.transposed)
-            for layer in layers
-        ]
-        plain, best = _judge(x, np.concatenate(weights), ctx, how, min(map(bits, layers)))
+        weights = np.concatenate([layer.kernel_rows() for layer in layers])
+        plain, best = _judge(x, weights, ctx, how, min(map(bits, layers)))
         scalable = all(len(layer.weight.uses) == 1 for layer in layers)
         if best.scale is not None and scalable and best.error < plain.error * 10 ** (-LEAST_GAIN / 10):
             chosen[_apply(graph, source, layers, best.scale)] = best.how
@@ -170,11 +167,9 @@ def _error(
     return min(found, key=lambda judged: judged.error)
 
 
-def _apply(graph: Graph, source: Value, layers: Sequence[Layer], scale: Rows) -> Value:
+def _apply(graph: Graph, source: Value, layers: Sequence[Linear], scale: Rows) -> Value:
     for layer in layers:
-        weight = np.asarray(layer.weight.numpy(), np.float32)
-        wide = weight * (scale if layer.transposed else scale[:, None])
-        layer.node.set_input(1, graph.constant(np.ascontiguousarray(wide), layer.weight.name))
+        layer.write(layer.weights() * scale, None)
     readers = {layer.node for layer in layers}
     norm = source.producer
     if norm is not None and _foldable(norm, source, readers):

@@ -27,7 +27,7 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ....runtime.samples import Samples
-from ..layers import Layer
+from ...walk.linear import Linear
 from ..numbers.params import Grid
 
 Array = NDArray[np.float64]
@@ -92,13 +92,13 @@ def _step(some: Array, low: float, high: float) -> float:
     return (high - low) / count if 2 <= count < LEVELS else 0.0
 
 
-def encode_inputs(graph: Graph, layers: Mapping[Node, Layer], samples: Samples, dtype: DType) -> dict[Value, Grid]:
+def encode_inputs(graph: Graph, layers: Mapping[Node, Linear], samples: Samples, dtype: DType) -> dict[Value, Grid]:
     """Rewrite the inputs of `graph` that lie on a lattice; returns the grid of each value that layers read instead."""
     grids: dict[Value, Grid] = {}
     for value in graph.inputs if dtype is DType.UINT8 else ():
         readers = _readers(value, layers) if value.default is None else []
         found = _lattice_of(value, samples) if readers else None
-        if found is not None and len(found.step) == _channels(readers[0]):
+        if found is not None and len(found.step) == readers[0].channels:
             made, grid = _rewrite(graph, value, readers, found)
             grids[made] = grid
     return grids
@@ -109,7 +109,7 @@ def _lattice_of(value: Value, samples: Samples) -> Lattice | None:
     return find_lattice(lambda: (feeds[value.name] for feeds in taken.batches(BATCH)))
 
 
-def _readers(value: Value, layers: Mapping[Node, Layer]) -> list[Layer]:
+def _readers(value: Value, layers: Mapping[Node, Linear]) -> list[Linear]:
     """The layers that read an input, all alike in their padding; empty where anything else reads it."""
     found = [layers[user] for user in value.users if isinstance(user, Node) and user in layers]
     plain = [
@@ -118,29 +118,21 @@ def _readers(value: Value, layers: Mapping[Node, Layer]) -> list[Layer]:
         if r.op == "Conv"
         and r.source is value
         and len(r.weight.uses) == 1
-        and r.node.get_int("group", 1) == 1
+        and r.groups == 1
         and r.node.get_string("auto_pad", "NOTSET") in ("", "NOTSET", "VALID")
     ]
     pads = {_pads(r) for r in plain}
     return plain if len(plain) == len(value.uses) and len(pads) == 1 else []
 
 
-def _pads(layer: Layer) -> tuple[int, ...]:
-    return layer.node.get_ints("pads", (0,) * (2 * (len(_weight(layer).shape) - 2)))
+def _pads(layer: Linear) -> tuple[int, ...]:
+    return layer.node.get_ints("pads", (0,) * (2 * len(layer.kernel)))
 
 
-def _channels(layer: Layer) -> int:
-    return int(_weight(layer).shape[1])
-
-
-def _weight(layer: Layer) -> Array:
-    return np.asarray(layer.node.inputs[1].numpy(), np.float64)  # type: ignore[union-attr]
-
-
-def _rewrite(graph: Graph, value: Value, readers: list[Layer], lattice: Lattice) -> tuple[Value, Grid]:
+def _rewrite(graph: Graph, value: Value, readers: list[Linear], lattice: Lattice) -> tuple[Value, Grid]:
     first = next(node for node in graph if node in {r.node for r in readers})
     origin = Origin.merge([first.origin], "quant")
-    rank = len(_weight(readers[0]).shape)
+    rank = 2 + len(readers[0].kernel)
 
     def add(op: str, x: Value, operand: NDArray[np.generic], hint: str) -> Value:
         inputs = [x, graph.constant(operand, hint)]
@@ -158,7 +150,7 @@ def _rewrite(graph: Graph, value: Value, readers: list[Layer], lattice: Lattice)
             return value, grid
         x = add("Add", x, np.asarray(shift, np.float32), "shifted")
         for reader in readers:
-            _fold(graph, reader, np.ones_like(step), np.full_like(step, -shift))
+            _fold(reader, np.ones_like(step), np.full_like(step, -shift))
     else:
         grid = Grid(np.asarray(np.float32(1.0)), 0, DType.UINT8, None, 0, LEVELS - 1)
         pads, half = _pads(readers[0]), rank - 2
@@ -166,20 +158,16 @@ def _rewrite(graph: Graph, value: Value, readers: list[Layer], lattice: Lattice)
             x = add("Pad", x, np.asarray([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64), "padded")
         x = add("Add", add("Mul", x, spread(1.0 / step), "scaled"), spread(zero), "levels")
         for reader in readers:
-            _fold(graph, reader, step, -step * zero)
+            _fold(reader, step, -step * zero)
             reader.node.set_attribute("pads", [0] * len(pads))
     for reader in readers:
         reader.node.set_input(0, x)
     return x, grid
 
 
-def _fold(graph: Graph, layer: Layer, factor: Array, constant: Array) -> None:
+def _fold(layer: Linear, factor: Array, constant: Array) -> None:
     """W (factor x + constant) + b as a layer of x; `factor` and `constant` are (channels,)."""
-    weight, bias = _weight(layer), layer.node.input(2)
-    kept = 0.0 if bias is None else np.asarray(bias.numpy(), np.float64)
-    spread = (1, -1, *[1] * (weight.ndim - 2))
-    shift = kept + (weight * constant.reshape(spread)).reshape(len(weight), -1).sum(axis=1)
-    wide = np.ascontiguousarray(weight * factor.reshape(spread), np.float32)
-    layer.node.set_input(1, graph.constant(wide, layer.weight.name))
-    name = f"{layer.name}_bias" if bias is None else bias.name
-    layer.node.set_input(2, graph.constant(shift.astype(np.float32), name))
+    weight = layer.weights().reshape(layer.outputs, layer.channels, -1)
+    shift = (weight * constant[:, None]).reshape(len(weight), -1).sum(axis=1)
+    layer.write((weight * factor[:, None]).reshape(layer.shape), None)
+    layer.shift_bias(shift)

@@ -22,15 +22,13 @@ from ....ir.types import DType
 from ...base import TargetFacts
 from ...walk.refit import refit_masked
 from ...walk.target import Target
-from ..layers import Layer
-from ..qdq.parameters import DEAREST
 from .codebook import LEAST as BOOK_LEAST
 from .codebook import fit_book
 from .multipliers import BLOCKS, round_multiples
 from .multipliers import LEAST as BLOCKS_LEAST
 from .params import TINY, Grid, limits, storable
 from .rounding import Elimination, gptq, is_small, losses, round_to_grid
-from .weights import PAIR_LIMIT, quantize_rows, squared_error
+from .weights import PAIR_LIMIT, quantize_paired, quantize_rows
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.generic]
@@ -46,9 +44,9 @@ SHRINKS = np.linspace(0.3, 1.0, 29)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """`weight` (groups, n, d) is what the codes stand for; `codes` are in the layer's own layout, `grid` theirs; `book`
-    holds the levels that they are of, if not all; `multiples` what the codes of each block are to be multiplied by, in
-    the layer's layout too."""
+    """`weight` (groups, n, d) is what the `codes` (groups, n, d) stand for, `grid` theirs; `book` holds the levels that
+    they are of, if not all; `multiples` (groups, n, blocks) what the codes of each block are to be multiplied by, the
+    blocks in the kernel's order."""
 
     weight: Array
     codes: Codes
@@ -58,23 +56,26 @@ class Encoded:
 
 
 def encode_target(
-    layer: Layer,
     now: Array,
     target: Target,
     facts: TargetFacts,
     least: Array,
     *,
+    positions: int = 1,
+    depthwise: bool = False,
+    axis: int = 0,
     bits: int = 8,
     per_channel: bool = True,
     codebook: bool = False,
 ) -> Encoded:
-    """Round `target` for `layer`, whose weights are `now` (groups, n, d); scales are at least `least` (channels,).
+    """Round `target` for a layer whose weights are `now` (groups, n, d), d being (channel, kernel `positions`); scales
+    are at least `least` (channels,), and along `axis` of the weight where there is one a channel.
 
     A `codebook` of 16 levels is for 4 bits, a scale a channel, and layers that are not small or depthwise; others take
     a uniform grid.
     """
     shape = now.shape
-    order = kernel_order(layer, shape[2])
+    order = kernel_order(shape[2], positions)
     mask = now != 0.0
     goal = target.weight
     if not mask.all():
@@ -85,25 +86,23 @@ def encode_target(
     box = _where(mask, float(low)), _where(mask, float(high))
     dtype, zero = DType.INT8, 0
     enough = NEGLIGIBLE * target.floor
-    if bits == 4 and not codebook and per_channel and (block := _block(layer, goal)):
+    if bits == 4 and not codebook and per_channel and (block := _block(goal, positions)):
         known = [Elimination.of(h) for h in metric]
         weigh = column_costs(metric, known)
         rounded, scale, multiples = round_multiples(goal, metric, weigh, known, box, least.reshape(shape[:2]), block)
-        grid = Grid(np.asarray(scale.reshape(-1), np.float32), zero, dtype, layer.axis, *limits(dtype))
+        grid = Grid(np.asarray(scale.reshape(-1), np.float32), zero, dtype, axis, *limits(dtype))
         weight, whole = np.empty_like(rounded), np.empty_like(rounded)
         weight[:, :, order] = rounded * np.repeat(multiples, block, axis=2) * scale[..., None]
         whole[:, :, order] = rounded
-        return Encoded(
-            weight, _in_layout(layer, whole.astype(np.int8)), grid, None, _blocks_in_layout(layer, multiples)
-        )
+        return Encoded(weight, whole.astype(np.int8), grid, None, multiples.astype(np.uint8))
     book: Array | None = None
     eliminations: list[Elimination] | None = None
-    if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not layer.depthwise:
+    if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not depthwise:
         box = _where(mask, -64.0), _where(mask, 64.0)
         diagonal = np.diagonal(metric, axis1=1, axis2=2)
         book, scale = fit_book(goal, diagonal, mask, least.reshape(shape[:2]))
     elif bits == 8:
-        saturating = facts.saturating_int8 and facts.activation_dtype is DType.UINT8 and not layer.depthwise
+        saturating = facts.saturating_int8 and facts.activation_dtype is DType.UINT8 and not depthwise
         scale, box, zero = _wide_scale(goal, metric, box, least, saturating, not per_channel)
         dtype = DType.UINT8 if zero else DType.INT8
     else:
@@ -118,11 +117,9 @@ def encode_target(
     codes[:, :, order] = rounded
     grid = Grid(
         np.asarray(scale.reshape(-1) if per_channel else scale.reshape(-1)[0], np.float32),
-        zero, dtype, layer.axis if per_channel else None, *limits(dtype),
+        zero, dtype, axis if per_channel else None, *limits(dtype),
     )  # fmt: skip
-    weight = codes * scale[..., None]
-    whole = (codes + zero).astype(dtype.numpy)
-    return Encoded(weight, _in_layout(layer, whole), grid, book)
+    return Encoded(codes * scale[..., None], (codes + zero).astype(dtype.numpy), grid, book)
 
 
 def _where(mask: NDArray[np.bool_], bound: float) -> Array:
@@ -136,37 +133,17 @@ def code_range(bits: int) -> tuple[int, int]:
     return (-top, top) if bits in (2, 8) else (-top - 1, top)
 
 
-def kernel_order(layer: Layer, d: int) -> NDArray[np.intp]:
-    """Where the kernels read the inputs of a row: position by position, channels together."""
-    if layer.op != "Conv":
-        return np.arange(d)
-    channels = layer.weight.constant.shape[1]  # type: ignore[union-attr]
-    return np.arange(d).reshape(channels, -1).T.reshape(-1)
+def kernel_order(d: int, positions: int) -> NDArray[np.intp]:
+    """Where the kernels read a row (channel, kernel position): position by position, channels together."""
+    return np.arange(d).reshape(-1, positions).T.reshape(-1)
 
 
-def _in_layout(layer: Layer, codes: Codes) -> Codes:
-    shape = layer.weight.constant.shape  # type: ignore[union-attr]
-    if layer.op == "Conv" or layer.transposed:
-        return np.ascontiguousarray(codes.reshape(shape))
-    return np.ascontiguousarray(codes[0].T)
-
-
-def _block(layer: Layer, goal: Array) -> int:
+def _block(goal: Array, positions: int) -> int:
     """How many neighbours along the reduction, in the layer's own layout too, share a multiple; 0 for none."""
-    channels = layer.weight.constant.shape[1] if layer.op == "Conv" else goal.shape[2]  # type: ignore[union-attr]
     if goal.size < BLOCKS_LEAST:
         return 0
+    channels = goal.shape[2] // positions
     return next((block for block in BLOCKS if channels % block == 0 and goal.shape[2] > block), 0)
-
-
-def _blocks_in_layout(layer: Layer, multiples: Array) -> Codes:
-    """The multiples (groups, n, blocks) laid as the weight is, with blocks in place of inputs."""
-    shape = layer.weight.constant.shape  # type: ignore[union-attr]
-    small = multiples.astype(np.uint8)
-    if layer.op == "Conv":
-        flat = small.reshape(shape[0], *shape[2:], -1)
-        return np.ascontiguousarray(np.moveaxis(flat, -1, 1))
-    return np.ascontiguousarray(small[0] if layer.transposed else small[0].T)
 
 
 def _wide_scale(
@@ -177,16 +154,14 @@ def _wide_scale(
     rows = goal.reshape(groups * n, d).astype(np.float32)
     diagonal = np.diagonal(metric, axis1=1, axis2=2)
     weigh = diagonal[0] if groups == 1 else np.repeat(diagonal, n, axis=0)
-    codes, scale = quantize_rows(
-        rows, DType.INT8, importance=weigh, saturating=saturating, shared=shared, least_scale=least
-    )
-    if saturating:
-        free = quantize_rows(rows, DType.INT8, importance=weigh, shared=shared, least_scale=least)
-        if squared_error(rows, codes, scale, weigh) > DEAREST * squared_error(rows, *free, weigh):
-            return free[1].astype(np.float64).reshape(groups, n), box, 128
+    if not saturating:
+        scale = quantize_rows(rows, DType.INT8, importance=weigh, shared=shared, least_scale=least)[1]
+        return scale.astype(np.float64).reshape(groups, n), box, 0
+    codes, scale, zero = quantize_paired(rows, importance=weigh, shared=shared, least_scale=least)
+    if not zero:
         low, high = (bound.reshape(goal.shape) for bound in _pair_box(codes.astype(np.float64)))
         box = np.maximum(box[0], low, out=low), np.minimum(box[1], high, out=high)
-    return scale.astype(np.float64).reshape(groups, n), box, 0
+    return scale.astype(np.float64).reshape(groups, n), box, zero
 
 
 def _pair_box(codes: Array) -> tuple[Array, Array]:

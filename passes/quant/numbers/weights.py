@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.types import DType
-from ..layers import Layer
 from .params import TINY, limits, storable
 
 Matrix = NDArray[np.float32]
@@ -29,6 +28,8 @@ Matrix = NDArray[np.float32]
 SHRINKS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75, 0.7)
 PAIR_LIMIT = 128
 """255 * 128 = 32640 fits in 16 signed bits, 255 * 129 does not."""
+DEAREST = 2.0
+"""How many times its rounding error a weight may lose to the pair bound."""
 
 
 def quantize_rows(
@@ -144,39 +145,43 @@ def _within_pairs(codes: NDArray[np.int8]) -> NDArray[np.int8]:
     return codes
 
 
-def reduction_rows(weight: NDArray[np.float32], op: str, *, transposed: bool = False) -> Matrix:
-    """A weight as (outputs, reduction) in the order in which the kernels read it.
+def quantize_paired(
+    rows: Matrix,
+    *,
+    importance: NDArray[np.float64] | None = None,
+    shared: bool = False,
+    least_scale: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.int8], NDArray[np.float32], int]:
+    """`quantize_rows` for kernels that saturate, and the zero point: 0 where the codes keep to the pair bound, and 128
+    where they do not, because that would cost more than `DEAREST` times the error, and are to be stored unsigned."""
+    bound = quantize_rows(
+        rows, DType.INT8, importance=importance, saturating=True, shared=shared, least_scale=least_scale
+    )
+    free = quantize_rows(rows, DType.INT8, importance=importance, shared=shared, least_scale=least_scale)
+    if squared_error(rows, *bound, importance) > DEAREST * squared_error(rows, *free, importance):
+        return *free, 128
+    return *bound, 0
 
-    Conv (n, c, *k) -> (n, *k then c); Gemm and MatMul (..., d, n), or (n, d) where `transposed`, -> (n, d).
+
+def weight_error(rows: Matrix, decoded: Matrix, importance: NDArray[np.float64] | None = None) -> float:
+    """What `decoded` in place of a layer's weight `rows` (n, d) adds to its answer, as a share of the answer's power.
+
+    sum_d h_d (w_d - decoded_d)^2 over sum_d h_d w_d^2, where h, the mean square of each input, is 1 if it is not known.
     """
-    if op == "Conv":
-        return np.ascontiguousarray(np.moveaxis(weight, 1, -1).reshape(len(weight), -1))
-    return np.ascontiguousarray(weight if transposed else weight.T)
+    weigh = np.ones((1, 1)) if importance is None else importance
+    power = np.sum(np.square(rows, dtype=np.float64) * weigh)  # squares of large weights
+    return float(np.sum(np.square(rows - decoded, dtype=np.float64) * weigh) / max(float(power), 1e-30))
 
 
-def weight_of_rows(
-    rows: NDArray[np.generic], shape: tuple[int, ...], op: str, *, transposed: bool = False
-) -> NDArray[np.generic]:
-    """The inverse of `reduction_rows`, for codes."""
-    if op == "Conv":
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1))
-    return np.ascontiguousarray(rows if transposed else rows.T)
-
-
-def importance_of(
-    layer: Layer, energy: NDArray[np.float64] | None, shape: tuple[int, ...]
+def row_importance(
+    energy: NDArray[np.float64] | None, shape: tuple[int, int, int], channels: int
 ) -> NDArray[np.float64] | None:
-    """h for the rows (n, d) of a layer, from the mean square of its input channels; `None` where that was not seen.
-
-    A Conv reads each channel at every kernel position; of a group, only the group's channels.
-    """
+    """h for the kernel's rows of a layer of `shape` (groups, n, d), from the mean square of its input channels, of
+    which a group has `channels`; `None` where that was not seen. A channel is read at every kernel position."""
+    groups, n, d = shape
     if energy is None or not np.isfinite(energy).all() or energy.max(initial=0.0) <= 0.0:
         return None
-    if layer.op != "Conv":
-        return energy if len(energy) == shape[1] else None
-    groups = layer.node.get_int("group", 1)
-    if len(energy) % groups or shape[1] % (len(energy) // groups) or shape[0] % groups:
+    if len(energy) != groups * channels:
         return None
-    by_group = energy.reshape(groups, -1)
-    tiled = np.tile(by_group, (1, shape[1] // by_group.shape[1]))
-    return np.repeat(tiled, shape[0] // groups, axis=0)
+    tiled = np.tile(energy.reshape(groups, -1), (1, d // channels))
+    return np.asarray(tiled[0] if groups == 1 else np.repeat(tiled, n, axis=0))

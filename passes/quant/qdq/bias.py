@@ -24,8 +24,8 @@ from ....ir.types import DType, TensorType
 from ....runtime.parallel import threads_each
 from ...base import Context
 from ...walk.frontier import Frontier
+from ...walk.linear import Linear
 from ..calibrate import run
-from ..layers import Layer
 
 if TYPE_CHECKING:
     from ....runtime.samples import Samples
@@ -38,9 +38,9 @@ SAMPLES = 64
 """More change nothing: means over positions, of the same samples on both sides, settle early."""
 
 
-def answer_means(graph: Graph, layers: Sequence[Layer], ctx: Context, samples: Samples) -> list[Means]:
+def answer_means(graph: Graph, layers: Sequence[Linear], ctx: Context, samples: Samples) -> list[Means]:
     """The mean of every layer's answer over all but its channel axis, (channels,) each."""
-    totals = [np.zeros(layer.channels) for layer in layers]
+    totals = [np.zeros(layer.outputs) for layer in layers]
     counts = [0] * len(layers)
 
     def summed(found: list[NDArray[np.generic]], share: float) -> list[tuple[Means, int]]:
@@ -55,7 +55,7 @@ def answer_means(graph: Graph, layers: Sequence[Layer], ctx: Context, samples: S
 
 
 def correct(
-    graph: Graph, layers: Sequence[Layer], means: Sequence[Means], ctx: Context, samples: Samples
+    graph: Graph, layers: Sequence[Linear], means: Sequence[Means], ctx: Context, samples: Samples
 ) -> list[float]:
     """Correct `layers` of the quantized `graph`, given in graph order, towards `means`; biases are float constants.
 
@@ -67,50 +67,25 @@ def correct(
     with Spill() as live, ctx.progress.task("correcting biases", len(layers)) as advance:
         frontier = Frontier(graph, samples, BATCH, live, ctx.threads, exact=ctx.exact)
         for layer, mean in zip(layers, means):
-            source = layer.node.inputs[0]
-            assert source is not None
+            source = layer.source
             total, count = np.zeros(len(mean)), 0
             for rows in frontier.advance([source], _answer(graph, layer, source, ctx)):
                 total += rows.sum(axis=0, dtype=np.float64)
                 count += len(rows)
             shift = mean - total / max(count, 1)
             if np.isfinite(shift).all():
-                add_to_bias(graph, layer, shift)
+                layer.shift_bias(shift)
             sizes.append(float(np.linalg.norm(shift) / max(float(np.linalg.norm(mean)), 1e-30)))
             advance(1)
     return sizes
 
 
-def add_to_bias(graph: Graph, layer: Layer, shift: Means) -> None:
-    """Add `shift` (channels,) to a layer's bias, or to the constant that a MatMul's answer is shifted by."""
-    node, index = layer.node, 2
-    if layer.op == "MatMul":
-        add = adder(layer)
-        assert add is not None
-        node, index = add, next(i for i, v in enumerate(add.inputs) if v is not layer.node.output)
-    old = node.input(index)
-    data = np.zeros(len(shift), np.float32) if old is None else np.asarray(old.numpy(), np.float32)
-    new = (np.broadcast_to(data.reshape(-1), (len(shift),)) + shift).astype(np.float32)
-    node.set_input(index, graph.constant(new, old.name if old is not None else f"{layer.name}_bias"))
-
-
-def adder(layer: Layer) -> Node | None:
-    """The Add of a constant vector that alone reads a MatMul's answer."""
-    users = layer.node.output.users
-    if len(users) != 1 or users[0].op != "Add" or len(layer.node.output.uses) != 1:
-        return None
-    other = next((v for v in users[0].inputs if v is not None and v.constant is not None), None)
-    if other is None or other.constant is None or other.constant.shape != (layer.channels,):
-        return None
-    return users[0]
-
-
-def correctable(layer: Layer) -> bool:
-    return layer.op != "MatMul" or adder(layer) is not None
+def correctable(layer: Linear) -> bool:
+    return layer.op != "MatMul" or layer.add is not None
 
 
 def _answer(
-    graph: Graph, layer: Layer, source: Value, ctx: Context
+    graph: Graph, layer: Linear, source: Value, ctx: Context
 ) -> Callable[[int, Mapping[Value, Data]], NDArray[np.generic]]:
     """From the input of a layer, `source`, to its answer as rows; that of a Conv is averaged over positions before."""
     from ....runtime.session import Session
@@ -138,6 +113,6 @@ def _makers(values: Sequence[Value | None]) -> list[Node]:
     return list(found)
 
 
-def _rows(answer: NDArray[np.generic], layer: Layer) -> NDArray[np.generic]:
+def _rows(answer: NDArray[np.generic], layer: Linear) -> NDArray[np.generic]:
     """An answer as (rows, channels)."""
-    return np.moveaxis(answer, 1 if layer.op == "Conv" else -1, -1).reshape(-1, layer.channels)
+    return np.moveaxis(answer, 1 if layer.op == "Conv" else -1, -1).reshape(-1, layer.outputs)

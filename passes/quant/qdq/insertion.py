@@ -14,6 +14,7 @@ import numpy as np
 from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
+from ...walk.linear import Linear
 from ..numbers.params import Grid, activation_grid
 from .placement import Placement, bounds, operands
 
@@ -34,6 +35,10 @@ class Insertion:
 
     def grid(self, value: Value) -> Grid:
         return self._grids[self._plan.group[value]]
+
+    def input_grid(self, layer: Linear) -> Grid:
+        """The grid of what a layer reads."""
+        return self.grid(self._plan.reads[layer.node])
 
     def activations(self) -> None:
         """Put codes where the placement wants them and let the integer ops read them."""

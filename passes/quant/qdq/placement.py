@@ -28,7 +28,8 @@ import numpy as np
 
 from ....ir.graph import Graph, Node, Value
 from ....ir.types import DType
-from ..layers import QUANTIZED, Kept, Layer, keep_none
+from ...walk.linear import Linear
+from ..layers import QUANTIZED, Kept, keep_none
 from ..numbers.histogram import Histogram
 
 CLAMPS = frozenset({"Relu", "Clip"})
@@ -46,14 +47,16 @@ DWARFED = 16.0
 
 @dataclass(slots=True)
 class Placement:
-    """`layers`, `moves` and `pointwise` are the nodes that work on codes; `coded` the values held as codes.
+    """`layers`, `moves` and `pointwise` are the nodes that work on codes; `coded` the values held as codes;
+    `reads` what each layer reads, before codes stand in its place.
 
     `clamp` maps a value to the clamping node whose output it is, where that node is absorbed. `separate` are the
     Concats that keep a grid for each input. `group` maps each coded value to the first of those it shares a grid with;
     `maker` a value to the node whose answer it is, through an absorbed clamp.
     """
 
-    layers: Mapping[Node, Layer]
+    layers: Mapping[Node, Linear]
+    reads: Mapping[Node, Value]
     moves: set[Node] = field(default_factory=set)
     pointwise: set[Node] = field(default_factory=set)
     coded: dict[Value, None] = field(default_factory=dict)
@@ -74,10 +77,10 @@ class Placement:
                 found.setdefault(self.group[value], []).append(value)
         return found
 
-    def float_products(self) -> dict[Value, list[Layer]]:
+    def float_products(self) -> dict[Value, list[Linear]]:
         """The inputs of MatMul and Gemm that float ops make, each with the layers that read it; none that others share
         a grid with."""
-        found: dict[Value, list[Layer]] = {}
+        found: dict[Value, list[Linear]] = {}
         for layer in self.layers.values():
             found.setdefault(layer.source, []).append(layer)
         shared = {v for v, first in self.group.items() if first is not v} | {
@@ -99,9 +102,9 @@ def operands(node: Node) -> tuple[Value, ...]:
     return tuple(v for v in found if v is not None and v.constant is None)
 
 
-def place(graph: Graph, layers: Mapping[Node, Layer], kept: Kept = keep_none) -> Placement:
+def place(graph: Graph, layers: Mapping[Node, Linear], kept: Kept = keep_none) -> Placement:
     """Decide for `graph`, given its `layers`."""
-    plan = Placement(layers)
+    plan = Placement(layers, {node: layer.source for node, layer in layers.items()})
     _find_clamps(graph, plan)
     for node in graph:
         if node.domain or kept(node) or not _supported(node, graph.opset(), plan):
@@ -218,7 +221,7 @@ def _awaited(graph: Graph, plan: Placement) -> set[Node]:
         if node in plan.moves or node in plan.pointwise:
             for value in _answers(node, plan):
                 for user in value.users:
-                    if user in awaited or (user in plan.layers and plan.layers[user].source is value):
+                    if user in awaited or (plan.reads.get(user) is value):
                         awaited.add(node)
     return awaited
 
@@ -246,9 +249,7 @@ def _made_as_code(value: Value, plan: Placement) -> bool:
 
 
 def _is_code(value: Value, plan: Placement) -> bool:
-    return _made_as_code(value, plan) or any(
-        user in plan.layers and plan.layers[user].source is value for user in value.users
-    )
+    return _made_as_code(value, plan) or any(plan.reads.get(user) is value for user in value.users)
 
 
 def _collect(graph: Graph, plan: Placement) -> None:
@@ -256,7 +257,7 @@ def _collect(graph: Graph, plan: Placement) -> None:
         if not plan.integer(node):
             continue
         if node in plan.layers:
-            plan.coded[plan.layers[node].source] = None
+            plan.coded[plan.reads[node]] = None
         else:
             plan.coded.update(dict.fromkeys(operands(node)))
         if node.op == "Conv" or node not in plan.layers:

@@ -13,14 +13,18 @@ moments do not fit) are left to `parameters.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from ....ir.graph import Graph
-from ...base import Context, Skip
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ir.graph import Graph, Node
+from ...base import Context, Skip, TargetFacts
 from ...walk.linear import Linear, linear_layer
-from ...walk.walk import too_wide, walk
-from ..layers import Layer
-from ..numbers.encoding import encode_target
+from ...walk.walk import Step, too_wide, walk
+from ..numbers.encoding import Encoded, encode_target
 from .insertion import Insertion
 from .packing import store_codes
 from .parameters import Rounded, least_scale
@@ -32,48 +36,58 @@ BATCH = 10
 """Samples that run at a time: fifty samples allow no more, and memory is to be the same with many."""
 
 
-def walkable(layers: Sequence[Layer]) -> dict[Linear, Layer]:
-    """The layers that can be reconstructed, seen as linear layers, in the order given."""
-    found: dict[Linear, Layer] = {}
+def walkable(layers: Sequence[Linear]) -> list[Linear]:
+    """The layers that can be reconstructed, as they are now, in the order given."""
+    walked = []
     for layer in layers:
         try:
-            linear = linear_layer(layer.node)
+            fresh = linear_layer(layer.node)
         except Skip:
             continue
-        if not (linear.twins or too_wide(linear)):  # weights that are shared are rounded once, by what all read
-            found[linear] = layer
-    return found
+        if not (fresh.twins or too_wide(fresh)):  # weights that are shared are rounded once, by what all read
+            walked.append(replace(fresh, twins=()))
+    return walked
 
 
 def reconstruct(
     insertion: Insertion,
-    layers: Mapping[Linear, Layer],
+    layers: Sequence[Linear],
     teacher: Graph,
     ctx: Context,
-    bits: Callable[[Layer], int],
-    per_channel: Callable[[Layer], bool],
+    bits: Callable[[Linear], int],
+    per_channel: Callable[[Linear], bool],
     *,
     fit_biases: bool = True,
-    codebook: Callable[[Layer], bool] = lambda layer: False,
-) -> dict[Layer, Rounded]:
+    codebook: Callable[[Linear], bool] = lambda layer: False,
+) -> dict[Node, Rounded]:
     """Round the weights of `layers` in the graph of `insertion`; biases stay float, and as they are unless they are to
     be fitted. `teacher` answers by value name."""
-    graph, done = insertion.graph, dict[Layer, Rounded]()
-    rows = ROWS if all(bits(layer) == 8 for layer in layers.values()) else 2 * ROWS
-    for step in walk(graph, dataclasses.replace(ctx, teacher=teacher), list(layers), rows=rows, batch=BATCH):
-        layer = layers[step.layer]
-        node, width = layer.node, bits(layer)
-        least = least_scale(insertion, [layer])
-        found = encode_target(
-            layer, step.layer.weights(), step.target, ctx.target, least, bits=width, per_channel=per_channel(layer),
+    graph, done = insertion.graph, dict[Node, Rounded]()
+    rows = ROWS if all(bits(layer) == 8 for layer in layers) else 2 * ROWS
+    for step in walk(graph, dataclasses.replace(ctx, teacher=teacher), layers, rows=rows, batch=BATCH):
+        layer, node, width = step.layer, step.layer.node, bits(step.layer)
+        rounded = encode_layer(
+            step, ctx.target, least_scale(insertion, [layer]), bits=width, per_channel=per_channel(layer),
             codebook=codebook(layer),
         )  # fmt: skip
-        if fit_biases and step.layer.bias_place is not None:
-            step.layer.write(found.weight, step.target.bias(found.weight))
+        if fit_biases and layer.bias_place is not None:
+            layer.write(rounded.weight, step.target.bias(rounded.weight))
+        blocks = rounded.multiples
         codes = store_codes(
-            graph, found.codes, layer.weight.name, bits=width, before=node, book=found.book, multiples=found.multiples
-        )
-        made = insertion.dequantize(codes, found.grid, before=node, origin=node.origin, hint="weight")
-        node.set_input(1, made)
-        done[layer] = Rounded(found.grid, step.target.error(found.weight))
+            graph, layer.laid_out(rounded.codes), layer.weight.name, bits=width, before=node, book=rounded.book,
+            multiples=None if blocks is None else layer.of_kernel_rows(blocks.reshape(layer.outputs, -1)),
+        )  # fmt: skip
+        node.set_input(1, insertion.dequantize(codes, rounded.grid, before=node, origin=node.origin, hint="weight"))
+        done[node] = Rounded(rounded.grid, step.target.error(rounded.weight))
     return done
+
+
+def encode_layer(
+    step: Step, facts: TargetFacts, least: NDArray[np.float64], *, bits: int, per_channel: bool, codebook: bool
+) -> Encoded:
+    """`encode_target` of a layer on the walk."""
+    layer = step.layer
+    return encode_target(
+        layer.weights(), step.target, facts, least, positions=math.prod(layer.kernel), depthwise=layer.depthwise,
+        axis=layer.axis, bits=bits, per_channel=per_channel, codebook=codebook,
+    )  # fmt: skip

@@ -26,7 +26,7 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Report
-from ..layers import RECODING, WEIGHTED, Kept, is_quantized, name_of
+from ..layers import RECODING, WEIGHTED, Kept, is_quantized
 from ..numbers.params import Grid, limits
 from ..numbers.weights import quantize_rows
 
@@ -57,16 +57,16 @@ def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
         assert table is not None
         readers = _readers(table)
         if reason := next(filter(None, map(kept, [node, *readers])), ""):
-            report.skipped(name_of(node), node.op, reason)
+            report.skipped(node.label, node.op, reason)
         elif any(reader.op not in _STORED for reader in readers):
-            report.skipped(name_of(node), node.op, "its table has another reader")
+            report.skipped(node.label, node.op, "its table has another reader")
         elif reason := _no_embedding(node):
-            report.skipped(name_of(node), node.op, reason)
+            report.skipped(node.label, node.op, reason)
         elif len(readers) > 1:
-            report.done(name_of(node), node.op, bits=8, form="stored", error=round(_store(graph, table), 6))
+            report.done(node.label, node.op, bits=8, form="stored", error=round(_store(graph, table), 6))
             made += 1
         else:
-            report.done(name_of(node), node.op, bits=8, error=round(_encode(graph, node), 6))
+            report.done(node.label, node.op, bits=8, error=round(_encode(graph, node), 6))
             made += 1
     return made
 
@@ -88,7 +88,7 @@ def _encode_positions(graph: Graph, node: Node, kept: Kept, report: Report) -> i
     table = node.inputs[0]
     assert table is not None
     if reason := kept(node):
-        report.skipped(name_of(node), node.op, reason)
+        report.skipped(node.label, node.op, reason)
         return 0
     if _no_embedding(node) or not _feeds_a_layer(node):
         return 0
@@ -99,7 +99,7 @@ def _encode_positions(graph: Graph, node: Node, kept: Kept, report: Report) -> i
     codes, scale = quantize_rows(np.ascontiguousarray(columns), DType.INT8)
     error = _off(columns, codes * scale[:, None])
     _decode_at_load(graph, table, np.ascontiguousarray(codes.T).reshape(shape), scale)
-    report.done(name_of(node), node.op, bits=8, form="stored", error=round(error, 6))
+    report.done(node.label, node.op, bits=8, form="stored", error=round(error, 6))
     return 1
 
 
@@ -137,7 +137,7 @@ def _no_embedding(node: Node) -> str:
         elif maker.op in PASSED and not maker.domain:
             stack += maker.inputs
         elif maker.op not in PLACES or maker.domain:
-            return f"its rows are picked by {maker.op} '{name_of(maker)}', not by ids that the model is given"
+            return f"its rows are picked by {maker.op} '{maker.label}', not by ids that the model is given"
     return "" if given or _feeds_a_layer(node) else "its rows are picked by place, and no layer with weights reads them"
 
 

@@ -23,7 +23,7 @@ from ....errors import ModelError
 from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
-from ..layers import is_quantized, name_of
+from ..layers import is_quantized
 from ..numbers.params import Grid, limits
 from .spread import QOPERATORS, spread
 from .unpack import unpack
@@ -46,13 +46,13 @@ def decode(graph: Graph) -> int:
         if not simple or node.graph is not graph:
             where = "" if node.graph is graph else " in the body of a control-flow node"
             raise ModelError(
-                f"graph '{graph.name}': {node.op} '{name_of(node)}'{where} cannot be turned back into float; "
+                f"graph '{graph.name}': {node.op} '{node.label}'{where} cannot be turned back into float; "
                 "leave the model as it is with requantize=keep, or start from the float model"
             )
     unpack(graph)
     spread(graph)
     if left := [node for node in graph if node.op in QOPERATORS]:
-        raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{name_of(left[0])}' is computed")
+        raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{left[0].label}' is computed")
     held: dict[Value, Codes] = {}
     for node in tuple(graph):
         if node.op == "QuantizeLinear":
@@ -76,7 +76,7 @@ def _clip(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
     dtype = DType.UINT8 if node.input(2) is None else node.inputs[2].dtype  # type: ignore[union-attr]
     if scale is None or scale.size != 1 or dtype is None:
         raise ModelError(
-            f"graph '{graph.name}': QuantizeLinear '{name_of(node)}' has scales that are computed or one a channel; "
+            f"graph '{graph.name}': QuantizeLinear '{node.label}' has scales that are computed or one a channel; "
             "leave the model as it is with requantize=keep"
         )
     codes = Codes(float(scale.reshape(())), 0 if zero is None else int(zero.reshape(())), dtype)
@@ -103,7 +103,7 @@ def _decoded(graph: Graph, node: Node) -> None:
 def _numbers(graph: Graph, node: Node, codes: NDArray[np.generic]) -> NDArray[np.float32]:
     scale, zero = (_number(node.input(i)) for i in (1, 2))
     if scale is None:
-        raise ModelError(f"graph '{graph.name}': the scale of DequantizeLinear '{name_of(node)}' is computed")
+        raise ModelError(f"graph '{graph.name}': the scale of DequantizeLinear '{node.label}' is computed")
     axis = node.get_int("axis", 1) % max(codes.ndim, 1)
     offset = np.zeros_like(scale, np.float32) if zero is None else zero.astype(np.float32)
     block = node.get_int("block_size")

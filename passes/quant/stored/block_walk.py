@@ -20,12 +20,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ....ir.graph import Graph
+from ....ir.graph import Graph, Node
 from ....ir.types import DType
 from ...base import Context, Report
+from ...walk.linear import Linear
 from ...walk.refit import refit_masked
 from ...walk.walk import walk
-from ..layers import Layer
 from ..numbers.encoding import code_range, column_costs, kernel_order
 from ..numbers.multipliers import block_scales
 from ..numbers.rounding import Elimination, descend, losses, round_to_grid
@@ -43,15 +43,14 @@ CHUNK = 256
 
 
 def walk_blocks(
-    graph: Graph, layers: Sequence[Layer], ctx: Context, block: int, report: Report, *, fit_biases: bool
-) -> list[Layer]:
+    graph: Graph, layers: Sequence[Linear], ctx: Context, block: int, report: Report, *, fit_biases: bool
+) -> list[Linear]:
     """Store `layers` in int4, told to `report`; returns those that are left."""
-    taken = {k: layer for k, layer in walkable(layers).items() if has_blocks(k.shape[2], block)}
-    done: set[Layer] = set()
-    for step in walk(graph, ctx, list(taken)):
-        layer, target, now = taken[step.layer], step.target, step.layer.weights()
+    done: set[Node] = set()
+    for step in walk(graph, ctx, [layer for layer in walkable(layers) if has_blocks(layer.shape[2], block)]):
+        layer, target, now = step.layer, step.target, step.layer.weights()
         groups, n, d = now.shape
-        order = kernel_order(layer, d)
+        order = kernel_order(d, d // layer.channels)
         mask, goal = now != 0.0, target.weight
         if not mask.all():
             goal = np.stack([refit_masked(w, h, m) for w, h, m in zip(goal, target.hessian, mask, strict=True)])
@@ -66,8 +65,8 @@ def walk_blocks(
         few = layer.op != "Conv" and kernel_pays(step.positions, d, n, block, ctx)
         write_blocks(graph, layer, *rows, DType.INT4, block, few)
         report.done(layer.name, layer.op, bits=DType.INT4.bits, block=block, error=round(target.error(weight), 6))
-        done.add(layer)
-    return [layer for layer in layers if layer not in done]
+        done.add(layer.node)
+    return [layer for layer in layers if layer.node not in done]
 
 
 def round_blocks(goal: Array, metric: Array, box: Box, block: int) -> tuple[Array, Array]:

@@ -27,10 +27,10 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Report, Skip
+from ...walk.linear import Linear
 from ..calibrate import Calibration
-from ..layers import Layer
-from ..numbers.weights import importance_of, quantize_rows, reduction_rows, weight_of_rows
-from ..qdq.parameters import rounding_error
+from ..numbers.weights import quantize_rows, weight_error
+from ..qdq.parameters import importance
 
 OPSET = 21
 """DequantizeLinear has blocks, and int4 exists, from here on."""
@@ -38,25 +38,26 @@ _JOINS_GEMM = frozenset(["Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sig
 
 
 def store_blocks(
-    graph: Graph, layers: Sequence[Layer], seen: Calibration, dtype: DType, block: int, report: Report
+    graph: Graph, layers: Sequence[Linear], seen: Calibration, dtype: DType, block: int, report: Report
 ) -> None:
     """Let every layer read its weight from codes with a scale a block; `dtype` is int8 or int4."""
     made: dict[Value, tuple[Value, float]] = {}
     for layer in layers:
         try:
-            if layer.weight not in made:
-                made[layer.weight] = _store(graph, layer, seen.energy.get(layer.source), dtype, block)
+            weight = layer.weight
+            if weight not in made:
+                made[weight] = _store(graph, layer, importance(layer, seen.energy), dtype, block)
         except Skip as skip:
             report.skipped(layer.name, layer.op, skip.reason)
             continue
-        value, error = made[layer.weight]
+        value, error = made[weight]
         _read(graph, layer, value, dtype, block, False)
         report.done(layer.name, layer.op, bits=dtype.bits, block=block, error=round(error, 6))
 
 
 def write_blocks(
     graph: Graph,
-    layer: Layer,
+    layer: Linear,
     codes: NDArray[np.int8],
     scale: NDArray[np.float32],
     dtype: DType,
@@ -80,25 +81,22 @@ def fits_half(scale: NDArray[np.floating]) -> bool:
 
 
 def encode_blocks(
-    layer: Layer, energy: NDArray[np.float64] | None, dtype: DType, block: int
+    layer: Linear, importance: NDArray[np.float64] | None, dtype: DType, block: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Codes (n, d) and scales (n, d / block) of a layer's weight, its reduction axis last.
 
     Raises `Skip` where the reduction cannot be parted into blocks.
     """
-    weight = np.asarray(layer.weight.numpy(), np.float32)
-    rows = reduction_rows(weight, layer.op, transposed=layer.transposed)
+    rows = layer.kernel_rows()
     n, d = rows.shape
     if not has_blocks(d, block):
         raise Skip(f"the reduction over {d} is not made of blocks of {block}")
-    h = importance_of(layer, energy, rows.shape)
-    if h is not None:
-        h = np.broadcast_to(h, rows.shape).reshape(-1, block)
+    h = None if importance is None else np.broadcast_to(importance, rows.shape).reshape(-1, block)
     codes, scale = quantize_rows(rows.reshape(-1, block), dtype, importance=h)
     return codes.reshape(n, d), scale.reshape(n, d // block)
 
 
-def fuses(graph: Graph, layer: Layer, dtype: DType, block: int, few: bool) -> bool:
+def fuses(graph: Graph, layer: Linear, dtype: DType, block: int, few: bool) -> bool:
     """Whether the layer becomes MatMulNBits, whose weight is (reduction, outputs).
 
     Not a Gemm in front of an activation: ONNX Runtime makes one node of these two first, and then decodes the weight
@@ -112,27 +110,24 @@ def fuses(graph: Graph, layer: Layer, dtype: DType, block: int, few: bool) -> bo
 
 
 def _store(
-    graph: Graph, layer: Layer, energy: NDArray[np.float64] | None, dtype: DType, block: int
+    graph: Graph, layer: Linear, importance: NDArray[np.float64] | None, dtype: DType, block: int
 ) -> tuple[Value, float]:
-    """What the layer is to read, and its error (`rounding_error`)."""
-    codes, scale = encode_blocks(layer, energy, dtype, block)
-    spread = (codes * np.repeat(scale, block, axis=1)).astype(np.float32)
-    shape = layer.weight.constant.shape  # type: ignore[union-attr]
-    numbers = weight_of_rows(spread, shape, layer.op, transposed=layer.transposed)
-    error = rounding_error(layer, np.asarray(numbers, np.float32), energy)
+    """What the layer is to read, and its error (`weight_error`)."""
+    codes, scale = encode_blocks(layer, importance, dtype, block)
+    decoded = (codes * np.repeat(scale, block, axis=1)).astype(np.float32)
+    error = weight_error(layer.kernel_rows(), decoded, importance)
     return _written(graph, layer, codes, scale, dtype, block, False), error
 
 
-def _read(graph: Graph, layer: Layer, value: Value, dtype: DType, block: int, few: bool) -> None:
-    transposed = layer.transposed
+def _read(graph: Graph, layer: Linear, value: Value, dtype: DType, block: int, few: bool) -> None:
     layer.node.set_input(1, value)
-    if transposed and fuses(graph, layer, dtype, block, few):
+    if layer.op == "Gemm" and layer.axis == 0 and fuses(graph, layer, dtype, block, few):
         layer.node.set_attribute("transB", 0)
 
 
 def _written(
     graph: Graph,
-    layer: Layer,
+    layer: Linear,
     codes: NDArray[np.int8],
     scale: NDArray[np.float32],
     dtype: DType,
@@ -167,11 +162,10 @@ def _scales(graph: Graph, scale: NDArray[np.float32], origin: Origin, before: No
     return graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=before).output
 
 
-def _laid_out(graph: Graph, rows: Value, layer: Layer, origin: Origin) -> Value:
+def _laid_out(graph: Graph, rows: Value, layer: Linear, origin: Origin) -> Value:
     """`rows` (n * d / block, block) in the layout of the layer's weight."""
     weight = layer.weight
-    assert weight.constant is not None
-    shape = weight.constant.shape
+    shape = weight.static_shape or ()
     first = rows.producer
     conv = layer.op == "Conv" and len(shape) > 2
     inner = (shape[0], *shape[2:], shape[1]) if conv else shape if layer.axis == 0 else shape[::-1]

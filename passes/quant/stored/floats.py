@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..calibrate import calibrate
-from ..layers import Layer
 from .storage import store_weights
 
 if TYPE_CHECKING:
     from ....ir.graph import Graph
     from ...base import Context, Report
+    from ...walk.linear import Linear
 
 
 def leave_float(
     graph: Graph,
-    reasons: Mapping[Layer, str],
+    reasons: Mapping[Linear, str],
     ctx: Context,
-    per_channel: Callable[[Layer], bool],
+    per_channel: Callable[[Linear], bool],
     report: Report,
     why: str = "where they are faster here",
 ) -> None:

@@ -19,13 +19,13 @@ from ....ir.graph import Graph, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Report
-from ..layers import Layer
-from ..qdq.parameters import rounding_error
+from ...walk.linear import Linear
+from ..numbers.weights import weight_error
 
 LARGEST = float(np.finfo(np.float16).max)
 
 
-def store_halves(graph: Graph, layers: Sequence[Layer], dtype: DType, report: Report) -> None:
+def store_halves(graph: Graph, layers: Sequence[Linear], dtype: DType, report: Report) -> None:
     """Let every layer read its weight from 16-bit floats; layers that share a weight share the Cast."""
     made: dict[Value, Value] = {}
     first = next(iter(graph))
@@ -46,6 +46,7 @@ def store_halves(graph: Graph, layers: Sequence[Layer], dtype: DType, report: Re
                 origin=Origin.merge([layer.node.origin], "quant"),
                 before=first,
             ).output
+        half = layer.kernel_rows(numbers.astype(dtype.numpy).astype(np.float32))
+        error = weight_error(layer.kernel_rows(), half)
         layer.node.set_input(1, made[weight])
-        half = numbers.astype(dtype.numpy).astype(np.float32)
-        report.done(layer.name, layer.op, bits=16, error=round(rounding_error(layer, half, None), 9))
+        report.done(layer.name, layer.op, bits=16, error=round(error, 9))

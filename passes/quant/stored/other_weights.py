@@ -26,7 +26,7 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Report
-from ..layers import Kept, is_quantized, name_of
+from ..layers import Kept, is_quantized
 
 CONTRIB = "com.microsoft"
 LEAST = 1024
@@ -86,7 +86,7 @@ def store_others(graph: Graph, refused: Iterable[Node], kept: Kept, report: Repo
                 errors.append(coded.error)
         if errors:
             changed.add(node)
-            report.done(name_of(node), node.op, bits=8, activations="stored", error=round(max(errors), 9))
+            report.done(node.label, node.op, bits=8, activations="stored", error=round(max(errors), 9))
     for weight, coded in encodings.items():
         if coded is not None:
             _store(graph, weight, coded)

@@ -26,7 +26,7 @@ from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Context, Report, Skip
 from ..forms import Form, form_of, own_options
-from ..layers import Kept, name_of
+from ..layers import Kept
 from ..numbers.weights import quantize_rows
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report:
         try:
             weights = _weights(node, kept)
         except Skip as skip:
-            report.skipped(name_of(node), node.op, skip.reason)
+            report.skipped(node.label, node.op, skip.reason)
             continue
         own = own_options(one, ctx, node)
         if own.bits < 8:
             wider.add(node.op)
         if node.op == "LSTM" and form_of(own) is Form.DYNAMIC and ctx.target.contrib_ops and _plain(node):
             error = _dynamic(graph, node, weights, ctx)
-            report.done(name_of(node), node.op, bits=8, activations="dynamic", error=round(error, 6))
+            report.done(node.label, node.op, bits=8, activations="dynamic", error=round(error, 6))
             continue
         half = DType[own.weights.upper()] if own.weights.endswith("float16") else None
         try:
@@ -75,12 +75,12 @@ def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report:
                 if weight not in made:
                     made[weight] = _stored(graph, node, weight) if half is None else _halved(graph, node, weight, half)
         except Skip as skip:
-            report.skipped(name_of(node), node.op, skip.reason)
+            report.skipped(node.label, node.op, skip.reason)
             continue
         for index, weight in weights.items():
             node.set_input(index, made[weight][0])
         bits, error = 8 if half is None else 16, max(made[weight][1] for weight in weights.values())
-        report.done(name_of(node), node.op, bits=bits, activations="stored", error=round(error, 9))
+        report.done(node.label, node.op, bits=bits, activations="stored", error=round(error, 9))
     if wider:
         report.notes.append(
             f"weights of {', '.join(sorted(wider))} have eight bits: no form of fewer bits is known for them"
@@ -101,7 +101,7 @@ def _weights(node: Node, kept: Kept) -> dict[int, Value]:
             raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
         for user, place in weight.uses:
             if not isinstance(user, Node) or user.op not in INPUTS or place not in INPUTS[user.op]:
-                other = name_of(user) if isinstance(user, Node) else "an output"
+                other = user.label if isinstance(user, Node) else "an output"
                 raise Skip(f"{other} reads the same weight and needs it float")
         if not np.isfinite(np.asarray(weight.numpy())).all():
             raise Skip("the weight is not finite")

@@ -18,27 +18,29 @@ from ....ir.graph import Graph, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Context
+from ...walk.linear import Linear
 from ..calibrate import Calibration
-from ..layers import Layer
-from ..qdq.parameters import encode, rounding_error
+from ..numbers.weights import weight_error
+from ..qdq.parameters import encode, importance
 
 
 def store_weights(
-    graph: Graph, layers: Sequence[Layer], seen: Calibration, ctx: Context, per_channel: Callable[[Layer], bool]
-) -> dict[Layer, float]:
+    graph: Graph, layers: Sequence[Linear], seen: Calibration, ctx: Context, per_channel: Callable[[Linear], bool]
+) -> dict[Linear, float]:
     """Let every layer read its weight from int8 codes; layers that share a weight share the expression. Returns the
-    error of each (`rounding_error`)."""
+    error of each (`weight_error`)."""
     target = dataclasses.replace(ctx.target, saturating_int8=False)  # the products are float
     made: dict[Value, Value] = {}
-    errors: dict[Layer, float] = {}
+    errors: dict[Linear, float] = {}
     numbers: dict[Value, NDArray[np.float32]] = {}
     first = next(iter(graph))
     for layer in layers:
         weight = layer.weight
         if weight not in made:
-            least = np.zeros(layer.channels)
-            codes, grid = encode(layer, seen.energy.get(layer.source), target, least, per_channel=per_channel(layer))
-            numbers[weight] = grid.decode(codes)
+            least = np.zeros(layer.outputs)
+            h = importance(layer, seen.energy)
+            codes, grid, _ = encode(layer, h, target, least, per_channel=per_channel(layer))
+            numbers[weight] = layer.kernel_rows(grid.decode(codes))
             scale = graph.constant(np.ascontiguousarray(grid.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")
             constant = graph.constant(codes, weight.name)
@@ -46,6 +48,6 @@ def store_weights(
             made[weight] = graph.add(
                 "Mul", [wide, scale], outputs=[weight.name], types=[weight.type], origin=origin, before=first
             ).output
-        errors[layer] = rounding_error(layer, numbers[weight], seen.energy.get(layer.source))
+        errors[layer] = weight_error(layer.kernel_rows(), numbers[weight], importance(layer, seen.energy))
         layer.node.set_input(1, made[weight])
     return errors

@@ -23,7 +23,7 @@ from .storage import store_weights
 if TYPE_CHECKING:
     from ....ir.graph import Graph
     from ...base import Context, Report
-    from ..layers import Layer
+    from ...walk.linear import Linear
     from ..quant import Quant
 
 INT4_BLOCK = 32
@@ -32,10 +32,10 @@ INT4_BLOCK = 32
 
 def store_only(
     graph: Graph,
-    layers: Sequence[Layer],
+    layers: Sequence[Linear],
     one: Quant,
     ctx: Context,
-    per_channel: Callable[[Layer], bool],
+    per_channel: Callable[[Linear], bool],
     report: Report,
 ) -> None:
     """Store the weights of `layers` as `one` says; `report` is told of each."""
@@ -43,7 +43,7 @@ def store_only(
         store_halves(graph, layers, DType[one.weights.upper()], report)
         return
     block = one.block or (INT4_BLOCK if one.weights == "int4" else 0)
-    parted = [layer for layer in layers if block and (one.block or has_blocks(_reduction(layer), block))]
+    parted = [layer for layer in layers if block and (one.block or has_blocks(layer.shape[2], block))]
     whole = [layer for layer in layers if layer not in parted]
     if one.weights == "int4":
         parted = walk_blocks(graph, parted, ctx, block, report, fit_biases=one.bias_correction)
@@ -53,8 +53,3 @@ def store_only(
     store_blocks(graph, parted, seen, DType[one.weights.upper()], block, report)
     for layer, error in store_weights(graph, whole, seen, ctx, per_channel).items():
         report.done(layer.name, layer.op, bits=8, error=round(error, 6))
-
-
-def _reduction(layer: Layer) -> int:
-    assert layer.weight.constant is not None
-    return layer.weight.constant.size // layer.channels

@@ -128,14 +128,14 @@ def test_channels_between_factors_are_turned_until_they_are_alike() -> None:
         return float(power.max() / power.min())
 
     before = spread()
-    assert rotate(graph, find_layers(graph)[0], ctx) == 1
+    assert rotate(find_layers(graph)[0], ctx) == 1
     assert answers(graph) == pytest.approx(want, abs=1e-4)
     assert spread() < 0.05 * before
 
 
 def test_only_factors_with_nothing_in_between_are_turned() -> None:
     graph = network(conv(8), op("Relu"), conv(8, seed=1), twice, conv(4, seed=2))
-    assert rotate(graph, find_layers(graph)[0], context(graph)) == 0
+    assert rotate(find_layers(graph)[0], context(graph)) == 0
 
 
 @pytest.mark.parametrize("helps", [True, False])

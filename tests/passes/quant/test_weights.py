@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optc.ir.types import DType
-from optc.passes.quant.numbers.weights import quantize_rows, reduction_rows, weight_of_rows
+from optc.passes.quant.numbers.weights import quantize_paired, quantize_rows, row_importance, weight_error
 
 
 def error(rows: np.ndarray, codes: np.ndarray, scale: np.ndarray) -> float:
@@ -79,10 +79,24 @@ def test_one_scale_for_all_rows() -> None:
     assert len(set(scale.tolist())) == 1
 
 
-@pytest.mark.parametrize(("shape", "op"), [((4, 3, 3, 5), "Conv"), ((4, 2, 7), "Conv"), ((6, 5), "MatMul")])
-def test_rows_and_back(shape: tuple[int, ...], op: str) -> None:
-    weight = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    rows = reduction_rows(weight, op)
-    assert np.array_equal(weight_of_rows(rows.astype(np.int8), shape, op), weight.astype(np.int8))
-    if op == "Conv":  # neighbours in a row are input channels at one kernel position
-        assert rows[0, 1] - rows[0, 0] == np.prod(shape[2:])
+def test_a_weight_error_is_a_share_of_the_answers_power() -> None:
+    rows = np.ones((2, 4), np.float32)
+    decoded = rows.copy()
+    decoded[0, 0] = 0.0
+    assert weight_error(rows, decoded) == pytest.approx(1 / 8)
+    assert weight_error(rows, decoded, np.asarray([5.0, 1.0, 1.0, 1.0])) == pytest.approx(5 / 16)
+
+
+def test_a_channel_weighs_at_each_of_its_positions() -> None:
+    energy = np.asarray([1.0, 2.0, 3.0, 4.0])
+    assert np.array_equal(row_importance(energy, (1, 3, 8), 4), [1, 2, 3, 4, 1, 2, 3, 4])
+    assert np.array_equal(row_importance(energy, (2, 1, 4), 2), [[1, 2, 1, 2], [3, 4, 3, 4]])
+    assert row_importance(energy, (1, 3, 6), 6) is None
+    assert row_importance(np.zeros(4), (1, 3, 8), 4) is None
+
+
+def test_pairs_that_would_cost_too_much_are_stored_unsigned() -> None:
+    rows = np.random.default_rng(0).uniform(-1, 1, size=(4, 64)).astype(np.float32)
+    rows[0] *= 0.1
+    assert quantize_paired(np.repeat(rows, 2, axis=1))[2] == 128
+    assert quantize_paired(np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32))[2] == 0

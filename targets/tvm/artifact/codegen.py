@@ -66,8 +66,8 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         f"static const char* const texts[] = {{{', '.join(map(json.dumps, tables.texts)) or 'nullptr'}}};",
         "",
         *_array("Table", "tables", [f"{{{t.codes}, {t.words}, {t.count}, {t.at}}}" for t in plan.constants.tables]),
-        f"bool spread(Model& model) {{ return fill(model, {MARK}, tables, {len(plan.constants.tables)}, "
-        f"{plan.constants.spread}); }}",
+        f"bool spread(Model& model) {{ return fill(model, {MARK}, {len(plan.constants.stored)}, tables, "
+        f"{len(plan.constants.tables)}, {plan.constants.spread}); }}",
         "",
         "bool shapes_of(const int64_t* const* dims, int64_t* const* out) {",
         *_dims(plan),
@@ -93,7 +93,7 @@ def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights:
         f"  Tensor tensors[{tables.most}];",
         f"  Value values[{tables.most}];",
         f"  int64_t extents[{tables.longest}];",
-        f"  const Plan plan{{steps, {len(steps)}, operands, shapes, types, {KERNELS}, {MARK}, texts}};",
+        f"  const Plan plan{{steps, {len(steps)}, operands, shapes, types, {KERNELS}, texts}};",
         "  const Frame frame{sizes, {slots, ins, outs}, tensors, values, extents};",
         "  if (!execute(model, plan, frame)) return false;",
         *(

@@ -43,6 +43,8 @@ class Machine:
     what it is told, `hard_float` whether functions pass numbers in vector registers (32-bit ARM only), and `emulator`
     the command that runs its programs here (none where this machine runs them itself). `dot` computes with integers;
     without it quantized layers run in floats. `matrix` does so where there are neighbouring points to multiply at once.
+    `filtering` tells whether convolutions may take more memory for weights in order to multiply less (see
+    `compute.winograd`).
     `system` is the C library of the devices, `glibc` or `bionic` (Android), where that is not this machine's own, and
     `ndk` the compiler of Android's development kit, where there is one.
     """
@@ -62,6 +64,7 @@ class Machine:
     hard_float: bool = False
     dot: Dot | None = None
     matrix: Dot | None = None
+    filtering: bool = False
     system: str = ""
     ndk: str = ""
 

@@ -43,11 +43,12 @@ def _machine(triple: str, cpu: str, flags: frozenset[str]) -> Machine:
         vnni = "avx512vnni" in features
         named = ("+avx512f", "+avx512bw", *(("+avx512vnni",) if vnni else ()), *without)
         dot = VPDPBUSD if vnni else PMADDWD
-        return Machine("host", triple, cpu, named, lanes=16, registers=32, block=16, dot=dot)
+        return Machine("host", triple, cpu, named, lanes=16, registers=32, block=16, dot=dot, filtering=True)
     if "avx2" in features and "fma" in features:
         vnni = "avxvnni" in features
         named = ("+avx2", "+fma", *(("+avxvnni",) if vnni else ()), *without)
-        return Machine("host", triple, cpu, named, lanes=8, registers=16, block=8, dot=VPDPBUSD if vnni else PMADDWD)
+        dot = VPDPBUSD if vnni else PMADDWD
+        return Machine("host", triple, cpu, named, lanes=8, registers=16, block=8, dot=dot, filtering=True)
     return Machine("host", triple, cpu, without, lanes=4, registers=16, block=8, dot=PMADDWD)
 
 

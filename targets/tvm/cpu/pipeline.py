@@ -21,6 +21,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     from ..schedule.matrix import Matrix
     from ..schedule.rest import Elementwise, Rows
     from ..schedule.tiled import Tiled
+    from ..schedule.winograd import Winograd
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return call
@@ -36,7 +37,9 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         relax.transform.DeadCodeElimination(),
-        dlight.ApplyDefaultSchedule(Matrix(machine), Tiled(machine), Elementwise(machine), Rows(machine)),
+        dlight.ApplyDefaultSchedule(
+            Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine)
+        ),
     ]
     with Target(machine.target()):
         for step in steps:

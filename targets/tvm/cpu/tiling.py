@@ -41,6 +41,11 @@ class Tile:
     strip: int = 24 << 10
     across: bool = False
 
+    @property
+    def cut(self) -> tuple[int, int]:
+        """Points and blocks of channels."""
+        return self.points, self.chunks
+
     def notes(self, reduction: int) -> dict[str, int]:
         """What a stage of sums over so many loops tells the rule that schedules it."""
         return {
@@ -74,16 +79,23 @@ def choose(
 
 
 def ranked(
-    chunks: int, points: int | None, machine: Machine, row: int | None = None, exact: bool = False, spare: int = 0
+    chunks: int,
+    points: int | None,
+    machine: Machine,
+    row: int | None = None,
+    exact: bool = False,
+    spare: int = 0,
+    reread: float = 0.0,
 ) -> tuple[Tile, ...]:
-    """Every tile that fits the registers, the best first; see `choose`."""
+    """Every tile that fits the registers, the best first; see `choose`. `reread` are the cycles that a register of
+    weights costs beyond a load, where they come from a farther cache for each tile anew."""
     gain = _RAGGED_GAIN if row is None else _RAGGED_ROW_GAIN
     found: list[tuple[float, Tile]] = []
     for c in range(1, _MOST_CHUNKS + 1):
         if chunks % c and (exact or -(-chunks // c) * c > _WASTE * chunks):
             continue
         for p in range(1, _MOST_POINTS + 1):
-            cost = cycles(p, c, machine, spare)
+            cost = cycles(p, c, machine, spare) + reread / p
             if points is not None and (row or points) % p:
                 cost *= math.ceil(points / p) * p / points / gain
             if cost < math.inf:

@@ -7,12 +7,15 @@ are one workload. The target's facts give it a tile (`default`); `candidates` li
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
+from ..compute import winograd
 from ..compute.conv import Window
 from .machine import Machine
 from .tiling import Tile, ranked
+from .tiling import cycles as cycles_a_sum
 
 _SPARE = 2
 """Registers that hold products of codes on their way into the sums."""
@@ -22,6 +25,12 @@ _FEW_ROWS = 4
 _TRIED = 10
 """Register tiles that are worth a trial: those that should need the fewest cycles."""
 _UNROLLS = (16, 64, 128, 512)
+_NEAR, _FAR = 1 << 20, 8
+"""Bytes of weights that a cache holds from strip to strip, and bytes a cycle of those that come from further away."""
+_REREAD = 0.5
+"""Cycles that a register of weights costs `winograd` beyond a load: each tile of sums reads other ones."""
+_TRANSFORM = 40
+"""Cycles a register that it takes to transform the inputs or the sums of one tile of `winograd`."""
 _STRIPS = (8 << 10, 24 << 10, 96 << 10, 1 << 30)
 
 
@@ -64,14 +73,34 @@ class Workload:
         yield "tile", tuple(dict.fromkeys((start, *self._ranked(machine)[:_TRIED])))
         if self.kernel != "dense":
             yield "unroll", tuple(replace(start, unroll=size) for size in _UNROLLS)
+        if self.kernel == "winograd":
+            return
         if self.kernel == "depthwise":
             yield "strip", tuple(replace(start, strip=size) for size in _STRIPS)
         else:
             yield "across", (start, replace(start, across=True))
 
+    def cycles(self, machine: Machine) -> float:
+        """About how long one sample takes, of a convolution of floats without groups whose sizes are known."""
+        assert self.window is not None
+        co, ci = (-(-(size or 1) // machine.block) for size in self.weights[:2])
+        tile, terms = self.default(machine), math.prod(size or 1 for size in self.weights[1:])
+        height, width = self.window.output
+        read, sums = 4 * terms * co * machine.block, height * width
+        if self.kernel != "winograd":
+            return _rounded(sums, tile) * terms * co * machine.vectors * cycles_a_sum(*tile.cut, machine) + read / _FAR
+        (down, across), rows = winograd.tiles(self.window), winograd.strip(self.window)
+        strips, read = -(-down // rows), read * winograd.SIZE**2 // 9
+        one = winograd.SIZE**2 * terms / 9 * co * cycles_a_sum(*tile.cut, machine)
+        moved = _TRANSFORM * (ci + co) * rows * across
+        taken = strips * machine.vectors * (_rounded(rows * across, tile) * one + moved)
+        return taken + read / _FAR * (strips if read > _NEAR else 1)
+
     def _ranked(self, machine: Machine) -> tuple[Tile, ...]:
         holding = machine.holding(self.dtype)
-        found = ranked(*self._space(machine), holding, row=self._row, exact=self.groups > 1, spare=self._spare(machine))
+        exact, spare = self.groups > 1, self._spare(machine)
+        reread = _REREAD if self.kernel == "winograd" else 0.0
+        found = ranked(*self._space(machine), holding, row=self._row, exact=exact, spare=spare, reread=reread)
         rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
         return tuple(tile for tile in found if tile.points % rows == 0) or (Tile(rows, 1),)
 
@@ -81,7 +110,9 @@ class Workload:
 
     @property
     def _row(self) -> int | None:
-        return None if self.window is None or self.window.pointwise else self.window.output[1]
+        if self.window is None or self.window.pointwise:
+            return None
+        return winograd.tiles(self.window)[1] if self.kernel == "winograd" else self.window.output[1]
 
     def _spare(self, machine: Machine) -> int:
         if not self.kernel.endswith(("_codes", "_matrix")):
@@ -95,6 +126,13 @@ class Workload:
             return 2, None
         if self.window is None:
             return -(-(self.weights[1] or 1) // machine.block), self._rows
+        if self.kernel == "winograd":
+            return -(-(self.weights[0] or 1) // machine.block), winograd.strip(self.window) * self._row
         height, width = self.window.output
         depthwise = self.kernel.startswith("depthwise")
         return 1 if depthwise else -(-(self.weights[0] or 1) // machine.block) // self.groups, height * width
+
+
+def _rounded(points: int, tile: Tile) -> int:
+    """The points that are computed: whole tiles of them."""
+    return -(-points // tile.points) * tile.points

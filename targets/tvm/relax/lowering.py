@@ -18,6 +18,9 @@ from ..compute import conv as convs
 from ..compute import dense as products
 from ..compute import layout
 from ..compute import pool as pools
+from ..compute import winograd as filtering
+from ..compute.conv import Window
+from ..cpu.workload import Workload
 from .importer import FUSABLE, Blocked, Importer, constant, number
 from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
 from .windows import window
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _FLOATS = ("float32", "float16")
+_GAIN = 0.9
+"""Minimal filtering must take less than this share of the time that summing up takes."""
 _OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 
@@ -66,20 +71,38 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
         image = importer.image(x)
         if image is None or w.shape[1] % image.block:
             return None
-        tile = importer.tile("conv", image.expr, w.shape, place, groups)
-        found = importer.te(
-            convs.conv,
-            image.expr,
-            constant(convs.pack(w, tile, image.block, block)),
-            pattern=FUSABLE,
-            channels=out,
-            window=place,
-            tile=tile,
-            groups=groups,
-        )
+        found = _filtered(importer, image, w, place) if groups == 1 else None
+        if found is None:
+            tile = importer.tile("conv", image.expr, w.shape, place, groups)
+            found = importer.te(
+                convs.conv,
+                image.expr,
+                constant(convs.pack(w, tile, image.block, block)),
+                pattern=FUSABLE,
+                channels=out,
+                window=place,
+                tile=tile,
+                groups=groups,
+            )
     if bias is not None and bias.constant is not None:
         found = _add(importer, found, _channels(bias.constant.numpy(), out, block))
     return Blocked(found, out, height, width, block)
+
+
+def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic], window: Window) -> relax.Expr | None:
+    """A convolution by minimal filtering, where the machine does so and it takes less time than summing up."""
+    machine = importer.machine
+    if not machine.filtering or w.dtype != np.float32 or x.block != machine.block or not filtering.fits(window):
+        return None
+    data = tuple(number(size) for size in x.expr.ty.shape)
+    direct, filtered = (Workload(kernel, data, "float32", w.shape, window) for kernel in ("conv", "winograd"))
+    if filtered.cycles(machine) > _GAIN * direct.cycles(machine):
+        return None
+    tile = importer.tile("winograd", x.expr, w.shape, window)
+    packed = constant(filtering.pack(w, tile, x.block))
+    return importer.te(
+        filtering.winograd, x.expr, packed, pattern=FUSABLE, channels=w.shape[0], window=window, tile=tile
+    )
 
 
 def lower_max_pool(importer: Importer, node: Node) -> Lowered:

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -129,9 +130,17 @@ class Pool {
 
 thread_local Pool* current = nullptr;
 
+// The large pages of Linux. Thousands of small ones are more than a CPU knows the places of, so what is larger than one of
+// these is put in them where the system has any.
+constexpr uint64_t kLarge = 2 << 20;
+
 void* allocate(uint64_t bytes) {
   void* found = nullptr;
-  return posix_memalign(&found, 64, bytes ? bytes : 64) == 0 ? found : nullptr;
+  if (posix_memalign(&found, bytes < kLarge ? 64 : kLarge, bytes ? bytes : 64) != 0) return nullptr;
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kLarge) madvise(found, bytes, MADV_HUGEPAGE);
+#endif
+  return found;
 }
 
 double now() {
@@ -178,7 +187,8 @@ struct Model {
     std::free(stages);
   }
   Pool pool;
-  Arena memory, spread;
+  Arena memory, spread, copied;
+  const char* weights = nullptr;
   // One for each input and output; an arena of zero bytes is an empty one.
   Arena* stages;
   double* seconds = nullptr;
@@ -225,7 +235,7 @@ bool execute(Model& model, const Plan& plan, const Frame& frame) {
       tensor = Tensor{nullptr, {1, 0}, *dims, plan.types[operand->type], extent, nullptr, 0};
       for (int axis = *dims; axis > 0; --axis) *extent++ = frame.sizes[*++dims];
       uint64_t bytes = static_cast<uint64_t>(operand->at) * 64;
-      tensor.data = operand->space == kWeights  ? const_cast<char*>(plan.weights) + bytes
+      tensor.data = operand->space == kWeights  ? const_cast<char*>(model.weights) + bytes
                     : operand->space == kTables ? model.spread.held() + bytes
                                                 : frame.places[operand->space][operand->at];
       value.type = 7;
@@ -249,7 +259,24 @@ bool execute(Model& model, const Plan& plan, const Frame& frame) {
   return true;
 }
 
-bool fill(Model& model, const char* weights, const Table* tables, int count, int64_t bytes) {
+// A file is mapped in small pages. On a CPU of desktops and servers its weights are copied into large ones, and the system
+// may have the memory of the file's back.
+static const char* closer(Model& model, const char* weights, int64_t bytes) {
+#if defined(MADV_HUGEPAGE) && defined(__x86_64__)
+  char* copy = static_cast<uint64_t>(bytes) < kLarge ? nullptr : model.copied.reserve(bytes);
+  if (copy != nullptr) {
+    std::memcpy(copy, weights, bytes);
+    const uintptr_t page = sysconf(_SC_PAGESIZE), start = reinterpret_cast<uintptr_t>(weights);
+    const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    return copy;
+  }
+#endif
+  return weights;
+}
+
+bool fill(Model& model, const char* weights, int64_t size, const Table* tables, int count, int64_t bytes) {
+  model.weights = closer(model, weights, size);
   char* out = count == 0 ? nullptr : model.spread.reserve(bytes);
   for (int i = 0; out != nullptr && i < count; ++i) {
     const Table& table = tables[i];

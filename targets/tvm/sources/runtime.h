@@ -77,7 +77,6 @@ struct Plan {
   const uint16_t* shapes;
   const DType* types;
   const int32_t* kernels;
-  const char* weights;
   // What went wrong where something required is not so.
   const char* const* texts;
 };
@@ -94,7 +93,8 @@ bool execute(Model& model, const Plan& plan, const Frame& frame);
 struct Table {
   uint64_t codes, words, count, at;
 };
-bool fill(Model& model, const char* weights, const Table* tables, int count, int64_t bytes);
+// Puts `size` bytes of weights where they are read fastest, and spreads out the tables that are among them.
+bool fill(Model& model, const char* weights, int64_t size, const Table* tables, int count, int64_t bytes);
 char* arena(Model& model, int64_t bytes);
 // A caller's memory as it is where it is aligned, else a copy of it (`bytes` of an input) or a place to write.
 char* staged(Model& model, int index, const void* data, int64_t bytes, bool fill);

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compute import codes, dense
+from ..compute import codes, dense, winograd
 from ..compute import conv as convs
 from ..compute.matrix import conv_matrix
 from ..compute.matrix import pack as pack_matrix
@@ -39,6 +39,7 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
 
     from ..schedule.matrix import Matrix
     from ..schedule.tiled import Tiled
+    from ..schedule.winograd import Winograd
 
     x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
     w = te.placeholder(_packed(work, tile, machine), _weights_dtype(work, machine), name="w")
@@ -46,7 +47,8 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     given, out = _behind(work, machine, sums)
     function = te.create_prim_func([x, w, *given, out])
     try:
-        sch = (Matrix if work.kernel == "conv_matrix" else Tiled)(machine).schedule(s_tir.Schedule(function))
+        rule = {"conv_matrix": Matrix, "winograd": Winograd}.get(work.kernel, Tiled)
+        sch = rule(machine).schedule(s_tir.Schedule(function))
     except s_tir.ScheduleError:
         return None
     if sch is None:
@@ -76,6 +78,8 @@ def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
     inner = work.data[-1] or 1
     if work.kernel == "conv":
         return convs.pack(nothing, tile, inner, machine.block).shape
+    if work.kernel == "winograd":
+        return winograd.pack(nothing, tile, machine.block).shape
     if work.kernel == "depthwise":
         return convs.pack_depthwise(nothing, machine.block).shape
     if work.kernel == "dense":
@@ -106,6 +110,8 @@ def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tens
     channels = work.weights[0] or 1
     if work.kernel == "conv":
         return convs.conv(x, w, channels, work.window, tile, work.groups)
+    if work.kernel == "winograd":
+        return winograd.winograd(x, w, channels, work.window, tile)
     if work.kernel == "conv_matrix" and machine.matrix is not None:
         return conv_matrix(x, w, channels, work.window, tile, work.groups, 0, machine.matrix.rows)
     return codes.conv_codes(x, w, channels, work.window, tile, work.groups, 0)

@@ -127,7 +127,9 @@ class Workload:
         if self.window is None:
             return -(-(self.weights[1] or 1) // machine.block), self._rows
         if self.kernel == "winograd":
-            return -(-(self.weights[0] or 1) // machine.block), winograd.strip(self.window) * self._row
+            return -(-(self.weights[0] or 1) // machine.block), winograd.strip(self.window) * winograd.tiles(
+                self.window
+            )[1]
         height, width = self.window.output
         depthwise = self.kernel.startswith("depthwise")
         return 1 if depthwise else -(-(self.weights[0] or 1) // machine.block) // self.groups, height * width

@@ -130,16 +130,28 @@ class Pool {
 
 thread_local Pool* current = nullptr;
 
+#if defined(__x86_64__) && defined(MADV_HUGEPAGE)
 // The large pages of Linux. Thousands of small ones are more than a CPU knows the places of, so what is larger than one of
 // these is put in them where the system has any.
 constexpr uint64_t kLarge = 2 << 20;
 
+void large(void* at, uint64_t bytes) { madvise(at, bytes, MADV_HUGEPAGE); }
+// Of a file that is mapped, what was copied can be read again.
+void give_back(const char* at, uint64_t bytes) {
+  const uintptr_t page = sysconf(_SC_PAGESIZE), start = reinterpret_cast<uintptr_t>(at);
+  const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+#else
+constexpr uint64_t kLarge = UINT64_MAX;
+void large(void*, uint64_t) {}
+void give_back(const char*, uint64_t) {}
+#endif
+
 void* allocate(uint64_t bytes) {
   void* found = nullptr;
   if (posix_memalign(&found, bytes < kLarge ? 64 : kLarge, bytes ? bytes : 64) != 0) return nullptr;
-#ifdef MADV_HUGEPAGE
-  if (bytes >= kLarge) madvise(found, bytes, MADV_HUGEPAGE);
-#endif
+  if (bytes >= kLarge) large(found, bytes);
   return found;
 }
 
@@ -259,20 +271,13 @@ bool execute(Model& model, const Plan& plan, const Frame& frame) {
   return true;
 }
 
-// A file is mapped in small pages. On a CPU of desktops and servers its weights are copied into large ones, and the system
-// may have the memory of the file's back.
-static const char* closer(Model& model, const char* weights, int64_t bytes) {
-#if defined(MADV_HUGEPAGE) && defined(__x86_64__)
-  char* copy = static_cast<uint64_t>(bytes) < kLarge ? nullptr : model.copied.reserve(bytes);
-  if (copy != nullptr) {
-    std::memcpy(copy, weights, bytes);
-    const uintptr_t page = sysconf(_SC_PAGESIZE), start = reinterpret_cast<uintptr_t>(weights);
-    const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-    return copy;
-  }
-#endif
-  return weights;
+// A file is mapped in small pages, so large weights are copied, and the memory of the file is given back.
+static const char* closer(Model& model, const char* weights, uint64_t bytes) {
+  char* copy = bytes < kLarge ? nullptr : model.copied.reserve(static_cast<int64_t>(bytes));
+  if (copy == nullptr) return weights;
+  std::memcpy(copy, weights, bytes);
+  give_back(weights, bytes);
+  return copy;
 }
 
 bool fill(Model& model, const char* weights, int64_t size, const Table* tables, int count, int64_t bytes) {

@@ -21,19 +21,22 @@ from .compiler import (
     stored_bytes,
     versions,
 )
+from .compiler.fixed_sizes import Fixed
 from .errors import DataError, ModelError, TargetError
 from .ir.graph import Graph
 from .passes.base import Context, Progress
 from .report.budget import Budget
 from .report.build import BuildReport, SampleRecord
 from .report.diff import Diff, diff
-from .report.timings import Timing
+from .report.timings import Bench, Timing
 from .report.verdict import judge
 from .runtime.agreement import agreement
 from .runtime.latency import latency
 from .runtime.samples import Samples, Source
 from .runtime.session import Runnable, Session
 from .targets.onnx import OnnxTarget
+
+_OPEN = Fixed()
 
 
 def check(
@@ -42,6 +45,7 @@ def check(
     *,
     data: Data | Samples | Source | None = None,
     budget: str | Budget | None = None,
+    fixed: Fixed = _OPEN,
     seed: int = 0,
     threads: int = 0,
     progress: Progress | None = None,
@@ -54,7 +58,7 @@ def check(
     start = time.perf_counter()
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
     progress = Progress() if progress is None else progress
-    original, result = read(against), read(model)
+    original, result = _fixed([read(against), read(model)], fixed)
     same_interface(original, result, name_of(against), model)
     ctx = Context(OnnxTarget().facts, seed=seed, threads=threads)
     found, teacher = runnable(against, data, original, ctx, [result])
@@ -72,8 +76,7 @@ def check(
     )
     source = data.source if isinstance(data, Data) else data
     report.samples = SampleRecord(source if isinstance(source, str) else "", found.synthetic, 0, found.count)
-    if found.synthetic:
-        report.notes.append("no --data was given, so inputs were made up; real samples judge truly")
+    report.notes += judged_on(found)
     with progress.task("check"):
         compare(teacher, after, found, report)
     if limits is not None:
@@ -100,11 +103,12 @@ def bench(
     *,
     data: Data | Samples | Source | None = None,
     threads: Sequence[int] = (1,),
+    fixed: Fixed = _OPEN,
     batch: int = 1,
     seconds: float = 5.0,
     seed: int = 0,
     progress: Progress | None = None,
-) -> list[Timing]:
+) -> Bench:
     """Time `models` in turns, about `seconds` for each number of threads; ratios are to the first model.
 
     A model is an ONNX file, `zoo:NAME`, or what a library target wrote.
@@ -113,7 +117,7 @@ def bench(
     `ModelError` where a model takes other inputs than the first.
     """
     progress = Progress() if progress is None else progress
-    graphs = [_inputs(model) for model in models]
+    graphs = _fixed([_inputs(model) for model in models], fixed)
     for model, graph in zip(models[1:], graphs[1:], strict=True):
         if _fed(graph) != _fed(graphs[0]):
             raise ModelError(f"{model} takes other inputs than {models[0]}; time it by itself")
@@ -130,7 +134,7 @@ def bench(
             size = found.size_of(feeds)
             timings += [Timing(model, count, size, one) for model, one in zip(models, results, strict=True)]
             advance(1)
-    return timings
+    return Bench(tuple(timings), tuple(timed_on(found)))
 
 
 def contrast(
@@ -139,6 +143,7 @@ def contrast(
     *,
     data: Data | Samples | Source | None = None,
     run: bool = True,
+    fixed: Fixed = _OPEN,
     seed: int = 0,
     threads: int = 0,
     progress: Progress | None = None,
@@ -149,7 +154,7 @@ def contrast(
     `DataError` for bad samples.
     """
     progress = Progress() if progress is None else progress
-    one, other = read(first), read(second)
+    one, other = _fixed([read(first), read(second)], fixed)
     found: Samples | None = None
     met, reason = None, "not asked for"
     if run:
@@ -162,7 +167,27 @@ def contrast(
                 met, reason = agreement(teacher, student, found), ""
         except (ModelError, TargetError) as error:
             reason = str(error)
-    return replace(diff(one, other, (first, second), sizes(one, found)), agreement=met, reason=reason)
+    notes = () if found is None else tuple(judged_on(found) + ([] if met is None else met.remarks))
+    return replace(diff(one, other, (first, second), sizes(one, found)), agreement=met, reason=reason, notes=notes)
+
+
+def judged_on(samples: Samples) -> list[str]:
+    """What the user should know of the samples that models were compared on."""
+    drawn = "no --data was given, so inputs were made up; real samples judge truly"
+    return [*samples.notes, *([drawn] if samples.synthetic else [])]
+
+
+def timed_on(samples: Samples) -> list[str]:
+    """What the user should know of the samples that models were timed on."""
+    drawn = "no --data was given, so inputs were made up; times that depend on what is in them are others"
+    return [*samples.notes, *([drawn] if samples.synthetic else [])]
+
+
+def _fixed(graphs: list[Graph], sizes: Fixed) -> list[Graph]:
+    """The graphs, with sizes fixed that the first leaves open; others may have them fixed already."""
+    for number, graph in enumerate(graphs):
+        sizes.apply(graph, strict=not number)
+    return graphs
 
 
 def _fed(graph: Graph) -> list[str]:

@@ -8,14 +8,16 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
+from .flags import READING, OptionValues, takes
 from .values import thread_counts
 
 
+@takes(*READING, data="Samples, as for compiling; the first ones are run. Without it inputs are made up.")
 def bench(
     model: str,
     /,
     *models: str,
-    data: str | None = None,
+    options: OptionValues,
     threads: str = "1,0",
     batch: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = 5.0,
@@ -30,8 +32,6 @@ def bench(
         An ONNX file, zoo:NAME, or a compiled library.
     models
         More of them, with the same inputs; ratios are to the first.
-    data
-        Samples, as for compiling; the first ones are run. Without it inputs are made up.
     threads
         Numbers of CPU threads to time with, parted by commas; 0 is all cores.
     batch
@@ -53,7 +53,14 @@ def bench(
     counts = thread_counts(threads)
     with voice.progress() as progress:
         found = timed(
-            (model, *models), data=data, threads=counts, batch=batch, seconds=seconds, seed=seed, progress=progress
+            (model, *models),
+            data=options.data,
+            fixed=options.fixed,
+            threads=counts,
+            batch=batch,
+            seconds=seconds,
+            seed=seed,
+            progress=progress,
         )
     voice.say(as_dict(found), render(found))
     return 0

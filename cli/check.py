@@ -9,13 +9,13 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
-from .flags import OptionValues, takes
+from .flags import READING, OptionValues, takes
 from .values import reports
 
 _BOTH = "Samples to run both on, as for compiling. Without it inputs are made up, and the report says so."
 
 
-@takes("data", "mean", "std", "layout", "resize", "samples", data=_BOTH)
+@takes(*READING, data=_BOTH)
 def check(
     model: str,
     /,
@@ -60,7 +60,16 @@ def check(
 
     wanted = reports(report or [], {"MODEL": model, "--against": against, "--data": options.get("data")})
     with voice.progress() as progress:
-        found = judged(model, against, data=options.data, budget=budget, seed=seed, threads=threads, progress=progress)
+        found = judged(
+            model,
+            against,
+            data=options.data,
+            fixed=options.fixed,
+            budget=budget,
+            seed=seed,
+            threads=threads,
+            progress=progress,
+        )
     for path in wanted:
         write(found, path)
     with heard():

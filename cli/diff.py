@@ -8,14 +8,16 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import MISSED, PLAINLY, Voice, heard
+from .flags import READING, OptionValues, takes
 
 
+@takes(*READING, data="Samples to run both on, as for compiling. Without it inputs are made up, and a note says so.")
 def diff(
     first: str,
     second: str,
     /,
     *,
-    data: str | None = None,
+    options: OptionValues,
     run: bool = True,
     exit_code: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     top: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
@@ -31,8 +33,6 @@ def diff(
         The model before: an ONNX file, or zoo:NAME.
     second
         The model after.
-    data
-        Samples to run both on, as for compiling. Without it inputs are made up.
     run
         Run both side by side.
     exit_code
@@ -55,7 +55,16 @@ def diff(
     from ..report.diff import as_dict, render
 
     with voice.progress() as progress:
-        found = contrast(first, second, data=data, run=run, seed=seed, threads=threads, progress=progress)
+        found = contrast(
+            first,
+            second,
+            data=options.data,
+            run=run,
+            fixed=options.fixed,
+            seed=seed,
+            threads=threads,
+            progress=progress,
+        )
     with heard():
         voice.say(as_dict(found), render(found, len(found.changes) if voice.verbose else top))
     return MISSED if exit_code and found.differs else 0

@@ -15,11 +15,12 @@ from ..compiler.options import AGAIN, DEVICE, HOW_READ, RUN, SAMPLES, Options
 
 if TYPE_CHECKING:
     from ..compiler.data import Data
+    from ..compiler.fixed_sizes import Fixed
     from ..runtime.samples import Samples
 
 GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate((SAMPLES, RUN, DEVICE, AGAIN), start=1)}
 
-READING = ("data", "mean", "std", "layout", "resize", "samples", "shapes")
+READING = ("data", "mean", "std", "layout", "resize", "samples", "shapes", "dims")
 """What every command takes that reads samples."""
 
 
@@ -38,6 +39,11 @@ class OptionValues:
     def data(self) -> Data | Samples:
         """The samples that are named, and how they are read."""
         return Options(**{name: value for name, value in self.values.items() if name in ("data", *HOW_READ)}).source
+
+    @property
+    def fixed(self) -> Fixed:
+        """The sizes that are to be fixed."""
+        return Options(shapes=self.get("shapes"), dims=self.get("dims")).fixed
 
 
 def takes(*names: str, **helps: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -8,16 +8,17 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
-from .values import dims
+from .flags import OptionValues, takes
 
 
+@takes("shapes", "dims")
 def inspect(
     model: str,
     /,
     *,
+    options: OptionValues,
     text: Annotated[bool, Parameter(negative=())] = False,
     top: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
-    dim: Annotated[list[str] | None, Parameter(negative=())] = None,
     voice: Voice = PLAINLY,
 ) -> int:
     """Show what a model is made of, and where its size and work are.
@@ -30,8 +31,6 @@ def inspect(
         Print the graph, one node a line, instead.
     top
         How many of the costliest layers to list.
-    dim
-        Size of a symbolic dimension, NAME=SIZE; may be given several times. 1 unless given.
 
     Examples
     --------
@@ -42,11 +41,12 @@ def inspect(
     from ..compiler import read
 
     graph = read(model)
+    options.fixed.apply(graph)
     if text:
         voice.say({"text": str(graph)}, str(graph))
         return 0
     from ..report.inspect import as_dict, render, summary
 
-    found = summary(graph, top=len(list(graph)) if voice.verbose else top, dims=dims(dim or []))
+    found = summary(graph, top=len(list(graph)) if voice.verbose else top)
     voice.say(as_dict(found), render(found, title=model))
     return 0

@@ -8,16 +8,17 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
+from .flags import READING, OptionValues, takes
 
 
+@takes(*READING, data="Samples, as for compiling; without it inputs are made up.")
 def profile(
     model: str,
     /,
     *models: str,
+    options: OptionValues,
     output: Annotated[str, Parameter(name=["--output", "-o"])],
     target: str = "onnx",
-    data: str | None = None,
-    shape: Annotated[list[str] | None, Parameter(negative=())] = None,
     rpc: str | None = None,
     tracker: str | None = None,
     key: str | None = None,
@@ -37,10 +38,6 @@ def profile(
         File that receives the table.
     target
         What is measured (see `optc targets`).
-    data
-        Samples, as for compiling; without it inputs are made up.
-    shape
-        Sizes of an input that the model leaves open, as input=1x3x224x224; may be given several times.
     rpc
         HOST:PORT of a device that runs TVM's RPC server.
     tracker
@@ -59,7 +56,7 @@ def profile(
     """
     import math
 
-    from ..compiler import check_place, parse_shapes
+    from ..compiler import check_place
     from ..compiler.profiling import profile as measured
     from ..storage.atomic import Replacement
     from ..targets import table
@@ -72,8 +69,8 @@ def profile(
         found = measured(
             (model, *models),
             aim,
-            data=data,
-            shapes=parse_shapes(shape or []),
+            data=options.data,
+            fixed_sizes=options.fixed,
             seed=seed,
             threads=threads,
             device=there,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
+from .flags import READING, OptionValues, takes
 from .values import check_apart
 
 if TYPE_CHECKING:
@@ -20,16 +22,16 @@ _RUNS = 20
 """Runs on a device of which the fastest counts."""
 
 
+@takes(*READING)
 def run_artifact(
     artifact: str,
     /,
     *,
-    data: str,
+    options: OptionValues,
     against: str | None = None,
     rpc: str | None = None,
     tracker: str | None = None,
     key: str | None = None,
-    samples: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     save: str | None = None,
     voice: Voice = PLAINLY,
@@ -40,8 +42,6 @@ def run_artifact(
     ----------
     artifact
         What `optc` wrote: a folder or .tar with a library, or an ONNX file.
-    data
-        Samples: an .npz, input name -> array, samples first.
     against
         The model to agree with: an ONNX file, or zoo:NAME.
     rpc
@@ -50,8 +50,6 @@ def run_artifact(
         HOST:PORT of TVM's RPC tracker that has such devices.
     key
         Kind of device to ask the tracker for.
-    samples
-        Use at most this many samples, drawn evenly.
     threads
         CPU threads; 0 takes one for each core.
     save
@@ -65,22 +63,26 @@ def run_artifact(
         optc run model.optc.arm64 --data samples.npz --rpc 192.168.1.20:9090
     """
     from ..compiler import check_place, in_batches, narrowed, opened, read
+    from ..compiler.data import draw
     from ..errors import DataError
+    from ..gate import judged_on
+    from ..report.agreement import whole_text
     from ..runtime.agreement import agreement
     from ..runtime.answers import save_answers
     from ..runtime.latency import latency
-    from ..runtime.samples import load_samples
     from ..runtime.session import Session
     from ..targets.tvm.remote.run import Remote
 
+    data = options.get("data")
     if save is not None:
         check_apart(save, "--save", {"ARTIFACT": artifact, "--data": data, "--against": against})
         check_place(save, "--save")
     there = device(rpc, tracker, key)
     one, graph = opened(artifact, threads=threads, device=there)
     reference = None if against is None else Session(read(against), threads=threads)
-    found = load_samples(data, graph if reference is None else narrowed(reference.graph, [graph]))
-    found = in_batches(found if samples is None else found.take(samples), one)
+    fed = graph.clone() if reference is None else narrowed(reference.graph, [graph])
+    options.fixed.apply(fed)
+    found = in_batches(draw(artifact, options.data, fed, 0), one)
     if not found.count:
         raise DataError(f"{data} holds no samples")
     figures: dict[str, object] = {"artifact": artifact, "emulated": one.emulated}
@@ -88,7 +90,8 @@ def run_artifact(
         alone = one.emulated or _fixed(graph, found)
         answers = agreement(reference, one, found, batch=1 if alone else 32)
         share = None if math.isnan(answers.share) else answers.share
-        figures |= {"samples": answers.samples, "agreement": share, "sqnr_db": answers.sqnr_db}
+        figures |= {"samples": answers.samples, "agreement": share, "measure": answers.measure}
+        figures |= {"sqnr_db": answers.sqnr_db, "agreement_text": whole_text(answers)}
     feeds = next(found.batches(1))
     if isinstance(one, Remote) and there is not None:
         outputs, seconds = one.timed(feeds, _RUNS)
@@ -103,7 +106,9 @@ def run_artifact(
     if save is not None:
         save_answers(save, one, [output.name for output in graph.outputs], found)
         figures["saved"] = save
-    voice.say(figures, _lines(figures))
+    notes = judged_on(found) + ([] if reference is None else answers.remarks)
+    figures["notes"] = notes
+    voice.say(figures, _lines(figures, notes))
     return 0
 
 
@@ -114,18 +119,19 @@ def _fixed(graph: Graph, samples: Samples) -> bool:
     return any(isinstance(count, int) for count in counts)
 
 
-def _lines(figures: dict[str, object]) -> str:
+def _lines(figures: dict[str, object], notes: Sequence[str]) -> str:
     """The figures as a person reads them."""
     shown = {
-        "agreement": lambda share: "nothing was compared" if share is None else f"{100 * share:.2f} %",
         "sqnr_db": lambda db: "" if db is None else f"{db:.1f} dB",
         "milliseconds": lambda time: f"{time:.3g}",
         "ratio": lambda ratio: f"{ratio:.2f} of the time of the model it is held against",
         "emulated": lambda yes: "yes" if yes else "no",
         "outputs": ", ".join,
     }
-    told = {key: shown.get(key, str)(value) for key, value in figures.items()}
-    return "\n".join(f"{key.replace('sqnr_db', 'SQNR'):<12} {value}" for key, value in told.items() if value)
+    hidden = {"notes", *(("agreement", "measure", "samples") if "agreement_text" in figures else ())}
+    names = {"sqnr_db": "SQNR", "agreement_text": "agreement"}
+    rows = {names.get(key, key): shown.get(key, str)(value) for key, value in figures.items() if key not in hidden}
+    return "\n".join([*(f"{key:<12} {value}" for key, value in rows.items() if value), *(f"note: {n}" for n in notes)])
 
 
 def device(rpc: str | None, tracker: str | None, key: str | None) -> Device | None:

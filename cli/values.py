@@ -70,14 +70,3 @@ def thread_counts(text: str) -> tuple[int, ...]:
     if not all(one.strip().isdecimal() and int(one) <= 1024 for one in found):
         raise SpecError(f"--threads takes numbers parted by commas, such as 1,4, not '{text}'")
     return tuple(int(one) for one in found)
-
-
-def dims(texts: Sequence[str]) -> dict[str, int]:
-    """Sizes by name. Raises `SpecError`."""
-    found: dict[str, int] = {}
-    for text in texts:
-        name, _, size = text.rpartition("=")
-        if not name or not size.isdecimal() or not int(size):
-            raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{text}'")
-        found[name] = int(size)
-    return found

@@ -49,8 +49,8 @@ class Data:
     how its images become tensors, and how many to use at most. `few` says that those made up are only looked at."""
 
     source: Source | None = None
-    mean: float | Sequence[float] = 0.0
-    std: float | Sequence[float] = 1.0
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
     layout: Literal["auto", "NCHW", "NHWC"] = "auto"
     resize: int | tuple[int, int] | None = None
     limit: int | None = None
@@ -60,7 +60,7 @@ class Data:
         """Raises `DataError` for what images cannot be read by."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             for value in values if isinstance(values, Sequence) and not isinstance(values, str) else (values,):
-                expect(value, numbers.Real, f"'{name}' is a number, or one a channel", DataError)
+                expect(value, (numbers.Real, type(None)), f"'{name}' is a number, or one a channel", DataError)
         if self.layout not in ("auto", "NCHW", "NHWC"):
             raise DataError(f"'layout' is auto, NCHW or NHWC, not {self.layout!r}")
         for name, size in (("limit", self.limit), ("resize", self.resize)):

@@ -1,17 +1,50 @@
-"""Sizes that a model leaves open, fixed before anything else is done to it: `input=1x3x224x224`."""
+"""Sizes that a model leaves open, fixed before anything else is done to it: `input=1x3x224x224`, or `T=48` by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import ModelError, SpecError, nearest
-from ..ir.graph import Graph
-from ..ir.shapes.infer import bind, infer
-from ..ir.text.literal import type_text
-from ..ir.types import TensorType
 
-Shapes = Mapping[str, Sequence[int]]
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+
+Shapes: TypeAlias = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The sizes of some inputs, and those that some names stand for."""
+
+    shapes: Shapes = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.shapes or self.dims)
+
+    def apply(self, graph: Graph, *, strict: bool = True) -> None:
+        """Fix the sizes in `graph`; where not `strict`, only those that it has. Raises `SpecError` and `ModelError`."""
+        if not self:
+            return
+        from ..ir.shapes.infer import size_names
+
+        inputs, names = {value.name for value in graph.inputs}, size_names(graph)
+        shapes = {name: shape for name, shape in self.shapes.items() if strict or name in inputs}
+        fix_shapes(graph, shapes, {name: size for name, size in self.dims.items() if strict or name in names})
+
+
+def parse_dims(texts: Sequence[str]) -> dict[str, int]:
+    """Sizes by name, of texts such as `T=48`. Raises `SpecError`."""
+    sizes: dict[str, int] = {}
+    for text in texts:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or not int(size):
+            raise SpecError(f"--dim takes NAME=SIZE, such as T=48, not '{text}'")
+        if sizes.setdefault(name, int(size)) != int(size):
+            raise SpecError(f"the size of '{name}' is given twice")
+    return sizes
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -28,14 +61,23 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def fix_shapes(graph: Graph, shapes: Shapes) -> None:
-    """Give the inputs of `graph` the sizes of `shapes`. What an open size has in common with other values it keeps.
+def fix_shapes(graph: Graph, shapes: Shapes, named: Mapping[str, int] | None = None) -> None:
+    """Give the inputs of `graph` the sizes of `shapes`, and the names in `named` theirs. What an open size has in
+    common with other values it keeps.
 
-    Raises `SpecError` for an input that there is not, and `ModelError` for sizes that contradict the model's or each
-    other.
+    Raises `SpecError` for an input or a name that there is not, and `ModelError` for sizes that contradict the model's
+    or each other.
     """
+    from ..ir.shapes.infer import bind, infer, size_names
+    from ..ir.text.literal import type_text
+    from ..ir.types import TensorType
+
+    names = size_names(graph)
+    for name in named or {}:
+        if name not in names:
+            raise SpecError(f"no input of the model has a size called '{name}'.{nearest(name, names)}")
     inputs = {value.name: value for value in graph.inputs}
-    dims: dict[str, int] = {}
+    dims: dict[str, int] = dict(named or {})
     whole: dict[str, TensorType] = {}
     for name, sizes in shapes.items():
         if name not in inputs:
@@ -63,6 +105,8 @@ def fix_shapes(graph: Graph, shapes: Shapes) -> None:
 def narrowed(graph: Graph, others: Sequence[Graph]) -> Graph:
     """`graph`, or a copy whose inputs have the sizes that those of the same name have in `others`, where it leaves them
     open: what one of them was built for with --shape, all are fed."""
+    from ..ir.types import TensorType
+
     own = graph.clone() if others else graph
     for other in others:
         told = {value.name: value.shape for value in other.inputs}

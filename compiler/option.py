@@ -284,6 +284,33 @@ def _check_shapes(name: str, value: Any) -> None:
             raise SpecError(f"the shape of '{one}' is several whole numbers, none below 1, not {sizes!r}")
 
 
+def _dims(value: object) -> dict[str, int]:
+    from .fixed_sizes import parse_dims
+
+    items = value if isinstance(value, dict) else {}
+    if not items or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in items.values()):
+        try:
+            return parse_dims(list(listed(value)))
+        except (SpecError, ValueError):
+            raise ValueError('sizes such as "T=48", a list of them, or a table { T = 48 }') from None
+    return items
+
+
+def _parse_dims(texts: list[str], flag: str) -> dict[str, int]:
+    from .fixed_sizes import parse_dims
+
+    return parse_dims(texts)
+
+
+def _check_dims(name: str, value: Any) -> None:
+    is_kind(Mapping, "a mapping from names of sizes to numbers", SpecError, name, value)
+    for one, size in (value or {}).items():
+        expect(size, numbers.Integral, f"the size '{one}' is a whole number", SpecError)
+        if size < 1:
+            raise SpecError(f"the size '{one}' is 1 or more, not {size}")
+
+
+DIMS = Kind(list[str], _dims, _check_dims, _parse_dims, several=True)
 SHAPES = Kind(list[str], _shapes, _check_shapes, _parse_shapes, several=True)
 
 

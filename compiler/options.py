@@ -18,7 +18,9 @@ from .arguments import (
     check_progress,
     check_target,
 )
+from .fixed_sizes import Fixed
 from .option import (
+    DIMS,
     DURATION,
     FLAG,
     SHAPES,
@@ -124,6 +126,14 @@ class Options:
         flag="shape",
         shared=False,
     )
+    dims: Mapping[str, int] | None = option(
+        None,
+        DIMS,
+        "Size that a name in the model's inputs stands for, NAME=SIZE, as T=48; may be given several times.",
+        group=RUN,
+        flag="dim",
+        shared=False,
+    )
     freeze: bool = option(
         False,
         FLAG,
@@ -225,6 +235,11 @@ class Options:
     def data_path(self) -> str | None:
         """The file or folder that samples are read from, if any."""
         return self.data if isinstance(self.data, str) else None
+
+    @property
+    def fixed(self) -> Fixed:
+        """The sizes that are to be fixed."""
+        return Fixed(self.shapes or {}, self.dims or {})
 
     @property
     def source(self) -> Data | Samples:

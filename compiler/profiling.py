@@ -30,11 +30,11 @@ from ..targets import table
 from ..targets.base import Target
 from .artifact import opened
 from .data import Data, runnable, sizes
-from .fixed_sizes import Shapes, fix_shapes
+from .fixed_sizes import Fixed
 from .model import read
 
 if TYPE_CHECKING:
-    from ..runtime.samples import Feeds, Source
+    from ..runtime.samples import Feeds, Samples, Source
     from ..targets.tuning import Device
 
 _RUNS = 20
@@ -46,8 +46,8 @@ def profile(
     models: Sequence[str],
     target: Target,
     *,
-    data: Data | Source | None = None,
-    shapes: Shapes | None = None,
+    data: Data | Samples | Source | None = None,
+    fixed_sizes: Fixed | None = None,
     seed: int = 0,
     threads: int = 1,
     device: Device | None = None,
@@ -62,7 +62,7 @@ def profile(
     with progress.task("profile", len(models)) as advance:
         for model in models:
             graph = read(model)
-            fix_shapes(graph, shapes or {})
+            (fixed_sizes or Fixed()).apply(graph)
             ctx = Context(target.facts, seed=seed, threads=threads)
             found, _ = runnable(model, data, graph, ctx)
             feeds, dims = next(found.batches(1)), sizes(graph, found)

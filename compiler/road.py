@@ -33,7 +33,6 @@ from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_
 from .device import check_there
 from .dimension_names import tell_apart
 from .emission import reproducible
-from .fixed_sizes import fix_shapes
 from .growth import growth, undo_growth
 from .measure import Recorder, compare, estimated, size_of, versions
 from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
@@ -61,7 +60,7 @@ def compile_with(model: Model, options: Options) -> Build:
         shown = read(model)
         if options.freeze:
             make_constants(shown)
-        fix_shapes(shown, options.shapes or {})
+        options.fixed.apply(shown)
         order = replace(order, data=draw(model, order.data, shown, options.seed))
     return beside(build, lambda one: _read(one)[0], order, targets, options.lock)
 
@@ -99,8 +98,7 @@ def _read(order: Order) -> tuple[Graph, set[str]]:
     if order.options.freeze:
         make_constants(original)
     prepare(original, order.model)
-    if order.options.shapes:
-        fix_shapes(original, order.options.shapes)
+    order.options.fixed.apply(original)
     return original, annotated
 
 
@@ -166,6 +164,11 @@ def _made(order: Order, original: Graph, known: Known) -> _Made:
             f"latency is estimated from layers measured on {order.latencies.device}; on layers that were not, the "
             f"estimate is off by {100 * order.latencies.unseen()[0]:.0f} % in the median"
         )
+        if not order.latencies.integer and any(one.name == "quant" for one in order.pipeline):
+            notes.append(
+                f"the table of {order.latencies.device} holds no integer layer, so quantized layers are timed as float "
+                "ones; profile a quantized form of the model beside it"
+            )
     recorder = Recorder(dims, ctx if order.options.trail else None)
     warden = Guard(order.options.min_agreement) if order.options.guard and ctx.held is not None else None
     passes, last = order.road

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import math
 import multiprocessing
 import os
 import signal
@@ -229,6 +228,7 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
 def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
     """Build one job here."""
     from ..compiler import compile_with
+    from ..report.agreement import whole_text
     from ..report.amount import amount
 
     output = job.entry.artifact(job.target)
@@ -249,8 +249,7 @@ def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
         return Result(job, 1, f"internal error: {type(error).__name__}: {text} ({where.name}, line {where.lineno})")
     report = build.report
     sizes = f"{amount(report.before.bytes, 'B')} -> {amount(report.after.bytes, 'B')}"
-    met = None if report.agreement is None else report.agreement.share
-    agrees = [] if met is None else ["agreement not known" if math.isnan(met) else f"agreement {100 * met:.2f} %"]
+    agrees = [] if report.agreement is None else [f"agreement {whole_text(report.agreement)}"]
     parts = [sizes, *agrees]
     parts.append("cached" if report.cached else f"{report.seconds:.1f} s")
     status = 0

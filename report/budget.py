@@ -81,12 +81,13 @@ class Limit:
 @dataclass(frozen=True, slots=True)
 class LimitResult:
     """How one limit fared. `wanted` and `got` are in the metric's own unit, `x` where relative; `got` is `None` where
-    the figure is not known, and `reason` then says why."""
+    the figure is not known, and `reason` then says why. `basis` is what it is of: ` (kappa), on 19 samples`."""
 
     limit: Limit
     wanted: float
     got: float | None
     reason: str = ""
+    basis: str = ""
 
     @property
     def met(self) -> bool:
@@ -177,12 +178,21 @@ def _judge(limit: Limit, report: BuildReport) -> LimitResult:
     if after is None:
         return LimitResult(limit, wanted, None, reason)
     if not limit.relative:
-        return LimitResult(limit, wanted, after)
+        return LimitResult(limit, wanted, after, basis=_basis(limit.metric, report))
     if not before:
         return LimitResult(limit, wanted, None, "the original has none, so there is no ratio")
     # The ratio of latencies is measured pair by pair; that of the medians is noisier.
     ratio = report.latency.ratio if limit.metric == "latency" and report.latency is not None else after / before
     return LimitResult(limit, wanted, ratio)
+
+
+def _basis(metric: str, report: BuildReport) -> str:
+    """What a figure that was measured on samples is of."""
+    agreement = report.agreement
+    if agreement is None or metric not in ("agreement", "kl", "snr"):
+        return ""
+    of = f" ({agreement.measure})" if metric == "agreement" else ""
+    return f"{of}, on {agreement.samples} sample{'s' if agreement.samples != 1 else ''}"
 
 
 def _figures(metric: str, report: BuildReport) -> tuple[float | None, float | None, str]:

@@ -195,7 +195,10 @@ def agreement_dict(agreement: Agreement) -> dict[str, Any]:
     return {
         "samples": agreement.samples,
         "share": None if math.isnan(agreement.share) else agreement.share,
-        "outputs": [_finite({**asdict(one), "kind": one.kind.value}) for one in agreement.outputs],
+        "measure": agreement.measure,
+        "outputs": [
+            _finite({**asdict(one), "kind": one.kind.value, "measure": one.measure}) for one in agreement.outputs
+        ],
     }
 
 

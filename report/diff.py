@@ -17,7 +17,7 @@ from .amount import amount
 from .build import Size, agreement_dict
 from .changes import Change, changes, op_text
 from .layers import type_text
-from .terminal import agreement_text
+from .terminal import agreement_lines
 
 if TYPE_CHECKING:
     from ..runtime.agreement import Agreement
@@ -28,7 +28,7 @@ SCHEMA = "optc.diff/1"
 @dataclass(frozen=True, slots=True)
 class Diff:
     """Two models. `ops` maps an operator to how many of it each model has; `agreement` is `None` where the two were not
-    run side by side, and `reason` then says why."""
+    run side by side, and `reason` then says why; `notes` are on the samples they were run on."""
 
     names: tuple[str, str]
     sizes: tuple[Size, Size]
@@ -39,6 +39,7 @@ class Diff:
     same: int
     agreement: Agreement | None = None
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -91,6 +92,7 @@ def as_dict(found: Diff) -> dict[str, Any]:
         "changes": [asdict(change) for change in found.changes],
         "agreement": None if agreement is None else agreement_dict(agreement),
         "reason": found.reason,
+        "notes": list(found.notes),
     }
 
 
@@ -101,8 +103,8 @@ def render(found: Diff, top: int) -> RenderableType:
     parts += [f"[red]- {escape(port)}[/]" for port in gone] + [f"[green]+ {escape(port)}[/]" for port in new]
     if found.agreement is None:
         parts.append(f"not run side by side: {escape(found.reason)}")
-    for output in () if found.agreement is None else found.agreement.outputs:
-        parts.append(f"agreement of {escape(output.name)}: {agreement_text(output)}")
+    parts += [f"[yellow]note:[/] {escape(note)}" for note in found.notes]
+    parts += [] if found.agreement is None else agreement_lines(found.agreement)
     ops = {op: (a, b) for op, (a, b) in found.ops.items() if a != b}
     if ops:
         parts.append("\noperators  " + "  ".join(f"{escape(op)} {a} -> {b}" for op, (a, b) in ops.items()))

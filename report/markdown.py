@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..passes.base import Outcome
+from .agreement import output_text, whole_text
 from .amount import amount
 from .targets import HEADS, cells
-from .verdict import figure, layer_errors
+from .verdict import figure, got_text, layer_errors
 
 if TYPE_CHECKING:
     from .build import BuildReport
@@ -82,12 +82,10 @@ def _whole(report: BuildReport) -> str:
         rows.append(("latency", f"{one.original_ms:.3g} ms", f"{one.result_ms:.3g} ms", spread))
     if report.validation is not None:
         rows.append(("check of the artifact", "", plain(report.validation.text), ""))
-    for output in () if report.agreement is None else report.agreement.outputs:
-        parts = ["no figure" if math.isnan(output.share) else f"{100 * output.share:.2f} %"]
-        parts += [] if output.worst != output.share else [output.part]
-        parts += [] if output.kl is None else [f"KL {output.kl:.3g}"]
-        parts += [] if output.sqnr_db is None else [f"SQNR {output.sqnr_db:.1f} dB"]
-        rows.append((f"agreement of {code(output.name)}", "", ", ".join(parts), ""))
+    if report.agreement is not None:
+        outputs, samples = report.agreement.outputs, report.agreement.samples
+        rows.append(("agreement", "", whole_text(report.agreement), ""))
+        rows += [(f"agreement of {code(one.name)}", "", plain(output_text(one, samples)), "") for one in outputs]
     return table(("", ">before", ">after", ">ratio"), rows)
 
 
@@ -100,7 +98,7 @@ def _budget(verdict: Verdict) -> list[str]:
     rows = []
     for one in verdict.results:
         metric, relative = one.limit.metric, one.limit.relative
-        got = one.reason if one.got is None else figure(metric, one.got, relative=relative)
+        got = one.reason if one.got is None else got_text(one)
         rows.append((metric, figure(metric, one.wanted, relative=relative), got, "met" if one.met else "**missed**"))
     parts = [f"### Budget {'met' if verdict.met else 'missed'}", table(("metric", ">wanted", ">got", ""), rows)]
     if verdict.layers:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .agreement import percent
 from .amount import amount
 
 HEADS = ("target", "file", "MACs", "agreement", "SQNR", "latency", "ratio", "checked", "artifact")
@@ -17,7 +18,7 @@ def cells(row: Mapping[str, Any]) -> Sequence[str]:
         row["target"],
         amount(row["bytes"], "B"),
         amount(row["macs"]),
-        _text(row["agreement"], 100.0, ".2f", " %"),
+        "-" if row["agreement"] is None else percent(row["agreement"]),
         _text(row["sqnr_db"], 1.0, ".1f", " dB"),
         _text(row["latency_ms"], 1.0, ".3g", " ms"),
         _text(row["latency_ratio"], 1.0, ".2f", ""),

@@ -10,14 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..passes.base import Outcome
+from .agreement import output_text, whole_text
 from .amount import amount
 from .build import BuildReport, Size, Step
 from .targets import HEADS, cells
-from .verdict import figure
+from .verdict import figure, got_text
 
 if TYPE_CHECKING:
     from ..passes.base import Layer
-    from ..runtime.agreement import OutputAgreement
+    from ..runtime.agreement import Agreement
     from .verdict import Verdict
 
 _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "magenta"}
@@ -32,8 +33,8 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     if report.validation is not None:
         style = "green" if report.validation.samples else "yellow"
         console.print(f"check of the artifact: [{style}]{escape(report.validation.text)}[/]", soft_wrap=True)
-    for output in () if report.agreement is None else report.agreement.outputs:
-        console.print(f"agreement of {escape(output.name)}: {agreement_text(output)}", soft_wrap=True)
+    for line in () if report.agreement is None else agreement_lines(report.agreement):
+        console.print(line, soft_wrap=True)
     if report.steps:
         console.print()
         console.print(_passes(report))
@@ -86,27 +87,13 @@ def _row(table: Table, name: str, before: int, after: int, unit: str = "") -> No
     table.add_row(name, amount(before, unit), amount(after, unit), ratio)
 
 
-def agreement_text(output: OutputAgreement) -> str:
-    parts = []
-    if output.top1 is not None:
-        parts.append(f"top-1 {100 * output.top1:.2f} %")
-    if output.kappa is not None:
-        parts.append(f"kappa {output.kappa:.3f}")
-    if output.kl is not None:
-        parts.append(f"KL {output.kl:.3g}")
-    if output.equal is not None:
-        parts.append(f"equal {100 * output.equal:.2f} %")
-    if output.matched is not None:
-        parts.append(f"rows matched {100 * output.matched:.2f} %")
-    if output.worst is not None:
-        parts.append(f"worst {100 * output.worst:.2f} % ({escape(output.part)})")
-    if output.sqnr_db is not None:
-        parts.append(f"SQNR {output.sqnr_db:.1f} dB")
-    if output.remark:
-        parts.append(f"[yellow]{output.remark}[/]")
-    if output.broken:
-        parts.append(f"[red]{output.broken} broken[/]")
-    return ", ".join(parts)
+def agreement_lines(agreement: Agreement) -> list[str]:
+    """The agreement of the model, and of each output where there are several."""
+    outputs = agreement.outputs
+    if len(outputs) == 1:
+        return [f"[bold]agreement[/] {escape(output_text(outputs[0], agreement.samples))}"]
+    lines = [f"[bold]agreement[/] {escape(whole_text(agreement))}"]
+    return lines + [f"  of {escape(one.name)}: {escape(output_text(one, agreement.samples))}" for one in outputs]
 
 
 def _show_budget(verdict: Verdict, console: Console) -> None:
@@ -117,7 +104,7 @@ def _show_budget(verdict: Verdict, console: Console) -> None:
         table.add_column(column, justify="right" if column else "left")
     for one in verdict.results:
         metric, relative = one.limit.metric, one.limit.relative
-        got = escape(one.reason) if one.got is None else figure(metric, one.got, relative=relative)
+        got = escape(one.reason) if one.got is None else got_text(one)
         met = "[green]met[/]" if one.met else "[red]missed[/]"
         table.add_row(metric, figure(metric, one.wanted, relative=relative), got, met)
     console.print(table)

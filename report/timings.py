@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,7 +24,15 @@ class Timing:
     latency: Latency
 
 
-def as_dict(timings: Sequence[Timing]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The timings of a command, and what the user should know of the samples that they are of."""
+
+    timings: tuple[Timing, ...]
+    notes: tuple[str, ...] = ()
+
+
+def as_dict(bench: Bench) -> dict[str, Any]:
     """The figures as plain values, for JSON; times in milliseconds, ratios to the first model."""
     return {
         "schema": SCHEMA,
@@ -41,17 +49,18 @@ def as_dict(timings: Sequence[Timing]) -> dict[str, Any]:
                 "ratio_high": one.latency.high,
                 "rounds": one.latency.rounds,
             }
-            for one in timings
+            for one in bench.timings
         ],
+        "notes": list(bench.notes),
     }
 
 
-def render(timings: Sequence[Timing]) -> Table:
+def render(bench: Bench) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
     for column in ("threads", "median", "quartiles", "ratio", "quartiles"):
         table.add_column(column, justify="right", no_wrap=True)
-    for one in timings:
+    for one in bench.timings:
         found = one.latency
         table.add_row(
             escape(one.model),
@@ -61,4 +70,4 @@ def render(timings: Sequence[Timing]) -> Table:
             f"{found.ratio:.2f}",
             f"{found.low:.2f}..{found.high:.2f}",
         )
-    return table
+    return Group(table, *(f"[yellow]note:[/] {escape(note)}" for note in bench.notes))

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..passes.base import Outcome
+from .agreement import percent
 from .amount import amount
 from .budget import METRICS, Budget, LimitResult, nearest_misses
 from .layers import costliest, layer_costs
@@ -116,7 +117,7 @@ def figure(metric: str, value: float | None, *, relative: bool) -> str:
     if relative:
         return f"{value:.3f}x"
     if metric == "agreement":
-        return f"{100 * value:.2f} %"
+        return percent(value)
     if metric == "latency":
         return f"{value:.3g} ms"
     if metric in ("kl", "snr"):
@@ -124,11 +125,20 @@ def figure(metric: str, value: float | None, *, relative: bool) -> str:
     return amount(value, METRICS[metric].unit)
 
 
+def got_text(one: LimitResult) -> str:
+    """What a limit was held against, with what it is of; digits are added where a miss would read as met."""
+    got = figure(one.limit.metric, one.got, relative=one.limit.relative)
+    wanted = figure(one.limit.metric, one.wanted, relative=one.limit.relative)
+    if one.limit.metric == "agreement" and got == wanted and not one.met and one.got is not None:
+        got = f"{100 * one.got:.4f} %"
+    return f"{got}{one.basis}" if one.got is not None and not math.isnan(one.got) else got
+
+
 def sentence(one: LimitResult) -> str:
     """One limit in words: `size: wanted at most 0.100x, got 0.264x`."""
     relation = "at least" if METRICS[one.limit.metric].floor else "at most"
     wanted = figure(one.limit.metric, one.wanted, relative=one.limit.relative)
-    got = one.reason if one.got is None else f"got {figure(one.limit.metric, one.got, relative=one.limit.relative)}"
+    got = one.reason if one.got is None else f"got {got_text(one)}"
     return f"{one.limit.metric}: wanted {relation} {wanted}, {got}"
 
 
@@ -142,5 +152,6 @@ def _limit(one: LimitResult) -> dict[str, Any]:
         "got": one.got if known else None,
         "met": one.met,
         "miss": one.miss if math.isfinite(one.miss) else None,
+        "basis": one.basis.strip(" ,"),
         "reason": one.reason,
     }

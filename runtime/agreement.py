@@ -39,6 +39,8 @@ from .slices import MANY, POINTS, Part, Slices
 CEILING_DB = 200.0
 """The SQNR reported for equal outputs, whose noise is zero; the floor for a silent teacher is its negative."""
 
+FEW = 32
+"""Samples below which a share of them tells little."""
 _TINY = 1e-12
 _UNSEEN = "nothing was compared: it is empty for every sample"
 _SILENT = "nothing was compared: no sample reaches a score of 0.1"
@@ -52,7 +54,8 @@ class OutputAgreement:
     `expected` (`margins`: the top-1 agreement to expect on other samples) for one a sample. `broken` counts elements
     that only the student has as NaN or infinity, or has not at all. `worst` is the share of the slice that agrees
     least, `part` its name; `matched` the share of rows with a counterpart. `noise` is the error's power by slices, each
-    as a share of its own variance. `remark` is what the user should know of how the output was judged.
+    as a share of its own variance. `single_class` tells that the teacher gave one class only. `remark` is what the user
+    should know of how the output was judged.
     """
 
     name: str
@@ -70,12 +73,29 @@ class OutputAgreement:
     matched: float | None = None
     noise: float | None = None
     remark: str = ""
+    single_class: bool = False
+
+    @property
+    def measure(self) -> str:
+        """What the share is of, in a word or two."""
+        first = next((word for word, value in self._measures.items() if value is not None), "nothing compared")
+        return self.part if self.worst is not None and self.worst == self.share and self.part else first
+
+    @property
+    def _measures(self) -> dict[str, float | None]:
+        """The measures by their words; the first that the kind has is the one that counts."""
+        return {
+            "rows matched": self.matched,
+            "kappa": self.kappa,
+            "top-1": self.top1,
+            "equal values": self.equal,
+            "cosine": self.cosine,
+        }
 
     @property
     def share(self) -> float:
         """The agreement as one number, 1 for equal answers; NaN where nothing was compared."""
-        measures = (self.matched, self.kappa, self.top1, self.equal, self.cosine)
-        first = next((measure for measure in measures if measure is not None), math.nan)
+        first = next((value for value in self._measures.values() if value is not None), math.nan)
         return first if self.worst is None else min(first, self.worst)
 
     @property
@@ -103,6 +123,12 @@ class Agreement:
         return min((o.share for o in self.compared), default=math.nan if self.outputs else 1.0)
 
     @property
+    def measure(self) -> str:
+        """What the share is of."""
+        worst = min(self.compared, key=lambda output: output.share, default=None)
+        return "nothing compared" if worst is None else worst.measure
+
+    @property
     def compared(self) -> list[OutputAgreement]:
         """The outputs that have a share."""
         return [o for o in self.outputs if not math.isnan(o.share)]
@@ -113,7 +139,19 @@ class Agreement:
         names: dict[str, list[str]] = {}
         for output in self.outputs:
             names.setdefault(output.remark, []).append(f"'{output.name}'")
-        return [f"of {', '.join(of)} {remark}" for remark, of in names.items() if remark]
+        lines = [f"of {', '.join(of)} {remark}" for remark, of in names.items() if remark]
+        one_class = [f"'{output.name}'" for output in self.outputs if output.single_class]
+        if one_class:
+            lines.append(
+                f"the original answers {', '.join(one_class)} with one class for all {self.samples} samples, "
+                "so agreement tells little; give samples of several classes"
+            )
+        if self.samples < FEW and any(output.top1 is not None and output.kappa is None for output in self.outputs):
+            lines.append(
+                f"{self.samples} samples are too few to tell agreements apart that differ by less than "
+                f"{100 / max(self.samples, 1):.0f} %; give more"
+            )
+        return lines
 
     @property
     def cautious(self) -> float:
@@ -323,6 +361,7 @@ class Sums:
             part="" if worst is None else worst.name,
             noise=self.slices.noise() if self.kind is Kind.VALUES else None,
             remark=remark,
+            single_class=decides and self.answers is not None and bool((self.answers[0] == self.rows).any()),
         )
 
     def _sliced(self) -> tuple[Part | None, str]:

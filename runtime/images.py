@@ -45,8 +45,8 @@ def image_column(
     value: Value,
     axis: int | None,
     *,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
     layout: str,
     resize: int | tuple[int, int] | None,
 ) -> Column:
@@ -65,8 +65,8 @@ def image_column(
     if mode is None:
         raise DataError(f"input '{value.name}' has {channels} channels; images have 1, 3 or 4")
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    shift = np.asarray(mean, np.float32).reshape(-1)
-    scale = np.asarray(std, np.float32).reshape(-1)
+    shift = np.asarray(0.0 if mean is None else mean, np.float32).reshape(-1)
+    scale = np.asarray(1.0 if std is None else std, np.float32).reshape(-1)
     if {shift.size, scale.size} - {1, len(mode)}:
         raise DataError(f"mean and std take one number or one a channel: {len(mode)} for input '{value.name}'")
     if not scale.all():

@@ -64,6 +64,11 @@ class LatencyTable:
     whole: float
     rows: tuple[Row, ...]
 
+    @property
+    def integer(self) -> bool:
+        """Whether a layer that computes in integers was measured."""
+        return any(row.work.integer for row in self.rows)
+
     def estimate(self, graph: Graph, dims: Mapping[str, int] | None = None) -> float:
         """Seconds of one run of `graph`; open sizes that `dims` does not fix count as one."""
         known = {row.work.text: row.seconds for row in self.rows}

@@ -168,8 +168,8 @@ def load_samples(
     source: Source,
     graph: Graph,
     *,
-    mean: float | Sequence[float] = 0.0,
-    std: float | Sequence[float] = 1.0,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     layout: Literal["auto", "NCHW", "NHWC"] = "auto",
     resize: int | tuple[int, int] | None = None,
 ) -> Samples:

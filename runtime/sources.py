@@ -27,8 +27,8 @@ def open_source(
     source: Source,
     graph: Graph,
     *,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
     layout: str,
     resize: int | tuple[int, int] | None,
 ) -> Samples:
@@ -60,7 +60,7 @@ def open_source(
             columns = _of_folder(path, inputs, axes, notes, mean=mean, std=std, layout=layout, resize=resize)
         else:
             raise DataError(f"{path}: not a kind of samples that is known; give {_TAKEN}")
-    asked = np.any(mean) or np.any(np.asarray(std) != 1) or layout != "auto" or resize is not None
+    asked = mean is not None or std is not None or layout != "auto" or resize is not None
     if asked and not isinstance(columns[0], ImageColumn):
         notes.append("mean, std, layout and resize are for images; these samples were taken as they are")
     return Samples(columns, axes, notes=notes)
@@ -147,8 +147,8 @@ def _of_folder(
     axes: dict[str, int | None],
     notes: list[str],
     *,
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
     layout: str,
     resize: int | tuple[int, int] | None,
 ) -> list[Column]:
@@ -170,6 +170,11 @@ def _of_folder(
         return _of_files({_single(inputs, str(folder)).name: files}, inputs, axes, open_npy)
     if images := find_images(folder):
         value = _single(inputs, str(folder))
+        if mean is None and std is None and (value.dtype or DType.FLOAT).is_float:
+            notes.append(
+                f"{folder}: pictures are fed as pixel / 255, from 0 to 1, since neither --mean nor --std is given; give"
+                " those that the model was trained with where they are others"
+            )
         return [image_column(images, value, axes[value.name], mean=mean, std=std, layout=layout, resize=resize)]
     raise DataError(f"{folder}: holds no samples; give {_TAKEN}")
 

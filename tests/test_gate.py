@@ -68,7 +68,7 @@ def test_models_of_other_interfaces_are_refused(small: str, tmp_path: Path) -> N
 
 
 def test_bench_times_every_model_with_every_number_of_threads(small: str) -> None:
-    found = gate.bench([FLOAT, small], threads=(1, 2), batch=4, seconds=0.05)
+    found = gate.bench([FLOAT, small], threads=(1, 2), batch=4, seconds=0.05).timings
     assert [(one.model, one.threads, one.batch) for one in found] == [
         (FLOAT, 1, 4),
         (small, 1, 4),

@@ -41,7 +41,7 @@ def test_an_artifact_of_fixed_sizes_is_fed_what_it_takes(shape: tuple[int, ...],
     assert report.agreement is not None
     assert report.agreement.share > 0.999
     assert contrast(paths[0], paths[1], data=data).agreement is not None
-    assert len(bench(paths, data=data, seconds=0.1)) == 2
+    assert len(bench(paths, data=data, seconds=0.1).timings) == 2
 
 
 def test_pictures_of_sizes_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:

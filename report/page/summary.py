@@ -9,16 +9,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..agreement import percent
 from ..amount import amount
 from ..targets import HEADS, cells
+from ..verdict import figure as words
 from . import charts
 from .markup import Child, Markup, element, join
 
 Document = Mapping[str, Any]
-
-
-def percent(share: float | None) -> str:
-    return "no figure" if share is None else f"{100 * share:.2f} %"
 
 
 _MEASURES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
@@ -174,9 +172,11 @@ def _tiles(document: Document) -> list[Markup]:
             _tile(
                 "Agreement",
                 figure(document, "agreement.share", percent(agreement["share"])),
-                "on ",
+                "(",
+                figure(document, "agreement.measure", agreement["measure"]),
+                "), on ",
                 figure(document, "agreement.samples", str(agreement["samples"])),
-                " held-out samples",
+                " samples",
             )
         )
     validation = document["validation"]
@@ -214,9 +214,9 @@ def _outputs(document: Document) -> Markup | None:
     rows: list[Sequence[Child]] = []
     for at, output in enumerate(outputs):
         cells: list[Child] = [element("code", output["name"]), output["kind"]]
-        for key, _, words in known:
+        for key, _, spell in known:
             value = output.get(key)
-            cells.append(None if value is None else figure(document, f"agreement.outputs.{at}.{key}", words(value)))
+            cells.append(None if value is None else figure(document, f"agreement.outputs.{at}.{key}", spell(value)))
         rows.append(cells)
     heads = ("output", "judged as", *(title for _, title, _ in known))
     return join(element("h3", "Agreement of the outputs"), table(heads, rows, "Agreement of the outputs", words=2))
@@ -249,13 +249,14 @@ def _budget(document: Document) -> Markup | None:
         return None
     rows: list[Sequence[Child]] = []
     for at, one in enumerate(budget["limits"]):
-        got = "not known" if one["got"] is None else f"{one['got']:.4g}"
+        relative = one["unit"] == "x"
+        got = "not known" if one["got"] is None else words(one["metric"], one["got"], relative=relative)
         rows.append(
             (
                 element("code", one["limit"]),
                 element("span", "met" if one["met"] else "missed", class_="met" if one["met"] else "missed"),
-                figure(document, f"budget.limits.{at}.wanted", f"{one['wanted']:.4g}"),
-                figure(document, f"budget.limits.{at}.got", got),
+                figure(document, f"budget.limits.{at}.wanted", words(one["metric"], one["wanted"], relative=relative)),
+                join(figure(document, f"budget.limits.{at}.got", got), f" {one['basis']}" if one["basis"] else None),
             )
         )
     return join(element("h3", "Budget"), table(("limit", "", "wanted", "got"), rows, "Budget", words=2))

@@ -171,6 +171,7 @@ def test_a_missed_budget_names_the_layers_to_look_at() -> None:
         "got": 0.25,
         "met": False,
         "miss": pytest.approx(1.5),
+        "basis": "",
         "reason": "",
     }
 

@@ -18,6 +18,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     from tvm.s_tir import dlight
     from tvm.target import Target
 
+    from ..relax.exact import legalizations, spelled_out, without_nan
     from ..schedule.matrix import Matrix
     from ..schedule.rest import Elementwise, Rows
     from ..schedule.tiled import Tiled
@@ -30,7 +31,8 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         # Polynomials that go into vectors, within a few units of the last place, where the C library has calls.
         relax.transform.FastMathTransform(),
         # A reshape moves nothing here: see `plan`.
-        relax.transform.LegalizeOps({"relax.reshape": as_it_is}),
+        relax.transform.LegalizeOps({**legalizations(), "relax.reshape": as_it_is}),
+        spelled_out,
         # What was lowered in vain must not count as a reader of what could be fused.
         relax.transform.DeadCodeElimination(),
         relax.transform.AnnotateTIROpPattern(),
@@ -40,6 +42,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         dlight.ApplyDefaultSchedule(
             Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine)
         ),
+        without_nan,
     ]
     with Target(machine.target()):
         for step in steps:

@@ -55,6 +55,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
     from tvm.s_tir import dlight
     from tvm.target import Target
 
+    from ..relax.exact import legalizations, spelled_out
     from ..schedule.gpu import Contraction, Flat, Pooling, ShortRows
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -62,7 +63,8 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
 
     steps: list[Any] = [
         # A reshape moves nothing here: see `plan`.
-        relax.transform.LegalizeOps({"relax.reshape": as_it_is}),
+        relax.transform.LegalizeOps({**legalizations(), "relax.reshape": as_it_is}),
+        spelled_out,
         relax.transform.AnnotateTIROpPattern(),
         *((relax.transform.FuseOps(), relax.transform.FuseTIR()) if fused else ()),
         relax.transform.DeadCodeElimination(),

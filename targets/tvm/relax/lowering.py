@@ -23,6 +23,8 @@ from ..compute.conv import Window
 from ..cpu.workload import Workload
 from .importer import FUSABLE, Blocked, Importer, constant, number
 from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
+from .rules.call import Call
+from .rules.extremes import folded
 from .windows import window
 
 if TYPE_CHECKING:
@@ -268,7 +270,13 @@ def lower_elementwise(importer: Importer, node: Node) -> Lowered:
         if value is not None and operand is None:
             return None
         operands.append(operand)
-    found = importer.convert(node, operands) if node.op != "Clip" else _clip(importer, node, operands[0])
+    found: Any
+    if node.op == "Clip":
+        found = _clip(importer, node, operands[0])
+    elif node.op in ("Max", "Min"):
+        found = folded(Call(importer, node), operands)
+    else:
+        found = importer.convert(node, operands)
     if found is None or isinstance(found, list):
         return None
     return Blocked(found, first.channels, first.height, first.width, first.block)
@@ -284,7 +292,7 @@ def lower_clip(importer: Importer, node: Node) -> Lowered:
 
 
 def _clip(importer: Importer, node: Node, x: relax.Expr) -> relax.Expr | None:
-    """Clip between constants, without asking whether a bound is NaN each time."""
+    """Clip between constants, where NaN is no bound."""
     from tvm import relax
 
     bounds = clamp_bounds(node)
@@ -292,8 +300,7 @@ def _clip(importer: Importer, node: Node, x: relax.Expr) -> relax.Expr | None:
         return None
     low, high = bounds
     dtype = x.ty.dtype.dtype
-    if np.isnan(bounds).any():
-        return None
+    low, high = (-math.inf if np.isnan(low) else low), (math.inf if np.isnan(high) else high)
     if (low, high) == (0.0, math.inf):
         return importer.emit(relax.op.nn.relu(x))
     if low > -math.inf:

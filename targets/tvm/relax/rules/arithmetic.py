@@ -17,7 +17,7 @@ _BROADCAST = 1
 """TVM's number for a kernel that work may be fused to."""
 
 
-def _pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], name: str) -> te.Tensor:
+def pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], name: str) -> te.Tensor:
     """One result for each pair of elements, by the rules of broadcasting."""
     from tvm import te, topi
 
@@ -52,7 +52,7 @@ def modulo(a: te.Tensor, b: te.Tensor, *, truncated: bool) -> te.Tensor:
     def whole(x: Any, y: Any) -> Any:
         return tirx.truncmod(x, y) if truncated else tirx.floormod(x, y)
 
-    return _pairwise(a, b, real if str(a.dtype).startswith(("float", "bfloat")) else whole, "modulo")
+    return pairwise(a, b, real if str(a.dtype).startswith(("float", "bfloat")) else whole, "modulo")
 
 
 def lower_pow(call: Call) -> relax.Expr | None:
@@ -88,7 +88,7 @@ def whole_power(a: te.Tensor, b: te.Tensor) -> te.Tensor:
         small = tirx.any(x == one, x == tirx.const(-1, a.dtype)) if not str(a.dtype).startswith("uint") else x == one
         return tirx.Select(tirx.all(y < 0, tirx.Not(small)), tirx.const(0, a.dtype), answer)
 
-    return _pairwise(a, b, at, "whole_power")
+    return pairwise(a, b, at, "whole_power")
 
 
 def lower_bit_shift(call: Call) -> relax.Expr:
@@ -113,7 +113,57 @@ def shifted(a: te.Tensor, b: te.Tensor, *, left: bool) -> te.Tensor:
         gone = tirx.Select(x < zero, tirx.const(-1, a.dtype), zero) if signed else zero
         return tirx.if_then_else(within, x >> y, gone)
 
-    return _pairwise(a, b, at, "shifted")
+    return pairwise(a, b, at, "shifted")
+
+
+def lower_sign(call: Call) -> relax.Expr:
+    return call.te(sign_of, call.expr(0), pattern=_BROADCAST)
+
+
+def sign_of(x: te.Tensor) -> te.Tensor:
+    """1, -1, or what it is: zero and NaN have no sign."""
+    from tvm import te, tirx
+
+    zero, one = tirx.const(0, x.dtype), tirx.const(1, x.dtype)
+
+    def at(*i: Any) -> Any:
+        if str(x.dtype).startswith("uint"):
+            return tirx.Select(x[i] > zero, one, zero)
+        return tirx.Select(x[i] > zero, one, tirx.Select(x[i] < zero, tirx.const(-1, x.dtype), x[i]))
+
+    return te.compute(x.shape, at, name="sign_of")
+
+
+def lower_shrink(call: Call) -> relax.Expr:
+    far, bias = call.node.get_float("lambd", 0.5), call.node.get_float("bias")
+    return call.te(shrunk, call.expr(0), pattern=_BROADCAST, far=far, bias=bias)
+
+
+def shrunk(x: te.Tensor, *, far: float, bias: float) -> te.Tensor:
+    """What is farther from zero than `far`, moved by `bias` towards it; else zero. Whole numbers in floats, as ONNX
+    Runtime moves them."""
+    from tvm import te, tirx
+
+    kind = str(x.dtype) if str(x.dtype).startswith(("float", "bfloat")) else "float32"
+    limit, step, zero = (tirx.const(number, kind) for number in (far, bias, 0))
+
+    def at(*i: Any) -> Any:
+        y = x[i].astype(kind)
+        moved = tirx.Select(y < -limit, y + step, tirx.Select(y > limit, y - step, zero))
+        return moved.astype(x.dtype)
+
+    return te.compute(x.shape, at, name="shrunk")
+
+
+def lower_thresholded_relu(call: Call) -> relax.Expr:
+    return call.te(thresholded, call.expr(0), pattern=_BROADCAST, least=call.node.get_float("alpha", 1.0))
+
+
+def thresholded(x: te.Tensor, *, least: float) -> te.Tensor:
+    from tvm import te, tirx
+
+    zero, bound = tirx.const(0, x.dtype), tirx.const(least, x.dtype)
+    return te.compute(x.shape, lambda *i: tirx.Select(x[i] > bound, x[i], zero), name="thresholded")
 
 
 def lower_is_inf(call: Call) -> relax.Expr:

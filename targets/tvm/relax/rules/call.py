@@ -101,6 +101,12 @@ class Call:
 
         return self.emit(relax.op.reshape(expr, tuple(sizes)))
 
+    def squeeze(self, expr: relax.Expr, axis: int) -> relax.Expr:
+        """An expression without an axis of size one."""
+        from tvm import relax
+
+        return self.emit(relax.op.reshape(expr, [size for at, size in enumerate(expr.ty.shape) if at != axis]))
+
     def require(self, truth: relax.Expr, what: str) -> None:
         """The artifact fails, and says `what` was not so, where a bool of rank 0 is not true when it runs."""
         from ..importer import where

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..exact import equal
 from .call import Call
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     elif op == "ReduceProd":
         y = call.emit(relax.op.prod(x, list(axes), keepdims=True)) if axes else x
     else:
-        y = call.te(extreme, x, axes=axes, largest=op == "ReduceMax") if axes else x
+        y = call.te(extreme, x, axes=axes, largest=op == "ReduceMax", first=True) if axes else x
     return call.reshape(call.cast(y, dtype), final)
 
 
@@ -165,10 +166,13 @@ def _log_sum_exp(call: Call, x: relax.Expr, axes: tuple[int, ...], total: Any) -
     return call.emit(relax.op.add(call.emit(relax.op.log(total(shifted))), most))
 
 
-def extreme(x: te.Tensor, *, axes: tuple[int, ...], largest: bool, finite: bool = False) -> te.Tensor:
+def extreme(
+    x: te.Tensor, *, axes: tuple[int, ...], largest: bool, finite: bool = False, first: bool = False
+) -> te.Tensor:
     """The largest or least along `axes`, which stay with size one; `finite` puts 0 for what is infinite.
 
-    TVM's own start from the largest float, which is less than infinity.
+    TVM's own start from the largest float, which is less than infinity. NaN counts as no number, but where it is the
+    `first` and nothing is larger than it, as with ONNX Runtime.
     """
     from tvm import te, tirx
 
@@ -189,6 +193,13 @@ def extreme(x: te.Tensor, *, axes: tuple[int, ...], largest: bool, finite: bool 
         return reducer(x[tuple(place)], axis=reduced)
 
     extremes = te.compute(shape, at, name="extreme")
+    if first and dtype.startswith(("float", "bfloat")):
+
+        def started(*index: Any) -> Any:
+            start_of = x[tuple(0 if axis in axes else i for axis, i in enumerate(index))]
+            return tirx.Select(equal(start_of, start_of), extremes[index], start_of)
+
+        return te.compute(shape, started, name="started")
     if not finite:
         return extremes
     zero = tirx.const(0, dtype)

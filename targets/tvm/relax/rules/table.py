@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import arithmetic, blocks, casts, normalizing, reductions, resizing, selection, sizes, slices, sorting
+from . import arithmetic, blocks, casts, extremes, normalizing, reductions, resizing, selection, sizes, slices, sorting
 from .call import Call
 
 Rule: TypeAlias = Callable[[Call], Any]
@@ -18,6 +18,8 @@ _REDUCTIONS = (
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS, reductions.lower_reduce),
+    **dict.fromkeys(("ArgMax", "ArgMin"), extremes.lower_arg_extreme),
+    **dict.fromkeys(("Max", "Min"), extremes.lower_pairs),
     "BatchNormalization": normalizing.lower_batch_normalization,
     "BitCast": casts.lower_bit_cast,
     "BitShift": arithmetic.lower_bit_shift,
@@ -28,11 +30,14 @@ RULES: dict[str, Rule] = {
     "CumSum": arithmetic.lower_cumulative,
     "DequantizeLinear": blocks.lower_dequantize,
     "Dropout": normalizing.lower_dropout,
+    "Hardmax": extremes.lower_hardmax,
     "IsInf": arithmetic.lower_is_inf,
     "LayerNormalization": normalizing.lower_layer_normalization,
     "LpNormalization": normalizing.lower_lp_normalization,
     "Mod": arithmetic.lower_mod,
     "Pow": arithmetic.lower_pow,
+    "Shrink": arithmetic.lower_shrink,
+    "Sign": arithmetic.lower_sign,
     "Sinh": arithmetic.lower_hyperbolic,
     "CenterCropPad": sizes.lower_center_crop_pad,
     "ConstantOfShape": sizes.lower_constant_of_shape,
@@ -53,6 +58,7 @@ RULES: dict[str, Rule] = {
     "SpaceToDepth": blocks.lower_space_to_depth,
     "Split": sizes.lower_split,
     "Squeeze": sizes.lower_squeeze,
+    "ThresholdedRelu": arithmetic.lower_thresholded_relu,
     "Tile": sizes.lower_tile,
     "TopK": sorting.lower_top_k,
     "Trilu": sizes.lower_trilu,

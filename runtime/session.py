@@ -105,7 +105,7 @@ class Session:
         try:
             found = self._values(feeds) if self._foreign() else self._session.run(self._names, dict(feeds))
         except Exception as error:
-            raise TargetError(f"running graph '{self.graph.name}' failed: {_one_line(error)}") from error
+            raise TargetError(f"running graph '{self.graph.name}' failed: {one_line(error)}") from error
         return [found[i] for i in self._order]
 
     def _foreign(self) -> bool:
@@ -136,7 +136,23 @@ def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> G
     return copy
 
 
-def _open(graph: Graph, threads: int, optimise: bool, exact: bool, seed: int) -> onnxruntime.InferenceSession:
+CPU = ("CPUExecutionProvider",)
+
+
+def bare(graph: Graph, *, threads: int, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime itself, on the first of `providers` that takes each node. Raises `TargetError`."""
+    import onnxruntime
+
+    installed = onnxruntime.get_available_providers()
+    for provider in providers:
+        if provider not in installed:
+            raise TargetError(f"ONNX Runtime has no {provider} here; installed are: {', '.join(installed)}")
+    return _open(graph, threads, True, False, 0, providers)
+
+
+def _open(
+    graph: Graph, threads: int, optimise: bool, exact: bool, seed: int, providers: Sequence[str] = CPU
+) -> onnxruntime.InferenceSession:
     """`graph` handed over in memory, or as a file where it is too large for one message."""
     from ..ir.onnx.writer import save, to_bytes
 
@@ -146,15 +162,21 @@ def _open(graph: Graph, threads: int, optimise: bool, exact: bool, seed: int) ->
         raise TargetError(f"the calls of functions in {what} stand for {nodes} nodes, which no runtime takes")
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
-        return _create(to_bytes(graph), what, threads, optimise, exact, seed)
+        return _create(to_bytes(graph), what, threads, optimise, exact, seed, providers)
     with Workspace() as folder:
         path = str(Path(folder) / "model.onnx")
         save(graph, path)
-        return _create(path, what, threads, optimise, exact, seed)
+        return _create(path, what, threads, optimise, exact, seed, providers)
 
 
 def _create(
-    model: bytes | str, what: str, threads: int, optimise: bool, exact: bool, seed: int
+    model: bytes | str,
+    what: str,
+    threads: int,
+    optimise: bool,
+    exact: bool,
+    seed: int,
+    providers: Sequence[str] = CPU,
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -169,9 +191,9 @@ def _create(
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     onnxruntime.set_seed(seed)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise TargetError(f"ONNX Runtime does not take {what}: {_one_line(error)}") from error
+        raise TargetError(f"ONNX Runtime does not take {what}: {one_line(error)}") from error
 
 
 def _is_unicode(name: str) -> bool:
@@ -182,7 +204,7 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = _STATUS.sub("", text)
     return _SOURCE.sub("", text).strip() or type(error).__name__

@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from ..errors import SpecError
 from .console import MISSED, PLAINLY, Voice, as_json, heard, out
-from .values import cache_place
+from .values import cache_place, reports
 
 if TYPE_CHECKING:
     from ..project.matrix import Result
@@ -25,6 +25,7 @@ def build(
     locked: Annotated[bool, Parameter(negative=())] = False,
     cache: Annotated[str | None, Parameter(negative=())] = None,
     no_cache: Annotated[bool, Parameter(name="--no-cache", negative=())] = False,
+    report: Annotated[list[str] | None, Parameter(negative=())] = None,
     voice: Voice = PLAINLY,
 ) -> int:
     """Build what optc.toml asks for: every model for every target, what has not changed from the cache.
@@ -49,24 +50,30 @@ def build(
         Folder of finished passes and builds; that of OPTC_CACHE, or one in the user's cache, unless given.
     no_cache
         Neither use nor fill the cache.
+    report
+        File that receives the report of all builds, in the form its extension names: .json, .md (one table), .xml
+        (JUnit) or .html (one page). May be given several times.
 
     Examples
     --------
     optc build
     optc build classifier@onnx --locked
+    optc build --report summary.md --report junit.xml
     """
     from ..project.config import load
     from ..project.lock import Lock
     from ..project.matrix import build, jobs_of
+    from ..report.matrix import Entry, write
 
+    wanted = reports(report or [], {"--config": config}, page=True)
     found = load(config)
     todo = jobs_of(found, names)
     record = Lock.read(lock if lock is not None else found.lock_path, strict=locked)
 
-    told: list[int] = []
+    results: list[Result] = []
 
     def tell(result: Result) -> None:
-        told.append(result.status)
+        results.append(result)
         with heard():
             if voice.json:
                 out(as_json({"build": result.job.name, "status": result.status, "said": result.line}))
@@ -76,10 +83,15 @@ def build(
     place = cache_place(cache, no_cache)
     bound = 0 if memory is None else byte_count(memory, "--memory")
     try:
-        return build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
+        status = build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
     except KeyboardInterrupt:
-        written = sum(status in (0, MISSED) for status in told)
+        written = sum(result.status in (0, MISSED) for result in results)
         raise KeyboardInterrupt(f"interrupted; {written} of {len(todo)} builds were written") from None
+    order = {job: number for number, job in enumerate(todo)}
+    results.sort(key=lambda result: order[result.job])
+    for path in wanted:
+        write([Entry(one.job.name, one.status, one.line, one.report) for one in results], path)
+    return status
 
 
 def byte_count(text: str, flag: str) -> int:

@@ -13,7 +13,7 @@ from .console import PLAINLY, Voice
 def init(
     model: str, /, *, output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None, voice: Voice = PLAINLY
 ) -> int:
-    """Write a commented optc.toml for a model, to build it from with `optc build`.
+    """Write a commented optc.toml for a model, or add it to the one there is, to build it from with `optc build`.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ def init(
     folder = "" if model.startswith("zoo:") else os.path.dirname(model)
     path = output if output is not None else os.path.join(folder, FILE)
     graph = read(model)
-    project.write(path, project.text(model, graph, os.path.dirname(os.path.abspath(path))))
+    appended = project.write(path, project.text(model, graph, os.path.dirname(os.path.abspath(path))), model)
     hint = "" if folder == "" else f" --config {path}"
-    voice.say({"wrote": path}, f"wrote {path}; edit it, then run: optc build{hint}")
+    did = f"added the model to {path}" if appended else f"wrote {path}"
+    voice.say({"wrote": path, "appended": appended}, f"{did}; edit it, then run: optc build{hint}")
     return 0

@@ -13,7 +13,7 @@ from ..runtime.samples import Samples
 from ..targets.base import Artifact, Target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Build:
     """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
 
@@ -30,6 +30,18 @@ class Build:
     key: str = ""
     judges: Callable[[], Samples | None] = field(default=lambda: None, repr=False, compare=False)
     others: tuple[Build, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.report.draw = self._draw
+
+    def _draw(self, path: str) -> None:
+        from ..report.page import write
+
+        write(self, path)
+
+    def __repr__(self) -> str:
+        more = f" and {len(self.others)} more" if self.others else ""
+        return f"<Build {self.report!r}{more}>"
 
     @property
     def held(self) -> Samples | None:

@@ -51,7 +51,7 @@ class Entry:
 
     def artifact(self, target: str) -> str:
         """Where the result for a target goes: beside the model as NAME.TARGET.onnx, or NAME.optc.onnx for one target
-        alone; a library as NAME.TARGET, or NAME.optc.TARGET."""
+        alone; a library as NAME.TARGET, or NAME.optc.TARGET. Never over the model itself."""
         from ..targets import table
 
         aim = table.parse(target)[0]
@@ -69,8 +69,11 @@ class Entry:
                 folder, file = self.output, ""  # out/v1.2 is a folder
             folder = filled(folder)
         several = "{name}.{target}" + ("" if aim.folder else aim.suffix)
-        file = file or ("{name}.optc" + aim.suffix if single else several)
-        return os.path.join(folder, filled(file))
+        name = filled(file or ("{name}.optc" + aim.suffix if single else several))
+        while name.endswith(".onnx.onnx"):  # a target and a suffix of one word
+            name = name.removesuffix(".onnx")
+        place = os.path.join(folder, name)
+        return place if place != self.path else f"{os.path.splitext(place)[0]}.optc.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,11 @@ def load(path: str) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise SpecError(f"{path}: cannot be read: {why}; write one with: optc init MODEL") from error
+    return parse(path, text)
+
+
+def parse(path: str, text: str) -> Config:
+    """The configuration that the file `path` would be with this `text`. Raises `SpecError` as `load` does."""
     return _Reader(path, text).config()
 
 

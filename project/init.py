@@ -14,6 +14,7 @@ from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..ir.text.literal import type_text
 from ..storage.atomic import Replacement
+from .config import load, parse
 
 _TEXT = """\
 # What `optc build` makes of this model. Every key but `path` may be left out; keys before the first [[model]] hold for
@@ -93,9 +94,21 @@ def _images(graph: Graph) -> str:
     return _IMAGES.format(size="x".join(str(size) if isinstance(size, int) else "224" for size in sizes))
 
 
-def write(path: str, content: str) -> None:
-    """Write the file where there is none yet. Raises `OutputError`."""
-    if os.path.exists(path):
-        raise OutputError(f"{path} exists already; remove it, or name another file with -o")
+def write(path: str, content: str, model: str) -> bool:
+    """Write the file, or append what is new of `model` where there is one; whether there was.
+
+    Raises `OutputError` where the file builds the model already, and `SpecError` where it, or what it would become,
+    does not load.
+    """
+    appended = os.path.exists(path)
+    if appended:
+        if load(path).of_model(model) is not None:
+            raise OutputError(f"{path} builds {model} already; edit it, or name another file with -o")
+        with open(path, encoding="utf-8") as file:
+            before = file.read()
+        entry = content.partition("\n[[model]]\n")[2]  # without the head of the file, which it has
+        content = f"{before.rstrip()}\n\n[[model]]\n{entry}"
+        parse(path, content)
     with Replacement(path) as files:
         files.open().write(content.encode())
+    return appended

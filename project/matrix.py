@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from ..compiler.locked import Locked
 from ..errors import LockError, OptcError
 from ..passes.observers import Reproduce
+from ..report.build import BuildReport
 from .config import Config, Entry
 from .lock import Lock, build_name
 
@@ -59,12 +60,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a job: its exit status, one line for the user, and the record for the lock file, if it has one."""
+    """What became of a job: its exit status, one line for the user, and where it was built the report and the record
+    for the lock file."""
 
     job: Job
     status: int
     line: str
     locked: Locked | None = None
+    report: BuildReport | None = None
 
 
 def jobs_of(config: Config, names: Sequence[str] = ()) -> list[Job]:
@@ -258,7 +261,7 @@ def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
 
         parts.append(f"budget missed: {'; '.join(map(sentence, report.budget.misses))}")
         status = 3
-    return Result(job, status, f"{', '.join(parts)}: {output}", Locked.of(report))
+    return Result(job, status, f"{', '.join(parts)}: {output}", Locked.of(report), report)
 
 
 def _stored(path: str) -> int:

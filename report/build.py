@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..passes.base import Outcome, Report
 from ..passes.cached import Ruling
 from ..runtime.agreement import Agreement
+from .agreement import whole_text
+from .amount import amount
 from .verdict import Verdict
 
 SCHEMA = "optc.build/1"
@@ -130,9 +133,9 @@ class TargetRow:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class BuildReport:
-    """A whole build. `steps` are in the order in which they ran; `notes` are sentences for the user.
+    """A whole build. `steps` are the passes in the order in which they ran; `notes` are sentences for the user.
 
     `hashes` are the digests of what went in (model, data, options, code), `outputs` those of the files that came out,
     by name; with `rulings`, what the guard has measured, they say how to get the same bytes again. `cached` tells that
@@ -160,6 +163,38 @@ class BuildReport:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     targets: list[TargetRow] = field(default_factory=list)
+    draw: Callable[[str], None] | None = field(default=None, compare=False)
+    """Writes the page of the build, which shows more than the record holds."""
+
+    @property
+    def passes(self) -> list[Step]:
+        """The passes in the order in which they ran, by the name that they have in the JSON document."""
+        return self.steps
+
+    def __repr__(self) -> str:
+        sizes = f"{amount(self.before.bytes, 'B')} -> {amount(self.after.bytes, 'B')}"
+        agrees = "" if self.agreement is None else f", agreement {whole_text(self.agreement)}"
+        return f"<BuildReport {self.model} for {self.target}: {sizes}{agrees}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "draw"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in {"draw": None, **state}.items():
+            setattr(self, name, value)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report to `path`, in the form that its extension names: .json, .md, .xml (JUnit) or .html.
+
+        Raises `SpecError` for another extension, and `OutputError`.
+        """
+        from .files import PAGE, extension, write
+
+        place = os.fspath(path)
+        if extension(place, page=self.draw is not None) == PAGE and self.draw is not None:
+            self.draw(place)
+        else:
+            write(self, place)
 
     def as_dict(self) -> dict[str, Any]:
         """The document, of plain values. Figures that are not finite become `None`, which JSON can say."""

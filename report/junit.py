@@ -24,22 +24,31 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def render(report: BuildReport) -> str:
     """The document, ending in a newline."""
     root = ElementTree.Element("testsuites", name="optc")
+    add(root, report, report.model)
+    return text(root, report.seconds)
+
+
+def add(root: ElementTree.Element, report: BuildReport, name: str) -> None:
+    """Add the suites of one build, called by its `name`, to the document."""
     if report.budget is not None:
-        _budget(root, report.model, report.budget)
+        _budget(root, name, report.budget)
     if report.validation is not None:
         _validation(root, report.target, report.validation)
-    suite = ElementTree.SubElement(root, "testsuite", name=legal(f"passes on {report.model}"))
+    suite = ElementTree.SubElement(root, "testsuite", name=legal(f"passes on {name}"))
     for step in report.steps:
         _pass(suite, step)
+
+
+def text(root: ElementTree.Element, seconds: float) -> str:
+    """The document with its suites counted."""
     for one in root:
         one.set("tests", str(len(one)))
-        one.set("failures", str(sum(case.find("failure") is not None for case in one)))
-        one.set("skipped", str(sum(case.find("skipped") is not None for case in one)))
-        one.set("errors", "0")
+        for total, tag in (("failures", "failure"), ("skipped", "skipped"), ("errors", "error")):
+            one.set(total, str(sum(case.find(tag) is not None for case in one)))
         one.set("time", f"{sum(float(case.get('time', 0)) for case in one):.3f}")
     for total in ("tests", "failures", "skipped", "errors"):
         root.set(total, str(sum(int(one.get(total, 0)) for one in root)))
-    root.set("time", f"{report.seconds:.3f}")
+    root.set("time", f"{seconds:.3f}")
     ElementTree.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 

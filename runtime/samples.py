@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Feeds: TypeAlias = dict[str, Array]
 """Input name -> tensor: what a session runs on."""
 
-Source: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]]"
+Source: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[object]"
 
 
 class Samples:
@@ -177,7 +177,8 @@ def load_samples(
 
     `source` is an `.npz` (input name -> array), a `.npy`, a folder of `.npy` (of subfolders named by input where there
     are several), a folder of images, a folder of ONNX `test_data_set_*`, an array, a mapping of arrays, or an iterable
-    of feeds. Arrays are stacked samples first, or as the graph wants its batch. `mean`, `std`, `layout` and `resize`
+    of feeds: mappings, arrays, or tuples of arrays in the order of the inputs, as a loader gives them.
+    Arrays are stacked samples first, or as the graph wants its batch. `mean`, `std`, `layout` and `resize`
     are for images (`images.py`). Raises `DataError`, in one line that says how to put it right.
     """
     from .sources import open_source

@@ -45,7 +45,7 @@ def open_source(
     if isinstance(source, Mapping):
         columns = _of_arrays(source, inputs, axes, "the samples", notes)
     elif not isinstance(source, str | os.PathLike):
-        columns = _of_feeds(source, inputs, axes)
+        columns = _of_feeds(source, inputs, axes, notes)
     else:
         path = Path(source)
         if has_control(os.fspath(source)):
@@ -126,19 +126,41 @@ def _of_arrays(
 
 
 def _of_feeds(
-    feeds: Iterable[Mapping[str, Array]], inputs: Sequence[Value], axes: Mapping[str, int | None]
+    feeds: Iterable[object], inputs: Sequence[Value], axes: Mapping[str, int | None], notes: list[str]
 ) -> list[Column]:
     spools = {value.name: Spool() for value in inputs}
     for number, feed in enumerate(feeds):
         where = f"feed {number}"
-        if not isinstance(feed, Mapping):
-            raise DataError(f"{where} is a {type(feed).__name__}; a feed maps input names to arrays")
-        names = _named(feed, inputs, where, [])
+        named = feed if isinstance(feed, Mapping) else _in_order(feed, inputs, where, notes)
+        names = _named(named, inputs, where, [])
         for value in inputs:
-            for row in samples_first(value, axes[value.name], np.asarray(feed[names[value.name]]), where):
+            array = np.asarray(named[names[value.name]])
+            axis = axes[value.name]
+            if value.shape is not None and array.ndim == len(value.shape) - 1 and axis is not None:
+                array = np.expand_dims(array, axis)  # one sample by itself
+            for row in samples_first(value, axis, array, where):
                 spools[value.name].append(row)
     kinds = {v: np.dtype(np.str_ if v.dtype is DType.STRING else np.float32) for v in inputs}
     return [spools[v.name].column(v.name, _dtype(v, kinds[v])) for v in inputs]
+
+
+def _in_order(feed: object, inputs: Sequence[Value], where: str, notes: list[str]) -> dict[str, Array]:
+    """A batch that names no input: an array, or several in the order of the inputs, as a loader for training gives
+    them. Arrays behind those of the inputs are labels, and left out."""
+    items = list(feed) if isinstance(feed, tuple | list) else [feed]
+    if not all(isinstance(item, np.ndarray) or hasattr(item, "__array__") for item in items):
+        raise DataError(
+            f"{where} is a {type(feed).__name__}; a feed is an array, several, or maps input names to arrays"
+        )
+    if len(items) < len(inputs):
+        names = ", ".join(f"'{value.name}'" for value in inputs)
+        raise DataError(f"{where} has {len(items)} arrays, and the model {len(inputs)} inputs: {names}")
+    left = f"{where}: arrays behind those of the model's inputs are taken for labels, and left out"
+    if len(items) > len(inputs) and not any("taken for labels" in note for note in notes):
+        notes.append(left)
+    # A tensor that is being trained gives its numbers only when it is taken off its graph.
+    taken = [item.detach() if hasattr(item, "detach") else item for item in items]
+    return {value.name: np.asarray(item) for value, item in zip(inputs, taken, strict=False)}
 
 
 def _of_folder(

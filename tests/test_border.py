@@ -37,7 +37,7 @@ def network() -> Graph:
         *(("passes", value, SpecError) for value in (None, 3, b"clean", {"clean": 1}, Svd, [Svd], ["clean", 3])),
         *(("target", value, SpecError) for value in (None, 3, [], [3], OnnxTarget)),
         *(("budget", value, SpecError) for value in ({}, 5, ["size=3MB"])),
-        *(("data", value, DataError) for value in (3, b"x", [ROWS], [[1.0]], (ROWS,), {3}, optc.Samples)),
+        *(("data", value, DataError) for value in (3, b"x", [[1.0]], (3, ROWS), {3}, optc.Samples)),
         *(("data", value, DataError) for value in ({"x": "abc"}, {"x": None}, [{"x": None}], np.array([None], object))),
         *(("seed", value, SpecError) for value in ("a", -1, 1.5, None, True)),
         *(("threads", value, SpecError) for value in ("a", -1, None)),

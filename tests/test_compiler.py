@@ -168,3 +168,17 @@ def test_a_build_tells_the_logger_and_nobody_else(
     caplog.set_level("INFO", logger="optc")
     compile("zoo:digits_dscnn", "clean", check=False)
     assert any("clean: " in message and "rewrites" in message for message in caplog.messages)
+
+
+def test_a_report_saves_itself_in_every_form_and_shows_itself_in_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    build = compile("zoo:digits_dscnn", "clean", threads=1)
+    for form, begins in ((".json", "{"), (".md", "## "), (".xml", "<?xml"), (".html", "<!doctype html>")):
+        build.report.save(tmp_path / f"r{form}")
+        assert (tmp_path / f"r{form}").read_text().startswith(begins)
+    with pytest.raises(SpecError, match=r"\.json, \.md, \.xml, \.html"):
+        build.report.save(tmp_path / "r.txt")
+    assert repr(build.report).startswith("<BuildReport zoo:digits_dscnn for onnx: ")
+    assert repr(build) == f"<Build {build.report!r}>"
+    assert len(repr(build)) < 200
+    assert build.report.passes is build.report.steps

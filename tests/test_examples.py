@@ -142,7 +142,10 @@ def test_the_workflow_parses_and_its_commands_run(tmp_path: Path) -> None:
     project.run("optc", "build")
     for command in runs:
         project.run("sh", "-ec", command)
-    assert "model.onnx" in (tmp_path / "step.md").read_text()
+    assert "`model@onnx` | done" in (tmp_path / "step.md").read_text()
+    behind = job["steps"][[step.get("name") for step in job["steps"]].index("Build") + 1 :]
+    assert len(behind) == 2
+    assert all(step["if"] == "always()" for step in behind), "a missed budget hides no summary"
     load(project.folder / "model.optc.onnx")
     project.samples(36)
     assert "the samples changed" in project.run("sh", "-ec", "optc build --locked", status=2)

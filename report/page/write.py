@@ -6,14 +6,11 @@ The report's JSON document is in the page as well, under the id `report`.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import platform
 import shlex
 from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from ...storage.atomic import Replacement
@@ -23,6 +20,7 @@ from .evidence import Built, Evidence, gather
 from .findings import distributions, graphs, reproduce, teacher_and_student
 from .layers import layers
 from .markup import Markup, element, join
+from .shell import resource, whole
 from .summary import Document, header, passes, summary
 
 if TYPE_CHECKING:
@@ -84,23 +82,8 @@ def page(build: Built, found: Evidence, command: str = "") -> str:
         main,
         _scripts(document),
     )
-    return "<!doctype html>\n" + element("html", _head(document), body, lang="en") + "\n"
-
-
-def _head(document: Document) -> Markup:
-    style = _resource("page.css")
-    script = _resource("page.js")
-    rules = ("default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'", f"script-src '{_digest(script)}'")
-    policy = "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{os.path.basename(str(document['model']))}: optc build report"),
-        element("style", Markup(style)),
-    )
+    title = f"{os.path.basename(str(document['model']))}: optc build report"
+    return whole(title, body)
 
 
 def _scripts(document: Document) -> Markup:
@@ -108,7 +91,7 @@ def _scripts(document: Document) -> Markup:
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return join(
         element("script", Markup(text), type="application/json", id="report"),
-        element("script", Markup(_resource("page.js"))),
+        element("script", Markup(resource("page.js"))),
     )
 
 
@@ -119,14 +102,6 @@ def _links(sections: list[Markup | None]) -> list[Markup]:
         for name, made in zip(names, sections, strict=True)
         if made is not None
     ]
-
-
-def _resource(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _command(document: Document) -> str:

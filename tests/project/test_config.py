@@ -90,7 +90,7 @@ def test_every_key_means_what_it_says(tmp_path: Path) -> None:
         ),
     )
     assert digits.options == Options(passes="clean", seed=3)
-    assert a.artifact("onnx") == str(tmp_path / "a.onnx.onnx")
+    assert a.artifact("onnx") == str(tmp_path / "a.optc.onnx"), "a.onnx is the model"
     assert a.artifact("onnx:cpu=arm") == str(tmp_path / "a.onnx-cpu=arm.onnx")
     assert digits.artifact("onnx") == str(tmp_path / "out" / "digits-onnx.onnx")
     assert found.lock_path == str(tmp_path / "optc.lock")
@@ -160,6 +160,8 @@ def test_a_fault_is_one_line_with_its_place(text: str, line: int | None, says: s
         ("out/v1.2/b.onnx", "out/v1.2/b.onnx"),
         ("{name}.{target}", "a.onnx"),
         ("{name}/v1", "a/v1/a.optc.onnx"),
+        ("out/{name}.{target}.onnx", "out/a.onnx"),
+        ("x/{name}.{target}.onnx", "x/a.optc.onnx"),
     ],
 )
 def test_an_output_is_a_file_where_it_looks_like_one(output: str, place: str, tmp_path: Path) -> None:
@@ -212,5 +214,22 @@ def test_what_init_writes_is_read_back(name: str, tmp_path: Path) -> None:
     assert len(keys) >= 12
     top = [line for line in keys if not line.startswith(("match", "keep", "op ", "passes = { "))]
     config(tmp_path, f'[[model]]\npath = "{model}"\n' + "\n".join(top))
-    with pytest.raises(OutputError, match="exists already"):
-        init.write(str(tmp_path / "optc.toml"), text)
+    with pytest.raises(OutputError, match=r"builds .* already"):
+        init.write(str(tmp_path / "optc.toml"), init.text(str(model), read(str(model)), str(tmp_path)), str(model))
+
+
+def test_init_appends_a_second_model_and_leaves_the_first_alone(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a.onnx", "b.onnx")]
+    for path in paths:
+        save(zoo.load("digits_dscnn"), path)
+        init.write(str(tmp_path / "optc.toml"), init.text(path, read(path), str(tmp_path)), path)
+    text = (tmp_path / "optc.toml").read_text()
+    assert [entry.path for entry in load(str(tmp_path / "optc.toml")).entries] == paths
+    assert text.count("# What `optc build` makes of this model") == 1
+    (tmp_path / "c").mkdir()
+    save(zoo.load("digits_dscnn"), tmp_path / "c" / "a.onnx")
+    path = str(tmp_path / "c" / "a.onnx")
+    third = init.text(path, read(path), str(tmp_path))
+    with pytest.raises(SpecError, match="two models are called 'a'"):
+        init.write(str(tmp_path / "optc.toml"), third, path)
+    assert (tmp_path / "optc.toml").read_text() == text

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_every_entry_is_built_recorded_and_taken_from_the_cache(tmp_path: Path) 
     first = optc(tmp_path, "build", "--jobs", "2")
     assert first.returncode == 0, first.stderr
     assert len(first.stdout.splitlines()) == 3
-    made = {"digits_dscnn.onnx.onnx", "digits_dscnn.onnx-cpu=arm.onnx", "digits_resnet.optc.onnx"}
+    made = {"digits_dscnn.onnx", "digits_dscnn.onnx-cpu=arm.onnx", "digits_resnet.optc.onnx"}
     assert set(os.listdir(tmp_path / "out")) == made
     lock = (tmp_path / "optc.lock").read_bytes()
     assert set(json.loads(lock)["builds"]) == {
@@ -101,7 +102,9 @@ def test_every_entry_is_built_recorded_and_taken_from_the_cache(tmp_path: Path) 
 def test_a_build_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     text = TEXT + '\n[[model]]\npath = "missing.onnx"\n\n[[model]]\npath = "zoo:digits_resnet"\nname = "small"\n'
     write(tmp_path, text + 'passes = "clean"\nbudget = "params=1%"\n')
-    done = optc(tmp_path, "build", "digits_resnet", "missing", "small")
+    forms = [word for form in ("json", "md", "xml", "html") for word in ("--report", f"all.{form}")]
+    done = optc(tmp_path, "build", "digits_resnet", "missing", "small", *forms)
+    check_reports(tmp_path)
     assert done.returncode == 2
     assert "missing@onnx: " in done.stderr
     assert "missing.onnx" in done.stderr
@@ -111,6 +114,29 @@ def test_a_build_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path / "out")) == {"digits_resnet.optc.onnx", "small.optc.onnx"}
     assert optc(tmp_path, "build", "small").returncode == 3
     assert optc(tmp_path, "build", "missing@onnx").returncode == 2
+
+
+def check_reports(folder: Path) -> None:
+    """A matrix of three builds, one of which has no model and one of which misses its budget, in every form."""
+    document = json.loads((folder / "all.json").read_text())
+    assert document["schema"] == "optc.matrix/1"
+    assert [(one["name"], one["status"]) for one in document["builds"]] == [
+        ("digits_resnet@onnx", 0),
+        ("missing@onnx", 2),
+        ("small@onnx", 3),
+    ]
+    assert document["builds"][0]["report"]["schema"] == "optc.build/1"
+    assert document["builds"][1]["report"] is None
+    root = ElementTree.fromstring((folder / "all.xml").read_text())
+    assert (root.get("failures"), root.get("errors")) == ("1", "1")
+    assert {suite.get("name") for suite in root} >= {"budget of small@onnx", "passes on digits_resnet@onnx"}
+    table = (folder / "all.md").read_text()
+    assert table.startswith("## 1 of 3 builds done\n")
+    assert table.count("\n| `") == 3
+    page = (folder / "all.html").read_text()
+    assert page.count("<tr>") == 4
+    assert "missing@onnx" in page
+    assert "Content-Security-Policy" in page
 
 
 def test_memory_bounds_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,7 @@ def bad(value: float) -> np.ndarray:
         (IMAGE, {"input": bad(np.nan)}, "input 'input': sample 3 holds NaN"),
         (IMAGE, {"input": bad(np.inf)}, "input 'input': sample 3 holds NaN or infinity"),
         (graph_of(i=(DType.INT32, ("N",))), {"i": np.array([1, 2**40])}, "do not fit in int32"),
-        (IMAGE, [rng((1, 3, 8, 8))], "feed 0 is a ndarray"),
+        (IMAGE, [[1.0]], "feed 0 is a list"),
         (Graph("empty"), rng((1, 2)), "has no inputs"),
     ],
 )

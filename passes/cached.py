@@ -192,10 +192,6 @@ def environment() -> str:
 
 @functools.cache
 def _versions() -> str:
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        cores = os.cpu_count() or 1
     words = [f"{name} {version(name)}" for name in _COMPUTING]
     words += [f"{name}={os.environ.get(name, '')}" for name in _THREAD_VARIABLES]
-    return " ".join([*words, platform.python_version(), platform.system(), platform.machine(), f"{cores} cores"])
+    return " ".join([*words, platform.python_version(), platform.system(), platform.machine(), f"{cpu.cores()} cores"])

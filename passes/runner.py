@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ..errors import ModelError, OptcError, PassError, TargetError
 from ..ir.shapes.infer import infer
 from ..ir.text.snapshot import digest, settle
 from ..ir.verify.verify import verify
+from ..runtime.parallel import single_blas
 from .base import Context, Pass, Report, Rivals
 from .bisection import breaking, keeping, tell
 from .cached import PassCache, ruling_key
@@ -210,7 +212,9 @@ def _recall(cache: PassCache, one: Pass, state: str, question: str, decide: Call
 def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:
     one.requires(graph, ctx)
     halves = look_through(graph) if one.lossy else Stored()
-    report = one.run(graph, ctx)
+    # What is lossless solves nothing, and needs no scipy.
+    with single_blas() if one.lossy else nullcontext():
+        report = one.run(graph, ctx)
     restore(graph, halves)
     report.spec = spec(one)
     return report

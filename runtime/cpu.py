@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
+from pathlib import Path
 
 from ..errors import TargetError
 
@@ -50,6 +52,34 @@ def has_int8_dot_product() -> bool:
     Where the operating system does not tell, the careful answer: no.
     """
     return bool(flags() & {"avx512_vnni", "avx_vnni", "asimddp"})
+
+
+@functools.cache
+def cores() -> int:
+    """How many cores this process may keep busy: those of its affinity, and no more than the quota of its control group
+    pays for."""
+    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(may, _quota(Path("/sys/fs/cgroup")))))
+
+
+def _quota(groups: Path) -> float:
+    """The cores that the control group of this process pays for, with `groups` the root of all; infinite without one.
+
+    Inside a container the group of the process is the root. Groups of version 2 say "quota period" in one file, of
+    version 1 in two.
+    """
+    try:
+        words = (groups / "cpu.max").read_text().split()
+    except OSError:
+        try:
+            words = [(groups / "cpu" / f"cpu.cfs_{word}_us").read_text().strip() for word in ("quota", "period")]
+        except OSError:
+            return math.inf
+    try:
+        quota, period = (float(word) for word in words)
+    except ValueError:  # "max"
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
 
 
 def float_lanes() -> int:

@@ -3,19 +3,28 @@
 Most operators of a network are too small to keep all cores busy from within, and between two runs of a session the
 caller sums up what it was told. So two batches are worked on at a time, each by its share of the cores, while the
 caller deals with the one before. What comes out, and in which order, does not depend on the clock.
+
+Products and solves of linear algebra are small, too. The threads of a BLAS wait for the next one by spinning, for some
+30 ms after each, and the caller spins until the last of them is done: beside other work `prune` took six times the CPU
+time that one thread takes, and as much longer. So BLAS has one thread (`single_blas`), and what is large enough is
+worked on side by side here.
 """
 
 from __future__ import annotations
 
-import os
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ..ir.randomness import is_random
+from .cpu import cores
 
 if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
     from ..ir.graph import Graph
 
 Item = TypeVar("Item")
@@ -39,12 +48,8 @@ def imap(work: Callable[[Item], Result], items: Iterable[Item], threads: int) ->
     if beside(threads) == 1:
         yield from map(work, items)
         return
-    from threadpoolctl import threadpool_limits
-
     due: deque[Future[Result]] = deque()
-    # Products of two callers would wait for the same threads of OpenBLAS, far longer than one thread takes for both.
-    one_each = threadpool_limits(threads_each(threads), user_api="blas")
-    with one_each, ThreadPoolExecutor(BESIDE, thread_name_prefix="optc-batch") as pool:
+    with single_blas(), ThreadPoolExecutor(BESIDE, thread_name_prefix="optc-batch") as pool:
         try:
             for item in items:
                 due.append(pool.submit(work, item))
@@ -57,6 +62,23 @@ def imap(work: Callable[[Item], Result], items: Iterable[Item], threads: int) ->
                 future.cancel()
 
 
+@contextmanager
+def single_blas() -> Iterator[None]:
+    """BLAS and LAPACK take one thread for each call, of whichever thread."""
+    with _pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _pools() -> ThreadpoolController:
+    """The pools of threads of this process; numpy and scipy each bring a BLAS, which is found once it is loaded."""
+    import numpy  # noqa: F401
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def threads_for(graph: Graph, threads: int) -> int:
     """The threads that `graph` may run on: one where it draws random numbers, which runs must do in their order."""
     return 1 if is_random(graph) else threads
@@ -64,15 +86,9 @@ def threads_for(graph: Graph, threads: int) -> int:
 
 def beside(threads: int) -> int:
     """How many batches are worked on at a time."""
-    return 1 if _cores(threads) == 1 else BESIDE
+    return 1 if (threads or cores()) == 1 else BESIDE
 
 
 def threads_each(threads: int) -> int:
     """The threads of a session that works on one of them."""
-    return threads if beside(threads) == 1 else max(1, _cores(threads) // BESIDE)
-
-
-def _cores(threads: int) -> int:
-    if threads:
-        return threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads if beside(threads) == 1 else max(1, (threads or cores()) // BESIDE)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.runtime.parallel import BESIDE, beside, imap, threads_each, threads_for
+from optc.runtime import cpu
+from optc.runtime.parallel import BESIDE, beside, imap, single_blas, threads_each, threads_for
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -89,3 +92,32 @@ def test_products_do_not_depend_on_how_many_batches_run_at_a_time() -> None:
     beside = list(imap(lambda x: x.T @ x, batches, 2))
     for one, two in zip(alone, beside, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
+def test_blas_has_one_thread_for_as_long_as_it_is_asked_to() -> None:
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with single_blas():
+        assert len(threads()) >= 2, "numpy and scipy bring one each"
+        with single_blas():
+            pass
+        assert set(threads()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, float("inf")),
+        ({"cpu.max": "max 100000"}, float("inf")),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2.0),
+    ],
+)
+def test_the_quota_of_a_control_group_is_read(files: dict[str, str], cores: float, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert cpu._quota(tmp_path) == cores
+    assert cpu.cores() >= 1

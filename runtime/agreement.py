@@ -7,8 +7,8 @@ follows from how the teacher computes it (`kinds.py`). Integers, booleans and st
 
 One figure over a whole tensor hides what is small in it, so values and decisions are also judged slice by slice
 (`slices.py`), and the worst counts. Outputs whose order or length depends on the data, as those of NonMaxSuppression
-do, are matched row by row (`rows.py`). Where no sample had anything to compare, there is no figure: a share of
-NaN, which meets no floor.
+do, are judged by what these select from (`before_selection.py`) or matched row by row (`rows.py`). Where no sample had
+anything to compare, there is no figure: a share of NaN, which meets no floor.
 
 Where every sample is decided at many places (pixels, anchor boxes, labels), nearly all of them may be background, and a
 student that finds nothing would agree nearly everywhere. So such outputs are also measured by Cohen's kappa (1960),
@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Value
+from .before_selection import both, selected_from
 from .columns import Array
 from .kinds import Kind, output_axis, output_kind
 from .margins import Margins
@@ -79,7 +80,8 @@ class OutputAgreement:
     def measure(self) -> str:
         """What the share is of, in a word or two."""
         first = next((word for word, value in self._measures.items() if value is not None), "nothing compared")
-        return self.part if self.worst is not None and self.worst == self.share and self.part else first
+        word = self.part if self.worst is not None and self.worst == self.share and self.part else first
+        return f"{word} before the selection" if self.kind is Kind.BEFORE else word
 
     @property
     def _measures(self) -> dict[str, float | None]:
@@ -95,8 +97,8 @@ class OutputAgreement:
     @property
     def share(self) -> float:
         """The agreement as one number, 1 for equal answers; NaN where nothing was compared."""
-        first = next((value for value in self._measures.values() if value is not None), math.nan)
-        return first if self.worst is None else min(first, self.worst)
+        measures = [value for value in self._measures.values() if value is not None][:1]
+        return min([*measures, *([] if self.worst is None else [self.worst])], default=math.nan)
 
     @property
     def loss(self) -> float:
@@ -189,9 +191,15 @@ def agreement(
 
     Raises `DataError` for bad samples and `TargetError` where a graph does not run.
     """
+    graph = teacher if isinstance(teacher, Graph) else teacher.graph
+    judge = Judge(graph)
+    before = selected_from(graph, student) if judge.picked and isinstance(student, Graph) else None
     first = teacher if isinstance(teacher, Session) else Session(teacher, threads=threads)
     second: Runnable = Session(student, threads=threads, exact=exact) if isinstance(student, Graph) else student
-    judge = Judge(first.graph)
+    if before is not None and isinstance(student, Graph):
+        judge.judge_before(before[0])
+        first = Session(graph, outputs=both(graph, before[0]), threads=threads)
+        second = Session(student, outputs=both(student, before[1]), threads=threads, exact=exact)
     count = 0
     for feeds in samples.batches(1 if judge.picked else batch):
         judge.add(first.run(feeds), second.run(feeds))
@@ -200,7 +208,8 @@ def agreement(
 
 
 class Judge:
-    """What is summed of all outputs of `teacher`, the outputs numbered in `picked` together, as rows to be matched."""
+    """What is summed of all outputs of `teacher`, the outputs numbered in `picked` together, as rows to be matched, or
+    by the values that they are selected from."""
 
     def __init__(self, teacher: Graph) -> None:
         self.outputs = teacher.outputs
@@ -211,6 +220,11 @@ class Judge:
             for number, o in enumerate(teacher.outputs)
             if number not in self.picked
         }
+        self._before: list[Sums] = []
+
+    def judge_before(self, values: Sequence[Value]) -> None:
+        """Judge what is `picked` by `values`, which come behind the outputs."""
+        self._before = [Sums(value.name, output_kind(value), output_axis(value)) for value in values]
 
     def add(self, teacher: Sequence[Array | list[Array]], student: Sequence[Array | list[Array]]) -> None:
         """One batch of all outputs from both; where any is `picked`, a single sample."""
@@ -218,16 +232,24 @@ class Judge:
             total.add(teacher[number], student[number])
         if self.picked:
             self._rows.add(*([np.asarray(outputs[i]) for i in self.picked] for outputs in (teacher, student)))
+        for number, total in enumerate(self._before, len(self.outputs)):
+            total.add(teacher[number], student[number])
 
     def results(self) -> tuple[OutputAgreement, ...]:
         return tuple(
-            self._sums[number].result() if number in self._sums else self._matched(output.name)
+            self._sums[number].result() if number in self._sums else self._selected(output.name)
             for number, output in enumerate(self.outputs)
         )
 
-    def _matched(self, name: str) -> OutputAgreement:
-        remark = _UNSEEN if self._rows.share is None else ""
-        return OutputAgreement(name, Kind.ROWS, matched=self._rows.share, remark=remark)
+    def _selected(self, name: str) -> OutputAgreement:
+        if self._rows.share is None:
+            return OutputAgreement(name, Kind.ROWS, remark=_UNSEEN)
+        values = [total.result() for total in self._before]
+        if not values or any(math.isnan(one.share) for one in values):
+            return OutputAgreement(name, Kind.ROWS, matched=self._rows.share)
+        worst = min(values, key=lambda one: one.share)
+        part = f"'{worst.name}'" + f", {worst.part}" * bool(worst.part)
+        return replace(worst, name=name, kind=Kind.BEFORE, part=part)
 
 
 class Sums:

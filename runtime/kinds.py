@@ -28,6 +28,7 @@ class Kind(enum.StrEnum):
     VALUES = "values"
     DISCRETE = "discrete"
     ROWS = "matched rows"
+    BEFORE = "before the selection"
 
 
 def output_kind(value: Value) -> Kind:

@@ -41,7 +41,15 @@ _CARRYING = (MOVES | ARITHMETIC - {"Pow"}) | {
 
 def selected(graph: Graph) -> tuple[int, ...]:
     """The outputs, by number, whose rows an operator in `SELECTING` picks or orders by what the model computes."""
-    data: dict[Node, bool] = {}  # whether what a node makes depends on more than the sizes of inputs
+    _, picked = picking(graph)
+    ends = [output.value.producer for output in graph.outputs]
+    return tuple(number for number, maker in enumerate(ends) if maker is not None and picked.get(maker, False))
+
+
+def picking(graph: Graph) -> tuple[dict[Node, bool], dict[Node, bool]]:
+    """Of each node, whether what it makes depends on more than the sizes of inputs, and whether it picks rows or
+    carries such as were picked."""
+    data: dict[Node, bool] = {}
     picked: dict[Node, bool] = {}
     for node in graph:
         values = [value for value in node.inputs if value is not None]
@@ -51,8 +59,7 @@ def selected(graph: Graph) -> tuple[int, ...]:
         )
         selects = node.op in SELECTING and not node.domain and data[node]
         picked[node] = selects or (node.op in _CARRYING and any(picked.get(maker, False) for maker in makers))
-    ends = [output.value.producer for output in graph.outputs]
-    return tuple(number for number, maker in enumerate(ends) if maker is not None and picked.get(maker, False))
+    return data, picked
 
 
 @dataclass(slots=True)

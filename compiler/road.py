@@ -47,7 +47,7 @@ from .validate import validate
 
 _GLANCE = 16
 """Samples that what is left of an interrupted build is checked on."""
-_GLIMPSE = 0.3
+_GLIMPSE = 0.1
 """Seconds that a model is timed which only lossless passes have changed."""
 
 

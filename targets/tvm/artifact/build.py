@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,19 +68,24 @@ def build(
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
     with Workspace() as work:
-        kernels = pipeline.write_objects(mod, machine, work)
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
             weights.write(plan.constants.stored or b"\0")
         with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
             text.write(codegen.source(plan, inputs, outputs, "weights.bin"))
         for name in os.listdir(toolchain.SOURCES):
             shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
+        with ThreadPoolExecutor(1) as beside:
+            command = [compiler, *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"]
+            planned = beside.submit(toolchain.run, command, folder=work, what="compiling the plan")
+            kernels = pipeline.write_objects(mod, machine, work)
+            runtime = place(machine, ("runtime.cc", "rpc.cc"), work)
+            planned.result()
         library = os.path.abspath(os.path.join(folder, "model.so"))
         toolchain.run(
             [
                 compiler,
                 *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED, *toolchain.BARE),
-                *("model.cc", *place(machine, ("runtime.cc", "rpc.cc"), work), *kernels, "-o", library),
+                *("model.o", *runtime, *kernels, "-o", library),
                 *linking(machine, work),
             ],
             folder=work,
@@ -141,10 +147,8 @@ def _too_open(graph: Graph, why: str) -> TargetError | None:
 
 
 def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -> None:
-    """Write the static archive of the sources and kernels in `work`; what links it needs only the C library."""
+    """Write the static archive of the objects in `work`; what links it needs only the C library."""
     archiver = toolchain.archiver(machine)
-    command = [toolchain.compiler(machine), *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"]
-    toolchain.run(command, folder=work, what="compiling for the archive")
     objects = ("model.o", *place(machine, ("runtime.cc",), work), *kernels)
     toolchain.run([archiver, "rcsD", path, *objects], folder=work, what="writing the archive")
 

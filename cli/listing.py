@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from ..errors import SpecError
 from .console import PLAINLY, Voice
 
 
-def passes(name: str | None = None, /, *, voice: Voice = PLAINLY) -> int:
+def passes(name: str | None = None, /, *, stages: bool = False, voice: Voice = PLAINLY) -> int:
     """List the passes with their options and defaults.
 
     Parameters
     ----------
     name
         Only this pass.
+    stages
+        List the stages that the pass named takes a graph through.
 
     Examples
     --------
         optc passes
         optc passes quant --verbose
+        optc passes quant --stages
         optc passes --json
     """
     from ..report import listing
 
+    if stages:
+        if name is None:
+            raise SpecError("--stages lists those of one pass: name it, as in 'optc passes quant --stages'")
+        steps = listing.stages(name)
+        voice.say(steps, listing.render_stages(steps))
+        return 0
     found = listing.passes(name)
     voice.say(found, listing.render_passes(found, whole=voice.verbose))
     return 0

@@ -262,6 +262,11 @@ class Pass(ABC):
     def run(self, graph: Graph, ctx: Context) -> Report:
         """Edit `graph` in place and say what became of every layer."""
 
+    @classmethod
+    def stages(cls) -> dict[str, str]:
+        """The stages that the pass takes a graph through, in order, each with what it does; {} for a pass of one."""
+        return {}
+
     @property
     def may_be_slower(self) -> bool:
         """Whether the user asked for the bytes whatever a run then takes."""

@@ -36,6 +36,11 @@ def passes(name: str | None = None) -> Rows:
     ]
 
 
+def stages(name: str) -> Rows:
+    """The stages of the pass called `name`, in order. Raises `SpecError` for an unknown name."""
+    return [{"name": stage, "help": text} for stage, text in pass_table.find(name).stages().items()]
+
+
 def targets() -> Rows:
     """Every target with its options, and its facts as they are when none is given."""
     found = [target_table.find(name)() for name in target_table.names()]
@@ -81,6 +86,15 @@ def zoo() -> Rows:
 def render_passes(rows: Rows, *, whole: bool = False) -> Group:
     """Every pass with its options; `whole` descriptions, or the first sentence of each."""
     return Group(*(part for row in rows for part in _pass(row, whole)))
+
+
+def render_stages(rows: Rows) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "what it does"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["name"], escape(row["help"]))
+    return table
 
 
 def render_targets(rows: Rows) -> Group:

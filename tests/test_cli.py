@@ -147,6 +147,15 @@ def test_names_that_the_terminal_cannot_show(encoding: str, tmp_path: Path) -> N
     assert shown.returncode == 0, shown.stderr
 
 
+def test_the_stages_of_a_pass_are_listed() -> None:
+    stages = json.loads(optc("passes", "quant", "--stages", "--json").stdout)
+    assert [one["name"] for one in stages][:2] == ["pool", "encode inputs"]
+    assert "GlobalAveragePool" in optc("passes", "quant", "--stages").stdout
+    refused = optc("passes", "--stages")
+    assert refused.returncode == 2
+    assert "name it" in refused.stderr
+
+
 def test_closed_streams_and_a_narrow_terminal(good: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "optc", good, "--passes", "clean", "-o", str(tmp_path / "out.onnx")]
     done = subprocess.run(["/bin/sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], check=False)

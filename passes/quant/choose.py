@@ -9,14 +9,14 @@ in which they are usually fast: static, dynamic, weights alone.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..base import Context, Outcome, Report
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
-    from .quant import Quant
 
 Form = Literal["int8", "dynamic", "none"]
 
@@ -36,8 +36,8 @@ class Tried:
     ratio: float
 
 
-def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
-    """Turn `graph` into the best of the forms; its report tells of all."""
+def run_best(run: Callable[[Form, Graph], Report], graph: Graph, ctx: Context) -> Report:
+    """Turn `graph` into the best of the forms, each of which `run` makes of a copy; its report tells of all."""
     from ...runtime.latency import latency
     from ...runtime.session import Session
 
@@ -45,7 +45,7 @@ def run_best(one: Quant, graph: Graph, ctx: Context) -> Report:
     if not any(node.op in ("MatMul", "Gemm", "LSTM") for node in graph):
         forms.remove("dynamic")
     copies = [graph.clone() for _ in forms]
-    reports = [replace(one, activations=form).run(copy, ctx) for form, copy in zip(forms, copies)]
+    reports = [run(form, copy) for form, copy in zip(forms, copies, strict=True)]
     ratios = [1.0] * len(forms)
     if ctx.latencies is not None:
         ratios = [ctx.latencies.ratio(graph, copy) for copy in copies]

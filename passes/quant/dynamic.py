@@ -13,7 +13,7 @@ own range, so its weight is stored in int8 and computed with in float (`storage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +23,13 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from .calibrate import calibrate
 from .equivalent.smooth import smooth
-from .forms import own_bits, own_options
-from .layers import Kept, find_layers
-from .mixed import SPARED_PRODUCTS, spare_smallest
+from .layers import find_layers
 from .narrow import Narrow, round_narrow
 from .numbers.weights import weight_error
 from .qdq.bias import SAMPLES
 from .qdq.packing import store_codes
 from .qdq.parameters import Energy, encode, importance
+from .scheme import Form, Schemes
 from .stored.storage import store_weights
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from ..base import Context, Report
     from ..walk.linear import Linear
     from .numbers.params import Grid
-    from .quant import Quant
 
 BY = "quant"
 
@@ -53,40 +51,21 @@ def by_source(layers: Sequence[Linear]) -> dict[Value, list[Linear]]:
 
 
 def quantize_dynamic(
-    graph: Graph,
-    found: Mapping[Node, Linear],
-    one: Quant,
-    ctx: Context,
-    kept: Kept,
-    per_channel: Callable[[Linear], bool],
-    report: Report,
+    graph: Graph, layers: Iterable[Linear], schemes: Schemes, ctx: Context, report: Report, *, fit_biases: bool
 ) -> None:
-    """Quantize the layers `found` as the options `one`, and those of single layers, say; `report` is told of each."""
+    """Quantize `layers`, those of `graph` whose scheme is dynamic; `report` is told of each."""
     assert ctx.fit is not None
-    products = [layer for layer in found.values() if layer.op != "Conv"]
-    asked, given = own_bits(one, ctx), spare_smallest(products, one.bits, SPARED_PRODUCTS)
-
-    def bits(layer: Linear) -> int:
-        return asked(layer) or given(layer)
-
-    if products:
-        smooth(graph, by_source(products), ctx, ctx.fit.take(SAMPLES, ctx.seed), how=("minmax",), bits=bits)
-    layers = list(find_layers(graph, kept)[0].values())
+    if products := [layer for layer in layers if layer.op != "Conv"]:
+        few = ctx.fit.take(SAMPLES, ctx.seed)
+        smooth(graph, by_source(products), ctx, few, how=("minmax",), schemes=schemes)
+    layers = list(find_layers(graph, schemes, Form.DYNAMIC)[0].values())
     seen = calibrate(graph, [], layers, ctx)
     stored = [layer for layer in layers if layer.op == "Conv"]
     products = [layer for layer in layers if layer.op != "Conv"]
-    errors = store_weights(graph, stored, seen, ctx, per_channel) if stored else {}
-
-    def codebook(layer: Linear) -> bool:
-        return own_options(one, ctx, layer.node).weights == "codebook"
-
-    narrow = (
-        round_narrow(graph, products, ctx, bits, per_channel, fit_biases=one.bias_correction, codebook=codebook)
-        if products
-        else {}
-    )
+    errors = store_weights(graph, stored, seen, ctx, schemes) if stored else {}
+    narrow = round_narrow(graph, products, ctx, schemes, fit_biases=fit_biases) if products else {}
     named = {layer: (layer.name, layer.op) for layer in layers}
-    errors |= quantize_products(graph, products, seen.energy, ctx, per_channel, narrow)
+    errors |= quantize_products(graph, products, seen.energy, ctx, schemes, narrow)
     for layer in layers:
         form = "stored" if layer.op == "Conv" else "dynamic"
         width = narrow[layer.node].bits if layer.node in narrow else 8
@@ -98,7 +77,7 @@ def quantize_products(
     layers: Sequence[Linear],
     energy: Energy,
     ctx: Context,
-    per_channel: Callable[[Linear], bool],
+    schemes: Schemes,
     narrow: Mapping[Node, Narrow],
 ) -> dict[Linear, float]:
     """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the error of each weight. `narrow` are
@@ -124,7 +103,8 @@ def quantize_products(
                 errors[layer] = few.error
             elif weight not in weights:
                 h = importance(layer, energy)
-                codes, grid, _ = encode(layer, h, ctx.target, np.zeros(layer.outputs), per_channel=per_channel(layer))
+                least, wide = np.zeros(layer.outputs), schemes[layer.node].per_channel
+                codes, grid, _ = encode(layer, h, ctx.target, least, per_channel=wide)
                 decoded = layer.kernel_rows(grid.decode(codes))
                 stored = np.ascontiguousarray(codes.T) if layer.axis == 0 else codes
                 weights[weight] = graph.constant(stored, weight.name), grid, decoded

@@ -5,14 +5,13 @@ Each other node with weights of its own is a named skip; see `layer_of`.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable
-from typing import TypeAlias
+from types import MappingProxyType
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from ..base import Skip
 from ..walk.linear import Linear, layer_view
+from .scheme import FREE, Form, Schemes
 
 OPS = frozenset({"Conv", "Gemm", "MatMul"})
 WEIGHTED = OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
@@ -35,28 +34,13 @@ def is_quantized(node: Node) -> bool:
     return node.op in QUANTIZED or node.op.startswith(_INTEGER)
 
 
-def is_kept(node: Node, pattern: str) -> bool:
-    """Whether the user's shell-like pattern (several with `|`) names the node, or a node that it was made from."""
-    return any(
-        fnmatch.fnmatchcase(name, part)
-        for part in pattern.split("|")
-        if part
-        for name in (node.label, *node.origin.nodes)
-    )
-
-
-Kept: TypeAlias = "Callable[[Node], str]"
-"""Why a node is to stay float, or ""."""
-
-
-def keep_none(node: Node) -> str:
-    return ""
-
-
-def layer_of(node: Node, kept: Kept = keep_none) -> Linear:
+def layer_of(node: Node, schemes: Schemes = MappingProxyType({}), form: Form | None = None) -> Linear:
     """The layer of a Conv, Gemm or MatMul node. Raises `Skip` with the reason why it cannot be quantized."""
-    if reason := kept(node):
-        raise Skip(reason)
+    scheme = schemes.get(node, FREE)
+    if scheme.reason:
+        raise Skip(scheme.reason)
+    if form is not None and scheme.form is not form:
+        raise Skip(f"its own options make it {scheme.form.value}")
     if node.op not in OPS:
         raise Skip(f"{node.op} has no integer kernel")
     source, weight, bias = node.input(0), node.input(1), node.input(2)
@@ -102,8 +86,11 @@ def _is_constant(value: Value | None) -> bool:
     return value is not None and value.constant is not None
 
 
-def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Linear], dict[Node, str]]:
-    """The layers of `graph` in order, and every other node that multiplies, with the reason why it is none."""
+def find_layers(
+    graph: Graph, schemes: Schemes = MappingProxyType({}), form: Form | None = None
+) -> tuple[dict[Node, Linear], dict[Node, str]]:
+    """The layers of `graph` in order, those of one `form` if that is given, and every other node that multiplies, with
+    the reason why it is none."""
     layers: dict[Node, Linear] = {}
     skipped: dict[Node, str] = {}
     for node in graph.walk():
@@ -116,7 +103,7 @@ def find_layers(graph: Graph, kept: Kept = keep_none) -> tuple[dict[Node, Linear
             skipped[node] = "inside the body of a control-flow node"
             continue
         try:
-            layers[node] = layer_of(node, kept)
+            layers[node] = layer_of(node, schemes, form)
         except Skip as skip:
             skipped[node] = skip.reason
     for node, other in _conflicts(layers).items():

@@ -13,18 +13,17 @@ arXiv:1911.03852, section 3.1, assumes the same), so who gets 4 bits and who 8 i
 Given `size`, that share of the float weights is the budget. Otherwise budgets are tried from small to large, and the
 first whose quantized model agrees with the teacher as far as `min_agreement` stays; all layers have 8 bits if none
 does.
-
-Where all layers are asked to have fewer bits than 8, the smallest are spared (`spare_smallest`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ...ir.graph import Graph
+from ...ir.graph import Graph, Node
 from ...runtime.agreement import agreement
 from ...runtime.session import Session
 from ..base import Context, Report
@@ -34,105 +33,83 @@ from ..walk.linear import Linear
 from .numbers.encoding import code_range
 from .numbers.params import TINY
 from .numbers.weights import Matrix
-
-Bits = Callable[[Linear], int]
+from .scheme import FREE, Scheme, Schemes, of_copy
 
 SAMPLES = 32
 SHARES = (0.126, 0.15, 0.18, 0.21)
 """Budgets tried under an agreement floor, as shares of the float weights; 8 bits are 0.25."""
-SPARED = 0.16
-"""Share of all weights that may keep 8 bits where the others have fewer."""
-SPARED_PRODUCTS = 0.1
-"""The same where all layers are products of a transformer: none minds as a first convolution or a depthwise one does,
-and the tables that stand beside them keep 8 bits, too."""
-CHANNEL = 6
-"""Weights whose spared half bytes are what the scale and the bias of a channel take."""
 SHRINKS = np.linspace(0.4, 1.0, 13)
 
 
 def quantize_mixed(
     graph: Graph,
     layers: Sequence[Linear],
+    schemes: Schemes,
     ctx: Context,
-    quantize: Callable[[Graph, Bits, Report], None],
+    quantize: Callable[[Graph, Schemes, Report], None],
     report: Report,
     *,
     size: float | None,
     min_agreement: float,
-    asked: Callable[[Linear], int | None] = lambda layer: None,
 ) -> None:
-    """Run `quantize` on `graph` with the bits that meet the budget or the floor. `asked` are the bits of layers that
-    have a wish of their own.
+    """Run `quantize` on `graph` with the bits that meet the budget or the floor; layers whose own options say the bits
+    have these.
 
     Raises `BudgetMissed` where not even 4 bits everywhere meet `size`.
     """
-    choices = weigh(graph, layers, ctx, asked)
+    choices = weigh(graph, layers, schemes, ctx)
     whole = sum(map(_float_bytes, choices))
     if size is not None:
         picked = [int(c.settings["bits"]) for c in knapsack(choices, size * whole)]
         _tell(report, picked, f"a budget of {size:g} of the float weights")
-        quantize(graph, _by_name(layers, picked), report)
+        quantize(graph, _with_bits(schemes, layers, picked), report)
         return
     for share in SHARES if ctx.held is not None and ctx.teacher is not None else ():
         fixed = sum(c[0].cost - share * _float_bytes(c) for c in choices if len(c) == 1)
         picked = [int(c.settings["bits"]) for c in knapsack(choices, share * whole + fixed)]
-        trial, told = graph.clone(), Report()
-        quantize(trial, _by_name(layers, picked), told)
+        trial, record = graph.clone(), Report()
+        quantize(trial, of_copy(_with_bits(schemes, layers, picked), graph, trial), record)
         assert ctx.teacher is not None
         assert ctx.held is not None
-        found = agreement(ctx.teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).share
-        if found >= min_agreement:
+        kept = agreement(ctx.teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).share
+        if kept >= min_agreement:
             graph.become(trial)
-            report.layers += told.layers
-            report.notes += told.notes
-            _tell(report, picked, f"an agreement of {found:.4f}")
+            report.layers += record.layers
+            report.notes += record.notes
+            _tell(report, picked, f"an agreement of {kept:.4f}")
             return
     report.notes.append(f"every layer has 8 bits: with less the agreement would fall below {min_agreement:g}")
-    quantize(graph, lambda layer: 8, report)
+    quantize(graph, _with_bits(schemes, layers, [8] * len(layers)), report)
 
 
-def spare_smallest(layers: Sequence[Linear], bits: int, share: float = SPARED) -> Bits:
-    """`bits` for all but the smallest layers, which keep 8: the first, the last and depthwise ones mind most. Together
-    they are at most `share` of all weights, less where scales and biases are many: these cost bytes too."""
-    sizes = {layer.name: math.prod(layer.shape) for layer in layers}
-    left = share * sum(sizes.values()) - CHANNEL * sum(layer.outputs for layer in layers)
-    table = dict.fromkeys(sizes, bits)
-    for name in sorted(sizes, key=sizes.__getitem__):
-        left -= sizes[name]
-        if left < 0 or bits == 8:
-            break
-        table[name] = 8
-    return lambda layer: table.get(layer.name, bits)
-
-
-def weigh(
-    graph: Graph, layers: Sequence[Linear], ctx: Context, asked: Callable[[Linear], int | None] = lambda layer: None
-) -> list[list[Choice[None]]]:
+def weigh(graph: Graph, layers: Sequence[Linear], schemes: Schemes, ctx: Context) -> list[list[Choice[None]]]:
     """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it. A layer that asked for its
     bits has no choice."""
     samples = ctx.held or ctx.fit
     assert samples is not None
     few = samples.take(SAMPLES, ctx.seed)
     teacher = Session(graph, threads=ctx.threads)
-    found: list[list[Choice[None]]] = []
+    choices: list[list[Choice[None]]] = []
     with ctx.progress.task("weighing layers", len(layers)) as advance:
         for layer in layers:
             count = math.prod(layer.shape)
-            if own := asked(layer):
-                found.append([Choice(count * own / 8, 0.0, f"int{own}", {"bits": own})])
+            scheme = schemes.get(layer.node, FREE)
+            if scheme.named:
+                own = scheme.bits
+                choices.append([Choice(count * own / 8, 0.0, f"int{own}", {"bits": own})])
                 advance(1)
                 continue
             weight = layer.weight
             layer.node.set_input(1, graph.constant(_rounded(layer, 4), layer.weight.name))
-            told = agreement(teacher, Session(graph, threads=ctx.threads, exact=ctx.exact), few)
+            result = agreement(teacher, Session(graph, threads=ctx.threads, exact=ctx.exact), few)
             layer.node.set_input(1, weight)
-            loss = sum(output.loss for output in told.outputs)
-            found.append(
+            loss = sum(output.loss for output in result.outputs)
+            choices.append(
                 [Choice(count, 0.0, "int8", {"bits": 8}), Choice(count / 2, max(loss, 1e-12), "int4", {"bits": 4})]
             )
             advance(1)
     graph.sweep()
-    return found
+    return choices
 
 
 def _rounded(layer: Linear, bits: int) -> Matrix:
@@ -152,10 +129,9 @@ def _float_bytes(choices: Sequence[Choice[None]]) -> float:
     return choices[0].cost * 32 / float(choices[0].settings["bits"])
 
 
-def _by_name(layers: Sequence[Linear], bits: Sequence[int]) -> Bits:
-    """Layers are rewritten, and looked up on copies: their names stay."""
-    table = {layer.name: width for layer, width in zip(layers, bits)}
-    return lambda layer: table.get(layer.name, 8)
+def _with_bits(schemes: Schemes, layers: Sequence[Linear], bits: Sequence[int]) -> dict[Node, Scheme]:
+    picked = {layer.node: width for layer, width in zip(layers, bits, strict=True) if not schemes[layer.node].named}
+    return {**schemes, **{node: replace(schemes[node], bits=width) for node, width in picked.items()}}
 
 
 def _tell(report: Report, bits: Sequence[int], why: str) -> None:

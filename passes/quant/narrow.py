@@ -6,7 +6,7 @@ The walk (`passes/walk/walk.py`) gives each layer its target weights, and those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,7 @@ from ..walk.linear import Linear
 from ..walk.walk import walk
 from .numbers.encoding import Encoded
 from .qdq.reconstruct import encode_layer, walkable
-
-Bits = Callable[[Linear], int]
+from .scheme import Schemes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,9 @@ def round_narrow(
     graph: Graph,
     layers: Sequence[Linear],
     ctx: Context,
-    bits: Bits,
-    per_channel: Callable[[Linear], bool],
+    schemes: Schemes,
     *,
     fit_biases: bool,
-    codebook: Callable[[Linear], bool],
 ) -> dict[Node, Narrow]:
     """Round the weights of `layers` in place, still as floats, and fit their biases if asked to; returns the codes of
     each.
@@ -48,12 +45,10 @@ def round_narrow(
     rounded: dict[Node, Narrow] = {}
     for step in walk(graph, ctx, walkable(layers)):
         layer, least = step.layer, np.zeros(step.layer.outputs)
-        coded = encode_layer(
-            step, ctx.target, least, bits=bits(layer), per_channel=per_channel(layer), codebook=codebook(layer)
-        )
+        coded = encode_layer(step, ctx.target, least, schemes[layer.node])
         if fit_biases:
             step.settle(coded.weight)
         else:
             layer.write(coded.weight, None)
-        rounded[layer.node] = Narrow(coded, bits(layer), step.target.error(coded.weight))
+        rounded[layer.node] = Narrow(coded, schemes[layer.node].bits, step.target.error(coded.weight))
     return rounded

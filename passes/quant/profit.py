@@ -26,11 +26,12 @@ from ...ir.graph import Graph, Node, Value
 from ..base import Context
 from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
-from .layers import Kept, find_layers
+from .layers import find_layers
 from .numbers.params import Grid, activation_grid, limits
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases
 from .qdq.placement import Placement, bounds, operands, place
+from .scheme import Form, Schemes, left_float, of_copy
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds
@@ -46,41 +47,41 @@ CALL = 5e-6
 PROFILES = 4
 
 
-def slower_layers(graph: Graph, found: Mapping[Node, Linear], kept: Kept, ctx: Context) -> dict[Node, str]:
-    """The layers of `found` to leave float, each with the reason. Measured on one sample, or as measured before."""
-    named = {node.outputs[0].name: node for node in found}
+def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
+    """The layers to leave float, each with the reason. Measured on one sample, or as measured before."""
+    named = {node.outputs[0].name: node for node in layers}
 
     def measured() -> str:
-        return json.dumps({node.outputs[0].name: why for node, why in _measured(graph, found, kept, ctx).items()})
+        return json.dumps({node.outputs[0].name: why for node, why in _measured(graph, layers, schemes, ctx).items()})
 
-    told: dict[str, str] = json.loads(ctx.recall("layers to leave float", measured))
-    return {named[name]: why for name, why in told.items() if name in named}
+    reasons: dict[str, str] = json.loads(ctx.recall("layers to leave float", measured))
+    return {named[name]: why for name, why in reasons.items() if name in named}
 
 
-def _measured(graph: Graph, found: Mapping[Node, Linear], kept: Kept, ctx: Context) -> dict[Node, str]:
+def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
     from ...runtime.latency import latency
     from ...runtime.session import Session
 
     assert ctx.fit is not None
     feeds = next(ctx.fit.batches(1))
-    trial, twins = _trial(graph, kept, ctx)
+    trial, twins = _trial(graph, schemes, ctx)
     sessions = [Session(g, threads=ctx.threads) for g in (graph, trial)]
     before, after = latency(sessions, feeds, limit=0.5)
     if after.ratio <= 1.0 / PAYS or before.seconds < LEAST:
         return {}
     floats, codes = _fastest(graph, feeds, ctx), _fastest(trial, feeds, ctx)
     integer = {node: codes.get(twin, 0.0) for node, twin in twins.items()}
-    slow = _cut(graph, place(graph, found, kept), floats, integer, feeds, ctx)
+    slow = _cut(graph, place(graph, layers, schemes), floats, integer, feeds, ctx)
     reasons = {
         node: f"in integers it is not faster here ({1e3 * integer[node]:.3f} ms against {1e3 * floats[node]:.3f} ms)"
         if integer[node] >= floats.get(node, 0.0)
         else "the layers around it are faster in float, and encoding its input costs more than it gains"
-        for node in found
+        for node in layers
         if node in slow and node in floats
     }
     if not reasons:
         return {}
-    mixed, _ = _trial(graph, lambda node: reasons.get(node, "") or kept(node), ctx)
+    mixed, _ = _trial(graph, left_float(schemes, reasons), ctx)
     measured = latency([*sessions, Session(mixed, threads=ctx.threads)], feeds, limit=2.0)
     whole, cut = measured[1:]
     # On a busy machine quartiles overlap, and nothing can be told.
@@ -98,28 +99,28 @@ def _fastest(graph: Graph, feeds: Feeds, ctx: Context) -> dict[Node, float]:
     return least
 
 
-def _trial(graph: Graph, kept: Kept, ctx: Context) -> tuple[Graph, dict[Node, Node]]:
+def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[Node, Node]]:
     """A copy in the integer form, with made-up numbers, and the copy of each node of `graph` in it."""
     copy = graph.clone()
     twins = dict(zip(graph, copy))
-    back = {twin: node for node, twin in twins.items()}
-    found, _ = find_layers(copy, lambda twin: kept(back[twin]) if twin in back else "")
-    plan = place(copy, found, lambda twin: kept(back[twin]) if twin in back else "")
+    own = of_copy(schemes, graph, copy)
+    layers = find_layers(copy, own, Form.INTEGER)[0]
+    plan = place(copy, layers, own)
     grids = {group: _grid(values, plan, ctx) for group, values in plan.sources().items()}
     insertion = Insertion(copy, plan, grids, ctx.target.activation_dtype)
     insertion.activations()
     insertion.constants()
     low, high = limits(ctx.target.weight_dtype)
     weights: dict[Node, Grid] = {}
-    for layer in found.values():
+    for layer in layers.values():
         scale = np.full(layer.outputs, 1e-2, np.float32)
         grid = Grid(scale, 0, ctx.target.weight_dtype, layer.axis, low, high)
         ones = copy.constant(np.ones(layer.weight.static_shape or (), ctx.target.weight_dtype.numpy), layer.weight.name)
         layer.node.set_input(1, insertion.dequantize(ones, grid, before=layer.node, origin=layer.node.origin))
         weights[layer.node] = grid
-    encode_biases(insertion, list(found.values()), weights)
+    encode_biases(insertion, list(layers.values()), weights)
     if ctx.target.contrib_ops:
-        keep_apart(copy, list(found.values()))
+        keep_apart(copy, list(layers.values()))
     copy.sweep()
     copy.sort()
     left = set(copy)

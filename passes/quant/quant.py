@@ -12,7 +12,6 @@ bodies of control flow, ops without an integer kernel, and layers that are to be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -22,7 +21,7 @@ from ..base import Context, Pass, Report, option
 if TYPE_CHECKING:
     from ...ir.graph import Graph, Node
     from ..walk.linear import Linear
-    from .layers import Kept
+    from .scheme import Schemes
 
 LEAST_OPSET = 13
 """Per-channel DequantizeLinear came with it."""
@@ -69,7 +68,7 @@ class Quant(Pass):
         quantized model that is to be refused. An older model is brought to the opset that its codes came with, or
         `ModelError` says why not.
         """
-        from .forms import check_options
+        from .plan import check_options
 
         bits = check_options(self, graph, ctx)
         if ctx.fit is None or not ctx.fit.count:
@@ -91,28 +90,16 @@ class Quant(Pass):
             convert(graph, least)
             constants(graph)  # attributes became inputs, which the converter makes by nodes
 
+    @classmethod
+    def stages(cls) -> dict[str, str]:
+        from .static import STAGES
+
+        return {name: (stage.__doc__ or "").partition("\n")[0] for name, stage in STAGES.items()}
+
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from ...ir.shapes.infer import infer
+        """Plan what becomes of every node, then bring each form about on its own layers."""
         from ..half import computes_in_half, restore, widen
         from .choose import run_best
-        from .dynamic import quantize_dynamic
-        from .forms import Form, by_options, form_of, only, own_options
-        from .layers import find_layers, is_kept
-        from .qdq.tables import encode_tables
-        from .read.decode import decode
-        from .stored.floats import report_islands
-        from .stored.other_weights import store_others
-        from .stored.recurrent import store_kernelless
-        from .stored.weight_only import store_only
-
-        def kept(node: Node) -> str:
-            return "kept by name" if is_kept(node, self.keep) else ctx.kept(self, node)
-
-        def own(layer: Linear) -> Quant:
-            return own_options(self, ctx, layer.node)
-
-        def per_channel(layer: Linear) -> bool:
-            return own(layer).per_channel
 
         report = Report()
         if computes_in_half(graph):
@@ -122,85 +109,104 @@ class Quant(Pass):
             restore(graph, halves)
             inner.notes = report.notes + inner.notes
             return inner
-        if self.requantize == "redo" and (count := decode(graph)):
-            infer(graph, fresh=True)
-            report.notes.append(f"turned {count} quantized operator(s) back into float first")
+        if self.requantize == "redo":
+            self._read_back(graph, report)
         if self.activations == "auto":
-            best = run_best(replace(self, requantize="keep"), graph, ctx)
+            one = replace(self, requantize="keep")
+            best = run_best(lambda form, copy: replace(one, activations=form).run(copy, ctx), graph, ctx)
             best.notes = report.notes + best.notes
             return best
-        found, skipped = find_layers(graph, kept)
-        handled = store_kernelless(graph, self, ctx, kept, report)
-        if not self.weights.endswith("float16"):
+        self._quantize(graph, ctx, report)
+        return report
+
+    def _read_back(self, graph: Graph, report: Report) -> None:
+        from ...ir.shapes.infer import infer
+        from .read.decode import decode
+
+        if count := decode(graph):
+            infer(graph, fresh=True)
+            report.notes.append(f"turned {count} quantized operator(s) back into float first")
+
+    def _quantize(self, graph: Graph, ctx: Context, report: Report) -> None:
+        from .dynamic import quantize_dynamic
+        from .layers import find_layers
+        from .plan import SPARED_PRODUCTS, plan, with_smallest_kept
+        from .qdq.tables import encode_tables
+        from .scheme import Form, alike
+        from .stored.floats import report_islands
+        from .stored.other_weights import store_others
+        from .stored.recurrent import store_kernelless
+        from .stored.weight_only import store_only
+
+        schemes = plan(graph, self, ctx)
+        layers, skipped = find_layers(graph, schemes)
+        handled = store_kernelless(graph, schemes, ctx, report)
+        whole = not self.weights.endswith("float16")
+        if whole:
             refused = [node for node in skipped if node not in handled or node.graph is not graph]
-            handled |= store_others(graph, refused, kept, report)
+            handled |= store_others(graph, refused, schemes, report)
         for node, reason in skipped.items():
             if node not in handled:
                 report.skipped(node.label, node.op, reason)
-        forms: dict[Form, dict[Node, Linear]] = {form: {} for form in Form}
-        for node, layer in found.items():
-            forms[form_of(own(layer))][node] = layer
-        for one, layers in by_options(forms[Form.STORED].values(), self, ctx).items():
-            store_only(graph, layers, one, ctx, per_channel, report)
-        if layers_of := forms[Form.DYNAMIC]:
-            quantize_dynamic(graph, layers_of, self, ctx, only(Form.DYNAMIC, self, ctx, kept), per_channel, report)
-        if layers_of := forms[Form.INTEGER]:
-            self._integer(graph, layers_of, ctx, only(Form.INTEGER, self, ctx, kept), per_channel, report)
-        if not self.weights.endswith("float16"):
-            encode_tables(graph, kept, report)
+        stored, dynamic, integer = (
+            {node: layer for node, layer in layers.items() if schemes[node].form is form}
+            for form in (Form.STORED, Form.DYNAMIC, Form.INTEGER)
+        )
+        for some in alike(stored.values(), schemes).values():
+            store_only(graph, some, schemes, ctx, report, fit_biases=self.bias_correction)
+        if dynamic:
+            products = [layer for layer in dynamic.values() if layer.op != "Conv"]
+            own = with_smallest_kept(schemes, products, self.bits, SPARED_PRODUCTS)
+            quantize_dynamic(graph, dynamic.values(), own, ctx, report, fit_biases=self.bias_correction)
+        if integer:
+            self._quantize_integers(graph, integer, schemes, ctx, report)
+        if whole:
+            encode_tables(graph, schemes, report)
         graph.sweep()
         if not report.changed and not any("weight_bits" in layer.detail for layer in report.layers):
             report.notes.append("there is no layer that could be quantized")
         # Which kernels the runtime takes elsewhere, its optimiser here does not tell.
-        if ctx.target.integer_qdq and ctx.target.measurable and (forms[Form.DYNAMIC] or forms[Form.INTEGER]):
+        if ctx.target.integer_qdq and ctx.target.measurable and (dynamic or integer):
             report_islands(graph, report)
-        return report
 
-    def _integer(
-        self,
-        graph: Graph,
-        found: dict[Node, Linear],
-        ctx: Context,
-        kept: Kept,
-        per_channel: Callable[[Linear], bool],
-        report: Report,
+    def _quantize_integers(
+        self, graph: Graph, layers: dict[Node, Linear], schemes: Schemes, ctx: Context, report: Report
     ) -> None:
         from ...ir.types import DType
-        from .forms import own_bits
         from .layers import OPS
+        from .mixed import quantize_mixed
+        from .plan import with_smallest_kept
         from .profit import slower_layers
-        from .static import quantize_static
+        from .scheme import float_reason, left_float
+        from .static import Ranges, Work, quantize_static
         from .stored.floats import leave_float
 
-        # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
         if self.activations == "int16":
             # Runtimes' kernels for what lies between layers take 8 bits.
             ctx = replace(ctx, target=replace(ctx.target, activation_dtype=DType.INT16, saturating_int8=False))
-            alone = kept
-
-            def kept(node: Node) -> str:
-                return alone(node) or ("" if node.op in OPS else "no kernel takes 16-bit codes")
-
+            others = (node for node in graph.walk() if node.op not in OPS and not float_reason(schemes, node))
+            schemes = left_float(schemes, dict.fromkeys(others, "no kernel takes 16-bit codes"))
+        # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
         measured = self.slower == "float" and self.bits == 8 and self.activations == "int8" and ctx.target.measurable
-        if measured and (slow := slower_layers(graph, found, kept, ctx)):
-            asked = own_bits(self, ctx)
-            freed = {node: why for node, why in slow.items() if asked(found[node]) in (None, 8)}
-            leave_float(graph, {found.pop(node): why for node, why in freed.items()}, ctx, per_channel, report)
-        if not found:
+        if measured and (slow := slower_layers(graph, layers, schemes, ctx)):
+            slow = {n: why for n, why in slow.items() if not schemes[n].named or schemes[n].bits == 8}
+            if slow:
+                leave_float(graph, {layers.pop(node): why for node, why in slow.items()}, schemes, ctx, report)
+            schemes = left_float(schemes, slow)
+        if not layers:
             return
+
+        def quantize(trial: Graph, own: Schemes, record: Report) -> None:
+            ranges = Ranges(self.range, self.percentile, self.symmetric)
+            quantize_static(Work(trial, own, ctx, record, ranges, self.bias_correction))
+
         if self.weights == "auto":
-            from .layers import find_layers
-            from .mixed import quantize_mixed
-
-            def quantize(trial: Graph, bits: Callable[[Linear], int], told: Report) -> None:
-                quantize_static(trial, find_layers(trial, kept)[0], self, ctx, kept, per_channel, told, bits)
-
             quantize_mixed(
-                graph, list(found.values()), ctx, quantize, report,
-                size=self.size, min_agreement=self.min_agreement, asked=own_bits(self, ctx),
+                graph, list(layers.values()), schemes, ctx, quantize, report, size=self.size,
+                min_agreement=self.min_agreement,
             )  # fmt: skip
         else:
-            quantize_static(graph, found, self, ctx, kept, per_channel, report)
+            quantize(graph, with_smallest_kept(schemes, layers.values(), self.bits), report)
 
     @property
     def may_be_slower(self) -> bool:

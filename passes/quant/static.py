@@ -1,24 +1,26 @@
-"""Static quantization: activations and weights as codes on grids found beforehand.
+"""Static quantization: activations and weights with parameters that are fixed beforehand, as a table of stages.
 
-inputs on a lattice are their own codes (`lattice.py`); channels are equalised (`equalise.py`); inputs of products
-are smoothed (`smooth.py`); activations get their grids (`calibrate.py`, `ranges.py`, `insertion.py`); weights are
-rounded one layer after the other against the float model (`reconstruct.py`), with their biases.
+The first stages change the graph and keep its function, so that it quantizes better (`equivalent/`); then activations
+get their ranges (`calibrate.py`, `numbers/ranges.py`); then QuantizeLinear and DequantizeLinear are written (`qdq/`),
+and weights are rounded one layer after the other against the float model, with their biases.
+
+`STAGES` is all of it, in order. A stage reads and changes the `Work`; the first sentence of its docstring says what it
+does, and is what `optc passes quant --stages` lists.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.shapes.infer import infer
+from ...runtime.samples import Samples
 from ..base import Context, Report
 from ..walk.linear import Linear
 from .activation_functions import activation_functions
-from .calibrate import calibrate
+from .calibrate import Calibration, calibrate
 from .deciding import deciding
 from .equivalent.absorb import absorb
 from .equivalent.equalise import equalise
@@ -27,164 +29,283 @@ from .equivalent.pooling import pool_spatial_means
 from .equivalent.rotate import rotate
 from .equivalent.smooth import smooth
 from .equivalent.uint8_inputs import encode_inputs
-from .forms import own_bits, own_options
-from .layers import Kept, find_layers
-from .mixed import spare_smallest
+from .layers import find_layers
 from .numbers.histogram import Histogram
 from .numbers.params import Grid, activation_grid, limits
-from .numbers.ranges import Function, find_range
-from .qdq.bias import SAMPLES, answer_means, correct, correctable
+from .numbers.ranges import find_range
+from .qdq.bias import SAMPLES, Means, answer_means, correct, correctable
 from .qdq.insertion import Insertion
-from .qdq.parameters import encode_biases, encode_weights
-from .qdq.placement import dwarfed, place
+from .qdq.parameters import Rounded, encode_biases, encode_weights
+from .qdq.placement import Placement, dwarfed, place
 from .qdq.reconstruct import reconstruct, walkable
+from .scheme import Form, Schemes, left_float
 from .stored.floats import leave_float
 from .trial import Trial
-
-if TYPE_CHECKING:
-    from .quant import Quant
 
 WIDEST = 1e18
 """Width of a range beyond which the squares of what lies in it are more than float32 holds."""
 
 
-def quantize_static(
-    graph: Graph,
-    found: dict[Node, Linear],
-    one: Quant,
-    ctx: Context,
-    kept: Kept,
-    per_channel: Callable[[Linear], bool],
-    report: Report,
-    bits: Callable[[Linear], int] | None = None,
-) -> None:
-    """Quantize the layers `found` of `graph` in place and say so in `report`; `bits` are those of each weight that
-    does not say its own, by default what the options of the pass say."""
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """How the ranges of activations are chosen: the `rule` (`find_range`), its `percentile` in percent, and whether
+    they are `symmetric` around 0."""
+
+    rule: str = "mse"
+    percentile: float = 99.99
+    symmetric: bool = False
+
+
+@dataclass(slots=True)
+class Work:
+    """A graph on its way through the stages. `layers` are those whose scheme is integer; `exact` the parameters of
+    values that are integers already, `rules` the range rules of single values, `few` samples for statistics that settle
+    early."""
+
+    graph: Graph
+    schemes: Schemes
+    ctx: Context
+    report: Report
+    ranges: Ranges = field(default_factory=Ranges)
+    fit_biases: bool = True
+    layers: dict[Node, Linear] = field(default_factory=dict)
+    exact: dict[Value, Grid] = field(default_factory=dict)
+    rules: dict[Value, str] = field(default_factory=dict)
+    widest: bool = False
+    grids: dict[Value, Grid] = field(default_factory=dict)
+    rounded: dict[Node, Rounded] = field(default_factory=dict)
+    few: Samples = field(init=False)
+    plan: Placement = field(init=False)
+    seen: Calibration = field(init=False)
+    teacher: Graph = field(init=False)
+    insertion: Insertion = field(init=False)
+    fixable: list[Linear] = field(default_factory=list)
+    means: list[Means] = field(default_factory=list)
+    _trial: Trial | None = None
+
+    def __post_init__(self) -> None:
+        assert self.ctx.fit is not None
+        self.few = self.ctx.fit.take(SAMPLES, self.ctx.seed)
+        self.look()
+
+    def look(self) -> None:
+        """Find the layers anew, after the graph was changed."""
+        self.layers = find_layers(self.graph, self.schemes, Form.INTEGER)[0]
+
+    @property
+    def trial(self) -> Trial:
+        """What judges changes that keep the function, on samples held out."""
+        if self._trial is None:
+            self._trial = Trial(self.graph, self.ctx, self.schemes, self.exact)
+        return self._trial
+
+    def unwalked(self) -> list[Linear]:
+        """The layers that the walk does not round."""
+        walked = {layer.node for layer in walkable(list(self.layers.values()))}
+        return [layer for node, layer in self.layers.items() if node not in walked]
+
+
+def quantize_static(work: Work) -> None:
+    """Run all stages, until no layer is left."""
+    for stage in STAGES.values():
+        if work.layers:
+            stage(work)
+    for node, layer in work.layers.items():
+        bits, error = work.schemes[node].bits, work.rounded[node].error
+        work.report.done(layer.name, layer.op, bits=bits, error=round(error, 6))
+
+
+def pool(work: Work) -> None:
+    """Write means over all positions as GlobalAveragePool, which has an integer kernel."""
+    if pooled := pool_spatial_means(work.graph):
+        work.schemes = {
+            **work.schemes,
+            **{step: work.schemes[old] for old, steps in pooled.items() if old in work.schemes for step in steps},
+        }
+        work.report.notes.append(
+            f"wrote {len(pooled)} mean(s) over all positions as GlobalAveragePool, which runs on codes"
+        )
+        work.look()
+
+
+def encode_images(work: Work) -> None:
+    """Take inputs that are bytes, shifted and scaled, as the quantized values that they are."""
+    ctx = work.ctx
     assert ctx.fit is not None
-    asked, given = own_bits(one, ctx), bits or spare_smallest(list(found.values()), one.bits)
+    work.exact = encode_inputs(work.graph, work.layers, ctx.fit, ctx.target.activation_dtype)
+    if work.exact:
+        infer(work.graph)
+        work.look()
 
-    def width(layer: Linear) -> int:
-        return asked(layer) or given(layer)
 
-    if pooled := pool_spatial_means(graph):
-        report.notes.append(f"wrote {pooled} mean(s) over all positions as GlobalAveragePool, which runs on codes")
-        found, _ = find_layers(graph, kept)
-    few = ctx.fit.take(SAMPLES, ctx.seed)
-    exact = encode_inputs(graph, found, ctx.fit, ctx.target.activation_dtype)
-    if exact:
-        infer(graph)
-        found, _ = find_layers(graph, kept)
-    trial = Trial(graph, ctx, kept, per_channel, exact)
-    if pairs := trial.keeps(found, lambda: rotate(found, ctx)):
-        report.notes.append(f"turned the channels between the factors of {pairs} layer(s), so that all are alike")
-        found, _ = find_layers(graph, kept)
-    least = min(map(width, found.values()))
-    if count := trial.keeps(found, lambda: equalise(graph, found, ctx, few, bits=least)):
-        report.notes.append(f"scaled {count} channel(s) so that they fill the range of their tensor")
-        found, _ = find_layers(graph, kept)
-    if count := trial.keeps(found, lambda: absorb(graph, found, ctx, few)):
-        report.notes.append(f"moved the means of {count} channel(s) into the biases of their readers")
-        found, _ = find_layers(graph, kept)
-    if wide := one.range == "mse" and trial.widest():
-        report.notes.append("ranges cut nothing off: samples held out are answered better so")
-    plan = place(graph, found, kept)
-    rules: dict[Value, str] = {}
-    if groups := plan.float_products():
-        rules = smooth(graph, groups, ctx, few, how=_rules(one), bits=width)
-        found, _ = find_layers(graph, kept)
-        plan = place(graph, found, kept)
-    seen = calibrate(graph, [v for values in plan.sources().values() for v in values], _unwalked(found), ctx)
-    endless = [node for node, layer in found.items() if _endless(seen.histograms.get(layer.source))]
+def turn(work: Work) -> None:
+    """Turn the channels between the two factors of a layer, where a trial gains by it."""
+    if pairs := work.trial.keeps(work.layers, lambda: rotate(work.layers, work.ctx)):
+        work.report.notes.append(f"turned the channels between the factors of {pairs} layer(s), so that all are alike")
+
+
+def scale_channels(work: Work) -> None:
+    """Scale channels so that each fills the range of its tensor, where a trial gains by it."""
+    least = min(work.schemes[node].bits for node in work.layers)
+    graph, layers, ctx = work.graph, work.layers, work.ctx
+    if count := work.trial.keeps(layers, lambda: equalise(graph, layers, ctx, work.few, bits=least)):
+        work.report.notes.append(f"scaled {count} channel(s) so that they fill the range of their tensor")
+
+
+def absorb_means(work: Work) -> None:
+    """Move means of channels into the biases of those who read them, where a trial gains by it."""
+    if count := work.trial.keeps(work.layers, lambda: absorb(work.graph, work.layers, work.ctx, work.few)):
+        work.report.notes.append(f"moved the means of {count} channel(s) into the biases of their readers")
+
+
+def widen(work: Work) -> None:
+    """Try whether ranges that cut nothing off answer clearly better."""
+    work.widest = work.ranges.rule == "mse" and work.trial.widest()
+    if work.widest:
+        work.report.notes.append("ranges cut nothing off: samples held out are answered better so")
+
+
+def smooth_products(work: Work) -> None:
+    """Place the quantized values, and scale what float operators hand to MatMul and Gemm, channel by channel."""
+    work.plan = place(work.graph, work.layers, work.schemes)
+    if groups := work.plan.float_products():
+        how = ("mse", "minmax") if work.ranges.rule == "mse" else (work.ranges.rule,)
+        work.rules = smooth(work.graph, groups, work.ctx, work.few, how=how, schemes=work.schemes)
+        work.look()
+        work.plan = place(work.graph, work.layers, work.schemes)
+
+
+def watch(work: Work) -> None:
+    """Run the samples and record the distribution of every value that is to be quantized."""
+    work.seen = calibrate(work.graph, _ranged(work.plan), work.unwalked(), work.ctx)
+
+
+def set_apart(work: Work) -> None:
+    """Leave float what no range fits, and what no sample reaches."""
+    graph, report, histograms = work.graph, work.report, work.seen.histograms
+    watched = {node: histograms.get(layer.source) for node, layer in work.layers.items()}
+    endless = [node for node, histogram in watched.items() if histogram is not None and _endless(histogram)]
     for node in endless:
-        report.skipped(found[node].name, node.op, "what it reads is not finite, or too large to tell anything of")
-    unreached = [node for node, layer in found.items() if _unseen(seen.histograms.get(layer.source))]
+        name = work.layers[node].name
+        report.skipped(name, node.op, "what it reads is not finite, or too large to tell anything of")
+    unreached = [node for node, histogram in watched.items() if histogram is not None and _unseen(histogram)]
     if unreached:
-        reasons = dict.fromkeys((found[node] for node in unreached), "no sample reaches it, so it has no ranges")
-        leave_float(graph, reasons, ctx, per_channel, report, "because no sample reaches them")
-    if apart := {*endless, *unreached, *dwarfed(plan, seen.histograms)}:
-
-        def left(node: Node) -> str:
-            return "does not fit on a grid" if node in apart else kept(node)
-
-        found, _ = find_layers(graph, left)
-        if not found:
-            return
-        plan = place(graph, found, left)
+        reasons = dict.fromkeys((work.layers[n] for n in unreached), "no sample reaches it, so it has no ranges")
+        leave_float(graph, reasons, work.schemes, work.ctx, report, "because no sample reaches them")
+    if apart := {*endless, *unreached, *dwarfed(work.plan, histograms)}:
+        work.schemes = left_float(work.schemes, dict.fromkeys(apart, "does not fit on a grid"))
+        work.look()
+        work.plan = place(graph, work.layers, work.schemes)
         # What a move made on codes has no histogram yet where that move is left in float, too.
-        new = [v for values in plan.sources().values() for v in values if v not in seen.histograms]
-        seen.histograms.update(calibrate(graph, new, [], ctx).histograms if new else {})
-    layers, sources, rest = list(found.values()), plan.sources(), _unwalked(found)
-    walked = walkable(layers)
-    rules = {**(dict.fromkeys(sources, "minmax") if wide else {}), **rules}
-    if one.range == "mse":
-        rules |= deciding(graph, plan, ctx)
-    through = activation_functions(graph, plan) if one.range == "mse" else {}
-    grids = _grids(one, sources, seen.histograms, rules, through, ctx) | exact
-    _name_answers(graph)
-    ctx.rewritten = teacher = graph.clone()
-    fixable = [layer for layer in rest if one.bias_correction and correctable(layer)]
-    means = answer_means(graph, fixable, ctx, few)
-    if one.bias_correction:
-        _give_biases(walked)
-    insertion = Insertion(graph, plan, grids, ctx.target.activation_dtype)
-    insertion.activations()
-    insertion.constants()
-    rounded = encode_weights(insertion, rest, seen.energy, ctx.target, per_channel, width)
-    graph.sweep()
-    rounded |= reconstruct(
-        insertion, walkable(walked), teacher, ctx, width, per_channel, fit_biases=one.bias_correction,
-        codebook=lambda layer: own_options(one, ctx, layer.node).weights == "codebook",
-    )  # fmt: skip
-    # What the walk could tell nothing of.
-    untold = [layer for layer in walked if layer.node not in rounded]
-    rounded |= encode_weights(insertion, untold, seen.energy, ctx.target, per_channel, width)
-    graph.sweep()
-    correct(graph, fixable, means, ctx, few)
-    encode_biases(insertion, layers, {node: r.grid for node, r in rounded.items()})
-    if ctx.target.contrib_ops:
-        keep_apart(graph, layers)
-    for layer in layers:
-        report.done(layer.name, layer.op, bits=width(layer), error=round(rounded[layer.node].error, 6))
+        new = [value for value in _ranged(work.plan) if value not in histograms]
+        histograms.update(calibrate(graph, new, [], work.ctx).histograms if new and work.layers else {})
 
 
-def _unwalked(found: Mapping[Node, Linear]) -> list[Linear]:
-    """The layers that the walk does not round."""
-    walked = {layer.node for layer in walkable(list(found.values()))}
-    return [layer for node, layer in found.items() if node not in walked]
-
-
-def _endless(histogram: Histogram | None) -> bool:
-    """Whether no grid fits: there are numbers that are not finite, or whose squares are not."""
-    return histogram is not None and not (histogram.finite and histogram.high - histogram.low < WIDEST)
-
-
-def _unseen(histogram: Histogram | None) -> bool:
-    """Whether no sample had a number there (regions that were never proposed, experts that were never asked)."""
-    return histogram is not None and histogram.empty and histogram.finite
-
-
-def _rules(one: Quant) -> tuple[str, ...]:
-    return ("mse", "minmax") if one.range == "mse" else (one.range,)
-
-
-def _grids(
-    one: Quant,
-    sources: Mapping[Value, Sequence[Value]],
-    histograms: Mapping[Value, Histogram],
-    rules: Mapping[Value, str],
-    through: Mapping[Value, Function],
-    ctx: Context,
-) -> dict[Value, Grid]:
-    dtype = ctx.target.activation_dtype
+def choose_ranges(work: Work) -> None:
+    """Choose the range of every activation from its distribution."""
+    plan, ranges, sources = work.plan, work.ranges, work.plan.sources()
+    rules = {**(dict.fromkeys(sources, "minmax") if work.widest else {}), **work.rules}
+    least_squares = ranges.rule == "mse"
+    if least_squares:
+        rules |= deciding(work.graph, plan, work.ctx)
+    through = activation_functions(work.graph, plan) if least_squares else {}
+    dtype = work.ctx.target.activation_dtype
     low, high = limits(dtype)
-    grids = {}
     for group, values in sources.items():
         merged = Histogram()
         for value in values:
-            merged.merge(histograms[value])
-        ends = find_range(merged, rules.get(group, one.range), high - low + 1, one.percentile, through.get(group))
-        grids[group] = activation_grid(*ends, dtype, symmetric=one.symmetric)
-    return grids
+            merged.merge(work.seen.histograms[value])
+        rule, function = rules.get(group, ranges.rule), through.get(group)
+        ends = find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
+        work.grids[group] = activation_grid(*ends, dtype, symmetric=ranges.symmetric)
+    work.grids |= work.exact
+
+
+def remember(work: Work) -> None:
+    """Keep the float graph as it is now, which answers for every layer, and the means of what the walk leaves out."""
+    _name_answers(work.graph)
+    work.ctx.rewritten = work.teacher = work.graph.clone()
+    if work.fit_biases:
+        work.fixable = [layer for layer in work.unwalked() if correctable(layer)]
+    work.means = answer_means(work.graph, work.fixable, work.ctx, work.few)
+
+
+def write(work: Work) -> None:
+    """Write QuantizeLinear and DequantizeLinear around activations, and those of weights that the walk leaves out."""
+    rest = work.unwalked()
+    walked = walkable(list(work.layers.values()))
+    if work.fit_biases:
+        _give_biases(walked)
+    work.insertion = Insertion(work.graph, work.plan, work.grids, work.ctx.target.activation_dtype)
+    work.insertion.activations()
+    work.insertion.constants()
+    _encode(work, rest)
+
+
+def round_weights(work: Work) -> None:
+    """Round weights one layer after the other, each so that the layer answers as the float model does."""
+    rest = [layer for node, layer in work.layers.items() if node not in work.rounded]
+    walked = walkable(rest)
+    work.rounded |= reconstruct(
+        work.insertion, walked, work.teacher, work.ctx, work.schemes, fit_biases=work.fit_biases
+    )
+    # What the walk could tell nothing of.
+    _encode(work, [layer for layer in rest if layer.node not in work.rounded])
+
+
+def correct_means(work: Work) -> None:
+    """Correct the biases that the walk did not fit by the float model's means, and write all biases as integers."""
+    layers = list(work.layers.values())
+    correct(work.graph, work.fixable, work.means, work.ctx, work.few)
+    encode_biases(work.insertion, layers, {node: rounded.grid for node, rounded in work.rounded.items()})
+
+
+def part_fusions(work: Work) -> None:
+    """Keep the runtime from fusing integer layers with what follows before it looks for integer kernels."""
+    if work.ctx.target.contrib_ops:
+        keep_apart(work.graph, work.layers.values())
+
+
+STAGES: dict[str, Callable[[Work], None]] = {
+    "pool": pool,
+    "encode inputs": encode_images,
+    "rotate": turn,
+    "equalise": scale_channels,
+    "absorb": absorb_means,
+    "widen": widen,
+    "smooth": smooth_products,
+    "calibrate": watch,
+    "set apart": set_apart,
+    "ranges": choose_ranges,
+    "remember": remember,
+    "write": write,
+    "reconstruct": round_weights,
+    "correct": correct_means,
+    "fusions": part_fusions,
+}
+"""The stages by name, in order."""
+
+
+def _ranged(plan: Placement) -> list[Value]:
+    """The values whose distribution decides a range."""
+    return [value for values in plan.sources().values() for value in values]
+
+
+def _endless(histogram: Histogram) -> bool:
+    """Whether no grid fits: there are numbers that are not finite, or whose squares are not."""
+    return not (histogram.finite and histogram.high - histogram.low < WIDEST)
+
+
+def _unseen(histogram: Histogram) -> bool:
+    """Whether no sample had a number there (regions that were never proposed, experts that were never asked)."""
+    return histogram.empty and histogram.finite
+
+
+def _encode(work: Work, layers: list[Linear]) -> None:
+    """Write the weights of `layers` as they are best rounded alone."""
+    facts = work.ctx.target
+    work.rounded |= encode_weights(work.insertion, layers, work.seen.energy, facts, work.schemes)
+    work.graph.sweep()
 
 
 def _name_answers(graph: Graph) -> None:
@@ -197,8 +318,10 @@ def _name_answers(graph: Graph) -> None:
             taken.add(value.name)
 
 
-def _give_biases(layers: list[Linear]) -> None:
+def _give_biases(layers: Iterable[Linear]) -> None:
     """Convolutions and Gemms without a bias get one of zeros, so that there is something to correct means with."""
+    import numpy as np
+
     for layer in layers:
         if layer.op != "MatMul" and layer.bias_place is None:
             layer.shift_bias(np.zeros(layer.outputs))

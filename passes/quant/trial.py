@@ -29,12 +29,13 @@ from ..walk.linear import Linear
 from .activation_functions import activation_functions
 from .calibrate import Array, calibrate
 from .deciding import deciding
-from .layers import Kept, find_layers
+from .layers import find_layers
 from .numbers.params import Grid, activation_grid, limits
 from .numbers.ranges import find_range
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_weights
 from .qdq.placement import place
+from .scheme import FREE, Form, Scheme, Schemes, of_copy
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples
@@ -57,8 +58,7 @@ class Trial:
 
     graph: Graph
     ctx: Context
-    kept: Kept
-    per_channel: Callable[[Linear], bool]
+    schemes: Schemes
     exact: Mapping[Value, Grid] = field(default_factory=dict)
     _loss: float | None = None
     _teacher: Session | None = None
@@ -135,10 +135,11 @@ class Trial:
     def _quantized(self, samples: Samples, rule: str) -> Graph:
         twins: dict[Value, Value] = {}
         copy = clone(self.graph, twins)
-        found, _ = find_layers(copy, self.kept)
-        plan = place(copy, found, self.kept)
+        schemes = of_copy(self.schemes, self.graph, copy)
+        layers = find_layers(copy, schemes, Form.INTEGER)[0]
+        plan = place(copy, layers, schemes)
         sources = plan.sources()
-        coarse = [layer for layer in found.values() if not self.per_channel(layer)]
+        coarse = [layer for node, layer in layers.items() if not schemes.get(node, FREE).per_channel]
         ctx = dataclasses.replace(self.ctx, fit=samples)
         seen = calibrate(copy, [v for group in sources.values() for v in group], coarse, ctx, elements=ELEMENTS)
         dtype = self.ctx.target.activation_dtype
@@ -156,7 +157,8 @@ class Trial:
         insertion.activations()
         insertion.constants()
         facts = dataclasses.replace(ctx.target, saturating_int8=False)
-        encode_weights(insertion, coarse, seen.energy, facts, self.per_channel, lambda layer: 8)
+        eight = {layer.node: Scheme(Form.INTEGER, per_channel=False) for layer in coarse}
+        encode_weights(insertion, coarse, seen.energy, facts, eight)
         copy.sweep()
         copy.sort()
         return copy

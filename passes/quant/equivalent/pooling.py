@@ -14,14 +14,13 @@ from ....ir.origin import Origin
 from ....ir.types import DType
 
 
-def pool_spatial_means(graph: Graph) -> int:
-    """Rewrite every such ReduceMean of `graph`; returns how many."""
-    made = 0
-    for node in graph:
-        if node.op == "ReduceMean" and not node.domain and _is_spatial(node):
-            _replace(graph, node)
-            made += 1
-    return made
+def pool_spatial_means(graph: Graph) -> dict[Node, list[Node]]:
+    """Rewrite every such ReduceMean of `graph`; returns what took the place of each."""
+    return {
+        node: _replace(graph, node)
+        for node in graph
+        if node.op == "ReduceMean" and not node.domain and _is_spatial(node)
+    }
 
 
 def _is_spatial(node: Node) -> bool:
@@ -45,11 +44,13 @@ def _is_convolved(x: Value) -> bool:
     return made is not None and made.op == "Conv"
 
 
-def _replace(graph: Graph, node: Node) -> None:
+def _replace(graph: Graph, node: Node) -> list[Node]:
     origin = Origin.merge([node.origin], "quant")
-    pooled = graph.add("GlobalAveragePool", [node.inputs[0]], origin=origin, name=node.name, before=node).output
+    steps = [graph.add("GlobalAveragePool", [node.inputs[0]], origin=origin, name=node.name, before=node)]
     if not node.get_int("keepdims", 1):
-        pooled = graph.add("Flatten", [pooled], {"axis": 1}, origin=origin, before=node).output
+        steps.append(graph.add("Flatten", [steps[0].output], {"axis": 1}, origin=origin, before=node))
+    pooled = steps[-1].output
     pooled.name, pooled.type = node.output.name, node.output.type
     node.output.replace_uses(pooled)
     graph.remove(node)
+    return steps

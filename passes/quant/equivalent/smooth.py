@@ -18,7 +18,7 @@ than `LEAST_GAIN`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from ..numbers.multipliers import BLOCKS
 from ..numbers.params import activation_grid, limits
 from ..numbers.ranges import find_range
 from ..numbers.weights import quantize_rows
+from ..scheme import Schemes
 
 if TYPE_CHECKING:
     from ....runtime.samples import Samples
@@ -67,11 +68,11 @@ def smooth(
     samples: Samples,
     *,
     how: Sequence[str],
-    bits: Callable[[Linear], int] = lambda layer: 8,
+    schemes: Schemes,
 ) -> dict[Value, str]:
     """Scale the inputs of `groups` (value -> the MatMul and Gemm layers that read it) where that pays.
 
-    `how` are the range rules to choose from, `bits` those of each layer's weight: the fewer, the less spread it takes.
+    `how` are the range rules to choose from, and the fewer bits a layer's weight has, the less spread it takes.
     Returns what each group reads now, with its range rule.
     """
     sources = list(groups)
@@ -79,7 +80,7 @@ def smooth(
     for source, x in zip(sources, _sampled(graph, sources, ctx, samples)):
         layers = groups[source]
         weights = np.concatenate([layer.kernel_rows() for layer in layers])
-        plain, best = _judge(x, weights, ctx, how, min(map(bits, layers)))
+        plain, best = _judge(x, weights, ctx, how, min(schemes[layer.node].bits for layer in layers))
         scalable = all(len(layer.weight.uses) == 1 for layer in layers)
         if best.scale is not None and scalable and best.error < plain.error * 10 ** (-LEAST_GAIN / 10):
             chosen[_apply(graph, source, layers, best.scale)] = best.how

@@ -13,7 +13,7 @@ rounding error to the bound is stored unsigned, with its zero point in the middl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from ...base import TargetFacts
 from ...walk.linear import Linear
 from ..numbers.params import Grid, limits, shortened
 from ..numbers.weights import quantize_paired, quantize_rows, row_importance, weight_error
+from ..scheme import Schemes
 from .insertion import Insertion
 from .packing import store_codes
 
@@ -45,8 +46,7 @@ def encode_weights(
     layers: Sequence[Linear],
     energy: Energy,
     target: TargetFacts,
-    per_channel: Callable[[Linear], bool],
-    bits: Callable[[Linear], int],
+    schemes: Schemes,
 ) -> dict[Node, Rounded]:
     """Let every layer read codes of its weight; returns what became of each. `energy`: see `Calibration`. Of the layers
     that share a weight the first says how many bits, and whether it has a scale a channel."""
@@ -56,11 +56,12 @@ def encode_weights(
     done: dict[Node, Rounded] = {}
     for weight, users in together.items():
         least = least_scale(insertion, users)
-        first, width = users[0], bits(users[0])
-        h = importance(first, energy)
-        codes, grid, _ = encode(first, h, target, least, per_channel=per_channel(first), bits=width)
+        first, scheme = users[0], schemes[users[0].node]
+        codes, grid, _ = encode(
+            first, importance(first, energy), target, least, per_channel=scheme.per_channel, bits=scheme.bits
+        )
         decoded = grid.decode(codes)
-        constant = store_codes(insertion.graph, codes, weight.name, bits=width, before=first.node)
+        constant = store_codes(insertion.graph, codes, weight.name, bits=scheme.bits, before=first.node)
         for layer in users:
             node, h = layer.node, importance(layer, energy)
             done[node] = Rounded(grid, weight_error(layer.kernel_rows(), layer.kernel_rows(decoded), h))

@@ -23,14 +23,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from ....ir.graph import Graph, Node, Value
 from ....ir.types import DType
 from ...walk.linear import Linear
-from ..layers import QUANTIZED, Kept, keep_none
+from ..layers import QUANTIZED
 from ..numbers.histogram import Histogram
+from ..scheme import Schemes, float_reason
 
 CLAMPS = frozenset({"Relu", "Clip"})
 MOVES = frozenset(
@@ -102,12 +104,12 @@ def operands(node: Node) -> tuple[Value, ...]:
     return tuple(v for v in found if v is not None and v.constant is None)
 
 
-def place(graph: Graph, layers: Mapping[Node, Linear], kept: Kept = keep_none) -> Placement:
-    """Decide for `graph`, given its `layers`."""
+def place(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes = MappingProxyType({})) -> Placement:
+    """Decide for `graph`, given its `layers` and which nodes are to stay float."""
     plan = Placement(layers, {node: layer.source for node, layer in layers.items()})
     _find_clamps(graph, plan)
     for node in graph:
-        if node.domain or kept(node) or not _supported(node, graph.opset(), plan):
+        if node.domain or float_reason(schemes, node) or not _supported(node, graph.opset(), plan):
             continue
         (plan.moves if node.op in MOVES else plan.pointwise).add(node)
     for node in graph:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from ...base import Context, Skip, TargetFacts
 from ...walk.linear import Linear, linear_layer
 from ...walk.walk import Step, too_wide, walk
 from ..numbers.encoding import Encoded, encode_target
+from ..scheme import Scheme, Schemes
 from .insertion import Insertion
 from .packing import store_codes
 from .parameters import Rounded, least_scale
@@ -54,40 +55,35 @@ def reconstruct(
     layers: Sequence[Linear],
     teacher: Graph,
     ctx: Context,
-    bits: Callable[[Linear], int],
-    per_channel: Callable[[Linear], bool],
+    schemes: Schemes,
     *,
     fit_biases: bool = True,
-    codebook: Callable[[Linear], bool] = lambda layer: False,
 ) -> dict[Node, Rounded]:
     """Round the weights of `layers` in the graph of `insertion`; biases stay float, and as they are unless they are to
     be fitted. `teacher` answers by value name."""
     graph, done = insertion.graph, dict[Node, Rounded]()
-    rows = ROWS if all(bits(layer) == 8 for layer in layers) else 2 * ROWS
+    rows = ROWS if all(schemes[layer.node].bits == 8 for layer in layers) else 2 * ROWS
     for step in walk(graph, dataclasses.replace(ctx, teacher=teacher), layers, rows=rows, batch=BATCH):
-        layer, node, width = step.layer, step.layer.node, bits(step.layer)
-        rounded = encode_layer(
-            step, ctx.target, least_scale(insertion, [layer]), bits=width, per_channel=per_channel(layer),
-            codebook=codebook(layer),
-        )  # fmt: skip
+        layer, node = step.layer, step.layer.node
+        rounded = encode_layer(step, ctx.target, least_scale(insertion, [layer]), schemes[node])
         if fit_biases and layer.bias_place is not None:
             layer.write(rounded.weight, step.target.bias(rounded.weight))
         blocks = rounded.multiples
+        if blocks is not None:
+            blocks = layer.of_kernel_rows(blocks.reshape(layer.outputs, -1))
         codes = store_codes(
-            graph, layer.laid_out(rounded.codes), layer.weight.name, bits=width, before=node, book=rounded.book,
-            multiples=None if blocks is None else layer.of_kernel_rows(blocks.reshape(layer.outputs, -1)),
+            graph, layer.laid_out(rounded.codes), layer.weight.name, bits=schemes[node].bits, before=node,
+            book=rounded.book, multiples=blocks,
         )  # fmt: skip
         node.set_input(1, insertion.dequantize(codes, rounded.grid, before=node, origin=node.origin, hint="weight"))
         done[node] = Rounded(rounded.grid, step.target.error(rounded.weight))
     return done
 
 
-def encode_layer(
-    step: Step, facts: TargetFacts, least: NDArray[np.float64], *, bits: int, per_channel: bool, codebook: bool
-) -> Encoded:
+def encode_layer(step: Step, facts: TargetFacts, least: NDArray[np.float64], scheme: Scheme) -> Encoded:
     """`encode_target` of a layer on the walk."""
     layer = step.layer
     return encode_target(
         layer.weights(), step.target, facts, least, positions=math.prod(layer.kernel), depthwise=layer.depthwise,
-        axis=layer.axis, bits=bits, per_channel=per_channel, codebook=codebook,
+        axis=layer.axis, bits=scheme.bits, per_channel=scheme.per_channel, codebook=scheme.codebook,
     )  # fmt: skip

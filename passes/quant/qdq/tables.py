@@ -26,9 +26,10 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Report
-from ..layers import RECODING, WEIGHTED, Kept, is_quantized
+from ..layers import RECODING, WEIGHTED, is_quantized
 from ..numbers.params import Grid, limits
 from ..numbers.weights import quantize_rows
+from ..scheme import Schemes, float_reason
 
 LEAST = 1024
 _STORED = ("Gather", "MatMul", "Gemm")
@@ -45,18 +46,18 @@ PLACES = frozenset({"ConstantOfShape", "Range", "Shape", "Size"})
 """What knows nothing but sizes."""
 
 
-def encode_tables(graph: Graph, kept: Kept, report: Report) -> int:
+def encode_tables(graph: Graph, schemes: Schemes, report: Report) -> int:
     """Encode every such table of `graph`, saying so in `report`; returns how many."""
     made = 0
     for node in tuple(graph):
         if _is_sliced(node):
-            made += _encode_positions(graph, node, kept, report)
+            made += _encode_positions(graph, node, schemes, report)
         if not _is_table(node):
             continue
         table = node.inputs[0]
         assert table is not None
         readers = _readers(table)
-        if reason := next(filter(None, map(kept, [node, *readers])), ""):
+        if reason := next(filter(None, (float_reason(schemes, n) for n in (node, *readers))), ""):
             report.skipped(node.label, node.op, reason)
         elif any(reader.op not in _STORED for reader in readers):
             report.skipped(node.label, node.op, "its table has another reader")
@@ -83,11 +84,11 @@ def _is_sliced(node: Node) -> bool:
     return whole and sizes and constant.dtype is DType.FLOAT and constant.size >= LEAST and not table.is_output
 
 
-def _encode_positions(graph: Graph, node: Node, kept: Kept, report: Report) -> int:
+def _encode_positions(graph: Graph, node: Node, schemes: Schemes, report: Report) -> int:
     """Store the table that `node` slices as codes, saying so in `report`; returns how many that were."""
     table = node.inputs[0]
     assert table is not None
-    if reason := kept(node):
+    if reason := float_reason(schemes, node):
         report.skipped(node.label, node.op, reason)
         return 0
     if _no_embedding(node) or not _feeds_a_layer(node):

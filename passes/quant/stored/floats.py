@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..calibrate import calibrate
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from ....ir.graph import Graph
     from ...base import Context, Report
     from ...walk.linear import Linear
+    from ..scheme import Schemes
 
 
 def leave_float(
     graph: Graph,
     reasons: Mapping[Linear, str],
+    schemes: Schemes,
     ctx: Context,
-    per_channel: Callable[[Linear], bool],
     report: Report,
     why: str = "where they are faster here",
 ) -> None:
     """Store the weights of layers in int8, to be computed with in float; say of each its reason, and `why` of all."""
     layers = list(reasons)
-    store_weights(graph, layers, calibrate(graph, [], layers, ctx), ctx, per_channel)
+    store_weights(graph, layers, calibrate(graph, [], layers, ctx), ctx, schemes)
     for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason, weight_bits=8)
     report.notes.append(f"{len(layers)} layer(s) run in float, {why}; their weights are stored in int8")

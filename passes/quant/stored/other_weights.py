@@ -26,7 +26,8 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Report
-from ..layers import Kept, is_quantized
+from ..layers import is_quantized
+from ..scheme import Schemes, float_reason
 
 CONTRIB = "com.microsoft"
 LEAST = 1024
@@ -66,7 +67,7 @@ class Coded:
     error: float
 
 
-def store_others(graph: Graph, refused: Iterable[Node], kept: Kept, report: Report) -> set[Node]:
+def store_others(graph: Graph, refused: Iterable[Node], schemes: Schemes, report: Report) -> set[Node]:
     """Store what the nodes `refused` read, and nodes of other domains and Einsum; returns those that were changed.
 
     `report` is told of each.
@@ -75,7 +76,7 @@ def store_others(graph: Graph, refused: Iterable[Node], kept: Kept, report: Repo
     changed: set[Node] = set()
     others = (node for node in graph.walk() if node.domain or node.op == "Einsum")
     for node in dict.fromkeys([*refused, *others]):
-        if (node.domain, node.op) not in _PLACES or kept(node) or is_quantized(node):
+        if (node.domain, node.op) not in _PLACES or float_reason(schemes, node) or is_quantized(node):
             continue
         errors = []
         for weight in dict.fromkeys(_weights(node)):

@@ -16,7 +16,6 @@ of control flow; the batch-first layout of LSTM, which stays stored; fewer than 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,8 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Context, Report, Skip
-from ..forms import Form, form_of, own_options
-from ..layers import Kept
 from ..numbers.weights import quantize_rows
-
-if TYPE_CHECKING:
-    from ..quant import Quant
+from ..scheme import FREE, Form, Schemes, float_reason
 
 INPUTS = {"LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "ConvTranspose": (1,)}
 """The inputs that are weights, by operator."""
@@ -48,7 +43,7 @@ class Coded:
     error: float
 
 
-def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report: Report) -> set[Node]:
+def store_kernelless(graph: Graph, schemes: Schemes, ctx: Context, report: Report) -> set[Node]:
     """Store the weights of all such operators of `graph` in int8, saying so in `report`; returns those it looked at."""
     looked: set[Node] = set()
     wider: set[str] = set()
@@ -58,18 +53,18 @@ def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report:
             continue
         looked.add(node)
         try:
-            weights = _weights(node, kept)
+            weights = _weights(node, schemes)
         except Skip as skip:
             report.skipped(node.label, node.op, skip.reason)
             continue
-        own = own_options(one, ctx, node)
-        if own.bits < 8:
+        scheme = schemes.get(node, FREE)
+        if scheme.bits < 8:
             wider.add(node.op)
-        if node.op == "LSTM" and form_of(own) is Form.DYNAMIC and ctx.target.contrib_ops and _plain(node):
+        if node.op == "LSTM" and scheme.form is Form.DYNAMIC and ctx.target.contrib_ops and _plain(node):
             error = _dynamic(graph, node, weights, ctx)
             report.done(node.label, node.op, bits=8, activations="dynamic", error=round(error, 6))
             continue
-        half = DType[own.weights.upper()] if own.weights.endswith("float16") else None
+        half = scheme.half
         try:
             for weight in weights.values():
                 if weight not in made:
@@ -88,9 +83,9 @@ def store_kernelless(graph: Graph, one: Quant, ctx: Context, kept: Kept, report:
     return looked
 
 
-def _weights(node: Node, kept: Kept) -> dict[int, Value]:
+def _weights(node: Node, schemes: Schemes) -> dict[int, Value]:
     """The weights by input. Raises `Skip`."""
-    if reason := kept(node):
+    if reason := float_reason(schemes, node):
         raise Skip(reason)
     found: dict[int, Value] = {}
     for index in INPUTS[node.op]:

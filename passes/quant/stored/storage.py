@@ -9,7 +9,7 @@ speed and every kernel stay those of the float model. (DequantizeLinear in its p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from ...walk.linear import Linear
 from ..calibrate import Calibration
 from ..numbers.weights import weight_error
 from ..qdq.parameters import encode, importance
+from ..scheme import Schemes
 
 
 def store_weights(
-    graph: Graph, layers: Sequence[Linear], seen: Calibration, ctx: Context, per_channel: Callable[[Linear], bool]
+    graph: Graph, layers: Sequence[Linear], seen: Calibration, ctx: Context, schemes: Schemes
 ) -> dict[Linear, float]:
     """Let every layer read its weight from int8 codes; layers that share a weight share the expression. Returns the
     error of each (`weight_error`)."""
@@ -39,7 +40,7 @@ def store_weights(
         if weight not in made:
             least = np.zeros(layer.outputs)
             h = importance(layer, seen.energy)
-            codes, grid, _ = encode(layer, h, target, least, per_channel=per_channel(layer))
+            codes, grid, _ = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
             numbers[weight] = layer.kernel_rows(grid.decode(codes))
             scale = graph.constant(np.ascontiguousarray(grid.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")

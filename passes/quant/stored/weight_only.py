@@ -10,7 +10,7 @@ In each the runtime decodes the weights once, when it loads the model, except wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ....ir.types import DType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ....ir.graph import Graph
     from ...base import Context, Report
     from ...walk.linear import Linear
-    from ..quant import Quant
+    from ..scheme import Schemes
 
 INT4_BLOCK = 32
 """Four bits are too few for a whole channel in float; this is the block where none was asked for."""
@@ -33,23 +33,25 @@ INT4_BLOCK = 32
 def store_only(
     graph: Graph,
     layers: Sequence[Linear],
-    one: Quant,
+    schemes: Schemes,
     ctx: Context,
-    per_channel: Callable[[Linear], bool],
     report: Report,
+    *,
+    fit_biases: bool,
 ) -> None:
-    """Store the weights of `layers` as `one` says; `report` is told of each."""
-    if one.weights in ("float16", "bfloat16"):
-        store_halves(graph, layers, DType[one.weights.upper()], report)
+    """Store the weights of `layers`, which have schemes alike; `report` is told of each."""
+    scheme = schemes[layers[0].node]
+    if scheme.half is not None:
+        store_halves(graph, layers, scheme.half, report)
         return
-    block = one.block or (INT4_BLOCK if one.weights == "int4" else 0)
-    parted = [layer for layer in layers if block and (one.block or has_blocks(layer.shape[2], block))]
+    block = scheme.block or (INT4_BLOCK if scheme.bits == 4 else 0)
+    parted = [layer for layer in layers if block and (scheme.block or has_blocks(layer.shape[2], block))]
     whole = [layer for layer in layers if layer not in parted]
-    if one.weights == "int4":
-        parted = walk_blocks(graph, parted, ctx, block, report, fit_biases=one.bias_correction)
+    if scheme.bits == 4:
+        parted = walk_blocks(graph, parted, ctx, block, report, fit_biases=fit_biases)
     if not parted and not whole:
         return
     seen = calibrate(graph, [], [*parted, *whole], ctx)
-    store_blocks(graph, parted, seen, DType[one.weights.upper()], block, report)
-    for layer, error in store_weights(graph, whole, seen, ctx, per_channel).items():
+    store_blocks(graph, parted, seen, DType.INT4 if scheme.bits == 4 else DType.INT8, block, report)
+    for layer, error in store_weights(graph, whole, seen, ctx, schemes).items():
         report.done(layer.name, layer.op, bits=8, error=round(error, 6))

@@ -14,7 +14,7 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
 from optc.passes.quant.equivalent.absorb import absorb
 from optc.passes.quant.equivalent.rotate import rotate
-from optc.passes.quant.layers import find_layers, keep_none
+from optc.passes.quant.layers import find_layers
 from optc.passes.quant.trial import Trial
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
@@ -156,7 +156,7 @@ def test_a_change_stays_only_if_the_quantized_model_answers_better(helps: bool) 
         scale(factor)
     layers = find_layers(graph)[0]
     before = [node.inputs for node in layers]
-    trial = Trial(graph, context(graph), keep_none, lambda layer: True)
+    trial = Trial(graph, context(graph), {})
     kept = trial.keeps(layers, lambda: scale(1 / factor if helps else factor))
     assert kept == int(helps)
     assert ([node.inputs for node in layers] == before) == (not helps)
@@ -164,7 +164,7 @@ def test_a_change_stays_only_if_the_quantized_model_answers_better(helps: bool) 
 
 def test_what_changes_nothing_is_not_tried() -> None:
     graph = network(conv(8), conv(4, seed=1))
-    trial = Trial(graph, context(graph), keep_none, lambda layer: True)
+    trial = Trial(graph, context(graph), {})
     assert trial.keeps(find_layers(graph)[0], lambda: 0) == 0
     assert trial._loss is None
 
@@ -177,7 +177,7 @@ def test_ranges_are_widened_where_more_than_one_decision_a_sample_is_better_for_
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
     graph.add_output(graph.add(kind, [x], types=[TensorType(DType.FLOAT, ("N", 4))]).output, "y")
     samples = load_samples({"x": np.zeros((8, 4), np.float32)}, graph)
-    trial = Trial(graph, Context(facts_of(), fit=samples, held=samples), lambda node: "", lambda layer: True)
+    trial = Trial(graph, Context(facts_of(), fit=samples, held=samples), {})
     monkeypatch.setattr(Trial, "_measured", lambda self, rule="mse": {"mse": 1.0, "minmax": 0.5}[rule])
     assert trial.widest() is wide
     monkeypatch.setattr(Trial, "_measured", lambda self, rule="mse": {"mse": 1.0, "minmax": 0.95}[rule])

@@ -19,7 +19,8 @@ from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.quant import Quant
 from optc.passes.quant.equivalent.pooling import pool_spatial_means
 from optc.passes.quant.layers import find_layers
-from optc.passes.quant.mixed import SPARED, spare_smallest, weigh
+from optc.passes.quant.mixed import weigh
+from optc.passes.quant.plan import SPARED, smallest
 from optc.runtime.agreement import agreement
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
@@ -73,7 +74,7 @@ def test_only_means_that_a_convolution_feeds_are_pooled_on_three_axes_and_only_o
     axes = list(range(2, len(shape)))
     graph.add_output(graph.add("ReduceMean", [y], {"axes": axes}).output, "y")
     infer(graph)
-    assert pool_spatial_means(graph) == convolved
+    assert bool(pool_spatial_means(graph)) == convolved
 
 
 @pytest.mark.parametrize(("weights", "most"), [("int3", 8), ("int2", 3)])
@@ -114,7 +115,7 @@ def test_bits_by_layer_keep_to_a_budget_and_spare_who_minds_most() -> None:
     samples = zoo.samples("digits_resnet", "calib")
     layers = list(find_layers(graph)[0].values())
     held = load_samples(samples, graph)
-    weighed = weigh(graph, layers, Context(TargetFacts("test"), fit=held, held=held, threads=1))
+    weighed = weigh(graph, layers, {}, Context(TargetFacts("test"), fit=held, held=held, threads=1))
     loss = {layer.name: choices[1].error / choices[1].cost for layer, choices in zip(layers, weighed)}
     report = quantized(graph, samples, Quant(weights="auto", size=0.18))
     found = widths(report)
@@ -144,10 +145,8 @@ def test_an_agreement_floor_that_nothing_meets_leaves_eight_bits() -> None:
 
 def test_the_smallest_layers_are_spared() -> None:
     layers = list(find_layers(cleaned("digits_resnet"))[0].values())
-    sizes = {layer.name: layer.weight.constant.size for layer in layers}  # type: ignore[union-attr]
-    bits = spare_smallest(layers, 4)
-    spared = [layer.name for layer in layers if bits(layer) == 8]
+    sizes = {layer.node: layer.weight.constant.size for layer in layers}  # type: ignore[union-attr]
+    spared = smallest(layers, SPARED)
     assert min(sizes, key=sizes.__getitem__) in spared
-    assert sum(sizes[name] for name in spared) <= SPARED * sum(sizes.values())
-    fewer = spare_smallest(layers, 4, SPARED / 4)
-    assert sum(fewer(layer) == 8 for layer in layers) < len(spared)
+    assert sum(sizes[node] for node in spared) <= SPARED * sum(sizes.values())
+    assert smallest(layers, SPARED / 4) < spared

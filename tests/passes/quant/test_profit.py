@@ -14,7 +14,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome
 from optc.passes.quant import Quant, profit
-from optc.passes.quant.layers import find_layers, keep_none
+from optc.passes.quant.layers import find_layers
 from optc.passes.quant.qdq.placement import place
 from optc.runtime.samples import load_samples
 
@@ -47,7 +47,7 @@ def test_the_cut_is_the_cheapest_of_all_assignments(seed: int) -> None:
     rng = np.random.default_rng(seed)
     floats: dict[Node, float] = {node: 1e-5 * rng.random() for node in found}
     codes: dict[Node, float] = {node: 1e-5 * rng.random() for node in found}
-    plan = place(graph, found, keep_none)
+    plan = place(graph, found)
     nodes = list(found)
     change = profit.CALL + profit.ELEMENT * 4 * 8 * 8
 

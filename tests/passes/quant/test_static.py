@@ -1,0 +1,115 @@
+"""The stages of static quantization, one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from facts import facts_of
+from quantized import cleaned
+from walked import context, distance, residual_net
+
+from optc.ir.graph import Graph
+from optc.ir.types import DType, TensorType
+from optc.models import zoo
+from optc.passes.base import Report
+from optc.passes.quant import Quant
+from optc.passes.quant.plan import plan
+from optc.passes.quant.scheme import Scheme
+from optc.passes.quant.static import STAGES, Ranges, Work, quantize_static
+from optc.runtime.samples import load_samples
+
+
+def work(graph: Graph, one: Quant | None = None) -> Work:
+    ctx = dataclasses.replace(context(graph), target=facts_of(measurable=False))
+    return Work(graph, plan(graph, one or Quant(), ctx), ctx, Report())
+
+
+def through(one: Work, names: Sequence[str]) -> Work:
+    for name in names:
+        STAGES[name](one)
+    return one
+
+
+def until(one: Work, last: str) -> Work:
+    names = list(STAGES)
+    return through(one, names[: names.index(last) + 1])
+
+
+FREE = ["pool", "encode inputs", "rotate", "equalise", "absorb", "smooth"]
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_the_first_stages_keep_the_function(name: str) -> None:
+    graph = residual_net()
+    teacher = graph.clone()
+    one = through(work(graph), [name])
+    assert distance(teacher, graph, one.ctx) < 1e-9
+    assert not any(node.op == "QuantizeLinear" for node in graph)
+
+
+def test_what_takes_the_place_of_a_node_has_its_scheme() -> None:
+    graph = Graph("mean", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8, 6, 6)))
+    mean = graph.add("ReduceMean", [x], {"axes": [2, 3], "keepdims": 0}, types=[TensorType(DType.FLOAT, ("N", 8))])
+    graph.add_output(mean.output, "y")
+    one = work(graph)
+    one.schemes = {**one.schemes, mean: Scheme(reason="kept by name")}
+    through(one, ["pool"])
+    assert [(node.op, one.schemes[node].reason) for node in graph] == [
+        ("GlobalAveragePool", "kept by name"),
+        ("Flatten", "kept by name"),
+    ]
+
+
+def test_ranges_cover_what_was_seen_and_exact_inputs_have_their_own() -> None:
+    graph = residual_net()
+    one = work(graph)
+    one.ranges = Ranges("minmax")
+    until(one, "ranges")
+    assert set(one.grids) == set(one.plan.sources())
+    for value, grid in one.grids.items():
+        low, high = grid.bounds
+        seen = one.seen.histograms[value]
+        step = float(grid.scale)
+        assert low <= min(seen.low, 0.0) + step
+        assert high >= max(seen.high, 0.0) - step
+
+
+def test_what_no_sample_reaches_is_set_apart() -> None:
+    graph = residual_net()
+    one = until(work(graph), "calibrate")
+    node, layer = next(iter(one.layers.items()))
+    one.seen.histograms[layer.source].high = np.inf
+    through(one, ["set apart"])
+    assert node not in one.layers
+    assert [(entry.name, entry.reason) for entry in one.report.layers] == [
+        (layer.name, "what it reads is not finite, or too large to tell anything of")
+    ]
+
+
+def test_weights_are_written_after_activations() -> None:
+    graph = residual_net()
+    one = until(work(graph), "write")
+    assert any(node.op == "QuantizeLinear" for node in graph)
+    assert all(layer.weight.constant is not None for node, layer in one.layers.items() if node not in one.rounded)
+    through(one, ["reconstruct"])
+    assert set(one.rounded) == set(one.layers)
+    assert all(layer.weight.producer is not None for layer in one.layers.values())
+    biases = [layer.node.input(2) for layer in one.layers.values()]
+    assert all(bias is not None and bias.dtype is DType.FLOAT and bias.constant is not None for bias in biases)
+    through(one, ["correct"])
+    assert all(layer.node.input(2).producer.op == "DequantizeLinear" for layer in one.layers.values())  # type: ignore[union-attr]
+
+
+def test_all_stages_are_the_whole() -> None:
+    graph = cleaned("digits_dscnn")
+    samples = load_samples(zoo.samples("digits_dscnn", "calib"), graph)
+    ctx = dataclasses.replace(context(graph), fit=samples, held=samples, target=facts_of(measurable=False))
+    report = Report()
+    quantize_static(Work(graph, plan(graph, Quant(), ctx), ctx, report))
+    assert len(report.layers) == sum(node.op in ("Conv", "Gemm") for node in graph)
+    assert Quant.stages().keys() == STAGES.keys()
+    assert all(text.endswith(".") for text in Quant.stages().values())

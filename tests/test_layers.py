@@ -76,3 +76,55 @@ def test_layers(path: Path) -> None:
             other = module[1] if module[1] in BELOW else "__init__"
             wanted = BELOW[mine] | ({"__init__"} if module[1].startswith("__") else set())
             assert other in wanted, f"{path} ({mine}) imports optc.{'.'.join(module[1:])}, which is above it"
+
+
+FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "passes/quant": (
+        ("numbers",),
+        ("scheme",),
+        ("layers", "calibrate"),
+        ("read",),
+        ("qdq",),
+        ("stored", "equivalent"),
+    ),
+}
+"""The floors of a folder from the ground up, by folders and modules in it; what is not listed stands above them all."""
+
+
+def arrows(folder: str) -> set[tuple[str, str]]:
+    """Which module of `folder` imports which other one of it, as paths from it, but for the sake of types alone."""
+    top = Path(folder).parts
+    modules = {p.with_suffix("").parts[len(top) :] for p in sources() if p.parts[: len(top)] == top}
+    return {
+        ("/".join(module), "/".join(other))
+        for module in modules
+        for name in imports(Path(folder, *module).with_suffix(".py"), types=False)
+        for end in (len(name), len(name) - 1)
+        if name[1 : 1 + len(top)] == top and (other := name[1 + len(top) : end]) in modules and other != module
+    }
+
+
+def circle(edges: set[tuple[str, str]]) -> list[str]:
+    """The modules that import each other in a circle, or lead to one; none where there is no circle."""
+    left = set(edges)
+    while dead := {edge for edge in left if edge[1] not in {start for start, _ in left}}:
+        left -= dead
+    return sorted({start for start, _ in left})
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_no_file_of_a_folder_imports_from_a_floor_above(folder: str) -> None:
+    heights = {part: height for height, floor in enumerate(FLOORS[folder]) for part in floor}
+    edges = arrows(folder)
+    assert len(edges) > 20
+
+    def height(module: str) -> int:
+        return heights.get(module.partition("/")[0], len(FLOORS[folder]))
+
+    assert not [f"{a} imports {b}" for a, b in sorted(edges) if height(b) > height(a)]
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_no_files_of_a_folder_import_each_other_in_a_circle(folder: str) -> None:
+    assert circle({("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")}) == ["a", "b", "c"]
+    assert not circle(arrows(folder))

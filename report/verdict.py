@@ -103,7 +103,7 @@ def layer_errors(report: BuildReport) -> dict[str, tuple[str, float]]:
     found: dict[str, tuple[str, float]] = {}
     for step in report.steps:
         for layer in step.report.layers:
-            error = layer.detail.get("error")
+            error = layer.detail.get("error", layer.detail.get("weight_error"))
             if layer.outcome is Outcome.DONE and isinstance(error, int | float) and math.isfinite(error):
                 worst = max(float(error), found.get(layer.name, ("", 0.0))[1])
                 found[layer.name] = layer.op, worst

@@ -68,8 +68,10 @@ def quantize_dynamic(
     errors |= quantize_products(graph, products, seen.energy, ctx, schemes, narrow)
     for layer in layers:
         form = "stored" if layer.op == "Conv" else "dynamic"
-        width = narrow[layer.node].bits if layer.node in narrow else 8
-        report.done(*named[layer], bits=width, activations=form, error=round(errors[layer], 6))
+        if rounded := narrow.get(layer.node):
+            report.done(*named[layer], bits=rounded.bits, activations=form, error=round(rounded.error, 6))
+        else:
+            report.done(*named[layer], bits=8, activations=form, weight_error=round(errors[layer], 6))
 
 
 def quantize_products(
@@ -80,8 +82,8 @@ def quantize_products(
     schemes: Schemes,
     narrow: Mapping[Node, Narrow],
 ) -> dict[Linear, float]:
-    """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the error of each weight. `narrow` are
-    the weights that are codes already."""
+    """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the `weight_error` of each but the
+    `narrow` ones, which are codes already."""
     weights: dict[Value, tuple[Value, Grid, NDArray[np.float32]]] = {}
     errors: dict[Linear, float] = {}
     for source, readers in by_source(layers).items():
@@ -97,11 +99,11 @@ def quantize_products(
             before=first,
         )
         for layer in readers:
-            weight, few = layer.weight, narrow.get(layer.node)
-            if few is not None:
-                weights[weight] = _narrowed(graph, layer, few, first), few.coded.grid, layer.kernel_rows()
-                errors[layer] = few.error
-            elif weight not in weights:
+            weight = layer.weight
+            if few := narrow.get(layer.node):
+                _multiply(graph, layer, made.outputs, _narrowed(graph, layer, few, first), few.coded.grid)
+                continue
+            if weight not in weights:
                 h = importance(layer, energy)
                 least, wide = np.zeros(layer.outputs), schemes[layer.node].per_channel
                 codes, grid, _ = encode(layer, h, ctx.target, least, per_channel=wide)
@@ -109,8 +111,7 @@ def quantize_products(
                 stored = np.ascontiguousarray(codes.T) if layer.axis == 0 else codes
                 weights[weight] = graph.constant(stored, weight.name), grid, decoded
             constant, grid, decoded = weights[weight]
-            if few is None:
-                errors[layer] = weight_error(layer.kernel_rows(), decoded, importance(layer, energy))
+            errors[layer] = weight_error(layer.kernel_rows(), decoded, importance(layer, energy))
             _multiply(graph, layer, made.outputs, constant, grid)
     return errors
 

@@ -111,8 +111,7 @@ def quantize_static(work: Work) -> None:
         if work.layers:
             stage(work)
     for node, layer in work.layers.items():
-        bits, error = work.schemes[node].bits, work.rounded[node].error
-        work.report.done(layer.name, layer.op, bits=bits, error=round(error, 6))
+        work.report.done(layer.name, layer.op, bits=work.schemes[node].bits, **work.rounded[node].figures)
 
 
 def pool(work: Work) -> None:

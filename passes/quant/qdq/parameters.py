@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ....ir.graph import Node, Value
 from ....ir.types import DType
-from ...base import TargetFacts
+from ...base import Detail, TargetFacts
 from ...walk.linear import Linear
 from ..numbers.params import Grid, limits, shortened
 from ..numbers.weights import quantize_paired, quantize_rows, row_importance, weight_error
@@ -35,10 +35,18 @@ Energy = Mapping[Node, NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Rounded:
-    """What a layer became: the grid of its weight, and its error as a share of the power of its answer."""
+    """What a layer became: the grid of its weight, and its error, a share of the variance of its answer, where the walk
+    told, or what rounding the weight adds (`weight_error`)."""
 
     grid: Grid
-    error: float
+    error: float | None = None
+    weight_error: float | None = None
+
+    @property
+    def figures(self) -> dict[str, Detail]:
+        """What a report says of it."""
+        named = {"error": self.error, "weight_error": self.weight_error}
+        return {name: round(number, 6) for name, number in named.items() if number is not None}
 
 
 def encode_weights(
@@ -64,7 +72,8 @@ def encode_weights(
         constant = store_codes(insertion.graph, codes, weight.name, bits=scheme.bits, before=first.node)
         for layer in users:
             node, h = layer.node, importance(layer, energy)
-            done[node] = Rounded(grid, weight_error(layer.kernel_rows(), layer.kernel_rows(decoded), h))
+            error = weight_error(layer.kernel_rows(), layer.kernel_rows(decoded), h)
+            done[node] = Rounded(grid, weight_error=error)
             node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint="weight"))
     return done
 

@@ -64,10 +64,10 @@ def encode_tables(graph: Graph, schemes: Schemes, report: Report) -> int:
         elif reason := _no_embedding(node):
             report.skipped(node.label, node.op, reason)
         elif len(readers) > 1:
-            report.done(node.label, node.op, bits=8, form="stored", error=round(_store(graph, table), 6))
+            report.done(node.label, node.op, bits=8, form="stored", weight_error=round(_store(graph, table), 6))
             made += 1
         else:
-            report.done(node.label, node.op, bits=8, error=round(_encode(graph, node), 6))
+            report.done(node.label, node.op, bits=8, weight_error=round(_encode(graph, node), 6))
             made += 1
     return made
 
@@ -100,7 +100,7 @@ def _encode_positions(graph: Graph, node: Node, schemes: Schemes, report: Report
     codes, scale = quantize_rows(np.ascontiguousarray(columns), DType.INT8)
     error = _off(columns, codes * scale[:, None])
     _decode_at_load(graph, table, np.ascontiguousarray(codes.T).reshape(shape), scale)
-    report.done(node.label, node.op, bits=8, form="stored", error=round(error, 6))
+    report.done(node.label, node.op, bits=8, form="stored", weight_error=round(error, 6))
     return 1
 
 

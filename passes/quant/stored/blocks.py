@@ -52,7 +52,7 @@ def store_blocks(
             continue
         value, error = made[weight]
         _read(graph, layer, value, dtype, block, False)
-        report.done(layer.name, layer.op, bits=dtype.bits, block=block, error=round(error, 6))
+        report.done(layer.name, layer.op, bits=dtype.bits, block=block, weight_error=round(error, 6))
 
 
 def write_blocks(

@@ -49,4 +49,4 @@ def store_halves(graph: Graph, layers: Sequence[Linear], dtype: DType, report: R
         half = layer.kernel_rows(numbers.astype(dtype.numpy).astype(np.float32))
         error = weight_error(layer.kernel_rows(), half)
         layer.node.set_input(1, made[weight])
-        report.done(layer.name, layer.op, bits=16, error=round(error, 9))
+        report.done(layer.name, layer.op, bits=16, weight_error=round(error, 9))

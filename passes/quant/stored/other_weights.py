@@ -87,7 +87,7 @@ def store_others(graph: Graph, refused: Iterable[Node], schemes: Schemes, report
                 errors.append(coded.error)
         if errors:
             changed.add(node)
-            report.done(node.label, node.op, bits=8, activations="stored", error=round(max(errors), 9))
+            report.done(node.label, node.op, bits=8, activations="stored", weight_error=round(max(errors), 9))
     for weight, coded in encodings.items():
         if coded is not None:
             _store(graph, weight, coded)

@@ -62,7 +62,7 @@ def store_kernelless(graph: Graph, schemes: Schemes, ctx: Context, report: Repor
             wider.add(node.op)
         if node.op == "LSTM" and scheme.form is Form.DYNAMIC and ctx.target.contrib_ops and _plain(node):
             error = _dynamic(graph, node, weights, ctx)
-            report.done(node.label, node.op, bits=8, activations="dynamic", error=round(error, 6))
+            report.done(node.label, node.op, bits=8, activations="dynamic", weight_error=round(error, 6))
             continue
         half = scheme.half
         try:
@@ -75,7 +75,7 @@ def store_kernelless(graph: Graph, schemes: Schemes, ctx: Context, report: Repor
         for index, weight in weights.items():
             node.set_input(index, made[weight][0])
         bits, error = 8 if half is None else 16, max(made[weight][1] for weight in weights.values())
-        report.done(node.label, node.op, bits=bits, activations="stored", error=round(error, 9))
+        report.done(node.label, node.op, bits=bits, activations="stored", weight_error=round(error, 9))
     if wider:
         report.notes.append(
             f"weights of {', '.join(sorted(wider))} have eight bits: no form of fewer bits is known for them"

@@ -54,4 +54,4 @@ def store_only(
     seen = calibrate(graph, [], [*parted, *whole], ctx)
     store_blocks(graph, parted, seen, DType.INT4 if scheme.bits == 4 else DType.INT8, block, report)
     for layer, error in store_weights(graph, whole, seen, ctx, schemes).items():
-        report.done(layer.name, layer.op, bits=8, error=round(error, 6))
+        report.done(layer.name, layer.op, bits=8, weight_error=round(error, 6))

@@ -54,7 +54,11 @@ def chain() -> Graph:
 )
 def test_every_form_tells_the_error_of_each_layer(one: Quant) -> None:
     report = quantized(chain(), FEEDS, one)
-    errors = {x.name: float(str(x.detail["error"])) for x in report.layers if x.outcome is Outcome.DONE}
+    errors = {
+        x.name: float(str(x.detail.get("error", x.detail.get("weight_error"))))
+        for x in report.layers
+        if x.outcome is Outcome.DONE
+    }
     assert list(errors) == ["l0", "l1", "l2"]
     assert all(0 < error < 0.5 for error in errors.values())
 

@@ -50,7 +50,7 @@ def test_weights_of_cells_are_stored_in_int8_and_folded(op: str, activations: st
     teacher = graph.clone()
     report = quantized(graph, FEEDS, Quant(activations=activations))  # type: ignore[arg-type]
     assert [(x.outcome, x.detail["activations"]) for x in report.layers] == [(Outcome.DONE, "stored")]
-    assert 0 < float(str(report.layers[0].detail["error"])) < 1e-4
+    assert 0 < float(str(report.layers[0].detail["weight_error"])) < 1e-4
     assert set(runtime_ops(graph, tmp_path)) == {op}
     assert len(to_bytes(graph)) < 0.35 * len(to_bytes(teacher))
     assert noise(teacher, graph, FEEDS) > 35

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from .compiler import (
     Data,
@@ -21,13 +22,16 @@ from .compiler import (
     stored_bytes,
     versions,
 )
+from .compiler.artifact import interface
+from .compiler.data import draw
 from .compiler.fixed_sizes import Fixed
-from .errors import DataError, ModelError, TargetError
+from .errors import DataError, ModelError, SpecError, TargetError
 from .ir.graph import Graph
 from .passes.base import Context, Progress
 from .report.budget import Budget
 from .report.build import BuildReport, SampleRecord
 from .report.diff import Diff, diff
+from .report.on_device import THROTTLED, DeviceBench, DeviceTiming
 from .report.timings import Bench, Timing
 from .report.verdict import judge
 from .runtime.agreement import agreement
@@ -35,8 +39,11 @@ from .runtime.latency import latency
 from .runtime.samples import Samples, Source
 from .runtime.session import Runnable, Session
 from .targets.onnx import OnnxTarget
+from .targets.tuning import Device
 
 _OPEN = Fixed()
+_ON_DEVICE = 16
+"""Samples that answers are compared on where each is carried to a device."""
 
 
 def check(
@@ -137,6 +144,76 @@ def bench(
     return Bench(tuple(timings), tuple(timed_on(found)))
 
 
+def bench_on(
+    models: Sequence[str],
+    device: Device,
+    *,
+    data: Data | Samples | Source | None = None,
+    fixed: Fixed = _OPEN,
+    threads: int = 1,
+    runs: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DeviceBench:
+    """Time the libraries among `models` on a device that a shell reaches, and hold their answers against the model
+    among them that is none.
+
+    Raises `TargetError` where nothing among them is a library or the device fails, and `SpecError` for two references.
+    """
+    from .targets.tvm.remote.pushed import Pushed
+
+    progress = Progress() if progress is None else progress
+    libraries = [model for model in models if is_artifact(model)]
+    others = [model for model in models if not is_artifact(model)]
+    if not libraries:
+        raise TargetError("none of these is a library that a device can load; build one with --target arm64")
+    if len(others) > 1:
+        raise SpecError(f"answers are held against one model, not {len(others)}: {', '.join(others)}")
+    graphs = _fixed([_inputs(model) for model in (*others, *libraries)], fixed)
+    teacher = None
+    if others:
+        ctx = Context(OnnxTarget().facts, seed=seed)
+        found, teacher = runnable(others[0], data, graphs[0], ctx, graphs[1:])
+    else:
+        found = draw(libraries[0], data, graphs[0], seed)
+    feeds = next(found.batches(1))
+    timings: list[DeviceTiming] = []
+    facts: dict[str, object] = {}
+    notes = timed_on(found)
+    with progress.task("bench", len(libraries)) as advance:
+        for model in libraries:
+            one, _ = opened(model, threads=threads, device=device)
+            if not isinstance(one, Pushed):
+                raise TargetError(f"{model} does not run on {device.name}")
+            try:
+                facts = asdict(one.facts)
+                few = in_batches(found, one).take(_ON_DEVICE)
+                met = None if teacher is None else agreement(teacher, one, few, batch=1)
+                times = one.measured(feeds, runs)[1]
+            finally:
+                one.close()
+            first = timings[0].p50_ms if timings else times.p50
+            share = None if met is None or math.isnan(met.share) else met.share
+            timings.append(
+                DeviceTiming(
+                    model,
+                    times.p50,
+                    times.p90,
+                    times.drift,
+                    runs,
+                    times.heat,
+                    times.p50 / first,
+                    share,
+                    "" if met is None else met.measure,
+                    0 if met is None else met.samples,
+                )
+            )
+            if times.drift > THROTTLED:
+                notes.append(f"{model}: runs took {times.drift:.2f} times as long at the end: the device throttled")
+            advance(1)
+    return DeviceBench(device.name, facts, threads, tuple(timings), tuple(notes))
+
+
 def contrast(
     first: str,
     second: str,
@@ -194,9 +271,14 @@ def _fed(graph: Graph) -> list[str]:
     return [value.name for value in graph.inputs if value.default is None]
 
 
+def is_artifact(model: str) -> bool:
+    """Whether a file or folder is what a library target wrote."""
+    return os.path.isdir(model) or model.endswith(".tar")
+
+
 def _inputs(model: str) -> Graph:
     """The model, or of a library its inputs alone."""
-    return opened(model)[1] if os.path.isdir(model) or model.endswith(".tar") else read(model)
+    return interface(model) if is_artifact(model) else read(model)
 
 
 def _timed(model: str, threads: int) -> Runnable:

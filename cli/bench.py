@@ -9,6 +9,7 @@ from cyclopts.validators import Number
 
 from .console import PLAINLY, Voice
 from .flags import READING, OptionValues, takes
+from .run import device
 from .values import thread_counts
 
 
@@ -21,6 +22,9 @@ def bench(
     threads: str = "1,0",
     batch: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = 5.0,
+    adb: str | None = None,
+    ssh: str | None = None,
+    runs: Annotated[int, Parameter(validator=Number(gte=4, lte=100000))] = 200,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
     voice: Voice = PLAINLY,
 ) -> int:
@@ -38,6 +42,13 @@ def bench(
         Samples a run.
     seconds
         How long to measure at most, for each number of threads; it ends sooner where the ratios have settled.
+    adb
+        Serial number of a device on the Android debug bridge, or `any` for the only one: libraries and a runner are
+        pushed there, run and timed, and their answers held against a MODEL that is none.
+    ssh
+        Host to do so over ssh.
+    runs
+        Runs of each library on a device.
     seed
         Of inputs that are made up.
 
@@ -46,11 +57,29 @@ def bench(
         optc bench model.onnx small.onnx
         optc bench model.onnx small.onnx --threads 1,2,4 --seconds 10
         optc bench model.onnx --batch 8 --data samples.npz --json
+        optc bench model.onnx model.arm64.tar --adb any --data samples.npz
     """
     from ..gate import bench as timed
+    from ..gate import bench_on
+    from ..report import on_device
     from ..report.timings import as_dict, render
 
     counts = thread_counts(threads)
+    there = device(None, None, None, adb, ssh)
+    if there is not None:
+        with voice.progress() as progress:
+            rows = bench_on(
+                (model, *models),
+                there,
+                data=options.data,
+                fixed=options.fixed,
+                threads=counts[0],
+                runs=runs,
+                seed=seed,
+                progress=progress,
+            )
+        voice.say(on_device.as_dict(rows), on_device.render(rows))
+        return 0
     with voice.progress() as progress:
         found = timed(
             (model, *models),

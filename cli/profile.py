@@ -22,6 +22,8 @@ def profile(
     rpc: str | None = None,
     tracker: str | None = None,
     key: str | None = None,
+    adb: str | None = None,
+    ssh: str | None = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 1,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lte=2**31 - 1))] = 0,
     voice: Voice = PLAINLY,
@@ -44,6 +46,10 @@ def profile(
         HOST:PORT of TVM's RPC tracker that has such devices.
     key
         Kind of device to ask the tracker for.
+    adb
+        Serial number of a device on the Android debug bridge, or `any` for the only one.
+    ssh
+        Host of a device over ssh.
     threads
         CPU threads; 0 takes one for each core.
     seed
@@ -53,6 +59,7 @@ def profile(
     --------
         optc profile model.onnx small.onnx -o here.json
         optc profile model.onnx --target arm64 --rpc 192.168.1.20:9090 -o phone.json
+        optc profile model.onnx small.onnx --target arm64 --adb any -o phone.json
     """
     import math
 
@@ -62,7 +69,7 @@ def profile(
     from ..targets import table
     from .run import device
 
-    there = device(rpc, tracker, key)
+    there = device(rpc, tracker, key, adb, ssh)
     check_place(output)
     aim = table.one(target)
     with voice.progress() as progress:

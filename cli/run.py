@@ -32,6 +32,8 @@ def run_artifact(
     rpc: str | None = None,
     tracker: str | None = None,
     key: str | None = None,
+    adb: str | None = None,
+    ssh: str | None = None,
     threads: Annotated[int, Parameter(validator=Number(gte=0, lte=1024))] = 0,
     save: str | None = None,
     voice: Voice = PLAINLY,
@@ -50,6 +52,11 @@ def run_artifact(
         HOST:PORT of TVM's RPC tracker that has such devices.
     key
         Kind of device to ask the tracker for.
+    adb
+        Serial number of a device on the Android debug bridge, or `any` for the only one: the library and a runner are
+        pushed there, run and timed.
+    ssh
+        Host to do so over ssh.
     threads
         CPU threads; 0 takes one for each core.
     save
@@ -61,8 +68,10 @@ def run_artifact(
         optc run model.optc.arm64 --data samples.npz --against model.onnx
         optc run model.optc.arm64 --data samples.npz --save answers.npz
         optc run model.optc.arm64 --data samples.npz --rpc 192.168.1.20:9090
+        optc run model.optc.arm64 --data samples.npz --adb any --against model.onnx
     """
     from ..compiler import check_place, in_batches, narrowed, opened, read
+    from ..compiler.artifact import OnDevice
     from ..compiler.data import draw
     from ..errors import DataError
     from ..gate import judged_on
@@ -71,13 +80,12 @@ def run_artifact(
     from ..runtime.answers import save_answers
     from ..runtime.latency import latency
     from ..runtime.session import Session
-    from ..targets.tvm.remote.run import Remote
 
     data = options.get("data")
     if save is not None:
         check_apart(save, "--save", {"ARTIFACT": artifact, "--data": data, "--against": against})
         check_place(save, "--save")
-    there = device(rpc, tracker, key)
+    there = device(rpc, tracker, key, adb, ssh)
     one, graph = opened(artifact, threads=threads, device=there)
     reference = None if against is None else Session(read(against), threads=threads)
     fed = graph.clone() if reference is None else narrowed(reference.graph, [graph])
@@ -93,7 +101,7 @@ def run_artifact(
         figures |= {"samples": answers.samples, "agreement": share, "measure": answers.measure}
         figures |= {"sqnr_db": answers.sqnr_db, "agreement_text": whole_text(answers)}
     feeds = next(found.batches(1))
-    if isinstance(one, Remote) and there is not None:
+    if there is not None and isinstance(one, OnDevice):
         outputs, seconds = one.timed(feeds, _RUNS)
         figures |= {"device": there.name, "milliseconds": 1e3 * seconds}
     else:
@@ -134,12 +142,21 @@ def _lines(figures: dict[str, object], notes: Sequence[str]) -> str:
     return "\n".join([*(f"{key:<12} {value}" for key, value in rows.items() if value), *(f"note: {n}" for n in notes)])
 
 
-def device(rpc: str | None, tracker: str | None, key: str | None) -> Device | None:
+def device(
+    rpc: str | None, tracker: str | None, key: str | None, adb: str | None = None, ssh: str | None = None
+) -> Device | None:
     """The device that is asked for, if any. Raises `SpecError`."""
     from ..errors import SpecError
     from ..targets.tuning import Device
 
     if (tracker is None) != (key is None) or (tracker is not None and rpc is not None):
         raise SpecError("a device is named by --rpc HOST:PORT, or by --tracker HOST:PORT with --key")
+    ways = {"--rpc": rpc, "--tracker": tracker, "--adb": adb, "--ssh": ssh}
+    if sum(one is not None for one in ways.values()) > 1:
+        raise SpecError(f"a device is named once: by one of {', '.join(ways)}")
+    if adb is not None:
+        return Device(adb, by="adb")
+    if ssh is not None:
+        return Device(ssh, by="ssh")
     where = rpc or tracker
     return None if where is None else Device(where, key or "")

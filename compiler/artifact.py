@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import TargetError
 from ..ir.graph import Graph
 from ..ir.types import DType, TensorType
-from ..runtime.session import Session
+from ..runtime.columns import Array
+from ..runtime.session import Runnable, Session
 from .model import read
 
 if TYPE_CHECKING:
-    from ..runtime.session import Runnable
     from ..targets.tuning import Device
+    from ..targets.tvm.artifact.codegen import Port
+
+
+@runtime_checkable
+class OnDevice(Runnable, Protocol):
+    """An artifact on a device, which times it there."""
+
+    def timed(self, feeds: Mapping[str, Array], runs: int) -> tuple[list[Array], float]:
+        """The outputs, and the seconds of the fastest of so many runs."""
+
+    def close(self) -> None:
+        """Give the device back."""
 
 
 def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tuple[Runnable, Graph]:
@@ -28,14 +41,13 @@ def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tupl
 
     target = artifact.target_of(path) if os.path.exists(path) else ""
     if device is not None:
-        from ..targets.tvm.remote.connection import Connection
-        from ..targets.tvm.remote.run import Remote
+        from ..targets.tvm.remote.open import on_device
 
         if not target:
             raise TargetError(
                 f"{path} is no library that a device can load; build it with --target host, arm64 or armv7"
             )
-        found: Runnable = Remote(path, Connection(device), threads=threads)
+        found: Runnable = on_device(path, target, device, threads=threads)
     elif path.startswith("zoo:"):
         graph = read(path)
         return Session(graph, threads=threads), graph
@@ -43,10 +55,24 @@ def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tupl
         found = table.parse(target or "onnx")[0].open(path, threads=threads)
     if isinstance(found, Session):
         return found, found.graph
+    return found, _interface(path, getattr(found, "inputs", ()), getattr(found, "outputs", ()))
+
+
+def interface(path: str) -> Graph:
+    """A graph with the inputs and outputs of what a library target wrote, which need not run here."""
+    from ..targets.tvm.artifact import folder as artifact
+    from ..targets.tvm.artifact import manifest
+
+    with artifact.opened(path) as folder:
+        document = manifest.read(folder, path)
+    return _interface(path, manifest.ports(document["inputs"]), manifest.ports(document["outputs"]))
+
+
+def _interface(path: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> Graph:
     graph = Graph(path)
-    for port in getattr(found, "inputs", ()):
+    for port in inputs:
         graph.add_input(port.name, TensorType(DType.of(np.dtype(port.dtype)), port.shape))
-    for port in getattr(found, "outputs", ()):
+    for port in outputs:
         empty = np.empty([size if isinstance(size, int) else 0 for size in port.shape], port.dtype)
         graph.add_output(graph.constant(empty), port.name, TensorType(DType.of(empty.dtype), port.shape))
-    return found, graph
+    return graph

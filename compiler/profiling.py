@@ -28,7 +28,7 @@ from ..runtime.session import Session
 from ..storage.workspace import Workspace
 from ..targets import table
 from ..targets.base import Target
-from .artifact import opened
+from .artifact import OnDevice, opened
 from .data import Data, runnable, sizes
 from .fixed_sizes import Fixed
 from .model import read
@@ -105,14 +105,13 @@ def _in_library(
 
 
 def _seconds(graph: Graph, feeds: Feeds | None, target: Target, threads: int, device: Device | None) -> float:
-    from ..targets.tvm.remote.run import Remote
-
     with Workspace() as folder:
         path = os.path.join(folder, "layer.tar")
         target.emit(graph, path)
         found, interface = opened(path, threads=threads, device=device)
         given = made_up(interface) if feeds is None else feeds
-        if isinstance(found, Remote):
+        if device is not None:
+            assert isinstance(found, OnDevice)
             try:
                 return found.timed(given, _RUNS)[1]
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import SpecError
 
@@ -12,19 +13,26 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device over RPC at `address`, `host:port`; where `key` is given that is a tracker's, which has such devices."""
+    """A device over RPC at `address`, `host:port`; where `key` is given that is a tracker's, which has such devices.
+
+    With `by` it is one that a shell reaches instead: `adb` by its serial number (`any` for the only one), `ssh` by its
+    host.
+    """
 
     address: str
     key: str = ""
+    by: Literal["rpc", "adb", "ssh"] = "rpc"
 
     @property
     def name(self) -> str:
+        if self.by != "rpc":
+            return f"{self.address} by {self.by}"
         return f"{self.key} of the tracker {self.address}" if self.key else self.address
 
     @property
     def kind(self) -> str:
         """What stays the same when the device is asked for again."""
-        return self.key or self.address.rpartition(":")[0]
+        return self.address if self.by != "rpc" else self.key or self.address.rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)

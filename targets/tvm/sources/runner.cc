@@ -21,11 +21,12 @@ namespace {
 using Shape = std::vector<int64_t>;
 
 const char kHelp[] =
-    "usage: runner [--threads N] [--repeat N] [--out FOLDER] [--force] INPUT.npy ...\n\n"
+    "usage: runner [--threads N] [--repeat N] [--times FILE] [--out FOLDER] [--force] INPUT.npy ...\n\n"
     "Runs the model on its inputs, in the order below, and writes each output to FOLDER/NAME.npy, where NAME is\n"
     "the output's name in letters, digits, '.', '_' and '-'. Prints how long a run takes, in milliseconds.\n\n"
     "  --threads N   threads of the model; 0 takes one for each core (1)\n"
     "  --repeat N    run N times, and print the median with the quartiles (1)\n"
+    "  --times FILE  write how long each run took, in milliseconds, in their order\n"
     "  --out FOLDER  where outputs go; it is made where it is missing (.)\n"
     "  --force       replace files that are there\n"
     "  --help        print this\n";
@@ -150,17 +151,18 @@ void write(const std::string& path, const std::string& dtype, const Shape& shape
 int main(int argc, char** argv) {
   int threads = 1, repeat = 1;
   bool force = false;
-  std::string out = ".";
+  std::string out = ".", log;
   std::vector<std::string> files;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
     if (word == "--help" || word == "-h") help();
     if (word == "--force") {
       force = true;
-    } else if (word == "--threads" || word == "--repeat" || word == "--out") {
+    } else if (word == "--threads" || word == "--repeat" || word == "--times" || word == "--out") {
       if (++i == argc) stop(word + " needs a value");
       if (word == "--threads") threads = number(word, argv[i], 0);
       if (word == "--repeat") repeat = number(word, argv[i], 1);
+      if (word == "--times") log = argv[i];
       if (word == "--out") out = argv[i];
     } else if (word.rfind("--", 0) == 0) {
       stop("there is no " + word + "; see --help");
@@ -208,6 +210,11 @@ int main(int argc, char** argv) {
   }
   optc_close(model);
   for (int i = 0; i < optc_output_count; ++i) write(to_files[i], optc_outputs[i].dtype, made[i], outputs[i]);
+  if (!log.empty()) {
+    std::ofstream file(log);
+    for (double time : times) file << time << "\n";
+    if (!file) stop("cannot write " + log);
+  }
   std::sort(times.begin(), times.end());
   auto quantile = [&times](double share) {
     double at = share * static_cast<double>(times.size() - 1);

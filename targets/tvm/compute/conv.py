@@ -1,9 +1,9 @@
 """Convolutions over channels in blocks.
 
 An image is [N, C / b, H * W, b]: blocks of `b` channels side by side (NCHWc). With b = 1 that is plain NCHW, so the
-first layer needs no conversion. Weights are packed when the model is compiled, [Co / (m b), Ci / bi, KH, KW, bi, m, b],
-so that the kernel reads them in order. The sums of a tile are one stage, the output another, and the schedule computes
-the first inside the second.
+first layer needs no conversion. Weights are packed when the model is compiled, [Co / (m b), Ci / i, KH, KW, i, m, b],
+so that the kernel reads them in order; `i` is the block of the input, or a part of it that divides the channels. The
+sums of a tile are one stage, the output another, and the schedule computes the first inside the second.
 """
 
 from __future__ import annotations
@@ -129,17 +129,19 @@ def reader(
 def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, groups: int = 1) -> te.Tensor:
     """x [N, Ci / bi, H * W, bi] with packed weights to [N, Co / b, OH * OW, b], float32 or float16.
 
-    `channels` are those of the output; its last block may hold more, which are zero.
+    `channels` are those of the output; its last block may hold more, which are zero. That of the input may hold more,
+    too, which are not read.
     """
     from tvm import te, tirx
 
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, inner, chunks, block = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(0, x.dtype))
+    parts = int(x.shape[3]) // inner
 
     def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any, rc: Any, rh: Any, rw: Any, ri: Any) -> Any:
         c = rc if groups == 1 else o // (outer // groups) * blocks + rc
-        return read(n, c, p, t, rh, rw, ri) * w[o, rc, rh, rw, ri, m, lane]
+        return read(n, c // parts, p, t, rh, rw, c % parts * inner + ri) * w[o, rc, rh, rw, ri, m, lane]
 
     found = sums(
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),

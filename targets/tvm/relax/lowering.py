@@ -70,16 +70,17 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     else:
         if groups > 1 and (out // groups) % block:
             return None
-        image = importer.image(x)
-        if image is None or w.shape[1] % image.block:
+        image = _channelled(importer, x) if groups == 1 else importer.image(x)
+        if image is None or (groups > 1 and w.shape[1] % image.block):
             return None
+        inner = math.gcd(w.shape[1], image.block)
         found = _filtered(importer, image, w, place) if groups == 1 else None
         if found is None:
             tile = importer.tile("conv", image.expr, w.shape, place, groups)
             found = importer.te(
                 convs.conv,
                 image.expr,
-                constant(convs.pack(w, tile, image.block, block)),
+                constant(convs.pack(w, tile, inner, block)),
                 pattern=FUSABLE,
                 channels=out,
                 window=place,
@@ -91,10 +92,18 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     return Blocked(found, out, height, width, block)
 
 
+def _channelled(importer: Importer, x: Value) -> Blocked | None:
+    """The image as it is where its channels fill blocks or halves of them; else in blocks of a size that they fill."""
+    held = importer.blocked(x)
+    return held if held is not None and held.channels % max(1, held.block // 2) == 0 else importer.image(x)
+
+
 def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic], window: Window) -> relax.Expr | None:
     """A convolution by minimal filtering, where the machine does so and it takes less time than summing up."""
     machine = importer.machine
-    if not machine.filtering or w.dtype != np.float32 or x.block != machine.block or not filtering.fits(window):
+    if not machine.filtering or w.dtype != np.float32 or x.block != machine.block or not x.whole:
+        return None
+    if not filtering.fits(window):
         return None
     data = tuple(number(size) for size in x.expr.ty.shape)
     direct, filtered = (Workload(kernel, data, "float32", w.shape, window) for kernel in ("conv", "winograd"))
@@ -138,7 +147,8 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
 def lower_global_average_pool(importer: Importer, node: Node) -> Lowered:
     from tvm import relax
 
-    held = importer.packed(node.inputs[0]) if node.inputs[0] is not None else None
+    x = node.inputs[0]
+    held = None if x is None else importer.blocked(x) or importer.packed(x)
     if held is None:
         return None
     mean = importer.emit(relax.op.mean(held.expr, axis=2, keepdims=True))

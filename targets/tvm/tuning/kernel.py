@@ -6,6 +6,7 @@ are whatever is in memory: times do not depend on them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
     terms = machine.dot.terms if machine.dot is not None else 1
     inner = work.data[-1] or 1
     if work.kernel == "conv":
-        return convs.pack(nothing, tile, inner, machine.block).shape
+        return convs.pack(nothing, tile, math.gcd(sizes[1], inner), machine.block).shape
     if work.kernel == "winograd":
         return winograd.pack(nothing, tile, machine.block).shape
     if work.kernel == "depthwise":

@@ -20,6 +20,8 @@ from optc.runtime.session import Session
 from optc.targets import table
 from optc.targets.tvm.artifact import folder as artifact
 from optc.targets.tvm.artifact import manifest
+from optc.targets.tvm.artifact.plan import Call
+from optc.targets.tvm.cpu.machine import Machine
 
 TOOLS = {"host": "g++", "arm64": "aarch64-linux-gnu-g++", "armv7": "arm-linux-gnueabihf-g++"}
 EMULATORS = {"arm64": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
@@ -124,6 +126,25 @@ def test_images_answer_as_before(target: str, tmp_path: Path) -> None:
     need(target)
     build(images(), target, tmp_path / "a.tar")
     agree(images(), target, tmp_path / "a.tar", [picture(1), picture(3)])
+
+
+def test_halves_of_blocks_are_read_where_they_are(tmp_path: Path) -> None:
+    """Channels that do not fill their last block are not copied out of it for the next convolution or a mean."""
+    need("host")
+    from optc.targets.tvm.artifact.build import lowered
+
+    net = Net()
+    x = net.add("Conv", net.input("x", "N", 3, 15, 18), net.constant(24, 3, 3, 3), net.constant(24))
+    y = net.add("Relu", net.add("Conv", x, net.constant(40, 24, 1, 1), net.constant(40)))
+    y = net.add("Conv", y, net.constant(24, 40, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2])
+    graph = net.done(net.add("GlobalAveragePool", net.add("Exp", y)))
+    wide = Machine("wide", "x86_64-linux-gnu", lanes=16, registers=32, block=16, filtering=True)
+    kernels = [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, Call)]
+    assert sum("conv" in name for name in kernels) == 3
+    assert [name for name in kernels if "pack" in name] == kernels[-1:]  # the answer, one pixel a channel
+    build(graph, "host", tmp_path / "a.tar")
+    data = {"x": np.random.default_rng(0).normal(size=(2, 3, 15, 18)).astype(np.float32)}
+    agree(graph, "host", tmp_path / "a.tar", [data])
 
 
 def test_sequences_of_any_length_answer_as_before(tmp_path: Path) -> None:

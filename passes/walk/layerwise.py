@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from ..base import Context, Detail, PassT, Report, Skip
 from .allocate import knapsack
+from .bodies import body_layers, white_step
 from .choice import Choice
 from .layer_time import slower, time_ratio
 from .linear import Linear, too_small
@@ -137,7 +138,8 @@ def _bounded(one: LayerPass, error: float) -> LayerPass:
 
 def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     ctx, report = hooks.ctx, Report()
-    layers = walkable(graph, report)
+    inside = body_layers(graph)
+    layers = walkable(graph, report, {reader.node for layer in inside for reader in layer.readers})
     kept = {layer: reason for layer in layers if (reason := ctx.kept(hooks.options, layer.node))}
     reasons = _staying(hooks, layers) | made_by_rivals(layers, ctx) | kept
     own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
@@ -153,7 +155,29 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
         report.done(layer.name, layer.op, **figures, **layer.shared, **done.over)
         changed.append(layer)
     hooks.end(changed, report)
+    _change_bodies(hooks, inside, report)
     return report
+
+
+def _change_bodies(hooks: Layerwise[PassT, Form], layers: Sequence[Linear], report: Report) -> None:
+    """Change layers inside bodies by their weights alone."""
+    small, ctx = too_small(layers), hooks.ctx
+    count = 0
+    for layer in layers:
+        reason = ctx.kept(hooks.options, layer.node) or hooks.stays(layer) or small.get(layer, "")
+        try:
+            if reason:
+                raise Skip(reason)
+            done, target = _fitted(hooks, white_step(layer), ctx.options(hooks.options, layer.node), None)
+        except Skip as skip:
+            report.skipped(layer.name, layer.op, skip.reason)
+            continue
+        hooks.write(layer, done.form, None if layer.bias_place is None else target.bias(hooks.dense(done.form)))
+        figures = {**hooks.figures(done), "error": round(done.error, 6)}
+        report.done(layer.name, layer.op, **figures, **layer.shared, **done.over, inputs="not seen")
+        count += 1
+    if count:
+        report.notes.append(f"{count} layer(s) in bodies of control flow changed by their weights alone: inputs unseen")
 
 
 def _staying(hooks: Layerwise[PassT, Form], layers: Sequence[Linear]) -> dict[Linear, str]:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ...ir.graph import Graph, Value
+from ...ir.graph import Graph, Node, Value
 from ...storage.spill import Data, Spill
 from ..base import Context, Report
 from .frontier import Frontier
@@ -203,11 +203,12 @@ def thin_note(layers: int) -> str:
     return f"{which} too few rows for the width, so the fit stays nearer to the old weights; give more samples"
 
 
-def walkable(graph: Graph, report: Report) -> list[Linear]:
-    """The layers of `graph` in its order; those that cannot be walked are skipped in `report`."""
+def walkable(graph: Graph, report: Report, apart: Container[Node] = ()) -> list[Linear]:
+    """The layers of `graph` in its order; of those that no walk takes, all but those `apart` are told in `report`."""
     layers, refused = linear_layers(graph)
     for node, reason in refused:
-        report.skipped(node.name, node.op, reason)
+        if node not in apart:
+            report.skipped(node.name, node.op, reason)
     for layer in layers:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))

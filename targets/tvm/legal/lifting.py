@@ -4,6 +4,8 @@ Upsample, and Resize as it was before version 11, become Resize as it is now:
 
 onnx's own adapter keeps neither how coordinates were taken then nor how they were rounded: those of a result divided by
 the scale, and down to a whole number, or up where an axis shrinks (as ONNX Runtime runs them).
+
+`auto_pad` of pools becomes the pads that it stands for, where sizes are known: the importer asks for the batch, too.
 """
 
 from __future__ import annotations
@@ -105,4 +107,30 @@ def lift_transposed(node: Node) -> bool:
     node.set_attribute("output_padding", [more + max(-one, 0) for more, one in zip(added, over, strict=True)])
     for name in ("output_shape", "auto_pad"):
         node.attributes.pop(name, None)
+    return True
+
+
+POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
+
+
+def lift_auto_pad(node: Node) -> bool:
+    """Write down the pads of a pool whose `auto_pad` asks for them; whether its sizes tell."""
+    mode, x = node.get_string("auto_pad", "NOTSET"), node.inputs[0]
+    kernel = node.get_ints("kernel_shape", ())
+    image = () if x is None or x.shape is None else x.shape[2:]
+    sizes = [size for size in image if isinstance(size, int)]
+    if mode == "VALID":
+        node.attributes.pop("auto_pad")
+        return True
+    if mode not in ("SAME_LOWER", "SAME_UPPER") or not image or not len(sizes) == len(image) == len(kernel):
+        return False
+    strides, dilations = (node.get_ints(name, (1,) * len(kernel)) for name in ("strides", "dilations"))
+    spare = [
+        max(0, (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size)
+        for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+    less, more = [n // 2 for n in spare], [n - n // 2 for n in spare]
+    node.attributes.pop("auto_pad")
+    node.set_attribute("pads", (*less, *more) if mode == "SAME_UPPER" else (*more, *less))
+    node.set_attribute("ceil_mode", 0)
     return True

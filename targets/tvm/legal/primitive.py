@@ -49,7 +49,7 @@ class Primitive(Pass):
         from ....ir.shapes.infer import infer
         from ....passes.clean.clean import Clean
         from . import control, quantized, recurrent
-        from .lifting import lift_transposed
+        from .lifting import POOLS, lift_auto_pad, lift_transposed
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
@@ -80,6 +80,8 @@ class Primitive(Pass):
         _believe(graph)
         if count := sum(lift_transposed(node) for node in graph if node.op == "ConvTranspose" and node.domain == ""):
             report.rewrote("output-shape", count)
+        if count := sum(lift_auto_pad(node) for node in graph if node.op in POOLS and node.domain == ""):
+            report.rewrote("auto-pad", count)
         return report
 
 

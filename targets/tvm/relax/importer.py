@@ -358,6 +358,7 @@ class Importer:
         from tvm import relax
         from tvm.relax.frontend.onnx import onnx_frontend as frontend
 
+        from ..legal.lifting import POOLS
         from ..support import CONVERTED
         from .rules.table import RULES
 
@@ -369,6 +370,9 @@ class Importer:
             raise TargetError(
                 f"TVM does not take {place}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
             )
+        if node.op in POOLS and node.get_string("auto_pad", "").startswith("SAME"):  # else its pads are written out
+            fix = "fix those of the inputs with --shape, or build for onnx"
+            raise TargetError(f"TVM does not take {place}; its auto_pad needs known sizes: {fix}")
         importer = frontend.ONNXGraphImporter({}, "float32")
         importer.bb = self.bb
         attributes: dict[str, Any] = {name: _attribute(held.value) for name, held in node.attributes.items()}

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from optc.compiler import compile
+from optc.errors import TargetError
 from optc.ir.graph import Graph
 from optc.ir.onnx.reader import from_proto
 from optc.ir.onnx.writer import to_bytes
@@ -64,3 +66,24 @@ def test_resizing_before_version_11(op: str, opset: int, mode: str) -> None:
     model = onnx.parser.parse_model(text)
     want = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
     assert np.allclose(answer(lifted(text), {"x": X}), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (2, 3), (4, 1)])
+def test_pads_of_pools_are_written_out_whatever_the_batch(op: str, mode: str, kernel: int, stride: int) -> None:
+    attributes = f'auto_pad = "{mode}", kernel_shape = [{kernel}, {kernel}], strides = [{stride}, {stride}]'
+    text = f"(float[N, 3, 4, 5] x) => (float[N, 3, h, w] y) {{ y = {op} <{attributes}> (x) }}"
+    text = f'<ir_version: 8, opset_import: ["": 17]> net {text}'
+    model = onnx.parser.parse_model(text)
+    graph = lifted(text)
+    assert all("auto_pad" not in node.attributes for node in graph)
+    np.testing.assert_array_equal(answer(graph, {"x": X}), answer(from_proto(model), {"x": X}))
+
+
+def test_pads_that_depend_on_open_sizes_are_refused_by_name() -> None:
+    pool = 'y = MaxPool <auto_pad = "SAME_UPPER", kernel_shape = [3, 3]> (x)'
+    text = f"(float[N, 3, h, w] x) => (float[N, 3, a, b] y) {{ {pool} }}"
+    graph = from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}'))
+    with pytest.raises(TargetError, match="its auto_pad needs known sizes: fix those of the inputs with --shape"):
+        compile(graph, "clean", target="host", output="unused.tar", data={"x": X})

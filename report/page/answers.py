@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.kinds import Kind, output_axis, output_kind
+from .marks import Box, boxes_of, map_of
 from .png import thumbnail
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _POINTS = 1200
 """Points of a scatter plot, at most."""
 _WORST = 8
+_BEST = 5
+"""Classes of a sample that are named."""
 _BATCH = 32
 _TINY = 1e-12
 _SAME = "the same ones"
@@ -44,6 +47,10 @@ class Case:
     student: str
     moved: bool = False
     picture: Array | None = None
+    maps: tuple[Array, ...] = ()
+    """Of both models, where the output is a map."""
+    boxes: tuple[tuple[Box, ...], ...] = ()
+    """Of both models, where the output holds boxes."""
 
 
 @dataclass(slots=True)
@@ -83,7 +90,7 @@ def answers(teacher: Session, student: Session, held: Samples, index: int, name:
         for row in range(parts):
             one, other = (t[row : row + 1], s[row : row + 1]) if parts > 1 else (t, s)
             gap, said, answered = _compare(found, one, other, axis, share, rng)
-            _keep(found, gap, said, answered, feeds, held, row, parts)
+            _keep(found, gap, (said, answered), (one, other), axis, feeds, held, row, parts)
         found.samples += count
     return found
 
@@ -124,28 +131,51 @@ def _classes(found: Answers, t: Floats, s: Floats, share: int, rng: np.random.Ge
     if len(t) > 1:
         moved = int(np.count_nonzero(one != other))
         return float(gap.mean()), f"{len(t):,} answers", f"{moved:,} of them another class" if moved else _SAME
-    said = f"class {one[0]} ({100 * p[0, one[0]]:.1f}\u00a0%)"
-    return float(gap[0]), said, f"class {other[0]} ({100 * q[0, other[0]]:.1f}\u00a0%)"
+    return float(gap[0]), _best(p[0]), _best(q[0])
+
+
+def _best(scores: Floats) -> str:
+    """The classes with the highest probabilities: `class 3 (97.1 %), 5 (1.2 %), …`."""
+    order = np.argsort(-scores, kind="stable")[:_BEST]
+    return "class " + ", ".join(f"{at} ({100 * scores[at]:.1f}\u00a0%)" for at in order)
 
 
 def _keep(
-    found: Answers, gap: float, said: str, answered: str, feeds: Feeds, held: Samples, row: int, parts: int
+    found: Answers,
+    gap: float,
+    words: tuple[str, str],
+    outputs: tuple[Array, Array],
+    axis: int,
+    feeds: Feeds,
+    held: Samples,
+    row: int,
+    parts: int,
 ) -> None:
     """Note the sample where it is among those that disagree most."""
     if len(found.worst) == _WORST and gap <= found.worst[-1].gap:
         return
+    said, answered = words
     moved = said.split(" (")[0] != answered.split(" (")[0] and answered != _SAME
-    case = Case(found.samples + row, gap, said, answered, moved, _picture(feeds, held, row, parts))
+    sample = _pictured(feeds, held, row, parts)
+    picture = None if sample is None else thumbnail(sample)
+    maps = [map_of(one, found.kind, axis) for one in outputs]
+    boxes: tuple[tuple[Box, ...], ...] = ()
+    if sample is not None:
+        size = sample.shape[1:] if sample.shape[0] in (1, 3) else sample.shape[:2]
+        boxes = tuple(boxes_of(one, (int(size[0]), int(size[1]))) for one in outputs)
+    drawn = tuple(one for one in maps if one is not None)
+    case = Case(found.samples + row, gap, said, answered, moved, picture, drawn, boxes if any(boxes) else ())
     found.worst = sorted((*found.worst, case), key=lambda one: -one.gap)[:_WORST]
 
 
-def _picture(feeds: Feeds, held: Samples, row: int, parts: int) -> Array | None:
+def _pictured(feeds: Feeds, held: Samples, row: int, parts: int) -> Array | None:
+    """The input of one sample that is a picture, if any."""
     for name, array in feeds.items():
         axis = held.axes[name]
         single = array[0] if axis is None and array.ndim == 4 and len(array) == 1 else array
-        picture = thumbnail(single if axis is None else np.take(array, row if parts > 1 else 0, axis))
-        if picture is not None:
-            return picture
+        sample = np.asarray(single if axis is None else np.take(array, row if parts > 1 else 0, axis))
+        if thumbnail(sample) is not None:
+            return sample
     return None
 
 

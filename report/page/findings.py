@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...runtime.columns import Array
 from ...runtime.kinds import Kind
 from . import charts
 from .answers import Answers, Case
@@ -160,15 +161,42 @@ def _matrix(said: Answers, classes: int) -> Markup:
     return element("div", made, class_="scroll", tabindex=0, role="region", aria_label="Top-1 confusion")
 
 
+def _image(picture: Array, words: str) -> Markup:
+    height, width = picture.shape[:2]
+    return element("img", src=data_address(picture), alt=words, title=words, width=width, height=height)
+
+
+def _boxes(case: Case) -> Markup:
+    """The boxes of both models over a picture whose sides are 1."""
+    drawn = [
+        element(
+            "rect",
+            x=f"{box.left:.4f}",
+            y=f"{box.top:.4f}",
+            width=f"{box.width:.4f}",
+            height=f"{box.height:.4f}",
+            class_=side,
+            vector_effect="non-scaling-stroke",
+        )
+        for side, boxes in zip(("before", "after"), case.boxes, strict=True)
+        for box in boxes
+    ]
+    words = f"boxes: {len(case.boxes[0])} of the original, {len(case.boxes[1])} of the result"
+    return element("svg", *drawn, viewBox="0 0 1 1", preserveAspectRatio="none", role="img", aria_label=words)
+
+
 def _case(case: Case, said: Answers) -> Markup:
-    picture = None
+    pictures = []
     if case.picture is not None:
-        height, width = case.picture.shape[:2]
-        address = data_address(case.picture)
-        picture = element("img", src=address, alt=f"held-out sample {case.index}", width=width, height=height)
+        picture = _image(case.picture, f"held-out sample {case.index}")
+        pictures.append(element("div", picture, _boxes(case), class_="marked") if case.boxes else picture)
+    sides = zip(("original", "result"), case.maps, strict=False)
+    pictures += [_image(one, f"the {side}'s map of sample {case.index}") for side, one in sides]
     deciding = said.kind in (Kind.LOGITS, Kind.PROBABILITIES)
     gap = f"KL {case.gap:.3g}" if deciding else f"off by {100 * case.gap:.3g} %"
     moved = deciding and case.moved
     words = [f"sample {case.index}, {gap}", f"original: {case.teacher}", f"result: {case.student}"]
     lines = [element("span", one) for one in words]
-    return element("li", picture, element("p", *lines), class_="moved" if moved else None)
+    if case.boxes:
+        lines.append(element("span", "boxes: the original's whole, the result's dashed"))
+    return element("li", *pictures, element("p", *lines), class_="moved" if moved else None)

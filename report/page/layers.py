@@ -23,7 +23,8 @@ _ORDER = (Outcome.DONE, Outcome.REVERTED, Outcome.SKIPPED)
 
 
 def layers(found: Evidence, report: BuildReport) -> Markup:
-    rows = found.rows.all
+    rows = [row for row in found.rows.all if not _empty(row)]
+    hidden = len(found.rows.all) - len(rows)
     heads = ["layer", "bytes before", "after", "MACs before", "after"]
     if found.timed:
         heads += ["µs before", "after"]
@@ -38,10 +39,11 @@ def layers(found: Evidence, report: BuildReport) -> Markup:
         )
         for at, one in enumerate(heads)
     ]
-    body = [_row(row, report, timed=found.timed) for row in rows]
+    body = [_row(row, report, timed=found.timed) for row in found.rows.all]
+    left = f"; {hidden} more hold neither bytes nor work" if hidden else ""
     made = element(
         "table",
-        element("caption", f"{len(rows)} layers, in the order of the model"),
+        element("caption", f"{len(rows)} layers, in the order of the model{left}"),
         element("thead", element("tr", *head)),
         element("tbody", *body),
         class_="layers",
@@ -51,7 +53,7 @@ def layers(found: Evidence, report: BuildReport) -> Markup:
         "layers",
         "Layers",
         element("div", *_charts(rows, timed=found.timed), class_="charts"),
-        _filters(),
+        _filters(opening="changed" if any(row.changed for row in rows) else ""),
         element("div", made, class_="scroll", tabindex=0, role="region", aria_label="Layers"),
         element("p", _legend(timed=found.timed), class_="hint"),
     )
@@ -78,15 +80,30 @@ def _charts(rows: Sequence[Row], *, timed: bool) -> list[Markup]:
     return found
 
 
-def _filters() -> Markup:
-    options = [("", "all layers"), ("changed", "changed"), *((one.value, one.value) for one in Outcome)]
+def _empty(row: Row) -> bool:
+    """Whether there is nothing to see: a constant that was folded, or a node without bytes, work or time."""
+    parts = (row.before, row.after)
+    return not row.fates and not any(part.bytes or part.macs or part.seconds for part in parts)
+
+
+def _filters(*, opening: str) -> Markup:
+    options = [
+        ("", "all layers"),
+        ("changed", "changed"),
+        *((one.value, one.value) for one in Outcome),
+        ("every", "every node"),
+    ]
     return element(
         "form",
         element("label", "Find ", element("input", type="search", id="find", autocomplete="off", spellcheck="false")),
         element(
             "label",
             "Show ",
-            element("select", *(element("option", words, value=value) for value, words in options), id="show"),
+            element(
+                "select",
+                *(element("option", words, value=value, selected=value == opening) for value, words in options),
+                id="show",
+            ),
         ),
         element("output", "", id="count", for_="find show"),
         class_="filters",
@@ -123,8 +140,9 @@ def _row(row: Row, report: BuildReport, *, timed: bool) -> Markup:
     cells.append(element("td", _fates(row, report), class_="fates"))
     outcomes = {fate.layer.outcome for fate in row.fates}
     words = [*(one.value for one in _ORDER if one in outcomes), *(["changed"] if row.changed else [])]
+    words += ["empty"] if _empty(row) else []
     # The cells of a layer that is only passed through are of no interest on a phone.
-    return element("tr", *cells, id=f"layer-{row.index}", data_is=" ".join(words), tabindex=-1)
+    return element("tr", *cells, id=f"layer-{row.index}", data_is=" ".join(words), tabindex=-1, hidden=_empty(row))
 
 
 def _cell(head: str, value: float | None, words: Callable[[float], str]) -> Markup:

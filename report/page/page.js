@@ -42,7 +42,8 @@ function filterable(table, form) {
     let count = 0;
     for (const [row, text] of rows) {
       const is = row.dataset.is.split(" ");
-      const wanted = (!show.value || is.includes(show.value)) && words.every((word) => text.includes(word));
+      const shown = show.value === "every" || (!is.includes("empty") && (!show.value || is.includes(show.value)));
+      const wanted = shown && words.every((word) => text.includes(word));
       row.hidden = !wanted;
       count += wanted;
     }
@@ -53,7 +54,8 @@ function filterable(table, form) {
   form.addEventListener("input", apply);
   apply();
   return () => {
-    find.value = show.value = "";
+    find.value = "";
+    show.value = "every";
     apply();
   };
 }

@@ -51,7 +51,13 @@ def table(heads: Sequence[Child], rows: Sequence[Sequence[Child]], label: str, *
     """A table whose first `words` columns are text and whose others are figures. It scrolls where it is wide."""
     head = [element("th", one, scope="col", class_="num" if at >= words else None) for at, one in enumerate(heads)]
     body = [
-        element("tr", *(element("td", one, class_="num" if at >= words else None) for at, one in enumerate(row)))
+        element(
+            "tr",
+            *(
+                element("td", one, class_="num" if at >= words else None, data_head=str(heads[at]) if at else None)
+                for at, one in enumerate(row)
+            ),
+        )
         for row in rows
     ]
     made = element("table", element("thead", element("tr", *head)), element("tbody", *body))

@@ -16,6 +16,7 @@ from optc.compiler import Data, compile
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Report
+from optc.report.agreement import percent
 from optc.report.build import Step
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def test_its_figures_are_those_of_the_record(browser: Browser, written: Written)
     assert wrong == []
     assert json.loads(page.locator("#report").text_content() or "") == written.document
     agreement = written.document["agreement"]["share"]
-    assert f"{100 * agreement:.2f} %" in page.locator("#summary .tiles").inner_text()
+    assert percent(agreement) in page.locator("#summary .tiles").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -94,6 +95,19 @@ def test_nothing_sticks_out(browser: Browser, written: Written, width: int, sche
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     bright = sum(int(part) for part in ground.removeprefix("rgb(").rstrip(")").split(","))
     assert (bright > 3 * 200) if scheme == "light" else (bright < 3 * 60)
+
+
+def test_nothing_scrolls_within_the_page_on_a_phone(browser: Browser, written: Written) -> None:
+    page = opened(browser, written.path, 360).page
+    inner = page.evaluate(
+        """[...document.querySelectorAll("body *")].filter((one) => {
+            const flow = getComputedStyle(one);
+            const across = one.scrollWidth > one.clientWidth + 1 && /auto|scroll/.test(flow.overflowX);
+            const down = one.scrollHeight > one.clientHeight + 1 && /auto|scroll/.test(flow.overflowY);
+            return (across || down) && one.clientWidth > 0;
+        }).map((one) => one.outerHTML.slice(0, 80))"""
+    )
+    assert inner == []
 
 
 def test_every_colour_of_a_chart_has_a_meaning(browser: Browser, written: Written) -> None:
@@ -135,6 +149,10 @@ def test_the_keyboard_reaches_everything(browser: Browser, written: Written) -> 
 def test_layers_sort_and_filter(browser: Browser, written: Written) -> None:
     page = opened(browser, written.path).page
     rows = page.locator("#layer-table tbody tr")
+    shown = [one for one in rows.all() if one.is_visible()]
+    assert all("changed" in str(one.get_attribute("data-is")) for one in shown), "it opens on what changed"
+    page.get_by_label("Show").select_option("")
+    assert not any("empty" in str(one.get_attribute("data-is")) for one in rows.all() if one.is_visible())
     page.get_by_role("button", name="bytes before").click()
     found = [one.get_attribute("data-v") for one in page.locator('#layer-table td[data-head="bytes before"]').all()]
     figures = [float(one) for one in found if one]

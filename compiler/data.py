@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import DataError, TargetError, expect
+from ..ir.constant_work import check_constant_work
 from ..ir.graph import Graph
 from ..ir.shapes.infer import analyse
 from ..ir.types import DType
@@ -135,8 +136,11 @@ def _check_sizes(found: Samples, session: Session) -> None:
 
 
 def _check_size(graph: Graph) -> None:
-    """Raises `TargetError` where a value takes more memory than is allowed for one when the model is run."""
-    for value, fact in analyse(graph).facts.items():
+    """Raises `TargetError` where a value takes more memory than is allowed for one when the model is run, or what is
+    computed from constants alone does."""
+    inference = analyse(graph)
+    check_constant_work(graph, inference)
+    for value, fact in inference.facts.items():
         shape = [size for size in fact.shape or () if isinstance(size, int)]
         size = fact.dtype.file_bytes(math.prod(shape)) if fact.dtype is not DType.UNDEFINED else 0
         if size > _LARGEST and value.producer is not None:

@@ -75,6 +75,7 @@ class Recorder(Observer):
         self.steps: list[Step] = []
         self.where = ""
         self.kept: Graph | None = None
+        self._size: Size | None = None
         self._dims = dims
         self._ctx = ctx
 
@@ -86,7 +87,9 @@ class Recorder(Observer):
         ctx = self._ctx
         if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
             found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact)
-        self.steps.append(Step(one.name, report, size_of(graph, self._dims), found))
+        if report.changed or self._size is None:
+            self._size = size_of(graph, self._dims)
+        self.steps.append(Step(one.name, report, self._size, found))
         self.where = f"after '{one.name}'"
         if one.lossy:
             self.kept = graph.clone()

@@ -21,7 +21,7 @@ import functools
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -76,6 +76,10 @@ class PassCache:
     known: Mapping[str, Ruling] = field(default_factory=dict)
     rulings: dict[str, Ruling] = field(default_factory=dict)
     _latest: dict[str, Ruling] = field(default_factory=dict)
+
+    def serves(self, pipeline: Iterable[Pass]) -> bool:
+        """Whether anything of `pipeline` is kept or ruled: not where passes of ours that lose nothing are all of it."""
+        return self.store is not None or any(one.lossy or code_of(one) != own_code() for one in pipeline)
 
     def key(self, one: Pass, before: str, teacher: str, ctx: Context, guard: Guard | None) -> str | None:
         """The key of running `one` on the graph with the digest `before`; `None` where nothing tells its code."""

@@ -43,6 +43,8 @@ def run(
     one that fails where the graph before ran, as `PassError` with what the observers say about it.
     """
     reports = []
+    if cache is not None and not cache.serves(pipeline):
+        cache = None
     settle(graph)
     state = "" if cache is None else digest(graph)
     teacher = "" if cache is None or ctx.teacher is None else digest(ctx.teacher)

@@ -150,6 +150,18 @@ def rank() -> onnx.ModelProto:
     return _model(nodes, "f", s=_ints(1 << 33))
 
 
+def filled_somewhat() -> onnx.ModelProto:
+    """What a machine could hold, and no file should."""
+    return _model([helper.make_node("ConstantOfShape", ["s"], ["c"])], "c", s=_ints(40_000, 30_000))
+
+
+def wide() -> onnx.ModelProto:
+    """A node that reads thousands of different values."""
+    nodes = [helper.make_node("Mul", ["x", f"k{i}"], [f"t{i}"]) for i in range(3000)]
+    constants = {f"k{i}": np.float32(i + 1) for i in range(3000)}
+    return _model([*nodes, helper.make_node("Sum", [f"t{i}" for i in range(3000)], ["s"])], "s", **constants)
+
+
 def padded() -> onnx.ModelProto:
     node = helper.make_node("Pad", ["f", "pads"], ["p"])
     return _model([node], "p", f=np.ones((1, 1), np.float32), pads=_ints(1 << 20, 1 << 20, 1 << 20, 1 << 20))
@@ -207,6 +219,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
         *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
+        *(filled_somewhat, wide),
         *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized, sums, expression),
     )
 } | {

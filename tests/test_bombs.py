@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bombs import BOMBS
 from measured import measured
@@ -27,6 +28,42 @@ def test_a_bomb_is_not_set_off_by_the_check(name: str, tmp_path: Path) -> None:
     taken = measured(RUN, tmp_path)
     assert taken.status in (0, 2), taken.said
     assert "Traceback" not in taken.said
+    assert taken.memory <= 2 * len(data) + (1 << 30)
+    assert taken.seconds <= SECONDS
+
+
+RUNS = {
+    "made up": ["m.onnx", "--passes", "prune,svd,quant", "--samples", "4", "-q", "-o", "out.onnx"],
+    "data": ["m.onnx", "--passes", "prune,svd,quant", "--data", "x.npz", "-q", "-o", "out.onnx"],
+}
+SLOW_TO_RUN = {"scalars", "chain-5000", "wide"}
+"""Of thousands of nodes that depend on the input: however little each takes, they are all run."""
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", sorted(BOMBS.keys() - SLOW_TO_RUN))
+def test_a_bomb_is_not_set_off_by_passes_that_run_it(name: str, run: str, tmp_path: Path) -> None:
+    data = BOMBS[name]().SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(data)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32))
+    taken = measured(RUNS[run], tmp_path)
+    assert taken.status in (0, 2), taken.said
+    assert "Traceback" not in taken.said
+    assert taken.memory <= 2 * len(data) + (1 << 30)
+    assert taken.seconds <= SECONDS
+
+
+@pytest.mark.parametrize("target", ["host", "opencl"])
+@pytest.mark.parametrize("name", sorted(BOMBS.keys() - {"scalars"}))
+def test_a_bomb_is_not_compiled(name: str, target: str, tmp_path: Path) -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    data = BOMBS[name]().SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(data)
+    words = ["m.onnx", "--passes", "clean", "--target", target, "--no-check", "-q", "-o", "out.tar"]
+    taken = measured(words, tmp_path)
+    assert taken.status in (0, 2), taken.said
+    assert "Traceback" not in taken.said
+    assert "Warning" not in taken.said
     assert taken.memory <= 2 * len(data) + (1 << 30)
     assert taken.seconds <= SECONDS
 

@@ -32,6 +32,7 @@ from ..compute.conv import Window
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
 from ..cpu.workload import Workload
+from .bounds import check_bounds
 
 if TYPE_CHECKING:
     import tvm
@@ -125,13 +126,18 @@ class Importer:
     def run(self) -> tvm.IRModule:
         from tvm import relax
 
+        check_bounds(self.graph)
         params = [self._parameter(index, value) for index, value in enumerate(self.graph.inputs)]
         with self.bb.function("main", params=params):
-            with self.bb.dataflow():
-                for node in self.graph:
-                    self._take(node)
-                found = [self.bb.emit_output(self._output(output.value)) for output in self.graph.outputs]
-                found += [self.bb.emit_output(truth) for truth in self._truths]
+            try:
+                with self.bb.dataflow():
+                    for node in self.graph:
+                        self._take(node)
+                    found = [self.bb.emit_output(self._output(output.value)) for output in self.graph.outputs]
+                    found += [self.bb.emit_output(truth) for truth in self._truths]
+            except BaseException:
+                self.bb._end_block()  # or TVM tells the terminal that it was not
+                raise
             self.bb.emit_func_output(relax.Tuple(found))
         return self.bb.get().with_attr(REQUIRED, self.required) if self.required else self.bb.get()
 

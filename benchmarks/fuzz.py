@@ -9,317 +9,21 @@ words of the command and what it said; the seed makes the same cases again.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import io
-import json
 import os
 import pkgutil
 import random
-import resource
 import shutil
-import signal
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from attempt import SECONDS, Case, Outcome, attempt
+from hostile import KINDS, SLOW
 
-SECONDS = 10
 MEMORY = 1 << 30
-NUMBERS = (
-    *(0, 1, -1, 2, 3, 7, 127, 255, 65535),
-    *(1 << 20, (1 << 31) - 1, 1 << 31, 1 << 40, 1 << 62, (1 << 63) - 1, -(1 << 63)),
-)
-NAMES = (
-    *("", "../x", "/tmp/optc-fuzz", "a\nb", "\x1b[2J", "[/x]", "x" * 5000, "x", "y", "w0", "ü", "\x00"),
-    *("a b", "$(id)", "%s", "-o"),
-)
-OPS = (
-    *("Add", "MatMul", "Conv", "Gemm", "Reshape", "Tile", "Expand", "ConstantOfShape", "Range", "Concat", "Gather"),
-    *("Slice", "Pad", "Resize", "Cast", "Shape", "Where", "Einsum", "Relu", "Softmax", "Transpose", "Unsqueeze"),
-    *("Split", "TopK", "NonZero", "Loop"),
-)
-
-
-@dataclass
-class Case:
-    """One command over the files in `folder`; `files` are those that it may leave."""
-
-    folder: Path
-    words: list[str]
-    kind: str
-    files: set[str] = field(default_factory=lambda: {"out.onnx"})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    status: int
-    said: str
-    memory: int
-    seconds: float
-
-
-def sound(rng: random.Random) -> onnx.ModelProto:
-    """A small model of layers, shape arithmetic, a branch and a function."""
-    generator = np.random.default_rng(rng.randrange(1 << 30))
-
-    def weight(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
-
-    nodes = [
-        helper.make_node("Conv", ["x", "w0", "b0"], ["c"], "conv", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["r"], "relu"),
-        helper.make_node("act", ["r"], ["f"], "call", domain="own"),
-        helper.make_node("Shape", ["f"], ["s"]),
-        helper.make_node("Gather", ["s", "zero"], ["n"]),
-        helper.make_node("Concat", ["n", "rest"], ["to"], axis=0),
-        helper.make_node("Reshape", ["f", "to"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w1"], ["m"], "product"),
-        helper.make_node("Add", ["m", "b1"], ["y"], "sum"),
-    ]
-    weights = [weight("w0", 8, 3, 3, 3), weight("b0", 8), weight("w1", 128, 10), weight("b1", 10),
-               numpy_helper.from_array(np.array([0], np.int64), "zero"),
-               numpy_helper.from_array(np.array([-1], np.int64), "rest")]  # fmt: skip
-    inner = [helper.make_node("Sigmoid", ["a"], ["b"])]
-    function = helper.make_function("own", "act", ["a"], ["b"], inner, [helper.make_opsetid("", 17)])
-    graph = helper.make_graph(nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, 4])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])], weights)  # fmt: skip
-    return helper.make_model(graph, ir_version=8, functions=[function],
-                             opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])  # fmt: skip
-
-
-def changed(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with a few of them flipped, cut, doubled or replaced."""
-    text = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        at = rng.randrange(len(text) + 1)
-        match rng.randrange(5):
-            case 0 if text:
-                text[at % len(text)] ^= 1 << rng.randrange(8)
-            case 1:
-                del text[at : at + rng.choice((1, 4, 64))]
-            case 2:
-                text[at:at] = text[at : at + rng.choice((1, 8, 256))]
-            case 3:
-                text[at : at + 1] = rng.randbytes(rng.choice((1, 2, 9)))
-            case 4 if rng.random() < 0.2:
-                del text[at:]
-    return bytes(text)
-
-
-def mutated(model: onnx.ModelProto, rng: random.Random) -> None:
-    """Change some fields of a model to what a hostile exporter could write."""
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        graph = model.graph
-        node = rng.choice(graph.node)
-        tensor = rng.choice(graph.initializer)
-        match rng.randrange(13):
-            case 0:
-                node.op_type = rng.choice(OPS)
-            case 1 if node.input:
-                names = [*(name for one in graph.node for name in one.output), *NAMES]
-                node.input[rng.randrange(len(node.input))] = rng.choice(names)
-            case 2:
-                node.name = node.output[0] = rng.choice(NAMES)
-            case 3:
-                name = rng.choice(("axis", "pads", "group", "to", "perm", "strides"))
-                value = rng.choice((rng.choice(NUMBERS), [rng.choice(NUMBERS)] * 4))
-                node.attribute.append(helper.make_attribute(name, value))
-            case 4:
-                tensor.dims[:] = [rng.choice(NUMBERS) for _ in range(rng.randrange(5))]
-            case 5:
-                tensor.data_type = rng.randrange(30)
-            case 6:
-                tensor.ClearField("raw_data")
-                tensor.data_location = TensorProto.EXTERNAL
-                tensor.external_data.add(key="location", value=rng.choice((*NAMES, "m.onnx")))
-                tensor.external_data.add(key="offset", value=str(rng.choice(NUMBERS)))
-            case 7:
-                size = graph.input[0].type.tensor_type.shape.dim.add()
-                size.dim_value = rng.choice(NUMBERS)
-            case 8:
-                size = rng.choice(graph.input[0].type.tensor_type.shape.dim)
-                size.dim_param = rng.choice((*NAMES, "N*N*N", "(" * 90, "a//0"))
-            case 9:
-                numbers = [rng.choice(NUMBERS) for _ in range(rng.randrange(5))]
-                tensor.CopyFrom(numpy_helper.from_array(np.array(numbers, np.int64)))
-                tensor.name = rng.choice(("rest", "zero", "w1"))
-            case 10:
-                graph.node.extend([rng.choice(graph.node)])
-            case 11:
-                model.functions[0].node[0].op_type = rng.choice(("act", *OPS))
-                model.functions[0].node[0].domain = rng.choice(("own", ""))
-            case 12:
-                sparse = graph.sparse_initializer.add()
-                sparse.values.CopyFrom(numpy_helper.from_array(np.ones(2, np.float32), rng.choice(("w0", "new", "w1"))))
-                sparse.indices.CopyFrom(numpy_helper.from_array(np.array([rng.choice(NUMBERS)] * 2, np.int64), "i"))
-                sparse.dims[:] = [rng.choice(NUMBERS) for _ in range(2)]
-
-
-def write_model(folder: Path, rng: random.Random, *, hostile: bool = True) -> None:
-    model = sound(rng)
-    if hostile and rng.random() < 0.7:
-        with contextlib.suppress(TypeError, ValueError, IndexError):
-            mutated(model, rng)
-    data = model.SerializeToString()
-    (folder / "m.onnx").write_bytes(changed(data, rng) if hostile and rng.random() < 0.4 else data)
-
-
-def models(folder: Path, rng: random.Random) -> Case:
-    write_model(folder, rng)
-    words = rng.choice((
-        ["inspect", "m.onnx"],
-        ["inspect", "m.onnx", "--json"],
-        ["m.onnx", "--passes", "clean", "--no-check", "-o", "out.onnx"],
-        ["m.onnx", "--passes", "clean", "-o", "out.onnx", "--samples", "2"],
-        ["m.onnx", "--passes", "prune,svd,quant", "--samples", "4", "-o", "out.onnx"],
-        ["diff", "m.onnx", "m.onnx"],
-    ))  # fmt: skip
-    return Case(folder, words, "model")
-
-
-def samples(folder: Path, rng: random.Random) -> Case:
-    write_model(folder, rng, hostile=False)
-    x = np.zeros((4, 3, 4, 4), np.float32)
-    name = rng.choice(("x.npz", "p.npz", "x.npy", "images", "pb"))
-    if name.endswith("npz"):
-        (np.savez if name == "x.npz" else np.savez_compressed)(folder / name, x=x)
-    elif name == "x.npy":
-        np.save(folder / name, x)
-    else:
-        (folder / name).mkdir()
-        if name == "pb":
-            tensor = numpy_helper.from_array(x, "x")
-            if rng.random() < 0.3:
-                tensor.ClearField("raw_data")
-                tensor.data_location = TensorProto.EXTERNAL
-                tensor.external_data.add(key="location", value="../m.onnx")
-            (folder / "pb" / "input_0.pb").write_bytes(changed(tensor.SerializeToString(), rng))
-        else:
-            from PIL import Image
-
-            kind = rng.choice(("png", "jpeg", "bmp", "gif", "tiff", "webp", "ppm"))
-            file = io.BytesIO()
-            Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(file, kind)
-            (folder / "images" / f"0.{kind}").write_bytes(changed(file.getvalue(), rng))
-    path = folder / name
-    if path.is_file():
-        path.write_bytes(changed(path.read_bytes(), rng))
-    return Case(folder, ["m.onnx", "--passes", "clean", "-o", "out.onnx", "--data", name], "samples")
-
-
-CONFIG = """passes = "prune:ratio=0.3"
-samples = 4
-output = "{name}.out.onnx"
-budget = "size=90%"
-
-[[model]]
-path = "m.onnx"
-name = "m"
-"""
-
-
-def configurations(folder: Path, rng: random.Random) -> Case:
-    write_model(folder, rng, hostile=False)
-    text = CONFIG.encode()
-    if rng.random() < 0.5:
-        words = (*NAMES, *map(str, NUMBERS), "[" * 3000, "{a = " * 200, "'''", "[[model]]")
-        place = rng.choice((b'"m"', b"4", b"prune", b"m.onnx", b"size=90%"))
-        text = text.replace(place, rng.choice(words).encode())
-    (folder / "optc.toml").write_bytes(changed(text, rng) if rng.random() < 0.6 else text)
-    return Case(folder, ["m.onnx", "--config", "optc.toml", "--no-check", "-o", "out.onnx"], "configuration")
-
-
-def caches(folder: Path, rng: random.Random) -> Case:
-    write_model(folder, rng, hostile=False)
-    words = ["m.onnx", "--passes", "clean", "--no-check", "-o", "out.onnx", "--cache", "cache", "--lock", "optc.lock"]
-    attempt(words, folder)
-    files = [path for path in (folder / "cache").rglob("*") if path.is_file()]
-    if rng.random() < 0.3:
-        files = [path for path in (folder / "optc.lock",) if path.exists()]
-    for path in rng.sample(files, min(len(files), rng.choice((1, 3)))):
-        path.write_bytes(changed(path.read_bytes(), rng) if rng.random() < 0.8 else b"[" * 100_000)
-    if rng.random() < 0.3:
-        words.append("--locked")
-    return Case(folder, words, "cache", {"out.onnx", "optc.lock", "cache"})
-
-
-def archives(folder: Path, rng: random.Random) -> Case:
-    write_model(folder, rng, hostile=False)
-    machine = {"triple": "x86_64-linux-gnu", "features": []}
-    inputs = [{"name": "x", "dtype": "<f4", "shape": ["N", 3, 4, 4]}]
-    manifest = {"schema": "optc.library/1", "target": "host", "machine": machine, "inputs": inputs, "outputs": []}
-    manifest["files"] = {}
-    text = json.dumps(manifest).encode()
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for name, data in (("manifest.json", changed(text, rng)), (rng.choice((*NAMES[1:8], "model.so")), b"\x7fELF")):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            entry.type = rng.choice((tarfile.REGTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE))
-            entry.linkname = "/etc/passwd"
-            tar.addfile(entry, io.BytesIO(data))
-    (folder / "a.tar").write_bytes(changed((folder / "a.tar").read_bytes(), rng))
-    np.savez(folder / "x.npz", x=np.zeros((1, 3, 4, 4), np.float32))
-    return Case(folder, ["run", "a.tar", "--data", "x.npz"], "archive", set())
-
-
-def depfiles(folder: Path, rng: random.Random) -> Case:
-    name = rng.choice([one for one in NAMES if one and "/" not in one and "\0" not in one and len(one) < 200])
-    write_model(folder, rng, hostile=False)
-    (folder / "m.onnx").rename(folder / f"{name}.onnx")
-    words = [f"./{name}.onnx", "--passes", "clean", "--no-check", "-o", "out.onnx", "--depfile", "out.d"]
-    return Case(folder, words, "depfile", {"out.onnx", "out.d"})
-
-
-def records(folder: Path, rng: random.Random) -> Case:
-    write_model(folder, rng, hostile=False)
-    words = ["m.onnx", "--passes", "prune", "--samples", "4", "--no-check", "-o", "out.onnx"]
-    attempt([*words, "--report", "r.json"], folder)
-    path = folder / "r.json"
-    text = path.read_bytes() if path.exists() else b"{}"
-    path.write_bytes(changed(text, rng) if rng.random() < 0.9 else b'{"a":' * 100_000)
-    return Case(folder, ["explain", "r.json", "conv"], "record", set())
-
-
-KINDS: tuple[Callable[[Path, random.Random], Case], ...] = (
-    *(models, models, models, models, samples, samples, configurations, caches, archives, depfiles, records),
-)
-
-
-def attempt(words: list[str], folder: Path) -> Outcome:
-    """Run one command in a child, within limits that only keep the machine alive."""
-    said = folder.parent / f"{folder.name}.said"
-    child = os.fork()
-    if child == 0:
-        status = 70
-        try:
-            resource.setrlimit(resource.RLIMIT_CPU, (3 * SECONDS, 3 * SECONDS))
-            resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.alarm(20 * SECONDS)
-            output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            for stream in (1, 2):
-                os.dup2(output, stream)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-            os.chdir(folder)
-            from optc.cli.app import run
-
-            status = run(words)
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(status)
-    _, code, used = os.wait4(child, 0)
-    text = said.read_text(errors="replace")
-    said.unlink()
-    return Outcome(os.waitstatus_to_exitcode(code), text, used.ru_maxrss << 10, used.ru_utime + used.ru_stime)
 
 
 def faults(case: Case, before: set[str], outcome: Outcome, size: int) -> Iterator[str]:
@@ -351,7 +55,7 @@ def _load_all() -> None:
             importlib.import_module(module.name)
 
 
-def fuzz(seconds: float, seed: int, keep: Path) -> int:
+def fuzz(seconds: float, seed: int, keep: Path, kinds: Sequence[Callable[[Path, random.Random], Case]] = KINDS) -> int:
     """Try cases until the time is over; returns how many were wrong, each of which is told and kept."""
     _load_all()
     wrong = count = 0
@@ -363,7 +67,7 @@ def fuzz(seconds: float, seed: int, keep: Path) -> int:
             rng = random.Random(f"{seed}/{count}")
             folder = Path(top) / f"case{count}"
             folder.mkdir()
-            case = rng.choice(KINDS)(folder, rng)
+            case = rng.choice(kinds)(folder, rng)
             before = {path.name for path in folder.iterdir()}
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             outcome = attempt(case.words, folder)
@@ -390,5 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "optc-fuzz-findings")
+    parser.add_argument("--libraries", action="store_true", help="builds for TVM and devices, each of seconds")
     options = parser.parse_args()
-    sys.exit(min(1, fuzz(options.seconds, options.seed, options.keep)))
+    sys.exit(min(1, fuzz(options.seconds, options.seed, options.keep, SLOW if options.libraries else KINDS)))

@@ -8,7 +8,9 @@ that scales channels first gives the model that it made so (`Context.rewritten`)
 
 Layers are weighed by halving: a group whose layers together keep the floor is done with; any other is split, down to
 single layers, by the loss at the outputs. In the order of their losses the fewest are then sought without which the
-rest keeps the floor, and the pass runs anew with these kept: in the form that computes in float, where there is one.
+rest keeps the floor. One at a time, the heaviest first, layers are given back to the pass where the floor holds without
+them: a layer that loses much alone may lose nothing beside others. With the rest kept the pass runs anew: in the form
+that computes in float, where there is one.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from ..runtime.agreement import Agreement
 
 SAMPLES = 24
+GIVEN_BACK = 12
+"""Layers that are tried to be given back, at most."""
 MOST = 0.9
 """The share of a pass's layers that may be kept; beyond it the pass is not worth having."""
 
@@ -73,8 +77,19 @@ def breaking(
                 high = middle
             else:
                 low = middle + 1
+        kept = _without_spare(trials, order, high, floor)
     breaking = [Breaking(name, weighed[name][1]) for name in order]
-    return breaking[:high], breaking
+    return [one for one in breaking if one.name in kept], breaking
+
+
+def _without_spare(trials: _Trials, order: Sequence[str], count: int, floor: float) -> list[str]:
+    """Of the first `count` layers in `order`, those without which the floor does not hold."""
+    kept = list(order[:count])
+    for name in sorted(kept, key=lambda name: -trials.weight(name))[:GIVEN_BACK]:
+        fewer = [other for other in kept if other != name]
+        if fewer and trials.of([other for other in order if other not in fewer]).share >= floor:
+            kept = fewer
+    return kept
 
 
 def keeping(ctx: Context, one: Pass, layers: Sequence[Breaking], form: Pass | None = None) -> Context:
@@ -139,6 +154,10 @@ class _Trials:
 
         trial = self._grafted(names)
         return agreement(self._teacher, trial, self._samples, threads=self._ctx.threads, exact=self._ctx.exact)
+
+    def weight(self, name: str) -> int:
+        """Bytes of what the layer is made of."""
+        return sum(v.constant.nbytes for v in self._nodes[name].inputs if v is not None and v.constant is not None)
 
     @staticmethod
     def loss(agreement: Agreement) -> float:

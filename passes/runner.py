@@ -194,7 +194,8 @@ def _in_part(
     one.requires(start, ctx)  # which may have raised the opset of `after`
     infer(start, fresh=True)
     layers, order = breaking(start, after, report, ctx, floor)
-    attempts = [(layers, one.in_float), (order[: 2 * len(layers)], None)]
+    others = [layer for layer in order if layer not in layers]
+    attempts = [(layers, one.in_float), ([*layers, *others[: len(layers)]], None)]
     for kept, form in attempts if layers else ():
         trial = before.clone()
         partial_report = _run_one(one, trial, keeping(ctx, one, kept, form))

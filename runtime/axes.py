@@ -9,8 +9,8 @@ Nothing in ONNX marks the batch, so it is read from the names and places of the 
    one that is called a length (`T`, `seq_len`, `num_nodes`, …).
 
 An input without such a dimension has no batch axis: every sample of it is one whole tensor of the graph's shape, and
-models with such inputs are fed one sample at a time. Where every array has one axis more than its input, its rows are
-whole tensors, too, whatever the names (`axes_of`).
+models with such inputs are fed one sample at a time, unless the arrays tell of an axis that has no name (`axes_of`).
+Where every array has one axis more than its input, its rows are whole tensors, too, whatever the names (`axes_of`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,24 @@ def axes_of(
     leading = {shape[0] if shape else None for shape, _, _ in given}
     if one and more == {0} and len(leading) == 1 and all(axis is None for axis in axes.values()):
         return dict.fromkeys(axes, 0 if isinstance(leading.pop(), str) else None)
-    return dict(axes)
+    counts = {array[axis] for _, axis, array in given if axis is not None}
+    if not one:
+        return dict(axes)
+    return {value.name: _open_axis(value, axes[value.name], shapes[value.name], counts) for value in inputs}
+
+
+def _open_axis(
+    value: Value, axis: int | None, arrays: Sequence[tuple[int, ...]], counts: Collection[int]
+) -> int | None:
+    """The axis of an input, the states of recurrent cells mostly, whose samples stand behind a fixed first dimension
+    and have no name: its one open dimension, where its array has as many there as the arrays of other inputs have
+    samples."""
+    shape = value.shape or ()
+    open_axes = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    if axis is not None or len(open_axes) != 1 or shape[open_axes[0]] is not None or len(counts) != 1 or 1 in counts:
+        return axis
+    alike = all(len(array) == len(shape) and array[open_axes[0]] in counts for array in arrays)
+    return open_axes[0] if alike else None
 
 
 def _names_batch(name: str, inputs: Sequence[Value]) -> bool:

@@ -96,7 +96,7 @@ def _of_arrays(
     names = _named(arrays, inputs, where, notes)
     shapes = {value.name: [np.shape(arrays[names[value.name]])] for value in inputs}
     found = axes_of(axes, inputs, shapes, one=True)
-    if found != axes and any(axis is not None for axis in found.values()):
+    if found != axes and all(axis is None for axis in axes.values()):
         name = next(value.shape[0] for value in inputs if value.shape)
         notes.append(f"{where}: '{name}' is taken to count samples; else stack them along an axis before it")
     axes.update(found)

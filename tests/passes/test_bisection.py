@@ -117,8 +117,30 @@ class ScaleAndBlur(Blur):
         return Blur.run(self, graph, ctx)
 
 
-def blurred(one: Blur, floor: float | None = None, opset: int = 17) -> tuple[Graph, Report]:
-    graph = chain()
+@dataclass(frozen=True, slots=True)
+class BlurAndMove(Blur):
+    """The same for layer 4; a channel between layers 2 and 3 becomes 400 times as large and is divided by as much."""
+
+    name: ClassVar[str] = "blur-and-move"
+
+    ruined: str = "4"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Blur.run(self, graph, ctx)
+        done = {layer.name for layer in report.layers if layer.outcome is Outcome.DONE}
+        for node in graph:
+            if node.name in done and node.name in ("layer2", "layer3"):
+                weight = np.array(node.inputs[1].numpy())  # type: ignore[union-attr]
+                if node.name == "layer2":
+                    weight[:, 7] *= 400
+                else:
+                    weight[7] /= 400
+                node.set_input(1, graph.constant(weight, node.inputs[1].name))  # type: ignore[union-attr]
+        return report
+
+
+def blurred(one: Blur, floor: float | None = None, opset: int = 17, graph: Graph | None = None) -> tuple[Graph, Report]:
+    graph = graph or chain()
     graph.opsets[""] = opset
     rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
     fit, held = load_samples({"x": rows}, graph).split(32)
@@ -147,6 +169,17 @@ def test_the_layers_that_break_a_pass_take_the_form_that_computes_in_float() -> 
         "mark" if n in (2, 4) else "blur" for n in range(LAYERS)
     ]
     assert any("kept 2 layer(s) in the form of blur-or-mark:form=mark" in note for note in report.notes)
+
+
+def test_a_layer_that_breaks_the_pass_alone_and_not_beside_others_is_given_back() -> None:
+    """Layer 2 loses most by itself, as layer 3 alone divides what it made larger; both together lose nothing."""
+    graph = chain()
+    reader = next(node for node in graph if node.name == "layer3")
+    weight = np.array(reader.inputs[1].numpy())  # type: ignore[union-attr]
+    weight[7] *= 0.02
+    reader.set_input(1, graph.constant(weight, "w3"))
+    _, report = blurred(BlurAndMove(), 0.9, graph=graph)
+    assert [layer.name for layer in report.layers if layer.outcome is Outcome.REVERTED] == ["layer4"]
 
 
 def test_layers_are_tried_in_the_opset_that_the_pass_needs() -> None:

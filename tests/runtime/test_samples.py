@@ -91,6 +91,17 @@ def test_fortran_order_and_second_axis_batches(tmp_path: Path) -> None:
         np.testing.assert_array_equal(joined(samples, "state", axis=1), state)
 
 
+def test_states_whose_samples_have_no_name_stand_where_the_arrays_say() -> None:
+    """A cell's states [2, ?, 5] beside frames [?, 16]: as many samples as frames; one whole state is for all."""
+    graph = graph_of(input=(None, 16), state=(2, None, 5))
+    x, states = rng((6, 16)), rng((2, 6, 5))
+    samples = load_samples({"input": x, "state": states}, graph)
+    np.testing.assert_array_equal(joined(samples, "state", axis=1), states)
+    assert [f["state"].shape for f in samples.batches(4)] == [(2, 4, 5), (2, 2, 5)]
+    shared = load_samples({"input": x, "state": states[:, :1]}, graph)
+    assert [f["state"].shape for f in shared.batches(1)] == [(2, 1, 5)] * 6
+
+
 def test_static_batch_of_one_is_fed_one_at_a_time() -> None:
     data = rng((3, 3, 8, 8))
     samples = load_samples(data, graph_of(x=(1, 3, 8, 8)))

@@ -3,10 +3,12 @@ refused by name."""
 
 from __future__ import annotations
 
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import interpreted
 import numpy as np
@@ -15,6 +17,9 @@ from onnx import TensorProto, numpy_helper
 
 from optc.errors import OptcError
 from optc.targets.tvm.cpu.machine import Machine
+
+if TYPE_CHECKING:
+    from emulated import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,35 @@ def _array(item: object) -> np.ndarray:
     return numpy_helper.to_array(item) if isinstance(item, TensorProto) else np.asarray(item)
 
 
+def commit() -> int:
+    """A number of the commit, which says what share is run: so all are run in time, and a run can be repeated."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return int(done.stdout[:8] or "0", 16)
+
+
 def judge(case: Case, machine: Machine) -> Verdict:
     """Build a case for a machine that runs here, and run it."""
     return verdict(case, lambda model, feeds: interpreted.run(interpreted.build(model, machine), feeds))
+
+
+def judge_emulated(every: Sequence[Case], machine: Machine, folder: Path, batch: int = 64) -> Iterator[Verdict]:
+    """Build cases for a machine that an emulator runs here, and run them, in batches; files go to `folder`."""
+    from emulated import Emulator
+
+    emulator = Emulator(machine, folder)
+    for start in range(0, len(every), batch):
+        part = every[start : start + batch]
+        for case, run in zip(part, emulator.answers([(one.model, one.feeds) for one in part]), strict=True):
+
+            def answer(model: onnx.ModelProto, feeds: Sequence[Any], run: Run = run) -> Sequence[np.ndarray]:
+                if run.refused is not None:
+                    raise run.refused
+                if run.failure:
+                    raise RuntimeError(run.failure)
+                return run.outputs
+
+            yield verdict(case, answer)
 
 
 def verdict(case: Case, answers: Callable[[onnx.ModelProto, Sequence[Any]], Sequence[np.ndarray]]) -> Verdict:

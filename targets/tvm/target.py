@@ -111,11 +111,12 @@ class LibraryTarget(Target):
     def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
         from .artifact import folder as artifact
         from .artifact.build import build, require_tvm
+        from .quiet import quiet
         from .tuning.choice import Choice
 
         require_tvm()
         tuned = Choice.of(choice) if choice else None
-        with Workspace() as folder:
+        with Workspace() as folder, quiet():
             build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived(), tuned=tuned)
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))

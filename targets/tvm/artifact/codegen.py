@@ -153,7 +153,7 @@ class _Tables:
         if isinstance(argument, str):
             return f"{{{self._number(argument)}, 0, kNumber, 0}}"
         dtype = np.dtype(argument.dtype)
-        kind = f"{{{_code(dtype)}, {8 * dtype.itemsize}, 1}}"
+        kind = f"{{{dlpack_code(dtype)}, {8 * dtype.itemsize}, 1}}"
         space = argument.space
         at = space.index // ALIGNMENT if space.kind in ("weights", "tables") else space.index
         name, type_number = space.kind.capitalize(), self._types.setdefault(kind, len(self._types))
@@ -170,7 +170,8 @@ class _Tables:
         return self._shapes[shape]
 
 
-def _code(dtype: np.dtype[np.generic]) -> int:
+def dlpack_code(dtype: np.dtype[np.generic]) -> int:
+    """DLPack's number for a kind of element."""
     return _NAMED[dtype.name] if dtype.name in _NAMED else _CODES[dtype.kind]
 
 

@@ -105,7 +105,8 @@ def armv7(*, cpu: str = "", os: str = "linux") -> Machine:
     soft = ("-DOPTC_BIONIC", "-mfloat-abi=softfp", "-D__ARM_PCS_VFP")
     return Machine(
         "armv7",
-        "armv7a-unknown-linux-androideabi" if android else "armv7a-linux-gnueabihf",
+        # All four parts: of three, LLVM takes none for the calling convention, and numbers of 64 bits come out wrong.
+        "armv7a-unknown-linux-androideabi" if android else "armv7a-unknown-linux-gnueabihf",
         cpu,
         ("+neon", "+vfp4"),
         lanes=4,

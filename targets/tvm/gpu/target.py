@@ -94,10 +94,11 @@ class GpuTarget(LibraryTarget):
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from ..artifact import folder as artifact
+        from ..quiet import quiet
         from .build import build
 
         self.check_inputs(graph)
-        with Workspace() as folder:
+        with Workspace() as folder, quiet():
             build(graph, self.gpu(), text_of(self.name, self), folder, half=self.half)
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))

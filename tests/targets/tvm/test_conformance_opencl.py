@@ -6,9 +6,7 @@ All of them: `python benchmarks/conformance.py --target opencl`.
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,19 +17,12 @@ REACH = 0.6
 """Of a share, so many are answered; the shares differ by what they hold of numbers of 8 bits and bfloat16."""
 
 
-def turn() -> int:
-    """Which share it is: told by the commit, so that all are run in time and a run can be repeated."""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return int(done.stdout[:8] or "0", 16) % SHARES
-
-
 def test_each_is_answered_rightly_or_refused_by_name() -> None:
     need_driver()
-    from conformance import cases, verdict
+    from conformance import cases, commit, verdict
     from launched import answers
 
-    verdicts = [verdict(case, answers) for case in list(cases())[::THIRD][turn() :: SHARES]]
+    verdicts = [verdict(case, answers) for case in list(cases())[::THIRD][commit() % SHARES :: SHARES]]
     counts = Counter(one.kind for one in verdicts)
     # A node that was lowered before is refused as what it became.
     named = [one for one in verdicts if one.kind == "unnamed" and " node '" in one.why]

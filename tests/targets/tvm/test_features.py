@@ -62,7 +62,7 @@ ARM32_OTHERS = re.compile(
     [
         ("x86_64-linux-gnu", X86_CPUS, X86_OTHERS),
         ("aarch64-linux-gnu", ARM64_CPUS, ARM64_OTHERS),
-        ("armv7a-linux-gnueabihf", ARM32_CPUS, ARM32_OTHERS),
+        ("armv7a-unknown-linux-gnueabihf", ARM32_CPUS, ARM32_OTHERS),
     ],
     ids=["x86", "arm64", "arm32"],
 )

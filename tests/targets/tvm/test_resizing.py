@@ -49,6 +49,20 @@ def test_nearest_modes(nearest: str) -> None:
         agree(19, "Resize", attributes, None, np.array([1, 1, 1.5, 0.5], np.float32), shape=SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("size", "scale", "coordinates", "nearest"),
+    [
+        (5, 0.3, "half_pixel_symmetric", "floor"),
+        (5, 2.5, "half_pixel_symmetric", "ceil"),
+        (7, 1.75, "half_pixel_symmetric", "floor"),
+        (10, 1.2, "asymmetric", "round_prefer_ceil"),
+    ],
+)
+def test_ties_are_rounded_as_often(size: int, scale: float, coordinates: str, nearest: str) -> None:
+    attributes = {"mode": "nearest", "nearest_mode": nearest, "coordinate_transformation_mode": coordinates}
+    agree(19, "Resize", attributes, None, np.array([1, 1, 1, scale], np.float32), shape=(1, 1, 1, size))
+
+
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_antialias_and_outside(mode: str) -> None:
     scales = np.array([1, 1, 0.6, 0.45], np.float32)

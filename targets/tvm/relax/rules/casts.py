@@ -32,6 +32,8 @@ def lower_cast(call: Call) -> relax.Expr | None:
         return _encoded(call, x, wanted)
     if wanted is DType.BFLOAT16:
         return call.te(to_bfloat16, call.cast(x, "float32"), pattern=0)
+    if source is DType.DOUBLE and wanted is DType.FLOAT16:
+        return call.cast(call.te(to_odd, x, pattern=0), "float16")
     if wanted is DType.BOOL:
         return call.te(truth, x, pattern=0)
     if source is DType.BFLOAT16 and not wanted.is_float:
@@ -57,6 +59,22 @@ def to_bfloat16(x: te.Tensor) -> te.Tensor:
         return tirx.reinterpret("bfloat16", upper.astype("uint16"))
 
     return te.compute(x.shape, at, name="to_bfloat16")
+
+
+def to_odd(x: te.Tensor) -> te.Tensor:
+    """Doubles as floats, rounded to the odd one of two neighbours: what is rounded again is as if it were rounded once,
+    for which 32-bit ARM has neither an instruction nor a function."""
+    from tvm import te, tirx
+
+    def at(*i: Any) -> Any:
+        near = x[i].astype("float32")
+        word, one = tirx.reinterpret("int32", near), tirx.const(1, "int32")
+        beyond = tirx.abs(near.astype("float64")) > tirx.abs(x[i])
+        inexact = tirx.any(near.astype("float64") < x[i], near.astype("float64") > x[i])
+        odd = tirx.Select(beyond, word - one, word) | one
+        return tirx.reinterpret("float32", tirx.Select(inexact, odd, word))
+
+    return te.compute(x.shape, at, name="to_odd")
 
 
 def bits(x: te.Tensor, *, dtype: str = "uint8") -> te.Tensor:

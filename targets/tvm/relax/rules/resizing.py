@@ -63,7 +63,10 @@ def lower_resize(call: Call) -> relax.Expr:
         if known is not None and corners is not None:
             # Where one lies between two elements depends on each rounding: LLVM would leave some out.
             steps = np.arange(result[axis], dtype=np.float32)
-            points = constant(_coordinate(steps, np.array(known, np.float32), corners.astype(np.float32), place))
+            scales = np.array(known, np.float32)
+            points = constant(
+                _known(steps, scales, place, _coordinate(steps, scales, corners.astype(np.float32), place))
+            )
         else:
             points = call.te(coordinates_of, factors, regions, place=place)
         x = call.te(resized, x, points, factors, place=place)
@@ -251,6 +254,19 @@ def _coordinate(i: Any, factors: Any, regions: Any, place: _Axis, real: Callable
         case "pytorch_half_pixel" if wanted == 1:
             return i * real(0)
     return (i + half) / scale - half
+
+
+def _known(i: Any, scales: Any, place: _Axis, points: Any) -> Any:
+    """Coordinates of scales that are known, rounded as often as ONNX Runtime rounds them: on a tie, that decides which
+    neighbour is the nearest."""
+    scale, wide = scales[place.k], np.float64
+    if place.coordinates == "asymmetric":
+        return i * (np.float32(1) / scale)
+    if place.coordinates == "half_pixel_symmetric":
+        kept = np.float32(place.wanted) / (scale * np.float32(place.size))
+        offset = np.float32(place.size / 2) * (np.float32(1) - kept)
+        return (wide(offset) + (i.astype(wide) + 0.5) / wide(scale) - 0.5).astype(np.float32)
+    return points
 
 
 def _nearest(c: Any, how: str) -> Any:

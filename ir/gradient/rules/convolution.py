@@ -85,13 +85,15 @@ def weight_gradient(
 ) -> Value:
     """Of a kernel [O, C / group, …]: for each of its elements, the products of `g` and what the element read of `x`.
 
-    Three forms. Depthwise: products element by element, summed. Large maps: what all elements read side by side, one
-    product of matrices a sample, summed over samples. Else samples and places as one axis, and one product for each
-    element. Copies of `x`: one in all for the last, one an element for the second.
+    Three forms. Depthwise: a convolution (`_over_samples`). Large maps: what all elements read side by side, one
+    product a sample, summed over samples. Else samples and places as one axis, and one product for each element.
+    Copies of `x`: one in all for the last, one an element for the second.
     """
     shape = build.static(weight)
     assert shape is not None
     out, channels = shape[:2]
+    if channels == 1 and out == group and view.rank < 3:
+        return _over_samples(build, g, x, shape, view)
     if any(view.begin) or any(view.end):
         x = build("Pad", x, build.ints([0, 0, *view.begin, 0, 0, *view.end]), build.scalar(0.0, weight))
     elements = list(itertools.product(*(range(size) for size in view.kernel)))
@@ -111,6 +113,25 @@ def weight_gradient(
     arrived = build.reshape(g, [0, group, out // group, -1])
     products = build.sum(build("MatMul", arrived, build.transpose(read, 0, 1, 3, 2)), [0])
     return _ordered(build, products, [out, *view.kernel, channels])
+
+
+def _over_samples(build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: Window) -> Value:
+    """Depthwise: each channel of `x` convolved with that of `g`, samples being one more axis that both have in full.
+
+    Strides and dilations change places. ONNX Runtime 1.32, one thread, ms, beside k * k products element by element and
+    the layer itself: 8 samples, 96 channels, 112 x 112, stride 2: 58, 191, 18; 144, 56 x 56: 55, 122, 13; 384, 14 x 14:
+    9, 11, 3; 960, 7 x 7: 6.5, 8.8, 3.7.
+    """
+    first = [1, 0, *range(2, 2 + view.rank)]
+    images = build.unsqueeze(build.transpose(x, *first), [0])
+    kernels = build.unsqueeze(build.transpose(g, *first), [1])
+    summed = build(
+        "Conv", images, kernels, group=shape[0], strides=[1, *view.dilations], dilations=[1, *view.strides],
+        pads=[0, *view.begin, 0, *view.end],
+    )  # fmt: skip
+    if max(view.strides) > 1:  # what no stride reached lies behind
+        summed = build.slice(summed, [axis + 3 for axis in range(view.rank)], [0] * view.rank, view.kernel)
+    return build.reshape(summed, shape)
 
 
 def _over_all(

@@ -239,12 +239,12 @@ class Builder:
         summed = self.sum(gradient, [*range(lead), *ones])
         return self.reshape_as(summed, to) if ones else summed
 
-    def rows(self, value: Value) -> Value:
-        """All axes but the last as one."""
-        last = self.shape(value)[-1]
+    def rows(self, value: Value, like: Value) -> Value:
+        """`value`, of the shape of `like`, with all axes but the last as one."""
+        last = self.shape(like)[-1]
         if isinstance(last, int):
             return self.reshape(value, [-1, last])
-        return self.reshape(value, self("Concat", self.ints([-1]), self.size(value, -1), axis=0))
+        return self.reshape(value, self("Concat", self.ints([-1]), self.size(like, -1), axis=0))
 
     # -- sums into places
 

@@ -26,7 +26,7 @@ def matmul(call: Call, build: Builder) -> Sequence[Value | None]:
     if call.wants(1):
         if ranks[1] == 2:
             # One product over all rows, not one a batch that are summed.
-            rows = [build.rows(value) if ranks[0] > 2 else value for value in (a, g)]
+            rows = (build.rows(a, a), build.rows(g, call.output)) if ranks[0] > 2 else (a, g)
             second = build("Gemm", *rows, transA=1)
         else:
             second = build.unbroadcast_batches(build("MatMul", _turned(build, a, ranks[0]), g), call.output, b)

@@ -257,6 +257,17 @@ class Node:
             return None
         return attribute.value
 
+    def adopt(self, value: Value) -> None:
+        """Make `value`, with all that reads it, in place of this node's only output, which nothing may read. The node
+        that made it gets an output without a reader instead."""
+        before, (mine,) = value.producer, self._outputs
+        if before is None or mine._uses:
+            raise ValueError(f"node {self.name!r} ({self.op}) cannot make {value.name!r}")
+        mine.producer, mine.index = before, value.index
+        before._outputs = tuple(mine if output is value else output for output in before._outputs)
+        value.producer, value.index = self, 0
+        self._outputs = (value,)
+
     def add_outputs(self, count: int) -> None:
         """Make `count` more outputs, optional ones of its operator that were left out."""
         for _ in range(count):

@@ -97,6 +97,41 @@ class ConvTranspose(OpRun):  # type: ignore[misc]
         return (result if bias is None else result + bias.reshape(-1, *(1,) * rank),)
 
 
+class Conv(OpRun):  # type: ignore[misc]
+    """Onnx's own is right and takes minutes for a network."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Doubles, weight: Doubles, bias: Doubles | None = None, *, auto_pad: str | None = None,
+        dilations: Sequence[int] | None = None, group: int | None = None, kernel_shape: Sequence[int] | None = None,
+        pads: Sequence[int] | None = None, strides: Sequence[int] | None = None,
+    ) -> tuple[Doubles]:  # fmt: skip
+        kernel, rank, groups = weight.shape[2:], x.ndim - 2, group or 1
+        steps, holes = strides or (1,) * rank, dilations or (1,) * rank
+        borders = list(pads or (0,) * 2 * rank)
+        for axis in range(rank):
+            if (auto_pad or "NOTSET").startswith("SAME"):
+                reach = (kernel[axis] - 1) * holes[axis] + 1
+                total = max((-(-x.shape[axis + 2] // steps[axis]) - 1) * steps[axis] + reach - x.shape[axis + 2], 0)
+                first = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+                borders[axis], borders[axis + rank] = first, total - first
+            elif auto_pad == "VALID":
+                borders[axis] = borders[axis + rank] = 0
+        x = np.pad(x, [(0, 0), (0, 0), *zip(borders[:rank], borders[rank:])])
+        sizes = [(n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(x.shape[2:], kernel, holes, steps)]
+        parts = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+        kernels = weight.reshape(groups, -1, *weight.shape[1:])
+        whole = np.zeros((x.shape[0], groups, kernels.shape[1], int(np.prod(sizes))), x.dtype)
+        for place in np.ndindex(*kernel):
+            spots = [slice(i * d, i * d + s * (n - 1) + 1, s) for i, d, s, n in zip(place, holes, steps, sizes)]
+            read = parts[(..., *spots)].reshape(x.shape[0], groups, parts.shape[2], -1)
+            factor = kernels[(..., *place)]
+            whole += factor * read if factor.shape[1:] == (1, 1) else np.matmul(factor, read)
+        result = whole.reshape(x.shape[0], weight.shape[0], *sizes)
+        return (result if bias is None else result + bias.reshape(-1, *(1,) * rank),)
+
+
 class GlobalLpPool(OpRun):  # type: ignore[misc]
     op_domain = ""
 
@@ -133,7 +168,7 @@ def runtime(graph: Graph, feeds: Mapping[str, Array]) -> list[Array]:
     return answers
 
 
-_OWN = [ConvTranspose, Erf, GlobalLpPool, LpNormalization]
+_OWN = [Conv, ConvTranspose, Erf, GlobalLpPool, LpNormalization]
 """What onnx's reference lacks, does in single precision, or has only for some attributes."""
 
 Run = Callable[[Graph, Mapping[str, Array]], list[Array]]
@@ -154,6 +189,7 @@ def differences(
 def with_gradients(graph: Graph, wrt: Sequence[Value]) -> tuple[Graph, list[str]]:
     """`graph`, with a seed for each of its outputs as an input, and one gradient a value of `wrt` as its outputs."""
     seeds: dict[Value, Value | None] = {}
+    answers = [(output.name, output.value) for output in graph.outputs]
     for output in graph.outputs:
         seeds[output.value] = graph.add_input(f"seed.{output.name}", output.value.type)
     gradients = differentiate(graph, seeds, wrt)
@@ -164,6 +200,8 @@ def with_gradients(graph: Graph, wrt: Sequence[Value]) -> tuple[Graph, list[str]
         if value in gradients.of:
             graph.add_output(gradients.of[value], f"d.{value.name}", TensorType(value.dtype or DType.FLOAT))
             names.append(value.name)
+    for name, value in answers:
+        graph.add_output(value, name, value.type)
     return graph, names
 
 
@@ -192,7 +230,10 @@ def _check(case: Case, seed: int, run: Run, tolerance: float, open_sizes: bool, 
     single, narrow = case.graph(DType.FLOAT, open_sizes)
     on_runtime, _ = _differentiated(single)
     seeds32 = {name: one.astype(np.float32) for name, one in arrived.items()}
-    beside = dict(zip(names, runtime(on_runtime, {**narrow, **seeds32})))
+    results = runtime(on_runtime, {**narrow, **seeds32})
+    beside = dict(zip(names, results))
+    for before, after in zip(runtime(single, narrow), results[len(names) :]):
+        np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     for name in names:
         gradient = gradients[name]
         assert gradient.shape == feeds[name].shape, (name, gradient.shape, feeds[name].shape)
@@ -211,3 +252,65 @@ def _check(case: Case, seed: int, run: Run, tolerance: float, open_sizes: bool, 
 def _differentiated(graph: Graph) -> tuple[Graph, list[str]]:
     copy = graph.clone()
     return with_gradients(copy, [v for v in copy.inputs if v.dtype is not None and v.dtype.is_float])
+
+
+def doubled(graph: Graph) -> Graph:
+    """A copy that computes in double precision."""
+    copy = graph.clone()
+    for value in tuple(copy.constants):
+        data = value.numpy()
+        if value.dtype is DType.FLOAT and data is not None:
+            value.replace_uses(copy.constant(data.astype(np.float64), value.name))
+            copy.remove(value)
+    for value in (*copy.inputs, *(output.value for output in copy.outputs)):
+        if value.dtype is DType.FLOAT:
+            value.type = TensorType(DType.DOUBLE, value.shape)
+    for output in copy.outputs:
+        output.type = output.value.type
+    for node in copy:
+        if node.op == "Cast" and node.get_int("to") == int(DType.FLOAT):
+            node.set_attribute("to", int(DType.DOUBLE))
+        for name in ("value", "value_float"):
+            tensor = node.get_tensor(name)
+            if tensor is not None and tensor.dtype is DType.FLOAT:
+                node.set_attribute(name, tensor.numpy().astype(np.float64))
+        for value in node.outputs:
+            value.type = None
+    infer(copy)
+    return copy
+
+
+def along_weights(graph: Graph, feeds: Mapping[str, Array], seed: int = 0, step: float = 1e-7) -> tuple[float, float]:
+    """The derivative of a random mixture of the outputs along a random direction of all weights, as fractions of
+    themselves: from the gradients, and from differences. All in double precision.
+    """
+    random = np.random.default_rng(seed)
+    wide = doubled(graph)
+    constants = [(value, value.numpy()) for value in wide.constants if value.dtype is DType.DOUBLE]
+    weights = [value for value, data in constants if data is not None and data.size > 1]
+    arrays = {}
+    for i, value in enumerate(weights):
+        name = f"weight{i}"
+        data = value.numpy()
+        assert data is not None
+        arrays[name] = data.astype(np.float64)
+        value.replace_uses(wide.add_input(name, value.type))
+        wide.remove(value)
+    fed = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()} | arrays
+    answers = reference(wide, fed)
+    seeds = [random.standard_normal(answer.shape) if answer.dtype.kind == "f" else None for answer in answers]
+    for index in reversed(range(len(seeds))):
+        if seeds[index] is None:
+            wide.remove_output(index)
+    seeds = [one for one in seeds if one is not None]
+    moves = {name: random.standard_normal(array.shape) * np.abs(array) for name, array in arrays.items()}
+    values = []
+    for sign in (step, -step):
+        moved = reference(wide, fed | {name: arrays[name] + sign * move for name, move in moves.items()})
+        values.append(sum(float((one * answer).sum()) for one, answer in zip(seeds, moved)))
+    inputs = [v for v in wide.inputs if v.name in arrays]
+    arrived = {f"seed.{output.name}": one for output, one in zip(wide.outputs, seeds)}
+    both, names = with_gradients(wide, inputs)
+    gradients = dict(zip(names, reference(both, fed | arrived)))
+    analytic = sum(float((gradients[name] * moves[name]).sum()) for name in gradients)
+    return analytic, (values[0] - values[1]) / (2 * step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -54,10 +54,15 @@ class Builder:
         self.nodes.append(node)
         return node.outputs
 
-    @property
-    def constants(self) -> tuple[Value, ...]:
-        """The constants made here."""
-        return tuple(self._constants.values())
+    def sweep(self, kept: Iterable[Value]) -> None:
+        """Remove what was appended and is neither read nor in `kept`."""
+        needed = set(kept)
+        for node in reversed(self.nodes):
+            if not any(value.uses or value in needed for value in node.outputs):
+                self.graph.remove(node)
+        for constant in self._constants.values():
+            if not constant.uses and constant not in needed:
+                self.graph.remove(constant)
 
     # -- what is known of values of the forward pass
 

@@ -78,7 +78,9 @@ def differentiate(graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequen
         raise ModelError(f"graph '{graph.name}' is of opset {graph.opset()}; convert it to {OLDEST} or newer")
     _own(graph, (*seeds, *(v for v in seeds.values() if v is not None), *wrt))
     sort(graph)
-    prepare(graph, _between(graph, seeds, wrt), {*seeds, *wrt})
+    kept = frozenset((*seeds, *wrt))
+    if prepare(graph, _between(graph, seeds, wrt), kept):
+        prepare(graph, _between(graph, seeds, wrt), kept)  # what was written out may want more of the forward pass
     walk = _Walk(graph, seeds, wrt)
     walk.run()
     gradients = walk.result()
@@ -196,20 +198,11 @@ class _Walk:
                 node, reason = self.blocked[value]
                 frozen.setdefault(node, (reason, []))[1].append(value)
         report = tuple(Frozen(node, reason, tuple(values)) for node, (reason, values) in frozen.items())
-        self._sweep(set(of.values()))
+        self.build.sweep(of.values())
         if self.wrt and not of:
             because = "; ".join(str(one) for one in report) or "the seeds depend on none of them"
             raise ModelError(f"graph '{self.graph.name}': no gradient reaches what was asked for: {because}")
         return Gradients(of, report)
-
-    def _sweep(self, kept: set[Value]) -> None:
-        """Remove what was appended and feeds no gradient."""
-        for node in reversed(self.build.nodes):
-            if not any(value.uses or value in kept for value in node.outputs):
-                self.graph.remove(node)
-        for constant in self.build.constants:
-            if not constant.uses and constant not in kept:
-                self.graph.remove(constant)
 
 
 def _product(sizes: Sequence[int]) -> int:

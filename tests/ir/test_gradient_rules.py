@@ -313,9 +313,64 @@ def contrib() -> Iterator[Case]:
     yield Case("FastGelu", [normal(2, 3, 5)], domain="com.microsoft", judge="single")
 
 
+def fused() -> Iterator[Case]:
+    x, skip, gamma, beta, bias = normal(2, 3, 8), normal(2, 3, 8), normal(8), normal(8), normal(8)
+    ours: Any = {"domain": "com.microsoft", "judge": "single"}
+    yield Case("SkipLayerNormalization", [x, skip, gamma, beta, bias], {"epsilon": 1e-3}, fixed=(2, 3, 4), **ours)
+    yield Case("SkipLayerNormalization", [x, skip, gamma], {"epsilon": 1e-3}, fixed=(0, 1, 2), **ours)
+    yield Case("SkipSimplifiedLayerNormalization", [x, skip, gamma], {"epsilon": 1e-3}, fixed=(0, 1, 2), **ours)
+    yield Case(
+        "FusedMatMul", [normal(2, 4, 3), normal(2, 5, 4)], {"transA": 1, "transB": 1, "alpha": 0.5}, open=False, **ours
+    )
+    layers = [normal(2, 3, 5, 5), normal(4, 3, 3, 3), normal(4)]
+    yield Case("FusedConv", layers, {"activation": "Sigmoid", "pads": [1] * 4}, fixed=(1,), **ours)
+    clipped = {"activation": "Clip", "activation_params": [-50.0, 50.0]}
+    yield Case("FusedConv", [*layers, normal(2, 4, 3, 3)], clipped, fixed=(1,), open=False, **ours)
+    yield Case("FusedGemm", [normal(2, 3), normal(3, 4), normal(4)], {"activation": "Tanh"}, **ours)
+    for causal in (0, 1):
+        attributes = {"num_heads": 2, "unidirectional": causal}
+        mask = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+        yield Case("Attention", [x, normal(8, 24), normal(24), mask], attributes, fixed=(1, 2), open=False, **ours)
+    yield Case("Attention", [x, normal(8, 24), normal(24)], {"num_heads": 4}, fixed=(1, 2), open=False, **ours)
+    sides = [normal(2, 3, 8), normal(2, 5, 8), normal(2, 5, 8)]
+    yield Case("MultiHeadAttention", sides, {"num_heads": 2}, open=False, **ours)
+    yield Case("MultiHeadAttention", [*sides, normal(24)], {"num_heads": 2, "scale": 0.3}, open=False, **ours)
+
+
+def recurrent() -> Iterator[Case]:
+    samples, steps, width, hidden = 2, 3, 4, 3
+    for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+        for direction in ("forward", "reverse", "bidirectional"):
+            d = 2 if direction == "bidirectional" else 1
+            outputs = 3 if op == "LSTM" else 2
+            x, w = normal(steps, samples, width), normal(d, gates * hidden, width)
+            r, b = normal(d, gates * hidden, hidden), normal(d, 2 * gates * hidden)
+            state, attributes = normal(d, samples, hidden), {"direction": direction, "hidden_size": hidden}
+            plain: Any = {"outputs": outputs, "judge": "single", "open": False}
+            yield Case(op, [x, w, r], attributes, **plain)
+            lengths = np.array([3, 2], np.int32)
+            states = [state, normal(d, samples, hidden)] if op == "LSTM" else [state]
+            yield Case(op, [x, w, r, b, None, *states], attributes, **plain)
+            yield Case(op, [x, w, r, b, lengths, *states], attributes, **plain)
+        if op == "GRU":
+            yield Case(
+                op, [x[:, :, :], w[:1], r[:1], b[:1]], {"linear_before_reset": 1, "hidden_size": hidden}, **plain
+            )
+        if op == "LSTM":
+            full = [x, w[:1], r[:1], b[:1], None, state[:1], state[1:], normal(1, 3 * hidden)]
+            yield Case(op, full, {"hidden_size": hidden}, **plain)
+            yield Case(op, full[:4], {"hidden_size": hidden, "input_forget": 1}, **plain)
+            names = {
+                "activations": ["HardSigmoid", "Softsign", "Tanh"],
+                "activation_alpha": [0.3],
+                "activation_beta": [0.4],
+            }
+            yield Case(op, full[:4], {"hidden_size": hidden, **names}, **plain)
+
+
 FAMILIES = (
     elementwise, activations, products, normalisations, convolutions, reductions, pools, structure, selection, resizing,
-    contrib,
+    contrib, fused, recurrent,
 )  # fmt: skip
 
 

@@ -246,6 +246,8 @@ class Pass(ABC):
     """The word on the command line: lower case, `-` between words."""
     lossy: ClassVar[bool] = False
     """Whether outputs may change beyond rounding; a lossy pass is given samples and is watched by the guard."""
+    mends: ClassVar[bool] = False
+    """Whether it is there to make the model agree better, and leaves it as it was where it did not."""
     rivals: ClassVar[tuple[str, ...]] = ()
     """The words of passes that change the same layers in other ways; in one pipeline each layer takes the better."""
 

@@ -79,6 +79,8 @@ class Guard:
 
     def floor_of(self, one: Pass) -> float | None:
         """The agreement that `one` must leave: the user's, or its own where it chooses by itself."""
+        if one.mends:
+            return None  # what is below a floor would be further below it without the pass
         return OWN_FLOOR if self.floor is None and spec(one) == one.name else self.floor
 
     def _disagreement(self, one: Pass, after: Graph, ctx: Context, report: Report) -> str:

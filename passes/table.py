@@ -20,6 +20,7 @@ TABLE = {
     "prune": "optc.passes.prune:Prune",
     "svd": "optc.passes.svd:Svd",
     "depthwise": "optc.passes.depthwise:Depthwise",
+    "distill": "optc.passes.distill:Distill",
     "quant": "optc.passes.quant:Quant",
 }
 

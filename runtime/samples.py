@@ -137,19 +137,20 @@ class Samples:
         if held < 1:
             return self, self
         drawn = self._spread(held, seed)
-        return self._part(np.setdiff1d(np.arange(self.count), drawn)), self._part(drawn)
+        return self.pick(np.setdiff1d(np.arange(self.count), drawn)), self.pick(drawn)
 
     def take(self, count: int, seed: int = 0) -> Samples:
         """At most `count` samples, drawn evenly over the whole."""
         if count < 1:
             raise DataError(f"{count} samples are none; take at least one, better a few hundred")
-        return self if count >= self.count else self._part(self._spread(count, seed))
+        return self if count >= self.count else self.pick(self._spread(count, seed))
 
     def _spread(self, count: int, seed: int) -> Index:
         edges = np.linspace(0, self.count, count + 1).astype(np.intp)
         return np.asarray(np.random.default_rng(seed).integers(edges[:-1], edges[1:]), dtype=np.intp)
 
-    def _part(self, at: Index) -> Samples:
+    def pick(self, at: Index) -> Samples:
+        """The samples at these places, in this order."""
         return Samples(
             self._columns,
             self.axes,

@@ -33,6 +33,24 @@ def divergence(graph: Graph, logits: Value, teacher: Value, temperature: float =
     return graph.add("Mul", [_mean(graph, each), _scalar(graph, temperature**2)]).output
 
 
+def binary_divergence(graph: Graph, logits: Value, teacher: Value, temperature: float = 1.0) -> Value:
+    """KL(teacher || student) of a yes or no in each element, in nats, times the square of the temperature.
+
+    `logits` and `teacher` are what a sigmoid reads. By log sigmoid(x) = -softplus(-x), p log(p / q) is
+    p (softplus(-s) - softplus(-t)), and that of the no has the signs turned. The mean is over all elements.
+    """
+    soft = _scalar(graph, 1.0 / temperature)
+    s, t = (graph.add("Mul", [value, soft]).output for value in (logits, teacher))
+    p = graph.add("Sigmoid", [t]).output
+    not_p = graph.add("Sigmoid", [graph.add("Neg", [t]).output]).output
+    parts = []
+    for share, sign in ((p, "Neg"), (not_p, "Identity")):
+        ends = (graph.add("Softplus", [graph.add(sign, [value]).output]).output for value in (s, t))
+        parts.append(graph.add("Mul", [share, graph.add("Sub", list(ends)).output]).output)
+    both = graph.add("Add", parts).output
+    return graph.add("Mul", [_mean(graph, both), _scalar(graph, temperature**2)]).output
+
+
 def squared_error(graph: Graph, answer: Value, teacher: Value, scale: Value | float = 1.0) -> Value:
     """The mean squared difference of two values of one shape, over `scale`: the teacher's own mean square, say."""
     difference = graph.add("Sub", [answer, teacher]).output

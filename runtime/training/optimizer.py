@@ -28,12 +28,15 @@ class Optimizer(ABC):
         """One step, the first being 1. `gradient` may be overwritten."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AdamW(Optimizer):
+    """`scale`, a buffer like the parameters, multiplies the rate of each."""
+
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     decay: float = 0.0
+    scale: Floats | None = None
     buffers = 2
 
     def move(self, parameters: Floats, gradient: Floats, state: list[Floats], step: int, rate: float) -> None:
@@ -52,6 +55,8 @@ class AdamW(Optimizer):
         gradient += np.float32(self.epsilon)
         np.divide(first, gradient, out=gradient)
         gradient *= np.float32(rate / (1 - self.beta1**step))
+        if self.scale is not None:
+            gradient *= self.scale
         parameters -= gradient
 
 

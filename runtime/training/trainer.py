@@ -57,7 +57,7 @@ class Trainer:
         self.memory, self.clip, self.average = memory, clip, average
         self.axes = dict(axes or {})
         self.steps = 0
-        """Steps taken so far."""
+        """Steps taken since the start, or the last restart."""
         self.moments = self.optimizer.state(parameters.flat.size)
         self.averaged: Floats | None = parameters.flat.copy() if average is not None else None
         self.micro = 0
@@ -66,6 +66,16 @@ class Trainer:
         self._beside = beside(threads)
         self._gradient = np.zeros_like(parameters.flat)
         self._runs: list[tuple[Run, Floats]] = []
+
+    def restart(self, flat: Floats, schedule: Schedule) -> None:
+        """Begin anew from the parameters in `flat`, along `schedule`."""
+        self.parameters.flat[...] = flat
+        for buffer in self.moments:
+            buffer[...] = 0.0
+        if self.averaged is not None:
+            self.averaged[...] = flat
+        self.schedule = schedule
+        self.steps = 0
 
     def step(self, feeds: Mapping[str, Array]) -> float:
         """One step on a batch; returns its loss. Where loss or gradient is not finite, nothing moves."""

@@ -1,0 +1,69 @@
+"""Batches to learn from: samples drawn anew for every step, under views, with what the teacher answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ...ir.graph import Graph, Value
+from ...runtime.parallel import imap, threads_each, threads_for
+from ...runtime.samples import Feeds, Samples
+from ...runtime.session import Session
+from .loss import Floats
+from .views import Views
+
+
+class Lessons:
+    """What `teacher` answers in its `values` to batches of `samples` under `views`.
+
+    Each pass over the samples is in an order of its own. Which samples and views a step has depends on `seed` and the
+    number of the step alone, so that a training can be repeated from any step on. Views are shown where `viewed`.
+    """
+
+    def __init__(
+        self,
+        teacher: Graph,
+        values: Sequence[Value],
+        samples: Samples,
+        views: Views,
+        *,
+        batch: int,
+        seed: int = 0,
+        threads: int = 0,
+    ) -> None:
+        self.samples = samples
+        self.views = views
+        self.batch = min(batch, samples.count) if samples.batched else 1
+        self.seed = seed
+        self.viewed = False
+        self.threads = threads_for(teacher, threads)
+        self._session = Session(teacher, outputs=values, threads=threads_each(self.threads))
+
+    def steps(self, first: int, count: int) -> Iterator[Feeds]:
+        """The feeds of so many steps: the samples, and the teacher's value number i as `teacher.i`."""
+        return imap(self._feeds, range(first, first + count), self.threads)
+
+    def plain(self, most: int) -> Iterator[list[Floats]]:
+        """The teacher's values for the samples as they are, batch by batch, of at most so many samples."""
+        some = self.samples.take(most, self.seed)
+        return imap(self._answers, some.batches(self.batch), self.threads)
+
+    def _feeds(self, step: int) -> Feeds:
+        at = self._drawn(step)
+        feeds = next(self.samples.pick(at).batches(len(at)))
+        if self.viewed:
+            feeds = self.views(feeds, np.random.default_rng((self.seed, step)))
+        return {**feeds, **{f"teacher.{i}": x for i, x in enumerate(self._answers(feeds))}}
+
+    def _answers(self, feeds: Feeds) -> list[Floats]:
+        return [np.asarray(x, np.float32) for x in self._session.run(feeds)]
+
+    def _drawn(self, step: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        """The samples of a step: the next of the order of its pass over all of them, which may end within a batch."""
+        count = self.samples.count
+        start = step * self.batch
+        turns = range(start // count, (start + self.batch - 1) // count + 1)
+        order = np.concatenate([np.random.default_rng((self.seed, turn, count)).permutation(count) for turn in turns])
+        first = start - turns[0] * count
+        return np.asarray(order[first : first + self.batch], np.intp)

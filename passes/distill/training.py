@@ -1,0 +1,152 @@
+"""Training the student end to end: the rate by trial, the best of what held-out samples saw kept.
+
+A learning rate is a share of what a parameter is: each moves in steps of its channel's root mean square (as Adafactor's
+relative steps, Shazeer and Stern 2018, section 8), since weights behind a folded BatchNormalization differ a
+thousandfold in size from layer to layer, and one rate for all of them ruins some while others stand still.
+
+Short runs at several rates from the same start tell which to take. Then the rate rises, and falls by half a cosine. At
+every twentieth of the way the moving average of the parameters is judged on the held-out samples; the best is what
+stays. Where the loss is no number, or what was held out says that the student runs away, it is taken back to the best,
+and the rate halved.
+
+The samples themselves come first. Once they are known by heart, so that held-out ones gain no more, views of them
+follow (`views`), from the best on. Shown views at once, a small student learns them at the expense of the samples: a
+network for digits that lost channels rose from a KL of .085 to .110 in 60 steps, and fell to .055 without.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ...ir.graph import Value
+from ...runtime.training.parameters import Floats, Parameters
+from ...runtime.training.schedule import Constant, Cosine, Schedule
+from ...runtime.training.trainer import Trainer
+from .lessons import Lessons
+from .parameters import Parameter
+
+RATES = (1e-2, 3e-3, 1e-3, 3e-4)
+"""Rates that are tried, in root mean squares of a channel a step."""
+TRIED = 12
+"""Steps of a trial."""
+JUDGED = 20
+"""How often the way is judged."""
+AVERAGE = 0.95
+"""Decay of the moving average."""
+LEAST = 0.1
+"""The step of a channel of small weights, as a share of that of its whole tensor."""
+RUNAWAY = 1.5
+"""The held-out loss from which the student is taken back, as a multiple of the best."""
+PATIENCE = 3
+"""How often the rate is halved before the best is left as it is."""
+BY_HEART = 2
+"""Judgements in a row without a gain that say that the samples are known by heart."""
+
+Judge = Callable[[], float]
+"""The held-out loss of the student as its parameters are now."""
+
+
+def sizes(parameters: Parameters, kinds: Mapping[Value, Parameter], channel_axes: Mapping[Value, int]) -> Floats:
+    """The root mean square of each parameter's channel, a buffer like theirs; at least `LEAST` of its tensor's."""
+    scale = np.empty_like(parameters.flat)
+    for value in parameters.leaders:
+        numbers = np.square(parameters.view(parameters.flat, value), dtype=np.float64)
+        whole = math.sqrt(float(numbers.mean())) or 1.0
+        view = parameters.view(scale, value)
+        if kinds[value].kind != "weight" or numbers.ndim < 2:
+            view[...] = whole
+            continue
+        axis = channel_axes.get(value, 0) % numbers.ndim
+        other = tuple(i for i in range(numbers.ndim) if i != axis)
+        view[...] = np.maximum(np.sqrt(numbers.mean(axis=other, keepdims=True)), LEAST * whole)
+    return scale
+
+
+class Training:
+    """The student `graph`, of which `parameters` move, learning from `lessons`; `judge` knows the held-out loss.
+
+    `best` are the parameters that the judge liked best, at first those that the student came with.
+    """
+
+    def __init__(self, trainer: Trainer, lessons: Lessons, judge: Judge, tick: Callable[[float], None]) -> None:
+        self.trainer = trainer
+        self.lessons = lessons
+        self.judge = judge
+        self.tick = tick
+        self.parameters = trainer.parameters
+        self.best = self.parameters.flat.copy()
+        self.start = self.loss = judge()
+        self.curve: list[tuple[int, float, float]] = []
+        self.step = 0
+
+    def try_rates(self, rates: Sequence[float]) -> tuple[float, float]:
+        """The rate after whose trial the held-out loss is least, and the seconds of a step."""
+        losses: dict[float, float] = {}
+        begin = time.perf_counter()
+        for rate in rates:
+            self._restart(self.best, Constant(rate, TRIED, warmup=TRIED // 3))
+            self._learn(TRIED)
+            losses[rate] = self._judged()
+        seconds = (time.perf_counter() - begin) / (TRIED * len(rates))
+        return min(losses, key=lambda rate: losses[rate]), seconds
+
+    def run(self, steps: int, rate: float) -> int:
+        """Train for so many steps; returns how often the student was taken back."""
+        taken_back = idle = done = 0
+        self._restart(self.best, _course(rate, steps))
+        while done < steps and taken_back <= PATIENCE:
+            part = min(math.ceil(steps / JUDGED), steps - done)
+            loss = self._learn(part)
+            done += part
+            held = self._judged()
+            self.curve.append((done, loss, held))
+            if held < self.loss:
+                self.loss, idle = held, 0
+                self.best = self._average().copy()
+                continue
+            idle += 1
+            if not math.isfinite(loss) or held > RUNAWAY * max(self.loss, 1e-12):
+                taken_back += 1
+                rate /= 2
+            elif idle < BY_HEART or self.lessons.viewed or not self.lessons.views.views:
+                continue
+            else:
+                self.lessons.viewed = True
+            idle = 0
+            self._restart(self.best, _course(rate, steps - done))
+        self.parameters.flat[...] = self.best
+        return taken_back
+
+    def _restart(self, flat: Floats, schedule: Schedule) -> None:
+        self.trainer.restart(flat, schedule)
+
+    def _learn(self, steps: int) -> float:
+        """So many steps; the mean of their losses, which is no number where one of them is none."""
+        total = 0.0
+        for feeds in self.lessons.steps(self.step, steps):
+            total += self.trainer.step(feeds)
+            self.tick(1)
+        self.step += steps
+        return total / max(steps, 1)
+
+    def _average(self) -> Floats:
+        averaged = self.trainer.averaged
+        assert averaged is not None
+        return averaged
+
+    def _judged(self) -> float:
+        """The held-out loss of the moving average."""
+        flat = self.parameters.flat
+        own = flat.copy()
+        flat[...] = self._average()
+        held = self.judge()
+        flat[...] = own
+        return held if math.isfinite(held) else math.inf
+
+
+def _course(rate: float, steps: int) -> Cosine:
+    return Cosine(rate, steps, warmup=max(steps // 20, 1))

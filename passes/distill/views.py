@@ -1,0 +1,167 @@
+"""Views of images: further samples that the teacher labels anew.
+
+A few hundred images are soon known by heart. Moved, mirrored, cropped and mixed they are new ones, and since no label
+is needed, the teacher only has to be right about them. So a view is taken where the teacher answers it as it answers
+the image itself (`ALIKE`): photographs mirror, digits do not. Mixtures have no answer of their own to keep; they are
+taken wherever a view is. Tokens, signals and states have no views.
+
+The mixtures are CutMix (Yun et al. 2019) and mixup (Zhang et al. 2018), with the teacher's answer for the mixture in
+place of the mixed labels (Beyer et al. 2022, "a good teacher is patient and consistent").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.agreement import agreement
+from ...runtime.session import Session
+
+if TYPE_CHECKING:
+    from ...ir.graph import Graph
+    from ...runtime.samples import Samples
+
+Array = NDArray[np.generic]
+Images = NDArray[np.float32]
+"""(N, C, H, W)."""
+View = Callable[[Images, np.random.Generator], Images]
+
+ASKED = 64
+"""Samples whose views the teacher is asked about."""
+ALIKE = 0.8
+"""Share of its answers that must stay the same."""
+SHIFT = 0.125
+"""The farthest that an image moves, as a share of its side."""
+LEAST_AREA = 0.6
+"""The smallest crop, as a share of the image."""
+PLAIN = 0.5
+"""Share of a batch that is left as it is, but for mirroring, so that the images themselves are not forgotten."""
+MIXED = 0.5
+"""Share of batches that are mixed."""
+
+
+def mirror(x: Images, rng: np.random.Generator) -> Images:
+    """Half of the images mirrored."""
+    turned = rng.random(len(x)) < 0.5
+    return np.where(turned[:, None, None, None], x[..., ::-1], x)
+
+
+def shift(x: Images, rng: np.random.Generator) -> Images:
+    """Each image moved by up to `SHIFT` of its sides; pixels of the border are repeated."""
+    n, _, height, width = x.shape
+    down = rng.integers(-round(SHIFT * height), round(SHIFT * height), n, endpoint=True)
+    right = rng.integers(-round(SHIFT * width), round(SHIFT * width), n, endpoint=True)
+    rows = np.clip(np.arange(height) + down[:, None], 0, height - 1)
+    columns = np.clip(np.arange(width) + right[:, None], 0, width - 1)
+    return _at(x, rows, columns)
+
+
+def crop(x: Images, rng: np.random.Generator) -> Images:
+    """A part of each image, of `LEAST_AREA` to all of its area, enlarged to the whole (bilinear)."""
+    n, _, height, width = x.shape
+    side = np.sqrt(rng.uniform(LEAST_AREA, 1.0, n))
+    top, left = rng.random(n) * (1.0 - side), rng.random(n) * (1.0 - side)
+    y = np.clip((top[:, None] * height) + (np.arange(height) + 0.5) * side[:, None] - 0.5, 0.0, height - 1)
+    z = np.clip((left[:, None] * width) + (np.arange(width) + 0.5) * side[:, None] - 0.5, 0.0, width - 1)
+    y0, z0 = y.astype(np.intp), z.astype(np.intp)
+    y1, z1 = np.minimum(y0 + 1, height - 1), np.minimum(z0 + 1, width - 1)
+    down = (y - y0).astype(np.float32)[:, None, :, None]
+    right = (z - z0).astype(np.float32)[:, None, None, :]
+    upper = _at(x, y0, z0) * (1.0 - right) + _at(x, y0, z1) * right
+    lower = _at(x, y1, z0) * (1.0 - right) + _at(x, y1, z1) * right
+    return np.asarray(upper * (1.0 - down) + lower * down, np.float32)
+
+
+def _at(x: Images, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Images:
+    """The pixels at `rows` (N, H) and `columns` (N, W) of each image."""
+    image = np.arange(len(x))[:, None, None, None]
+    channel = np.arange(x.shape[1])[None, :, None, None]
+    return np.asarray(x[image, channel, rows[:, None, :, None], columns[:, None, None, :]])
+
+
+def mix(x: Images, rng: np.random.Generator) -> Images:
+    """The images of a batch with parts of others in them: a rectangle, or all of them faintly."""
+    others = x[rng.permutation(len(x))]
+    share = rng.random()
+    if rng.random() < 0.5:
+        return np.asarray(share * x + (1.0 - share) * others, np.float32)
+    height, width = x.shape[2:]
+    tall, wide = round(height * np.sqrt(share)), round(width * np.sqrt(share))
+    top, left = rng.integers(0, height - tall, endpoint=True), rng.integers(0, width - wide, endpoint=True)
+    mixed = x.copy()
+    mixed[:, :, top : top + tall, left : left + wide] = others[:, :, top : top + tall, left : left + wide]
+    return mixed
+
+
+class Views:
+    """What is done to batches of the one input `name`, whose axis of channels is `axis`; nothing where `views` is
+    empty."""
+
+    def __init__(self, name: str, axis: int, views: Sequence[View], *, mixed: bool = True) -> None:
+        self.name = name
+        self.axis = axis
+        self.views = tuple(views)
+        self.mixed = mixed
+
+    def __call__(self, feeds: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+        if not self.views:
+            return dict(feeds)
+        array = feeds[self.name]
+        x = np.moveaxis(np.asarray(array, np.float32), self.axis, 1)
+        if mirror in self.views:
+            x = mirror(x, rng)
+        plain, x = np.split(x, [round(PLAIN * len(x))])
+        for view in self.views:
+            x = x if view is mirror else view(x, rng)
+        if self.mixed and len(x) > 1 and rng.random() < MIXED:
+            x = mix(x, rng)
+        x = np.concatenate([plain, x])
+        return {self.name: np.ascontiguousarray(np.moveaxis(x, 1, self.axis)).astype(array.dtype, copy=False)}
+
+    def __str__(self) -> str:
+        words = [*(view.__name__ for view in self.views), *(["mixtures"] if self.mixed and self.views else [])]
+        return ", ".join(words) or "none"
+
+
+def fitting_views(teacher: Graph, samples: Samples, *, seed: int = 0, threads: int = 0) -> Views:
+    """The views of `samples` under which `teacher` answers as before; none where they are no images."""
+    first = next(samples.batches(1))
+    name, axis = _image_input(first)
+    if axis is None or not samples.batched:
+        return Views(name, 1, ())
+    session = Session(teacher, threads=threads)
+    some = samples.take(ASKED, seed)
+    able = []
+    for view in (mirror, shift, crop):
+        seen = _Seen(session, Views(name, axis, (view,), mixed=False), seed)
+        outcome = agreement(session, seen, some, threads=threads)
+        if outcome.share >= ALIKE:
+            able.append(view)
+    return Views(name, axis, able)
+
+
+def _image_input(feeds: Mapping[str, Array]) -> tuple[str, int | None]:
+    """The input that is an image, and its axis of channels; `None` where there is none."""
+    name, x = next(iter(feeds.items()))
+    if len(feeds) > 1 or x.ndim != 4 or x.dtype.kind != "f":
+        return name, None
+    axis = next((axis for axis in (1, 3) if x.shape[axis] in (1, 3)), None)
+    return name, axis if min(x.shape[2], x.shape[3 if axis == 1 else 1]) >= 8 else None
+
+
+class _Seen:
+    """A model that is shown views."""
+
+    emulated: ClassVar[bool] = False
+
+    def __init__(self, session: Session, views: Views, seed: int) -> None:
+        self.session = session
+        self.views = views
+        self.threads = session.threads
+        self.rng = np.random.default_rng(seed)
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        return self.session.run(self.views(feeds, self.rng))

@@ -1,0 +1,199 @@
+"""The student as a whole: its answers, and its last feature map, beside the teacher's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.tensor import SparseTensor
+from ...runtime.agreement import agreement
+from ...runtime.session import Session
+from ...runtime.training.optimizer import AdamW
+from ...runtime.training.parameters import Parameters
+from ...runtime.training.trainer import Trainer
+from ..base import Context, Report
+from ..prune.storage import sparse
+from .lessons import Lessons
+from .loss import Term, append_loss, hint_terms, output_terms, variance_of
+from .parameters import Parameter, parameters
+from .training import AVERAGE, RATES, Training, sizes
+from .views import Views, fitting_views
+
+if TYPE_CHECKING:
+    from .distill import Distill
+
+PROBED = 64
+"""Samples that the variance of the teacher's values is taken of."""
+ALIKE = 1e-6
+"""The held-out loss from which on there is nothing to learn."""
+
+
+def train(options: Distill, graph: Graph, ctx: Context) -> Report:
+    """Run `distill` on `graph`, end to end."""
+    report = Report()
+    assert ctx.fit is not None
+    assert ctx.teacher is not None
+    moving = _moving(options, graph, ctx, report)
+    terms = output_terms(graph, ctx.teacher)
+    if not terms:
+        report.notes.append("nothing is learnt: no output of the model is one that says how far off it is")
+        return report
+    if not moving:
+        report.notes.append("nothing is learnt: the model has no parameters that may move")
+        return report
+    if options.hints:
+        terms += hint_terms(graph, ctx.teacher, options.hints)
+    _Course(options, graph, ctx, terms, moving, report).run()
+    return report
+
+
+def _moving(options: Distill, graph: Graph, ctx: Context, report: Report) -> list[Parameter]:
+    """The parameters that the options and overrides let move; layers that are kept are skipped in `report`."""
+    kinds = {"all": ("weight", "bias", "affine"), "bias": ("bias",), "affine": ("bias", "affine")}[options.parameters]
+    moving = []
+    for one in parameters(graph):
+        reasons = [reason for node in one.value.users if (reason := ctx.kept(options, node))]
+        if reasons and one.kind == "weight":
+            node = one.value.users[0]
+            report.skipped(node.label, node.op, reasons[0])
+        if one.kind in kinds and not reasons:
+            moving.append(one)
+    return moving
+
+
+class _Course:
+    def __init__(
+        self, options: Distill, graph: Graph, ctx: Context, terms: list[Term], moving: list[Parameter], report: Report
+    ) -> None:
+        assert ctx.teacher is not None
+        assert ctx.fit is not None
+        self.options = options
+        self.graph = graph
+        self.ctx = ctx
+        self.report = report
+        self.moving = {one.value: one for one in moving}
+        self.sparse = {one.value for one in moving if isinstance(one.value.constant, SparseTensor)}
+        self.teacher = Session(ctx.teacher, threads=ctx.threads)
+        views = Views("", 1, ())
+        if options.views == "auto":
+            views = fitting_views(ctx.teacher, ctx.fit, seed=ctx.seed, threads=ctx.threads)
+        self.views = views
+        self.lessons = Lessons(
+            ctx.teacher,
+            [term.teacher for term in terms],
+            ctx.fit,
+            views,
+            batch=options.batch,
+            seed=ctx.seed,
+            threads=ctx.threads,
+        )
+        self.parameters = Parameters(
+            list(self.moving), masks={one.value: one.mask for one in moving if one.mask is not None}
+        )
+        self.trainer = self._trainer(terms)
+
+    def _trainer(self, terms: list[Term]) -> Trainer:
+        rows = list(self.lessons.plain(PROBED))
+        variances = {
+            term: variance_of(term, [batch[i] for batch in rows])
+            for i, term in enumerate(terms)
+            if term.measure == "values"
+        }
+        loss = append_loss(self.graph, terms, variances, self.options.temperature)
+        try:
+            return Trainer(
+                self.graph,
+                loss,
+                self.parameters,
+                optimizer=AdamW(scale=sizes(self.parameters, self.moving, _channel_axes(self.moving))),
+                average=AVERAGE,
+                axes=self.ctx.fit.axes if self.ctx.fit is not None else {},
+                threads=self.ctx.threads,
+            )
+        finally:
+            _drop_loss(self.graph, loss)
+
+    def run(self) -> None:
+        report, ctx = self.report, self.ctx
+        begin = time.perf_counter()
+        with ctx.progress.task("distill") as tick:
+            course = Training(self.trainer, self.lessons, self._judge, tick)
+            if course.start < ALIKE:
+                self._put_back(course.best)
+                report.notes.append("nothing is left to learn: the model answers as its teacher does")
+                return
+            first = self.parameters.flat.copy()
+            rate, steps = self._pace(course)
+            taken_back = course.run(steps, rate)
+        self._put_back(course.best)
+        seconds = time.perf_counter() - begin
+        if course.loss >= course.start:
+            for node, _ in self._layers():
+                report.skipped(node.label, node.op, f"{steps} steps did not make the held-out loss less")
+        else:
+            for node, value in self._layers():
+                change = self.parameters.view(course.best, value) - self.parameters.view(first, value)
+                size = float(np.linalg.norm(self.parameters.view(first, value)))
+                report.done(node.label, node.op, change=round(float(np.linalg.norm(change)) / max(size, 1e-30), 4))
+        report.notes.append(
+            f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {steps} steps of {self.lessons.batch} samples "
+            f"at rate {rate:g} ({seconds:.0f} s; views: {self.views})"
+        )
+        if taken_back:
+            report.notes.append(
+                f"the student ran away and was taken back {taken_back} times, the rate halved each time"
+            )
+        report.notes += [str(one) for one in self.trainer.backward.frozen]
+
+    def _pace(self, course: Training) -> tuple[float, int]:
+        """The rate and the number of steps: as asked for, or by trial and by the clock."""
+        options = self.options
+        rates = RATES if options.rate is None else (options.rate,)
+        rate, seconds = course.try_rates(rates)
+        if options.steps:
+            return rate, options.steps
+        question = f"steps in {options.minutes:g} minutes"
+        steps = self.ctx.recall(question, lambda: str(max(int(60 * options.minutes / seconds), 1)))
+        return rate, int(steps)
+
+    def _judge(self) -> float:
+        """The held-out loss of the student as its parameters are now."""
+        self._write(self.parameters.flat)
+        assert self.ctx.held is not None
+        seen = agreement(self.teacher, self.graph, self.ctx.held, threads=self.ctx.threads, exact=self.ctx.exact)
+        return sum(output.loss for output in seen.outputs)
+
+    def _write(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+        self.parameters.write(flat)
+
+    def _put_back(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+        """Give the graph its final numbers, in the form in which they were stored."""
+        self._write(flat)
+        for value in self.sparse:
+            if value.constant is not None and (stored := sparse(value.constant)) is not None:
+                value.constant = stored
+
+    def _layers(self) -> list[tuple[Node, Value]]:
+        return [(v.users[0], v) for v, one in self.moving.items() if one.kind == "weight"]
+
+
+def _channel_axes(moving: Mapping[Value, Parameter]) -> dict[Value, int]:
+    """The axis of each weight that counts output channels."""
+    axes = {}
+    for value in moving:
+        node = value.users[0]
+        plain = node.op in ("Conv", "LSTM", "GRU", "RNN") or (node.op == "Gemm" and node.get_int("transB"))
+        axes[value] = 0 if plain else -1 if node.op in ("Gemm", "MatMul") else 1
+    return axes
+
+
+def _drop_loss(graph: Graph, loss: Value) -> None:
+    """Take the loss and its inputs off the graph again."""
+    graph.sweep()
+    for index in reversed(range(len(graph.inputs))):
+        if graph.inputs[index].name.startswith("teacher.") and not graph.inputs[index].uses:
+            graph.remove_input(index)

@@ -1,0 +1,155 @@
+"""Distillation end to end, on small networks that passes have hurt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import optc
+from optc.compiler import read
+from optc.errors import DataError
+from optc.ir.graph import Graph
+from optc.ir.shapes.infer import infer
+from optc.ir.tensor import ArrayTensor, SparseTensor
+from optc.ir.types import DType, TensorType
+from optc.models import zoo
+from optc.passes.base import Context, Outcome, Override, TargetFacts
+from optc.passes.distill import Distill
+from optc.passes.prune.storage import sparse
+from optc.runtime.agreement import agreement
+from optc.runtime.samples import load_samples
+
+NAME = "digits_dscnn"
+
+
+def hurt(graph: Graph, share: float = 0.2, *, zeros: float = 0.0) -> None:
+    """Noise of a share of each weight's size on the weights, and some of them gone."""
+    rng = np.random.default_rng(0)
+    for value in list(graph.constants):
+        if value.constant is None or value.dtype is not DType.FLOAT or len(value.constant.shape) < 2:
+            continue
+        weight = np.asarray(value.numpy(), np.float32)
+        noisy = weight + share * weight.std() * rng.normal(size=weight.shape).astype(np.float32)
+        noisy[rng.random(weight.shape) < zeros] = 0.0
+        value.constant = ArrayTensor(noisy)
+
+
+@pytest.fixture
+def ctx() -> Context:
+    teacher = read(f"zoo:{NAME}")
+    infer(teacher)
+    fit, held = load_samples(zoo.samples(NAME, "calib"), teacher).take(160).split(48)
+    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held, threads=1)
+
+
+def student(**options: float) -> Graph:
+    graph = read(f"zoo:{NAME}")
+    infer(graph)
+    hurt(graph, **options)
+    return graph
+
+
+def divergence(graph: Graph, ctx: Context) -> float:
+    assert ctx.teacher is not None
+    assert ctx.held is not None
+    kl = agreement(ctx.teacher, graph, ctx.held, threads=1).kl
+    assert kl is not None
+    return kl
+
+
+def test_the_student_comes_nearer_to_its_teacher(ctx: Context) -> None:
+    graph = student()
+    before = divergence(graph, ctx)
+    report = Distill(steps=30).run(graph, ctx)
+    assert divergence(graph, ctx) < 0.5 * before
+    assert all(layer.outcome is Outcome.DONE and layer.detail["change"] for layer in report.layers)
+    assert any("held-out loss" in note for note in report.notes)
+    assert [value.name for value in graph.inputs] == ["input"]
+
+
+def test_the_same_seed_gives_the_same_bytes(ctx: Context) -> None:
+    graphs = [student(), student()]
+    for graph in graphs:
+        Distill(steps=5, rate=1e-3).run(graph, ctx)
+    assert optc.ir.onnx.writer.to_bytes(graphs[0]) == optc.ir.onnx.writer.to_bytes(graphs[1])
+
+
+def test_zeros_stay_zeros(ctx: Context) -> None:
+    graph = student(zeros=0.5)
+    zero = {v.name: np.asarray(v.numpy()) == 0 for v in graph.constants if len(v.constant.shape) > 1}
+    Distill(steps=5, rate=1e-3).run(graph, ctx)
+    for value in graph.constants:
+        if value.name in zero:
+            assert np.array_equal(np.asarray(value.numpy()) == 0, zero[value.name]), value.name
+
+
+def test_what_is_stored_sparse_stays_so(ctx: Context) -> None:
+    graph = student(zeros=0.9)
+    stored = [v for v in graph.constants if len(v.constant.shape) > 1 and sparse(v.constant) is not None]
+    for value in stored:
+        value.constant = sparse(value.constant)
+    Distill(steps=2, rate=1e-3).run(graph, ctx)
+    assert stored
+    assert all(isinstance(value.constant, SparseTensor) for value in stored)
+
+
+def test_a_rate_that_ruins_the_student_is_undone(ctx: Context) -> None:
+    graph = student(share=0.02)
+    text = str(graph)
+    before = divergence(graph, ctx)
+    report = Distill(steps=10, rate=1.0).run(graph, ctx)
+    assert divergence(graph, ctx) <= before
+    if str(graph) == text:
+        assert not report.changed
+
+
+def test_layers_that_the_user_keeps_do_not_move(ctx: Context) -> None:
+    graph = student()
+    kept = next(node for node in graph if node.op == "Conv")
+    weight = np.asarray(kept.inputs[1].numpy()).copy()
+    ctx.overrides = (Override(match=kept.name, keep=True),)
+    report = Distill(steps=3, rate=1e-3).run(graph, ctx)
+    assert np.array_equal(np.asarray(kept.inputs[1].numpy()), weight)
+    assert next(layer for layer in report.layers if layer.name == kept.name).outcome is Outcome.SKIPPED
+
+
+def test_only_what_is_asked_for_moves(ctx: Context) -> None:
+    graph = student()
+    weights = {v.name: np.asarray(v.numpy()).copy() for v in graph.constants if len(v.constant.shape) > 1}
+    Distill(steps=5, rate=1e-2, parameters="bias").run(graph, ctx)
+    assert all(np.array_equal(np.asarray(v.numpy()), weights[v.name]) for v in graph.constants if v.name in weights)
+
+
+def test_an_equal_student_is_left_alone(ctx: Context) -> None:
+    graph = read(f"zoo:{NAME}")
+    infer(graph)
+    report = Distill(steps=3).run(graph, ctx)
+    assert not report.changed
+    assert "nothing is left to learn" in " ".join(report.notes)
+
+
+def test_without_parameters_there_is_nothing_to_learn() -> None:
+    graph = Graph("plain", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
+    graph.add_output(graph.add("Relu", [x]).output, "y", TensorType(DType.FLOAT, ("N", 8)))
+    infer(graph)
+    fit, held = load_samples({"x": np.ones((4, 8), np.float32)}, graph).split(2)
+    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=fit, held=held)
+    report = Distill(steps=1).run(graph, ctx)
+    assert report.notes == ["nothing is learnt: the model has no parameters that may move"]
+
+
+def test_samples_are_wanted() -> None:
+    with pytest.raises(DataError, match="needs samples"):
+        Distill().requires(read(f"zoo:{NAME}"), Context(TargetFacts("onnx")))
+
+
+def test_a_pipeline_with_it_agrees_better_than_without() -> None:
+    pruned = "prune:kind=channels:ratio=0.6:scope=layer"
+    losses = []
+    for passes in (pruned, f"{pruned},distill:steps=60"):
+        seen = optc.compile(f"zoo:{NAME}", passes, threads=1).report.agreement
+        assert seen is not None
+        assert seen.kl is not None
+        losses.append(seen.kl)
+    assert losses[1] < 0.8 * losses[0]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ..base import Context, Report
     from ..walk.linear import Linear
-    from .numbers.params import Grid
+    from .numbers.params import QuantParams
 
 BY = "quant"
 
@@ -84,7 +84,7 @@ def quantize_products(
 ) -> dict[Linear, float]:
     """Let `layers`, MatMul and Gemm, find the ranges of what they read; returns the `weight_error` of each but the
     `narrow` ones, which are codes already."""
-    weights: dict[Value, tuple[Value, Grid, NDArray[np.float32]]] = {}
+    weights: dict[Value, tuple[Value, QuantParams, NDArray[np.float32]]] = {}
     errors: dict[Linear, float] = {}
     for source, readers in by_source(layers).items():
         origin = Origin.merge([layer.node.origin for layer in readers], BY)
@@ -101,18 +101,18 @@ def quantize_products(
         for layer in readers:
             weight = layer.weight
             if few := narrow.get(layer.node):
-                _multiply(graph, layer, made.outputs, _narrowed(graph, layer, few, first), few.coded.grid)
+                _multiply(graph, layer, made.outputs, _narrowed(graph, layer, few, first), few.coded.params)
                 continue
             if weight not in weights:
                 h = importance(layer, energy)
                 least, wide = np.zeros(layer.outputs), schemes[layer.node].per_channel
-                codes, grid, _ = encode(layer, h, ctx.target, least, per_channel=wide)
-                decoded = layer.kernel_rows(grid.decode(codes))
+                codes, params, _ = encode(layer, h, ctx.target, least, per_channel=wide)
+                decoded = layer.kernel_rows(params.dequantize(codes))
                 stored = np.ascontiguousarray(codes.T) if layer.axis == 0 else codes
-                weights[weight] = graph.constant(stored, weight.name), grid, decoded
-            constant, grid, decoded = weights[weight]
+                weights[weight] = graph.constant(stored, weight.name), params, decoded
+            constant, params, decoded = weights[weight]
             errors[layer] = weight_error(layer.kernel_rows(), decoded, importance(layer, energy))
-            _multiply(graph, layer, made.outputs, constant, grid)
+            _multiply(graph, layer, made.outputs, constant, params)
     return errors
 
 
@@ -125,10 +125,10 @@ def _narrowed(graph: Graph, layer: Linear, few: Narrow, before: Node) -> Value:
     )  # fmt: skip
 
 
-def _multiply(graph: Graph, layer: Linear, x: Sequence[Value], weight: Value, grid: Grid) -> None:
+def _multiply(graph: Graph, layer: Linear, x: Sequence[Value], weight: Value, params: QuantParams) -> None:
     """The layer's answer out of the codes, scale and zero point `x` of its input."""
     node, origin = layer.node, Origin.merge([layer.node.origin], BY)
-    zero = graph.constant(np.full(grid.scale.shape, grid.zero, grid.dtype.numpy), "zero")
+    zero = graph.constant(np.full(params.scale.shape, params.zero_point, params.dtype.numpy), "zero")
     product = graph.add(
         "MatMulInteger",
         [x[0], weight, x[2], zero],
@@ -138,7 +138,7 @@ def _multiply(graph: Graph, layer: Linear, x: Sequence[Value], weight: Value, gr
         before=node,
     ).output
     wide = graph.add("Cast", [product], {"to": int(DType.FLOAT)}, origin=origin, before=node).output
-    scale = graph.add("Mul", [x[1], graph.constant(grid.scale, "scale")], origin=origin, before=node).output
+    scale = graph.add("Mul", [x[1], graph.constant(params.scale, "scale")], origin=origin, before=node).output
     answer = graph.add("Mul", [wide, scale], origin=origin, before=node).output
     bias = node.input(2) if layer.op == "Gemm" else None
     if bias is not None:

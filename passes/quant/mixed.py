@@ -32,6 +32,7 @@ from ..walk.choice import Choice
 from ..walk.linear import Linear
 from .numbers.encoding import code_range
 from .numbers.params import TINY
+from .numbers.search import search
 from .numbers.weights import Matrix
 from .scheme import FREE, Scheme, Schemes, of_copy
 
@@ -117,12 +118,15 @@ def _rounded(layer: Linear, bits: int) -> Matrix:
     rows = layer.kernel_rows()
     low, high = code_range(bits)
     peak = np.maximum(np.abs(rows).max(axis=1, keepdims=True), TINY) / high
-    best, least = rows, np.full((len(rows), 1), np.inf)
-    for shrink in SHRINKS:
-        tried = np.clip(np.rint(rows / (peak * shrink)), low, high) * (peak * shrink)
-        error = np.square(rows - tried).sum(axis=1, keepdims=True)
-        best, least = np.where(error < least, tried, best), np.minimum(error, least)
-    return layer.of_kernel_rows(best.astype(np.float32))
+
+    def rounded(scale: Matrix) -> Matrix:
+        return np.asarray(np.clip(np.rint(rows / scale), low, high) * scale, np.float32)
+
+    def loss(scale: Matrix) -> Matrix:
+        return np.asarray(np.square(rows - rounded(scale)).sum(axis=1, keepdims=True))
+
+    scale = search(peak, ((peak * shrink).astype(np.float32) for shrink in SHRINKS), loss)
+    return layer.of_kernel_rows(rounded(scale))
 
 
 def _float_bytes(choices: Sequence[Choice[None]]) -> float:

@@ -27,7 +27,7 @@ from ..base import Context
 from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
 from .layers import find_layers
-from .numbers.params import Grid, activation_grid, limits
+from .numbers.params import QuantParams, activation_params, limits
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases
 from .qdq.placement import Placement, bounds, operands, place
@@ -106,18 +106,18 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     own = of_copy(schemes, graph, copy)
     layers = find_layers(copy, own, Form.INTEGER)[0]
     plan = place(copy, layers, own)
-    grids = {group: _grid(values, plan, ctx) for group, values in plan.sources().items()}
-    insertion = Insertion(copy, plan, grids, ctx.target.activation_dtype)
+    params_of = {group: _params(values, plan, ctx) for group, values in plan.sources().items()}
+    insertion = Insertion(copy, plan, params_of, ctx.target.activation_dtype)
     insertion.activations()
     insertion.constants()
     low, high = limits(ctx.target.weight_dtype)
-    weights: dict[Node, Grid] = {}
+    weights: dict[Node, QuantParams] = {}
     for layer in layers.values():
         scale = np.full(layer.outputs, 1e-2, np.float32)
-        grid = Grid(scale, 0, ctx.target.weight_dtype, layer.axis, low, high)
+        params = QuantParams(scale, 0, ctx.target.weight_dtype, layer.axis, low, high)
         ones = copy.constant(np.ones(layer.weight.static_shape or (), ctx.target.weight_dtype.numpy), layer.weight.name)
-        layer.node.set_input(1, insertion.dequantize(ones, grid, before=layer.node, origin=layer.node.origin))
-        weights[layer.node] = grid
+        layer.node.set_input(1, insertion.dequantize(ones, params, before=layer.node, origin=layer.node.origin))
+        weights[layer.node] = params
     encode_biases(insertion, list(layers.values()), weights)
     if ctx.target.contrib_ops:
         keep_apart(copy, list(layers.values()))
@@ -127,14 +127,14 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     return copy, {node: twin for node, twin in twins.items() if twin in left}
 
 
-def _grid(values: Iterable[Value], plan: Placement, ctx: Context) -> Grid:
+def _params(values: Iterable[Value], plan: Placement, ctx: Context) -> QuantParams:
     """A grid that absorbs the clamps of its values, as theirs will."""
     low, high = -1.0, 1.0
     for value in values:
         clamp = bounds(plan.clamp[value]) if value in plan.clamp else None
         if clamp is not None:
             low, high = max(low, clamp[0]), min(high, clamp[1])
-    return activation_grid(low, high, ctx.target.activation_dtype)
+    return activation_params(low, high, ctx.target.activation_dtype)
 
 
 def _cut(

@@ -31,7 +31,7 @@ from .equivalent.smooth import smooth
 from .equivalent.uint8_inputs import encode_inputs
 from .layers import find_layers
 from .numbers.histogram import Histogram
-from .numbers.params import Grid, activation_grid, limits
+from .numbers.params import QuantParams, activation_params, limits
 from .numbers.ranges import find_range
 from .qdq.bias import SAMPLES, Means, answer_means, correct, correctable
 from .qdq.insertion import Insertion
@@ -69,10 +69,10 @@ class Work:
     ranges: Ranges = field(default_factory=Ranges)
     fit_biases: bool = True
     layers: dict[Node, Linear] = field(default_factory=dict)
-    exact: dict[Value, Grid] = field(default_factory=dict)
+    exact: dict[Value, QuantParams] = field(default_factory=dict)
     rules: dict[Value, str] = field(default_factory=dict)
     widest: bool = False
-    grids: dict[Value, Grid] = field(default_factory=dict)
+    params_of: dict[Value, QuantParams] = field(default_factory=dict)
     rounded: dict[Node, Rounded] = field(default_factory=dict)
     few: Samples = field(init=False)
     plan: Placement = field(init=False)
@@ -216,8 +216,8 @@ def choose_ranges(work: Work) -> None:
             merged.merge(work.seen.histograms[value])
         rule, function = rules.get(group, ranges.rule), through.get(group)
         ends = find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
-        work.grids[group] = activation_grid(*ends, dtype, symmetric=ranges.symmetric)
-    work.grids |= work.exact
+        work.params_of[group] = activation_params(*ends, dtype, symmetric=ranges.symmetric)
+    work.params_of |= work.exact
 
 
 def remember(work: Work) -> None:
@@ -235,7 +235,7 @@ def write(work: Work) -> None:
     walked = walkable(list(work.layers.values()))
     if work.fit_biases:
         _give_biases(walked)
-    work.insertion = Insertion(work.graph, work.plan, work.grids, work.ctx.target.activation_dtype)
+    work.insertion = Insertion(work.graph, work.plan, work.params_of, work.ctx.target.activation_dtype)
     work.insertion.activations()
     work.insertion.constants()
     _encode(work, rest)
@@ -256,7 +256,7 @@ def correct_means(work: Work) -> None:
     """Correct the biases that the walk did not fit by the float model's means, and write all biases as integers."""
     layers = list(work.layers.values())
     correct(work.graph, work.fixable, work.means, work.ctx, work.few)
-    encode_biases(work.insertion, layers, {node: rounded.grid for node, rounded in work.rounded.items()})
+    encode_biases(work.insertion, layers, {node: rounded.params for node, rounded in work.rounded.items()})
 
 
 def part_fusions(work: Work) -> None:

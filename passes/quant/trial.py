@@ -30,7 +30,7 @@ from .activation_functions import activation_functions
 from .calibrate import Array, calibrate
 from .deciding import deciding
 from .layers import find_layers
-from .numbers.params import Grid, activation_grid, limits
+from .numbers.params import QuantParams, activation_params, limits
 from .numbers.ranges import find_range
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_weights
@@ -59,7 +59,7 @@ class Trial:
     graph: Graph
     ctx: Context
     schemes: Schemes
-    exact: Mapping[Value, Grid] = field(default_factory=dict)
+    exact: Mapping[Value, QuantParams] = field(default_factory=dict)
     _loss: float | None = None
     _teacher: Session | None = None
     _answers: list[list[Array]] = field(default_factory=list)
@@ -144,16 +144,16 @@ class Trial:
         seen = calibrate(copy, [v for group in sources.values() for v in group], coarse, ctx, elements=ELEMENTS)
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
-        grids: dict[Value, Grid] = {}
+        params_of: dict[Value, QuantParams] = {}
         rules, through = deciding(copy, plan, ctx), activation_functions(copy, plan)
         for group, values in sources.items():
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
             ends = find_range(merged, rules.get(group, rule), high - low + 1, through=through.get(group))
-            grids[group] = activation_grid(*ends, dtype)
-        grids |= {twins[value]: grid for value, grid in self.exact.items()}
-        insertion = Insertion(copy, plan, grids, dtype)
+            params_of[group] = activation_params(*ends, dtype)
+        params_of |= {twins[value]: params for value, params in self.exact.items()}
+        insertion = Insertion(copy, plan, params_of, dtype)
         insertion.activations()
         insertion.constants()
         facts = dataclasses.replace(ctx.target, saturating_int8=False)

@@ -33,7 +33,7 @@ from ...walk.linear import Linear
 from ..calibrate import run
 from ..numbers.histogram import Histogram
 from ..numbers.multipliers import BLOCKS
-from ..numbers.params import activation_grid, limits
+from ..numbers.params import activation_params, limits
 from ..numbers.ranges import find_range
 from ..numbers.weights import quantize_rows
 from ..scheme import Schemes
@@ -161,8 +161,8 @@ def _error(
     low, high = limits(dtype)
     found = []
     for rule in how:
-        grid = activation_grid(*find_range(histogram, rule, high - low + 1), dtype)
-        off = grid.decode(grid.encode(x)) @ weight - answer
+        params = activation_params(*find_range(histogram, rule, high - low + 1), dtype)
+        off = params.dequantize(params.quantize(x)) @ weight - answer
         # The bias takes the mean.
         found.append(Judged(scale, rule, float(np.mean(off.var(axis=0) / energy))))
     return min(found, key=lambda judged: judged.error)

@@ -28,7 +28,7 @@ from ....ir.origin import Origin
 from ....ir.types import DType
 from ....runtime.samples import Samples
 from ...walk.linear import Linear
-from ..numbers.params import Grid
+from ..numbers.params import QuantParams
 
 Array = NDArray[np.float64]
 
@@ -92,16 +92,18 @@ def _step(some: Array, low: float, high: float) -> float:
     return (high - low) / count if 2 <= count < LEVELS else 0.0
 
 
-def encode_inputs(graph: Graph, layers: Mapping[Node, Linear], samples: Samples, dtype: DType) -> dict[Value, Grid]:
+def encode_inputs(
+    graph: Graph, layers: Mapping[Node, Linear], samples: Samples, dtype: DType
+) -> dict[Value, QuantParams]:
     """Rewrite the inputs of `graph` that lie on a lattice; returns the grid of each value that layers read instead."""
-    grids: dict[Value, Grid] = {}
+    params_of: dict[Value, QuantParams] = {}
     for value in graph.inputs if dtype is DType.UINT8 else ():
         readers = _readers(value, layers) if value.default is None else []
         found = _lattice_of(value, samples) if readers else None
         if found is not None and len(found.step) == readers[0].channels:
-            made, grid = _rewrite(graph, value, readers, found)
-            grids[made] = grid
-    return grids
+            made, params = _rewrite(graph, value, readers, found)
+            params_of[made] = params
+    return params_of
 
 
 def _lattice_of(value: Value, samples: Samples) -> Lattice | None:
@@ -129,7 +131,7 @@ def _pads(layer: Linear) -> tuple[int, ...]:
     return layer.node.get_ints("pads", (0,) * (2 * len(layer.kernel)))
 
 
-def _rewrite(graph: Graph, value: Value, readers: list[Linear], lattice: Lattice) -> tuple[Value, Grid]:
+def _rewrite(graph: Graph, value: Value, readers: list[Linear], lattice: Lattice) -> tuple[Value, QuantParams]:
     first = next(node for node in graph if node in {r.node for r in readers})
     origin = Origin.merge([first.origin], "quant")
     rank = 2 + len(readers[0].kernel)
@@ -144,15 +146,15 @@ def _rewrite(graph: Graph, value: Value, readers: list[Linear], lattice: Lattice
     x, step, zero = value, lattice.step, lattice.zero
     if lattice.uniform:
         whole = int(np.clip(np.floor(zero[0] + EXACT), 0, LEVELS - 1))
-        grid = Grid(np.asarray(np.float32(step[0])), whole, DType.UINT8, None, 0, LEVELS - 1)
+        params = QuantParams(np.asarray(np.float32(step[0])), whole, DType.UINT8, None, 0, LEVELS - 1)
         shift = float((zero[0] - whole) * step[0])
         if abs(shift) < EXACT * step[0]:
-            return value, grid
+            return value, params
         x = add("Add", x, np.asarray(shift, np.float32), "shifted")
         for reader in readers:
             _fold(reader, np.ones_like(step), np.full_like(step, -shift))
     else:
-        grid = Grid(np.asarray(np.float32(1.0)), 0, DType.UINT8, None, 0, LEVELS - 1)
+        params = QuantParams(np.asarray(np.float32(1.0)), 0, DType.UINT8, None, 0, LEVELS - 1)
         pads, half = _pads(readers[0]), rank - 2
         if any(pads):
             x = add("Pad", x, np.asarray([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64), "padded")
@@ -162,7 +164,7 @@ def _rewrite(graph: Graph, value: Value, readers: list[Linear], lattice: Lattice
             reader.node.set_attribute("pads", [0] * len(pads))
     for reader in readers:
         reader.node.set_input(0, x)
-    return x, grid
+    return x, params
 
 
 def _fold(layer: Linear, factor: Array, constant: Array) -> None:

@@ -14,8 +14,12 @@ turn; then codes are rounded on the walk as on a uniform grid, each to the neare
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
+
+from .search import search
 
 Array = NDArray[np.float64]
 
@@ -33,18 +37,17 @@ def fit_book(goal: Array, diagonal: Array, mask: NDArray[np.bool_], least: Array
     `diagonal` (groups, d). Weights outside of `mask` do not count; scales are at least `least` (groups, n)."""
     weigh = np.where(mask, diagonal[:, None, :], 0.0)
     peak = np.maximum(np.maximum(np.abs(goal).max(axis=2) / TOP, least), 1e-30)
+    candidates = [np.maximum(peak * shrink, least).astype(np.float32).astype(np.float64) for shrink in SHRINKS]
     scale = peak
     for _ in range(ROUNDS):
         book = best_levels(goal / scale[..., None], weigh * scale[..., None] ** 2)
-        best, lowest = scale, np.full(scale.shape, np.inf)
-        for shrink in SHRINKS:
-            tried = np.maximum(peak * shrink, least).astype(np.float32).astype(np.float64)
-            off = goal - nearest(goal / tried[..., None], book) * tried[..., None]
-            loss = (weigh * off**2).sum(axis=2)
-            better = loss < lowest
-            best, lowest = np.where(better, tried, best), np.where(better, loss, lowest)
-        scale = best
+        scale = search(scale, candidates, partial(_loss, goal, weigh, book))
     return book, scale
+
+
+def _loss(goal: Array, weigh: Array, book: Array, scale: Array) -> Array:
+    off = goal - nearest(goal / scale[..., None], book) * scale[..., None]
+    return np.asarray((weigh * off**2).sum(axis=2))
 
 
 def nearest(x: Array, book: Array) -> Array:

@@ -26,8 +26,9 @@ from .codebook import LEAST as BOOK_LEAST
 from .codebook import fit_book
 from .multipliers import BLOCKS, round_multiples
 from .multipliers import LEAST as BLOCKS_LEAST
-from .params import TINY, Grid, limits, storable
+from .params import TINY, QuantParams, limits, storable
 from .rounding import Elimination, gptq, is_small, losses, round_to_grid
+from .search import search
 from .weights import PAIR_LIMIT, quantize_paired, quantize_rows
 
 Array = NDArray[np.float64]
@@ -50,7 +51,7 @@ class Encoded:
 
     weight: Array
     codes: Codes
-    grid: Grid
+    params: QuantParams
     book: Array | None = None
     multiples: Codes | None = None
 
@@ -90,11 +91,11 @@ def encode_target(
         known = [Elimination.of(h) for h in metric]
         weigh = column_costs(metric, known)
         rounded, scale, multiples = round_multiples(goal, metric, weigh, known, box, least.reshape(shape[:2]), block)
-        grid = Grid(np.asarray(scale.reshape(-1), np.float32), zero, dtype, axis, *limits(dtype))
+        params = QuantParams(np.asarray(scale.reshape(-1), np.float32), zero, dtype, axis, *limits(dtype))
         weight, whole = np.empty_like(rounded), np.empty_like(rounded)
         weight[:, :, order] = rounded * np.repeat(multiples, block, axis=2) * scale[..., None]
         whole[:, :, order] = rounded
-        return Encoded(weight, whole.astype(np.int8), grid, None, multiples.astype(np.uint8))
+        return Encoded(weight, whole.astype(np.int8), params, None, multiples.astype(np.uint8))
     book: Array | None = None
     eliminations: list[Elimination] | None = None
     if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not depthwise:
@@ -115,11 +116,11 @@ def encode_target(
     rounded = round_to_grid(goal, metric, scale, *box, book=book, eliminations=eliminations, enough=enough)
     codes = np.empty_like(rounded)
     codes[:, :, order] = rounded
-    grid = Grid(
+    params = QuantParams(
         np.asarray(scale.reshape(-1) if per_channel else scale.reshape(-1)[0], np.float32),
         zero, dtype, axis if per_channel else None, *limits(dtype),
     )  # fmt: skip
-    return Encoded(codes * scale[..., None], (codes + zero).astype(dtype.numpy), grid, book)
+    return Encoded(codes * scale[..., None], (codes + zero).astype(dtype.numpy), params, book)
 
 
 def _where(mask: NDArray[np.bool_], bound: float) -> Array:
@@ -192,22 +193,21 @@ def _narrow_scale(
     peak = np.maximum(np.abs(goal) / reach, 0.0).max(axis=2)
     if shared:
         peak = np.full_like(peak, peak.max())
-    best: Array = np.ones_like(peak)
-    lowest = np.full(peak.shape, np.inf)
-    for shrink in SHRINKS[::-1]:
-        scale = peak * shrink
-        scale = np.maximum(np.where(scale > TINY, scale, 1.0), least).astype(np.float32)
-        scale = (scale if shared else storable(scale, goal.shape[2])).astype(np.float64)
+
+    def candidate(shrink: float) -> Array:
+        scale = np.where(peak * shrink > TINY, peak * shrink, 1.0)
+        scale = np.maximum(scale, least).astype(np.float32)
+        return (scale if shared else storable(scale, goal.shape[2])).astype(np.float64)
+
+    def loss(scale: Array) -> Array:
         codes = np.clip(np.rint(goal / scale[..., None]), *box)
         if weigh is None:
-            loss = losses(codes, goal, metric, scale)
+            lost = losses(codes, goal, metric, scale)
         else:
-            loss = np.einsum("gnd,gd->gn", np.square(codes * scale[..., None] - goal), weigh)
-        if shared:
-            loss = np.full_like(loss, loss.sum())
-        better = loss < lowest
-        best, lowest = np.where(better, scale, best), np.where(better, loss, lowest)
-    return best
+            lost = np.einsum("gnd,gd->gn", np.square(codes * scale[..., None] - goal), weigh)
+        return np.full_like(lost, lost.sum()) if shared else lost
+
+    return search(np.ones_like(peak), map(candidate, SHRINKS[::-1]), loss)
 
 
 def column_costs(metric: Array, eliminations: Sequence[Elimination]) -> Array:
@@ -225,12 +225,11 @@ def _refined(
     least: Array,
 ) -> Array:
     """Scales near `scale` with the least loss after columns have taken up each other's errors."""
-    best, lowest = scale, np.full(scale.shape, np.inf)
-    for factor in FACTORS:
-        tried = storable(np.maximum(scale * factor, least), goal.shape[2]).astype(np.float64)
-        given = zip(goal, metric, tried, *box, eliminations, strict=True)
-        codes = np.stack([gptq(*parts, elimination=known) for *parts, known in given])
-        loss = losses(codes, goal, metric, tried)
-        better = loss < lowest
-        best, lowest = np.where(better, tried, best), np.where(better, loss, lowest)
-    return np.asarray(best)
+
+    def loss(tried: Array) -> Array:
+        parts = zip(goal, metric, tried, *box, eliminations, strict=True)
+        codes = np.stack([gptq(*arrays, elimination=elimination) for *arrays, elimination in parts])
+        return losses(codes, goal, metric, tried)
+
+    near = (storable(np.maximum(scale * f, least), goal.shape[2]).astype(np.float64) for f in FACTORS)
+    return search(scale, near, loss)

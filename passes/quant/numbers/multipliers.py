@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from .params import TINY, storable
 from .rounding import Elimination, round_to_grid
+from .search import search
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
 Box = tuple[Array, Array]
 
 BLOCKS = (32, 16)
@@ -55,19 +57,18 @@ def _channel_scales(goal: Array, weigh: Array, box: Box, least: Array, block: in
     zeros = ~w.any(axis=3)
     top = np.where(zeros, 0.0, wanted).max(axis=2) / MOST
     top = np.where(top > TINY, top, 1.0)
-    best = np.ones_like(top)
-    lowest = np.full(top.shape, np.inf)
-    chosen = np.ones_like(wanted)
-    for factor in FACTORS:
-        scale = storable(np.maximum(top * factor, least), d).astype(np.float64)
-        multiples = np.clip(np.rint(wanted / scale[..., None]), 1, MOST)
-        step = (scale[..., None] * multiples)[..., None].astype(np.float32)
+
+    def multipliers(scale: Array) -> Array:
+        return np.clip(np.rint(wanted / scale[..., None]), 1, MOST)
+
+    def loss(scale: Array) -> Array:
+        step = (scale[..., None] * multipliers(scale))[..., None].astype(np.float32)
         off = np.clip(np.rint(w / step), low, high) * step - w
-        loss = (h * off**2).sum(axis=(2, 3))
-        better = loss < lowest
-        best, lowest = np.where(better, scale, best), np.where(better, loss, lowest)
-        chosen = np.where(better[..., None], multiples, chosen)
-    return best, chosen
+        return np.asarray((h * off**2).sum(axis=(2, 3)))
+
+    near = (storable(np.maximum(top * factor, least), d).astype(np.float64) for factor in FACTORS)
+    best = search(np.ones_like(top), near, loss)
+    return best, multipliers(best)
 
 
 def block_scales(goal: Array, weigh: Array, box: Box, block: int) -> Array:
@@ -78,11 +79,9 @@ def block_scales(goal: Array, weigh: Array, box: Box, block: int) -> Array:
     h = weigh.astype(np.float32).reshape(groups, 1, d // block, block)
     peak = (np.abs(w) / np.where(w > 0, np.maximum(high, 1), np.maximum(-low, 1))).max(axis=3)
     peak = np.where(peak > TINY, peak, 1.0)
-    best, lowest = peak, np.full(peak.shape, np.inf)
-    for shrink in SHRINKS[::-1]:
-        tried = (peak * shrink)[..., None]
-        off = np.clip(np.rint(w / tried), low, high) * tried - w
-        loss = (h * off**2).sum(axis=3)
-        better = loss < lowest
-        best, lowest = np.where(better, tried[..., 0], best), np.where(better, loss, lowest)
-    return best.astype(np.float64)
+
+    def loss(scale: Floats) -> Floats:
+        off = np.clip(np.rint(w / scale[..., None]), low, high) * scale[..., None] - w
+        return np.asarray((h * off**2).sum(axis=3))
+
+    return search(peak, (peak * shrink for shrink in SHRINKS[::-1]), loss).astype(np.float64)

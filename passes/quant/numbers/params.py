@@ -1,9 +1,9 @@
-"""The integer grid: which real number each code stands for.
+"""The parameters of quantization: which real number each quantized value stands for.
 
-    x ~ scale * (code - zero),      code = clip(round(x / scale) + zero, low, high)
+    x ~ scale * (q - zero point),      q = clip(round(x / scale) + zero point, low, high)
 
-with rounding half to even, as QuantizeLinear has it. One grid serves a whole tensor, or one channel each along `axis`
-(then `scale` is (n,) and all channels share the zero point, which is what integer kernels want).
+with rounding half to even, as QuantizeLinear has it. They hold for a whole tensor, or there is a scale for each channel
+along `axis` (then `scale` is (n,) and all channels share the zero point, which is what integer kernels want).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ DIGITS = 11
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """`scale` is () or (n,) along `axis`; codes run from `low` to `high`, both included."""
+class QuantParams:
+    """`scale` is () or (n,) along `axis`; quantized values run from `low` to `high`, both included."""
 
     scale: Floats
-    zero: int
+    zero_point: int
     dtype: DType
     axis: int | None = None
     low: int = 0
@@ -49,20 +49,20 @@ class Grid:
             return self.scale
         return self.scale.reshape([-1 if i == self.axis else 1 for i in range(rank)])
 
-    def encode(self, x: NDArray[np.floating]) -> Codes:
-        """The codes of `x`, in the numpy type of `dtype`."""
-        codes = np.clip(np.rint(x / self.spread(x.ndim)) + self.zero, self.low, self.high)
-        return np.asarray(codes, self.dtype.numpy)
+    def quantize(self, x: NDArray[np.floating]) -> Codes:
+        """The quantized values of `x`, in the numpy type of `dtype`."""
+        values = np.clip(np.rint(x / self.spread(x.ndim)) + self.zero_point, self.low, self.high)
+        return np.asarray(values, self.dtype.numpy)
 
-    def decode(self, codes: Codes) -> Floats:
-        """What `codes` stand for."""
-        return (codes.astype(np.float32) - np.float32(self.zero)) * self.spread(codes.ndim)
+    def dequantize(self, values: Codes) -> Floats:
+        """What quantized `values` stand for."""
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * self.spread(values.ndim)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest number of a per-tensor grid."""
+        """The least and the greatest number that parameters of a whole tensor hold."""
         scale = float(self.scale)
-        return scale * (self.low - self.zero), scale * (self.high - self.zero)
+        return scale * (self.low - self.zero_point), scale * (self.high - self.zero_point)
 
 
 def limits(dtype: DType) -> tuple[int, int]:
@@ -109,8 +109,8 @@ def shortened(codes: NDArray[np.generic]) -> NDArray[np.int32]:
     return np.asarray(np.ldexp(np.rint(np.ldexp(parts, DIGITS)), exponents - DIGITS), np.int32)
 
 
-def activation_grid(low: float, high: float, dtype: DType, *, symmetric: bool = False) -> Grid:
-    """A per-tensor grid over [low, high], widened to hold 0 exactly (padding and Relu need it).
+def activation_params(low: float, high: float, dtype: DType, *, symmetric: bool = False) -> QuantParams:
+    """The parameters of a tensor over [low, high], widened to hold 0 exactly (padding and Relu need it).
 
     A range of no width (a constant or all-zero activation) still gets a positive scale.
     """
@@ -124,4 +124,4 @@ def activation_grid(low: float, high: float, dtype: DType, *, symmetric: bool = 
     if high == low:
         scale = np.float32(1.0)
     zero = int(np.clip(np.rint(first - low / float(scale)), first, last))
-    return Grid(np.asarray(scale), zero, dtype, None, *limits(dtype))
+    return QuantParams(np.asarray(scale), zero, dtype, None, *limits(dtype))

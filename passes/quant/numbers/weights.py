@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from ....ir.types import DType
 from .params import TINY, limits, storable
+from .search import search
 
 Matrix = NDArray[np.float32]
+Scales = NDArray[np.float32]
 
 SHRINKS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75, 0.7)
 PAIR_LIMIT = 128
@@ -72,19 +74,19 @@ def _search(
     shared: bool,
     least_scale: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    least = np.full(len(rows), np.inf)
-    best, root = _at_least(peak, least_scale), _root(importance)
-    # Where the pair bound widened a row, ranges down to its own maximum are worth trying as well.
-    for shrink in (*SHRINKS, *((0.6, 0.5) if saturating else ())):
+    root = _root(importance)
+
+    def candidate(shrink: float) -> Scales:
         scale = _at_least(peak * shrink, least_scale).astype(np.float32)
-        scale = scale if shared else storable(scale, rows.shape[1])
+        return scale if shared else storable(scale, rows.shape[1])
+
+    def loss(scale: Scales) -> NDArray[np.float64]:
         error = _row_errors(rows, _codes(rows, scale, top, saturating), scale, root)
-        if shared:
-            error = np.full(len(rows), error.sum())
-        better = error < least
-        least = np.where(better, error, least)
-        best = np.where(better, scale, best)
-    return best
+        return np.full(len(rows), error.sum()) if shared else error
+
+    # Where the pair bound widened a row, ranges down to its own maximum are worth trying as well.
+    shrinks = (*SHRINKS, *((0.6, 0.5) if saturating else ()))
+    return search(_at_least(peak, least_scale), map(candidate, shrinks), loss)
 
 
 def squared_error(

@@ -15,7 +15,7 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...walk.linear import Linear
-from ..numbers.params import Grid, activation_grid
+from ..numbers.params import QuantParams, activation_params
 from .placement import Placement, bounds, operands
 
 BY = "quant"
@@ -24,21 +24,21 @@ BY = "quant"
 class Insertion:
     """Rewrites one graph along one placement. `grids` maps group representatives to their grids."""
 
-    def __init__(self, graph: Graph, plan: Placement, grids: Mapping[Value, Grid], dtype: DType) -> None:
+    def __init__(self, graph: Graph, plan: Placement, params_of: Mapping[Value, QuantParams], dtype: DType) -> None:
         self.graph = graph
         self._plan = plan
-        self._grids = grids
+        self._params_of = params_of
         self._dtype = dtype
         self._codes: dict[Value, Value] = {}
         self._decoded: dict[Value, Value] = {}
         self._constants: dict[tuple[str, bytes], Value] = {}
 
-    def grid(self, value: Value) -> Grid:
-        return self._grids[self._plan.group[value]]
+    def params(self, value: Value) -> QuantParams:
+        return self._params_of[self._plan.group[value]]
 
-    def input_grid(self, layer: Linear) -> Grid:
+    def input_params(self, layer: Linear) -> QuantParams:
         """The grid of what a layer reads."""
-        return self.grid(self._plan.reads[layer.node])
+        return self.params(self._plan.reads[layer.node])
 
     def activations(self) -> None:
         """Put codes where the placement wants them and let the integer ops read them."""
@@ -59,9 +59,9 @@ class Insertion:
         for value in plan.coded:
             self._redirect(value)
 
-    def dequantize(self, codes: Value, grid: Grid, *, before: Node, origin: Origin, hint: str = "") -> Value:
-        inputs = [codes, self._constant(grid.scale, "scale"), self._zero(grid)]
-        attributes = {} if grid.axis is None else {"axis": grid.axis}
+    def dequantize(self, codes: Value, params: QuantParams, *, before: Node, origin: Origin, hint: str = "") -> Value:
+        inputs = [codes, self._constant(params.scale, "scale"), self._zero(params)]
+        attributes = {} if params.axis is None else {"axis": params.axis}
         shape = codes.shape
         return self.graph.add(
             "DequantizeLinear",
@@ -77,34 +77,34 @@ class Insertion:
 
     def _quantize(self, value: Value, made: Value, before: Node | None, after: Node | None) -> Value:
         """Codes of `value`, whose numbers come from `made`: the same, or what it was before its clamp."""
-        grid = self.grid(value)
-        source = made if made is not value and self._clamps(grid, self._plan.clamp[value]) else value
+        params = self.params(value)
+        source = made if made is not value and self._clamps(params, self._plan.clamp[value]) else value
         origin = after.origin if after is not None else Origin()
         return self.graph.add(
             "QuantizeLinear",
-            [source, self._constant(grid.scale, "scale"), self._zero(grid)],
+            [source, self._constant(params.scale, "scale"), self._zero(params)],
             outputs=["codes"],
-            types=[TensorType(grid.dtype, value.shape)],
+            types=[TensorType(params.dtype, value.shape)],
             origin=Origin.merge([origin], BY),
             before=before,
             after=after,
         ).output
 
     @staticmethod
-    def _clamps(grid: Grid, node: Node) -> bool:
+    def _clamps(params: QuantParams, node: Node) -> bool:
         """Whether encoding alone does what the clamp does: its bounds lie on the grid's own ends, or past them."""
-        allowed, ends, half = bounds(node), grid.bounds, 0.5 * float(grid.scale)
+        allowed, ends, half = bounds(node), params.bounds, 0.5 * float(params.scale)
         return allowed is not None and ends[0] > allowed[0] - half and ends[1] < allowed[1] + half
 
     def _move(self, node: Node) -> None:
         """The same op on codes. Its float twin stays for now and dies with the last float reader."""
         read = set(operands(node))
         inputs = [self._codes[v] if v is not None and v in read else v for v in node.inputs]
-        grid = self.grid(operands(node)[0])
+        params = self.params(operands(node)[0])
         if node.op == "Pad" and node.get_string("mode", "constant") == "constant":
             fill = node.input(2)
             number = 0.0 if fill is None else float(np.asarray(fill.numpy(), np.float64).reshape(()))
-            code = grid.encode(np.asarray(number, np.float32))
+            code = params.quantize(np.asarray(number, np.float32))
             inputs = [*inputs, *[None] * (2 - len(inputs))]
             inputs[2:3] = [self._constant(code, "pad")]
         made = self.graph.add(
@@ -112,7 +112,7 @@ class Insertion:
             inputs,
             node.attributes,
             outputs=["codes"] * len(node.outputs),
-            types=[TensorType(grid.dtype, v.shape) for v in node.outputs],
+            types=[TensorType(params.dtype, v.shape) for v in node.outputs],
             name=node.name,
             origin=Origin.merge([node.origin], BY),
             after=node,
@@ -139,10 +139,10 @@ class Insertion:
         if value not in self._decoded:
             codes = self._codes[value]
             assert codes.producer is not None
-            grid = self.grid(value)
+            params = self.params(value)
             self._decoded[value] = self.graph.add(
                 "DequantizeLinear",
-                [codes, self._constant(grid.scale, "scale"), self._zero(grid)],
+                [codes, self._constant(params.scale, "scale"), self._zero(params)],
                 outputs=["decoded"],
                 types=[TensorType(DType.FLOAT, value.shape)],
                 origin=codes.producer.origin,
@@ -162,9 +162,9 @@ class Insertion:
                 data = None if value is None else value.numpy()
                 if value is not None and data is not None and node.op in ("Add", "Mul"):
                     numbers = np.asarray(data, np.float32)
-                    grid = activation_grid(float(numbers.min()), float(numbers.max()), self._dtype)
-                    codes = self.graph.constant(grid.encode(numbers), "codes")
-                    decoded = self.dequantize(codes, grid, before=node, origin=node.origin, hint="decoded")
+                    params = activation_params(float(numbers.min()), float(numbers.max()), self._dtype)
+                    codes = self.graph.constant(params.quantize(numbers), "codes")
+                    decoded = self.dequantize(codes, params, before=node, origin=node.origin, hint="decoded")
                     node.set_input(index, decoded)
 
     def _relu(self, node: Node) -> None:
@@ -183,8 +183,8 @@ class Insertion:
 
     # -- constants, each written once
 
-    def _zero(self, grid: Grid) -> Value:
-        zeros = np.full(grid.scale.shape, grid.zero, grid.dtype.numpy)
+    def _zero(self, params: QuantParams) -> Value:
+        zeros = np.full(params.scale.shape, params.zero_point, params.dtype.numpy)
         return self._constant(zeros, "zero")
 
     def _constant(self, array: np.ndarray, hint: str) -> Value:

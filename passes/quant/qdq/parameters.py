@@ -23,7 +23,7 @@ from ....ir.graph import Node, Value
 from ....ir.types import DType
 from ...base import Detail, TargetFacts
 from ...walk.linear import Linear
-from ..numbers.params import Grid, limits, shortened
+from ..numbers.params import QuantParams, limits, shortened
 from ..numbers.weights import quantize_paired, quantize_rows, row_importance, weight_error
 from ..scheme import Schemes
 from .insertion import Insertion
@@ -38,7 +38,7 @@ class Rounded:
     """What a layer became: the grid of its weight, and its error, a share of the variance of its answer, where the walk
     told, or what rounding the weight adds (`weight_error`)."""
 
-    grid: Grid
+    params: QuantParams
     error: float | None = None
     weight_error: float | None = None
 
@@ -65,20 +65,20 @@ def encode_weights(
     for weight, users in together.items():
         least = least_scale(insertion, users)
         first, scheme = users[0], schemes[users[0].node]
-        codes, grid, _ = encode(
+        codes, params, _ = encode(
             first, importance(first, energy), target, least, per_channel=scheme.per_channel, bits=scheme.bits
         )
-        decoded = grid.decode(codes)
+        decoded = params.dequantize(codes)
         constant = store_codes(insertion.graph, codes, weight.name, bits=scheme.bits, before=first.node)
         for layer in users:
             node, h = layer.node, importance(layer, energy)
             error = weight_error(layer.kernel_rows(), layer.kernel_rows(decoded), h)
-            done[node] = Rounded(grid, weight_error=error)
-            node.set_input(1, insertion.dequantize(constant, grid, before=node, origin=node.origin, hint="weight"))
+            done[node] = Rounded(params, weight_error=error)
+            node.set_input(1, insertion.dequantize(constant, params, before=node, origin=node.origin, hint="weight"))
     return done
 
 
-def encode_biases(insertion: Insertion, layers: Sequence[Linear], grids: Mapping[Node, Grid]) -> None:
+def encode_biases(insertion: Insertion, layers: Sequence[Linear], params_of: Mapping[Node, QuantParams]) -> None:
     """Turn every float bias into int32 codes on the grid of the layer's sums. It is much finer than that of the answer:
     of a code, the digits that float16 keeps are enough."""
     for layer in layers:
@@ -86,10 +86,10 @@ def encode_biases(insertion: Insertion, layers: Sequence[Linear], grids: Mapping
         if bias is None:
             continue
         numbers = np.broadcast_to(np.asarray(bias.numpy(), np.float64).reshape(-1), (layer.outputs,))
-        scale = np.broadcast_to(grids[node].scale * insertion.input_grid(layer).scale, (layer.outputs,))
-        grid = Grid(np.ascontiguousarray(scale, np.float32), 0, DType.INT32, 0, -(2**31) + 1, 2**31 - 1)
-        codes = insertion.graph.constant(shortened(grid.encode(numbers)), bias.name)
-        node.set_input(2, insertion.dequantize(codes, grid, before=node, origin=node.origin, hint="bias"))
+        scale = np.broadcast_to(params_of[node].scale * insertion.input_params(layer).scale, (layer.outputs,))
+        params = QuantParams(np.ascontiguousarray(scale, np.float32), 0, DType.INT32, 0, -(2**31) + 1, 2**31 - 1)
+        codes = insertion.graph.constant(shortened(params.quantize(numbers)), bias.name)
+        node.set_input(2, insertion.dequantize(codes, params, before=node, origin=node.origin, hint="bias"))
 
 
 def encode(
@@ -100,7 +100,7 @@ def encode(
     *,
     per_channel: bool = True,
     bits: int = 8,
-) -> tuple[NDArray[np.generic], Grid, float]:
+) -> tuple[NDArray[np.generic], QuantParams, float]:
     """Codes of a layer's weight, in its own layout, their grid, whose scales are at least `least`, and the error
     (`weight_error`).
 
@@ -114,11 +114,11 @@ def encode(
             rows, DType.INT8, importance=importance, shared=shared, least_scale=least, bits=bits
         )
     dtype = DType.UINT8 if zero else DType.INT8
-    grid = Grid(
+    params = QuantParams(
         np.asarray(scale if per_channel else scale[0]), zero, dtype, layer.axis if per_channel else None, *limits(dtype)
     )
     stored = layer.of_kernel_rows((codes.astype(np.int16) + zero).astype(dtype.numpy))
-    return stored, grid, weight_error(rows, layer.kernel_rows(grid.decode(stored)), importance)
+    return stored, params, weight_error(rows, layer.kernel_rows(params.dequantize(stored)), importance)
 
 
 def importance(layer: Linear, energy: Energy) -> NDArray[np.float64] | None:
@@ -133,5 +133,5 @@ def least_scale(insertion: Insertion, users: Sequence[Linear]) -> NDArray[np.flo
         bias = layer.node.input(2)
         if bias is not None:
             numbers = np.abs(np.asarray(bias.numpy(), np.float64)).reshape(-1)
-            least = np.maximum(least, 2 * numbers / (float(insertion.input_grid(layer).scale) * 2**31))
+            least = np.maximum(least, 2 * numbers / (float(insertion.input_params(layer).scale) * 2**31))
     return least

@@ -75,8 +75,8 @@ def reconstruct(
             graph, layer.laid_out(rounded.codes), layer.weight.name, bits=schemes[node].bits, before=node,
             book=rounded.book, multiples=blocks,
         )  # fmt: skip
-        node.set_input(1, insertion.dequantize(codes, rounded.grid, before=node, origin=node.origin, hint="weight"))
-        done[node] = Rounded(rounded.grid, step.target.error(rounded.weight))
+        node.set_input(1, insertion.dequantize(codes, rounded.params, before=node, origin=node.origin, hint="weight"))
+        done[node] = Rounded(rounded.params, step.target.error(rounded.weight))
     return done
 
 

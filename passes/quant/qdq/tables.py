@@ -27,7 +27,7 @@ from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Report
 from ..layers import RECODING, WEIGHTED, is_quantized
-from ..numbers.params import Grid, limits
+from ..numbers.params import QuantParams, limits
 from ..numbers.weights import quantize_rows
 from ..scheme import Schemes, float_reason
 
@@ -180,7 +180,7 @@ def _encode(graph: Graph, node: Node) -> float:
     assert ids.shape is not None
     numbers = np.asarray(table.numpy(), np.float32)
     codes, scale = quantize_rows(np.ascontiguousarray(numbers.T), DType.INT8)
-    grid = Grid(scale, 0, DType.INT8, len(ids.shape), *limits(DType.INT8))
+    params = QuantParams(scale, 0, DType.INT8, len(ids.shape), *limits(DType.INT8))
     origin = Origin.merge([node.origin], "quant")
     inputs = [graph.constant(np.ascontiguousarray(codes.T), table.name), ids]
     gathered = graph.add("Gather", inputs, {"axis": 0}, name=node.name, origin=origin, before=node).output
@@ -188,8 +188,8 @@ def _encode(graph: Graph, node: Node) -> float:
     zero = graph.constant(np.zeros(len(scale), np.int8), "zero")
     decoded = graph.add(
         "DequantizeLinear",
-        [gathered, graph.constant(grid.scale, "scale"), zero],
-        {"axis": grid.axis},
+        [gathered, graph.constant(params.scale, "scale"), zero],
+        {"axis": params.axis},
         outputs=[old.name],
         types=[old.type],
         origin=origin,

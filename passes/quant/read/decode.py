@@ -14,8 +14,6 @@ and whatever carried codes about carries floats. Raises `ModelError` for what fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,18 +22,9 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ..layers import is_quantized
-from ..numbers.params import Grid, limits
+from ..numbers.params import QuantParams, limits
 from .spread import QOPERATORS, spread
 from .unpack import unpack
-
-
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """What the codes of a value stand for."""
-
-    scale: float
-    zero: int
-    dtype: DType
 
 
 def decode(graph: Graph) -> int:
@@ -53,7 +42,7 @@ def decode(graph: Graph) -> int:
     spread(graph)
     if left := [node for node in graph if node.op in QOPERATORS]:
         raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{left[0].label}' is computed")
-    held: dict[Value, Codes] = {}
+    held: dict[Value, QuantParams] = {}
     for node in tuple(graph):
         if node.op == "QuantizeLinear":
             _clip(graph, node, held)
@@ -65,7 +54,7 @@ def decode(graph: Graph) -> int:
     return len(found)
 
 
-def _clip(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
+def _clip(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:
     value = node.inputs[0]
     assert value is not None
     if value.constant is not None:  # a weight that is rounded as the model runs
@@ -79,14 +68,14 @@ def _clip(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
             f"graph '{graph.name}': QuantizeLinear '{node.label}' has scales that are computed or one a channel; "
             "leave the model as it is with requantize=keep"
         )
-    codes = Codes(float(scale.reshape(())), 0 if zero is None else int(zero.reshape(())), dtype)
-    low, high = (codes.scale * (end - codes.zero) for end in limits(dtype))
-    ends = [graph.constant(np.asarray(end, np.float32), "bound") for end in (low, high)]
+    whole = np.asarray(scale.reshape(()), np.float32)
+    params = QuantParams(whole, 0 if zero is None else int(zero.reshape(())), dtype, None, *limits(dtype))
+    ends = [graph.constant(np.asarray(end, np.float32), "bound") for end in params.bounds]
     clipped = graph.add("Clip", [value, *ends], origin=Origin.merge([node.origin], "quant"), before=node).output
     clipped.type = TensorType(DType.FLOAT, node.output.shape)
     node.output.replace_uses(clipped)
     graph.remove(node)
-    held[clipped] = codes
+    held[clipped] = params
 
 
 def _decoded(graph: Graph, node: Node) -> None:
@@ -117,17 +106,16 @@ def _numbers(graph: Graph, node: Node, codes: NDArray[np.generic]) -> NDArray[np
     return np.asarray((codes.astype(np.float32) - spread[1]) * spread[0], np.float32)
 
 
-def _carry(graph: Graph, node: Node, held: dict[Value, Codes]) -> None:
+def _carry(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:
     """An op that carried codes about and carries floats now; what a Pad fills with is decoded."""
-    codes = held[node.inputs[0]]  # type: ignore[index]
+    params = held[node.inputs[0]]  # type: ignore[index]
     for value in node.outputs:
-        if value.type is not None and value.dtype is codes.dtype:
-            held[value] = codes
+        if value.type is not None and value.dtype is params.dtype:
+            held[value] = params
             value.type = TensorType(DType.FLOAT, value.shape)
     if node.op == "Pad" and node.get_string("mode", "constant") == "constant" and node.outputs[0] in held:
         fill = _number(node.input(2))
-        grid = Grid(np.asarray(codes.scale, np.float32), codes.zero, codes.dtype)
-        number = grid.decode(np.zeros((), np.int32) if fill is None else np.asarray(fill))
+        number = params.dequantize(np.zeros((), np.int32) if fill is None else np.asarray(fill))
         node.set_input(2, graph.constant(np.asarray(number, np.float32).reshape(()), "fill"))
 
 

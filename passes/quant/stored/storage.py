@@ -40,9 +40,9 @@ def store_weights(
         if weight not in made:
             least = np.zeros(layer.outputs)
             h = importance(layer, seen.energy)
-            codes, grid, _ = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
-            numbers[weight] = layer.kernel_rows(grid.decode(codes))
-            scale = graph.constant(np.ascontiguousarray(grid.spread(codes.ndim)), "scale")
+            codes, params, _ = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
+            numbers[weight] = layer.kernel_rows(params.dequantize(codes))
+            scale = graph.constant(np.ascontiguousarray(params.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")
             constant = graph.constant(codes, weight.name)
             wide = graph.add("Cast", [constant], {"to": int(DType.FLOAT)}, origin=origin, before=first).output

@@ -14,7 +14,7 @@ from optc.ir.types import DType, TensorType
 from optc.passes.quant.activation_functions import activation_functions
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.numbers.histogram import Histogram
-from optc.passes.quant.numbers.params import activation_grid
+from optc.passes.quant.numbers.params import activation_params
 from optc.passes.quant.numbers.ranges import find_range
 from optc.passes.quant.qdq.placement import place
 from optc.passes.quant.quant import Quant
@@ -100,8 +100,8 @@ def test_what_the_function_makes_flat_is_cut(how: str) -> None:
     histogram.add(x.astype(np.float32))
 
     def error(low: float, high: float) -> float:
-        grid = activation_grid(low, high, DType.UINT8)
-        return float(np.mean((function(grid.decode(grid.encode(x))) - function(x)) ** 2))
+        grid = activation_params(low, high, DType.UINT8)
+        return float(np.mean((function(grid.dequantize(grid.quantize(x))) - function(x)) ** 2))
 
     low, high = find_range(histogram, how, 256, through=function)
     plain = find_range(histogram, how, 256)

@@ -80,7 +80,7 @@ def test_the_rewritten_input_is_encoded_without_error(norm: tuple[np.ndarray, np
     inside = np.s_[..., 1:-1, 1:-1] if norm is HALVES and pads else np.s_[...]  # a half step of padding
     assert found[inside] == pytest.approx(want[inside], abs=1e-3)
     pixels = np.s_[..., 1:-1, 1:-1] if norm is COLOURS and pads else np.s_[...]  # padding is 0, which is no byte
-    assert grid.decode(grid.encode(levels))[pixels] == pytest.approx(levels[pixels], abs=0.03 * float(grid.scale))
+    assert grid.dequantize(grid.quantize(levels))[pixels] == pytest.approx(levels[pixels], abs=0.03 * float(grid.scale))
 
 
 def test_numbers_off_the_lattice_are_left() -> None:

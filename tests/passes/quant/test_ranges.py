@@ -11,15 +11,15 @@ from optc.passes.base import Context, TargetFacts
 from optc.passes.quant.deciding import deciding
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.numbers.histogram import Histogram
-from optc.passes.quant.numbers.params import activation_grid
+from optc.passes.quant.numbers.params import activation_params
 from optc.passes.quant.numbers.ranges import find_range
 from optc.passes.quant.qdq.placement import place
 from optc.runtime.samples import load_samples
 
 
 def measured(x: np.ndarray, low: float, high: float) -> float:
-    grid = activation_grid(low, high, DType.UINT8)
-    return float(np.mean((grid.decode(grid.encode(x)) - x) ** 2))
+    grid = activation_params(low, high, DType.UINT8)
+    return float(np.mean((grid.dequantize(grid.quantize(x)) - x) ** 2))
 
 
 def of(x: np.ndarray) -> Histogram:
@@ -63,18 +63,18 @@ def test_constants_zeros_and_nothing_at_all(how: str) -> None:
     assert find_range(of(np.zeros(10)), how, 256) == (0.0, 0.0)
     assert find_range(Histogram(), how, 256) == (0.0, 0.0)
     low, high = find_range(of(np.full(10, 4.0)), how, 256)
-    grid = activation_grid(low, high, DType.UINT8)
-    assert grid.decode(grid.encode(np.full(3, 4.0, np.float32))) == pytest.approx(4.0, rel=1e-2)
+    grid = activation_params(low, high, DType.UINT8)
+    assert grid.dequantize(grid.quantize(np.full(3, 4.0, np.float32))) == pytest.approx(4.0, rel=1e-2)
 
 
 @pytest.mark.parametrize(("dtype", "symmetric"), [(DType.UINT8, False), (DType.INT8, False), (DType.INT8, True)])
 def test_a_grid_holds_zero_exactly(dtype: DType, symmetric: bool) -> None:
     for low, high in ((0.0, 6.0), (-1.3, 2.9), (-4.0, 0.0), (0.0, 0.0)):
-        grid = activation_grid(low, high, dtype, symmetric=symmetric)
-        assert grid.decode(grid.encode(np.zeros(1, np.float32))) == 0.0
+        grid = activation_params(low, high, dtype, symmetric=symmetric)
+        assert grid.dequantize(grid.quantize(np.zeros(1, np.float32))) == 0.0
         assert grid.scale > 0
         x = np.linspace(low, high, 100, dtype=np.float32)
-        assert np.abs(grid.decode(grid.encode(x)) - x).max() <= 1.01 * float(grid.scale)
+        assert np.abs(grid.dequantize(grid.quantize(x)) - x).max() <= 1.01 * float(grid.scale)
 
 
 @pytest.mark.parametrize(("kind", "shortest", "longest"), [("uniform", 0.97, 1.0), ("heavy", 0.02, 0.6)])

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from ....runtime import cpu
 from .machine import Machine
 
 _FILES, _FEWEST = 4, 4
@@ -75,7 +76,7 @@ def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str
         if isinstance(function, tirx.PrimFunc)
     }
     parts = _parts(kernels, machine)
-    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(parts), cpu.cores())) as pool:
         for done in [pool.submit(_write, machine, *part, os.path.join(folder, name)) for name, part in parts.items()]:
             done.result()
     return tuple(parts)

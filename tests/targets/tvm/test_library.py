@@ -16,6 +16,7 @@ from optc.errors import OutputError, TargetError
 from optc.ir.graph import Graph, Value
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
+from optc.runtime import cpu
 from optc.runtime.session import Session
 from optc.targets import table
 from optc.targets.tvm.artifact import folder as artifact
@@ -145,6 +146,39 @@ def test_halves_of_blocks_are_read_where_they_are(tmp_path: Path) -> None:
     build(graph, "host", tmp_path / "a.tar")
     data = {"x": np.random.default_rng(0).normal(size=(2, 3, 15, 18)).astype(np.float32)}
     agree(graph, "host", tmp_path / "a.tar", [data])
+
+
+def test_large_weights_are_held_once_for_each_opened_model(tmp_path: Path) -> None:
+    """They are copied into large pages on x86; those of the file are given back, and read again by the next model."""
+    need("host")
+    net = Net()
+    x = net.add("MatMul", net.input("x", "N", 1024), net.constant(1024, 1200))
+    graph = net.done(net.add("MatMul", x, net.constant(1200, 7)))
+    build(graph, "host", tmp_path / "a.tar")
+    data = {"x": np.random.default_rng(0).normal(size=(3, 1024)).astype(np.float32)}
+    (want,) = Session(graph, threads=1, optimise=False).run(data)
+    first = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1)
+    (before,) = first.run(data)
+    second = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1)
+    assert _held("model.so") < 2 << 20
+    assert np.array_equal(second.run(data)[0], before)
+    del second
+    assert np.array_equal(first.run(data)[0], before)
+    assert np.abs(before - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def _held(name: str) -> int:
+    """Bytes of a mapped file that are in memory; 0 where the system does not say so, or nothing is copied."""
+    maps = Path("/proc/self/smaps")
+    if not maps.exists() or not cpu.is_x86():
+        return 0
+    held, inside = 0, False
+    for line in maps.read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            inside = name in line
+        elif inside and line.startswith("Rss:"):
+            held += 1024 * int(line.split()[1])
+    return held
 
 
 def test_sequences_of_any_length_answer_as_before(tmp_path: Path) -> None:

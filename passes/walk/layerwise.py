@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from ..base import Context, Detail, PassT, Report, Skip
+from ..base import Context, Detail, Pass, PassT, Report, Skip
 from .allocate import knapsack
 from .bodies import body_layers, white_step
 from .choice import Choice
@@ -34,20 +34,21 @@ if TYPE_CHECKING:
     from .layer_pass import LayerPass
 
 Form = TypeVar("Form")
+Options = TypeVar("Options")
 
 READS_INPUT = "it reads the model's input: few weights, and every one of them matters"
 
 
-class Layerwise(ABC, Generic[PassT, Form]):
-    """The hooks of one run of a pass of type `PassT`, whose layers take the form `Form`. `options` given to a hook are
+class Layerwise(ABC, Generic[Options, Form]):
+    """The hooks of one run of a pass with `Options`, whose layers take the form `Form`. `options` given to a hook are
     those of one layer; any hook may raise `Skip` to leave it."""
 
-    rows: ClassVar[int] = ROWS
+    rows: int = ROWS
     batch: ClassVar[int] = BATCH
     begins_late: ClassVar[bool] = True
     """Whether the walk begins at the first layer that may change, and ends with the last where none did."""
 
-    def __init__(self, options: PassT, ctx: Context) -> None:
+    def __init__(self, options: Options, ctx: Context) -> None:
         self.options = options
         self.ctx = ctx
 
@@ -61,23 +62,23 @@ class Layerwise(ABC, Generic[PassT, Form]):
         stay whatever this says."""
         return ""
 
-    def tolerance(self, options: PassT) -> float | None:
+    def tolerance(self, options: Options) -> float | None:
         """The loss allowed in a layer, as a share of its answer's variance; `None` where it goes by something else."""
         return None
 
-    def share(self, options: PassT) -> float | None:
+    def share(self, options: Options) -> float | None:
         """The share of the cost that is kept and spread over all layers where it loses least; `None` without one."""
         return None
 
-    def candidates(self, step: Step, options: PassT) -> Sequence[Choice[Form]]:
+    def candidates(self, step: Step, options: Options) -> Sequence[Choice[Form]]:
         """Ways to make the layer, itself among them, by cost and about their errors: what a budget is spread by."""
         return []
 
     @abstractmethod
-    def choose(self, step: Step, options: PassT, allotted: Choice[Form] | None) -> Choice[Form]:
+    def choose(self, step: Step, options: Options, allotted: Choice[Form] | None) -> Choice[Form]:
         """The choice that the options ask for, with its form; `allotted` is the one that a budget leaves the layer."""
 
-    def within(self, step: Step, options: PassT, most: float, tolerance: float) -> Choice[Form] | None:
+    def within(self, step: Step, options: Options, most: float, tolerance: float) -> Choice[Form] | None:
         """As a rival: the choice of least error at no more than the share `most` of the layer's MACs, `None` where the
         options allow nothing. `tolerance` is the loss allowed where they name no amount."""
         return None
@@ -107,6 +108,7 @@ class Layerwise(ABC, Generic[PassT, Form]):
         form = choice.form
         assert form is not None
         sizes = "x".join(f"{size:g}" for size in reversed([*choice.settings.values()]))
+        assert isinstance(self.options, Pass)
         word = f"{self.options.name} {choice.kind} {sizes}"
         bias = None if step.layer.bias_place is None else step.target.bias(self.dense(form))
         return time_ratio(step, self.ctx, word, lambda layer: self.write(layer, form, bias))
@@ -204,10 +206,10 @@ def _allotted(hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, 
 
 
 def rewrite(
-    hooks: Layerwise[PassT, Form],
+    hooks: Layerwise[Options, Form],
     graph: Graph,
     layers: Sequence[Linear],
-    own: Mapping[Linear, PassT],
+    own: Mapping[Linear, Options],
     report: Report,
     *,
     kept: Container[Linear] = (),
@@ -240,7 +242,7 @@ def rewrite(
 
 
 def _fitted(
-    hooks: Layerwise[PassT, Form], step: Step, options: PassT, allotted: Choice[Form] | None
+    hooks: Layerwise[Options, Form], step: Step, options: Options, allotted: Choice[Form] | None
 ) -> tuple[Rewritten[Form], Target]:
     """The form that the layer takes, and the target that it was fitted to last."""
     if allotted is not None and allotted.kind == "keep":
@@ -254,7 +256,7 @@ def _fitted(
 
 
 def first_in_time(
-    hooks: Layerwise[PassT, Form],
+    hooks: Layerwise[Options, Form],
     step: Step,
     candidates: Iterable[Choice[Form]],
     fitted: Callable[[Choice[Form]], Choice[Form] | None],

@@ -13,7 +13,7 @@ shared between the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,11 @@ class Encoded:
     params: QuantParams
     book: Array | None = None
     multiples: Codes | None = None
+
+    @property
+    def packed(self) -> Encoded:
+        """Without the float weight, for who keeps those of many layers."""
+        return replace(self, weight=np.zeros(0))
 
 
 def encode_target(

@@ -1,6 +1,6 @@
 """Weights rounded one layer after the other, each so that the layer answers as the float model does.
 
-The walk (`walk.py`) runs over the graph whose activations are codes already. What reaches a layer is what the
+The walk (`walk/layerwise.py`) runs over the graph whose activations are codes already. What reaches a layer is what the
 rounded layers before it really produce; its target weights W* and bias are those that would best repair that. W*, not
 W, is rounded, in the metric of the inputs' second moments (`encoding.py`, `rounding.py`), and the bias is fitted to the
 rounded weights. This is the layer-wise reconstruction of AdaRound (Nagel et al. 2020, arXiv:2004.10568, section 4.2,
@@ -12,7 +12,6 @@ moments do not fit) are left to `parameters.py`.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node
-from ...base import Context, Skip, TargetFacts
+from ...base import Context, Report, Skip
+from ...walk.choice import Choice
+from ...walk.layerwise import Layerwise, rewrite
 from ...walk.linear import Linear, linear_layer
-from ...walk.walk import Step, too_wide, walk
+from ...walk.walk import Step, too_wide
 from ..numbers.encoding import Encoded, encode_target
 from ..scheme import Scheme, Schemes
 from .insertion import Insertion
@@ -50,6 +51,66 @@ def walkable(layers: Sequence[Linear]) -> list[Linear]:
     return walked
 
 
+class Rounding(Layerwise[Scheme, Encoded]):
+    """Rounds the target weights of each layer by its scheme; they stay floats."""
+
+    begins_late = False
+
+    def __init__(self, ctx: Context, *, fit_biases: bool) -> None:
+        super().__init__(Scheme(), ctx)
+        self.fit_biases = fit_biases
+
+    @property
+    def eases(self) -> bool:
+        return False
+
+    def least_scale(self, layer: Linear) -> NDArray[np.float64]:
+        """The least scale of each output channel."""
+        return np.zeros(layer.outputs)
+
+    def choose(self, step: Step, options: Scheme, allotted: Choice[Encoded] | None) -> Choice[Encoded]:
+        layer = step.layer
+        form = encode_target(
+            layer.weights(), step.target, self.ctx.target, self.least_scale(layer),
+            positions=math.prod(layer.kernel), depthwise=layer.depthwise, axis=layer.axis, bits=options.bits,
+            per_channel=options.per_channel, codebook=options.codebook,
+        )  # fmt: skip
+        return Choice(0.0, 0.0, options.form.value, form=form)
+
+    def dense(self, form: Encoded) -> NDArray[np.float64]:
+        return form.weight
+
+    def write(self, layer: Linear, form: Encoded, bias: NDArray[np.float64] | None) -> None:
+        layer.write(form.weight, bias if self.fit_biases else None)
+
+
+class Reconstruction(Rounding):
+    """Writes the rounded weights as quantized values, where activations are quantized already."""
+
+    batch = BATCH
+
+    def __init__(self, insertion: Insertion, ctx: Context, schemes: Schemes, *, fit_biases: bool) -> None:
+        super().__init__(ctx, fit_biases=fit_biases)
+        self.insertion = insertion
+        self.schemes = schemes
+
+    def least_scale(self, layer: Linear) -> NDArray[np.float64]:
+        return least_scale(self.insertion, [layer])
+
+    def write(self, layer: Linear, form: Encoded, bias: NDArray[np.float64] | None) -> None:
+        node, blocks = layer.node, form.multiples
+        if bias is not None and self.fit_biases:
+            layer.write_bias(bias)
+        if blocks is not None:
+            blocks = layer.of_kernel_rows(blocks.reshape(layer.outputs, -1))
+        values = store_codes(
+            self.insertion.graph, layer.laid_out(form.codes), layer.weight.name, bits=self.schemes[node].bits,
+            before=node, book=form.book, multiples=blocks,
+        )  # fmt: skip
+        weight = self.insertion.dequantize(values, form.params, before=node, origin=node.origin, hint="weight")
+        node.set_input(1, weight)
+
+
 def reconstruct(
     insertion: Insertion,
     layers: Sequence[Linear],
@@ -61,29 +122,10 @@ def reconstruct(
 ) -> dict[Node, Rounded]:
     """Round the weights of `layers` in the graph of `insertion`; biases stay float, and as they are unless they are to
     be fitted. `teacher` answers by value name."""
-    graph, done = insertion.graph, dict[Node, Rounded]()
-    rows = ROWS if all(schemes[layer.node].bits == 8 for layer in layers) else 2 * ROWS
-    for step in walk(graph, dataclasses.replace(ctx, teacher=teacher), layers, rows=rows, batch=BATCH):
-        layer, node = step.layer, step.layer.node
-        rounded = encode_layer(step, ctx.target, least_scale(insertion, [layer]), schemes[node])
-        if fit_biases and layer.bias_place is not None:
-            layer.write(rounded.weight, step.target.bias(rounded.weight))
-        blocks = rounded.multiples
-        if blocks is not None:
-            blocks = layer.of_kernel_rows(blocks.reshape(layer.outputs, -1))
-        codes = store_codes(
-            graph, layer.laid_out(rounded.codes), layer.weight.name, bits=schemes[node].bits, before=node,
-            book=rounded.book, multiples=blocks,
-        )  # fmt: skip
-        node.set_input(1, insertion.dequantize(codes, rounded.params, before=node, origin=node.origin, hint="weight"))
-        done[node] = Rounded(rounded.params, step.target.error(rounded.weight))
-    return done
-
-
-def encode_layer(step: Step, facts: TargetFacts, least: NDArray[np.float64], scheme: Scheme) -> Encoded:
-    """`encode_target` of a layer on the walk."""
-    layer = step.layer
-    return encode_target(
-        layer.weights(), step.target, facts, least, positions=math.prod(layer.kernel), depthwise=layer.depthwise,
-        axis=layer.axis, bits=scheme.bits, per_channel=scheme.per_channel, codebook=scheme.codebook,
-    )  # fmt: skip
+    hooks = Reconstruction(insertion, replace(ctx, teacher=teacher), schemes, fit_biases=fit_biases)
+    own = {layer: schemes[layer.node] for layer in layers}
+    hooks.rows = ROWS if all(scheme.bits == 8 for scheme in own.values()) else 2 * ROWS
+    return {
+        one.step.layer.node: Rounded(one.form.params, one.error)
+        for one in rewrite(hooks, insertion.graph, layers, own, Report())
+    }

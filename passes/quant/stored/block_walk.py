@@ -16,6 +16,7 @@ Left to `blocks.py`: layers that the walk cannot take, and reductions that are n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from ....ir.graph import Graph, Node
 from ....ir.types import DType
 from ...base import Context, Report
+from ...walk.choice import Choice
+from ...walk.layerwise import Layerwise, rewrite
 from ...walk.linear import Linear
 from ...walk.refit import refit_masked
-from ...walk.walk import walk
+from ...walk.walk import Step
 from ..numbers.encoding import code_range, column_costs, kernel_order
 from ..numbers.multipliers import block_scales
 from ..numbers.rounding import Elimination, descend, losses, round_to_grid
@@ -42,12 +45,32 @@ CHUNK = 256
 """Rows whose systems are solved together."""
 
 
-def walk_blocks(
-    graph: Graph, layers: Sequence[Linear], ctx: Context, block: int, report: Report, *, fit_biases: bool
-) -> list[Linear]:
-    """Store `layers` in int4, told to `report`; returns those that are left."""
-    done: set[Node] = set()
-    for step in walk(graph, ctx, [layer for layer in walkable(layers) if has_blocks(layer.shape[2], block)]):
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """`weight` (groups, n, d) is what the quantized `values` (n, d) with `scale` (n, d / block) stand for; the layer
+    multiplies `few` rows a sample, or many."""
+
+    weight: Array
+    values: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    few: bool
+
+
+class BlockRounding(Layerwise[int, Blocks]):
+    """Rounds the target weights of each layer in blocks of so many, and stores them."""
+
+    begins_late = False
+
+    def __init__(self, graph: Graph, ctx: Context, block: int, *, fit_biases: bool) -> None:
+        super().__init__(block, ctx)
+        self.graph = graph
+        self.fit_biases = fit_biases
+
+    @property
+    def eases(self) -> bool:
+        return False
+
+    def choose(self, step: Step, options: int, allotted: Choice[Blocks] | None) -> Choice[Blocks]:
         layer, target, now = step.layer, step.target, step.layer.weights()
         groups, n, d = now.shape
         order = kernel_order(d, d // layer.channels)
@@ -56,15 +79,31 @@ def walk_blocks(
             goal = np.stack([refit_masked(w, h, m) for w, h, m in zip(goal, target.hessian, mask, strict=True)])
         low, high = code_range(DType.INT4.bits)
         box = np.where(mask, float(low), 0.0)[..., order], np.where(mask, float(high), 0.0)[..., order]
-        codes, scale = round_blocks(goal[..., order], target.hessian[:, order][:, :, order], box, block)
+        values, scale = round_blocks(goal[..., order], target.hessian[:, order][:, :, order], box, options)
         weight = np.empty_like(goal)
-        weight[..., order] = codes * np.repeat(scale, block, axis=2)
-        if fit_biases:
-            step.settle(weight)
-        rows = codes.reshape(groups * n, d).astype(np.int8), scale.reshape(groups * n, -1).astype(np.float32)
-        few = layer.op != "Conv" and kernel_pays(step.positions, d, n, block, ctx)
-        write_blocks(graph, layer, *rows, DType.INT4, block, few)
-        report.done(layer.name, layer.op, bits=DType.INT4.bits, block=block, error=round(target.error(weight), 6))
+        weight[..., order] = values * np.repeat(scale, options, axis=2)
+        few = layer.op != "Conv" and kernel_pays(step.positions, d, n, options, self.ctx)
+        rows = values.reshape(groups * n, d).astype(np.int8), scale.reshape(groups * n, -1).astype(np.float32)
+        return Choice(0.0, 0.0, "blocks", form=Blocks(weight, *rows, few))
+
+    def dense(self, form: Blocks) -> Array:
+        return form.weight
+
+    def write(self, layer: Linear, form: Blocks, bias: Array | None) -> None:
+        if bias is not None and self.fit_biases:
+            layer.write_bias(bias)
+        write_blocks(self.graph, layer, form.values, form.scale, DType.INT4, self.options, form.few)
+
+
+def walk_blocks(
+    graph: Graph, layers: Sequence[Linear], ctx: Context, block: int, report: Report, *, fit_biases: bool
+) -> list[Linear]:
+    """Store `layers` in int4, told to `report`; returns those that are left."""
+    own = {layer: block for layer in walkable(layers) if has_blocks(layer.shape[2], block)}
+    done: set[Node] = set()
+    for one in rewrite(BlockRounding(graph, ctx, block, fit_biases=fit_biases), graph, list(own), own, Report()):
+        layer = one.step.layer
+        report.done(layer.name, layer.op, bits=DType.INT4.bits, block=block, error=round(one.error, 6))
         done.add(layer.node)
     return [layer for layer in layers if layer.node not in done]
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from walked import context, distance, residual_net
 
 from optc.passes import table
 from optc.passes.base import Context, Outcome, Override, Report, option
@@ -18,8 +19,6 @@ from optc.passes.walk.layerwise import READS_INPUT, Layerwise
 from optc.passes.walk.linear import Linear
 from optc.passes.walk.target import Array, Target
 from optc.passes.walk.walk import Step
-
-from .walked import context, distance, residual_net
 
 
 @dataclass(frozen=True, slots=True)

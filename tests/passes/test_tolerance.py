@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from walked import context, distance, residual_net
 
 from optc.ir.graph import Graph
 from optc.passes.base import Outcome, Report
@@ -11,8 +12,6 @@ from optc.passes.prune import Prune
 from optc.passes.svd import Svd
 from optc.passes.walk.tolerance import SAFE, safest
 from optc.runtime.agreement import agreement
-
-from .walked import context, distance, residual_net
 
 
 @pytest.mark.parametrize("one", [Prune(), Svd(align=1), Depthwise()], ids=str)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from walked import Net, context, distance, residual_net
 
 from optc.errors import DataError
 from optc.ir.graph import Graph, Node, Value
@@ -24,8 +25,6 @@ from optc.passes.walk.order import asks_of, in_order
 from optc.passes.walk.walk import _batch_size, walk
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
-
-from .walked import Net, context, distance, residual_net
 
 
 def test_made_up_samples_are_believed_less() -> None:

@@ -7,9 +7,9 @@ one batch, whose size is chosen from what the first sample turned out to need.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,3 +121,42 @@ def _mean_square_sums(x: NDArray[np.float32], axis: int) -> Floats:
 def by_channel(x: NDArray[Number]) -> NDArray[Number]:
     """(samples, channels, ...) as (samples, channels, positions), where there are none too."""
     return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What a value holds in each channel, (channels,): the extremes, mean and mean square of what was seen."""
+
+    low: Floats
+    high: Floats
+    mean: Floats
+    square: Floats
+
+
+Sums: TypeAlias = "tuple[Floats, Floats, Floats, int]"
+"""Extremes, sums of numbers and of their squares, and how many there are, of each channel."""
+
+
+def channel_statistics(
+    graph: Graph, axes: Mapping[Value, int], ctx: Context, title: str, samples: Samples
+) -> list[Channels]:
+    """The statistics of each value of `axes` along its axis, 1 or -1; channels without elements have extremes of inf
+    and -inf, and means of 0."""
+
+    def summed(arrays: list[Array], share: float) -> list[Sums]:
+        parts = []
+        for array, axis in zip(arrays, axes.values(), strict=True):
+            x = np.asarray(array, np.float64)
+            x = by_channel(x) if axis == 1 else x.reshape(-1, x.shape[-1], 1)
+            sums = np.stack([x.sum((0, 2)), np.einsum("ncp,ncp->c", x, x)])
+            parts.append((x.min((0, 2), initial=np.inf), x.max((0, 2), initial=-np.inf), sums, len(x) * x.shape[2]))
+        return parts
+
+    totals: list[Sums] = []
+    for parts in run(graph, list(axes), ctx, title, summed, samples):
+        totals = [_together(*pair) for pair in zip(totals, parts, strict=True)] if totals else parts
+    return [Channels(low, high, *(sums / max(count, 1))) for low, high, sums, count in totals]
+
+
+def _together(one: Sums, other: Sums) -> Sums:
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1]), one[2] + other[2], one[3] + other[3]

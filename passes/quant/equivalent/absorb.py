@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ....ir.graph import Graph, Node, Value
 from ...base import Context
 from ...walk.linear import Linear
-from ..calibrate import by_channel, run
+from ..calibrate import channel_statistics
 
 if TYPE_CHECKING:
     from ....runtime.samples import Samples
@@ -46,7 +46,10 @@ def absorb(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: S
     if not free:
         return 0
     shifts: dict[Value, Array] = {}
-    for layer, (low, mean, deviation) in zip(free, _measured(graph, free, ctx, samples), strict=True):
+    axes = {layer.node.output: 1 for layer in free}
+    for layer, seen in zip(free, channel_statistics(graph, axes, ctx, "measuring means", samples), strict=True):
+        mean, low = seen.mean, np.where(np.isinf(seen.low), 0.0, seen.low)
+        deviation = np.sqrt(np.maximum(seen.square - mean**2, 0.0))
         if any(user.op == "Relu" for user in layer.node.output.users):
             c = np.maximum(np.minimum(low, mean - 3 * deviation), 0.0)
         else:
@@ -128,32 +131,6 @@ def _positions(node: Node) -> int:
     sizes = [d for d in (shape or ())[2:] if isinstance(d, int)]
     known = shape is not None and len(sizes) == len(shape) - 2 and node.get_int("axis", 1) == 1
     return int(np.prod(sizes)) if known else 0
-
-
-def _measured(graph: Graph, layers: list[Linear], ctx: Context, samples: Samples) -> list[tuple[Array, Array, Array]]:
-    """The least value, mean and deviation of each channel of each layer's answer."""
-    low = [np.full(layer.outputs, np.inf) for layer in layers]
-    sums = [np.zeros((2, layer.outputs)) for layer in layers]
-    counts = [0] * len(layers)
-
-    def figured(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, int]]:
-        rows = [by_channel(np.asarray(a, np.float64)) for a in found]
-        return [
-            (x.min((0, 2), initial=np.inf), np.stack([x.sum((0, 2)), np.einsum("ncp,ncp->c", x, x)]),
-             len(x) * x.shape[2])
-            for x in rows
-        ]  # fmt: skip
-
-    for seen in run(graph, [layer.node.output for layer in layers], ctx, "measuring means", figured, samples):
-        for i, (least, total, count) in enumerate(seen):
-            low[i] = np.minimum(low[i], least)
-            sums[i] += total
-            counts[i] += count
-    figures = []
-    for least, total, count in zip(low, sums, counts, strict=True):
-        mean, square = total / max(count, 1)
-        figures.append((least if count else np.zeros_like(least), mean, np.sqrt(np.maximum(square - mean**2, 0.0))))
-    return figures
 
 
 def _answer(layer: Linear, c: Array) -> Array:

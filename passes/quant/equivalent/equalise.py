@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ....ir.graph import Graph, Node, Value
 from ...base import Context
 from ...walk.linear import Linear
-from ..calibrate import by_channel, run
+from ..calibrate import channel_statistics
 from .homogeneous import FROZEN, Classes, scale_classes
 
 if TYPE_CHECKING:
@@ -110,34 +110,12 @@ def _clamped(value: Value) -> bool:
 def _measure(
     graph: Graph, values: list[Value], classes: Classes, ctx: Context, samples: Samples
 ) -> dict[Value, _Tensor]:
-    low = [np.zeros(len(classes.of[v])) for v in values]
-    high = [np.zeros(len(classes.of[v])) for v in values]
-    power = [np.zeros(len(classes.of[v])) for v in values]
-    counts = [0] * len(values)
-
-    def figures(found: list[NDArray[np.generic]], share: float) -> list[tuple[Array, Array, Array, int]]:
-        rows = [by_channel(np.asarray(a, np.float32)) for a in found]
-        return [
-            (
-                x.min((0, 2), initial=0.0),
-                x.max((0, 2), initial=0.0),
-                np.einsum("ncp,ncp->c", x, x),
-                x.shape[0] * x.shape[2],
-            )
-            for x in rows
-        ]
-
-    for seen in run(graph, values, ctx, "measuring channels", figures, samples):
-        for i, (least, most, square, count) in enumerate(seen):
-            low[i] = np.minimum(low[i], least)
-            high[i] = np.maximum(high[i], most)
-            power[i] += square
-            counts[i] += count
-    return {
-        v: _Tensor(classes.of[v], low[i], high[i], power[i] / max(counts[i], 1))
-        for i, v in enumerate(values)
-        if np.isfinite(low[i]).all() and np.isfinite(high[i]).all()
+    seen = channel_statistics(graph, dict.fromkeys(values, 1), ctx, "measuring channels", samples)
+    tensors = {
+        value: _Tensor(classes.of[value], np.minimum(one.low, 0.0), np.maximum(one.high, 0.0), one.square)
+        for value, one in zip(values, seen, strict=True)
     }
+    return {v: t for v, t in tensors.items() if np.isfinite(t.low).all() and np.isfinite(t.high).all()}
 
 
 def _parts(tensors: Mapping[Value, _Tensor], readers: Sequence[Linear], count: int) -> list[_Part]:

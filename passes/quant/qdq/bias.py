@@ -25,7 +25,7 @@ from ....runtime.parallel import threads_each
 from ...base import Context
 from ...walk.frontier import Frontier
 from ...walk.linear import Linear
-from ..calibrate import run
+from ..calibrate import channel_statistics
 
 if TYPE_CHECKING:
     from ....runtime.samples import Samples
@@ -40,18 +40,8 @@ SAMPLES = 64
 
 def answer_means(graph: Graph, layers: Sequence[Linear], ctx: Context, samples: Samples) -> list[Means]:
     """The mean of every layer's answer over all but its channel axis, (channels,) each."""
-    totals = [np.zeros(layer.outputs) for layer in layers]
-    counts = [0] * len(layers)
-
-    def summed(found: list[NDArray[np.generic]], share: float) -> list[tuple[Means, int]]:
-        rows = [_rows(array, layer) for array, layer in zip(found, layers, strict=True)]
-        return [(x.sum(axis=0, dtype=np.float64), len(x)) for x in rows]
-
-    for seen in run(graph, [layer.node.output for layer in layers], ctx, "averaging", summed, samples):
-        for i, (total, count) in enumerate(seen):
-            totals[i] += total
-            counts[i] += count
-    return [t / max(c, 1) for t, c in zip(totals, counts)]
+    axes = {layer.node.output: 1 if layer.op == "Conv" else -1 for layer in layers}
+    return [one.mean for one in channel_statistics(graph, axes, ctx, "averaging", samples)] if layers else []
 
 
 def correct(

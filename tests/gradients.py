@@ -280,7 +280,7 @@ def doubled(graph: Graph) -> Graph:
     return copy
 
 
-def along_weights(graph: Graph, feeds: Mapping[str, Array], seed: int = 0, step: float = 1e-7) -> tuple[float, float]:
+def along_weights(graph: Graph, feeds: Mapping[str, Array], seed: int = 0, step: float = 1e-8) -> tuple[float, float]:
     """The derivative of a random mixture of the outputs along a random direction of all weights, as fractions of
     themselves: from the gradients, and from differences. All in double precision.
     """

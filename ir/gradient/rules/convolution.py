@@ -16,12 +16,15 @@ from ..builder import Builder, Cannot
 from .call import Call, Rule
 from .window import FAR, Window, shifted, spread, window
 
-LARGE = 2048
-"""Places of a map above which one product a sample is faster than one over all samples for each kernel element.
+LARGE = {True: 100, False: 2048}
+"""Places of a map above which one product a sample is faster than one over all samples for each kernel element: for
+kernels of one element, and of several.
 
-ONNX Runtime 1.32, one thread, ms (16 samples of 64 -> 64 channels, 56 x 56, 3 x 3; 16 of 128 -> 256, 28 x 28, stride 2;
-64 of 16 -> 16, 32 x 32; 64 of 64 -> 64, 8 x 8; 8 of 3 -> 32, 224 x 224, stride 2): one a sample 46.8, 16.0, 8.3, 3.9,
-5.1; one over all 64.6, 12.9, 4.8, 2.9, 10.6; a convolution with samples and channels exchanged 84, 23, 12, 5.5, 7.0.
+ONNX Runtime 1.32, one thread, ms, one a sample and one over all. 1 x 1, 8 samples: 16 -> 96 channels, 112 x 112: 5.5
+and 15.2; 192 -> 32, 28 x 28: 1.2 and 2.6; 64 -> 384, 14 x 14: .8 and 1.2; 960 -> 160, 7 x 7: 1.9 and 1.3. 3 x 3:
+16 of 64 -> 64, 56 x 56: 46.8 and 64.6; 64 of 16 -> 16, 32 x 32: 22.6 and 12.3; 64 of 64 -> 64, 8 x 8: 9.5 and 4.9; 8
+of 3 -> 32, 224 x 224, stride 2: 5.1 and 10.6. A convolution with samples and channels exchanged takes up to twice the
+better one.
 """
 
 
@@ -94,20 +97,16 @@ def weight_gradient(
     out, channels = shape[:2]
     if channels == 1 and out == group and view.rank < 3:
         return _over_samples(build, g, x, shape, view)
-    if any(view.begin) or any(view.end):
-        x = build("Pad", x, build.ints([0, 0, *view.begin, 0, 0, *view.end]), build.scalar(0.0, weight))
     elements = list(itertools.product(*(range(size) for size in view.kernel)))
+    one_product = group == 1 and _over_all_is_faster(places, view)
+    if one_product:
+        return _over_all(build, g, x, shape, view, elements)
+    x = _bordered(build, x, view, weight)
     if channels == 1 and out == group:
         axes = [0, *range(2, 2 + view.rank)]
         sums = [build.sum(build("Mul", g, shifted(build, x, place, view)), axes) for place in elements]
         stacked = build("Concat", *(build.unsqueeze(one, [1]) for one in sums), axis=1) if len(sums) > 1 else sums[0]
         return build.reshape(stacked, shape)
-    sizes = [size for size in places[2:] if isinstance(size, int)]
-    count = 1
-    for size in sizes:
-        count *= size
-    if group == 1 and (len(sizes) < view.rank or count <= LARGE):
-        return _over_all(build, g, x, shape, view, elements)
     parts = [build.reshape(shifted(build, x, place, view), [0, group, channels, -1]) for place in elements]
     read = build("Concat", *parts, axis=2) if len(parts) > 1 else parts[0]
     arrived = build.reshape(g, [0, group, out // group, -1])
@@ -134,19 +133,35 @@ def _over_samples(build: Builder, g: Value, x: Value, shape: tuple[int, ...], vi
     return build.reshape(summed, shape)
 
 
+def _bordered(build: Builder, x: Value, view: Window, like: Value, lead: int = 2) -> Value:
+    """Zeros around the spatial axes; one axis behind them where `lead` is 1."""
+    behind = [0] * (2 - lead)
+    return build.pad(x, [0] * lead + [*view.begin, *behind], [0] * lead + [*view.end, *behind], like)
+
+
+def _over_all_is_faster(places: Sequence[object], view: Window) -> bool:
+    count = 1
+    for size in places[2:]:
+        if not isinstance(size, int):
+            return True
+        count *= size
+    return count <= LARGE[set(view.kernel) == {1}]
+
+
 def _over_all(
     build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: Window, elements: list[tuple[int, ...]]
 ) -> Value:
+    """`g` as [O, samples and places], times what each element reads as [samples and places, C]: channels stand last,
+    so that rows are long where borders are added and pieces taken."""
     out, channels = shape[:2]
-    first = [1, 0, *range(2, 2 + view.rank)]
-    arrived = build.reshape(build.transpose(g, *first), [out, -1])
-    turned = build.transpose(x, *first)
-    parts = [build.reshape(shifted(build, turned, place, view), [channels, -1]) for place in elements]
-    products = [build("Gemm", arrived, part, transB=1) for part in parts]
+    spatial = range(2, 2 + view.rank)
+    arrived = build.reshape(build.transpose(g, 1, 0, *spatial), [out, -1])
+    turned = _bordered(build, build.transpose(x, 0, *spatial, 1), view, x, lead=1)
+    parts = [build.reshape(shifted(build, turned, place, view, lead=1), [-1, channels]) for place in elements]
+    products = [build("Gemm", arrived, part) for part in parts]
     if len(products) == 1:
         return build.reshape(products[0], shape)
-    stacked = build("Concat", *products, axis=1)
-    return _ordered(build, stacked, [out, *view.kernel, channels])
+    return _ordered(build, build("Concat", *products, axis=1), [out, *view.kernel, channels])
 
 
 def _ordered(build: Builder, products: Value, sizes: list[int]) -> Value:

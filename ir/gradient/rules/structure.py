@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ...graph import Value
 from ...types import DType
 from ..builder import Builder, Cannot
 from .call import Call, Rule
+
+_DENSE = 256
+"""The largest axis along which elements are put in place by a product of matrices."""
 
 
 def view(call: Call, build: Builder) -> Sequence[Value | None]:
@@ -89,6 +94,9 @@ def slice_(call: Call, build: Builder) -> Sequence[Value | None]:
         taken = range(size)[starts[place] : _end(ends[place], step) : step]
         if not taken:
             return (build.zeros(x),)
+        if abs(step) > 1 and axis >= rank - 2 and size <= _DENSE:
+            g = _placed(build, g, axis - rank, taken, size, x)
+            continue
         g = _spread(build, g, axis, step, x)
         first, last = min(taken[0], taken[-1]), max(taken[0], taken[-1])
         begin[axis], after[axis] = first, size - 1 - last
@@ -96,6 +104,15 @@ def slice_(call: Call, build: Builder) -> Sequence[Value | None]:
     for place, axis, step in open_axes:
         g = _open(call, build, g, place, axis, step)
     return (g,)
+
+
+def _placed(build: Builder, g: Value, axis: int, taken: range, size: int, x: Value) -> Value:
+    """Elements along one of the last two axes put where they came from, by a product with a matrix of zeros and ones:
+    zeros between elements of a row are slow to write in any other way."""
+    matrix = np.zeros((len(taken), size), build.dtype(x).numpy)
+    matrix[np.arange(len(taken)), list(taken)] = 1
+    places = build.graph.constant(matrix if axis == -1 else matrix.T)
+    return build("MatMul", g, places) if axis == -1 else build("MatMul", places, g)
 
 
 def _whole(end: int) -> bool:

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
@@ -30,22 +30,38 @@ from .run import run_artifact
 _INTERRUPTED = 130
 
 
-_EXAMPLES = examples(compile_model)
-unfold(compile_model)
+COMMANDS: dict[str, Callable[..., int]] = {
+    "": compile_model,
+    "build": build,
+    "init": init,
+    "inspect": inspect,
+    "diff": diff,
+    "check": check,
+    "bench": bench,
+    "profile": profile,
+    "run": run_artifact,
+    "explain": explain,
+    "passes": passes,
+    "targets": targets,
+    "zoo": zoo,
+}
+"""Every command by its word; that of no word compiles."""
+EXAMPLES = {word: examples(command) for word, command in COMMANDS.items()}
+for command in COMMANDS.values():
+    unfold(command)
 app = App(
     name="optc",
     version=__version__,
     version_flags=["--version"],
     help="Make a trained ONNX model smaller and faster, and show what was lost.",
-    help_epilogue=_EXAMPLES,
+    help_epilogue=EXAMPLES[""],
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
     default_command=compile_model,
 )
-for command in (build, init, inspect, diff, check, bench, profile, run_artifact, explain, passes, targets, zoo):
-    name, epilogue = "run" if command is run_artifact else None, examples(command)
-    unfold(command)
-    app.command(command, name=name, help_epilogue=epilogue)
+for word, command in COMMANDS.items():
+    if word:
+        app.command(command, name=word, help_epilogue=EXAMPLES[word])
 app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -94,6 +95,19 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "passes" / "quant.html").is_file()
+    formulas = (tmp_path / "algorithms.html").read_text()
+    assert "<math" in formulas
+    for page in tmp_path.rglob("*.html"):
+        outside = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]+)"', page.read_text())
+        assert outside == [], "a page asks another site for something"
+
+
+@pytest.mark.parametrize("name", ["command-line", "api"])
+def test_the_reference_is_that_of_the_program(name: str) -> None:
+    """Written by `python docs/reference.py`."""
+    pages = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    text = pages["command_line" if name == "command-line" else "api"]()
+    assert (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") == text
 
 
 def test_every_field_of_the_report_is_documented() -> None:

@@ -28,6 +28,15 @@ def _junit(report: BuildReport) -> str:
     return render(report)
 
 
+def _nodes(report: BuildReport) -> str:
+    from .model_explorer import render
+
+    return render(report)
+
+
+ENDING = "nodes.json"
+"""How the name of a file ends that Model Explorer reads beside a model."""
+
 FORMATS: Mapping[str, Callable[[BuildReport], str]] = {".json": _json, ".md": _markdown, ".xml": _junit}
 """Extension -> how the text of such a file is made."""
 
@@ -48,7 +57,7 @@ def write(report: BuildReport, path: str) -> None:
     """Write `report` to `path`, whole or not at all. Raises `SpecError` and `OutputError`."""
     from ..storage.atomic import Replacement
 
-    text = FORMATS[extension(path)](report)
+    text = _nodes(report) if path.endswith(ENDING) else FORMATS[extension(path)](report)
     with Replacement(path) as files:
         # What is no Unicode, as in the name of a file, is spelled by escapes.
         files.open().write(text.encode(errors="backslashreplace"))

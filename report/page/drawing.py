@@ -42,6 +42,7 @@ class _Box:
     row: Row | None
     mark: str = ""
     by: str = ""
+    outcome: str = ""
 
 
 def draw(graph: Graph, found: Rows, side: str) -> Drawing:
@@ -125,13 +126,26 @@ def _box(nodes: list[Node], found: Rows, side: str) -> _Box:
     new = side == "after" and all(not row.before.nodes for row in rows)
     mark = "lost" if lost else "new" if new else "changed" if by else ""
     made = ", ".join(by)
+    outcome = _outcome(rows, list(by))
     if len(nodes) == 1:
-        return _Box(nodes[0].op, rows[0].name, rows[0], mark, made)
+        return _Box(nodes[0].op, rows[0].name, rows[0], mark, made, outcome)
     paths = [_path(row.name) for row in rows]
     shared = 0
     while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
         shared += 1
-    return _Box(f"{len(nodes)} nodes", "/".join(paths[0][:shared]) or rows[0].name, rows[0], mark, made)
+    return _Box(f"{len(nodes)} nodes", "/".join(paths[0][:shared]) or rows[0].name, rows[0], mark, made, outcome)
+
+
+def _outcome(rows: list[Row], by: list[str]) -> str:
+    """What became of the layers in a word: the last pass that changed one, else reverted, else kept."""
+    words = {"prune": "pruned", "svd": "split", "depthwise": "split", "quant": "quantized"}
+    for name in reversed(by):
+        if name in words:
+            return words[name]
+    if by:
+        return "rewritten"
+    undone = any(fate.layer.outcome is Outcome.REVERTED for row in rows for fate in row.fates)
+    return "reverted" if undone else "kept"
 
 
 def _svg(boxes: list[_Box], edges: dict[tuple[int, int], bool], label: str) -> Markup:
@@ -169,6 +183,7 @@ def _svg(boxes: list[_Box], edges: dict[tuple[int, int], bool], label: str) -> M
 def _shape(box: _Box, x: float, y: float, side: str, taken: set[int]) -> Markup:
     mark = {"lost": "gone", "end": ""}.get(box.mark, box.mark)
     said = f"{box.op} {box.name}" + (f", {mark}" if mark else "") + (f" by {box.by}" if box.by else "")
+    said += f", {box.outcome}" if box.outcome and not box.by else ""
     content = [
         element("title", said),
         element("rect", x=f"{x - WIDTH / 2:.1f}", y=f"{y - HEIGHT / 2:.1f}", width=WIDTH, height=HEIGHT, rx=3),
@@ -176,7 +191,7 @@ def _shape(box: _Box, x: float, y: float, side: str, taken: set[int]) -> Markup:
         element("text", _fitted(box.name), x=f"{x:.1f}", y=f"{y + 6:.1f}", class_="name"),
         element("text", box.by, x=f"{x:.1f}", y=f"{y + 17:.1f}", class_="by") if box.by else None,
     ]
-    classes = f"box {box.mark}".strip()
+    classes = " ".join(word for word in ("box", box.mark, box.outcome) if word)
     if box.row is None:
         return element("g", *content, class_=classes)
     first = box.row.index not in taken

@@ -24,6 +24,7 @@ from .rows import Rows, count_seconds, rows
 
 if TYPE_CHECKING:
     from ...runtime.samples import Samples
+    from ...targets.base import Target
     from ..build import BuildReport
 
 
@@ -40,6 +41,8 @@ class Built(Protocol):
     def report(self) -> BuildReport: ...
     @property
     def key(self) -> str: ...
+    @property
+    def target(self) -> Target: ...
 
 
 @dataclass(slots=True)
@@ -52,6 +55,8 @@ class Evidence:
     spreads: list[Spread] = field(default_factory=list)
     answers: Answers | None = None
     timed: bool = False
+    alignment: int = 1
+    """Channels that the target's vectors take at once."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,6 +66,7 @@ def gather(build: Built) -> Evidence:
     infer(result)
     dims = sizes(original, held)
     found = Evidence(original, result, rows(original, result, report, dims))
+    found.alignment = build.target.facts.channel_alignment
     if held is None or report.agreement is None:
         found.notes.append("the models were not run beside each other, so there are no times and no answers to compare")
         return found

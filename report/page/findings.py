@@ -80,7 +80,13 @@ def graphs(found: Evidence) -> Markup:
         panes.append(element("div", element("h3", title), bar, view, note, class_="pane"))
     keys = [
         element("span", words, class_=f"key {mark}")
-        for mark, words in (("changed", "changed"), ("lost", "gone"), ("new", "new"), ("coded", "carried as integers"))
+        for mark, words in (
+            ("changed", "changed"),
+            ("lost", "gone"),
+            ("new", "new"),
+            ("coded", "carried as integers"),
+            *((word, word) for word in ("pruned", "split", "rewritten", "quantized", "reverted")),
+        )
     ]
     return section(
         "graphs",

@@ -15,6 +15,7 @@ from .evidence import Evidence
 from .markup import Child, Markup, element, join
 from .rows import Fate, Part, Row
 from .summary import section
+from .treemap import treemaps
 
 _TOP = 10
 
@@ -52,7 +53,7 @@ def layers(found: Evidence, report: BuildReport) -> Markup:
     return section(
         "layers",
         "Layers",
-        element("div", *_charts(rows, timed=found.timed), class_="charts"),
+        element("div", *_charts(rows, timed=found.timed), *treemaps(found.rows.all, found.alignment), class_="charts"),
         _filters(opening="changed" if any(row.changed for row in rows) else ""),
         element("div", made, class_="scroll", tabindex=0, role="region", aria_label="Layers"),
         element("p", _legend(timed=found.timed), class_="hint"),

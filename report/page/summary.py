@@ -15,6 +15,7 @@ from ..targets import HEADS, cells
 from ..verdict import figure as words
 from . import charts
 from .markup import Child, Markup, element, join
+from .waterfall import waterfall
 
 Document = Mapping[str, Any]
 
@@ -82,11 +83,38 @@ def summary(document: Document) -> Markup:
         "Summary",
         element("div", *_tiles(document), class_="tiles"),
         element("div", *_charts(document), class_="charts"),
+        _sheet(document),
         _targets(document["targets"]),
         _budget(document),
         _outputs(document),
         _notes(document["notes"]),
     )
+
+
+def _sheet(document: Document) -> Markup | None:
+    """What whoever ships the result writes down of it."""
+    latency = document["latency"]
+    rows: list[tuple[str, Child]] = [
+        ("file", figure(document, "after.bytes", amount(document["after"]["bytes"], "B"))),
+        ("target", figure(document, "target", document["target"])),
+    ]
+    if latency is not None:
+        low, high = (
+            figure(document, f"latency.{key}", f"{latency[key]:.2f}x") for key in ("low", "high") if latency[key]
+        )
+        median = figure(document, "latency.result_ms", f"{latency['result_ms']:.3g} ms")
+        threads = latency["threads"] or "all"
+        table_note = next((note for note in document["notes"] if note.startswith("latency is estimated")), "")
+        rows.append(("p50 of a run", join(median, f", batch {latency['batch']}, {threads} threads")))
+        rows.append(("quartiles of the ratio", join(low, " to ", high)))
+        rows.append(("measured or estimated", table_note or "measured on the machine that built it"))
+    versions = document["versions"]
+    if "onnxruntime" in versions:
+        rows.append(
+            ("runtime", join("ONNX Runtime ", figure(document, "versions.onnxruntime", versions["onnxruntime"])))
+        )
+    items = [part for name, value in rows for part in (element("dt", name), element("dd", value))]
+    return join(element("h3", "For the phone"), element("dl", *items))
 
 
 def _targets(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -135,7 +163,11 @@ def passes(document: Document) -> Markup:
         element("li", element("code", one["name"]), f": {note}") for one in document["passes"] for note in one["notes"]
     ]
     return section(
-        "passes", "Passes", table(heads, rows, "Passes"), element("ul", *said, class_="notes") if said else None
+        "passes",
+        "Passes",
+        waterfall(document),
+        table(heads, rows, "Passes"),
+        element("ul", *said, class_="notes") if said else None,
     )
 
 

@@ -1,0 +1,84 @@
+"""Two models on one page: their graphs side by side, aligned by origin or name, and where they differ layer by layer.
+
+For any two models, also ones that were not compiled here; nothing is run.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ...ir.graph import Graph
+from ...ir.shapes.infer import infer
+from ...storage.atomic import Replacement
+from ..agreement import whole_text
+from ..amount import amount
+from ..build import BuildReport, Size
+from .charts import require
+from .evidence import Evidence
+from .findings import graphs
+from .layers import layers
+from .markup import Child, Markup, element
+from .rows import rows
+from .shell import resource, whole
+from .summary import section, table
+
+if TYPE_CHECKING:
+    from ..diff import Diff
+
+
+def write(first: Graph, second: Graph, found: Diff, path: str) -> None:
+    """Write the page of two models and their difference to `path`, whole or not at all. Raises `OutputError`."""
+    require()
+    text = page(first, second, found)
+    with Replacement(path) as files:
+        files.open().write(text.encode(errors="backslashreplace"))
+
+
+def page(first: Graph, second: Graph, found: Diff) -> str:
+    """The page as text."""
+    before, after = first.clone(), second.clone()
+    for graph in (before, after):
+        infer(graph)
+    report = BuildReport(found.names[1], "", "", 0, {}, *found.sizes)
+    evidence = Evidence(before, after, rows(before, after, report, {}))
+    names = [os.path.basename(name) or name for name in found.names]
+    main = element("main", _summary(found), layers(evidence, report), graphs(evidence), id="main")
+    links = [element("a", word.capitalize(), href=f"#{word}") for word in ("summary", "layers", "graphs")]
+    body = element(
+        "body",
+        element("a", "Skip to the summary", href="#main", class_="skip"),
+        element("header", element("p", "optc diff", class_="kicker"), element("h1", f"{names[0]} and {names[1]}")),
+        element("nav", *links, aria_label="Sections"),
+        main,
+        element("script", Markup(resource("page.js"))),
+    )
+    return whole(f"{names[0]} and {names[1]}: optc diff", body)
+
+
+def _summary(found: Diff) -> Markup:
+    one, other = found.sizes
+    rows_: list[list[Child]] = [_row(*figures) for figures in _figures(one, other)]
+    ops = [[op, str(a), str(b)] for op, (a, b) in found.ops.items() if a != b]
+    agrees = f"not run side by side: {found.reason}" if found.agreement is None else whole_text(found.agreement)
+    return section(
+        "summary",
+        "Summary",
+        table(("", "before", "after", "ratio"), rows_, "Sizes"),
+        element("p", f"agreement {agrees}" if found.agreement is not None else agrees),
+        table(("operator", "before", "after"), ops, "Operators that differ in number") if ops else None,
+        element("ul", *(element("li", note) for note in found.notes), class_="notes") if found.notes else None,
+    )
+
+
+def _figures(one: Size, other: Size) -> list[tuple[str, int, int, str]]:
+    return [
+        ("weights", one.bytes, other.bytes, "B"),
+        ("parameters", one.params, other.params, ""),
+        ("MACs", one.macs, other.macs, ""),
+        ("nodes", one.nodes, other.nodes, ""),
+    ]
+
+
+def _row(name: str, before: int, after: int, unit: str) -> list[Child]:
+    return [name, amount(before, unit), amount(after, unit), f"{after / before:.2f}" if before else "-"]

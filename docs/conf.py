@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import reference
+
+reference.main()  # the pages of the command line and of Python are those of the program that is installed
+
 project = "optc"
 extensions = ["myst_parser", "mathematics"]
 html_math_renderer = "mathml"

@@ -1,4 +1,4 @@
-"""Writes `docs/command-line.md` and `docs/api.md` out of the program itself: python docs/reference.py"""
+"""Writes `docs/command-line.md` and `docs/api.md` out of the program itself, each time that the site is built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FUNCTIONS = ("compile", "load", "save", "load_samples")
 
 def command_line() -> str:
     """A section a command, with a table of its options."""
-    parts = ["# Command line\n\nWritten by `docs/reference.py` out of the program itself.\n"]
+    parts = ["# Command line\n\nOut of the program itself, when the site was built.\n"]
     for word, command in COMMANDS.items():
         about = _about(command)
         examples = "\n".join(line.strip() for line in EXAMPLES[word].splitlines()[1:])
@@ -68,7 +68,7 @@ def _described(text: str) -> Iterator[tuple[str, str]]:
 
 def api() -> str:
     """The functions and classes, with their docstrings; the options in a table."""
-    parts = ["# Python\n\nWritten by `docs/reference.py` out of the docstrings. All of it is in the package `optc`.\n"]
+    parts = ["# Python\n\nOut of the docstrings, when the site was built. All of it is in the package `optc`.\n"]
     for name in FUNCTIONS:
         function = getattr(optc, name)
         signature = "(model, passes, *, …)" if name == "compile" else _plain(str(inspect.signature(function)))

@@ -78,6 +78,9 @@ class Chosen:
 
         pipeline = Pipeline.of(self.options.passes)
         inputs = depfile.inputs(self.model, build.original, pipeline, self.options.data_path, self.config)
+        student = self.options.student
+        if student is not None and not os.fspath(student).startswith("zoo:"):
+            inputs.append(os.fspath(student))
         depfile.write(
             path, [self.output] if not build.others else [p for one in build.each for p in one.artifacts], inputs
         )

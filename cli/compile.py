@@ -19,6 +19,7 @@ _COMPILED = (
     "target",
     "output",
     *READING,
+    "student",
     "freeze",
     "seed",
     "threads",

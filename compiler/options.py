@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ..errors import OutputError, SpecError
+from ..errors import ModelError, OutputError, SpecError
 from .arguments import (
     check_budget,
     check_data,
@@ -133,6 +133,14 @@ class Options:
         group=RUN,
         flag="dim",
         shared=False,
+    )
+    student: Path | None = option(
+        None,
+        path(ModelError),
+        "Another model, trained or not, that MODEL teaches with the pass `distill`: a file, or of the zoo, as "
+        "zoo:mobilenet_v3_small:classes=10. It is what passes change and what is written.",
+        group=RUN,
+        example='"student.onnx"',
     )
     freeze: bool = option(
         False,

@@ -52,13 +52,16 @@ class Known:
             finished.keep(self.store, self.key, Finished.of(report, order.name, dict(dims)), folder, graph)
 
 
-def known_by(order: Order, original: Graph) -> Known:
-    """What a build of `original` as ordered is known by. Raises `DataError` where samples cannot be read."""
+def known_by(order: Order, original: Graph, student: Graph | None) -> Known:
+    """What a build of `original`, or of the `student` that it teaches, is known by as ordered.
+
+    Raises `DataError` where samples cannot be read.
+    """
     store = None if order.cache is None else Store(order.cache)
     codes = [*map(code_of, order.pipeline), code_of_module(type(order.target).__module__)]
     passes = PassCache(store, known={} if order.lock is None else order.lock.rulings)
     hashes = {
-        "model": snapshot.digest(original),
+        "model": Fingerprint(*map(snapshot.digest, (original, student))).text if student else snapshot.digest(original),
         "data": identity(source_of(order.model, order.data)) if order.runs else "",
         "options": Fingerprint(json.dumps(order.recipe, sort_keys=True)).text,
         "code": Fingerprint(own_code(), *(code or "unknown" for code in codes)).text,

@@ -42,6 +42,7 @@ from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Known, known_by
 from .several_targets import beside
+from .student import stranger, student_of
 from .tuning import tune as tuned_choice
 from .validate import validate
 
@@ -74,14 +75,15 @@ def build(order: Order) -> Build:
     order.target.check_inputs(original)
     if is_stream(order.data):
         order = replace(order, data=draw(order.model, order.data, original, order.options.seed))
-    known = known_by(order, original)
+    student = None if order.options.student is None else student_of(order.options.student, original)
+    known = known_by(order, original, student)
     if order.lock is not None:
         order.lock.check_inputs(known.hashes, versions())
     found = _kept(order, original, known)
     if found is None:
-        made = _made(order, original, known)
+        made = _made(order, original, student, known)
         forget_types(made.graph, annotated)
-        if not made.stopped:
+        if not made.stopped and student is None:
             undo_growth(order, original, annotated, made.graph, made.report)
         found = _written(order, original, known, made)
     if known.store is not None:
@@ -149,7 +151,7 @@ class _Made:
     stopped: str
 
 
-def _made(order: Order, original: Graph, known: Known) -> _Made:
+def _made(order: Order, original: Graph, student: Graph | None, known: Known) -> _Made:
     """Run the passes, each judged, and what makes the result fit the target."""
     ctx = _context(order)
     notes = [*lower(original, *newest_loadable()), *open_weights(original)]
@@ -157,6 +159,9 @@ def _made(order: Order, original: Graph, known: Known) -> _Made:
     if found is not None:
         notes += tell_apart(original, found)
     graph = original.clone()
+    if student is not None:
+        lower(student, *newest_loadable())
+        ctx.teacher, graph = stranger(graph), student
     dims = sizes(original, found)
     if order.latencies is not None:
         ctx.latencies = Estimator(order.latencies, dims)

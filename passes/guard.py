@@ -3,12 +3,12 @@
 Against the model as it was before the pass, worse is more stored bytes, or a run that is slower beyond the noise of the
 measurement. A pass that at least halved the model may be `BOUND` times as slow, or slower where the user asked for its
 bytes (`Pass.may_be_slower`): that trade stays, with a note. A pass that is too slow and saves the same bytes in another
-form (`Pass.in_float`) is run anew in that one, by the runner. Against
-the teacher, worse is an agreement below the floor: the user's where one was given, and then by any amount and where
-nothing could be compared. A pass whose options the user
-spelled out was told how much to lose, so no other floor holds for it; a pass left to its own choice must keep
-`OWN_FLOOR`. Speed is that of a table of latencies where one was given; without, it is not judged where the target is
-another machine than this one.
+form (`Pass.in_float`) is run anew in that one, by the runner. Speed is that of a table of latencies where one was
+given; without, it is not judged where the target is another machine than this one.
+
+Against the teacher, worse is an agreement below the floor: the user's where one was given, and then by any amount and
+where nothing could be compared. A pass whose options the user spelled out was told how much to lose, so no other floor
+holds for it; a pass left to its own choice must keep `OWN_FLOOR` of the agreement that it was given.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Guard:
             return f"the weights would grow from {old:,} to {new:,} bytes"
         if ctx.held is None or ctx.teacher is None:
             return ""
-        objection = self._disagreement(one, after, ctx, report)
+        objection = self._disagreement(one, before, after, ctx, report)
         if objection:
             return objection
         if not ctx.timed:
@@ -83,7 +83,7 @@ class Guard:
             return None  # what is below a floor would be further below it without the pass
         return OWN_FLOOR if self.floor is None and spec(one) == one.name else self.floor
 
-    def _disagreement(self, one: Pass, after: Graph, ctx: Context, report: Report) -> str:
+    def _disagreement(self, one: Pass, before: Graph, after: Graph, ctx: Context, report: Report) -> str:
         from ..runtime.agreement import agreement
 
         floor = self.floor_of(one)
@@ -96,7 +96,12 @@ class Guard:
                 return f"no agreement was measured, so none reaches {floor:g} ({said})"
             report.notes.append(f"what this pass costs is not known: {said}")
             return ""
-        return _below(found, floor, lenient=self.floor is None)
+        objection = _below(found, floor, lenient=self.floor is None)
+        if objection and self.floor is None:
+            # What passes before were told to lose is not held against this one.
+            start = agreement(ctx.teacher, before, ctx.held, threads=ctx.threads, exact=ctx.exact).share
+            objection = _below(found, floor * min(start, 1.0), lenient=True)
+        return objection
 
 
 def _below(found: Agreement, floor: float, *, lenient: bool) -> str:

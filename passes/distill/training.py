@@ -29,7 +29,7 @@ from ...runtime.training.trainer import Trainer
 from .lessons import Lessons
 from .parameters import Parameter
 
-RATES = (1e-2, 3e-3, 1e-3, 3e-4)
+RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 """Rates that are tried, in root mean squares of a channel a step."""
 TRIED = 12
 """Steps of a trial."""
@@ -84,14 +84,17 @@ class Training:
         self.step = 0
 
     def try_rates(self, rates: Sequence[float]) -> tuple[float, float]:
-        """The rate after whose trial the held-out loss is least, and the seconds of a step."""
+        """The rate after whose trial the held-out loss is least, of `rates` from the largest on, and the seconds of a
+        step."""
         losses: dict[float, float] = {}
         begin = time.perf_counter()
         for rate in rates:
             self._restart(self.best, Constant(rate, TRIED, warmup=TRIED // 3))
             self._learn(TRIED)
             losses[rate] = self._judged()
-        seconds = (time.perf_counter() - begin) / (TRIED * len(rates))
+            if min(losses.values()) < min(self.start, losses[rate]):
+                break  # smaller ones do less
+        seconds = (time.perf_counter() - begin) / (TRIED * len(losses))
         return min(losses, key=lambda rate: losses[rate]), seconds
 
     def run(self, steps: int, rate: float) -> int:

@@ -2,8 +2,9 @@
 
 Streamed over samples in batches; only sums are kept. Every float output is measured by signal-to-noise ratio,
 10 log10(sum t^2 / sum (t - s)^2), and cosine, (t . s) / (|t| |s|). Where an output decides between classes, also by
-top-1 agreement and KL(teacher || student) = sum p (log p - log q), in nats, averaged over rows. What an output is
-follows from how the teacher computes it (`kinds.py`). Integers, booleans and strings count by how many are equal.
+top-1 agreement (what the teacher holds for a tie counts for both, see `TIE`) and KL(teacher || student) =
+sum p (log p - log q), in nats, averaged over rows. What an output is follows from how the teacher computes it
+(`kinds.py`). Integers, booleans and strings count by how many are equal.
 
 One figure over a whole tensor hides what is small in it, so values and decisions are also judged slice by slice
 (`slices.py`), and the worst counts. Outputs whose order or length depends on the data, as those of NonMaxSuppression
@@ -42,6 +43,9 @@ CEILING_DB = 200.0
 
 FEW = 32
 """Samples below which a share of them tells little."""
+TIE = 0.02
+"""Two classes whose probabilities differ by no more than this share are one to the teacher: rows without a class, as
+the numbers of a reconstruction, would else be decided by noise of a hundredth of their own."""
 _TINY = 1e-12
 _UNSEEN = "nothing was compared: it is empty for every sample"
 _SILENT = "nothing was compared: no sample reaches a score of 0.1"
@@ -330,7 +334,7 @@ class Sums:
         elif self.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
             t, s = np.moveaxis(t, self.axis, -1), np.moveaxis(s, self.axis, -1)
             self.dense |= t.size > len(t) * t.shape[-1]
-            self._decided(t.argmax(-1), s.argmax(-1), t.shape[-1])
+            self._decided(*_picks(t, s, self.kind is Kind.LOGITS), t.shape[-1])
             single = not self.dense and t.shape[-1] > 1
             if self.kind is Kind.LOGITS:
                 log_p, log_q = _log_softmax(t), _log_softmax(s)
@@ -398,6 +402,16 @@ class Sums:
             return self.slices.worst(POINTS[2:]), ""
         silent = not self.slices.scores_above(0) and self.agreed == self.rows
         return self.slices.worst(), _SILENT if silent else ""
+
+
+def _picks(
+    t: npt.NDArray[np.float64], s: npt.NDArray[np.float64], logits: bool
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The classes that teacher and student give. One that the teacher gives nearly the same is its own: see `TIE`."""
+    best, other = t.argmax(-1), s.argmax(-1)
+    first, second = (np.take_along_axis(t, pick[..., None], -1)[..., 0] for pick in (best, other))
+    tied = first - second <= TIE if logits else second >= first * math.exp(-TIE)
+    return best, np.where(tied, best, other)
 
 
 def decibel(signal: float, noise: float) -> float:

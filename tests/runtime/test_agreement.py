@@ -160,3 +160,15 @@ def test_whole_graphs_over_samples_in_batches() -> None:
         assert found.sqnr_db == pytest.approx(10 * np.log10((t**2).sum() / ((t - s) ** 2).sum()), abs=1e-3)
     same = agreement(teacher, teacher, samples, threads=1)
     assert (same.share, same.top1, same.kl, same.sqnr_db) == (1, 1, 0, CEILING_DB)
+
+
+def test_what_the_teacher_holds_for_a_tie_is_no_disagreement() -> None:
+    """A row whose two largest numbers are a hundredth apart decides nothing between the two; all else counts."""
+    teacher = np.array([[1.0, 1.01, -3.0], [1.0, 1.01, -3.0], [1.0, 1.5, -3.0]])
+    student = np.array([[1.02, 1.0, -3.0], [0.0, 0.1, 2.0], [1.5, 1.0, -3.0]])
+    sums = Sums("y", Kind.LOGITS)
+    sums.add(teacher, student)
+    assert sums.result().top1 == pytest.approx(1 / 3)
+    sums = Sums("y", Kind.PROBABILITIES)
+    sums.add(*(np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (teacher, student)))
+    assert sums.result().top1 == pytest.approx(1 / 3)

@@ -18,19 +18,37 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+HOPELESS = 8.0
+"""How many times less a form may lose once it is fitted than where it begins."""
 
-def dw_pw(weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: int = 4) -> tuple[Array, Array]:
-    """P (n, c, rank) and D (c, rank, taps) for `weight` (n, c*taps) in the metric `hessian`."""
+
+def dw_pw(
+    weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: int = 4, allowed: float = np.inf
+) -> tuple[Array, Array]:
+    """P (n, c, rank) and D (c, rank, taps) for `weight` (n, c*taps) in the metric `hessian`; see `refit`."""
     d = _start(weight, hessian, channels, min(rank, weight.shape[1] // channels))
-    return refit(weight, hessian, _pointwise(d, hessian, weight @ hessian), d, sweeps=sweeps)
+    return refit(weight, hessian, _pointwise(d, hessian, weight @ hessian), d, sweeps=sweeps, allowed=allowed)
 
 
-def refit(weight: Array, hessian: Array, p: Array, d: Array, *, sweeps: int = 2) -> tuple[Array, Array]:
-    """P and D after more sweeps, from those given."""
+def refit(
+    weight: Array, hessian: Array, p: Array, d: Array, *, sweeps: int = 2, allowed: float = np.inf
+) -> tuple[Array, Array]:
+    """P and D after more sweeps, from those given.
+
+    Every sweep gains less than the one before. Where the gain of the last, so often as sweeps are left, would not bring
+    the loss down to `allowed`, no more are made; nor is the first where the loss is `HOPELESS` times that.
+    """
     crossed = weight @ hessian
-    for _ in range(sweeps):
+    lost = _lost(p, d, weight, hessian) if allowed < np.inf else 0.0
+    for left in range(sweeps, 0, -1):
+        if lost > HOPELESS * allowed:
+            break
         d = _depthwise(p, d, weight, hessian)
         p = _pointwise(d, hessian, crossed)
+        if allowed < np.inf:
+            before, lost = lost, _lost(p, d, weight, hessian)
+            if lost * (lost / max(before, 1e-300)) ** (left - 1) > allowed:
+                break
     size = np.sqrt(np.maximum(np.linalg.norm(d, axis=2), 1e-30) / np.maximum(np.linalg.norm(p, axis=0), 1e-30))
     return p * size, d / size[:, :, None]
 
@@ -38,6 +56,11 @@ def refit(weight: Array, hessian: Array, p: Array, d: Array, *, sweeps: int = 2)
 def merged(p: Array, d: Array) -> Array:
     """The dense weights (n, c*taps) that the pair stands for."""
     return np.asarray(np.einsum("nct,ctk->nck", p, d, optimize=True).reshape(len(p), -1))
+
+
+def _lost(p: Array, d: Array, weight: Array, hessian: Array) -> float:
+    miss = merged(p, d) - weight
+    return float(np.sum((miss @ hessian) * miss))
 
 
 def _start(weight: Array, hessian: Array, channels: int, rank: int) -> Array:

@@ -10,6 +10,7 @@ resolution), and where its one factorisation an output is affordable. What a riv
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -73,10 +74,12 @@ class Separate(Layerwise["Depthwise", Separated]):
             return min((_fitted(step, kind, options.rank) for kind in kinds), key=_loss)
         error = options.error or 0.0
 
+        allowed = error * step.target.energy
+
         def fitting(rank: int) -> list[SeparatedChoice]:
             tried = [kind for kind in kinds if kind == "dw-pw" or len(kinds) == 1 or layer.channels * rank <= DEAREST]
-            choices = (_fitted(step, kind, rank) for kind in tried)
-            return sorted((one for one in choices if _loss(one) <= error * step.target.energy), key=_loss)
+            choices = (_fitted(step, kind, rank, allowed) for kind in tried)
+            return sorted((one for one in choices if _loss(one) <= allowed), key=_loss)
 
         ranks = [rank for rank in range(1, taps) if _saves(layer, rank)]
         best = fitting(ranks[-1]) if ranks else []
@@ -99,9 +102,12 @@ class Separate(Layerwise["Depthwise", Separated]):
         rank = next((r for r in ranks if r <= taps and min(_share(layer, kind, r) for kind in kinds) <= most), None)
         if rank is None:
             return None
-        best = min((_fitted(step, kind, rank) for kind in kinds if _share(layer, kind, rank) <= most), key=_loss)
-        allowed = tolerance if options.error is None else options.error
-        if not options.rank and (_loss(best) > allowed * step.target.energy or slower(self.timed(step, best))):
+        allowed = (tolerance if options.error is None else options.error) * step.target.energy
+        if options.rank:
+            allowed = math.inf
+        fitting = [kind for kind in kinds if _share(layer, kind, rank) <= most]
+        best = min((_fitted(step, kind, rank, allowed) for kind in fitting), key=_loss)
+        if not options.rank and (_loss(best) > allowed or slower(self.timed(step, best))):
             return None
         return best
 
@@ -131,9 +137,10 @@ def _loss(choice: SeparatedChoice) -> float:
     return choice.form.loss
 
 
-def _fitted(step: Step, kind: str, rank: int) -> SeparatedChoice:
-    """A separable form, its cost a share of the layer's MACs."""
-    form = fit(step.target, step.layer, kind, rank)
+def _fitted(step: Step, kind: str, rank: int, allowed: float = math.inf) -> SeparatedChoice:
+    """A separable form, its cost a share of the layer's MACs; one that loses more than `allowed` is not fitted to the
+    end."""
+    form = fit(step.target, step.layer, kind, rank, allowed)
     return Choice(_share(step.layer, kind, form.rank), step.target.error(form.merged), kind, {"rank": form.rank}, form)
 
 
@@ -164,12 +171,12 @@ def _kinds(layer: Linear, wanted: str) -> tuple[str, ...]:
     return ("dw-pw",)
 
 
-def fit(target: Target, layer: Linear, kind: str, rank: int) -> Separated:
-    """The separable form of `layer` (groups = 1) nearest to its target."""
+def fit(target: Target, layer: Linear, kind: str, rank: int, allowed: float = math.inf) -> Separated:
+    """The separable form of `layer` (groups = 1) nearest to its target, or one that loses more than `allowed`."""
     w, h = target.weight[0], target.hessian[0]
     if kind == "dw-pw":
-        return _separated(target, layer, kind, *dw_pw.dw_pw(w, h, layer.channels, rank))
-    return _separated(target, layer, kind, *pw_dw.pw_dw(w, h, layer.channels, rank))
+        return _separated(target, layer, kind, *dw_pw.dw_pw(w, h, layer.channels, rank, allowed=allowed))
+    return _separated(target, layer, kind, *pw_dw.pw_dw(w, h, layer.channels, rank, allowed=allowed))
 
 
 def refit(layer: Linear, target: Target, form: Separated) -> Separated:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def pw_dw(weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: int = 3) -> tuple[Array, Array]:
-    """P (n, rank, c) and D (n, rank, taps) for `weight` (n, c*taps) in the metric `hessian`."""
+def pw_dw(
+    weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: int = 3, allowed: float = np.inf
+) -> tuple[Array, Array]:
+    """P (n, rank, c) and D (n, rank, taps) for `weight` (n, c*taps) in the metric `hessian`; see `refit`."""
     n, taps = len(weight), weight.shape[1] // channels
     rank = min(rank, taps, channels)
     blocks = hessian.reshape(channels, taps, channels, taps)
@@ -23,21 +25,30 @@ def pw_dw(weight: Array, hessian: Array, channels: int, rank: int, *, sweeps: in
     low = np.linalg.cholesky(over_channels)
     _, _, vt = np.linalg.svd(weight.reshape(n, channels, taps) @ low, full_matrices=False)
     d = np.linalg.solve(low.T, vt[:, :rank].transpose(0, 2, 1)).transpose(0, 2, 1)
-    return refit(weight, hessian, d, sweeps=sweeps)
+    return refit(weight, hessian, d, sweeps=sweeps, allowed=allowed)
 
 
-def refit(weight: Array, hessian: Array, d: Array, *, sweeps: int = 1) -> tuple[Array, Array]:
-    """P and D after more sweeps, from the D (n, rank, taps) that is given."""
+def refit(weight: Array, hessian: Array, d: Array, *, sweeps: int = 1, allowed: float = np.inf) -> tuple[Array, Array]:
+    """P and D after more sweeps, from the D (n, rank, taps) that is given.
+
+    The losses of outputs add up. Once those that are fitted lose more than `allowed`, so does the whole, and the rest
+    stays zero.
+    """
     n, rank, taps = d.shape
     channels = weight.shape[1] // taps
     blocks = hessian.reshape(channels, taps, channels, taps)
     d, p = d.copy(), np.zeros((n, rank, channels))
     crossed = (weight @ hessian).reshape(n, channels, taps)
+    lost = 0.0
     for o in range(n):
         p[o] = _first(d[o], blocks, crossed[o])
         for _ in range(sweeps):
             d[o] = _second(p[o], blocks, crossed[o])
             p[o] = _first(d[o], blocks, crossed[o])
+        miss = (p[o].T @ d[o]).reshape(-1) - weight[o]
+        lost += float(miss @ hessian @ miss)
+        if lost > allowed:
+            break
     return p, d
 
 

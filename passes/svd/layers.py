@@ -12,6 +12,7 @@ pays, and what a rival does better (`rivals`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,13 +27,17 @@ from ..walk.linear import Linear
 from ..walk.target import Array, Target
 from ..walk.walk import Step
 from .channel import channel_split
-from .split import Split, Work, forms_of, resplit, spatial_losses, split
+from .split import Split, Work, forms_of, resplit, spatial_loss, spatial_losses, split
 from .tucker import tucker_split
 
 if TYPE_CHECKING:
     from .svd import Svd
 
 SplitChoice: TypeAlias = Choice[Split]
+
+ABOUT = 1.5
+"""How many times the loss that is allowed a split is expected to have that is fitted all the same: the curves are not
+farther from what fitting gives."""
 
 
 class Factorise(Layerwise["Svd", Split]):
@@ -47,45 +52,55 @@ class Factorise(Layerwise["Svd", Split]):
 
     def candidates(self, step: Step, options: Svd) -> Sequence[SplitChoice]:
         """Costs are MACs, errors shares of the answer's variance."""
+        keep: SplitChoice = Choice(Work.of(step).macs("keep", 0), 0.0)
         try:
-            forms = _forms(options, step.layer)
+            return [keep, *self._splits(step, options)]
         except Skip:
-            forms = ()
-        work, align = Work.of(step), options.align or self.ctx.target.channel_alignment
-        return [Choice(work.macs("keep", 0), 0.0), *splits(step.target, step.layer, work, forms, align)]
+            return [keep]
 
     def choose(self, step: Step, options: Svd, allotted: SplitChoice | None) -> SplitChoice:
-        forms = _forms(options, step.layer)
         if allotted is not None:
             return _fitted(step, allotted)
-        work, align = Work.of(step), options.align or self.ctx.target.channel_alignment
-        choices = list(splits(step.target, step.layer, work, forms, align))
         if options.ratio is not None:
-            best = _best_within(step, choices, options.ratio * work.macs("keep", 0))
+            best = self._best(step, options, options.ratio)
             if best is None:
-                raise Skip(f"no rank in steps of {align} keeps within {options.ratio:g} of its MACs")
+                raise Skip(f"no rank in steps of {self._align(options)} keeps within {options.ratio:g} of its MACs")
             return best
         error = options.error or 0.0
+        allowed = error * step.target.energy
 
         def fitted(choice: SplitChoice) -> SplitChoice | None:
-            if choice.error > 1.5 * error:
-                return None  # the curves are not that far from what fitting gives
             fit = _fitted(step, choice)
-            return fit if _loss(fit) <= error * step.target.energy else None
+            return fit if _loss(fit) <= allowed else None
 
-        return first_in_time(self, step, sorted(choices, key=lambda c: c.cost), fitted, error)
+        choices = sorted(self._splits(step, options, loss=ABOUT * allowed), key=lambda c: c.cost)
+        return first_in_time(self, step, choices, fitted, error)
 
     def within(self, step: Step, options: Svd, most: float, tolerance: float) -> SplitChoice | None:
-        work, align = Work.of(step), options.align or self.ctx.target.channel_alignment
-        choices = list(splits(step.target, step.layer, work, _forms(options, step.layer), align))
-        share = most if options.ratio is None else min(most, options.ratio)
-        best = _best_within(step, choices, share * work.macs("keep", 0))
+        best = self._best(step, options, most if options.ratio is None else min(most, options.ratio))
         if best is None or options.ratio is not None:
             return best
         allowed = tolerance if options.error is None else options.error
         if _loss(best) > allowed * step.target.energy or slower(self.timed(step, best)):
             return None
         return best
+
+    def _align(self, options: Svd) -> int:
+        return options.align or self.ctx.target.channel_alignment
+
+    def _splits(
+        self, step: Step, options: Svd, *, macs: float = math.inf, loss: float = math.inf
+    ) -> Sequence[SplitChoice]:
+        forms = _forms(options, step.layer)
+        return list(splits(step.target, step.layer, Work.of(step), forms, self._align(options), macs=macs, loss=loss))
+
+    def _best(self, step: Step, options: Svd, share: float) -> SplitChoice | None:
+        """The one of least loss, once fitted, among the best of each form within `share` of the layer's MACs."""
+        best: dict[str, SplitChoice] = {}
+        for choice in self._splits(step, options, macs=share * Work.of(step).macs("keep", 0)):
+            if choice.kind not in best or choice.error < best[choice.kind].error:
+                best[choice.kind] = choice
+        return min((_fitted(step, choice) for choice in best.values()), key=_loss, default=None)
 
     def dense(self, form: Split) -> Array:
         return form.merged
@@ -113,15 +128,6 @@ def _fitted(step: Step, choice: SplitChoice) -> SplitChoice:
     return replace(choice, cost=cost, error=step.target.error(form.merged), form=form)
 
 
-def _best_within(step: Step, choices: Sequence[SplitChoice], limit: float) -> SplitChoice | None:
-    """The one of least loss, once fitted, among the best of each form within `limit` MACs."""
-    best: dict[str, SplitChoice] = {}
-    for choice in choices:
-        if choice.cost <= limit and (choice.kind not in best or choice.error < best[choice.kind].error):
-            best[choice.kind] = choice
-    return min((_fitted(step, choice) for choice in best.values()), key=_loss, default=None)
-
-
 def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:
     forms = forms_of(layer)
     if options.form == "auto":
@@ -131,32 +137,59 @@ def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:
     return (options.form,)
 
 
-def splits(target: Target, layer: Linear, work: Work, forms: tuple[str, ...], align: int) -> Iterator[SplitChoice]:
-    """Every split that saves MACs and has fewer parameters than the layer has that are not zero, with its cost in MACs
-    and about its error."""
+def splits(
+    target: Target,
+    layer: Linear,
+    work: Work,
+    forms: tuple[str, ...],
+    align: int,
+    *,
+    macs: float = math.inf,
+    loss: float = math.inf,
+) -> Iterator[SplitChoice]:
+    """Splits at ranks in steps of `align` that save MACs and have fewer parameters than the layer has that are not
+    zero, with their costs in MACs and about their errors.
+
+    Left out is what costs more than `macs` or loses more than about `loss`. Losses fall with the rank. So with a bound
+    on MACs only the highest rank of each form (of each inner rank) is given, and with one on the loss nothing is fitted
+    of a form whose highest rank loses more.
+    """
     whole, size = work.macs("keep", 0), int(np.count_nonzero(layer.weights()))
-    for form, rank, inner, loss in _losses(target, layer, work, forms, align):
-        macs = work.macs(form, rank, inner)
-        if macs < whole and work.parameters(form, rank, inner) < size:
-            settings = {"rank": rank, "rank_in": inner} if inner else {"rank": rank}
-            yield Choice(macs, loss / max(target.energy, 1e-30), form, settings)
-
-
-def _losses(
-    target: Target, layer: Linear, work: Work, forms: tuple[str, ...], align: int
-) -> Iterator[tuple[str, int, int, float]]:
-    """(form, rank, inner rank, loss) over all ranks in steps of `align`; spatial and Tucker losses are estimates."""
     w, h = target.weight[0], target.hessian[0]
-    if "channel" in forms:
-        losses = channel_split(w, h).losses
-        yield from (("channel", r, 0, float(losses[r])) for r in range(align, len(losses), align))
-    if "spatial" in forms:
-        losses = spatial_losses(target, layer)
-        yield from (("spatial", r, 0, float(losses[r])) for r in range(align, len(losses), align))
+
+    def ranks(form: str, count: int, inner: int = 0) -> list[int]:
+        """The ranks up to `count` that pay."""
+        paying = [
+            rank
+            for rank in range(align, count + 1, align)
+            if work.macs(form, rank, inner) < whole
+            and work.macs(form, rank, inner) <= macs
+            and work.parameters(form, rank, inner) < size
+        ]
+        return paying if macs == math.inf else paying[-1:]
+
+    def choices(
+        form: str, paying: list[int], losses: Array, inner: int = 0, lost: float = 0.0
+    ) -> Iterator[SplitChoice]:
+        for rank in paying:
+            if (total := lost + float(losses[rank])) <= loss:
+                settings = {"rank": rank, "rank_in": inner} if inner else {"rank": rank}
+                yield Choice(work.macs(form, rank, inner), total / max(target.energy, 1e-30), form, settings)
+
+    if "channel" in forms and (paying := ranks("channel", min(w.shape))):
+        yield from choices("channel", paying, channel_split(w, h).losses)
+    if "spatial" in forms and (paying := ranks("spatial", min(work.c * work.kernel[0], work.n * work.kernel[1]))):
+        if macs < math.inf:  # the only rank there is
+            yield from choices("spatial", paying, np.zeros(paying[-1] + 1))
+        elif loss == math.inf or spatial_loss(target, layer, paying[-1], loss) <= loss:
+            yield from choices("spatial", paying, spatial_losses(target, layer))
     if "tucker" in forms:
         step = max(align, work.c // 8)
-        for inner in range(step, work.c, step):
+        for inner in reversed(range(step, work.c, step)):
+            paying = ranks("tucker", min(work.n, inner * work.taps), inner)
+            if not paying:
+                continue
             _, rest, lost = tucker_split(w, h, work.c, inner)
-            yield from (
-                ("tucker", r, inner, lost + float(rest.losses[r])) for r in range(align, len(rest.losses), align)
-            )
+            if lost > loss:
+                break  # fewer inputs lose more
+            yield from choices("tucker", paying, rest.losses, inner, lost)

@@ -31,10 +31,23 @@ def spatial_curve(weight: Array, hessian: Array, shape: tuple[int, int, int, int
     ranks = [max(len(s) // 8, 1), max(len(s) // 4, 1), max(len(s) // 2, 1)]
     gains = []
     for rank in ranks:
-        delta = merged(*spatial_split(weight, hessian, shape, rank, sweeps=2)) - weight
-        fitted = float(np.sum((delta @ hessian) * delta))
+        fitted = short_fit(weight, hessian, shape, rank)
         gains.append(np.log(max(fitted, 1e-300) / max(float(tails[rank]), 1e-300)))
     return np.asarray(tails * np.exp(np.interp(np.arange(len(tails)), ranks, gains)))
+
+
+def short_fit(
+    weight: Array, hessian: Array, shape: tuple[int, int, int, int], rank: int, hopeless: float = np.inf
+) -> float:
+    """The loss of `rank` after two sweeps, or where it begins if that is more than `hopeless`."""
+
+    def loss(pair: tuple[Array, Array]) -> float:
+        delta = merged(*pair) - weight
+        return float(np.sum((delta @ hessian) * delta))
+
+    pair = spatial_split(weight, hessian, shape, rank, sweeps=0)
+    begins = loss(pair)
+    return begins if begins > hopeless else loss(spatial_refit(weight, hessian, *pair, sweeps=2))
 
 
 def spatial_split(

@@ -18,10 +18,12 @@ from ..walk.linear import Linear
 from ..walk.target import Array, Target
 from ..walk.walk import Step
 from .channel import ChannelSplit, channel_split
-from .spatial import merged, spatial_curve, spatial_refit, spatial_split
+from .spatial import merged, short_fit, spatial_curve, spatial_refit, spatial_split
 from .tucker import tucker_fit
 
 FORMS = ("channel", "spatial", "tucker")
+FARTHEST = 4.0
+"""How many times less a spatial split may lose once it is fitted than where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,13 @@ def spatial_losses(target: Target, layer: Linear) -> Array:
     w, h = target.weight[0], target.hessian[0]
     curves = [spatial_curve(*_seen(w, h, layer, turned)) for turned in turns(layer)]
     return np.asarray(np.min(curves, axis=0), dtype=np.float64)
+
+
+def spatial_loss(target: Target, layer: Linear, rank: int, allowed: float) -> float:
+    """About the loss of one rank of the better order of a spatial split, by a short fit; of an order that begins at
+    more than `FARTHEST` times `allowed`, what it begins at."""
+    w, h = target.weight[0], target.hessian[0]
+    return min(short_fit(*_seen(w, h, layer, turned), rank, FARTHEST * allowed) for turned in turns(layer))
 
 
 def turns(layer: Linear) -> tuple[bool, ...]:

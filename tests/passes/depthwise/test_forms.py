@@ -50,6 +50,23 @@ def test_loss_falls_with_rank(module, fit) -> None:
     assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize(("module", "fit"), FORMS)
+def test_a_form_that_cannot_reach_what_is_allowed_is_not_fitted_to_the_end(module, fit) -> None:
+    w, h = problem(12, 4 * 9)
+    best = loss(module.merged(*fit(w, h, 4, 2)), w, h)
+    for share in (0.01, 0.5, 0.9):
+        assert loss(module.merged(*fit(w, h, 4, 2, allowed=share * best)), w, h) > share * best
+    np.testing.assert_array_equal(fit(w, h, 4, 2, allowed=1.5 * best)[0], fit(w, h, 4, 2)[0])
+
+
+def test_what_is_hopeless_stops_early() -> None:
+    w, h = problem(12, 4 * 9)
+    p, _ = pw_dw.pw_dw(w, h, 4, 1, allowed=1e-6)
+    assert np.any(p[0])
+    assert not np.any(p[1:])
+    np.testing.assert_array_equal(dw_pw.dw_pw(w, h, 4, 1, allowed=1e-6)[0], dw_pw.dw_pw(w, h, 4, 1, sweeps=0)[0])
+
+
 def test_pointwise_factor_is_stationary() -> None:
     w, h = problem(6, 4 * 9)
     p, d = dw_pw.dw_pw(w, h, 4, 2)

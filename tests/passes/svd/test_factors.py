@@ -6,8 +6,9 @@ import pytest
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.svd.channel import channel_split
+from optc.passes.svd.layers import splits
 from optc.passes.svd.spatial import merged, spatial_curve, spatial_split
-from optc.passes.svd.split import resplit, split
+from optc.passes.svd.split import FORMS, Work, resplit, split
 from optc.passes.svd.tucker import tucker_fit, tucker_split
 from optc.passes.walk.linear import linear_layer
 from optc.passes.walk.moments import Moments
@@ -135,3 +136,26 @@ def test_a_spatial_split_takes_the_order_that_fits(first: tuple[int, int]) -> No
     before = Session(graph).run(feeds)[0]
     made.apply(layer, target.bias(made.merged))
     np.testing.assert_allclose(Session(graph).run(feeds)[0], before, atol=0.02 * np.abs(before).max())
+
+
+def test_bounds_leave_out_choices_and_change_none() -> None:
+    rng = np.random.default_rng(1)
+    smooth = np.einsum("nr,rck->nck", rng.normal(size=(16, 4)), rng.normal(size=(4, 12, 9))).reshape(16, 108)
+    weight = (smooth + 0.05 * rng.normal(size=(16, 108))).astype(np.float32)
+    graph = Graph("one", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (2, 12, 7, 7)))
+    conv = graph.add("Conv", [x, graph.constant(weight.reshape(16, 12, 3, 3))], {"pads": [1] * 4}, outputs=["y"])
+    graph.add_output(conv.output, "y")
+    layer = linear_layer(conv)
+    moments, rows = Moments(1, 108, 16), rng.normal(size=(600, 108)).astype(np.float32)
+    moments.add(rows, rows @ weight.T)
+    target, work = fit_target(layer.weights(), moments.statistics()), Work(16, 12, (3, 3), 49, 49, 49)
+    everything = list(splits(target, layer, work, FORMS, 2))
+    for share in (0.001, 0.02, 0.3):
+        few = list(splits(target, layer, work, FORMS, 2, loss=share * target.energy))
+        assert sorted(few, key=str) == sorted((c for c in everything if c.error <= share), key=str)
+    whole = work.macs("keep", 0)
+    for choice in splits(target, layer, work, FORMS, 2, macs=0.6 * whole):
+        alike = [c for c in everything if c.kind == choice.kind and c.cost <= 0.6 * whole]
+        alike = [c for c in alike if c.settings.get("rank_in") == choice.settings.get("rank_in")]
+        assert choice.settings == min(alike, key=lambda c: c.error).settings

@@ -43,7 +43,8 @@ class Session:
     wanted; by default the graph's outputs. What they do not need is not run. `threads` is the number of threads within
     an operator, 0 for all cores. `optimise=False` runs the graph exactly as written. `exact` computes quantized
     operators in floats, as QuantizeLinear and DequantizeLinear around them say: integer kernels of this machine may
-    saturate where those of another do not. Random operators start from `seed`.
+    saturate where those of another do not. Random operators start from `seed`. `spins=False` lets threads that wait
+    within a run sleep, where other work goes on beside it.
 
     Raises `TargetError` where ONNX Runtime refuses the model.
     """
@@ -60,6 +61,7 @@ class Session:
         optimise: bool = True,
         exact: bool = False,
         seed: int = 0,
+        spins: bool = True,
     ) -> None:
         self.graph = graph
         self.threads = threads
@@ -70,7 +72,7 @@ class Session:
         self._names = [f"optc.out.{i}" for i in range(len(distinct))]
         copy = _returning(graph, tuple(distinct), self._names)
         # ONNX Runtime refuses a model that returns nothing.
-        self._session = _open(copy, threads, optimise, exact, seed) if distinct else None
+        self._session = _open(copy, threads, optimise, exact, seed, spins=spins) if distinct else None
 
     @classmethod
     def open(
@@ -151,7 +153,14 @@ def bare(graph: Graph, *, threads: int, providers: Sequence[str] = CPU) -> onnxr
 
 
 def _open(
-    graph: Graph, threads: int, optimise: bool, exact: bool, seed: int, providers: Sequence[str] = CPU
+    graph: Graph,
+    threads: int,
+    optimise: bool,
+    exact: bool,
+    seed: int,
+    providers: Sequence[str] = CPU,
+    *,
+    spins: bool = True,
 ) -> onnxruntime.InferenceSession:
     """`graph` handed over in memory, or as a file where it is too large for one message."""
     from ..ir.onnx.writer import save, to_bytes
@@ -162,11 +171,11 @@ def _open(
         raise TargetError(f"the calls of functions in {what} stand for {nodes} nodes, which no runtime takes")
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
-        return _create(to_bytes(graph), what, threads, optimise, exact, seed, providers)
+        return _create(to_bytes(graph), what, threads, optimise, exact, seed, providers, spins=spins)
     with Workspace() as folder:
         path = str(Path(folder) / "model.onnx")
         save(graph, path)
-        return _create(path, what, threads, optimise, exact, seed, providers)
+        return _create(path, what, threads, optimise, exact, seed, providers, spins=spins)
 
 
 def _create(
@@ -177,6 +186,8 @@ def _create(
     exact: bool,
     seed: int,
     providers: Sequence[str] = CPU,
+    *,
+    spins: bool = True,
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -185,6 +196,8 @@ def _create(
     options.log_severity_level = 4
     # Threads of one session that wait by spinning would slow the next one down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not spins:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if exact:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     levels = onnxruntime.GraphOptimizationLevel

@@ -108,10 +108,10 @@ class Trial:
         copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed), rule)
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         threads = threads_for(copy, ctx.threads)
-        student = Session(copy, threads=threads_each(threads), exact=True)
+        student = Session(copy, threads=threads_each(threads), exact=True, spins=False)
         judge = Judge(self.graph)
         if self._teacher is None:
-            self._teacher = Session(self.graph, threads=threads_each(threads))
+            self._teacher = Session(self.graph, threads=threads_each(threads), spins=False)
 
         def run(item: tuple[int, Feeds]) -> tuple[list[Array], list[Array]]:
             return self._answer(*item), student.run(item[1])

@@ -162,7 +162,7 @@ class Frontier:
             for value in node.outputs:
                 value.type = None
         threads = threads_each(self._threads)
-        return Session(part, outputs=[twins[v] for v in made], threads=threads, exact=self._exact), names
+        return Session(part, outputs=[twins[v] for v in made], threads=threads, exact=self._exact, spins=False), names
 
 
 def _type_of(array: Data) -> TensorType:

@@ -88,7 +88,7 @@ def _answers(
     assert samples is not None
     values = tuple(dict.fromkeys(twins.values()))
     threads = threads_for(reference, ctx.threads)
-    session = Session(reference, outputs=values, threads=threads_each(threads))
+    session = Session(reference, outputs=values, threads=threads_each(threads), spins=False)
 
     def work(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
         batch, feeds = item

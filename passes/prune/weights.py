@@ -142,7 +142,7 @@ def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:
 def _error_at(target: Target, sparsity: float) -> float:
     """The loss at a sparsity as a share of the answer's variance, from a cheap mask and a short refit."""
     lost = 0.0
-    for w, h in zip(target.weight, target.hessian, strict=True):
+    for w, h in zip(single(target.weight), single(target.hessian), strict=True):
         mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
         lost += float(fit_masked(w, h, mask, steps=6).loss.sum())
     return lost / max(target.energy, 1e-30)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 Form = TypeVar("Form")
 Options = TypeVar("Options")
 
+FEW = 8192
+"""Rows that are enough where a layer loses no more than a small share of its answer: there is little to make up for."""
+
 READS_INPUT = "it reads the model's input: few weights, and every one of them matters"
 
 
@@ -140,6 +143,8 @@ def _bounded(one: LayerPass, error: float) -> LayerPass:
 
 def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     ctx, report = hooks.ctx, Report()
+    if hooks.tolerance(hooks.options) is not None:
+        hooks.rows = FEW
     inside = body_layers(graph)
     layers = walkable(graph, report, {reader.node for layer in inside for reader in layer.readers})
     kept = {layer: reason for layer in layers if (reason := ctx.kept(hooks.options, layer.node))}

@@ -2,7 +2,7 @@
 
 Streamed over samples in batches; only sums are kept. Every float output is measured by signal-to-noise ratio,
 10 log10(sum t^2 / sum (t - s)^2), and cosine, (t . s) / (|t| |s|). Where an output decides between classes, also by
-top-1 agreement (what the teacher holds for a tie counts for both, see `TIE`) and KL(teacher || student) =
+top-1 agreement (what the teacher holds for a tie counts for both: `classes.py`) and KL(teacher || student) =
 sum p (log p - log q), in nats, averaged over rows. What an output is follows from how the teacher computes it
 (`kinds.py`). Integers, booleans and strings count by how many are equal.
 
@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ir.graph import Graph, Value
-from .before_selection import both, selected_from
+from .before_selection import as_table, both, selected_from
+from .classes import classes
 from .columns import Array
 from .kinds import Kind, output_axis, output_kind
 from .margins import Margins
@@ -43,9 +44,6 @@ CEILING_DB = 200.0
 
 FEW = 32
 """Samples below which a share of them tells little."""
-TIE = 0.02
-"""Two classes whose probabilities differ by no more than this share are one to the teacher: rows without a class, as
-the numbers of a reconstruction, would else be decided by noise of a hundredth of their own."""
 _TINY = 1e-12
 _UNSEEN = "nothing was compared: it is empty for every sample"
 _SILENT = "nothing was compared: no sample reaches a score of 0.1"
@@ -225,10 +223,12 @@ class Judge:
             if number not in self.picked
         }
         self._before: list[Sums] = []
+        self._table: list[Sums] = []
 
     def judge_before(self, values: Sequence[Value]) -> None:
         """Judge what is `picked` by `values`, which come behind the outputs."""
         self._before = [Sums(value.name, output_kind(value), output_axis(value)) for value in values]
+        self._table = [Sums("' and '".join(value.name for value in values), Kind.VALUES)]
 
     def add(self, teacher: Sequence[Array | list[Array]], student: Sequence[Array | list[Array]]) -> None:
         """One batch of all outputs from both; where any is `picked`, a single sample."""
@@ -236,8 +236,14 @@ class Judge:
             total.add(teacher[number], student[number])
         if self.picked:
             self._rows.add(*([np.asarray(outputs[i]) for i in self.picked] for outputs in (teacher, student)))
-        for number, total in enumerate(self._before, len(self.outputs)):
-            total.add(teacher[number], student[number])
+        before = [[np.asarray(array) for array in arrays[len(self.outputs) :]] for arrays in (teacher, student)]
+        tables = [as_table(arrays) for arrays in before] if self._before else [None]
+        if any(table is None for table in tables):
+            self._table = []
+        for total, one, other in zip(self._before, *before, strict=False):
+            total.add(one, other)
+        for total in self._table:
+            total.add(*tables)
 
     def results(self) -> tuple[OutputAgreement, ...]:
         return tuple(
@@ -248,10 +254,13 @@ class Judge:
     def _selected(self, name: str) -> OutputAgreement:
         if self._rows.share is None:
             return OutputAgreement(name, Kind.ROWS, remark=_UNSEEN)
-        values = [total.result() for total in self._before]
-        if not values or any(math.isnan(one.share) for one in values):
+        values = [total.result() for total in self._table or self._before]
+        silent = any(not total.slices.scores_above(0) for total in self._table)
+        if not values or silent or any(math.isnan(one.share) for one in values):
             return OutputAgreement(name, Kind.ROWS, matched=self._rows.share)
         worst = min(values, key=lambda one: one.share)
+        if self._table:  # where nothing scores, a box may be anywhere
+            worst = replace(worst, cosine=None)
         part = f"'{worst.name}'" + f", {worst.part}" * bool(worst.part)
         return replace(worst, name=name, kind=Kind.BEFORE, part=part)
 
@@ -334,7 +343,7 @@ class Sums:
         elif self.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
             t, s = np.moveaxis(t, self.axis, -1), np.moveaxis(s, self.axis, -1)
             self.dense |= t.size > len(t) * t.shape[-1]
-            self._decided(*_picks(t, s, self.kind is Kind.LOGITS), t.shape[-1])
+            self._decided(*classes(t, s, self.kind is Kind.LOGITS), t.shape[-1])
             single = not self.dense and t.shape[-1] > 1
             if self.kind is Kind.LOGITS:
                 log_p, log_q = _log_softmax(t), _log_softmax(s)
@@ -402,16 +411,6 @@ class Sums:
             return self.slices.worst(POINTS[2:]), ""
         silent = not self.slices.scores_above(0) and self.agreed == self.rows
         return self.slices.worst(), _SILENT if silent else ""
-
-
-def _picks(
-    t: npt.NDArray[np.float64], s: npt.NDArray[np.float64], logits: bool
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The classes that teacher and student give. One that the teacher gives nearly the same is its own: see `TIE`."""
-    best, other = t.argmax(-1), s.argmax(-1)
-    first, second = (np.take_along_axis(t, pick[..., None], -1)[..., 0] for pick in (best, other))
-    tied = first - second <= TIE if logits else second >= first * math.exp(-TIE)
-    return best, np.where(tied, best, other)
 
 
 def decibel(signal: float, noise: float) -> float:

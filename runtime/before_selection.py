@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..ir.graph import Graph, Node, Value
+from .columns import Array
 from .rows import picking
 
 _FOLLOWED = frozenset(
@@ -84,6 +87,18 @@ def _counterpart(value: Value, named: dict[str, Value]) -> Value | None:
         return other
     readers = codes[0].output.users
     return readers[0].output if len(codes) == 1 and all(u.op == "DequantizeLinear" for u in readers) else None
+
+
+def as_table(arrays: Sequence[Array]) -> Array | None:
+    """Of tensors that say something of the same rows, boxes and scores of one sample, one (1, rows, columns): so boxes
+    are judged where there is a score. `None` for a single tensor, and for those that have no rows in common."""
+    flat = [array.reshape([size for size in array.shape if size != 1] or [1]) for array in arrays]
+    common = set.intersection(*(set(array.shape) for array in flat)) if len(flat) > 1 else set()
+    rows = max(common, default=0)
+    columns = [a.reshape(-1, 1) if a.ndim == 1 else a.T if a.shape[0] != rows else a for a in flat]
+    if not common or any(a.ndim != 2 or len(a) != rows or a.dtype.kind != "f" for a in columns):
+        return None
+    return np.concatenate(columns, axis=1)[None]
 
 
 def both(graph: Graph, values: Sequence[Value]) -> list[Value]:

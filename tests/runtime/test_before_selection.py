@@ -12,7 +12,8 @@ from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.quant import Quant
-from optc.runtime.agreement import OutputAgreement, agreement
+from optc.runtime.agreement import OutputAgreement, Sums, agreement
+from optc.runtime.before_selection import as_table
 from optc.runtime.kinds import Kind
 from optc.runtime.samples import Samples, load_samples
 from optc.runtime.session import Session
@@ -89,6 +90,27 @@ def test_a_step_that_a_small_change_makes_is_none_before() -> None:
     matched = agreement(teacher, Session(student, threads=1), images(teacher), threads=1).outputs[0]
     assert matched.kind is Kind.ROWS
     assert judged(student)[0].share > matched.share
+
+
+def test_boxes_are_judged_where_there_is_a_score() -> None:
+    """The student is off by pixels where nothing is found, and by little where something is."""
+    rng = np.random.default_rng(0)
+    scores = np.where(rng.random((6, 1, 400, 2)) < 0.02, 0.9, 0.01)
+    boxes = rng.uniform(0, 300, (6, 1, 400, 4))
+    found = scores.max(-1, keepdims=True) > 0.5
+    shares = []
+    for off in (~found, found):
+        total = Sums("y", Kind.VALUES)
+        for one, other, here in zip(boxes, scores, off, strict=True):
+            moved = one + 80 * rng.standard_normal(one.shape) * here
+            tables = as_table([one, other[:, :, 0]]), as_table([moved, other[:, :, 0]])
+            assert tables[0] is not None
+            assert tables[0].shape == (1, 400, 5)
+            total.add(tables[0], tables[1])  # type: ignore[arg-type]
+        shares.append(total.result().worst or 0.0)
+    assert shares[0] > 0.99 > 0.95 > shares[1]
+    assert as_table([boxes[0]]) is None
+    assert as_table([boxes[0], scores[0, :, :7]]) is None
 
 
 def test_rows_are_matched_where_the_student_lacks_the_values() -> None:

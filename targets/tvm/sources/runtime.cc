@@ -132,8 +132,8 @@ thread_local Pool* current = nullptr;
 
 #if defined(__x86_64__) && defined(MADV_HUGEPAGE)
 // The large pages of Linux. Thousands of small ones are more than a CPU knows the places of, so what is larger than one of
-// these is put in them where the system has any.
-constexpr uint64_t kLarge = 2 << 20;
+// these is put in them where the system has any, and so is what fills half of the last.
+constexpr uint64_t kPage = 2 << 20, kLarge = kPage / 2;
 
 void large(void* at, uint64_t bytes) { madvise(at, bytes, MADV_HUGEPAGE); }
 // Of a file that is mapped, what was copied can be read again.
@@ -143,14 +143,15 @@ void give_back(const char* at, uint64_t bytes) {
   madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 #else
-constexpr uint64_t kLarge = UINT64_MAX;
+constexpr uint64_t kPage = 64, kLarge = UINT64_MAX;
 void large(void*, uint64_t) {}
 void give_back(const char*, uint64_t) {}
 #endif
 
 void* allocate(uint64_t bytes) {
   void* found = nullptr;
-  if (posix_memalign(&found, bytes < kLarge ? 64 : kLarge, bytes ? bytes : 64) != 0) return nullptr;
+  if (bytes % kPage >= kLarge) bytes += kPage - bytes % kPage;
+  if (posix_memalign(&found, bytes < kLarge ? 64 : kPage, bytes ? bytes : 64) != 0) return nullptr;
   if (bytes >= kLarge) large(found, bytes);
   return found;
 }

@@ -14,9 +14,14 @@ from rich.progress import Progress as Bars
 from ..passes.base import Pass, Progress, Report
 from ..passes.observers import Observer
 from ..passes.pipeline import spec
+from .amount import amount
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
+
+
+_NAME, _CELLS = 28, 10
+"""Columns of a pass's text and of its bar."""
 
 
 class TerminalProgress(Progress, Observer):
@@ -40,6 +45,7 @@ class TerminalProgress(Progress, Observer):
             disable=not console.is_terminal,
         )
         self._title = ""
+        self._bytes = 0
         self._bar: TaskID | None = None
         self._busy = False
 
@@ -51,11 +57,19 @@ class TerminalProgress(Progress, Observer):
         self._bars.stop()
 
     def before(self, position: int, one: Pass, graph: Graph) -> None:
+        if position == 1:
+            self._bytes = _stored(graph)
         self._title = escape(spec(one))
         self._replace(self._title, None)
 
-    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
+    def after(self, position: int, one: Pass, graph: Graph, report: Report | None) -> None:
+        """Leave a line of the pass above the bar: what is left of the bytes, and how long it took."""
         self._remove()
+        if report is None or not (one.lossy or report.changed) or self._bars.disable:
+            return
+        console = self._bars.console
+        line = pass_line(spec(one), _stored(graph), self._bytes, report.seconds, ascii_only=console.options.ascii_only)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, title: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
@@ -89,6 +103,21 @@ class TerminalProgress(Progress, Observer):
         if total:
             done = next(task.completed for task in self._bars.tasks if task.id == bar)
             self._bars.update(bar, share=f"{100 * done / total:>3.0f} %")
+
+
+def pass_line(name: str, size: int, before: int, seconds: float, *, ascii_only: bool = False) -> str:
+    """A pass in at most 80 columns: its text, a bar of what is left of the original's bytes, and its seconds."""
+    share = size / before if before else 1.0
+    full = min(_CELLS, max(0, round(_CELLS * share)))
+    filled, empty = ("#", ".") if ascii_only else ("█", "░")
+    shown = name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+    bar = filled * full + empty * (_CELLS - full)
+    return f"{shown:<{_NAME}} {bar} {100 * share:3.0f} % of the bytes, {amount(size, 'B')}, {seconds:.1f} s"
+
+
+def _stored(graph: Graph) -> int:
+    """Bytes of the constants of a graph, each once."""
+    return sum(value.constant.nbytes for value in graph.constants if value.constant is not None)
 
 
 class PassLines(Observer):

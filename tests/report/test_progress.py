@@ -9,7 +9,7 @@ from rich.console import Console
 
 from optc.compiler import compile
 from optc.passes.pipeline import Pipeline
-from optc.report.progress import PassLines, TerminalProgress
+from optc.report.progress import PassLines, TerminalProgress, pass_line
 
 
 def console(*, terminal: bool) -> Console:
@@ -62,10 +62,22 @@ def test_a_build_on_a_terminal_and_in_a_log() -> None:
             observers=[progress, PassLines(lines)],
         )
         assert not progress._bars.tasks
-    assert "quant" in text(bars)
+    line = next(
+        line for line in text(bars).splitlines() if line.lstrip().startswith("quant") and "of the bytes" in line
+    )
+    assert len(line) <= 80
+    assert "░" in line, "a part of the bytes is gone"
     logged = text(lines).splitlines()
     assert [line.partition(":")[0] for line in logged] == ["clean", "quant", "load-time"]
     assert "done" in logged[1]
+
+
+def test_the_line_of_a_pass_fits_a_terminal() -> None:
+    assert pass_line("quant", 25, 100, 1.25) == f"{'quant':<28} ██░░░░░░░░  25 % of the bytes, 25 B, 1.2 s"
+    long = pass_line("prune:kind=channels:ratio=0.25:scope=global", 123_456_789, 1_000_000_000, 1234.5, ascii_only=True)
+    assert len(long) <= 80
+    assert long.isascii()
+    assert "#........." in long
 
 
 def test_nothing_is_drawn_where_nobody_looks() -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.tensor import ArrayTensor
-from ....ir.types import DType, TensorType
+from ....ir.types import DType, TensorType, Type
 
 LEAST = 8192
 """Elements from which on the bits saved on them are worth the operators."""
@@ -60,6 +60,25 @@ def store_codes(
     return graph.add(
         "Cast", [packed], {"to": int(DType.INT8)}, outputs=["wide"], types=[wide], origin=origin, before=before
     ).output
+
+
+def dequantized(
+    graph: Graph,
+    values: NDArray[np.generic],
+    scale: NDArray[np.float32] | Value,
+    weight: Value,
+    origin: Origin,
+    before: Node | None,
+    *,
+    name: str = "",
+    type: Type | None = None,
+) -> Value:
+    """Cast(values) * scale in the place of `weight`: an expression over constants, which runtimes fold when they load
+    the model, so that everybody computes as before."""
+    stored = graph.constant(values, weight.name)
+    wide = graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=before).output
+    factors = scale if isinstance(scale, Value) else graph.constant(np.ascontiguousarray(scale), "scale")
+    return graph.add("Mul", [wide, factors], outputs=[name], types=[type], origin=origin, before=before).output
 
 
 def _looked_up(graph: Graph, codes: NDArray[np.generic], name: str, before: Node, book: NDArray[np.float64]) -> Value:

@@ -28,8 +28,9 @@ from ....ir.types import DType, TensorType
 from ...base import Report
 from ..layers import RECODING, WEIGHTED, is_quantized
 from ..numbers.params import QuantParams, limits
-from ..numbers.weights import quantize_rows
+from ..numbers.weights import quantize_rows, weight_error
 from ..scheme import Schemes, float_reason
+from .packing import dequantized
 
 LEAST = 1024
 _STORED = ("Gather", "MatMul", "Gemm")
@@ -98,7 +99,7 @@ def _encode_positions(graph: Graph, node: Node, schemes: Schemes, report: Report
     if not np.isfinite(columns).all():
         return 0
     codes, scale = quantize_rows(np.ascontiguousarray(columns), DType.INT8)
-    error = _off(columns, codes * scale[:, None])
+    error = weight_error(columns, codes * scale[:, None])
     _decode_at_load(graph, table, np.ascontiguousarray(codes.T).reshape(shape), scale)
     report.done(node.label, node.op, bits=8, form="stored", weight_error=round(error, 6))
     return 1
@@ -197,7 +198,7 @@ def _encode(graph: Graph, node: Node) -> float:
     ).output
     old.replace_uses(decoded)
     graph.remove(node)
-    return _off(numbers, codes.T * scale)
+    return weight_error(numbers, codes.T * scale)
 
 
 def _store(graph: Graph, table: Value) -> float:
@@ -206,19 +207,11 @@ def _store(graph: Graph, table: Value) -> float:
     codes, scale = quantize_rows(numbers, DType.INT8)
     scale = scale[:, None]
     _decode_at_load(graph, table, codes, scale)
-    return _off(numbers, codes * scale)
+    return weight_error(numbers, codes * scale)
 
 
 def _decode_at_load(graph: Graph, table: Value, codes: NDArray[np.int8], scale: NDArray[np.float32]) -> None:
     """Let all readers of `table` read Cast(codes) * scale in its place."""
     origin = Origin.merge([user.origin for user, _ in table.uses if isinstance(user, Node)], "quant")
     first = next(iter(graph))
-    stored = graph.constant(codes, table.name)
-    wide = graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
-    made = graph.add("Mul", [wide, graph.constant(scale, "scale")], types=[table.type], origin=origin, before=first)
-    table.replace_uses(made.output)
-
-
-def _off(numbers: NDArray[np.float32], decoded: NDArray[np.float32]) -> float:
-    off = numbers - decoded
-    return float(np.sum(np.square(off)) / max(float(np.sum(np.square(numbers))), 1e-30))
+    table.replace_uses(dequantized(graph, codes, scale, table, origin, first, type=table.type))

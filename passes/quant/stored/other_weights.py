@@ -27,6 +27,7 @@ from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Report
 from ..layers import is_quantized
+from ..qdq.packing import dequantized
 from ..scheme import Schemes, float_reason
 
 CONTRIB = "com.microsoft"
@@ -149,8 +150,4 @@ def _store(graph: Graph, weight: Value, coded: Coded) -> None:
     """Let all readers read the weight from its codes, in the outermost graph: bodies see it from there."""
     first = next(iter(graph), None)
     origin = Origin.merge([user.origin for user, _ in weight.uses if isinstance(user, Node)], "quant")
-    constant = graph.constant(coded.codes, weight.name)
-    wide = graph.add("Cast", [constant], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
-    scale = graph.constant(coded.scale, "scale")
-    product = graph.add("Mul", [wide, scale], types=[weight.type], origin=origin, before=first)
-    weight.replace_uses(product.output)
+    weight.replace_uses(dequantized(graph, coded.codes, coded.scale, weight, origin, first, type=weight.type))

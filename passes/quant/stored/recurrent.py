@@ -24,7 +24,8 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Context, Report, Skip
-from ..numbers.weights import quantize_rows
+from ..numbers.weights import quantize_rows, weight_error
+from ..qdq.packing import dequantized
 from ..scheme import FREE, Form, Schemes, float_reason
 
 INPUTS = {"LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "ConvTranspose": (1,)}
@@ -129,39 +130,33 @@ def _encode_transposed(numbers: NDArray[np.float32], groups: int) -> Coded:
 def _encode_rows(rows: NDArray[np.float32], saturating: bool) -> tuple[NDArray[np.int8], NDArray[np.float32], float]:
     """Codes and scales of rows, and the share of their power that is off."""
     codes, scale = quantize_rows(np.ascontiguousarray(rows), DType.INT8, saturating=saturating)
-    off = float(np.sum(np.square(codes * scale[:, None] - rows)) / max(float(np.sum(np.square(rows))), 1e-30))
-    return codes, scale, off
+    return codes, scale, weight_error(rows, codes * scale[:, None])
 
 
 def _stored(graph: Graph, node: Node, weight: Value) -> tuple[Value, float]:
     coded = _encode(weight, node)
     origin = Origin.merge([node.origin], "quant")
-    constant = graph.constant(coded.codes, weight.name)
-    wide = graph.add("Cast", [constant], {"to": int(DType.FLOAT)}, origin=origin, before=node).output
-    scaled = graph.add(
-        "Mul", [wide, graph.constant(np.ascontiguousarray(coded.scale), "scale")],
-        outputs=[weight.name], origin=origin, before=node,
-    )  # fmt: skip
+    value = dequantized(graph, coded.codes, coded.scale, weight, origin, node, name=weight.name)
     if weight.constant is not None and coded.codes.shape != weight.constant.shape:
         shape = graph.constant(np.asarray(weight.constant.shape, np.int64), "shape")
-        scaled = graph.add("Reshape", [scaled.output, shape], outputs=[weight.name], origin=origin, before=node)
-    scaled.output.type = weight.type
-    return scaled.output, coded.error
+        value = graph.add("Reshape", [value, shape], outputs=[weight.name], origin=origin, before=node).output
+    value.type = weight.type
+    return value, coded.error
 
 
 def _halved(graph: Graph, node: Node, weight: Value, dtype: DType) -> tuple[Value, float]:
     numbers = np.asarray(weight.numpy(), np.float32)
     with np.errstate(over="ignore"):
         half = numbers.astype(dtype.numpy)
-    off = half.astype(np.float32) - numbers
-    if not np.isfinite(off).all():
+    decoded = half.astype(np.float32)
+    if not np.isfinite(decoded - numbers).all():
         raise Skip(f"a weight is larger than {dtype.text} can hold")
     origin = Origin.merge([node.origin], "quant")
     wide = graph.add(
         "Cast", [graph.constant(half, weight.name)], {"to": int(DType.FLOAT)},
         outputs=[weight.name], types=[weight.type], origin=origin, before=node,
     )  # fmt: skip
-    return wide.output, float(np.sum(np.square(off)) / max(float(np.sum(np.square(numbers))), 1e-30))
+    return wide.output, weight_error(numbers, decoded)
 
 
 def _plain(node: Node) -> bool:

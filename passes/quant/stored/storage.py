@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Value
 from ....ir.origin import Origin
-from ....ir.types import DType
 from ...base import Context
 from ...walk.linear import Linear
 from ..calibrate import Calibration
 from ..numbers.weights import weight_error
+from ..qdq.packing import dequantized
 from ..qdq.parameters import encode, importance
 from ..scheme import Schemes
 
@@ -44,11 +44,7 @@ def store_weights(
             numbers[weight] = layer.kernel_rows(params.dequantize(codes))
             scale = graph.constant(np.ascontiguousarray(params.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")
-            constant = graph.constant(codes, weight.name)
-            wide = graph.add("Cast", [constant], {"to": int(DType.FLOAT)}, origin=origin, before=first).output
-            made[weight] = graph.add(
-                "Mul", [wide, scale], outputs=[weight.name], types=[weight.type], origin=origin, before=first
-            ).output
+            made[weight] = dequantized(graph, codes, scale, weight, origin, first, name=weight.name, type=weight.type)
         errors[layer] = weight_error(layer.kernel_rows(), numbers[weight], importance(layer, seen.energy))
         layer.node.set_input(1, made[weight])
     return errors

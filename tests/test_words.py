@@ -17,7 +17,7 @@ LEFT = {
     "gate.py": 7,
     "ir": 112,
     "models": 6,
-    "passes": 237,
+    "passes": 113,
     "project": 19,
     "report": 77,
     "runtime": 21,

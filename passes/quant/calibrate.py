@@ -55,10 +55,10 @@ def calibrate(
     sums: dict[Value, Floats] = {}
     counts: dict[Value, int] = {}
 
-    def watch(found: list[Array], share: float) -> list[tuple[Observed | None, Floats | None, int]]:
+    def watch(arrays: list[Array], share: float) -> list[tuple[Observed | None, Floats | None, int]]:
         most = int(np.clip(share * elements, LEAST, SAMPLE))
         seen = []
-        for value, array in zip(watched, found, strict=True):
+        for value, array in zip(watched, arrays, strict=True):
             x = np.asarray(array, np.float32)
             square = _mean_square_sums(x, channel_axis[value]) if value in channel_axis and x.size else None
             seen.append((observe(x, most) if value in histograms else None, square, x.size))

@@ -63,10 +63,10 @@ def run_best(run: Callable[[Form, Graph], Report], graph: Graph, ctx: Context) -
     ]
     best = _pick(tried, ctx)
     graph.become(best.graph)
-    told = "; ".join(
+    figures = "; ".join(
         f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.timed else "") for t in tried
     )
-    best.report.notes.insert(0, f"activations=auto chose {best.form} ({told})")
+    best.report.notes.insert(0, f"activations=auto chose {best.form} ({figures})")
     return best.report
 
 
@@ -79,11 +79,11 @@ def _pick(tried: list[Tried], ctx: Context) -> Tried:
     return fastest if worked and fastest.ratio < FASTER else next(t for t in tried if t.form == "none")
 
 
-def _share(found: Graph, graph: Graph, ctx: Context) -> float:
+def _share(student: Graph, graph: Graph, ctx: Context) -> float:
     from ...runtime.agreement import agreement
 
     if ctx.held is None:
         return 1.0
     return agreement(
-        graph if ctx.teacher is None else ctx.teacher, found, ctx.held, threads=ctx.threads, exact=ctx.exact
+        graph if ctx.teacher is None else ctx.teacher, student, ctx.held, threads=ctx.threads, exact=ctx.exact
     ).share

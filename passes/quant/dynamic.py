@@ -44,10 +44,10 @@ BY = "quant"
 
 def by_source(layers: Sequence[Linear]) -> dict[Value, list[Linear]]:
     """The layers of each activation, in graph order."""
-    found: dict[Value, list[Linear]] = {}
+    readers: dict[Value, list[Linear]] = {}
     for layer in layers:
-        found.setdefault(layer.source, []).append(layer)
-    return found
+        readers.setdefault(layer.source, []).append(layer)
+    return readers
 
 
 def quantize_dynamic(
@@ -90,7 +90,7 @@ def quantize_products(
         origin = Origin.merge([layer.node.origin for layer in readers], BY)
         first = next(node for node in graph if any(node is layer.node for layer in readers))
         read = readers[0].node.inputs[0]  # what was made of `source`, if it is the answer of a layer itself
-        made = graph.add(
+        coder = graph.add(
             "DynamicQuantizeLinear",
             [read],
             outputs=[f"{source.name}_codes", f"{source.name}_scale", f"{source.name}_zero"],
@@ -101,7 +101,7 @@ def quantize_products(
         for layer in readers:
             weight = layer.weight
             if few := narrow.get(layer.node):
-                _multiply(graph, layer, made.outputs, _narrowed(graph, layer, few, first), few.coded.params)
+                _multiply(graph, layer, coder.outputs, _narrowed(graph, layer, few, first), few.coded.params)
                 continue
             if weight not in weights:
                 h = importance(layer, energy)
@@ -112,7 +112,7 @@ def quantize_products(
                 weights[weight] = graph.constant(stored, weight.name), params, decoded
             constant, params, decoded = weights[weight]
             errors[layer] = weight_error(layer.kernel_rows(), decoded, importance(layer, energy))
-            _multiply(graph, layer, made.outputs, constant, params)
+            _multiply(graph, layer, coder.outputs, constant, params)
     return errors
 
 

@@ -50,8 +50,8 @@ def layer_of(node: Node, schemes: Schemes = MappingProxyType({}), form: Form | N
         if value.producer is not None and value.producer.op in QUANTIZED:
             raise Skip("already quantized")
     if weight.constant is None:
-        made = weight.producer
-        if made is not None and made.op == "Transpose" and _is_constant(made.input(0)):
+        maker = weight.producer
+        if maker is not None and maker.op == "Transpose" and _is_constant(maker.input(0)):
             raise Skip("its weight is a constant that others read the other way round")
         both = node.op == "MatMul" and weight.default is None
         raise Skip("both operands are computed" if both else f"the weight is {weight.unknown}")
@@ -114,18 +114,18 @@ def find_layers(
 
 def _conflicts(layers: dict[Node, Linear]) -> dict[Node, Node]:
     """Layers whose weight somebody reads who will not read these codes: storing both would make the file larger."""
-    found: dict[Node, Node] = {}
+    conflicts: dict[Node, Node] = {}
     while True:
-        size = len(found)
+        size = len(conflicts)
         for node, layer in layers.items():
             for user, index in layer.weight.uses:
-                twin = layers.get(user) if isinstance(user, Node) and user not in found else None
+                twin = layers.get(user) if isinstance(user, Node) and user not in conflicts else None
                 same = (
                     twin is not None
                     and index == 1
                     and (twin.op == "Conv", twin.axis) == (node.op == "Conv", layer.axis)
                 )
-                if not same and node not in found and isinstance(user, Node):
-                    found[node] = user
-        if len(found) == size:
-            return found
+                if not same and node not in conflicts and isinstance(user, Node):
+                    conflicts[node] = user
+        if len(conflicts) == size:
+            return conflicts

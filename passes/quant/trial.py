@@ -117,9 +117,9 @@ class Trial:
             return self._answer(*item), student.run(item[1])
 
         batches = enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(1 if judge.picked else BATCH))
-        for number, (answers, found) in enumerate(imap(run, batches, threads)):
+        for number, (answers, student_answers) in enumerate(imap(run, batches, threads)):
             self._keep(number, answers)
-            judge.add(answers, found)
+            judge.add(answers, student_answers)
         return sum(output.loss for output in judge.results())
 
     def _answer(self, number: int, feeds: Feeds) -> list[Array]:

@@ -68,9 +68,9 @@ def absorb(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: S
             if layer_read.source in shifts:
                 layer_read.shift_bias(_answer(layer_read, shifts[layer_read.source]))
             continue
-        found = [shifts[v] for v in node.inputs if v is not None and v in shifts]
-        if found:
-            total = np.asarray(sum(found))
+        terms = [shifts[v] for v in node.inputs if v is not None and v in shifts]
+        if terms:
+            total = np.asarray(sum(terms))
             if node.op == "Flatten":
                 total = np.repeat(total, _positions(node))
             shifts[node.output] = total
@@ -81,17 +81,17 @@ def _can_make(layer: Linear) -> bool:
     return layer.op in ("Conv", "Gemm") and layer.unshared
 
 
-def _blocked(value: Value, layers: Mapping[Node, Linear], known: dict[Value, bool], *, first: bool = True) -> bool:
+def _blocked(value: Value, layers: Mapping[Node, Linear], blocked: dict[Value, bool], *, first: bool = True) -> bool:
     """Whether somebody who reads `value`, the answer of a layer at `first`, cannot do without its mean."""
-    if value in known:
-        return known[value]
-    known[value] = value.is_output or not value.uses or any(
-        not isinstance(user, Node) or _stops(user, value, layers, known, first) for user, _ in value.uses
+    if value in blocked:
+        return blocked[value]
+    blocked[value] = value.is_output or not value.uses or any(
+        not isinstance(user, Node) or _stops(user, value, layers, blocked, first) for user, _ in value.uses
     )  # fmt: skip
-    return known[value]
+    return blocked[value]
 
 
-def _stops(node: Node, value: Value, layers: Mapping[Node, Linear], known: dict[Value, bool], first: bool) -> bool:
+def _stops(node: Node, value: Value, layers: Mapping[Node, Linear], blocked: dict[Value, bool], first: bool) -> bool:
     layer = layers.get(node)
     if layer is not None:
         plain = len(layer.weight.uses) == 1
@@ -118,7 +118,7 @@ def _stops(node: Node, value: Value, layers: Mapping[Node, Linear], known: dict[
             pass
         case _:
             return True
-    return _blocked(node.output, layers, known, first=False)
+    return _blocked(node.output, layers, blocked, first=False)
 
 
 def _padded(node: Node) -> bool:
@@ -129,8 +129,8 @@ def _positions(node: Node) -> int:
     """How many elements of each channel a Flatten lays side by side; 0 where that is open, or it is another Flatten."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     sizes = [d for d in (shape or ())[2:] if isinstance(d, int)]
-    known = shape is not None and len(sizes) == len(shape) - 2 and node.get_int("axis", 1) == 1
-    return int(np.prod(sizes)) if known else 0
+    open_sized = shape is not None and len(sizes) == len(shape) - 2 and node.get_int("axis", 1) == 1
+    return int(np.prod(sizes)) if open_sized else 0
 
 
 def _answer(layer: Linear, c: Array) -> Array:

@@ -72,13 +72,13 @@ class _Flow:
         if layer is not None:
             self._layer(layer)
             return
-        made = None if node.domain or node.bodies else self._pass(node)
-        if made is None:
+        labels = None if node.domain or node.bodies else self._pass(node)
+        if labels is None:
             for value in (*node.inputs, *node.captures):
                 if value is not None:
                     self.freeze(value)
         else:
-            self._labels[node.outputs[0]] = made
+            self._labels[node.outputs[0]] = labels
             for value in node.outputs[1:]:
                 if value.uses:
                     self.freeze(node.outputs[0])
@@ -134,14 +134,14 @@ class _Flow:
         return None
 
     def _slice(self, node: Node, labels: Labels) -> Labels | None:
-        found = [None if v is None else v.numpy() for v in (node.input(1), node.input(2), node.input(3))]
-        if any(f is None for f in found):
+        bounds = [None if v is None else v.numpy() for v in (node.input(1), node.input(2), node.input(3))]
+        if any(f is None for f in bounds):
             return None
         steps = node.input(4)
-        stride = np.ones(len(found[0]), np.int64) if steps is None else steps.numpy()  # type: ignore[arg-type]
+        stride = np.ones(len(bounds[0]), np.int64) if steps is None else steps.numpy()  # type: ignore[arg-type]
         if stride is None:
             return None
-        for begin, end, axis, step in zip(*(f.tolist() for f in found if f is not None), stride.tolist()):
+        for begin, end, axis, step in zip(*(f.tolist() for f in bounds if f is not None), stride.tolist()):
             if axis == 0 or axis < 0:
                 return None
             if axis == 1:

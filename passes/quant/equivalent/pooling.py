@@ -38,10 +38,10 @@ def _is_spatial(node: Node) -> bool:
 
 
 def _is_convolved(x: Value) -> bool:
-    made = x.producer
-    if made is not None and made.op != "Conv" and made.inputs and made.inputs[0] is not None:
-        made = made.inputs[0].producer
-    return made is not None and made.op == "Conv"
+    maker = x.producer
+    if maker is not None and maker.op != "Conv" and maker.inputs and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer
+    return maker is not None and maker.op == "Conv"
 
 
 def _replace(graph: Graph, node: Node) -> list[Node]:

@@ -98,8 +98,8 @@ def _sampled(graph: Graph, values: Sequence[Value], ctx: Context, samples: Sampl
     extreme = [np.zeros((0, 0), np.float32)] * len(values)
     random = np.random.default_rng(ctx.seed)  # a fixed stride would keep step with positions in the sequence
     each = -(-ROWS // samples.count)
-    for found in run(graph, values, ctx, "sampling rows", lambda arrays, share: arrays, samples):
-        for i, array in enumerate(found):
+    for batch in run(graph, values, ctx, "sampling rows", lambda arrays, share: arrays, samples):
+        for i, array in enumerate(batch):
             flat = np.asarray(array, np.float32).reshape(-1, array.shape[-1])
             most = min(len(flat), each * max(1, len(array)))
             drawn[i].append(flat[np.sort(random.choice(len(flat), most, replace=False))])
@@ -129,9 +129,9 @@ def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str], bits: int) -> 
     best = plain
     for a in (*GENTLE, *EXPONENTS) if bits < 8 else EXPONENTS:
         logs = a * np.log(high) - (1.0 - a) * np.log(wide)
-        found = _error(x, rows, np.exp(logs - logs.mean()).astype(np.float32), answer, ctx, how, energy, bits)
-        if found.error < best.error:
-            best = found
+        tried = _error(x, rows, np.exp(logs - logs.mean()).astype(np.float32), answer, ctx, how, energy, bits)
+        if tried.error < best.error:
+            best = tried
     return plain, best
 
 
@@ -159,13 +159,13 @@ def _error(
     histogram = Histogram()
     histogram.add(x)
     low, high = limits(dtype)
-    found = []
+    judged_rules = []
     for rule in how:
         params = activation_params(*find_range(histogram, rule, high - low + 1), dtype)
         off = params.dequantize(params.quantize(x)) @ weight - answer
         # The bias takes the mean.
-        found.append(Judged(scale, rule, float(np.mean(off.var(axis=0) / energy))))
-    return min(found, key=lambda judged: judged.error)
+        judged_rules.append(Judged(scale, rule, float(np.mean(off.var(axis=0) / energy))))
+    return min(judged_rules, key=lambda judged: judged.error)
 
 
 def _apply(graph: Graph, source: Value, layers: Sequence[Linear], scale: Rows) -> Value:
@@ -183,12 +183,12 @@ def _apply(graph: Graph, source: Value, layers: Sequence[Linear], scale: Rows) -
     origin = Origin.merge([layers[0].node.origin], "quant")
     inverse = graph.constant((1.0 / scale).astype(np.float32), f"{source.name}_inverse_scale")
     first = next(node for node in graph if node in readers)
-    made = graph.add(
+    scaled = graph.add(
         "Mul", [source, inverse], outputs=[f"{source.name}_scaled"], types=[source.type], origin=origin, before=first
     ).output
     for layer in layers:
-        layer.node.set_input(0, made)
-    return made
+        layer.node.set_input(0, scaled)
+    return scaled
 
 
 def _foldable(norm: Node, source: Value, readers: set[Node]) -> bool:

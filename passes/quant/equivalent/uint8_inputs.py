@@ -99,10 +99,10 @@ def encode_inputs(
     params_of: dict[Value, QuantParams] = {}
     for value in graph.inputs if dtype is DType.UINT8 else ():
         readers = _readers(value, layers) if value.default is None else []
-        found = _lattice_of(value, samples) if readers else None
-        if found is not None and len(found.step) == readers[0].channels:
-            made, params = _rewrite(graph, value, readers, found)
-            params_of[made] = params
+        lattice = _lattice_of(value, samples) if readers else None
+        if lattice is not None and len(lattice.step) == readers[0].channels:
+            levels, params = _rewrite(graph, value, readers, lattice)
+            params_of[levels] = params
     return params_of
 
 
@@ -113,10 +113,10 @@ def _lattice_of(value: Value, samples: Samples) -> Lattice | None:
 
 def _readers(value: Value, layers: Mapping[Node, Linear]) -> list[Linear]:
     """The layers that read an input, all alike in their padding; empty where anything else reads it."""
-    found = [layers[user] for user in value.users if isinstance(user, Node) and user in layers]
+    quantized = [layers[user] for user in value.users if isinstance(user, Node) and user in layers]
     plain = [
         r
-        for r in found
+        for r in quantized
         if r.op == "Conv"
         and r.source is value
         and len(r.weight.uses) == 1

@@ -76,14 +76,14 @@ def best_levels(values: Array, weight: Array) -> Array:
         cut[k] = np.argmin(total, axis=0)
         fresh = total[cut[k], np.arange(n + 1)]
         cut[k], best = np.where(fresh < best, cut[k], -1), np.minimum(fresh, best)
-    found, end = [], n
+    levels, end = [], n
     for k in range(LEVELS - 1, -1, -1):
         start = int(cut[k, end]) if k else 0
         if start < 0:
             continue  # one level fewer does as well
-        found.append(float(level[start, end]))
+        levels.append(float(level[start, end]))
         end = start
         if end == 0:
             break
-    spare = [float(code) for code in range(TOP, -TOP - 1, -1) if float(code) not in found]
-    return np.sort(np.asarray([*found, *spare[: LEVELS - len(found)]]))
+    spare = [float(code) for code in range(TOP, -TOP - 1, -1) if float(code) not in levels]
+    return np.sort(np.asarray([*levels, *spare[: LEVELS - len(levels)]]))

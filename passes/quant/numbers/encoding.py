@@ -93,9 +93,9 @@ def encode_target(
     dtype, zero = DType.INT8, 0
     enough = NEGLIGIBLE * target.floor
     if bits == 4 and not codebook and per_channel and (block := _block(goal, positions)):
-        known = [Elimination.of(h) for h in metric]
-        weigh = column_costs(metric, known)
-        rounded, scale, multiples = round_multiples(goal, metric, weigh, known, box, least.reshape(shape[:2]), block)
+        own = [Elimination.of(h) for h in metric]
+        weigh = column_costs(metric, own)
+        rounded, scale, multiples = round_multiples(goal, metric, weigh, own, box, least.reshape(shape[:2]), block)
         params = QuantParams(np.asarray(scale.reshape(-1), np.float32), zero, dtype, axis, *limits(dtype))
         weight, whole = np.empty_like(rounded), np.empty_like(rounded)
         weight[:, :, order] = rounded * np.repeat(multiples, block, axis=2) * scale[..., None]

@@ -58,9 +58,9 @@ class Elimination:
 
     def costs(self) -> Array:
         """1 / R_jj^2, (d,), in the metric's own order."""
-        found = np.empty(len(self.order))
-        found[self.order] = 1.0 / np.square(np.diagonal(self.factor), dtype=np.float64)
-        return found
+        spread = np.empty(len(self.order))
+        spread[self.order] = 1.0 / np.square(np.diagonal(self.factor), dtype=np.float64)
+        return spread
 
 
 def gptq(
@@ -74,8 +74,8 @@ def gptq(
     elimination: Elimination | None = None,
 ) -> Array:
     """Codes (n, d), as floats. `hessian` (d, d) must be positive definite; `elimination` is its own, where known."""
-    known = elimination or Elimination.of(hessian)
-    order, factor = known.order, known.factor
+    own = elimination or Elimination.of(hessian)
+    order, factor = own.order, own.factor
     left, steps = _columns(target)[order], _columns(_spread(scale, target.shape))[order]
     least, most = _columns(low)[order], _columns(high)[order]
     inverse = 1.0 / steps
@@ -86,9 +86,9 @@ def gptq(
         return np.asarray((left[j] - codes[j] * steps[j]) / factor[j, j], np.float32)
 
     _eliminate(left, factor, fix)
-    found = np.empty_like(codes)
-    found[order] = codes
-    return found.T.astype(np.float64)
+    ordered = np.empty_like(codes)
+    ordered[order] = codes
+    return ordered.T.astype(np.float64)
 
 
 def descend(
@@ -205,18 +205,18 @@ def round_to_grid(
     `eliminations` are those of each metric, where they are known. Codes are not moved singly where the loss of a group
     is no more than its share of `enough` without."""
     if book is None and is_small(target):
-        found = exhaustive(target[:, 0], hessian, scale[:, 0], low[:, 0], high[:, 0])
-        return found[:, None]
+        moved = exhaustive(target[:, 0], hessian, scale[:, 0], low[:, 0], high[:, 0])
+        return moved[:, None]
     plain = _code(target / _spread(scale, target.shape), low, high, book)
     best, least = plain, losses(plain, target, hessian, scale)
-    found = np.empty_like(target)
+    moved = np.empty_like(target)
     for g in range(len(target)):
-        given = target[g], hessian[g], scale[g], low[g], high[g]
-        ordered = gptq(*given, book=book, elimination=None if eliminations is None else eliminations[g])
-        lost = float(losses(ordered, *given[:3]).sum()) * len(target)
-        found[g] = descend(ordered, *given, sweeps=sweeps, book=book) if lost > enough else ordered
-    better = losses(found, target, hessian, scale) < least
-    return np.where(better[..., None], found, best)
+        parts = target[g], hessian[g], scale[g], low[g], high[g]
+        ordered = gptq(*parts, book=book, elimination=None if eliminations is None else eliminations[g])
+        lost = float(losses(ordered, *parts[:3]).sum()) * len(target)
+        moved[g] = descend(ordered, *parts, sweeps=sweeps, book=book) if lost > enough else ordered
+    better = losses(moved, target, hessian, scale) < least
+    return np.where(better[..., None], moved, best)
 
 
 def is_small(target: Array) -> bool:

@@ -96,11 +96,11 @@ def _answer(
 
 def _makers(values: Sequence[Value | None]) -> list[Node]:
     """The nodes that make `values`, in order."""
-    found: dict[Node, None] = {}
+    makers: dict[Node, None] = {}
     for value in values:
         if value is not None and value.producer is not None:
-            found.update(dict.fromkeys((*_makers(value.producer.inputs), value.producer)))
-    return list(found)
+            makers.update(dict.fromkeys((*_makers(value.producer.inputs), value.producer)))
+    return list(makers)
 
 
 def _rows(answer: NDArray[np.generic], layer: Linear) -> NDArray[np.generic]:

@@ -75,10 +75,10 @@ class Insertion:
 
     # -- activations
 
-    def _quantize(self, value: Value, made: Value, before: Node | None, after: Node | None) -> Value:
+    def _quantize(self, value: Value, numbers: Value, before: Node | None, after: Node | None) -> Value:
         """Codes of `value`, whose numbers come from `made`: the same, or what it was before its clamp."""
         params = self.params(value)
-        source = made if made is not value and self._clamps(params, self._plan.clamp[value]) else value
+        source = numbers if numbers is not value and self._clamps(params, self._plan.clamp[value]) else value
         origin = after.origin if after is not None else Origin()
         return self.graph.add(
             "QuantizeLinear",
@@ -107,7 +107,7 @@ class Insertion:
             code = params.quantize(np.asarray(number, np.float32))
             inputs = [*inputs, *[None] * (2 - len(inputs))]
             inputs[2:3] = [self._constant(code, "pad")]
-        made = self.graph.add(
+        twin = self.graph.add(
             node.op,
             inputs,
             node.attributes,
@@ -117,7 +117,7 @@ class Insertion:
             origin=Origin.merge([node.origin], BY),
             after=node,
         )
-        for old, new in zip(node.outputs, made.outputs):
+        for old, new in zip(node.outputs, twin.outputs):
             self._codes[old] = new
 
     def _redirect(self, value: Value) -> None:

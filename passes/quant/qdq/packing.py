@@ -53,9 +53,9 @@ def store_codes(
     origin = Origin.merge([before.origin], "quant")
     wide = TensorType(DType.INT8, codes.shape)
     if bits in (2, 3) and codes.size >= LEAST:
-        made = _unpacked(graph, codes, name, bits, before, origin)
+        flat = _unpacked(graph, codes, name, bits, before, origin)
         shape = graph.constant(np.asarray(codes.shape, np.int64), "shape")
-        return graph.add("Reshape", [made, shape], outputs=["wide"], types=[wide], origin=origin, before=before).output
+        return graph.add("Reshape", [flat, shape], outputs=["wide"], types=[wide], origin=origin, before=before).output
     packed = graph.constant(ArrayTensor(codes, DType.INT4), name)
     return graph.add(
         "Cast", [packed], {"to": int(DType.INT8)}, outputs=["wide"], types=[wide], origin=origin, before=before

@@ -72,25 +72,25 @@ class Placement:
 
     def sources(self) -> dict[Value, list[Value]]:
         """For each grid, the values whose distribution decides it: those in the group that no move made."""
-        found: dict[Value, list[Value]] = {}
+        by_group: dict[Value, list[Value]] = {}
         for value in self.coded:
             maker = self.maker.get(value)
             if maker is None or maker not in self.moves:
-                found.setdefault(self.group[value], []).append(value)
-        return found
+                by_group.setdefault(self.group[value], []).append(value)
+        return by_group
 
     def float_products(self) -> dict[Value, list[Linear]]:
         """The inputs of MatMul and Gemm that float ops make, each with the layers that read it; none that others share
         a grid with."""
-        found: dict[Value, list[Linear]] = {}
+        readers: dict[Value, list[Linear]] = {}
         for layer in self.layers.values():
-            found.setdefault(layer.source, []).append(layer)
+            readers.setdefault(layer.source, []).append(layer)
         shared = {v for v, first in self.group.items() if first is not v} | {
             first for v, first in self.group.items() if first is not v
         }
         return {
             source: layers
-            for source, layers in found.items()
+            for source, layers in readers.items()
             if all(layer.op != "Conv" for layer in layers)
             and source not in shared
             and not ((maker := self.maker.get(source)) is not None and self.integer(maker))
@@ -100,8 +100,8 @@ class Placement:
 def operands(node: Node) -> tuple[Value, ...]:
     """The activations that a move or pointwise node computes on, without shapes, indices, pads and constants."""
     count = {"Concat": None, "Add": 2, "Mul": 2}.get(node.op, 1)
-    found = node.inputs if count is None else node.inputs[:count]
-    return tuple(v for v in found if v is not None and v.constant is None)
+    values = node.inputs if count is None else node.inputs[:count]
+    return tuple(v for v in values if v is not None and v.constant is None)
 
 
 def place(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes = MappingProxyType({})) -> Placement:
@@ -194,7 +194,7 @@ def _encodable(value: Value) -> bool:
 def dwarfed(plan: Placement, histograms: Mapping[Value, Histogram]) -> set[Node]:
     """The sums on codes whose constant is more than `DWARFED` times as wide as what it is added to."""
     sources = plan.sources()
-    found = set()
+    sums = set()
     for node in plan.pointwise:
         constants = [np.asarray(v.numpy(), np.float64) for v in node.inputs if v is not None and v.constant is not None]
         if node.op != "Add" or not constants:
@@ -202,18 +202,18 @@ def dwarfed(plan: Placement, histograms: Mapping[Value, Histogram]) -> set[Node]
         seen = [histograms[value] for value in sources[plan.group[operands(node)[0]]]]
         width = max(0.0, *(h.high for h in seen)) - min(0.0, *(h.low for h in seen))
         if max(0.0, constants[0].max()) - min(0.0, constants[0].min()) > DWARFED * width:
-            found.add(node)
-    return found
+            sums.add(node)
+    return sums
 
 
 def _answers(node: Node, plan: Placement) -> tuple[Value, ...]:
     """The values a node answers with, after the clamp that it absorbs."""
-    found = []
+    answers = []
     for value in node.outputs:
         users = value.users
         clamped = users[0].output if len(users) == 1 and users[0].outputs else None
-        found.append(clamped if clamped is not None and plan.clamp.get(clamped) is users[0] else value)
-    return tuple(found)
+        answers.append(clamped if clamped is not None and plan.clamp.get(clamped) is users[0] else value)
+    return tuple(answers)
 
 
 def _awaited(graph: Graph, plan: Placement) -> set[Node]:

@@ -49,10 +49,10 @@ PLACES = frozenset({"ConstantOfShape", "Range", "Shape", "Size"})
 
 def encode_tables(graph: Graph, schemes: Schemes, report: Report) -> int:
     """Encode every such table of `graph`, saying so in `report`; returns how many."""
-    made = 0
+    count = 0
     for node in tuple(graph):
         if _is_sliced(node):
-            made += _encode_positions(graph, node, schemes, report)
+            count += _encode_positions(graph, node, schemes, report)
         if not _is_table(node):
             continue
         table = node.inputs[0]
@@ -66,11 +66,11 @@ def encode_tables(graph: Graph, schemes: Schemes, report: Report) -> int:
             report.skipped(node.label, node.op, reason)
         elif len(readers) > 1:
             report.done(node.label, node.op, bits=8, form="stored", weight_error=round(_store(graph, table), 6))
-            made += 1
+            count += 1
         else:
             report.done(node.label, node.op, bits=8, weight_error=round(_encode(graph, node), 6))
-            made += 1
-    return made
+            count += 1
+    return count
 
 
 def _is_sliced(node: Node) -> bool:
@@ -117,15 +117,15 @@ def _is_table(node: Node) -> bool:
 
 def _readers(table: Value) -> list[Node]:
     """The nodes that read the table, through a Transpose, too."""
-    found: list[Node] = []
+    readers: list[Node] = []
     for user in table.users:
-        found += user.output.users if user.op == "Transpose" else [user]
-    return found
+        readers += user.output.users if user.op == "Transpose" else [user]
+    return readers
 
 
 def _no_embedding(node: Node) -> str:
     """Why the rows that `node` gathers may be more than an embedding, or ""."""
-    given = False
+    from_input = False
     seen: set[Value] = set()
     stack = list(node.inputs[1:])
     while stack:
@@ -135,12 +135,16 @@ def _no_embedding(node: Node) -> str:
         seen.add(value)
         maker = value.producer
         if maker is None:
-            given |= value.is_input
+            from_input |= value.is_input
         elif maker.op in PASSED and not maker.domain:
             stack += maker.inputs
         elif maker.op not in PLACES or maker.domain:
             return f"its rows are picked by {maker.op} '{maker.label}', not by ids that the model is given"
-    return "" if given or _feeds_a_layer(node) else "its rows are picked by place, and no layer with weights reads them"
+    return (
+        ""
+        if from_input or _feeds_a_layer(node)
+        else "its rows are picked by place, and no layer with weights reads them"
+    )
 
 
 def _feeds_a_layer(node: Node) -> bool:

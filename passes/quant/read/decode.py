@@ -29,8 +29,8 @@ from .unpack import unpack
 
 def decode(graph: Graph) -> int:
     """Turn all quantized ops of `graph` into float ones; returns how many there were. Raises `ModelError`."""
-    found = [node for node in graph.walk() if is_quantized(node)]
-    for node in found:
+    quantized = [node for node in graph.walk() if is_quantized(node)]
+    for node in quantized:
         simple = node.op in ("QuantizeLinear", "DequantizeLinear") or node.op in QOPERATORS
         if not simple or node.graph is not graph:
             where = "" if node.graph is graph else " in the body of a control-flow node"
@@ -51,7 +51,7 @@ def decode(graph: Graph) -> int:
         elif node.inputs and node.inputs[0] in held:
             _carry(graph, node, held)
     graph.sweep()
-    return len(found)
+    return len(quantized)
 
 
 def _clip(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:

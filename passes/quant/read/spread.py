@@ -17,10 +17,10 @@ QOPERATORS = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul", "QGemm": "Gemm"}
 
 def spread(graph: Graph) -> int:
     """Spread all integer operators of `graph`; returns how many."""
-    found = [node for node in graph if node.op in QOPERATORS and _are_known(node)]
-    for node in found:
+    operators = [node for node in graph if node.op in QOPERATORS and _are_known(node)]
+    for node in operators:
         _spread(graph, node)
-    return len(found)
+    return len(operators)
 
 
 def _are_known(node: Node) -> bool:
@@ -49,10 +49,10 @@ def _spread(graph: Graph, node: Node) -> None:
         scale = graph.constant(np.ascontiguousarray(np.squeeze(scales[0] * scales[1])), "scale")
         inputs.append(decoded((bias, scale, None), 0))
     attributes = node.attributes
-    made = graph.add(QOPERATORS[node.op], inputs, attributes, name=node.name, origin=node.origin, before=node).output
+    value = graph.add(QOPERATORS[node.op], inputs, attributes, name=node.name, origin=node.origin, before=node).output
     if answer and answer[0] is not None:
-        made = graph.add("QuantizeLinear", [made, *answer], origin=node.origin, before=node).output
-    node.output.replace_uses(made)
+        value = graph.add("QuantizeLinear", [value, *answer], origin=node.origin, before=node).output
+    node.output.replace_uses(value)
     graph.remove(node)
 
 

@@ -26,15 +26,15 @@ Array = NDArray[np.generic]
 def unpack(graph: Graph) -> int:
     """Write out all that quantized operators of `graph` read and that follows from constants; returns how many values
     there were."""
-    known: dict[Value, Array] = {}
+    arrays: dict[Value, Array] = {}
     effort = Effort.of(graph)
     count = 0
     for node in _leading_to_readers(graph):
-        known.update(_made(node, known, effort) or {})
+        arrays.update(_made(node, arrays, effort) or {})
     for node in tuple(graph):
         for value in node.inputs if node.op in READERS else ():
-            if value is not None and value in known and value.constant is None:
-                array = known[value]
+            if value is not None and value in arrays and value.constant is None:
+                array = arrays[value]
                 value.replace_uses(graph.constant(np.ascontiguousarray(array).reshape(array.shape), value.name))
                 count += 1
     if count:
@@ -51,16 +51,16 @@ def _leading_to_readers(graph: Graph) -> list[Node]:
     return [node for node in graph if node in wanted]
 
 
-def _made(node: Node, known: dict[Value, Array], effort: Effort) -> dict[Value, Array] | None:
+def _made(node: Node, evaluated: dict[Value, Array], effort: Effort) -> dict[Value, Array] | None:
     """The outputs of a node that reads nothing but what is known."""
     if not node.inputs or not is_plain(node) or node.op in RANDOM | READERS:
         return None
     inputs: list[Array | None] = []
     for value in node.inputs:
         constant = None if value is None else value.constant
-        if value is not None and value not in known and (constant is None or not constant.fits):
+        if value is not None and value not in evaluated and (constant is None or not constant.fits):
             return None
-        inputs.append(None if value is None else constant.numpy() if constant is not None else known[value])
+        inputs.append(None if value is None else constant.numpy() if constant is not None else evaluated[value])
     assert node.graph is not None
     try:
         arrays = evaluate(node, inputs, node.graph.opset(), effort)

@@ -116,7 +116,7 @@ def round_blocks(goal: Array, metric: Array, box: Box, block: int) -> tuple[Arra
     better = np.stack([refit_scales(*parts) for parts in zip(codes, goal, metric, scale, strict=True)])
     better = _halves(np.clip(better, scale / FARTHEST, scale * FARTHEST))
     parts = zip(codes, goal, metric, better, *box, strict=True)
-    moved = np.stack([descend(*given, sweeps=1) for given in parts])
+    moved = np.stack([descend(*arrays, sweeps=1) for arrays in parts])
     gain = losses(moved, goal, metric, better) < losses(codes, goal, metric, scale)
     return np.where(gain[..., None], moved, codes), np.where(gain[..., None], better, scale)
 
@@ -128,7 +128,7 @@ def refit_scales(codes: Array, target: Array, hessian: Array, scale: Array) -> A
     q, metric = codes.astype(np.float32), hessian.astype(np.float32)
     right = ((target.astype(np.float32) @ metric) * q).reshape(parted).sum(axis=2, dtype=np.float64)
     size = codes.shape[1] // blocks
-    found = np.empty_like(scale)
+    refitted = np.empty_like(scale)
     for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
         rows = q[part]
@@ -140,8 +140,8 @@ def refit_scales(codes: Array, target: Array, hessian: Array, scale: Array) -> A
         diagonal = np.einsum("nbb->nb", system)
         empty = diagonal <= 0.0
         diagonal += np.where(empty, 1.0, 1e-6 * diagonal)
-        found[part] = np.where(empty, scale[part], np.linalg.solve(system, right[part][..., None])[..., 0])
-    return found
+        refitted[part] = np.where(empty, scale[part], np.linalg.solve(system, right[part][..., None])[..., 0])
+    return refitted
 
 
 def _halves(scale: Array) -> Array:

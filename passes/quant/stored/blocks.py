@@ -41,16 +41,16 @@ def store_blocks(
     graph: Graph, layers: Sequence[Linear], seen: Calibration, dtype: DType, block: int, report: Report
 ) -> None:
     """Let every layer read its weight from codes with a scale a block; `dtype` is int8 or int4."""
-    made: dict[Value, tuple[Value, float]] = {}
+    written: dict[Value, tuple[Value, float]] = {}
     for layer in layers:
         try:
             weight = layer.weight
-            if weight not in made:
-                made[weight] = _store(graph, layer, importance(layer, seen.energy), dtype, block)
+            if weight not in written:
+                written[weight] = _store(graph, layer, importance(layer, seen.energy), dtype, block)
         except Skip as skip:
             report.skipped(layer.name, layer.op, skip.reason)
             continue
-        value, error = made[weight]
+        value, error = written[weight]
         _read(graph, layer, value, dtype, block, False)
         report.done(layer.name, layer.op, bits=dtype.bits, block=block, weight_error=round(error, 6))
 

@@ -36,10 +36,10 @@ def report_islands(graph: Graph, report: Report) -> None:
     """Tell of the float operators that are left between integer kernels, as ONNX Runtime's optimised graph has it."""
     from ....runtime.islands import islands
 
-    found = islands(graph)
-    for island in found:
+    between = islands(graph)
+    for island in between:
         report.skipped(island.name, island.op, island.why, island=True)
-    if found:
-        kinds = ", ".join(f"{count} {op}" for op, count in Counter(i.op for i in found).most_common(5))
-        more = ", ..." if len({i.op for i in found}) > 5 else ""
-        report.notes.append(f"{len(found)} float operator(s) run between integer kernels: {kinds}{more}")
+    if between:
+        kinds = ", ".join(f"{count} {op}" for op, count in Counter(i.op for i in between).most_common(5))
+        more = ", ..." if len({i.op for i in between}) > 5 else ""
+        report.notes.append(f"{len(between)} float operator(s) run between integer kernels: {kinds}{more}")

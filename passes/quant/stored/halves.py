@@ -27,7 +27,7 @@ LARGEST = float(np.finfo(np.float16).max)
 
 def store_halves(graph: Graph, layers: Sequence[Linear], dtype: DType, report: Report) -> None:
     """Let every layer read its weight from 16-bit floats; layers that share a weight share the Cast."""
-    made: dict[Value, Value] = {}
+    casts: dict[Value, Value] = {}
     first = next(iter(graph))
     for layer in layers:
         weight = layer.weight
@@ -35,9 +35,9 @@ def store_halves(graph: Graph, layers: Sequence[Linear], dtype: DType, report: R
         if dtype is DType.FLOAT16 and np.abs(numbers).max(initial=0.0) > LARGEST:
             report.skipped(layer.name, layer.op, f"a weight is larger than float16 can hold ({LARGEST:g})")
             continue
-        if weight not in made:
+        if weight not in casts:
             stored = graph.constant(numbers.astype(dtype.numpy), weight.name)
-            made[weight] = graph.add(
+            casts[weight] = graph.add(
                 "Cast",
                 [stored],
                 {"to": int(DType.FLOAT)},
@@ -48,5 +48,5 @@ def store_halves(graph: Graph, layers: Sequence[Linear], dtype: DType, report: R
             ).output
         half = layer.kernel_rows(numbers.astype(dtype.numpy).astype(np.float32))
         error = weight_error(layer.kernel_rows(), half)
-        layer.node.set_input(1, made[weight])
+        layer.node.set_input(1, casts[weight])
         report.done(layer.name, layer.op, bits=16, weight_error=round(error, 9))

@@ -48,7 +48,7 @@ def store_kernelless(graph: Graph, schemes: Schemes, ctx: Context, report: Repor
     """Store the weights of all such operators of `graph` in int8, saying so in `report`; returns those it looked at."""
     looked: set[Node] = set()
     wider: set[str] = set()
-    made: dict[Value, tuple[Value, float]] = {}
+    stored: dict[Value, tuple[Value, float]] = {}
     for node in tuple(graph):
         if node.op not in INPUTS or node.domain:
             continue
@@ -68,14 +68,14 @@ def store_kernelless(graph: Graph, schemes: Schemes, ctx: Context, report: Repor
         half = scheme.half
         try:
             for weight in weights.values():
-                if weight not in made:
-                    made[weight] = _stored(graph, node, weight) if half is None else _halved(graph, node, weight, half)
+                if weight not in stored:
+                    stored[weight] = _stored(graph, node, weight, half)
         except Skip as skip:
             report.skipped(node.label, node.op, skip.reason)
             continue
         for index, weight in weights.items():
-            node.set_input(index, made[weight][0])
-        bits, error = 8 if half is None else 16, max(made[weight][1] for weight in weights.values())
+            node.set_input(index, stored[weight][0])
+        bits, error = 8 if half is None else 16, max(stored[weight][1] for weight in weights.values())
         report.done(node.label, node.op, bits=bits, activations="stored", weight_error=round(error, 9))
     if wider:
         report.notes.append(
@@ -88,7 +88,7 @@ def _weights(node: Node, schemes: Schemes) -> dict[int, Value]:
     """The weights by input. Raises `Skip`."""
     if reason := float_reason(schemes, node):
         raise Skip(reason)
-    found: dict[int, Value] = {}
+    weights: dict[int, Value] = {}
     for index in INPUTS[node.op]:
         weight = node.input(index)
         if weight is None or weight.constant is None:
@@ -101,10 +101,10 @@ def _weights(node: Node, schemes: Schemes) -> dict[int, Value]:
                 raise Skip(f"{other} reads the same weight and needs it float")
         if not np.isfinite(np.asarray(weight.numpy())).all():
             raise Skip("the weight is not finite")
-        found[index] = weight
-    if sum(weight.constant.size for weight in found.values() if weight.constant is not None) < LEAST:
+        weights[index] = weight
+    if sum(weight.constant.size for weight in weights.values() if weight.constant is not None) < LEAST:
         raise Skip(f"{node.op} has no integer kernel, and fewer than {LEAST} weights to store smaller")
-    return found
+    return weights
 
 
 def _encode(weight: Value, node: Node, *, saturating: bool = False) -> Coded:
@@ -133,7 +133,9 @@ def _encode_rows(rows: NDArray[np.float32], saturating: bool) -> tuple[NDArray[n
     return codes, scale, weight_error(rows, codes * scale[:, None])
 
 
-def _stored(graph: Graph, node: Node, weight: Value) -> tuple[Value, float]:
+def _stored(graph: Graph, node: Node, weight: Value, half: DType | None) -> tuple[Value, float]:
+    if half is not None:
+        return _halved(graph, node, weight, half)
     coded = _encode(weight, node)
     origin = Origin.merge([node.origin], "quant")
     value = dequantized(graph, coded.codes, coded.scale, weight, origin, node, name=weight.name)

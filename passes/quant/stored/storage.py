@@ -31,20 +31,22 @@ def store_weights(
     """Let every layer read its weight from int8 codes; layers that share a weight share the expression. Returns the
     error of each (`weight_error`)."""
     target = dataclasses.replace(ctx.target, saturating_int8=False)  # the products are float
-    made: dict[Value, Value] = {}
+    decoded: dict[Value, Value] = {}
     errors: dict[Linear, float] = {}
     numbers: dict[Value, NDArray[np.float32]] = {}
     first = next(iter(graph))
     for layer in layers:
         weight = layer.weight
-        if weight not in made:
+        if weight not in decoded:
             least = np.zeros(layer.outputs)
             h = importance(layer, seen.energy)
             codes, params, _ = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
             numbers[weight] = layer.kernel_rows(params.dequantize(codes))
             scale = graph.constant(np.ascontiguousarray(params.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")
-            made[weight] = dequantized(graph, codes, scale, weight, origin, first, name=weight.name, type=weight.type)
+            decoded[weight] = dequantized(
+                graph, codes, scale, weight, origin, first, name=weight.name, type=weight.type
+            )
         errors[layer] = weight_error(layer.kernel_rows(), numbers[weight], importance(layer, seen.energy))
-        layer.node.set_input(1, made[weight])
+        layer.node.set_input(1, decoded[weight])
     return errors

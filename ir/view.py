@@ -1,75 +1,16 @@
-"""The graph as networkx sees it: paths, dominators, cuts and partitions.
+"""Where a graph falls in two, and in which parts of one kind it can run.
 
-Nodes of the view are the nodes of one graph (bodies belong to the node that holds them) and two ends: `SOURCE` before
-everything that is given, `SINK` after everything that is returned. Edges carry the value that flows along them;
-constants do not flow. Which channels depend on each other is told by `channels`.
-
-networkx is imported when a view is made.
+Nodes are those of one graph; bodies belong to the node that holds them. Constants do not flow. Which channels depend on
+each other is told by `channels`.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
 
 from .graph import Graph, Node, Value
-
-if TYPE_CHECKING:
-    import networkx
-
-View: TypeAlias = "networkx.MultiDiGraph[Place]"
-
-
-class End(Enum):
-    """What lies before the graph's inputs and behind its outputs."""
-
-    SOURCE = "source"
-    SINK = "sink"
-
-
-SOURCE, SINK = End.SOURCE, End.SINK
-Place: TypeAlias = "Node | End"
-
-
-def view(graph: Graph) -> View:
-    """A directed multigraph from `SOURCE` over the nodes of `graph` to `SINK`.
-
-    Every edge has the attribute `value`. A graph input flows from `SOURCE`; constants do not flow. A node that reads
-    nothing but constants hangs from nothing, and one that nothing reads leads nowhere. The view does not follow later
-    edits.
-    """
-    import networkx
-
-    made: View = networkx.MultiDiGraph()
-    made.add_node(SOURCE)
-    made.add_nodes_from(graph)
-    made.add_node(SINK)
-    for node in graph:
-        for value in _reads(node):
-            made.add_edge(value.producer or SOURCE, node, value=value)
-    for output in graph.outputs:
-        if output.value.constant is None:
-            made.add_edge(output.value.producer or SOURCE, SINK, value=output.value)
-    return made
-
-
-def dominators(graph: Graph) -> dict[Node, Place]:
-    """The immediate dominator of every node that an input reaches: the last place that all paths to it go through."""
-    import networkx
-
-    found = networkx.immediate_dominators(view(graph), SOURCE)
-    return {node: found[node] for node in graph if node in found}
-
-
-def post_dominators(graph: Graph) -> dict[Node, Place]:
-    """The immediate post-dominator of every node that reaches an output: the first place that its paths share."""
-    import networkx
-
-    found = networkx.immediate_dominators(view(graph).reverse(copy=False), SINK)
-    return {node: found[node] for node in graph if node in found}
 
 
 def cut_values(graph: Graph) -> list[Value]:
@@ -98,39 +39,6 @@ def cut_values(graph: Graph) -> list[Value]:
         alive[i] += alive[i - 1]
     cuts = [(made, value) for made, last, value in spans if last > made and alive[made + 1] == 1]
     return [value for _, value in sorted(cuts, key=lambda cut: cut[0])]
-
-
-def articulation_nodes(graph: Graph) -> list[Node]:
-    """The nodes that every path from an input to an output goes through, in order."""
-    import networkx
-
-    places = view(graph)
-    if SINK not in networkx.descendants(places, SOURCE):
-        return []
-    found = networkx.immediate_dominators(places, SOURCE)
-    chain: list[Node] = []
-    at = found[SINK]
-    while isinstance(at, Node):
-        chain.append(at)
-        at = found[at]
-    return chain[::-1]
-
-
-def is_convex(nodes: Iterable[Node]) -> bool:
-    """Whether no path leaves the set and comes back: only then can it be cut out and run as one."""
-    inside = set(nodes)
-    outside: set[Node] = set()
-    stack = [user for node in inside for user in _following(node) if user not in inside]
-    while stack:
-        node = stack.pop()
-        if node in outside:
-            continue
-        outside.add(node)
-        for user in _following(node):
-            if user in inside:
-                return False
-            stack.append(user)
-    return True
 
 
 def convex_partitions(graph: Graph, label: Callable[[Node], Hashable]) -> list[tuple[Hashable, list[Node]]]:
@@ -193,11 +101,6 @@ def _outermost(user: Node | Graph | None, graph: Graph) -> Node | None:
             return user
         user = owner
     return None
-
-
-def _following(node: Node) -> list[Node]:
-    graph = node.graph
-    return [] if graph is None else [user for value in node.outputs for user in _readers(value, graph)]
 
 
 def _sorted(graph: Graph) -> Sequence[Node]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
@@ -196,7 +197,7 @@ class SourceFile:
     @property
     def is_pointer(self) -> bool:
         """Whether Git LFS left its note here of where the file really is."""
-        return os.pread(self._fd, len(_POINTER), 0) == _POINTER
+        return self.read(0, len(_POINTER)) == _POINTER
 
     def map(self) -> mmap.mmap:
         """The whole file, mapped: pages are read when touched and count as file cache, not as memory of ours."""
@@ -206,22 +207,27 @@ class SourceFile:
 
     def release(self) -> None:
         """Give back the pages mapped so far; they come back when touched again."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if sys.platform != "win32" and self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`, without mapping them where the system can."""
+        if sys.platform == "win32":
+            return self.map()[offset : offset + length] if self.size else b""
+        return os.pread(self._fd, length, offset)
 
     def copy(self, offset: int, length: int, file: BinaryIO) -> None:
         """Append `length` bytes from `offset` to `file`, in pieces, without mapping them.
 
         Raises `ModelError` when the file has become shorter since it was opened.
         """
-        buffer = memoryview(bytearray(min(length, _CHUNK)))
         while length:
-            read = os.preadv(self._fd, [buffer[:length]], offset)
-            if not read:
+            piece = self.read(offset, min(length, _CHUNK))
+            if not piece:
                 raise ModelError(f"{self.path}: the file became shorter while it was read; load the model again")
-            file.write(buffer[:read])
-            offset += read
-            length -= read
+            file.write(piece)
+            offset += len(piece)
+            length -= len(piece)
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 from ..compiler.locked import Locked
@@ -27,6 +27,11 @@ from ..passes.observers import Reproduce
 from ..report.build import BuildReport
 from .config import Config, Entry
 from .lock import Lock, build_name
+
+if sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as Connection
+else:
+    from multiprocessing.connection import Connection
 
 _BASE = 400 << 20
 """Bytes of a process that holds the libraries and a small model."""
@@ -147,10 +152,9 @@ def worst(statuses: Sequence[int]) -> int:
 
 def cores() -> set[int]:
     """The cores that this process may use."""
-    try:
+    if sys.platform == "linux":
         return os.sched_getaffinity(0)
-    except AttributeError:  # not on every system
-        return set(range(os.cpu_count() or 1))
+    return set(range(os.cpu_count() or 1))
 
 
 @contextlib.contextmanager

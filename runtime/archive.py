@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def open_npz(path: Path) -> dict[str, Array]:
                     raw.seek(member.header_offset)
                     header = raw.read(_LOCAL_HEADER)
                     name_length, extra_length = struct.unpack("<HH", header[26:30])
-                    file: BinaryIO = raw
+                    file: IO[bytes] = raw
                     file.seek(member.header_offset + _LOCAL_HEADER + name_length + extra_length)
                 else:
                     with archive.open(member) as packed:
@@ -74,7 +74,7 @@ def open_npy(path: Path) -> Array:
         raise DataError(f"{path}: cannot be read as a .npy array: {error}") from error
 
 
-def map_npy(file: BinaryIO) -> Array:
+def map_npy(file: IO[bytes]) -> Array:
     """Map the `.npy` that starts where `file` stands. Raises `ValueError` for object arrays and junk."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

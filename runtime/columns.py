@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -85,7 +86,8 @@ class ArrayColumn(Column):
             self.rows(np.arange(start, min(start + step, len(self.array)), dtype=np.intp))
 
     def read(self, at: Index) -> Array:
-        if self._map is not None:  # what was read before would otherwise stay in this process's memory
+        # What was read before would otherwise stay in this process's memory.
+        if sys.platform != "win32" and self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
         first, last = int(at[0]), int(at[-1])
         if last - first + 1 == len(at):

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
@@ -47,7 +48,7 @@ class Store:
             self._look(os.stat(self.folder))
 
     def _look(self, about: os.stat_result) -> None:
-        if os.name != "posix":
+        if sys.platform == "win32":
             return
         if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             self._refused = True

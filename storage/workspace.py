@@ -14,20 +14,17 @@ import contextlib
 import os
 import re
 import shutil
-import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # there is none on Windows, where nothing abandoned is looked for
-    fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".optc-"
-_NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8,}")
-_OWNER = ".owner"
+NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8,}")
+OWNER = ".owner"
 """The file in a workspace that says the name of the workspace, and in each line behind it a file in a folder of it."""
-_LONGEST = 1 << 20
 
 
 class Workspace(tempfile.TemporaryDirectory[str]):
@@ -40,12 +37,12 @@ class Workspace(tempfile.TemporaryDirectory[str]):
         super().__init__(prefix=_PREFIX, dir=None if folder is None else os.path.abspath(folder))
         self._lock = -1
         try:
-            if fcntl is not None:
+            if sys.platform != "win32":
                 self._lock = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY)
                 with contextlib.suppress(OSError):  # some file systems know no locks
                     fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Only now, so that nobody takes for abandoned what is not locked yet.
-            with open(os.path.join(self.name, _OWNER), "w", encoding="utf-8") as file:
+            with open(os.path.join(self.name, OWNER), "w", encoding="utf-8") as file:
                 file.write(os.path.basename(self.name))
         except OSError:
             self.cleanup()
@@ -56,7 +53,7 @@ class Workspace(tempfile.TemporaryDirectory[str]):
 
         Recorded before they are made. Raises `OSError`.
         """
-        with open(os.path.join(self.name, _OWNER), "a", encoding="utf-8") as file:
+        with open(os.path.join(self.name, OWNER), "a", encoding="utf-8") as file:
             file.writelines(f"\n{folder}/{name}" for name in names)
 
     def cleanup(self) -> None:
@@ -79,74 +76,12 @@ class Workspace(tempfile.TemporaryDirectory[str]):
 
 def files(folder: str) -> list[str]:
     """The names of what was put into a workspace, in order."""
-    return sorted(name for name in os.listdir(folder) if name != _OWNER)
+    return sorted(name for name in os.listdir(folder) if name != OWNER)
 
 
 def remove_abandoned(folder: str) -> None:
     """Remove the workspaces in `folder` whose processes were killed."""
-    if fcntl is None:
-        return
-    with contextlib.suppress(OSError):
-        for name in [name for name in os.listdir(folder) if _NAME.fullmatch(name)]:
-            path = os.path.join(folder, name)
-            with contextlib.suppress(OSError), _opened(path) as descriptor:
-                said, *recorded = _says(descriptor)
-                if os.fstat(descriptor).st_uid == os.geteuid() and said == name:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove_recorded(descriptor, recorded)
-                    _empty(descriptor)
-                    os.rmdir(path)
+    if sys.platform != "win32":
+        from .abandoned import remove
 
-
-@contextlib.contextmanager
-def _opened(path: str, parent: int | None = None) -> Iterator[int]:
-    """A folder that is one itself, not a link to one: opening a pipe would wait for its writer."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _says(folder: int) -> list[str]:
-    """The name that the workspace gives itself, and what it recorded."""
-    descriptor = os.open(_OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return [""]
-        return os.read(descriptor, _LONGEST).decode(errors="replace").split("\n")
-    finally:
-        os.close(descriptor)
-
-
-def _remove_recorded(workspace: int, recorded: Sequence[str]) -> None:
-    """Remove the files that a workspace recorded, each in a folder right in it, and these folders where that is all."""
-    inside: dict[str, list[str]] = {}
-    for line in recorded:
-        folder, _, name = line.partition("/")
-        if _is_single(folder) and _is_single(name):
-            inside.setdefault(folder, []).append(name)
-    for folder, names in inside.items():
-        with contextlib.suppress(FileNotFoundError):
-            with _opened(folder, workspace) as descriptor:
-                if os.fstat(descriptor).st_dev != os.fstat(workspace).st_dev:
-                    raise OSError  # somebody has mounted it
-                for name in names:
-                    with contextlib.suppress(FileNotFoundError):
-                        if stat.S_ISREG(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                            os.unlink(name, dir_fd=descriptor)
-            os.rmdir(folder, dir_fd=workspace)
-
-
-def _is_single(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
-
-
-def _empty(folder: int) -> None:
-    """Remove the files of a workspace, the one that tells that it is one last."""
-    names = sorted(os.listdir(folder), key=lambda name: name == _OWNER)
-    for name in names:
-        inside = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISDIR(inside.st_mode):
-            raise OSError  # it is not ours, or holds what is not
-        os.unlink(name, dir_fd=folder)
+        remove(folder)

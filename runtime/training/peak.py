@@ -14,7 +14,8 @@ _INTERVAL = 0.0005
 
 class Peak:
     """A context that measures; `bytes` is the rise of the resident memory. Where a system does not tell the memory of
-    the moment, the rise of the highest memory so far stands for it, which is too little for a second piece of work."""
+    the moment, the rise of the highest memory so far stands for it, which is too little for a second piece of work;
+    where it tells nothing, 0."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -43,6 +44,8 @@ class Peak:
 
 
 def _resident() -> int:
+    if sys.platform == "win32":
+        return 0
     if os.path.exists(_STATM):
         with open(_STATM, encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

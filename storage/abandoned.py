@@ -1,0 +1,88 @@
+"""What killed processes left: workspaces that say that they are one, and that nobody has locked.
+
+Windows has neither the locks nor the links that this would have to be careful of; nothing is looked for there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+
+from .workspace import NAME, OWNER
+
+if sys.platform != "win32":
+    import fcntl
+assert sys.platform != "win32"
+
+_LONGEST = 1 << 20
+
+
+def remove(folder: str) -> None:
+    """Remove the workspaces in `folder` whose processes were killed."""
+    with contextlib.suppress(OSError):
+        for name in [name for name in os.listdir(folder) if NAME.fullmatch(name)]:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError), _opened(path) as descriptor:
+                said, *recorded = _says(descriptor)
+                if os.fstat(descriptor).st_uid == os.geteuid() and said == name:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove_recorded(descriptor, recorded)
+                    _empty(descriptor)
+                    os.rmdir(path)
+
+
+@contextlib.contextmanager
+def _opened(path: str, parent: int | None = None) -> Iterator[int]:
+    """A folder that is one itself, not a link to one: opening a pipe would wait for its writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _says(folder: int) -> list[str]:
+    """The name that the workspace gives itself, and what it recorded."""
+    descriptor = os.open(OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return [""]
+        return os.read(descriptor, _LONGEST).decode(errors="replace").split("\n")
+    finally:
+        os.close(descriptor)
+
+
+def _remove_recorded(workspace: int, recorded: Sequence[str]) -> None:
+    """Remove the files that a workspace recorded, each in a folder right in it, and these folders where that is all."""
+    inside: dict[str, list[str]] = {}
+    for line in recorded:
+        folder, _, name = line.partition("/")
+        if _is_single(folder) and _is_single(name):
+            inside.setdefault(folder, []).append(name)
+    for folder, names in inside.items():
+        with contextlib.suppress(FileNotFoundError):
+            with _opened(folder, workspace) as descriptor:
+                if os.fstat(descriptor).st_dev != os.fstat(workspace).st_dev:
+                    raise OSError  # somebody has mounted it
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        if stat.S_ISREG(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                            os.unlink(name, dir_fd=descriptor)
+            os.rmdir(folder, dir_fd=workspace)
+
+
+def _is_single(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
+def _empty(folder: int) -> None:
+    """Remove the files of a workspace, the one that tells that it is one last."""
+    names = sorted(os.listdir(folder), key=lambda name: name == OWNER)
+    for name in names:
+        inside = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(inside.st_mode):
+            raise OSError  # it is not ours, or holds what is not
+        os.unlink(name, dir_fd=folder)

@@ -16,11 +16,10 @@ from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..ir.shapes.infer import size_names
 from ..ir.stored import parameters, stored_values, tensor_of
-from ..ir.tensor import SparseTensor
 from ..ir.types import DType
 from .amount import amount
 from .layers import LayerCost, costliest, layer_costs, type_text
-from .weights import Weight, look, prepares, rank, stored_weights
+from .weights import Weight, look, pieces, prepares, rank, stored_weights
 
 if TYPE_CHECKING:
     from ..ir.tensor import Tensor
@@ -132,8 +131,7 @@ def _weights(graph: Graph) -> tuple[Weights, ...]:
 
 
 def _zeros(tensor: Tensor) -> int:
-    array = (tensor.values if isinstance(tensor, SparseTensor) else tensor).numpy()
-    return tensor.size - int(np.count_nonzero(array))
+    return tensor.size - sum(int(np.count_nonzero(array)) for array in pieces(tensor))
 
 
 def _tensors(graph: Graph, names: set[str]) -> tuple[LayerWeight, ...]:

@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from ..ir.node import Node, Value
 from ..ir.stored import parameters, tensor_of
-from ..ir.tensor import SparseTensor, Tensor
+from ..ir.tensor import FileTensor, SparseTensor, Tensor
 
 _ENERGY = 0.99
 _PREPARING = 64
 _LARGEST = 4096
 """A matrix with more rows and columns than this would take minutes to factor."""
+_PIECE = 1 << 22
+"""Elements of a weight that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +82,35 @@ def prepares(node: Node) -> bool:
 
 def look(value: Value, tensor: Tensor) -> Weight:
     """Read a tensor and describe it."""
-    array = (tensor.values if isinstance(tensor, SparseTensor) else tensor).numpy()
-    zeros = 1 - int(np.count_nonzero(array)) / max(tensor.size, 1)
     low = high = None
-    broken = 0
-    if array.size:
+    broken = filled = 0
+    for array in pieces(tensor):
+        filled += int(np.count_nonzero(array))
         numbers = array if array.dtype.kind in "iub" else array.astype(np.float32)
         if numbers.dtype.kind == "f":
             finite = np.isfinite(numbers)
-            broken = int(numbers.size - np.count_nonzero(finite))
-            numbers = numbers[finite] if broken else numbers
+            broken += int(numbers.size - np.count_nonzero(finite))
+            numbers = numbers[finite]
         if numbers.size:
-            low, high = float(numbers.min()), float(numbers.max())
-        if zeros and isinstance(tensor, SparseTensor):
-            low, high = min(low or 0.0, 0.0), max(high or 0.0, 0.0)
+            least, most = float(numbers.min()), float(numbers.max())
+            low, high = min(least if low is None else low, least), max(most if high is None else high, most)
+    zeros = 1 - filled / max(tensor.size, 1)
+    if zeros and isinstance(tensor, SparseTensor) and filled + broken:
+        low, high = min(low or 0.0, 0.0), max(high or 0.0, 0.0)
     return Weight(value.name, tensor.dtype.text, tuple(tensor.shape), tensor.nbytes, zeros, low, high, broken)
+
+
+def pieces(tensor: Tensor) -> Iterator[npt.NDArray[np.generic]]:
+    """The stored elements of a tensor, a bounded number at a time: a weight may be larger than what memory is left."""
+    array = (tensor.values if isinstance(tensor, SparseTensor) else tensor).numpy()
+    if not array.flags.c_contiguous:  # one element repeated
+        yield array
+        return
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        yield flat[start : start + _PIECE]
+        if isinstance(tensor, FileTensor):
+            tensor.source.release()
 
 
 def rank(node: Node, tensor: Tensor) -> tuple[int, int] | None:
@@ -103,11 +119,13 @@ def rank(node: Node, tensor: Tensor) -> tuple[int, int] | None:
     A kernel [out, in, ...] is taken as the matrix of out x (in ...); codes, grouped kernels, vectors, stacks of
     matrices and matrices too large to factor quickly have none.
     """
+    if len(tensor.shape) < 2 or min(tensor.shape[0], math.prod(tensor.shape[1:])) > _LARGEST:
+        return None
     matrix = _matrix(node, tensor)
     if matrix is None or not matrix.size:
         return None
     full = min(matrix.shape)
-    if full > _LARGEST or not np.isfinite(matrix).all():
+    if not np.isfinite(matrix).all():
         return None
     # The eigenvalues of the smaller Gram matrix are the squared singular values.
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix

@@ -163,7 +163,7 @@ def test_a_configuration_fixes_sizes_and_names_libraries(tmp_path: Path) -> None
     entry = load(str(tmp_path / "optc.toml")).entries[0]
     assert entry.options.shapes == {"x": (1, 8)}
     assert entry.targets == ("arm64", "onnx")
-    assert [entry.artifact(one) for one in entry.targets] == [str(tmp_path / "m.arm64"), str(tmp_path / "m.onnx.onnx")]
+    assert [entry.artifact(one) for one in entry.targets] == [str(tmp_path / "m.arm64"), str(tmp_path / "m.optc.onnx")]
     (tmp_path / "optc.toml").write_text('[[model]]\npath = "m.onnx"\nshape = "x"\n')
     with pytest.raises(SpecError, match=r"optc\.toml:3: 'shape' takes sizes of inputs such as"):
         load(str(tmp_path / "optc.toml"))

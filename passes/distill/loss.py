@@ -97,7 +97,8 @@ def append_loss(graph: Graph, terms: Sequence[Term], variances: Mapping[Term, Fl
 
 def _scale(term: Term, variance: Floats) -> Floats:
     """One over the deviation of each channel, in a shape that broadcasts against the values."""
-    scale = 1.0 / np.sqrt(np.maximum(variance, LEAST_VARIANCE * float(variance.mean()) + 1e-12))
+    least = LEAST_VARIANCE * float(variance.mean()) or 1.0  # a single sample varies in nothing
+    scale = 1.0 / np.sqrt(np.maximum(variance, least))
     rank = len(term.teacher.shape or ())
     if scale.size > 1:
         scale = scale.reshape([-1 if axis == term.axis % rank else 1 for axis in range(rank)])

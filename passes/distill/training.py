@@ -48,6 +48,8 @@ BY_HEART = 2
 
 Judge = Callable[[], float]
 """The held-out loss of the student as its parameters are now."""
+Tick = Callable[[float], None]
+"""Told of each step."""
 
 
 def sizes(parameters: Parameters, kinds: Mapping[Value, Parameter], channel_axes: Mapping[Value, int]) -> Floats:
@@ -72,38 +74,37 @@ class Training:
     `best` are the parameters that the judge liked best, at first those that the student came with.
     """
 
-    def __init__(self, trainer: Trainer, lessons: Lessons, judge: Judge, tick: Callable[[float], None]) -> None:
+    def __init__(self, trainer: Trainer, lessons: Lessons, judge: Judge) -> None:
         self.trainer = trainer
         self.lessons = lessons
         self.judge = judge
-        self.tick = tick
         self.parameters = trainer.parameters
         self.best = self.parameters.flat.copy()
         self.start = self.loss = judge()
         self.curve: list[tuple[int, float, float]] = []
         self.step = 0
 
-    def try_rates(self, rates: Sequence[float]) -> tuple[float, float]:
+    def try_rates(self, rates: Sequence[float], tick: Tick) -> tuple[float, float]:
         """The rate after whose trial the held-out loss is least, of `rates` from the largest on, and the seconds of a
         step."""
         losses: dict[float, float] = {}
         begin = time.perf_counter()
         for rate in rates:
             self._restart(self.best, Constant(rate, TRIED, warmup=TRIED // 3))
-            self._learn(TRIED)
+            self._learn(TRIED, tick)
             losses[rate] = self._judged()
             if min(losses.values()) < min(self.start, losses[rate]):
                 break  # smaller ones do less
         seconds = (time.perf_counter() - begin) / (TRIED * len(losses))
         return min(losses, key=lambda rate: losses[rate]), seconds
 
-    def run(self, steps: int, rate: float) -> int:
+    def run(self, steps: int, rate: float, tick: Tick) -> int:
         """Train for so many steps; returns how often the student was taken back."""
         taken_back = idle = done = 0
         self._restart(self.best, _course(rate, steps))
         while done < steps and taken_back <= PATIENCE:
             part = min(math.ceil(steps / JUDGED), steps - done)
-            loss = self._learn(part)
+            loss = self._learn(part, tick)
             done += part
             held = self._judged()
             self.curve.append((done, loss, held))
@@ -127,13 +128,13 @@ class Training:
     def _restart(self, flat: Floats, schedule: Schedule) -> None:
         self.trainer.restart(flat, schedule)
 
-    def _learn(self, steps: int) -> float:
+    def _learn(self, steps: int, tick: Tick) -> float:
         """So many steps; the mean of their losses, which is no number where one of them is none."""
         total = 0.0
         for feeds in self.lessons.steps(self.step, steps):
             total += self.trainer.step(feeds)
-            self.tick(1)
-        self.step += steps
+            self.step += 1
+            tick(1)
         return total / max(steps, 1)
 
     def _average(self) -> Floats:

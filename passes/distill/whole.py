@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import ModelError
 from ...ir.graph import Graph, Node, Value
 from ...ir.tensor import SparseTensor
 from ...runtime.agreement import agreement
@@ -20,7 +21,7 @@ from ..prune.storage import sparse
 from .lessons import Lessons
 from .loss import Term, append_loss, hint_terms, output_terms, variance_of
 from .parameters import Parameter, parameters
-from .training import AVERAGE, RATES, Training, sizes
+from .training import AVERAGE, RATES, TRIED, Training, sizes
 from .views import Views, fitting_views
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PROBED = 64
 """Samples that the variance of the teacher's values is taken of."""
+MEMORY = 2 << 30
+"""Bytes that a step may take for what lies between the layers of the student, and its gradients."""
 ALIKE = 1e-6
 """The held-out loss from which on there is nothing to learn."""
 
@@ -47,7 +50,12 @@ def train(options: Distill, graph: Graph, ctx: Context) -> Report:
         return report
     if options.hints:
         terms += hint_terms(graph, ctx.teacher, options.hints)
-    _Course(options, graph, ctx, terms, moving, report).run()
+    try:
+        course = _Course(options, graph, ctx, terms, moving, report)
+    except ModelError as error:  # no gradient reaches any parameter
+        report.notes.append(f"nothing is learnt: {error}")
+        return report
+    course.run()
     return report
 
 
@@ -111,6 +119,7 @@ class _Course:
                 self.parameters,
                 optimizer=AdamW(scale=sizes(self.parameters, self.moving, _channel_axes(self.moving))),
                 average=AVERAGE,
+                memory=MEMORY,
                 axes=self.ctx.fit.axes if self.ctx.fit is not None else {},
                 threads=self.ctx.threads,
             )
@@ -120,17 +129,22 @@ class _Course:
     def run(self) -> None:
         report, ctx = self.report, self.ctx
         begin = time.perf_counter()
-        with ctx.progress.task("distill") as tick:
-            course = Training(self.trainer, self.lessons, self._judge, tick)
-            if course.start < ALIKE:
-                self._put_back(course.best)
-                report.notes.append("nothing is left to learn: the model answers as its teacher does")
-                return
-            first = self.parameters.flat.copy()
+        course = Training(self.trainer, self.lessons, self._judge)
+        first = self.parameters.flat.copy()
+        if course.start < ALIKE:
+            self._put_back(course.best)
+            report.notes.append("nothing is left to learn: the model answers as its teacher does")
+            return
+        rate, steps, taken_back = 0.0, 0, 0
+        try:
+            self._cut()
             rate, steps = self._pace(course)
-            taken_back = course.run(steps, rate)
+            with ctx.progress.task("train", steps) as tick:
+                taken_back = course.run(steps, rate, tick)
+        except KeyboardInterrupt:
+            report.notes.append("interrupted: the best so far is kept; interrupt again to end the build")
         self._put_back(course.best)
-        seconds = time.perf_counter() - begin
+        steps, seconds = course.step, time.perf_counter() - begin
         if course.loss >= course.start:
             for node, _ in self._layers():
                 report.skipped(node.label, node.op, f"{steps} steps did not make the held-out loss less")
@@ -149,11 +163,25 @@ class _Course:
             )
         report.notes += [str(one) for one in self.trainer.backward.frozen]
 
+    def _cut(self) -> None:
+        """Decide how many samples of a step are differentiated at a time: as many as fit in `MEMORY`."""
+        axes = set(self.trainer.axes.values())
+        if axes != {0}:
+            self.trainer.micro = self.lessons.batch  # which axis of an answer counts samples is not known
+            return
+
+        def measured() -> str:
+            self.trainer.gradient(next(iter(self.lessons.steps(0, 1))))
+            return str(self.trainer.micro)
+
+        self.trainer.micro = int(self.ctx.recall("samples that are differentiated at a time", measured))
+
     def _pace(self, course: Training) -> tuple[float, int]:
         """The rate and the number of steps: as asked for, or by trial and by the clock."""
         options = self.options
         rates = RATES if options.rate is None else (options.rate,)
-        rate, seconds = course.try_rates(rates)
+        with self.ctx.progress.task("try rates", len(rates) * TRIED) as tick:
+            rate, seconds = course.try_rates(rates, tick)
         if options.steps:
             return rate, options.steps
         question = f"steps in {options.minutes:g} minutes"
@@ -163,8 +191,9 @@ class _Course:
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""
         self._write(self.parameters.flat)
-        assert self.ctx.held is not None
-        seen = agreement(self.teacher, self.graph, self.ctx.held, threads=self.ctx.threads, exact=self.ctx.exact)
+        held = self.ctx.held or self.ctx.fit
+        assert held is not None
+        seen = agreement(self.teacher, self.graph, held, threads=self.ctx.threads, exact=self.ctx.exact)
         return sum(output.loss for output in seen.outputs)
 
     def _write(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:

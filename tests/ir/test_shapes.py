@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from optc.errors import ModelError
@@ -368,3 +369,11 @@ def test_trained_models(kit: Path) -> None:
         names = {d for value in graph.inputs for d in value.shape or () if isinstance(d, str)}
         bind(graph, {"N": 2} | ({"T": 48} if "T" in names else {}))
         assert all(v.static_shape is not None for node in graph.walk() for v in node.outputs), path.name
+
+
+def test_not_of_a_scalar_is_followed() -> None:
+    graph = Graph("g", opsets={"": 17})
+    seen = graph.add("Not", [graph.constant(np.array(True))]).output
+    graph.add_output(graph.add("Not", [seen]).output, "y")
+    infer(graph)
+    assert (seen.dtype, seen.shape) == (DType.BOOL, ())

@@ -63,7 +63,7 @@ def where(call: Call) -> list[Fact]:
 
 def logical_not(call: Call) -> list[Fact]:
     data = call.data(0)
-    return [Fact(DType.BOOL, call.shape(0), None if data is None else np.logical_not(data).astype(object))]
+    return [Fact(DType.BOOL, call.shape(0), None if data is None else np.asarray(np.logical_not(data), object))]
 
 
 def unary(call: Call) -> list[Fact]:

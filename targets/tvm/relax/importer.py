@@ -111,6 +111,7 @@ class Importer:
         self._dims: dict[str, Any] = dict(dims)
         self._plain: dict[Value, Any] = {}
         self._blocked: dict[Value, Blocked] = {}
+        self.parts: dict[Value, list[Blocked]] = {}  # what images of floats were joined from
         self._declared: dict[Value, Any] = {}
         self.held: set[Value] = set()
         self.products: dict[Value, Product] = {}

@@ -35,6 +35,8 @@ Lowered: TypeAlias = "relax.Expr | Blocked | None"
 _FLOATS = ("float32", "float16")
 _GAIN = 0.9
 """Minimal filtering must take less than this share of the time that summing up takes."""
+_PARTS = 4
+"""Images that may be read apart where they are joined: each is another kernel."""
 _OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 
@@ -70,26 +72,48 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     else:
         if groups > 1 and (out // groups) % block:
             return None
-        image = _channelled(importer, x) if groups == 1 else importer.image(x)
-        if image is None or (groups > 1 and w.shape[1] % image.block):
-            return None
-        inner = math.gcd(w.shape[1], image.block)
-        found = _filtered(importer, image, w, place) if groups == 1 else None
+        found = _apart(importer, x, w, place) if groups == 1 else None
         if found is None:
-            tile = importer.tile("conv", image.expr, w.shape, place, groups)
-            found = importer.te(
-                convs.conv,
-                image.expr,
-                constant(convs.pack(w, tile, inner, block)),
-                pattern=FUSABLE,
-                channels=out,
-                window=place,
-                tile=tile,
-                groups=groups,
-            )
+            image = _channelled(importer, x) if groups == 1 else importer.image(x)
+            if image is None or (groups > 1 and w.shape[1] % image.block):
+                return None
+            found = _convolved(importer, image, w, place, groups)
     if bias is not None and bias.constant is not None:
         found = _add(importer, found, _channels(bias.constant.numpy(), out, block))
     return Blocked(found, out, height, width, block)
+
+
+def _convolved(
+    importer: Importer, image: Blocked, w: npt.NDArray[np.generic], window: Window, groups: int
+) -> relax.Expr:
+    if groups == 1 and (filtered := _filtered(importer, image, w, window)) is not None:
+        return filtered
+    tile, block = importer.tile("conv", image.expr, w.shape, window, groups), importer.machine.block
+    packed = constant(convs.pack(w, tile, math.gcd(w.shape[1], image.block), block))
+    return importer.te(
+        convs.conv,
+        image.expr,
+        packed,
+        pattern=FUSABLE,
+        channels=w.shape[0],
+        window=window,
+        tile=tile,
+        groups=groups,
+    )
+
+
+def _apart(importer: Importer, x: Value, w: npt.NDArray[np.generic], window: Window) -> relax.Expr | None:
+    """The sum of a convolution over each of the images that `x`, which nothing else reads, was joined from: where the
+    result, which is read once more, is smaller than what need not be copied."""
+    height, width = window.output
+    parts = importer.parts.get(x, ()) if len(x.uses) == 1 else ()
+    if 2 * w.shape[0] * height * width > w.shape[1] * window.image[0] * window.image[1]:
+        return None
+    found, first = None, 0
+    for part in parts:
+        one = _convolved(importer, part, w[:, first : first + part.channels], window, 1)
+        found, first = one if found is None else _add(importer, one, found), first + part.channels
+    return found
 
 
 def _channelled(importer: Importer, x: Value) -> Blocked | None:
@@ -124,8 +148,17 @@ def lower_max_pool(importer: Importer, node: Node) -> Lowered:
     output = _image_size(node.outputs[0])
     if held is None or place is None or output is None or place.dilations != (1, 1):
         return None
-    found = importer.te(pools.max_pool, held.expr, pattern=FUSABLE, window=place, output=output)
-    return Blocked(found, held.channels, *output, held.block)
+    parts = importer.parts.get(node.inputs[0]) if node.inputs[0] is not None else None
+    pooled = [
+        Blocked(
+            importer.te(pools.max_pool, one.expr, pattern=FUSABLE, window=place, output=output),
+            one.channels,
+            *output,
+            one.block,
+        )
+        for one in parts or [held]
+    ]
+    return pooled[0] if parts is None else _joined(importer, node, pooled)
 
 
 def lower_average_pool(importer: Importer, node: Node) -> Lowered:
@@ -190,9 +223,16 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
         if any(isinstance(one.ty, relax.ShapeType) or not hasattr(one.ty, "dtype") for one in plain):
             return None
         return importer.te(layout.concatenate, *plain, pattern=_OPAQUE, axis=axis)
-    found = importer.te(layout.concatenate, *(part.expr for part in held), pattern=_OPAQUE, axis=1)
-    first = held[0]
-    return Blocked(found, sum(part.channels for part in held), first.height, first.width, first.block)
+    return _joined(importer, node, held)
+
+
+def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
+    """Images joined along their channels, for those that do not read them apart."""
+    found = importer.te(layout.concatenate, *(part.expr for part in parts), pattern=_OPAQUE, axis=1)
+    if len(parts) <= _PARTS and not importer.held.intersection(value for value in node.inputs if value is not None):
+        importer.parts[node.outputs[0]] = parts
+    first = parts[0]
+    return Blocked(found, sum(part.channels for part in parts), first.height, first.width, first.block)
 
 
 def lower_matmul(importer: Importer, node: Node) -> Lowered:

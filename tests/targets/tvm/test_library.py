@@ -148,6 +148,28 @@ def test_halves_of_blocks_are_read_where_they_are(tmp_path: Path) -> None:
     agree(graph, "host", tmp_path / "a.tar", [data])
 
 
+@pytest.mark.parametrize("readers", [1, 2])
+def test_images_that_are_joined_are_read_apart(readers: int, tmp_path: Path) -> None:
+    """A convolution to fewer channels sums over each part, and a pool takes each; a second reader has them joined."""
+    need("host")
+    from optc.targets.tvm.artifact.build import lowered
+
+    net = Net()
+    x = net.add("Relu", net.add("Conv", net.input("x", "N", 3, 19, 22), net.constant(16, 3, 3, 3), net.constant(16)))
+    parts = [net.add("Conv", x, net.constant(32, 16, k, k), net.constant(32), pads=[k // 2] * 4) for k in (1, 3)]
+    joined = net.add("Concat", *parts, axis=1)
+    pooled = net.add("MaxPool", joined, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0])
+    few = net.add("Relu", net.add("Conv", pooled, net.constant(16, 64, 3, 3), net.constant(16), pads=[1, 1, 1, 1]))
+    graph = net.done(few, *([net.add("Sigmoid", joined)] if readers == 2 else []))
+    wide = Machine("wide", "x86_64-linux-gnu", lanes=16, registers=32, block=16, filtering=True)
+    kernels = [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, Call)]
+    assert sum("concatenate" in name for name in kernels) == readers - 1
+    assert sum("max_pool" in name for name in kernels) == 2
+    build(graph, "host", tmp_path / "a.tar")
+    data = {"x": np.random.default_rng(0).normal(size=(2, 3, 19, 22)).astype(np.float32)}
+    agree(graph, "host", tmp_path / "a.tar", [data])
+
+
 def test_large_weights_are_held_once_for_each_opened_model(tmp_path: Path) -> None:
     """They are copied into large pages on x86; those of the file are given back, and read again by the next model."""
     need("host")

@@ -52,7 +52,9 @@ class Backward:
             if given_as in gradients.of:
                 copy.add_output(gradients.of[given_as], f"optc.gradient.{i}", given_as.type)
                 self._names[value] = given_as.name, f"optc.gradient.{i}"
-        self._still = [(value, one.name) for value, one in inputs.items() if value not in self._names]
+        self._inputs = {value: one.name for value, one in inputs.items()}
+        self.still = tuple(value for value in inputs if value not in self._names)
+        """Parameters without a gradient."""
         self._also = [f"optc.also.{i}" for i in range(len(also))]
         for value, name in zip(also, self._also):
             copy.add_output(copies[value], name)
@@ -81,7 +83,7 @@ class Run:
         for value, (name, result) in backward._names.items():
             views.append((name, parameters.view(parameters.flat, value)))
             self._bind_output(result, parameters.view(gradient, value))
-        views += [(name, parameters.view(parameters.flat, value)) for value, name in backward._still]
+        views += [(backward._inputs[v], parameters.view(parameters.flat, v)) for v in backward.still]
         for name, view in views:
             if name in backward._read:
                 self._binding.bind_ortvalue_input(name, values.ortvalue_from_numpy(view))

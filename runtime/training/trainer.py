@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import DataError
 from ...ir.graph import Graph, Value
@@ -63,6 +64,7 @@ class Trainer:
         self.micro = 0
         """Samples of a micro-batch; 0 before the first step."""
         self.backward = Backward(graph, loss, parameters, threads=threads_each(threads), providers=providers)
+        self._still = self._without_motion()
         self._beside = beside(threads)
         self._gradient = np.zeros_like(parameters.flat)
         self._runs: list[tuple[Run, Floats]] = []
@@ -81,19 +83,25 @@ class Trainer:
         """One step on a batch; returns its loss. Where loss or gradient is not finite, nothing moves."""
         loss = self._differentiate(feeds)
         gradient = self._gradient
-        if self.parameters.free is not None:
-            gradient *= self.parameters.free
+        gradient[self._still] = 0.0
         norm = clip_by_norm(gradient, np.inf if self.clip is None else self.clip)
         if not np.isfinite(loss) or not np.isfinite(norm):
             return float("nan")
         self.steps += 1
         flat = self.parameters.flat
+        kept = flat[self._still]  # weight decay would move what has no gradient
         self.optimizer.move(flat, gradient, self.moments, self.steps, self.schedule.rate(self.steps))
-        if self.parameters.free is not None:
-            flat *= self.parameters.free
+        flat[self._still] = kept
         if self.averaged is not None and self.average is not None:
             self.averaged += np.float32(1 - self.average) * (flat - self.averaged)
         return loss
+
+    def _without_motion(self) -> npt.NDArray[np.intp]:
+        """The elements of the buffers that stay as they are: those masked, and those before what has no gradient."""
+        free = np.ones_like(self.parameters.flat) if self.parameters.free is None else self.parameters.free.copy()
+        for value in self.backward.still:
+            self.parameters.view(free, value)[...] = 0.0
+        return np.flatnonzero(free == 0.0)
 
     def gradient(self, feeds: Mapping[str, Array]) -> tuple[float, Floats]:
         """The loss of a batch and its gradient, in a buffer like the parameters' that the next call overwrites."""

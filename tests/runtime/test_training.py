@@ -98,6 +98,31 @@ def test_zeros_stay_zeros() -> None:
             assert (data[~zero] != 0).all()
 
 
+def test_what_may_not_move_stays_whatever_it_holds() -> None:
+    """Weight decay moves what has no gradient, too: not what is masked, and not what is frozen."""
+    graph = Graph("g", opsets={"": 17, "own": 1})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    start = np.arange(1, 17, dtype=np.float32).reshape(4, 4) / 16
+    frozen, free = graph.constant(start, "frozen"), graph.constant(start.copy(), "free")
+    strange = graph.add("Hardmax", [graph.add("MatMul", [x, frozen]).output], {"axis": -1}).output
+    target = graph.add_input("target", TensorType(DType.FLOAT, ("N", 4)))
+    loss = losses.squared_error(graph, graph.add("MatMul", [strange, free]).output, target)
+    mask = np.ones((4, 4), bool)
+    mask[0] = False
+    parameters = Parameters([frozen, free], masks={free: mask})
+    trainer = Trainer(graph, loss, parameters, optimizer=AdamW(decay=0.5), schedule=Constant(1e-2, 1), threads=1)
+    assert [one.node.op for one in trainer.backward.frozen] == ["Hardmax"]
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        trainer.step({name: random.standard_normal((8, 4)).astype(np.float32) for name in ("x", "target")})
+    parameters.write()
+    np.testing.assert_array_equal(frozen.numpy(), start)  # type: ignore[arg-type]
+    moved = free.numpy()
+    assert moved is not None
+    np.testing.assert_array_equal(moved[0], start[0])
+    assert (moved[1:] != start[1:]).all()
+
+
 def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     task = Task()
     options: dict[str, object] = {"schedule": Cosine(1e-3, 6, 2), "average": 0.9}

@@ -118,10 +118,10 @@ def quantize_products(
 
 def _narrowed(graph: Graph, layer: Linear, few: Narrow, before: Node) -> Value:
     """The codes of a layer's weight as (reduction, outputs), which MatMulInteger reads."""
-    blocks = few.coded.multiples
+    blocks = few.coded.multipliers
     return store_codes(
         graph, np.ascontiguousarray(few.coded.codes[0].T), layer.weight.name, bits=few.bits, before=before,
-        book=few.coded.book, multiples=None if blocks is None else np.ascontiguousarray(blocks[0].T),
+        book=few.coded.book, multipliers=None if blocks is None else np.ascontiguousarray(blocks[0].T),
     )  # fmt: skip
 
 

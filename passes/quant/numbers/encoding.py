@@ -24,7 +24,7 @@ from ...walk.refit import refit_masked
 from ...walk.target import Target
 from .codebook import LEAST as BOOK_LEAST
 from .codebook import fit_book
-from .multipliers import BLOCKS, round_multiples
+from .multipliers import BLOCKS, round_multipliers
 from .multipliers import LEAST as BLOCKS_LEAST
 from .params import TINY, QuantParams, limits, storable
 from .rounding import Elimination, gptq, is_small, losses, round_to_grid
@@ -46,14 +46,14 @@ SHRINKS = np.linspace(0.3, 1.0, 29)
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """`weight` (groups, n, d) is what the `codes` (groups, n, d) stand for, `grid` theirs; `book` holds the levels that
-    they are of, if not all; `multiples` (groups, n, blocks) what the codes of each block are to be multiplied by, the
+    they are of, if not all; `multipliers` (groups, n, blocks) what the codes of each block are to be multiplied by, the
     blocks in the kernel's order."""
 
     weight: Array
     codes: Codes
     params: QuantParams
     book: Array | None = None
-    multiples: Codes | None = None
+    multipliers: Codes | None = None
 
     @property
     def packed(self) -> Encoded:
@@ -95,12 +95,12 @@ def encode_target(
     if bits == 4 and not codebook and per_channel and (block := _block(goal, positions)):
         own = [Elimination.of(h) for h in metric]
         weigh = column_costs(metric, own)
-        rounded, scale, multiples = round_multiples(goal, metric, weigh, own, box, least.reshape(shape[:2]), block)
+        rounded, scale, multipliers = round_multipliers(goal, metric, weigh, own, box, least.reshape(shape[:2]), block)
         params = QuantParams(np.asarray(scale.reshape(-1), np.float32), zero, dtype, axis, *limits(dtype))
         weight, whole = np.empty_like(rounded), np.empty_like(rounded)
-        weight[:, :, order] = rounded * np.repeat(multiples, block, axis=2) * scale[..., None]
+        weight[:, :, order] = rounded * np.repeat(multipliers, block, axis=2) * scale[..., None]
         whole[:, :, order] = rounded
-        return Encoded(weight, whole.astype(np.int8), params, None, multiples.astype(np.uint8))
+        return Encoded(weight, whole.astype(np.int8), params, None, multipliers.astype(np.uint8))
     book: Array | None = None
     eliminations: list[Elimination] | None = None
     if codebook and bits == 4 and per_channel and goal.size >= BOOK_LEAST and not depthwise:

@@ -28,7 +28,7 @@ Box = tuple[Array, Array]
 BLOCKS = (32, 16)
 """Weights in a block: the first of these that divides the channels."""
 LEAST = 8192
-"""Weights of a layer from which on the multiples and the operators are worth their bytes."""
+"""Weights of a layer from which on the multipliers and the operators are worth their bytes."""
 MOST = 8
 SHRINKS = np.linspace(0.5, 1.1, 25)
 """Shares of the full range of a block that are tried."""
@@ -36,16 +36,16 @@ FACTORS = (0.8, 0.87, 0.94, 1.0, 1.07, 1.15)
 """Changes to the scale of a channel that makes its widest block the largest multiple."""
 
 
-def round_multiples(
+def round_multipliers(
     goal: Array, metric: Array, weigh: Array, eliminations: Sequence[Elimination], box: Box, least: Array, block: int
 ) -> tuple[Array, Array, Array]:
-    """Codes (groups, n, d) of `goal`, scales (groups, n) of at least `least`, and multiples (groups, n, d / block).
+    """Codes (groups, n, d) of `goal`, scales (groups, n) of at least `least`, and multipliers (groups, n, d / block).
 
     `metric` (groups, d, d) is what errors cost together, `weigh` (groups, d) what one in each column costs alone."""
-    scale, multiples = _channel_scales(goal, weigh, box, least, block)
-    spread = scale[..., None] * multiples
+    scale, multipliers = _channel_scales(goal, weigh, box, least, block)
+    spread = scale[..., None] * multipliers
     codes = round_to_grid(goal, metric, spread, *box, sweeps=2, eliminations=eliminations)
-    return codes, scale, multiples
+    return codes, scale, multipliers
 
 
 def _channel_scales(goal: Array, weigh: Array, box: Box, least: Array, block: int) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ What a file stores need not be what a kernel reads: an expression over constants
     8 bits       codes (int8)
     4 bits       codes (int4) -> Cast -> int8
     a book       indices (uint4) -> Cast -> Gather of the 16 levels (int8)
-    blocks       codes (int4) * multiples (uint4) -> int8, see `multiples.py`
+    blocks       codes (int4) * multipliers (uint4) -> int8, see `multipliers.py`
     2, 3 bits    bytes (uint8) -> words -> codes -> int8
 
 For the last, eight codes of b bits, made positive, are one word of 8 b bits, stored as b bytes, least first:
@@ -40,12 +40,12 @@ def store_codes(
     bits: int,
     before: Node,
     book: NDArray[np.float64] | None = None,
-    multiples: NDArray[np.generic] | None = None,
+    multipliers: NDArray[np.generic] | None = None,
 ) -> Value:
-    """Signed `codes` of so many bits, of the 16 levels of `book`, or to be multiplied by `multiples` block by block, as
-    a value of type int8 (or their own type, for 8 bits), made before `before`."""
-    if multiples is not None:
-        return _multiplied(graph, codes, multiples, name, before)
+    """Signed `codes` of so many bits, of the 16 levels of `book`, or to be multiplied by `multipliers` block by block,
+    as a value of type int8 (or their own type, for 8 bits), made before `before`."""
+    if multipliers is not None:
+        return _multiplied(graph, codes, multipliers, name, before)
     if book is not None:
         return _looked_up(graph, codes, name, before, book)
     if bits == 8:
@@ -93,10 +93,10 @@ def _looked_up(graph: Graph, codes: NDArray[np.generic], name: str, before: Node
 
 
 def _multiplied(
-    graph: Graph, codes: NDArray[np.generic], multiples: NDArray[np.generic], name: str, before: Node
+    graph: Graph, codes: NDArray[np.generic], multipliers: NDArray[np.generic], name: str, before: Node
 ) -> Value:
-    axis = next(i for i, (n, few) in enumerate(zip(codes.shape, multiples.shape, strict=True)) if n != few)
-    blocks = multiples.shape[axis]
+    axis = next(i for i, (n, few) in enumerate(zip(codes.shape, multipliers.shape, strict=True)) if n != few)
+    blocks = multipliers.shape[axis]
     parted = (*codes.shape[:axis], blocks, codes.shape[axis] // blocks, *codes.shape[axis + 1 :])
 
     def wide(array: NDArray[np.generic], dtype: DType, hint: str) -> Value:
@@ -107,7 +107,7 @@ def _multiplied(
         "Mul",
         [
             wide(codes.reshape(parted), DType.INT4, name),
-            wide(np.expand_dims(multiples, axis + 1), DType.UINT4, "multiples"),
+            wide(np.expand_dims(multipliers, axis + 1), DType.UINT4, "multiples"),
         ],
         before=before,
     ).output

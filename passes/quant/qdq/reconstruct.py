@@ -98,14 +98,14 @@ class Reconstruction(Rounding):
         return least_scale(self.insertion, [layer])
 
     def write(self, layer: Linear, form: Encoded, bias: NDArray[np.float64] | None) -> None:
-        node, blocks = layer.node, form.multiples
+        node, blocks = layer.node, form.multipliers
         if bias is not None and self.fit_biases:
             layer.write_bias(bias)
         if blocks is not None:
             blocks = layer.of_kernel_rows(blocks.reshape(layer.outputs, -1))
         values = store_codes(
             self.insertion.graph, layer.laid_out(form.codes), layer.weight.name, bits=self.schemes[node].bits,
-            before=node, book=form.book, multiples=blocks,
+            before=node, book=form.book, multipliers=blocks,
         )  # fmt: skip
         weight = self.insertion.dequantize(values, form.params, before=node, origin=node.origin, hint="weight")
         node.set_input(1, weight)

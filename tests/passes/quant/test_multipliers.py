@@ -10,7 +10,7 @@ import pytest
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.quant import Quant
-from optc.passes.quant.numbers.multipliers import MOST, round_multiples
+from optc.passes.quant.numbers.multipliers import MOST, round_multipliers
 from optc.passes.quant.numbers.rounding import Elimination, losses, round_to_grid
 from optc.passes.quant.qdq.packing import store_codes
 from optc.runtime.session import Session
@@ -27,15 +27,15 @@ RANDOM = np.random.default_rng(0)
 )
 def test_the_runtime_multiplies_as_it_loads(shape: tuple[int, ...], few: tuple[int, ...]) -> None:
     codes = RANDOM.integers(-8, 8, shape).astype(np.int8)
-    multiples = RANDOM.integers(1, MOST + 1, few).astype(np.uint8)
+    multipliers = RANDOM.integers(1, MOST + 1, few).astype(np.uint8)
     graph = Graph("g", opsets={"": 21})
     x = graph.add_input("x", TensorType(DType.INT32, ()))
     first = graph.add("Identity", [x])
-    made = store_codes(graph, codes, "w", bits=4, before=first, multiples=multiples)
+    made = store_codes(graph, codes, "w", bits=4, before=first, multipliers=multipliers)
     wide = graph.add("Cast", [made], {"to": int(DType.INT32)}).output
     graph.add_output(graph.add("Mul", [wide, first.output]).output, "y", TensorType(DType.INT32, shape))
     axis = next(i for i in range(len(shape)) if shape[i] != few[i])
-    expected = codes * np.repeat(multiples, shape[axis] // few[axis], axis).astype(np.int32)
+    expected = codes * np.repeat(multipliers, shape[axis] // few[axis], axis).astype(np.int32)
     assert np.array_equal(Session(graph).run({"x": np.asarray(1, np.int32)})[0], expected)
 
 
@@ -47,9 +47,9 @@ def test_blocks_of_unlike_size_lose_less_than_on_one_scale() -> None:
     box = np.full_like(goal, -8.0), np.full_like(goal, 7.0)
     known = [Elimination.of(h) for h in metric]
     weigh = np.stack([np.diagonal(h) for h in metric])
-    codes, scale, multiples = round_multiples(goal, metric, weigh, known, box, np.zeros((1, n)), 32)
-    assert np.abs(codes * np.repeat(multiples, 32, axis=2)).max() <= 64
-    blocks = losses(codes, goal, metric, scale[..., None] * multiples).sum()
+    codes, scale, multipliers = round_multipliers(goal, metric, weigh, known, box, np.zeros((1, n)), 32)
+    assert np.abs(codes * np.repeat(multipliers, 32, axis=2)).max() <= 64
+    blocks = losses(codes, goal, metric, scale[..., None] * multipliers).sum()
     plain = np.inf
     for share in np.linspace(0.5, 1.0, 11):
         one = np.abs(goal).max(axis=2) / 7.5 * share

@@ -58,8 +58,18 @@ def has_int8_dot_product() -> bool:
 def cores() -> int:
     """How many cores this process may keep busy: those of its affinity, and no more than the quota of its control group
     pays for."""
-    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(may, _quota(Path("/sys/fs/cgroup")))))
+    return min(_allowed(), quota() or _allowed())
+
+
+@functools.cache
+def quota() -> int:
+    """The cores that the control group of this process pays for, where that is fewer than its affinity has; else 0."""
+    paid = _quota(Path("/sys/fs/cgroup"))
+    return max(1, math.ceil(paid)) if paid < _allowed() else 0
+
+
+def _allowed() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quota(groups: Path) -> float:

@@ -15,6 +15,7 @@ from ..ir.graph import Graph, Value
 from ..ir.types import TensorType
 from ..storage.workspace import Workspace
 from .columns import Array
+from .cpu import quota
 from .ort_values import from_value, is_foreign, to_value
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def _create(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    # ONNX Runtime counts cores, and knows no quota.
+    options.intra_op_num_threads = threads or quota()
     options.log_severity_level = 4
     # Threads of one session that wait by spinning would slow the next one down.
     options.add_session_config_entry("session.force_spinning_stop", "1")

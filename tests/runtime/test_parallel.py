@@ -121,3 +121,15 @@ def test_the_quota_of_a_control_group_is_read(files: dict[str, str], cores: floa
         (tmp_path / name).write_text(text + "\n")
     assert cpu._quota(tmp_path) == cores
     assert cpu.cores() >= 1
+
+
+def test_cores_are_those_of_the_affinity_within_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_allowed", lambda: 16)
+    for paid, few, cores in ((float("inf"), 0, 16), (2.5, 3, 3), (0.2, 1, 1), (32.0, 0, 16)):
+        monkeypatch.setattr(cpu, "_quota", lambda groups, paid=paid: paid)
+        cpu.quota.cache_clear()
+        cpu.cores.cache_clear()
+        assert (cpu.quota(), cpu.cores()) == (few, cores)
+    monkeypatch.undo()
+    cpu.quota.cache_clear()
+    cpu.cores.cache_clear()

@@ -1,7 +1,9 @@
-"""Which node a model fails to compile for, where the compiler does not say so: the one that fails alone, too."""
+"""Which node a model fails to compile for, and how messages name it; where the compiler does not say which, it is the
+one that fails alone, too."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,9 @@ from ...ir.graph import Graph, Node, Value
 
 if TYPE_CHECKING:
     from ...ir.types import Type
+
+
+_LOG = logging.getLogger("optc")
 
 
 def blamed(graph: Graph, compile: Callable[[Graph], object], target: str, why: str) -> OptcError:
@@ -33,6 +38,25 @@ def blamed(graph: Graph, compile: Callable[[Graph], object], target: str, why: s
         except Exception:
             return TargetError(f"{_named(node)} cannot be compiled for {target}; {_ADVICE}")
     return EmissionError(f"graph '{graph.name}' cannot be compiled for {target}, though each node can: {why}")
+
+
+def where(node: Node) -> str:
+    """A node as messages name it."""
+    outputs = () if node.graph is None else node.graph.outputs
+    names = (
+        node.name,
+        *(value.name for value in node.outputs),
+        *(output.name for output in outputs if output.value in node.outputs),
+    )
+    return f"{node.op} node '{next((name for name in names if name), '')}'"
+
+
+def without_kernel(node: Node, error: Exception) -> TargetError:
+    """What to say where TVM fails for a node: what the node reads, as TVM's own words name nothing of the model."""
+    _LOG.debug("%s: %s", where(node), " ".join(str(error).split()))
+    known = [value for value in node.inputs if value is not None]
+    reads = " and ".join(f"{'unknown' if v.dtype is None else v.dtype.text}{list(v.shape or ())}" for v in known)
+    return TargetError(f"TVM has no kernel for {where(node)}{f' that reads {reads}' if reads else ''}; {_ADVICE}")
 
 
 _ADVICE = "replace it by other operators, or build for onnx"

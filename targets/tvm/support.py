@@ -112,7 +112,7 @@ def check(graph: Graph) -> None:
 
 
 def _check(node: Node) -> None:
-    from .relax.importer import where
+    from .blame import where
 
     row = support(node.op)
     if not row.way:

@@ -126,10 +126,10 @@ def lowered(
         raise
     except Exception as error:
         why = first_line(error)
-        raise _too_open(graph, why) or blamed(graph, attempt, machine.name, why) from error
+        raise _too_open(graph) or blamed(graph, attempt, machine.name, why) from error
 
 
-def _too_open(graph: Graph, why: str) -> TargetError | None:
+def _too_open(graph: Graph) -> TargetError | None:
     """What to say where a graph cannot be compiled with the sizes that its inputs leave open; nothing where they leave
     none."""
     for value in graph.inputs:
@@ -140,7 +140,7 @@ def _too_open(graph: Graph, why: str) -> TargetError | None:
             )
             described = ", ".join(str(size or "?") for size in shape)
             return TargetError(
-                f"the model cannot be compiled with what input '{value.name}' [{described}] leaves open ({why}); "
+                f"the model cannot be compiled with what input '{value.name}' [{described}] leaves open; "
                 f"fix its sizes, such as --shape {value.name}={sizes}"
             )
     return None

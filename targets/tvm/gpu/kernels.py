@@ -55,7 +55,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
     from tvm.s_tir import dlight
     from tvm.target import Target
 
-    from ..relax.exact import legalizations, spelled_out
+    from ..relax.exact import legalizations, spelled_out, without_nan
     from ..schedule.gpu import Contraction, Flat, Pooling, ShortRows
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -76,6 +76,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
             dlight.gpu.GeneralReduction(),
             dlight.gpu.Fallback(),
         ),
+        without_nan,
     ]
     with Target(gpu.target()):
         for step in steps:

@@ -174,7 +174,7 @@ def without_nan(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _ordered(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """max(a, b) is b where one is NaN: what was found so far comes second."""
+    """Another number takes the place of the best one where it is better, which NaN is not."""
     import tvm_ffi
     from tvm import ir, tirx
 
@@ -184,7 +184,9 @@ def _ordered(function: tirx.PrimFunc) -> tirx.PrimFunc:
             return node
         if not isinstance(extreme.a, ir.expr.TensorLoad) or not extreme.a.source.same_as(node.buffer):
             return node
-        return tirx.BufferStore(node.buffer, type(extreme)(extreme.b, extreme.a), node.indices)
+        best, other = extreme.a, extreme.b
+        better = tirx.GT(other, best) if isinstance(extreme, tirx.Max) else tirx.LT(other, best)
+        return tirx.BufferStore(node.buffer, tirx.Select(better, other, best), node.indices)
 
     return function.with_body(tvm_ffi.structural.structural_map(function.body, [(tirx.BufferStore, store)]))
 

@@ -26,6 +26,7 @@ from ....ir.node import Node
 from ....ir.tensor import Tensor
 from ....ir.types import DType, TensorType
 from ..artifact.plan import REQUIRED
+from ..blame import where, without_kernel
 from ..compute import layout
 from ..compute.codes import recode
 from ..compute.conv import Window
@@ -302,8 +303,7 @@ class Importer:
         except OptcError:
             raise
         except Exception as error:
-            text = " ".join(str(error).split())[:200]
-            raise TargetError(f"no kernel could be made for {where(node)} ({text}); build for onnx") from error
+            raise without_kernel(node, error) from error
 
     def _lower(self, node: Node) -> None:
         from .lowering import LOWERINGS
@@ -391,7 +391,7 @@ class Importer:
                     node.op, frontend.onnx_input(inputs), attributes, self.graph.opset(node.domain)
                 )
         except Exception as error:
-            raise TargetError(f"TVM does not take {place}: {' '.join(str(error).split())[:300]}") from error
+            raise without_kernel(node, error) from error
         if isinstance(found, relax.Tuple):
             return [self._bound(field) for field in found.fields]
         if isinstance(found.ty, relax.TupleType):
@@ -403,17 +403,6 @@ class Importer:
         from tvm import relax
 
         return self.emit(expr) if isinstance(expr, relax.Call) else expr
-
-
-def where(node: Node) -> str:
-    """A node as messages name it."""
-    outputs = () if node.graph is None else node.graph.outputs
-    names = (
-        node.name,
-        *(value.name for value in node.outputs),
-        *(output.name for output in outputs if output.value in node.outputs),
-    )
-    return f"{node.op} node '{next((name for name in names if name), '')}'"
 
 
 def constant(array: npt.NDArray[np.generic]) -> relax.Expr:

@@ -183,9 +183,10 @@ ROWS = [
 
 @pytest.mark.parametrize("op", ["ArgMax", "ArgMin", "Hardmax", "TopK", "ReduceMax", "ReduceMin"])
 @pytest.mark.parametrize("last", [0, 1])
-def test_rows_without_a_largest_number(op: str, last: int) -> None:
+@pytest.mark.parametrize("run", [on_host, on_opencl])
+def test_rows_without_a_largest_number(op: str, last: int, run: Callable[..., Sequence[Array]]) -> None:
     """No place is -1, whatever a row holds."""
-    need_tvm()
+    need_driver() if run is on_opencl else need_tvm()
     graph = Graph("rows", opsets={"": 20})
     x = np.array(ROWS, np.float32)
     row = graph.add_input("x", TensorType(DType.FLOAT, x.shape))
@@ -204,6 +205,6 @@ def test_rows_without_a_largest_number(op: str, last: int) -> None:
         graph.add_output(value, value.name)
     infer(graph)
     want = Session(graph.clone(), threads=1, optimise=False).run({"x": x})
-    got = on_host(graph, {"x": x})
+    got = run(graph, {"x": x})
     for one, other in zip(got, want, strict=True):
         np.testing.assert_array_equal(one, other)

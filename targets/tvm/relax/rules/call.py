@@ -109,13 +109,13 @@ class Call:
 
     def require(self, truth: relax.Expr, what: str) -> None:
         """The artifact fails, and says `what` was not so, where a bool of rank 0 is not true when it runs."""
-        from ..importer import where
+        from ...blame import where
 
         self.importer.require(truth, f"{where(self.node)}: {what}")
 
     def refuse(self, reason: str, advice: str = _ADVICE) -> NoReturn:
         """Raises `TargetError` naming the node."""
-        from ..importer import where
+        from ...blame import where
 
         raise TargetError(f"{where(self.node)} cannot be compiled: {reason}; {advice}")
 

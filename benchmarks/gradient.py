@@ -1,9 +1,9 @@
 """What a step costs: forward and backward as a multiple of the forward pass in the same form (weights as inputs).
 
-    python benchmarks/gradient.py [MODEL.onnx:BATCH ...] [--rounds 9] [--torch]
+    python benchmarks/gradient.py [MODEL.onnx:BATCH ...] [--rounds 9]
 
 Without models, networks of the zoo stand in. The two are timed in turns, on one thread, and the least CPU time of each
-counts. `--torch` times the zoo's own layers (convolutions, normalisations, activations) in PyTorch beside them.
+counts.
 """
 
 from __future__ import annotations
@@ -75,9 +75,6 @@ def feeds(graph: Graph, batch: int, length: int = 48) -> dict[str, np.ndarray]:
 
 
 def runner(graph: Graph, batch: int) -> Callable[[], object]:
-    for value in graph.inputs:
-        value.default, kept = None, value.default
-        value.default = kept
     arrays = feeds(graph, batch)
     copy = graph.clone()
     for value in copy.inputs:

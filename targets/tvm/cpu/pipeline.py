@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ....runtime import cpu
 from .machine import Machine
 
-_FILES, _FEWEST = 4, 4
+_FILES, _FEWEST = 4, 2
 """Object files that kernels are shared out to at most, and kernels of each that are worth one."""
 
 if TYPE_CHECKING:

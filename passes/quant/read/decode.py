@@ -5,7 +5,7 @@ clipping; rounding is what is to be done anew, but clipping may be all that is l
 
     DequantizeLinear(constant)          ->  constant
     QuantizeLinear(x; scale, zero)      ->  Clip(x, scale * (low - zero), scale * (high - zero))
-    DequantizeLinear(codes)             ->  codes, which are floats now
+    DequantizeLinear(codes)             ->  codes, which are floats now; as it was for rows of a table, and inputs
     QLinearConv, QLinearMatMul, QGemm   ->  the same of the above and Conv, MatMul, Gemm
 
 and whatever carried codes about carries floats. Raises `ModelError` for what finds its ranges as it runs
@@ -28,7 +28,7 @@ from .unpack import unpack
 
 
 def decode(graph: Graph) -> int:
-    """Turn all quantized ops of `graph` into float ones; returns how many there were. Raises `ModelError`."""
+    """Turn the quantized ops of `graph` into float ones; returns how many it did. Raises `ModelError`."""
     quantized = [node for node in graph.walk() if is_quantized(node)]
     for node in quantized:
         simple = node.op in ("QuantizeLinear", "DequantizeLinear") or node.op in QOPERATORS
@@ -51,7 +51,7 @@ def decode(graph: Graph) -> int:
         elif node.inputs and node.inputs[0] in held:
             _carry(graph, node, held)
     graph.sweep()
-    return len(quantized)
+    return len(quantized) - sum(map(is_quantized, graph))
 
 
 def _clip(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:
@@ -82,6 +82,8 @@ def _decoded(graph: Graph, node: Node) -> None:
     source = node.inputs[0]
     assert source is not None
     numbers = source.numpy()
+    if numbers is None and source.dtype not in (DType.FLOAT, None):
+        return  # quantized values that no QuantizeLinear made: gathered rows of a table, an input
     if numbers is None or numbers.dtype == np.float32:
         node.output.replace_uses(source)
     else:

@@ -16,6 +16,7 @@ from optc.ir.onnx.reader import from_proto
 from optc.ir.onnx.writer import save
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
+from optc.ir.verify.verify import verify
 from optc.passes.base import Outcome, Report
 from optc.passes.quant.read.decode import decode
 from optc.runtime.session import Session
@@ -130,3 +131,26 @@ def test_scales_that_are_computed_cannot_be_done_anew(theirs: onnx.ModelProto) -
     node.set_input(1, scale)
     with pytest.raises(ModelError, match=rf"the scale of {node.op} .* is computed"):
         decode(graph)
+
+
+def test_quantized_values_that_no_operator_made_are_still_dequantized() -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("embedding", opsets={"": 21})
+    ids = graph.add_input("ids", TensorType(DType.INT64, ("N", 3)))
+    raw = graph.add_input("raw", TensorType(DType.UINT8, ("N", 3, 4)))
+    table = graph.constant(rng.integers(-128, 128, size=(10, 4)).astype(np.int8), "table")
+    scale, zero = graph.constant(np.full(4, 0.1, np.float32)), graph.constant(np.zeros(4, np.int8))
+    rows = graph.add("Gather", [table, ids], {"axis": 0}).output
+    rows = graph.add("DequantizeLinear", [rows, scale, zero], {"axis": 2}).output
+    one, middle = graph.constant(np.float32(0.5)), graph.constant(np.uint8(100))
+    image = graph.add("DequantizeLinear", [raw, one, middle]).output
+    total = graph.add("Add", [rows, image]).output
+    codes = graph.add("QuantizeLinear", [total, one, middle]).output
+    graph.add_output(graph.add("DequantizeLinear", [codes, one, middle]).output, "y", TensorType(DType.FLOAT, None))
+    infer(graph)
+    feeds = {"ids": rng.integers(0, 10, size=(5, 3)), "raw": rng.integers(0, 256, size=(5, 3, 4)).astype(np.uint8)}
+    want = Session(graph, threads=1).run(feeds)[0]
+    decode(graph)
+    infer(graph, fresh=True)
+    verify(graph)
+    np.testing.assert_allclose(Session(graph, threads=1).run(feeds)[0], want, atol=0.25)

@@ -68,10 +68,10 @@ def check(
     original, result = _fixed([read(against), read(model)], fixed)
     same_interface(original, result, name_of(against), model)
     ctx = Context(OnnxTarget().facts, seed=seed, threads=threads)
-    found, teacher = runnable(against, data, original, ctx, [result])
+    samples, teacher = runnable(against, data, original, ctx, [result])
     after = _open(model, result, threads)
-    found = in_batches(found, after)
-    dims = sizes(original, found)
+    samples = in_batches(samples, after)
+    dims = sizes(original, samples)
     report = BuildReport(
         model=f"{model} against {name_of(against)}",
         pipeline="",
@@ -82,10 +82,10 @@ def check(
         after=replace(size_of(result, dims), bytes=stored_bytes(model, result)),
     )
     source = data.source if isinstance(data, Data) else data
-    report.samples = SampleRecord(source if isinstance(source, str) else "", found.synthetic, 0, found.count)
-    report.notes += judged_on(found)
+    report.samples = SampleRecord(source if isinstance(source, str) else "", samples.synthetic, 0, samples.count)
+    report.notes += judged_on(samples)
     with progress.task("check"):
-        compare(teacher, after, found, report)
+        compare(teacher, after, samples, report)
     if limits is not None:
         report.budget = judge(limits, report, result, dims)
     report.seconds = time.perf_counter() - start
@@ -129,19 +129,19 @@ def bench(
         if _fed(graph) != _fed(graphs[0]):
             raise ModelError(f"{model} takes other inputs than {models[0]}; time it by itself")
     ctx = Context(OnnxTarget().facts, seed=seed)
-    found, _ = runnable(models[0], data, graphs[0], ctx, graphs[1:])
-    if batch > 1 and not found.batched:
+    samples, _ = runnable(models[0], data, graphs[0], ctx, graphs[1:])
+    if batch > 1 and not samples.batched:
         raise DataError(f"{models[0]} takes one sample at a time, so no batch of {batch} can be timed")
-    feeds = next(found.batches(batch))
+    feeds = next(samples.batches(batch))
     timings = []
     with progress.task("bench", len(threads)) as advance:
         for count in threads:
             sessions = [_timed(model, count) for model in models]
             results = latency(sessions, feeds, limit=seconds)
-            size = found.size_of(feeds)
+            size = samples.size_of(feeds)
             timings += [Timing(model, count, size, one) for model, one in zip(models, results, strict=True)]
             advance(1)
-    return Bench(tuple(timings), tuple(timed_on(found)))
+    return Bench(tuple(timings), tuple(timed_on(samples)))
 
 
 def bench_on(
@@ -173,13 +173,13 @@ def bench_on(
     teacher = None
     if others:
         ctx = Context(OnnxTarget().facts, seed=seed)
-        found, teacher = runnable(others[0], data, graphs[0], ctx, graphs[1:])
+        samples, teacher = runnable(others[0], data, graphs[0], ctx, graphs[1:])
     else:
-        found = draw(libraries[0], data, graphs[0], seed)
-    feeds = next(found.batches(1))
+        samples = draw(libraries[0], data, graphs[0], seed)
+    feeds = next(samples.batches(1))
     timings: list[DeviceTiming] = []
     facts: dict[str, object] = {}
-    notes = timed_on(found)
+    notes = timed_on(samples)
     with progress.task("bench", len(libraries)) as advance:
         for model in libraries:
             one, _ = opened(model, threads=threads, device=device)
@@ -187,7 +187,7 @@ def bench_on(
                 raise TargetError(f"{model} does not run on {device.name}")
             try:
                 facts = asdict(one.facts)
-                few = in_batches(found, one).take(_ON_DEVICE)
+                few = in_batches(samples, one).take(_ON_DEVICE)
                 met = None if teacher is None else agreement(teacher, one, few, batch=1)
                 times = one.measured(feeds, runs)[1]
             finally:
@@ -232,20 +232,20 @@ def contrast(
     """
     progress = Progress() if progress is None else progress
     one, other = _fixed([read(first), read(second)], fixed)
-    found: Samples | None = None
+    samples: Samples | None = None
     met, reason = None, "not asked for"
     if run:
         try:
             same_interface(one, other, first, second)
             with progress.task("diff"):
                 ctx, student = Context(OnnxTarget().facts, seed=seed, threads=threads), _open(second, other, threads)
-                found, teacher = runnable(first, data, one, ctx, [other])
-                found = in_batches(found, student)
-                met, reason = agreement(teacher, student, found), ""
+                samples, teacher = runnable(first, data, one, ctx, [other])
+                samples = in_batches(samples, student)
+                met, reason = agreement(teacher, student, samples), ""
         except (ModelError, TargetError) as error:
             reason = str(error)
-    notes = () if found is None else tuple(judged_on(found) + ([] if met is None else met.remarks))
-    return replace(diff(one, other, (first, second), sizes(one, found)), agreement=met, reason=reason, notes=notes)
+    notes = () if samples is None else tuple(judged_on(samples) + ([] if met is None else met.remarks))
+    return replace(diff(one, other, (first, second), sizes(one, samples)), agreement=met, reason=reason, notes=notes)
 
 
 def judged_on(samples: Samples) -> list[str]:
@@ -284,12 +284,12 @@ def _inputs(model: str) -> Graph:
 def _timed(model: str, threads: int) -> Runnable:
     """The model as a user's runtime opens it. Raises `TargetError` for one that only an emulator runs here."""
     try:
-        found, _ = opened(model, threads=threads)
+        runnable, _ = opened(model, threads=threads)
     except TargetError as error:
         raise error if model in str(error) else TargetError(f"{model}: {error}") from error
-    if found.emulated:
+    if runnable.emulated:
         raise TargetError(f"{model} runs here only under an emulator, whose times tell nothing; use optc run --rpc")
-    return found
+    return runnable
 
 
 def _open(model: str, graph: Graph, threads: int) -> Session:

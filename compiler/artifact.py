@@ -47,15 +47,15 @@ def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tupl
             raise TargetError(
                 f"{path} is no library that a device can load; build it with --target host, arm64 or armv7"
             )
-        found: Runnable = on_device(path, target, device, threads=threads)
+        ready: Runnable = on_device(path, target, device, threads=threads)
     elif path.startswith("zoo:"):
         graph = read(path)
         return Session(graph, threads=threads), graph
     else:
-        found = table.parse(target or "onnx")[0].open(path, threads=threads)
-    if isinstance(found, Session):
-        return found, found.graph
-    return found, _interface(path, getattr(found, "inputs", ()), getattr(found, "outputs", ()))
+        ready = table.parse(target or "onnx")[0].open(path, threads=threads)
+    if isinstance(ready, Session):
+        return ready, ready.graph
+    return ready, _interface(path, getattr(ready, "inputs", ()), getattr(ready, "outputs", ()))
 
 
 def interface(path: str) -> Graph:

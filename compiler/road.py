@@ -79,18 +79,18 @@ def build(order: Order) -> Build:
     known = known_by(order, original, student)
     if order.lock is not None:
         order.lock.check_inputs(known.hashes, versions())
-    found = _kept(order, original, known)
-    if found is None:
-        made = _made(order, original, student, known)
-        forget_types(made.graph, annotated)
-        if not made.stopped and student is None:
-            undo_growth(order, original, annotated, made.graph, made.report)
-        found = _written(order, original, known, made)
+    result = _kept(order, original, known)
+    if result is None:
+        outcome = _made(order, original, student, known)
+        forget_types(outcome.graph, annotated)
+        if not outcome.stopped and student is None:
+            undo_growth(order, original, annotated, outcome.graph, outcome.report)
+        result = _written(order, original, known, outcome)
     if known.store is not None:
         known.store.trim()
-        found.report.notes += known.store.faults
-    found.report.seconds = time.perf_counter() - start
-    return found
+        result.report.notes += known.store.faults
+    result.report.seconds = time.perf_counter() - start
+    return result
 
 
 def _read(order: Order) -> tuple[Graph, set[str]]:
@@ -116,10 +116,10 @@ def _context(order: Order) -> Context:
 
 def _kept(order: Order, original: Graph, known: Known) -> Build | None:
     """The build as it was made before, its files in their place; `None` where it has to be made."""
-    found = known.take(order)
-    if found is None:
+    stored = known.take(order)
+    if stored is None:
         return None
-    done, graph, artifact = found
+    done, graph, artifact = stored
     files = list(artifact.files) if artifact is not None else []
     report = replace(done.report, model=name_of(order.model), artifacts=files)
     if order.budget is not None:
@@ -155,14 +155,14 @@ def _made(order: Order, original: Graph, student: Graph | None, known: Known) ->
     """Run the passes, each judged, and what makes the result fit the target."""
     ctx = _context(order)
     notes = [*lower(original, *newest_loadable()), *open_weights(original)]
-    found, teacher = _samples(order, original, ctx, notes)
-    if found is not None:
-        notes += tell_apart(original, found)
+    samples, teacher = _samples(order, original, ctx, notes)
+    if samples is not None:
+        notes += tell_apart(original, samples)
     graph = original.clone()
     if student is not None:
         lower(student, *newest_loadable())
         ctx.teacher, graph = stranger(graph), student
-    dims = sizes(original, found)
+    dims = sizes(original, samples)
     if order.latencies is not None:
         ctx.latencies = Estimator(order.latencies, dims)
         notes.append(
@@ -201,8 +201,8 @@ def _made(order: Order, original: Graph, student: Graph | None, known: Known) ->
         steps=[step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(passes)],
         rulings=known.passes.rulings,
     )
-    if found is not None and ctx.fit is not None and ctx.held is not None:
-        report.samples = SampleRecord(ctx.data, found.synthetic, ctx.fit.count, ctx.held.count)
+    if samples is not None and ctx.fit is not None and ctx.held is not None:
+        report.samples = SampleRecord(ctx.data, samples.synthetic, ctx.fit.count, ctx.held.count)
     return _Made(graph, report, ctx, teacher, dims, recorder.kept is not None and not order.strict, stopped)
 
 
@@ -217,7 +217,7 @@ def _samples(
         return None, None
     data = order.data
     try:
-        found, teacher = runnable(order.model, order.samples, original, ctx)
+        samples, teacher = runnable(order.model, order.samples, original, ctx)
     except (DataError, TargetError) as error:
         if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
             raise
@@ -225,80 +225,80 @@ def _samples(
             raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
         notes.append(f"the result was not run beside the original: {error}")
         return None, None
-    ctx.fit, ctx.held = found.split(held_count(found.count, order.options.min_agreement), order.options.seed)
+    ctx.fit, ctx.held = samples.split(held_count(samples.count, order.options.min_agreement), order.options.seed)
     ctx.data = source_text(data)
-    notes += sample_notes(found, order.pipeline)
-    return found, teacher
+    notes += sample_notes(samples, order.pipeline)
+    return samples, teacher
 
 
-def _written(order: Order, original: Graph, known: Known, made: _Made) -> Build:
+def _written(order: Order, original: Graph, known: Known, outcome: _Made) -> Build:
     """Emit, check beside the original, judge, and put the files in their place. Raises `Interrupted` at the end of a
     build that was."""
-    report, graph = made.report, made.graph
+    report, graph = outcome.report, outcome.graph
     with staging(order.path) as folder:
-        with reproducible(order, graph, made.ctx.held):
-            choice, broken = ("", False) if made.stopped else tuned_choice(order, graph, known, report.notes)
+        with reproducible(order, graph, outcome.ctx.held):
+            choice, broken = ("", False) if outcome.stopped else tuned_choice(order, graph, known, report.notes)
             if broken:
                 if order.path is None or order.strict:
                     raise KeyboardInterrupt
-                made = replace(made, stopped="interrupted during tuning")
-            stopped, path = made.stopped, os.path.join(folder, order.name)
+                outcome = replace(outcome, stopped="interrupted during tuning")
+            stopped, path = outcome.stopped, os.path.join(folder, order.name)
             staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
-        after = size_of(graph, made.dims)
+        after = size_of(graph, outcome.dims)
         report.after = replace(after, bytes=staged.bytes, nodes=staged.nodes or after.nodes)
         report.notes += growth(order, report)
         try:
-            with reproducible(order, graph, made.ctx.held):
-                _check(order, original, made, staged)
+            with reproducible(order, graph, outcome.ctx.held):
+                _check(order, original, outcome, staged)
         except KeyboardInterrupt:
-            if stopped or order.path is None or not made.keeps:
+            if stopped or order.path is None or not outcome.keeps:
                 raise
             stopped = "interrupted during the check"
         report.outputs = {os.path.basename(file): file_digest(file) for file in staged.files}
         if not stopped:
             if order.lock is not None:
                 order.lock.check_outputs(report.outputs)
-            known.keep(order, report, made.dims, folder, graph)
+            known.keep(order, report, outcome.dims, folder, graph)
         if order.budget is not None:
-            report.budget = judge(order.budget, report, graph, made.dims)
+            report.budget = judge(order.budget, report, graph, outcome.dims)
         artifact = None if order.path is None else move(staged, order.path, order.target)
     report.artifacts = [] if artifact is None else list(artifact.files)
-    held = made.ctx.held
-    found = Build(graph, report, order.target, original, artifact, "" if stopped else known.key, lambda: held)
+    held = outcome.ctx.held
+    built = Build(graph, report, order.target, original, artifact, "" if stopped else known.key, lambda: held)
     if stopped:
         ran = ", ".join(step.name for step in report.steps)
         report.notes.append(f"{stopped}: this is the result of {ran}")
-        raise Interrupted(f"{stopped}; the result of {ran} is kept at {order.path}", found)
-    return found
+        raise Interrupted(f"{stopped}; the result of {ran} is kept at {order.path}", built)
+    return built
 
 
-def _check(order: Order, original: Graph, made: _Made, staged: Artifact) -> None:
+def _check(order: Order, original: Graph, outcome: _Made, staged: Artifact) -> None:
     """Hold the artifact against the graph that it was built from, and run it beside the original as it was read, as a
     user's runtime would open it. Raises `EmissionError` where it does not answer as its graph."""
-    held, report = made.ctx.held, made.report
+    held, report = outcome.ctx.held, outcome.report
     if not order.options.check:
         report.validation = Validation(0, "left out, --no-check")
         return
     if order.target.cannot_run:
         report.validation = Validation(0, f"it {order.target.cannot_run}")
         return
-    if made.teacher is None or held is None:
+    if outcome.teacher is None or held is None:
         report.validation = Validation(0, "the original does not run here, so there are no samples")
         return
     with order.progress.task("check"):
-        if order.options.device is not None and not made.stopped:
-            check_there(order, original, made.graph, made.teacher, staged, held, report)
+        if order.options.device is not None and not outcome.stopped:
+            check_there(order, original, outcome.graph, outcome.teacher, staged, held, report)
             return
         after = order.target.open(staged.path, threads=order.options.threads)
-        report.validation = validate(made.graph, after, held, order.target.error)
-        if made.stopped:
-            report.agreement = agreement(made.teacher, after, held.take(_GLANCE))
+        report.validation = validate(outcome.graph, after, held, order.target.error)
+        if outcome.stopped:
+            report.agreement = agreement(outcome.teacher, after, held.take(_GLANCE))
         else:
-            latencies = made.ctx.latencies
-            figure = None if latencies is None else estimated(latencies, original, made.graph)
+            latencies = outcome.ctx.latencies
+            figure = None if latencies is None else estimated(latencies, original, outcome.graph)
             # Nobody waits for a second figure of what is only compiled, unless something depends on it.
             limit = 3.0 if order.pipeline.lossy or order.budget is not None else _GLIMPSE
-            compare(made.teacher, after, held, report, known=figure, limit=limit)
+            compare(outcome.teacher, after, held, report, known=figure, limit=limit)
             # A library that runs here is for this CPU, though passes cannot measure its kernels.
             elsewhere = order.target.suffix == Target.suffix and not order.target.facts.measurable
             if figure is None and report.latency is not None and elsewhere:

@@ -63,7 +63,7 @@ def as_dict(bench: DeviceBench) -> dict[str, Any]:
 
 def render(bench: DeviceBench) -> RenderableType:
     facts = bench.facts
-    told = ", ".join(str(facts[key]) for key in ("model", "cpu", "machine", "system") if facts.get(key))
+    words = ", ".join(str(facts[key]) for key in ("model", "cpu", "machine", "system") if facts.get(key))
     table = Table(box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
     for column in ("p50", "p90", "drift", "ratio"):
@@ -74,4 +74,4 @@ def render(bench: DeviceBench) -> RenderableType:
         figures = (f"{one.p50_ms:.3g} ms", f"{one.p90_ms:.3g} ms", f"{one.drift:.2f}", f"{one.ratio:.2f}")
         table.add_row(escape(one.model), *figures, agrees)
     notes = [f"[yellow]note:[/] {escape(note)}" for note in bench.notes]
-    return Group(escape(f"{bench.device}: {told}") if told else escape(bench.device), table, *notes)
+    return Group(escape(f"{bench.device}: {words}") if words else escape(bench.device), table, *notes)

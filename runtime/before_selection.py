@@ -37,8 +37,8 @@ def selected_from(teacher: Graph, student: Graph) -> tuple[list[Value], list[Val
         return None
     named = {value.name: value for node in student for value in node.outputs}
     after = [_counterpart(value, named) for value in before]
-    found = [value for value in after if value is not None]
-    return (before, found) if len(found) == len(before) else None
+    present = [value for value in after if value is not None]
+    return (before, present) if len(present) == len(before) else None
 
 
 def _read_of(graph: Graph) -> list[Value]:

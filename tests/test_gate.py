@@ -50,10 +50,10 @@ def test_a_check_measures_what_a_build_measures(small: str) -> None:
 
 
 def test_a_check_that_fails_names_the_layers(small: str) -> None:
-    found = gate.check(small, FLOAT, budget="size=1KB", threads=1, data=Data(limit=20)).budget
-    assert found is not None
-    assert not found.met
-    assert found.layers[0].name == "block5.pointwise"
+    verdict = gate.check(small, FLOAT, budget="size=1KB", threads=1, data=Data(limit=20)).budget
+    assert verdict is not None
+    assert not verdict.met
+    assert verdict.layers[0].name == "block5.pointwise"
 
 
 def test_models_of_other_interfaces_are_refused(small: str, tmp_path: Path) -> None:
@@ -68,16 +68,16 @@ def test_models_of_other_interfaces_are_refused(small: str, tmp_path: Path) -> N
 
 
 def test_bench_times_every_model_with_every_number_of_threads(small: str) -> None:
-    found = gate.bench([FLOAT, small], threads=(1, 2), batch=4, seconds=0.05).timings
-    assert [(one.model, one.threads, one.batch) for one in found] == [
+    timings = gate.bench([FLOAT, small], threads=(1, 2), batch=4, seconds=0.05).timings
+    assert [(one.model, one.threads, one.batch) for one in timings] == [
         (FLOAT, 1, 4),
         (small, 1, 4),
         (FLOAT, 2, 4),
         (small, 2, 4),
     ]
-    for one in found:
+    for one in timings:
         assert 0 < one.latency.fast <= one.latency.seconds <= one.latency.slow
-    assert found[0].latency.ratio == found[2].latency.ratio == 1
+    assert timings[0].latency.ratio == timings[2].latency.ratio == 1
 
 
 def test_a_batch_for_a_model_of_one_sample(tmp_path: Path) -> None:
@@ -86,13 +86,13 @@ def test_a_batch_for_a_model_of_one_sample(tmp_path: Path) -> None:
 
 
 def test_contrast_runs_both_where_it_can(small: str, tmp_path: Path) -> None:
-    found = gate.contrast(FLOAT, small, data=zoo.samples("digits_dscnn", "calib"), threads=1)
-    assert found.agreement is not None
-    assert found.agreement.share > 0.95
-    assert {change.kind for change in found.changes} == {"changed", "added", "removed"}
+    difference = gate.contrast(FLOAT, small, data=zoo.samples("digits_dscnn", "calib"), threads=1)
+    assert difference.agreement is not None
+    assert difference.agreement.share > 0.95
+    assert {change.kind for change in difference.changes} == {"changed", "added", "removed"}
     # A small file does not say of nodes without a name where they come from, nor what codes clip instead.
-    assert {change.before for change in found.changes if change.kind == "removed"} == {("Clip",)}
-    assert {change.passes for change in found.changes if change.kind == "added"} <= {(), ("quant",)}
+    assert {change.before for change in difference.changes if change.kind == "removed"} == {("Clip",)}
+    assert {change.passes for change in difference.changes if change.kind == "added"} <= {(), ("quant",)}
     one = plain(tmp_path / "one.onnx")
     apart = gate.contrast(one, small)
     assert apart.agreement is None

@@ -57,8 +57,8 @@ def model(tmp_path: Path) -> str:
 
 def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     assert run([*words, "--json"]) == 0, capsys.readouterr().err
-    found: dict[str, object] = json.loads(capsys.readouterr().out)
-    return found
+    document: dict[str, object] = json.loads(capsys.readouterr().out)
+    return document
 
 
 def commands(model: str) -> dict[str, list[str]]:

@@ -77,7 +77,7 @@ class Answers:
 def answers(teacher: Session, student: Session, held: Samples, index: int, name: str) -> Answers:
     """Run both on `held` and compare output `index`, which is called `name`. Raises `TargetError` where a run fails."""
     value = teacher.graph.outputs[index].value
-    found = Answers(name, output_kind(value))
+    compared = Answers(name, output_kind(value))
     axis = output_axis(value)
     share = max(1, _POINTS // max(held.count, 1))
     rng = np.random.default_rng(0)
@@ -86,47 +86,47 @@ def answers(teacher: Session, student: Session, held: Samples, index: int, name:
         t, s = teacher.run(feeds)[index], student.run(feeds)[index]
         parts = count if t.ndim and t.shape[0] == count else 1
         if t.shape != s.shape:
-            return found
+            return compared
         for row in range(parts):
             one, other = (t[row : row + 1], s[row : row + 1]) if parts > 1 else (t, s)
-            gap, said, answered = _compare(found, one, other, axis, share, rng)
-            _keep(found, gap, (said, answered), (one, other), axis, feeds, held, row, parts)
-        found.samples += count
-    return found
+            gap, said, answered = _compare(compared, one, other, axis, share, rng)
+            _keep(compared, gap, (said, answered), (one, other), axis, feeds, held, row, parts)
+        compared.samples += count
+    return compared
 
 
 def _compare(
-    found: Answers, teacher: Array, student: Array, axis: int, share: int, rng: np.random.Generator
+    compared: Answers, teacher: Array, student: Array, axis: int, share: int, rng: np.random.Generator
 ) -> tuple[float, str, str]:
     """Count one sample in; returns its gap and both answers in words."""
-    if found.kind is Kind.DISCRETE:
-        found.rows += teacher.size
+    if compared.kind is Kind.DISCRETE:
+        compared.rows += teacher.size
         differ = np.asarray(teacher != student)
         return float(differ.mean()) if differ.size else 0.0, _short(teacher), _short(student)
     t, s = np.nan_to_num(teacher.astype(np.float64)), np.nan_to_num(student.astype(np.float64))
-    if found.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
-        return _classes(found, np.moveaxis(t, axis, -1), np.moveaxis(s, axis, -1), share, rng)
-    if found.kind is Kind.DECISIONS:
+    if compared.kind in (Kind.LOGITS, Kind.PROBABILITIES) and t.ndim:
+        return _classes(compared, np.moveaxis(t, axis, -1), np.moveaxis(s, axis, -1), share, rng)
+    if compared.kind is Kind.DECISIONS:
         yes, no = (t > 0.5).ravel(), (s > 0.5).ravel()
-        found.rows += t.size
-        found.moves.update(zip(yes.astype(int).tolist(), no.astype(int).tolist(), strict=True))
+        compared.rows += t.size
+        compared.moves.update(zip(yes.astype(int).tolist(), no.astype(int).tolist(), strict=True))
     at = rng.choice(t.size, min(share, t.size), replace=False)
-    found.points += zip(t.ravel()[at].tolist(), s.ravel()[at].tolist(), strict=True)
-    found.moved += (yes[at] != no[at]).tolist() if found.kind is Kind.DECISIONS else [False] * len(at)
+    compared.points += zip(t.ravel()[at].tolist(), s.ravel()[at].tolist(), strict=True)
+    compared.moved += (yes[at] != no[at]).tolist() if compared.kind is Kind.DECISIONS else [False] * len(at)
     gap = float(np.linalg.norm(t - s) / max(float(np.linalg.norm(t)), _TINY))
     return gap, _short(teacher), _short(student)
 
 
-def _classes(found: Answers, t: Floats, s: Floats, share: int, rng: np.random.Generator) -> tuple[float, str, str]:
+def _classes(compared: Answers, t: Floats, s: Floats, share: int, rng: np.random.Generator) -> tuple[float, str, str]:
     t, s = t.reshape(-1, t.shape[-1]), s.reshape(-1, s.shape[-1])
-    p, q = (_softmax(t), _softmax(s)) if found.kind is Kind.LOGITS else (t, s)
+    p, q = (_softmax(t), _softmax(s)) if compared.kind is Kind.LOGITS else (t, s)
     one, other = t.argmax(-1), s.argmax(-1)
-    found.rows += len(t)
-    found.moves.update(zip(one.tolist(), other.tolist(), strict=True))
+    compared.rows += len(t)
+    compared.moves.update(zip(one.tolist(), other.tolist(), strict=True))
     rows = np.arange(len(t))
     at = rng.choice(len(t), min(share, len(t)), replace=False)
-    found.points += zip(p[rows, one][at].tolist(), q[rows, one][at].tolist(), strict=True)
-    found.moved += (one != other)[at].tolist()
+    compared.points += zip(p[rows, one][at].tolist(), q[rows, one][at].tolist(), strict=True)
+    compared.moved += (one != other)[at].tolist()
     gap = np.sum(p * (np.log(np.maximum(p, _TINY)) - np.log(np.maximum(q, _TINY))), -1)
     if len(t) > 1:
         moved = int(np.count_nonzero(one != other))
@@ -141,7 +141,7 @@ def _best(scores: Floats) -> str:
 
 
 def _keep(
-    found: Answers,
+    compared: Answers,
     gap: float,
     words: tuple[str, str],
     outputs: tuple[Array, Array],
@@ -152,20 +152,20 @@ def _keep(
     parts: int,
 ) -> None:
     """Note the sample where it is among those that disagree most."""
-    if len(found.worst) == _WORST and gap <= found.worst[-1].gap:
+    if len(compared.worst) == _WORST and gap <= compared.worst[-1].gap:
         return
     said, answered = words
     moved = said.split(" (")[0] != answered.split(" (")[0] and answered != _SAME
     sample = _pictured(feeds, held, row, parts)
     picture = None if sample is None else thumbnail(sample)
-    maps = [map_of(one, found.kind, axis) for one in outputs]
+    maps = [map_of(one, compared.kind, axis) for one in outputs]
     boxes: tuple[tuple[Box, ...], ...] = ()
     if sample is not None:
         size = sample.shape[1:] if sample.shape[0] in (1, 3) else sample.shape[:2]
         boxes = tuple(boxes_of(one, (int(size[0]), int(size[1]))) for one in outputs)
     drawn = tuple(one for one in maps if one is not None)
-    case = Case(found.samples + row, gap, said, answered, moved, picture, drawn, boxes if any(boxes) else ())
-    found.worst = sorted((*found.worst, case), key=lambda one: -one.gap)[:_WORST]
+    case = Case(compared.samples + row, gap, said, answered, moved, picture, drawn, boxes if any(boxes) else ())
+    compared.worst = sorted((*compared.worst, case), key=lambda one: -one.gap)[:_WORST]
 
 
 def _pictured(feeds: Feeds, held: Samples, row: int, parts: int) -> Array | None:

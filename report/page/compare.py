@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from ..diff import Diff
 
 
-def write(first: Graph, second: Graph, found: Diff, path: str) -> None:
+def write(first: Graph, second: Graph, diff: Diff, path: str) -> None:
     """Write the page of two models and their difference to `path`, whole or not at all. Raises `OutputError`."""
     require()
-    text = page(first, second, found)
+    text = page(first, second, diff)
     with Replacement(path) as files:
         files.open().write(text.encode(errors="backslashreplace"))
 
 
-def page(first: Graph, second: Graph, found: Diff) -> str:
+def page(first: Graph, second: Graph, diff: Diff) -> str:
     """The page as text."""
     before, after = first.clone(), second.clone()
     for graph in (before, after):
         infer(graph)
-    report = BuildReport(found.names[1], "", "", 0, {}, *found.sizes)
+    report = BuildReport(diff.names[1], "", "", 0, {}, *diff.sizes)
     evidence = Evidence(before, after, rows(before, after, report, {}))
-    names = [os.path.basename(name) or name for name in found.names]
-    main = element("main", _summary(found), layers(evidence, report), graphs(evidence), id="main")
+    names = [os.path.basename(name) or name for name in diff.names]
+    main = element("main", _summary(diff), layers(evidence, report), graphs(evidence), id="main")
     links = [element("a", word.capitalize(), href=f"#{word}") for word in ("summary", "layers", "graphs")]
     body = element(
         "body",
@@ -56,18 +56,18 @@ def page(first: Graph, second: Graph, found: Diff) -> str:
     return whole(f"{names[0]} and {names[1]}: optc diff", body)
 
 
-def _summary(found: Diff) -> Markup:
-    one, other = found.sizes
+def _summary(diff: Diff) -> Markup:
+    one, other = diff.sizes
     rows_: list[list[Child]] = [_row(*figures) for figures in _figures(one, other)]
-    ops = [[op, str(a), str(b)] for op, (a, b) in found.ops.items() if a != b]
-    agrees = f"not run side by side: {found.reason}" if found.agreement is None else whole_text(found.agreement)
+    ops = [[op, str(a), str(b)] for op, (a, b) in diff.ops.items() if a != b]
+    agrees = f"not run side by side: {diff.reason}" if diff.agreement is None else whole_text(diff.agreement)
     return section(
         "summary",
         "Summary",
         table(("", "before", "after", "ratio"), rows_, "Sizes"),
-        element("p", f"agreement {agrees}" if found.agreement is not None else agrees),
+        element("p", f"agreement {agrees}" if diff.agreement is not None else agrees),
         table(("operator", "before", "after"), ops, "Operators that differ in number") if ops else None,
-        element("ul", *(element("li", note) for note in found.notes), class_="notes") if found.notes else None,
+        element("ul", *(element("li", note) for note in diff.notes), class_="notes") if diff.notes else None,
     )
 
 

@@ -28,10 +28,10 @@ def waterfall(document: Mapping[str, Any]) -> Markup | None:
         agreement = one.get("agreement")
         share = "" if agreement is None else f", {percent(agreement['share'])}"
         words = f"{amount(after, 'B')}{share}, {one['seconds']:.1f} s"
-        told = f"{one['spec']}: {words}" + (f"; undone: {undone}" if undone else "")
-        said.append(told)
+        title = f"{one['spec']}: {words}" + (f"; undone: {undone}" if undone else "")
+        said.append(title)
         parts += [
-            element("text", element("title", told), _fitted(one["spec"]), x=0, y=y + 17, class_="name"),
+            element("text", element("title", title), _fitted(one["spec"]), x=0, y=y + 17, class_="name"),
             _bar(_NAME, y, before * scale, "gone"),
             _bar(_NAME, y, after * scale, "undone" if undone else "left"),
             element("text", words, x=_WIDTH, y=y + 17, class_="figures"),

@@ -60,8 +60,8 @@ def config(folder: Path, text: str) -> Config:
 
 
 def test_every_key_means_what_it_says(tmp_path: Path) -> None:
-    found = config(tmp_path, FULL)
-    a, digits = found.entries
+    read = config(tmp_path, FULL)
+    a, digits = read.entries
     assert a.path == str(tmp_path / "a.onnx")
     assert a.targets == ("onnx", "onnx:cpu=arm")
     assert a.options == Options(
@@ -93,7 +93,7 @@ def test_every_key_means_what_it_says(tmp_path: Path) -> None:
     assert a.artifact("onnx") == str(tmp_path / "a.optc.onnx"), "a.onnx is the model"
     assert a.artifact("onnx:cpu=arm") == str(tmp_path / "a.onnx-cpu=arm.onnx")
     assert digits.artifact("onnx") == str(tmp_path / "out" / "digits-onnx.onnx")
-    assert found.lock_path == str(tmp_path / "optc.lock")
+    assert read.lock_path == str(tmp_path / "optc.lock")
 
 
 FAULTS = {
@@ -165,8 +165,8 @@ def test_a_fault_is_one_line_with_its_place(text: str, line: int | None, says: s
     ],
 )
 def test_an_output_is_a_file_where_it_looks_like_one(output: str, place: str, tmp_path: Path) -> None:
-    found = config(tmp_path, f'[[model]]\npath = "x/a.onnx"\noutput = "{output}"\n')
-    assert found.entries[0].artifact("onnx") == str(tmp_path / place)
+    read = config(tmp_path, f'[[model]]\npath = "x/a.onnx"\noutput = "{output}"\n')
+    assert read.entries[0].artifact("onnx") == str(tmp_path / place)
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
@@ -181,23 +181,23 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     save(zoo.load("digits_dscnn"), tmp_path / "a.onnx")
     config(tmp_path, '[[model]]\npath = "a.onnx"\npasses = "clean"\nseed = 3\noutput = "b.onnx"\n')
     model = str(tmp_path / "a.onnx")
-    found = choose(model, None, {"seed": 7}, ["x*"])
-    assert found.options == Options(passes="clean", seed=7, overrides=(Override("x*", keep=True),))
-    assert found.output == str(tmp_path / "b.onnx")
-    assert found.config == str(tmp_path / "optc.toml")
+    chosen = choose(model, None, {"seed": 7}, ["x*"])
+    assert chosen.options == Options(passes="clean", seed=7, overrides=(Override("x*", keep=True),))
+    assert chosen.output == str(tmp_path / "b.onnx")
+    assert chosen.config == str(tmp_path / "optc.toml")
     assert choose(model, None, {"output": "c.onnx"}, ()).output == "c.onnx"
     assert choose("zoo:digits_dscnn", None, {}, ()).options == Options()
 
 
 def test_an_entry_may_be_named(tmp_path: Path) -> None:
     text = '[[model]]\npath = "zoo:digits_dscnn"\nname = "d"\nseed = 3\ntargets = ["onnx", "onnx:cpu=arm"]\n'
-    found = config(tmp_path, text)
-    chosen = choose("d", found.path, {"target": "onnx:cpu=arm"}, ())
+    read = config(tmp_path, text)
+    chosen = choose("d", read.path, {"target": "onnx:cpu=arm"}, ())
     assert (chosen.model, chosen.options.seed, chosen.target) == ("zoo:digits_dscnn", 3, "onnx:cpu=arm")
     with pytest.raises(SpecError, match="choose one with --target"):
-        choose("d", found.path, {}, ())
+        choose("d", read.path, {}, ())
     with pytest.raises(SpecError, match="Did you mean 'd'"):
-        choose("dd", found.path, {}, ())
+        choose("dd", read.path, {}, ())
 
 
 @pytest.mark.parametrize("name", ["digits_dscnn", "digits_transformer"])

@@ -72,15 +72,15 @@ def test_every_entry_is_built_recorded_and_taken_from_the_cache(tmp_path: Path) 
     first = optc(tmp_path, "build", "--jobs", "2")
     assert first.returncode == 0, first.stderr
     assert len(first.stdout.splitlines()) == 3
-    made = {"digits_dscnn.onnx", "digits_dscnn.onnx-cpu=arm.onnx", "digits_resnet.optc.onnx"}
-    assert set(os.listdir(tmp_path / "out")) == made
+    files = {"digits_dscnn.onnx", "digits_dscnn.onnx-cpu=arm.onnx", "digits_resnet.optc.onnx"}
+    assert set(os.listdir(tmp_path / "out")) == files
     lock = (tmp_path / "optc.lock").read_bytes()
     assert set(json.loads(lock)["builds"]) == {
         "digits_dscnn@onnx",
         "digits_dscnn@onnx:cpu=arm",
         "digits_resnet@onnx",
     }
-    bytes_ = {name: (tmp_path / "out" / name).read_bytes() for name in made}
+    bytes_ = {name: (tmp_path / "out" / name).read_bytes() for name in files}
     again = optc(tmp_path, "build", "--locked", "--json")
     assert again.returncode == 0, again.stderr
     said = [json.loads(line) for line in again.stdout.splitlines()]
@@ -89,7 +89,7 @@ def test_every_entry_is_built_recorded_and_taken_from_the_cache(tmp_path: Path) 
     assert (tmp_path / "optc.lock").read_bytes() == lock
     plain = optc(tmp_path, "build", "--locked", "--no-cache", "--jobs", "1")
     assert plain.returncode == 0, plain.stdout + plain.stderr
-    assert {name: (tmp_path / "out" / name).read_bytes() for name in made} == bytes_
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == bytes_
     write(tmp_path, TEXT.replace('"clean"', '"clean:traces=true"'))
     other = optc(tmp_path, "build", "--locked", "-q")
     assert other.returncode == 2
@@ -141,11 +141,11 @@ def check_reports(folder: Path) -> None:
 
 def test_memory_bounds_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [Entry(str(i), f"none{i}.onnx", ("onnx",), None, Options()) for i in range(3)]
-    told: list[Result] = []
+    results: list[Result] = []
     jobs = [Job(entry, "onnx") for entry in entries]
-    status = build(jobs, Lock(str(tmp_path / "l")), cache=None, processes=3, memory=1, tell=told.append)
+    status = build(jobs, Lock(str(tmp_path / "l")), cache=None, processes=3, memory=1, tell=results.append)
     assert status == 2
-    assert [result.job.name for result in told] == ["0@onnx", "1@onnx", "2@onnx"], "one after the other"
+    assert [result.job.name for result in results] == ["0@onnx", "1@onnx", "2@onnx"], "one after the other"
     assert not (tmp_path / "l").exists()
 
 

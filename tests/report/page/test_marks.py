@@ -51,10 +51,10 @@ def test_the_page_shows_both_maps_and_the_boxes() -> None:
     rows = np.array([[0.1, 0.1, 0.5, 0.5, 0.9, 0]], np.float32)
     boxes = boxes_of(rows, (8, 8))
     case = Case(3, 0.1, "a", "b", False, picture, (picture, picture), (boxes, ()))
-    found = Answers("y", Kind.VALUES, samples=1, worst=[case])
+    compared = Answers("y", Kind.VALUES, samples=1, worst=[case])
 
     class Evidence:
-        answers = found
+        answers = compared
 
     page = str(teacher_and_student(Evidence()))  # type: ignore[arg-type]
     assert page.count("<img") == 3

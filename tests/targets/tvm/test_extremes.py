@@ -37,8 +37,8 @@ class Pairs:
         self.kind, self.graph = kind, Graph("pairs", opsets={"": 20})
         a, b = (np.ascontiguousarray(one.ravel()) for one in np.meshgrid(numbers(kind), numbers(kind), indexing="ij"))
         self.feeds = {"a": a, "b": b}
-        known = TensorType(DType.of(a.dtype), a.shape)
-        self.a, self.b = self.graph.add_input("a", known), self.graph.add_input("b", known)
+        declared = TensorType(DType.of(a.dtype), a.shape)
+        self.a, self.b = self.graph.add_input("a", declared), self.graph.add_input("b", declared)
 
     def add(self, op: str, *inputs: Value, **attributes: object) -> Value:
         return self.graph.add(op, inputs, attributes).output  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ def network() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library for ARM, its model and samples."""
     pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
     for program, package in (("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"), ("qemu-aarch64-static", "qemu-user")):
@@ -76,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def device(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def device(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that is the disk of the stand-in devices `PHONE1` (adb) and `board` (ssh)."""
     root, programs = tmp_path / "disk", tmp_path / "bin"
     root.mkdir()
@@ -101,9 +101,9 @@ def device(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("way", [["--adb", "PHONE1"], ["--ssh", "board"]], ids=["adb", "ssh"])
 def test_a_library_is_timed_there_and_answers_as_its_model(
-    way: list[str], made: Path, device: Path, capsys: pytest.CaptureFixture[str]
+    way: list[str], kit: Path, device: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["bench", str(made / "m.onnx"), str(made / "m.tar"), *way, "--runs", "8", "--data", str(made / "x.npz")]
+    words = ["bench", str(kit / "m.onnx"), str(kit / "m.tar"), *way, "--runs", "8", "--data", str(kit / "x.npz")]
     assert run([*words, "--json"]) == 0, capsys.readouterr().err
     document = json.loads(capsys.readouterr().out)
     assert document["facts"]["machine"] == "aarch64"
@@ -119,9 +119,9 @@ def test_a_library_is_timed_there_and_answers_as_its_model(
     assert "p90" in capsys.readouterr().out
 
 
-def test_run_on_a_phone(made: Path, device: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", str(made / "m.tar"), "--adb", "PHONE1", "--data", str(made / "x.npz")]
-    words += ["--against", str(made / "m.onnx"), "--save", str(tmp_path / "y.npz"), "--json"]
+def test_run_on_a_phone(kit: Path, device: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", str(kit / "m.tar"), "--adb", "PHONE1", "--data", str(kit / "x.npz")]
+    words += ["--against", str(kit / "m.onnx"), "--save", str(tmp_path / "y.npz"), "--json"]
     assert run(words) == 0, capsys.readouterr().err
     document = json.loads(capsys.readouterr().out)
     assert document["device"] == "PHONE1 by adb"
@@ -130,22 +130,22 @@ def test_run_on_a_phone(made: Path, device: Path, tmp_path: Path, capsys: pytest
 
 
 def test_a_table_measured_on_the_phone_is_taken_by_a_build(
-    made: Path, device: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kit: Path, device: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "phone.json"
-    words = ["profile", str(made / "m.onnx"), "--target", "arm64", "--adb", "PHONE1", "-o", str(place)]
+    words = ["profile", str(kit / "m.onnx"), "--target", "arm64", "--adb", "PHONE1", "-o", str(place)]
     assert run([*words, "-q"]) == 0, capsys.readouterr().err
     measured = from_json(place.read_text(), str(place))
     assert measured.device == "PHONE1 by adb"
     assert len(measured.rows) == 1
     out = str(tmp_path / "o.tar")
-    words = [str(made / "m.onnx"), "--target", "arm64", "--passes", "quant", "--latency-table", str(place), "-o", out]
+    words = [str(kit / "m.onnx"), "--target", "arm64", "--passes", "quant", "--latency-table", str(place), "-o", out]
     assert run([*words, "--json"]) == 0, capsys.readouterr().err
     notes = json.loads(capsys.readouterr().out)["notes"]
     assert any("measured on PHONE1 by adb" in note for note in notes)
 
 
-def test_what_goes_wrong_on_the_way_is_one_line(made: Path, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_wrong_on_the_way_is_one_line(kit: Path, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TargetError, match="OTHER by adb: adb: device 'OTHER' not found"):
         Shell(Device("OTHER", by="adb"))
     with pytest.raises(SpecError, match="--ssh takes a host, not '-oProxyCommand=x'"):
@@ -157,7 +157,7 @@ def test_what_goes_wrong_on_the_way_is_one_line(made: Path, device: Path, monkey
     android = table.parse("arm64:os=android")[0].machine()  # type: ignore[attr-defined]
     monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
     with pytest.raises(TargetError, match="ANDROID_NDK_HOME"):
-        Pushed(str(made / "m.tar"), Device("PHONE1", by="adb"), android)
+        Pushed(str(kit / "m.tar"), Device("PHONE1", by="adb"), android)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(TargetError, match="install the package adb"):
         Shell(Device("PHONE1", by="adb"))

@@ -11,19 +11,19 @@ ROOT = Path(__file__).parents[1]
 VAGUE = frozenset({"found", "given", "known", "made", "told"})
 LEFT = {
     "benchmarks": 26,
-    "cli": 26,
-    "compiler": 47,
+    "cli": 19,
+    "compiler": 36,
     "errors.py": 1,
-    "gate.py": 7,
-    "ir": 112,
+    "gate.py": 0,
+    "ir": 108,
     "models": 6,
     "passes": 113,
-    "project": 19,
-    "report": 77,
+    "project": 18,
+    "report": 73,
     "runtime": 21,
     "storage": 3,
-    "targets": 147,
-    "tests": 324,
+    "targets": 129,
+    "tests": 317,
 }
 """How many such names each folder still has. A number here may fall, and never rises."""
 

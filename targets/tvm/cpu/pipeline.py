@@ -90,13 +90,13 @@ def _parts(kernels: dict[str, tirx.PrimFunc], machine: Machine) -> dict[str, tup
     """
     small = machine.dot is not None and machine.dot.grouped
     coded = {name for name, kernel in kernels.items() if small and _on_codes(kernel)}
-    found = {}
+    parts = {}
     for word, level, chosen in (("kernels", 3, kernels.keys() - coded), ("codes", 2, coded)):
         names = sorted(chosen)
         count = min(_FILES, -(-len(names) // _FEWEST))
         for index in range(count):
-            found[f"{word}{index}.o"] = level, {name: kernels[name] for name in names[index::count]}
-    return found or {"kernels0.o": (3, {})}
+            parts[f"{word}{index}.o"] = level, {name: kernels[name] for name in names[index::count]}
+    return parts or {"kernels0.o": (3, {})}
 
 
 def _write(machine: Machine, level: int, kernels: dict[str, tirx.PrimFunc], path: str) -> None:

@@ -100,9 +100,9 @@ class Workload:
         holding = machine.holding(self.dtype)
         exact, spare = self.groups > 1, self._spare(machine)
         reread = _REREAD if self.kernel == "winograd" else 0.0
-        found = ranked(*self._space(machine), holding, row=self._row, exact=exact, spare=spare, reread=reread)
+        tiles = ranked(*self._space(machine), holding, row=self._row, exact=exact, spare=spare, reread=reread)
         rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
-        return tuple(tile for tile in found if tile.points % rows == 0) or (Tile(rows, 1),)
+        return tuple(tile for tile in tiles if tile.points % rows == 0) or (Tile(rows, 1),)
 
     @property
     def _rows(self) -> int | None:

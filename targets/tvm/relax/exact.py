@@ -39,9 +39,9 @@ _SINGLES = ("abs", "negative", "sign")
 
 def legalizations() -> dict[str, Legalization]:
     """What operators become where TVM's own choice would be simplified into something else, for `LegalizeOps`."""
-    found: dict[str, Legalization] = {f"relax.{name}": _pair(name) for name in _PAIRS}
-    found |= {f"relax.{name}": _single(name) for name in _SINGLES}
-    return found
+    rules: dict[str, Legalization] = {f"relax.{name}": _pair(name) for name in _PAIRS}
+    rules |= {f"relax.{name}": _single(name) for name in _SINGLES}
+    return rules
 
 
 def _pair(name: str) -> Legalization:

@@ -135,12 +135,12 @@ class Importer:
                 with self.bb.dataflow():
                     for node in self.graph:
                         self._take(node)
-                    found = [self.bb.emit_output(self._output(output.value)) for output in self.graph.outputs]
-                    found += [self.bb.emit_output(truth) for truth in self._truths]
+                    results = [self.bb.emit_output(self._output(output.value)) for output in self.graph.outputs]
+                    results += [self.bb.emit_output(truth) for truth in self._truths]
             except BaseException:
                 self.bb._end_block()  # or TVM tells the terminal that it was not
                 raise
-            self.bb.emit_func_output(relax.Tuple(found))
+            self.bb.emit_func_output(relax.Tuple(results))
         return self.bb.get().with_attr(REQUIRED, self.required) if self.required else self.bb.get()
 
     def _output(self, value: Value) -> relax.Expr:
@@ -163,10 +163,10 @@ class Importer:
             return self.flat(value)
         if value not in self._declared:
             assert value.dtype is not None
-            found = self.flat(value)
+            expr = self.flat(value)
             name, shift = value.dtype.numpy.name, self.shift(value.dtype)
-            same = shift == 0 and str(found.ty.dtype.dtype) == name
-            self._declared[value] = found if same else self.te(recode, found, pattern=0, dtype=name, shift=shift)
+            same = shift == 0 and str(expr.ty.dtype.dtype) == name
+            self._declared[value] = expr if same else self.te(recode, expr, pattern=0, dtype=name, shift=shift)
         return self._declared[value]
 
     def shift(self, dtype: DType) -> int:
@@ -321,19 +321,19 @@ class Importer:
         moves = node.op in MOVES and node.inputs[0] in held and (node.op != "Concat" or len(held) == len(node.inputs))
         if held and not moves and node.op not in CODED:
             rule = None
-        found: Any = rule(self, node) if rule is not None else None
-        if found is None and node.domain == "" and not moves and (kernel := RULES.get(node.op)) is not None:
-            found = kernel(Call(self, node))
-        if found is None:
+        lowered: Any = rule(self, node) if rule is not None else None
+        if lowered is None and node.domain == "" and not moves and (kernel := RULES.get(node.op)) is not None:
+            lowered = kernel(Call(self, node))
+        if lowered is None:
             take = self.flat if moves else self.plain
             operands = [None if v is None else take(v) for v in node.inputs]
             if node.op in PLACES and node.domain == "":
                 place = PLACES[node.op]
                 operands[place] = within(Call(self, node), operands[0], operands[place])
-            found = self.convert(node, operands)
+            lowered = self.convert(node, operands)
         if moves:
             self.held.update(node.outputs)
-        results = found if isinstance(found, list) else [found]
+        results = lowered if isinstance(lowered, list) else [lowered]
         if missing := [value.name for value in node.outputs[len(results) :] if value.uses]:
             raise TargetError(f"{where(node)} cannot be compiled: no kernel gives '{missing[0]}'; build for onnx")
         for value, one in zip(node.outputs, results):
@@ -387,17 +387,17 @@ class Importer:
         # The converter prints what it stumbles over.
         try:
             with redirect_stdout(io.StringIO()):
-                found = importer._convert_operator(
+                converted = importer._convert_operator(
                     node.op, frontend.onnx_input(inputs), attributes, self.graph.opset(node.domain)
                 )
         except Exception as error:
             raise without_kernel(node, error) from error
-        if isinstance(found, relax.Tuple):
-            return [self._bound(field) for field in found.fields]
-        if isinstance(found.ty, relax.TupleType):
-            held = self.emit(found)
+        if isinstance(converted, relax.Tuple):
+            return [self._bound(field) for field in converted.fields]
+        if isinstance(converted.ty, relax.TupleType):
+            held = self.emit(converted)
             return [self.emit(relax.TupleGetItem(held, i)) for i in range(len(held.ty.fields))]
-        return self._bound(found)
+        return self._bound(converted)
 
     def _bound(self, expr: relax.Expr) -> relax.Expr:
         from tvm import relax

@@ -61,7 +61,7 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
         if held is None:
             return None
         tile = importer.tile("depthwise", held.expr, w.shape, place, groups)
-        found = importer.te(
+        sums = importer.te(
             convs.depthwise,
             held.expr,
             constant(convs.pack_depthwise(w, block)),
@@ -72,15 +72,15 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     else:
         if groups > 1 and (out // groups) % block:
             return None
-        found = _apart(importer, x, w, place) if groups == 1 else None
-        if found is None:
+        sums = _apart(importer, x, w, place) if groups == 1 else None
+        if sums is None:
             image = _channelled(importer, x) if groups == 1 else importer.image(x)
             if image is None or (groups > 1 and w.shape[1] % image.block):
                 return None
-            found = _convolved(importer, image, w, place, groups)
+            sums = _convolved(importer, image, w, place, groups)
     if bias is not None and bias.constant is not None:
-        found = _add(importer, found, _channels(bias.constant.numpy(), out, block))
-    return Blocked(found, out, height, width, block)
+        sums = _add(importer, sums, _channels(bias.constant.numpy(), out, block))
+    return Blocked(sums, out, height, width, block)
 
 
 def _convolved(
@@ -109,11 +109,11 @@ def _apart(importer: Importer, x: Value, w: npt.NDArray[np.generic], window: Win
     parts = importer.parts.get(x, ()) if len(x.uses) == 1 else ()
     if 2 * w.shape[0] * height * width > w.shape[1] * window.image[0] * window.image[1]:
         return None
-    found, first = None, 0
+    total, first = None, 0
     for part in parts:
         one = _convolved(importer, part, w[:, first : first + part.channels], window, 1)
-        found, first = one if found is None else _add(importer, one, found), first + part.channels
-    return found
+        total, first = one if total is None else _add(importer, one, total), first + part.channels
+    return total
 
 
 def _channelled(importer: Importer, x: Value) -> Blocked | None:
@@ -173,8 +173,8 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
         return None
     total = importer.te(pools.sum_pool, held.expr, pattern=FUSABLE, window=place, output=output)
     shares = pools.shares(place, output, bool(node.get_int("count_include_pad")))
-    found = importer.emit(relax.op.multiply(total, constant(shares.astype(held.expr.ty.dtype.dtype))))
-    return Blocked(found, held.channels, *output, held.block)
+    means = importer.emit(relax.op.multiply(total, constant(shares.astype(held.expr.ty.dtype.dtype))))
+    return Blocked(means, held.channels, *output, held.block)
 
 
 def lower_global_average_pool(importer: Importer, node: Node) -> Lowered:
@@ -192,11 +192,11 @@ def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
     """ReduceMean over height and width of an image that is already in blocks."""
     from tvm import relax
 
-    x, given = node.inputs[0], node.input(1)
+    x, axes_input = node.inputs[0], node.input(1)
     held = importer.blocked(x) if x is not None else None
     axes = node.get_ints("axes")
-    if given is not None and given.constant is not None:
-        axes = tuple(int(axis) for axis in np.ravel(given.constant.numpy()))
+    if axes_input is not None and axes_input.constant is not None:
+        axes = tuple(int(axis) for axis in np.ravel(axes_input.constant.numpy()))
     if held is None or not held.whole or {axis % 4 for axis in axes} != {2, 3}:
         return None
     mean = importer.emit(relax.op.mean(held.expr, axis=2, keepdims=True))
@@ -228,11 +228,11 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
 
 def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
     """Images joined along their channels, for those that do not read them apart."""
-    found = importer.te(layout.concatenate, *(part.expr for part in parts), pattern=_OPAQUE, axis=1)
+    joined = importer.te(layout.concatenate, *(part.expr for part in parts), pattern=_OPAQUE, axis=1)
     if len(parts) <= _PARTS and not importer.held.intersection(value for value in node.inputs if value is not None):
         importer.parts[node.outputs[0]] = parts
     first = parts[0]
-    return Blocked(found, sum(part.channels for part in parts), first.height, first.width, first.block)
+    return Blocked(joined, sum(part.channels for part in parts), first.height, first.width, first.block)
 
 
 def lower_matmul(importer: Importer, node: Node) -> Lowered:
@@ -277,8 +277,8 @@ def _dense(
         return None
     tile = importer.tile("dense", x, w.shape)
     packed = constant(products.pack(w, tile, importer.machine.block))
-    found = importer.te(products.dense, x, packed, pattern=FUSABLE, columns=w.shape[1], tile=tile)
-    return found if bias is None else _add(importer, found, constant(bias))
+    product = importer.te(products.dense, x, packed, pattern=FUSABLE, columns=w.shape[1], tile=tile)
+    return product if bias is None else _add(importer, product, constant(bias))
 
 
 def lower_slice(importer: Importer, node: Node) -> Lowered:
@@ -303,8 +303,8 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
         return None
     firsts, lasts = [one[0] for one in cut], [one[1] for one in cut]
     held = importer.blocked(x)
-    if held is not None and (found := lower_crop(importer, held, firsts, lasts, axes, steps)) is not None:
-        return found
+    if held is not None and (cropped := lower_crop(importer, held, firsts, lasts, axes, steps)) is not None:
+        return cropped
     return importer.emit(relax.op.strided_slice(importer.flat(x), axes, firsts, lasts, steps))
 
 
@@ -320,16 +320,16 @@ def lower_elementwise(importer: Importer, node: Node) -> Lowered:
         if value is not None and operand is None:
             return None
         operands.append(operand)
-    found: Any
+    lowered: Any
     if node.op == "Clip":
-        found = _clip(importer, node, operands[0])
+        lowered = _clip(importer, node, operands[0])
     elif node.op in ("Max", "Min"):
-        found = folded(Call(importer, node), operands)
+        lowered = folded(Call(importer, node), operands)
     else:
-        found = importer.convert(node, operands)
-    if found is None or isinstance(found, list):
+        lowered = importer.convert(node, operands)
+    if lowered is None or isinstance(lowered, list):
         return None
-    return Blocked(found, first.channels, first.height, first.width, first.block)
+    return Blocked(lowered, first.channels, first.height, first.width, first.block)
 
 
 def lower_clip(importer: Importer, node: Node) -> Lowered:

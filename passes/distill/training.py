@@ -31,10 +31,14 @@ from .parameters import Parameter
 
 RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 """Rates that are tried, in root mean squares of a channel a step."""
+CALMER = 0.5
+"""The rate taken, as a share of the one whose trial did best: what is quickest in a few steps is unsteady in many."""
 TRIED = 12
 """Steps of a trial."""
 JUDGED = 20
 """How often the way is judged."""
+APART = 8
+"""The fewest steps between two judgements: fewer tell nothing but noise."""
 AVERAGE = 0.95
 """Decay of the moving average."""
 LEAST = 0.1
@@ -43,7 +47,7 @@ RUNAWAY = 1.5
 """The held-out loss from which the student is taken back, as a multiple of the best."""
 PATIENCE = 3
 """How often the rate is halved before the best is left as it is."""
-BY_HEART = 2
+BY_HEART = 3
 """Judgements in a row without a gain that say that the samples are known by heart."""
 
 Judge = Callable[[], float]
@@ -85,32 +89,32 @@ class Training:
         self.step = 0
 
     def try_rates(self, rates: Sequence[float], tick: Tick) -> tuple[float, float]:
-        """The rate after whose trial the held-out loss is least, of `rates` from the largest on, and the seconds of a
-        step."""
+        """A rate below the one after whose trial the held-out loss is least, of `rates` from the largest on, and the
+        seconds of a step."""
         losses: dict[float, float] = {}
-        begin = time.perf_counter()
+        start, begin = self.best, time.perf_counter()
         for rate in rates:
-            self._restart(self.best, Constant(rate, TRIED, warmup=TRIED // 3))
+            self._restart(start, Constant(rate, TRIED, warmup=TRIED // 3))
             self._learn(TRIED, tick)
             losses[rate] = self._judged()
+            self._keep(losses[rate])
             if min(losses.values()) < min(self.start, losses[rate]):
                 break  # smaller ones do less
         seconds = (time.perf_counter() - begin) / (TRIED * len(losses))
-        return min(losses, key=lambda rate: losses[rate]), seconds
+        return CALMER * min(losses, key=lambda rate: losses[rate]), seconds
 
     def run(self, steps: int, rate: float, tick: Tick) -> int:
         """Train for so many steps; returns how often the student was taken back."""
         taken_back = idle = done = 0
         self._restart(self.best, _course(rate, steps))
         while done < steps and taken_back <= PATIENCE:
-            part = min(math.ceil(steps / JUDGED), steps - done)
+            part = min(max(math.ceil(steps / JUDGED), APART), steps - done)
             loss = self._learn(part, tick)
             done += part
             held = self._judged()
             self.curve.append((done, loss, held))
-            if held < self.loss:
-                self.loss, idle = held, 0
-                self.best = self._average().copy()
+            if self._keep(held):
+                idle = 0
                 continue
             idle += 1
             if not math.isfinite(loss) or held > RUNAWAY * max(self.loss, 1e-12):
@@ -124,6 +128,13 @@ class Training:
             self._restart(self.best, _course(rate, steps - done))
         self.parameters.flat[...] = self.best
         return taken_back
+
+    def _keep(self, held: float) -> bool:
+        """Take the moving average for the best where its held-out loss is the least so far; whether it is."""
+        if held >= self.loss:
+            return False
+        self.loss, self.best = held, self._average().copy()
+        return True
 
     def _restart(self, flat: Floats, schedule: Schedule) -> None:
         self.trainer.restart(flat, schedule)

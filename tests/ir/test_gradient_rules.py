@@ -209,6 +209,7 @@ def pools() -> Iterator[Case]:
         sizes = kernel + random.integers(0, 6, rank)
         if seed % 4 == 3 and not ceil:
             attributes["auto_pad"] = ("SAME_UPPER", "SAME_LOWER", "VALID")[seed % 3]
+            attributes["strides"] = np.minimum(strides, kernel).tolist()  # else the pads would be negative
         else:
             attributes["pads"] = pads.tolist()
         x = apart(2, 3, *sizes)

@@ -186,7 +186,7 @@ def test_an_interruption_keeps_the_best(ctx: Context, monkeypatch: pytest.Monkey
 def test_a_pipeline_with_it_agrees_better_than_without() -> None:
     pruned = "prune:kind=channels:ratio=0.6:scope=layer"
     losses = []
-    for passes in (pruned, f"{pruned},distill:steps=60"):
+    for passes in (pruned, f"{pruned},distill:steps=100"):
         seen = optc.compile(f"zoo:{NAME}", passes, threads=1).report.agreement
         assert seen is not None
         assert seen.kl is not None

@@ -69,11 +69,11 @@ def test_ranges_cover_what_was_seen_and_exact_inputs_have_their_own() -> None:
     one = work(graph)
     one.ranges = Ranges("minmax")
     until(one, "ranges")
-    assert set(one.grids) == set(one.plan.sources())
-    for value, grid in one.grids.items():
-        low, high = grid.bounds
+    assert set(one.params_of) == set(one.plan.sources())
+    for value, params in one.params_of.items():
+        low, high = params.bounds
         seen = one.seen.histograms[value]
-        step = float(grid.scale)
+        step = float(params.scale)
         assert low <= min(seen.low, 0.0) + step
         assert high >= max(seen.high, 0.0) - step
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ....runtime import cpu
 from .machine import Machine
-
-_FILES, _FEWEST = 4, 2
-"""Object files that kernels are shared out to at most, and kernels of each that are worth one."""
 
 if TYPE_CHECKING:
     import tvm
@@ -66,47 +61,32 @@ def unscheduled(mod: tvm.IRModule) -> list[str]:
 def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str, ...]:
     """Compile the kernels of a lowered module into object files in `folder`; returns their names.
 
-    They are shared out to a few files, whose code is made side by side.
+    Those on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
+    library of a small quantized model what LLVM writes out besides would be a tenth. One file after the other: TVM's
+    compilation, which calls back into Python, may wait for itself for ever where two threads are in it.
     """
+    import tvm
     from tvm import tirx
+    from tvm.target import Target
 
     kernels = {
         var.name_hint: function.with_attr("global_symbol", var.name_hint)
         for var, function in mod.functions_items()
         if isinstance(function, tirx.PrimFunc)
     }
-    parts = _parts(kernels, machine)
-    with ThreadPoolExecutor(min(len(parts), cpu.cores())) as pool:
-        for done in [pool.submit(_write, machine, *part, os.path.join(folder, name)) for name, part in parts.items()]:
-            done.result()
-    return tuple(parts)
-
-
-def _parts(kernels: dict[str, tirx.PrimFunc], machine: Machine) -> dict[str, tuple[int, dict[str, tirx.PrimFunc]]]:
-    """The files to be, each with LLVM's level of optimisation and its kernels: the same whatever compiles them.
-
-    Kernels on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
-    library of a small quantized model what LLVM writes out besides would be a tenth.
-    """
     small = machine.dot is not None and machine.dot.grouped
     coded = {name for name, kernel in kernels.items() if small and _on_codes(kernel)}
-    parts = {}
-    for word, level, chosen in (("kernels", 3, kernels.keys() - coded), ("codes", 2, coded)):
-        names = sorted(chosen)
-        count = min(_FILES, -(-len(names) // _FEWEST))
-        for index in range(count):
-            parts[f"{word}{index}.o"] = level, {name: kernels[name] for name in names[index::count]}
-    return parts or {"kernels0.o": (3, {})}
-
-
-def _write(machine: Machine, level: int, kernels: dict[str, tirx.PrimFunc], path: str) -> None:
-    import tvm
-    from tvm.target import Target
-
-    # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        built = tvm.tirx.build(tvm.IRModule(kernels), target=Target({**machine.target(), "opt-level": level}))
-    built.write_to_file(path, "o")
+    names = []
+    for name, level, chosen in (("kernels.o", 3, kernels.keys() - coded), ("codes.o", 2, coded)):
+        if not chosen and (name != "kernels.o" or coded):
+            continue
+        target = Target({**machine.target(), "opt-level": level})
+        # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
+        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+            built = tvm.tirx.build(tvm.IRModule({one: kernels[one] for one in sorted(chosen)}), target=target)
+        built.write_to_file(os.path.join(folder, name), "o")
+        names.append(name)
+    return tuple(names)
 
 
 def _on_codes(kernel: tirx.PrimFunc) -> bool:

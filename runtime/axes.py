@@ -72,7 +72,7 @@ def axes_of(
     leading = {shape[0] if shape else None for shape, _, _ in given}
     if one and more == {0} and len(leading) == 1 and all(axis is None for axis in axes.values()):
         return dict.fromkeys(axes, 0 if isinstance(leading.pop(), str) else None)
-    counts = {array[axis] for _, axis, array in given if axis is not None}
+    counts = {array[axis] for _, axis, array in given if axis is not None and axis < len(array)}
     if not one:
         return dict(axes)
     return {value.name: _open_axis(value, axes[value.name], shapes[value.name], counts) for value in inputs}

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     import tvm
     from tvm import relax, tirx
 
+DEEPEST = 12
+"""Operators in one kernel at most. One that reads its operand several times, as HardSwish does, multiplies what is
+fused before it: six in a row took the compiler for ever."""
+
 
 def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     """Operators become kernels, neighbours are fused, and every kernel is scheduled for the machine."""
+    import tvm
     from tvm import relax
     from tvm.s_tir import dlight
     from tvm.target import Target
@@ -44,7 +49,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         ),
         without_nan,
     ]
-    with Target(machine.target()):
+    with Target(machine.target()), tvm.transform.PassContext(config={"relax.FuseOps.max_depth": DEEPEST}):
         for step in steps:
             mod = step(mod)
     return mod

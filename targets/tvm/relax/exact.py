@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _WIDE = ("int32", "int64", "uint32", "uint64")
 _OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
+_FIRST = 4
+"""Its number for a kernel that is fused to nothing before it (`kOutEWiseFusable`)."""
 _PAIRS = (
     "add", "divide", "equal", "floor_divide", "floor_mod", "greater", "greater_equal", "left_shift", "less",
     "less_equal", "maximum", "minimum", "mod", "multiply", "not_equal", "power", "right_shift", "subtract",
@@ -124,7 +126,11 @@ def spelled_out(mod: tvm.IRModule) -> tvm.IRModule:
 
     for var, function in mod.functions_items():
         if isinstance(function, tirx.PrimFunc):
-            mod.update_func(var, _spelled(function))
+            kernel = _spelled(function)
+            # A polynomial reads its operand dozens of times: one in the operand of another is thousands of terms.
+            mod.update_func(
+                var, kernel.with_attr("op_pattern", _FIRST) if var.name_hint.startswith("fast_") else kernel
+            )
     return mod
 
 

@@ -208,3 +208,19 @@ def test_rows_without_a_largest_number(op: str, last: int, run: Callable[..., Se
     got = run(graph, {"x": x})
     for one, other in zip(got, want, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_polynomials_of_polynomials_are_kernels_apart() -> None:
+    """One written into the operand of another, three deep, took the compiler for ever."""
+    need_tvm()
+    graph = Graph("deep", opsets={"": 18})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 8, 6, 6)))
+    value: Value = x
+    for op in ("Mish", "Tanh", "Exp", "Erf", "Tanh"):
+        value = graph.add(op, [value]).output
+    graph.add_output(value, "y")
+    infer(graph)
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 8, 6, 6)).astype(np.float32)}
+    (wanted,) = Session(graph).run(feeds)
+    (answer,) = on_host(graph, feeds)
+    assert np.allclose(answer, wanted, atol=1e-5)

@@ -188,6 +188,8 @@ def _ordered(function: tirx.PrimFunc) -> tirx.PrimFunc:
         extreme = node.value
         if not isinstance(extreme, tirx.Max | tirx.Min) or not _floats(extreme):
             return node
+        if node.buffer.scope() == "shared":  # threads reduce together what TVM knows as a reduction, and nothing else
+            return node
         if not isinstance(extreme.a, ir.expr.TensorLoad) or not extreme.a.source.same_as(node.buffer):
             return node
         best, other = extreme.a, extreme.b

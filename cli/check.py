@@ -60,7 +60,7 @@ def check(
 
     wanted = reports(report or [], {"MODEL": model, "--against": against, "--data": options.get("data")})
     with voice.progress() as progress:
-        found = judged(
+        record = judged(
             model,
             against,
             data=options.data,
@@ -71,10 +71,10 @@ def check(
             progress=progress,
         )
     for path in wanted:
-        write(found, path)
+        write(record, path)
     with heard():
         if voice.json:
-            sys.stdout.write(found.to_json())
+            sys.stdout.write(record.to_json())
         elif voice.loud:
-            show(found, console(), layers=voice.verbose)
-    return tell(found.budget)
+            show(record, console(), layers=voice.verbose)
+    return tell(record.budget)

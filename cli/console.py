@@ -107,9 +107,9 @@ def console(*, stderr: bool = False) -> Console:
                 yield Segment(text if control else spelled(text, lines=True), style, control)
 
     # A name such as :smile: is one, and stays so.
-    found = Plain(stderr=stderr, emoji=False)
-    found.width = max(80, found.width) if found.is_terminal else _PIPE
-    return found
+    plain = Plain(stderr=stderr, emoji=False)
+    plain.width = max(80, plain.width) if plain.is_terminal else _PIPE
+    return plain
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def diff(
 
     wanted = _places(report or [], {"FIRST": first, "SECOND": second, "--data": options.get("data")})
     with voice.progress() as progress:
-        found = contrast(
+        difference = contrast(
             first,
             second,
             data=options.data,
@@ -76,10 +76,10 @@ def diff(
             progress=progress,
         )
     for path in wanted:
-        _write(found, first, second, options, path)
+        _write(difference, first, second, options, path)
     with heard():
-        voice.say(as_dict(found), render(found, len(found.changes) if voice.verbose else top))
-    return MISSED if exit_code and found.differs else 0
+        voice.say(as_dict(difference), render(difference, len(difference.changes) if voice.verbose else top))
+    return MISSED if exit_code and difference.differs else 0
 
 
 def _places(paths: list[str], others: dict[str, str | None]) -> list[str]:
@@ -92,7 +92,7 @@ def _places(paths: list[str], others: dict[str, str | None]) -> list[str]:
     return paths
 
 
-def _write(found: Diff, first: str, second: str, options: OptionValues, path: str) -> None:
+def _write(difference: Diff, first: str, second: str, options: OptionValues, path: str) -> None:
     """Write the comparison in the form that the extension names."""
     from ..compiler import read
     from ..report.diff import as_dict
@@ -103,7 +103,7 @@ def _write(found: Diff, first: str, second: str, options: OptionValues, path: st
         graphs = [read(model) for model in (first, second)]
         for number, graph in enumerate(graphs):
             options.fixed.apply(graph, strict=not number)
-        compare.write(graphs[0], graphs[1], found, path)
+        compare.write(graphs[0], graphs[1], difference, path)
         return
     with Replacement(path) as files:
-        files.open().write(f"{as_json(as_dict(found), indent=2)}\n".encode(errors="backslashreplace"))
+        files.open().write(f"{as_json(as_dict(difference), indent=2)}\n".encode(errors="backslashreplace"))

@@ -52,8 +52,8 @@ def takes(*names: str, **helps: str) -> Callable[[Callable[..., int]], Callable[
 
     A value that does not parse raises `SpecError`.
     """
-    known = declared(Options)
-    parameters = {known[name].flag.replace("-", "_"): known[name] for name in names}
+    declarations = declared(Options)
+    parameters = {declarations[name].flag.replace("-", "_"): declarations[name] for name in names}
 
     def spread(command: Callable[..., int]) -> Callable[..., int]:
         def call(*args: Any, **kwargs: Any) -> int:

@@ -47,6 +47,6 @@ def inspect(
         return 0
     from ..report.inspect import as_dict, render, summary
 
-    found = summary(graph, top=len(list(graph)) if voice.verbose else top)
-    voice.say(as_dict(found), render(found, title=model))
+    contents = summary(graph, top=len(list(graph)) if voice.verbose else top)
+    voice.say(as_dict(contents), render(contents, title=model))
     return 0

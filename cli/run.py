@@ -90,17 +90,17 @@ def run_artifact(
     reference = None if against is None else Session(read(against), threads=threads)
     fed = graph.clone() if reference is None else narrowed(reference.graph, [graph])
     options.fixed.apply(fed)
-    found = in_batches(draw(artifact, options.data, fed, 0), one)
-    if not found.count:
+    samples = in_batches(draw(artifact, options.data, fed, 0), one)
+    if not samples.count:
         raise DataError(f"{data} holds no samples")
     figures: dict[str, object] = {"artifact": artifact, "emulated": one.emulated}
     if reference is not None:
-        alone = one.emulated or _fixed(graph, found)
-        answers = agreement(reference, one, found, batch=1 if alone else 32)
+        alone = one.emulated or _fixed(graph, samples)
+        answers = agreement(reference, one, samples, batch=1 if alone else 32)
         share = None if math.isnan(answers.share) else answers.share
         figures |= {"samples": answers.samples, "agreement": share, "measure": answers.measure}
         figures |= {"sqnr_db": answers.sqnr_db, "agreement_text": whole_text(answers)}
-    feeds = next(found.batches(1))
+    feeds = next(samples.batches(1))
     if there is not None and isinstance(one, OnDevice):
         outputs, seconds = one.timed(feeds, _RUNS)
         figures |= {"device": there.name, "milliseconds": 1e3 * seconds}
@@ -112,9 +112,9 @@ def run_artifact(
             figures |= {} if reference is None else {"ratio": timed[-1].ratio}
     figures["outputs"] = [f"{array.dtype.name}{list(array.shape)}" for array in outputs]
     if save is not None:
-        save_answers(save, one, [output.name for output in graph.outputs], found)
+        save_answers(save, one, [output.name for output in graph.outputs], samples)
         figures["saved"] = save
-    notes = judged_on(found) + ([] if reference is None else answers.remarks)
+    notes = judged_on(samples) + ([] if reference is None else answers.remarks)
     figures["notes"] = notes
     voice.say(figures, _lines(figures, notes))
     return 0

@@ -86,13 +86,13 @@ def option(
 
 def declared(cls: type) -> dict[str, Option]:
     """The options of a dataclass by name, in the order of its fields."""
-    found: dict[str, Option] = {}
+    options: dict[str, Option] = {}
     for field in dataclasses.fields(cls):
         words = dict(field.metadata["option"])
         if words["flag"] is None:
             words["flag"] = field.name.replace("_", "-")
-        found[field.name] = Option(field.name, field.default, **words)
-    return found
+        options[field.name] = Option(field.name, field.default, **words)
+    return options
 
 
 def is_kind(types: type | tuple[type, ...], words: str, error: type[OptcError], name: str, value: Any) -> None:
@@ -169,16 +169,16 @@ SHARE = Kind(float, _share, _check_share, low=0, high=1)
 
 
 def choice(*words: str) -> Kind:
-    known = f"{', '.join(words[:-1])} or {words[-1]}"
+    expected = f"{', '.join(words[:-1])} or {words[-1]}"
 
     def read(value: object) -> str:
         if value not in words:
-            raise ValueError(known)
+            raise ValueError(expected)
         return str(value)
 
     def check(name: str, value: Any) -> None:
         if value not in words:
-            raise DataError(f"'{name}' is {known}, not {value!r}")
+            raise DataError(f"'{name}' is {expected}, not {value!r}")
 
     return Kind(str, read, check, choices=words)
 

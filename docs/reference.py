@@ -91,8 +91,8 @@ def _class(name: str) -> type:
         from optc.report.build import BuildReport
 
         return BuildReport
-    found: type = getattr(optc, name)
-    return found
+    kind: type = getattr(optc, name)
+    return kind
 
 
 def _members(cls: type) -> str:

@@ -11,5 +11,5 @@ from optc.targets.onnx import OnnxTarget
 
 def facts_of(cpu: Literal["x86", "x86-vnni", "arm"] = "x86", **changes: object) -> TargetFacts:
     """x86 without VNNI is the careful one: what is made for it is right on every CPU that a test may run on."""
-    found = dataclasses.replace(OnnxTarget(cpu=cpu).facts, name="onnx", measurable=True)
-    return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
+    facts = dataclasses.replace(OnnxTarget(cpu=cpu).facts, name="onnx", measurable=True)
+    return dataclasses.replace(facts, **changes)  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 VAGUE = frozenset({"found", "given", "known", "made", "told"})
 LEFT = {
     "benchmarks": 26,
-    "cli": 19,
-    "compiler": 36,
+    "cli": 12,
+    "compiler": 34,
     "errors.py": 1,
     "gate.py": 0,
     "ir": 108,
@@ -23,7 +23,7 @@ LEFT = {
     "runtime": 21,
     "storage": 3,
     "targets": 129,
-    "tests": 317,
+    "tests": 315,
 }
 """How many such names each folder still has. A number here may fall, and never rises."""
 

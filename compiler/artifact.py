@@ -41,7 +41,7 @@ def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tupl
 
     target = artifact.target_of(path) if os.path.exists(path) else ""
     if device is not None:
-        from ..targets.tvm.remote.open import on_device
+        from ..targets.on_device import on_device
 
         if not target:
             raise TargetError(

@@ -17,9 +17,9 @@ GROUP = "optc.targets"
 
 TABLE = {
     "onnx": "optc.targets.onnx:OnnxTarget",
-    "host": "optc.targets.tvm.cpu.host:HostTarget",
-    "arm64": "optc.targets.tvm.cpu.arm:Arm64Target",
-    "armv7": "optc.targets.tvm.cpu.arm:Armv7Target",
+    "host": "optc.targets.tvm.host:HostTarget",
+    "arm64": "optc.targets.tvm.arm:Arm64Target",
+    "armv7": "optc.targets.tvm.arm:Armv7Target",
     "opencl": "optc.targets.tvm.gpu.opencl:OpenClTarget",
     "metal": "optc.targets.tvm.gpu.shaders:MetalTarget",
     "webgpu": "optc.targets.tvm.gpu.shaders:WebGpuTarget",

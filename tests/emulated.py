@@ -22,9 +22,10 @@ from optc.passes.clean.clean import Clean
 from optc.targets.tvm.artifact.build import lowered
 from optc.targets.tvm.artifact.codegen import dlpack_code
 from optc.targets.tvm.artifact.plan import Call, Copy, Fill, Plan, Tensor
-from optc.targets.tvm.cpu import pipeline, toolchain
-from optc.targets.tvm.cpu.host import HostTarget
+from optc.targets.tvm.cpu import toolchain
 from optc.targets.tvm.cpu.machine import Machine
+from optc.targets.tvm.host import HostTarget
+from optc.targets.tvm.schedule import pipeline
 
 _SOURCE = Path(__file__).with_name("emulated.cc")
 

@@ -16,8 +16,8 @@ from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
 from optc.targets.tvm.artifact.build import lowered
 from optc.targets.tvm.artifact.plan import Call, Copy, Fill, Plan, Require, Tensor
-from optc.targets.tvm.cpu.host import HostTarget
 from optc.targets.tvm.cpu.machine import Machine
+from optc.targets.tvm.host import HostTarget
 
 
 @dataclass(frozen=True, slots=True)

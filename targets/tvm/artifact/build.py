@@ -61,7 +61,7 @@ def build(
     """
     compiler = toolchain.compiler(machine)
     require_tvm()
-    from ..cpu import pipeline
+    from ..schedule import pipeline
 
     graph = graph.clone()
     mod, plan = lowered(graph, machine, dims, tuned)
@@ -111,8 +111,8 @@ def lowered(
     where it is for neither.
     """
     from ..blame import blamed
-    from ..cpu import pipeline
     from ..relax.importer import import_graph
+    from ..schedule import pipeline
     from .plan import plan_of
 
     def attempt(one: Graph) -> tuple[tvm.IRModule, Plan]:

@@ -56,7 +56,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
     from tvm.target import Target
 
     from ..relax.exact import legalizations, spelled_out, without_nan
-    from ..schedule.gpu import Contraction, Flat, Pooling, ShortRows
+    from .schedule import Contraction, Flat, Pooling, ShortRows
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return call

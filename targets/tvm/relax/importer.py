@@ -30,9 +30,9 @@ from ..blame import where, without_kernel
 from ..compute import layout
 from ..compute.codes import recode
 from ..compute.conv import Window
+from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
-from ..cpu.workload import Workload
 from .bounds import check_bounds
 
 if TYPE_CHECKING:

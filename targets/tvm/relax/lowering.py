@@ -20,7 +20,7 @@ from ..compute import layout
 from ..compute import pool as pools
 from ..compute import winograd as filtering
 from ..compute.conv import Window
-from ..cpu.workload import Workload
+from ..compute.workload import Workload
 from .importer import FUSABLE, Blocked, Importer, constant, number
 from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
 from .rules.call import Call

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ....storage.plain import plain, restored
+from ..compute.workload import Workload
 from ..cpu.tiling import Tile
-from ..cpu.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

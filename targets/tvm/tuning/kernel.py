@@ -16,9 +16,9 @@ from ..compute import codes, dense, winograd
 from ..compute import conv as convs
 from ..compute.matrix import conv_matrix
 from ..compute.matrix import pack as pack_matrix
+from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
-from ..cpu.workload import Workload
 
 if TYPE_CHECKING:
     import tvm

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from ....errors import DataError, OutputError
 from ....storage.fingerprint import Fingerprint
 from ....storage.plain import plain, restored
+from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
-from ..cpu.workload import Workload
 
 MARGIN = 0.03
 """A tile must be faster than the default by this share to be taken."""

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
-from ..cpu.workload import Workload
 from .kernel import alone
 from .records import MARGIN, Records
 from .runner import Runner, Timed, ratio, seconds

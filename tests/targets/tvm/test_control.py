@@ -17,7 +17,7 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
 from optc.targets.tvm.cpu import machines
-from optc.targets.tvm.cpu.host import HostTarget
+from optc.targets.tvm.host import HostTarget
 from optc.targets.tvm.legal import control
 from optc.targets.tvm.legal.primitive import Primitive
 

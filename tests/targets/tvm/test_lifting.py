@@ -16,7 +16,7 @@ from optc.ir.onnx.reader import from_proto
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context
-from optc.targets.tvm.cpu.host import HostTarget
+from optc.targets.tvm.host import HostTarget
 from optc.targets.tvm.legal.primitive import Primitive
 
 Array = np.ndarray[Any, Any]

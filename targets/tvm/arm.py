@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ....passes.base import option
-from ....passes.pipeline import Pipeline
-from ..target import LibraryTarget
+from ...passes.base import option
+from ...passes.pipeline import Pipeline
+from .target import LibraryTarget
 
 if TYPE_CHECKING:
-    from .machine import Machine
+    from .cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Arm64Target(LibraryTarget):
         return self.archive
 
     def machine(self) -> Machine:
-        from .machines import arm64
+        from .cpu.machines import arm64
 
         return arm64(cpu=self.cpu, os=self.os, dotprod=self.dotprod, i8mm=self.i8mm, fp16=self.fp16, sve=self.sve)
 
     def legalisation(self) -> Pipeline:
-        from ..legal.half import Half
+        from .legal.half import Half
 
         found = LibraryTarget.legalisation(self)
         return Pipeline((*found.passes, Half())) if self.fp16 else found
@@ -74,6 +74,6 @@ class Armv7Target(LibraryTarget):
         return self.archive
 
     def machine(self) -> Machine:
-        from .machines import armv7
+        from .cpu.machines import armv7
 
         return armv7(cpu=self.cpu, os=self.os)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .machine import Machine
+from ..cpu.machine import Machine
 
 if TYPE_CHECKING:
     import tvm
@@ -24,10 +24,10 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     from tvm.target import Target
 
     from ..relax.exact import legalizations, spelled_out, without_nan
-    from ..schedule.matrix import Matrix
-    from ..schedule.rest import Elementwise, Rows
-    from ..schedule.tiled import Tiled
-    from ..schedule.winograd import Winograd
+    from .matrix import Matrix
+    from .rest import Elementwise, Rows
+    from .tiled import Tiled
+    from .winograd import Winograd
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return call

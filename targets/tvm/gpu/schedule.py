@@ -12,8 +12,8 @@ from typing import Any
 
 from tvm import s_tir
 
-from ..gpu.device import Gpu
-from .blocks import Rule, blocks_of, extent, inline_injective, is_reduction, is_result
+from ..schedule.blocks import Rule, blocks_of, extent, inline_injective, is_reduction, is_result
+from .device import Gpu
 
 _LANES = 4
 _REDUCE = 2

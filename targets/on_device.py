@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ....errors import TargetError
-from ... import table
-from ...tuning import Device
+from ..errors import TargetError
+from . import table
+from .tuning import Device
 
 if TYPE_CHECKING:
-    from .pushed import Pushed
-    from .run import Remote
+    from .tvm.remote.pushed import Pushed
+    from .tvm.remote.run import Remote
 
 
 def on_device(path: str, target: str, device: Device, *, threads: int = 0) -> Remote | Pushed:
     """The artifact at `path`, built for `target`, on the device. Raises `TargetError`."""
     if device.by == "rpc":
-        from .connection import Connection
-        from .run import Remote
+        from .tvm.remote.connection import Connection
+        from .tvm.remote.run import Remote
 
         return Remote(path, Connection(device), threads=threads)
-    from ..cpu.arm import Arm64Target, Armv7Target
-    from ..cpu.host import HostTarget
-    from .pushed import Pushed
+    from .tvm.arm import Arm64Target, Armv7Target
+    from .tvm.host import HostTarget
+    from .tvm.remote.pushed import Pushed
 
     one = table.parse(target)[0]
     if not isinstance(one, HostTarget | Arm64Target | Armv7Target):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ....passes.base import option
-from ..target import LibraryTarget
+from ...passes.base import option
+from .target import LibraryTarget
 
 if TYPE_CHECKING:
-    from .machine import Machine
+    from .cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,6 @@ class HostTarget(LibraryTarget):
         return self.archive
 
     def machine(self) -> Machine:
-        from .machines import host
+        from .cpu.machines import host
 
         return host(self.cpu)

@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
-from ..compute import winograd
-from ..compute.conv import Window
-from .machine import Machine
-from .tiling import Tile, ranked
-from .tiling import cycles as cycles_a_sum
+from ..cpu.machine import Machine
+from ..cpu.tiling import Tile, ranked
+from ..cpu.tiling import cycles as cycles_a_sum
+from . import winograd
+from .conv import Window
 
 _SPARE = 2
 """Registers that hold products of codes on their way into the sums."""

@@ -11,6 +11,8 @@ import pytest
 # Each worker, and each process that a test starts, has one core: the threads that BLAS would start for matrices of
 # these sizes wait for each other longer than they work. Read once, when numpy is imported, so before any test is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Processes that tests start would else compile all modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 KIT = Path(__file__).parents[2] / "shared" / "kit"
 
 
@@ -27,6 +29,16 @@ def _no_cache() -> Iterator[None]:
     """Tests neither use nor fill the user's cache, nor do the processes that they start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPTC_CACHE", "off")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_timing() -> Iterator[None]:
+    """Latencies are measured briefly, here and in the processes that `processes` starts."""
+    from short_timing import shorten
+
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
         yield
 
 

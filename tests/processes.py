@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,26 @@ MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
 _server: subprocess.Popen[str] | None = None
 
 
+class Done(subprocess.CompletedProcess[str]):
+    """What a process said, its `memory`, the highest number of bytes resident, and the `seconds` of the processor."""
+
+    def __init__(self, arguments: Sequence[str], status: int, said: Sequence[str], memory: int, seconds: float) -> None:
+        super().__init__(["optc", *arguments], status, *said)
+        self.memory = memory
+        self.seconds = seconds
+
+
 def optc(
-    *arguments: str, cwd: Path | None = None, file_limit: int | None = None, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run one command line in a process of its own, forked from one that has the imports behind it (see `forking`)."""
+    *arguments: str,
+    cwd: Path | None = None,
+    environment: dict[str, str] | None = None,
+    limits: dict[str, int] | None = None,
+    modules: Sequence[str] = (),
+) -> Done:
+    """Run one command line in a process of its own, forked from one that has the imports behind it (see `forking`).
+
+    `limits` are those of `resource` by name; `modules` are imported before, where many runs would import them.
+    """
     global _server
     if _server is None or _server.poll() is not None:
         server = Path(__file__).with_name("forking.py")
@@ -39,7 +56,8 @@ def optc(
             "arguments": arguments,
             "cwd": str(cwd or Path.cwd()),
             "environment": {**os.environ, **(environment or {})},
-            "file_limit": file_limit,
+            "limits": limits or {},
+            "modules": modules,
             "out": out.name,
             "err": err.name,
         }
@@ -47,9 +65,9 @@ def optc(
         if not select.select([_server.stdout], [], [], 300)[0]:
             _server.kill()
             raise TimeoutError(f"optc {' '.join(arguments)} does not end")
-        status = int(_server.stdout.readline())
+        status, memory, seconds = json.loads(_server.stdout.readline())
         said = [file.read().decode(errors="surrogateescape") for file in (out, err)]
-    return subprocess.CompletedProcess(["optc", *arguments], status, *said)
+    return Done(arguments, status, said, memory, seconds)
 
 
 def model(nodes: list[onnx.NodeProto], *, opset: int = 17, **graph: object) -> onnx.ModelProto:

@@ -9,7 +9,8 @@ import pytest
 from bombs import BOMBS
 from measured import measured
 
-SECONDS = 10.0
+SECONDS = 9.0
+"""Beside the imports, which take less than one more."""
 COMMANDS = {
     "inspect": ["inspect", "m.onnx", "-q"],
     "clean": ["m.onnx", "--passes", "clean", "--no-check", "-q", "-o", "out.onnx"],
@@ -68,7 +69,7 @@ def test_a_bomb_is_not_compiled(name: str, target: str, tmp_path: Path) -> None:
     data = BOMBS[name]().SerializeToString()
     (tmp_path / "m.onnx").write_bytes(data)
     words = ["m.onnx", "--passes", "clean", "--target", target, "--no-check", "-q", "-o", "out.tar"]
-    taken = measured(words, tmp_path)
+    taken = measured(words, tmp_path, modules=["tvm", "tvm.relax.frontend.onnx", "tvm.s_tir.dlight"])
     assert taken.status in (0, 2), taken.said
     assert "Traceback" not in taken.said
     assert "Warning" not in taken.said

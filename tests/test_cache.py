@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import optc
 
 from optc.compiler import Build, Data, compile
 from optc.compiler.locked import Locked
@@ -269,21 +270,17 @@ def test_a_strict_lock_names_what_differs(change: dict[str, object], says: str, 
         build(tmp_path, "prune:ratio=0.5", lock=older)
 
 
-def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    place = {**os.environ, "OPTC_CACHE": "off", **environment}
-    base = [sys.executable, "-m", "optc", MODEL, "--passes", PASSES, "--samples", "40", "--threads", "1", "-q"]
-    base += ["--no-guard"]  # which measures times, and these differ from run to run
-    done = subprocess.run([*base, *words], cwd=folder, env=place, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
+# The guard measures times, and these differ from run to run.
+WORDS = [MODEL, "--passes", PASSES, "--samples", "40", "--threads", "1", "-q", "--no-guard"]
 
 
 def test_processes_with_other_hash_seeds_give_the_same_bytes(tmp_path: Path) -> None:
-    found = set()
+    artifacts = set()
     for seed in ("0", "77"):
-        command(tmp_path, "-o", f"{seed}.onnx", "--no-check", PYTHONHASHSEED=seed)
-        found.add((tmp_path / f"{seed}.onnx").read_bytes())
-    assert len(found) == 1
+        words = [sys.executable, "-m", "optc", *WORDS, "-o", f"{seed}.onnx", "--no-check"]
+        subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed}, check=True)
+        artifacts.add((tmp_path / f"{seed}.onnx").read_bytes())
+    assert len(artifacts) == 1
 
 
 def tree(folder: Path) -> set[str]:
@@ -294,9 +291,14 @@ def test_nothing_is_written_but_the_result_and_the_cache(tmp_path: Path) -> None
     for name in ("home", "work", "tmp"):
         (tmp_path / name).mkdir()
     place = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
-    command(tmp_path / "work", "-o", "out.onnx", **place)
+
+    def build_in(name: str, **more: str) -> None:
+        done = optc(*WORDS, "-o", name, cwd=tmp_path / "work", environment={**place, **more})
+        assert done.returncode == 0, done.stderr
+
+    build_in("out.onnx")
     assert tree(tmp_path) == {"home", "work", "tmp", "work/out.onnx"}
-    command(tmp_path / "work", "-o", "out.onnx", **place, OPTC_CACHE="")
+    build_in("out.onnx", OPTC_CACHE="")
     assert tree(tmp_path / "work") == {"out.onnx"}
     assert not tree(tmp_path / "home")
     assert not tree(tmp_path / "tmp")
@@ -304,5 +306,5 @@ def test_nothing_is_written_but_the_result_and_the_cache(tmp_path: Path) -> None
     assert all(name.split(os.sep)[0] == "optc" for name in tree(tmp_path / "xdg"))
     # A home that cannot be written keeps nobody from building.
     (tmp_path / "file").write_text("")
-    command(tmp_path / "work", "-o", "third.onnx", **{**place, "XDG_CACHE_HOME": str(tmp_path / "file")}, OPTC_CACHE="")
+    build_in("third.onnx", XDG_CACHE_HOME=str(tmp_path / "file"), OPTC_CACHE="")
     assert (tmp_path / "work" / "third.onnx").read_bytes() == (tmp_path / "work" / "out.onnx").read_bytes()

@@ -34,7 +34,9 @@ def good(tmp_path: Path) -> str:
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     out.write_bytes(b"what was there before")
-    done = optc("zoo:digits_resnet", "--passes", "clean", "--no-check", "-q", "-o", str(out), file_limit=20_000)
+    done = optc(
+        "zoo:digits_resnet", "--passes", "clean", "--no-check", "-q", "-o", str(out), limits={"RLIMIT_FSIZE": 20_000}
+    )
     assert_one_line(done, 2, "out.onnx")
     assert os.listdir(tmp_path) == ["out.onnx"]
     assert out.read_bytes() == b"what was there before"

@@ -15,7 +15,8 @@ import pytest
 from optc.ir.onnx.reader import load
 
 MOMENTS = 20
-WORDS = ["zoo:digits_dscnn", "--passes", "prune:ratio=0.3,prune:ratio=0.5", "--samples", "40", "--threads", "1", "-q"]
+PASSES = "prune:ratio=0.3,prune:ratio=0.5"
+WORDS = ["zoo:digits_dscnn", "--passes", PASSES, "--samples", "40", "--threads", "1", "-q", "--no-guard"]
 
 pytestmark = pytest.mark.slow
 

@@ -32,6 +32,13 @@ class Sleeper:
         return []
 
 
+@pytest.fixture(autouse=True)
+def _whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is measured outside of tests."""
+    monkeypatch.setattr(module, "_MOST", 1000)
+    monkeypatch.setitem(latency.__kwdefaults__, "stretch", module._STRETCH)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import optc
 
 from optc.cli.app import run
 from optc.errors import TargetError
@@ -26,11 +26,12 @@ WITHOUT_TVM = "import sys; sys.modules['tvm'] = None; from optc.cli.app import r
 
 def process(words: list[str], folder: Path, *, tvm: bool = True, path: str | None = None) -> tuple[int, str]:
     """The exit status and what a real process said on standard error."""
-    command = [sys.executable, "-m", "optc"] if tvm else [sys.executable, "-c", WITHOUT_TVM]
-    environment = {**os.environ, "OPTC_CACHE": "off", **({} if path is None else {"PATH": path})}
-    done = subprocess.run(
-        [*command, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    environment = {} if path is None else {"PATH": path}
+    if tvm:
+        done: subprocess.CompletedProcess[str] = optc(*words, cwd=folder, environment=environment, modules=["tvm"])
+    else:
+        command = [sys.executable, "-c", WITHOUT_TVM, *words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.strip()

@@ -84,10 +84,10 @@ def broken(monkeypatch: pytest.MonkeyPatch, target: str, change: Callable[[Graph
     if target == "onnx":
         monkeypatch.setattr(OnnxTarget, "_in_few_bytes", lambda self, graph: change(graph.clone()))
         return
-    from optc.targets.tvm.relax import importer
+    from optc.targets.tvm.relax import module
 
-    right = importer.import_graph
-    monkeypatch.setattr(importer, "import_graph", lambda graph, *rest: right(change(graph.clone()), *rest))
+    right = module.import_graph
+    monkeypatch.setattr(module, "import_graph", lambda graph, *rest: right(change(graph.clone()), *rest))
 
 
 @pytest.mark.parametrize(

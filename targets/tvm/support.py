@@ -12,26 +12,16 @@ from typing import TYPE_CHECKING
 
 from ...errors import TargetError
 from ...ir.ops import RANDOM
+from .blame import where
 from .legal.primitive import BODIES, WRITTEN_OUT
+from .relax.converter import CONVERTED
+from .relax.lowering import LOWERINGS
+from .relax.rules.table import RULES
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ...ir.node import Node
 
-CONVERTED = frozenset({
-    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
-    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Clip", "Concat", "Constant", "Conv",
-    "ConvTranspose", "Cos", "DepthToSpace", "DequantizeLinear", "Div", "DynamicQuantizeLinear", "Einsum", "Elu",
-    "Equal", "Erf", "Exp", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
-    "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample", "GroupNormalization",
-    "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsNaN", "LRN", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "LogSoftmax", "LpPool", "MatMul", "MatMulInteger", "Max", "MaxPool", "MaxUnpool", "Mean",
-    "MeanVarianceNormalization", "Min", "Mish", "Mul", "Neg", "Not", "OptionalGetElement", "OptionalHasElement", "Or",
-    "PRelu", "QuantizeLinear", "Reciprocal", "Relu", "RoiAlign", "Round", "Scatter", "ScatterElements", "ScatterND",
-    "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh",
-    "ThresholdedRelu", "Transpose", "Where", "Xor",
-})  # fmt: skip
-"""What TVM's converter answers as ONNX's node tests ask."""
 _CODES = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger"})
 """What is parted into codes and layers before import (see `Spread`)."""
 _SIZES = "sizes that are operands: those that the model declares, made sure of when it runs"
@@ -76,9 +66,6 @@ class Support:
 
 def support(operator: str) -> Support:
     """What the table says of an operator of ONNX's default domain."""
-    from .relax.lowering import LOWERINGS
-    from .relax.rules.table import RULES
-
     note = CONDITIONS.get(operator, "")
     if operator in WRITTEN_OUT:
         return Support(operator, "written out", note)
@@ -112,8 +99,6 @@ def check(graph: Graph) -> None:
 
 
 def _check(node: Node) -> None:
-    from .blame import where
-
     row = support(node.op)
     if not row.way:
         raise TargetError(

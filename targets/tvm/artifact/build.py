@@ -111,7 +111,7 @@ def lowered(
     where it is for neither.
     """
     from ..blame import blamed
-    from ..relax.importer import import_graph
+    from ..relax.module import import_graph
     from ..schedule import pipeline
     from .plan import plan_of
 

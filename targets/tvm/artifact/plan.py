@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import TargetError
+from ..relax.importer import REQUIRED
 from .constants import ALIGNMENT, Constants
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from tvm import relax
 
 __all__ = ["ALIGNMENT", "Call", "Copy", "Fill", "Plan", "Require", "Space", "Tensor", "plan_of"]
-REQUIRED = "optc.required"
-"""The attribute of a module that says what its last results, which are bools, must be true for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, Laun
     """The launches, of kernels that are fused where they can be."""
     from ..artifact.plan import plan_of
     from ..blame import blamed
-    from ..relax.importer import import_graph
+    from ..relax.module import import_graph
     from .kernels import schedule
     from .launches import launch_plan
 

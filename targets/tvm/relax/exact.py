@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .expressions import OPAQUE
+
 if TYPE_CHECKING:
     import tvm
     from tvm import relax, te, tirx
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     Legalization = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 _WIDE = ("int32", "int64", "uint32", "uint64")
-_OPAQUE = 8
 """TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 _FIRST = 4
 """Its number for a kernel that is fused to nothing before it (`kOutEWiseFusable`)."""
@@ -54,7 +55,7 @@ def _pair(name: str) -> Legalization:
         a, b = call.args
         dtype = str(a.ty.dtype.dtype)
         if dtype in _WIDE:
-            return bb.call_te(getattr(topi, name), a, b, primfunc_attrs={"op_pattern": _OPAQUE})
+            return bb.call_te(getattr(topi, name), a, b, primfunc_attrs={"op_pattern": OPAQUE})
         if (
             name in ("maximum", "minimum")
             and dtype.startswith(("float", "bfloat"))
@@ -75,7 +76,7 @@ def _single(name: str) -> Legalization:
         from tvm import topi
 
         wide = str(call.args[0].ty.dtype.dtype) in _WIDE
-        attributes = {"op_pattern": _OPAQUE} if wide else {}
+        attributes = {"op_pattern": OPAQUE} if wide else {}
         return bb.call_te(
             getattr(topi, name), call.args[0], primfunc_name_hint=f"tir_{name}", primfunc_attrs=attributes
         )

@@ -18,7 +18,8 @@ from ..compute.conv import Window
 from ..compute.matrix import conv_matrix
 from ..compute.matrix import pack as pack_matrix
 from ..legal.integer_layers import CodedLayer, Grid, coded_layer, grid_of, is_depthwise
-from .importer import FUSABLE, INJECTIVE, Blocked, Importer, Product
+from .expressions import FUSABLE, INJECTIVE, OPAQUE, Blocked, Product
+from .importer import Importer
 from .integer_operators import clamped, lower_operator, offset
 from .windows import window
 
@@ -29,8 +30,6 @@ Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _GAIN = 2
 """How many times fewer codes a convolution must read for the columns of its kernel to be laid side by side."""
-_OPAQUE = 8
-"""TVM's number for a kernel that nothing is fused to."""
 _WHOLE = 1 << 23
 """Whole numbers up to twice this are exact in floats."""
 _ELEMENTWISE = 0
@@ -245,7 +244,7 @@ def _image(importer: Importer, value: Value, block: int) -> Blocked:
 
 def _unfolded(importer: Importer, value: Value, place: Window, block: int, zero: int) -> Blocked:
     """Codes as an image whose pixels are the columns that each output looks at: few channels fill an instruction."""
-    found = importer.te(codes.unfold, importer.flat(value), pattern=_OPAQUE, window=place, block=block, zero=zero)
+    found = importer.te(codes.unfold, importer.flat(value), pattern=OPAQUE, window=place, block=block, zero=zero)
     return Blocked(found, block, place.image[0], place.output[1], block)
 
 

@@ -17,14 +17,14 @@ from ....ir.ops import clamp_bounds
 from ....ir.types import DType
 from ..compute import layout, operators
 from ..legal.integer_layers import Grid, grid_of
-from .importer import Blocked, Importer
+from .expressions import BROADCAST, ELEMENTWISE, OPAQUE, Blocked
+from .importer import Importer
 
 if TYPE_CHECKING:
     from tvm import relax
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
-_ELEMENTWISE, _BROADCAST, _OPAQUE = 0, 1, 8
 """TVM's numbers for how freely a kernel may be fused."""
 
 
@@ -106,7 +106,7 @@ def _add(importer: Importer, node: Node, grid: Grid) -> Lowered:
     # At most one of two layers is fused with what joins them; what the other makes is written to memory, as codes.
     if [number is None for number in ready].count(False) == 1:
         operands = [was if number is None else number for was, number in zip(operands, ready, strict=True)]
-    return _placed(importer.te(operators.add_codes, *operands, pattern=_ELEMENTWISE, **options), place)
+    return _placed(importer.te(operators.add_codes, *operands, pattern=ELEMENTWISE, **options), place)
 
 
 def _number(importer: Importer, codes: Value, reader: Node) -> relax.Expr | None:
@@ -146,7 +146,7 @@ def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
     moved = importer.te(
         operators.multiply_codes,
         *operands,
-        pattern=_ELEMENTWISE if full == other else _BROADCAST,
+        pattern=ELEMENTWISE if full == other else BROADCAST,
         offsets=tuple(importer.shift(g.dtype) - g.zero for _, g in found),
         ratio=float(ratio),
         zero=grid.zero + (128 if grid.dtype is DType.INT8 else 0),
@@ -180,7 +180,7 @@ def _mean(importer: Importer, node: Node, grid: Grid) -> Lowered:
     mean = importer.te(
         operators.mean_codes,
         held.expr,
-        pattern=_OPAQUE,
+        pattern=OPAQUE,
         zero=source[1].zero - importer.shift(source[1].dtype),
         scale=float(scale),
         **_clamps(importer, grid),
@@ -199,7 +199,7 @@ def _concat(importer: Importer, node: Node, grid: Grid) -> Lowered:
     whole = axis == 1 and len(blocks) == len(held) and len({one.block for one in blocks}) == 1
     exprs = [one.expr for one in blocks] if whole else [importer.flat(codes) for codes, _ in found]
     moved = [_moved(importer, expr, g, grid) for expr, (_, g) in zip(exprs, found, strict=True)]
-    joined = importer.te(layout.concatenate, *moved, pattern=_OPAQUE, axis=axis)
+    joined = importer.te(layout.concatenate, *moved, pattern=OPAQUE, axis=axis)
     if not whole:
         return joined
     first = blocks[0]
@@ -221,7 +221,7 @@ def _moved(importer: Importer, expr: relax.Expr, source: Grid, grid: Grid) -> re
     return importer.te(
         operators.move_codes,
         expr,
-        pattern=_ELEMENTWISE,
+        pattern=ELEMENTWISE,
         zero=source.zero - importer.shift(source.dtype),
         scale=source.scale if single is None else float(single),
         divisor=grid.scale if single is None else 1.0,

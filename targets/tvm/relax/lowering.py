@@ -21,7 +21,9 @@ from ..compute import pool as pools
 from ..compute import winograd as filtering
 from ..compute.conv import Window
 from ..compute.workload import Workload
-from .importer import FUSABLE, Blocked, Importer, constant, number
+from .converter import convert
+from .expressions import FUSABLE, OPAQUE, Blocked, constant, number
+from .importer import Importer
 from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
 from .rules.call import Call
 from .rules.extremes import folded
@@ -37,8 +39,6 @@ _GAIN = 0.9
 """Minimal filtering must take less than this share of the time that summing up takes."""
 _PARTS = 4
 """Images that may be read apart where they are joined: each is another kernel."""
-_OPAQUE = 8
-"""TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 
 
 def lower_conv(importer: Importer, node: Node) -> Lowered:
@@ -222,13 +222,13 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
         plain = [importer.flat(value) for value in node.inputs if value is not None]
         if any(isinstance(one.ty, relax.ShapeType) or not hasattr(one.ty, "dtype") for one in plain):
             return None
-        return importer.te(layout.concatenate, *plain, pattern=_OPAQUE, axis=axis)
+        return importer.te(layout.concatenate, *plain, pattern=OPAQUE, axis=axis)
     return _joined(importer, node, held)
 
 
 def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
     """Images joined along their channels, for those that do not read them apart."""
-    joined = importer.te(layout.concatenate, *(part.expr for part in parts), pattern=_OPAQUE, axis=1)
+    joined = importer.te(layout.concatenate, *(part.expr for part in parts), pattern=OPAQUE, axis=1)
     if len(parts) <= _PARTS and not importer.held.intersection(value for value in node.inputs if value is not None):
         importer.parts[node.outputs[0]] = parts
     first = parts[0]
@@ -326,7 +326,7 @@ def lower_elementwise(importer: Importer, node: Node) -> Lowered:
     elif node.op in ("Max", "Min"):
         lowered = folded(Call(importer, node), operands)
     else:
-        lowered = importer.convert(node, operands)
+        lowered = convert(importer, node, operands)
     if lowered is None or isinstance(lowered, list):
         return None
     return Blocked(lowered, first.channels, first.height, first.width, first.block)

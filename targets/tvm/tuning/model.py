@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ....ir.shapes.infer import infer
 from ...tuning import Tuned, Tuning
 from ..cpu.machine import Machine
-from ..relax.importer import Importer
+from ..relax.module import workloads
 from .choice import Choice, Cut
 from .records import Records
 from .runner import Here, Runner, There
@@ -27,9 +27,7 @@ def tune(graph: Graph, machine: Machine, how: Tuning, advance: Callable[[float],
     records = Records(how.records, machine, how.threads)
     copy = graph.clone()
     infer(copy)
-    importer = Importer(copy, machine, {})
-    importer.run()
-    counts = importer.workloads
+    counts = workloads(copy, machine)
 
     def runner() -> Runner:
         return Here(machine, how.threads) if how.device is None else There(machine, how.threads, how.device)

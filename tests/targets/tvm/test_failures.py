@@ -25,16 +25,16 @@ def model(path: Path, *shape: int | str) -> str:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[Graph], bool]) -> None:
-    from optc.targets.tvm.relax import importer
+    from optc.targets.tvm.relax import module
 
-    right = importer.import_graph
+    right = module.import_graph
 
     def fails(graph: Graph, *rest: object) -> object:
         if when(graph):
             raise AssertionError('Traceback (most recent call last):\n  File "a.cc", line 1\nCheck failed: a < b')
         return right(graph, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(importer, "import_graph", fails)
+    monkeypatch.setattr(module, "import_graph", fails)
 
 
 @pytest.mark.parametrize(

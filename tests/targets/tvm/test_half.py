@@ -91,7 +91,7 @@ def test_the_hot_loop_multiplies_eight_halves_at_once(ci: int, size: int, tmp_pa
 def test_every_kernel_of_halves_is_cut(deep: int) -> None:
     """Those with one run of sums and with several, of whole and of ragged tiles."""
     need("arm64")
-    from optc.targets.tvm.relax.importer import Importer
+    from optc.targets.tvm.relax.module import workloads
     from optc.targets.tvm.tuning.kernel import alone
 
     net = Net()
@@ -100,10 +100,9 @@ def test_every_kernel_of_halves_is_cut(deep: int) -> None:
     layer = net.add("Conv", x, net.constant(24, 8 * deep, 1, 1))
     graph = net.done(layer, net.add("MatMul", y, net.constant(deep, 40)), net.add("MatMul", *square))
     machine = table.parse(SPEC)[0].machine()  # type: ignore[attr-defined]
-    importer = Importer(legal(graph), machine, {}, None)
-    importer.run()
-    assert [work.dtype for work in importer.workloads] == ["float16"] * 3
-    for work in importer.workloads:
+    works = workloads(legal(graph), machine)
+    assert [work.dtype for work in works] == ["float16"] * 3
+    for work in works:
         kernel = alone(work, work.default(machine), machine)
         assert kernel is not None
 

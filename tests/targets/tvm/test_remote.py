@@ -89,9 +89,9 @@ def test_wrong_code_on_a_device_is_not_put_in_its_place(
     server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from optc.compiler import compile
-    from optc.targets.tvm.relax import importer
+    from optc.targets.tvm.relax import module
 
-    right = importer.import_graph
+    right = module.import_graph
 
     def wrong(graph: Graph, *rest: object) -> object:
         copy = graph.clone()
@@ -103,7 +103,7 @@ def test_wrong_code_on_a_device_is_not_put_in_its_place(
     found = compile(graph(), "clean", target="host", output=tmp_path / "a.tar", device=device, threads=1)
     assert found.report.validation is not None
     assert found.report.validation.samples == 8
-    monkeypatch.setattr(importer, "import_graph", wrong)
+    monkeypatch.setattr(module, "import_graph", wrong)
     with pytest.raises(EmissionError, match="does not answer as the graph"):
         compile(graph(), "clean", target="host", output=tmp_path / "b.tar", device=device, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]

@@ -50,7 +50,7 @@ def tuned(
 ) -> Choice:
     """Tune with kernels that are their tiles, and need half the time (or twice) where those are of one block."""
     from optc.targets.tvm.cpu.machines import host
-    from optc.targets.tvm.relax.importer import Importer
+    from optc.targets.tvm.relax.module import workloads
     from optc.targets.tvm.tuning import search
     from optc.targets.tvm.tuning.records import Records
     from optc.targets.tvm.tuning.runner import Runner
@@ -66,15 +66,14 @@ def tuned(
             return lambda runs: 1e-3 * (1.0 if kernel.chunks > 1 else 2.0 if slow else 0.5)
 
     machine = host()
-    importer = Importer(graph, machine, {})
-    importer.run()
+    works = workloads(graph, machine)
     monkeypatch.setattr(search, "alone", lambda work, tile, machine: tile)
     records = Records(str(path), machine, 1)
-    ended = search.search(importer.workloads, machine, records, lambda: Pretending(machine, 1), limit, clock=Ticks())
-    best = {work: records.best(work, work.default(machine)) for work in importer.workloads}
+    ended = search.search(works, machine, records, lambda: Pretending(machine, 1), limit, clock=Ticks())
+    best = {work: records.best(work, work.default(machine)) for work in works}
     cuts = tuple(Cut(work, tile) for work, tile in best.items() if tile != work.default(machine))
     assert ended.interrupted == (loads >= stop_at)
-    return Choice(ended.left, records.digest(importer.workloads), records.gain(importer.workloads), cuts)
+    return Choice(ended.left, records.digest(works), records.gain(works), cuts)
 
 
 def wide() -> Graph:
@@ -133,16 +132,15 @@ def test_any_cut_answers_as_the_default_does(coded: bool, tmp_path: Path) -> Non
     """Every kernel is cut in the last way that would be tried, with every other property changed too."""
     need("host")
     from optc.targets.tvm.cpu.machines import host
-    from optc.targets.tvm.relax.importer import Importer
+    from optc.targets.tvm.relax.module import workloads
     from optc.targets.tvm.tuning.kernel import alone
 
     graph = picture_net(np.uint8) if coded else images()
     infer(graph)
     target, machine = table.parse("host")[0], host()
-    importer = Importer(graph, machine, {})
-    importer.run()
+    works = workloads(graph, machine)
     cuts = []
-    for work in importer.workloads:
+    for work in works:
         lists = dict(work.candidates(machine))
         tile = lists["tile"][-1]
         for name, tiles in lists.items():

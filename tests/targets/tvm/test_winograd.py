@@ -35,14 +35,11 @@ def network(size: tuple[int, int], channels: tuple[int, int], pads: list[int]) -
 def filtered(graph: Graph, machine: Machine) -> list[str]:
     """The kernels of the 3 x 3 convolutions."""
     from optc.ir.shapes.infer import infer
-    from optc.targets.tvm.relax.importer import Importer
+    from optc.targets.tvm.relax.module import workloads
 
     infer(graph)
-    importer = Importer(graph, machine, {}, None)
-    importer.run()
-    return [
-        work.kernel for work, count in importer.workloads.items() for _ in range(count) if work.weights[2:] == (3, 3)
-    ]
+    works = workloads(graph, machine)
+    return [work.kernel for work, count in works.items() for _ in range(count) if work.weights[2:] == (3, 3)]
 
 
 @pytest.mark.parametrize("spec", ["host", "host:cpu=x86-64-v3"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..expressions import number
 from . import sorting
 from .call import Call
 
@@ -20,8 +21,6 @@ _BROADCAST = 1
 def pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], name: str) -> te.Tensor:
     """One result for each pair of elements, by the rules of broadcasting."""
     from tvm import te, topi
-
-    from ..importer import number
 
     rank = max(len(a.shape), len(b.shape))
     shape = topi.broadcast_to(a, topi.add(te.compute(a.shape, lambda *_: 0), te.compute(b.shape, lambda *_: 0)).shape)

@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from .....errors import TargetError
 from .....ir.node import Node, Value
+from ..expressions import OPAQUE
 
 if TYPE_CHECKING:
     from tvm import relax, te
 
     from ..importer import Importer
 
-OPAQUE = 8
-"""TVM's number for a kernel that nothing is fused to."""
 _ADVICE = "build for onnx, or replace it by other operators"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .....ir.types import DType
+from ..expressions import constant
 from .call import Call
 
 if TYPE_CHECKING:
@@ -90,15 +91,11 @@ def decoded(codes: te.Tensor, values: te.Tensor) -> te.Tensor:
 
 
 def _values(call: Call, dtype: DType) -> relax.Expr:
-    from ..importer import constant
-
     return constant(np.arange(256, dtype=np.uint8).view(dtype.numpy).astype(np.float32))
 
 
 def _encoded(call: Call, x: relax.Expr, wanted: DType) -> relax.Expr:
     """The code of the nearest value: as many as there are bounds between neighbours below the number."""
-    from ..importer import constant
-
     if str(x.ty.dtype.dtype) not in _FLOATS:
         call.refuse(f"it makes {wanted.text} of {x.ty.dtype.dtype}")
     if wanted is DType.FLOAT8E8M0:

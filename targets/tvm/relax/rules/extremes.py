@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..exact import equal
+from ..expressions import number
 from .call import Call
 from .reductions import extreme
 
@@ -34,8 +35,6 @@ def folded(call: Call, operands: list[relax.Expr]) -> relax.Expr:
 
 
 def lower_arg_extreme(call: Call) -> relax.Expr | None:
-    from ..importer import number
-
     sizes = [number(size) for size in call.expr(0).ty.shape]
     axis = call.node.get_int("axis") % len(sizes)
     places = _places(call, axis, largest=call.node.op == "ArgMax", last=bool(call.node.get_int("select_last_index")))

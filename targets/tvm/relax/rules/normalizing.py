@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..expressions import constant
 from .call import Call
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ def lower_batch_normalization(call: Call) -> list[relax.Expr] | None:
 
 
 def lower_dropout(call: Call) -> list[relax.Expr]:
-    from ..importer import constant
-
     if call.has(2):
         training, ratio = call.array(2), call.array(1)
         off = training is not None and not training.any()

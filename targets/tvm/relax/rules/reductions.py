@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..exact import equal
+from ..expressions import constant, number
 from .call import Call
 
 if TYPE_CHECKING:
@@ -100,8 +101,6 @@ def is_set(given: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...]) -
 
 def _sizes(call: Call) -> tuple[Any, ...]:
     """The sizes of what is reduced: numbers, or TVM's expressions for those that are open."""
-    from ..importer import number
-
     shape = call.expr(0).ty.shape
     return tuple(size if (fixed := number(size)) is None else fixed for size in shape)
 
@@ -115,8 +114,6 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     final = out if keep else [size for axis, size in enumerate(sizes) if axis not in axes]
     dtype = str(x.ty.dtype.dtype)
     if 0 in [size for axis in axes if isinstance(size := sizes[axis], int)]:
-        from ..importer import constant
-
         nothing = _NONE.get(op, 0)
         if np.dtype(dtype).kind in "iub" and np.isinf(nothing):
             bounds = np.iinfo("uint8" if dtype == "bool" else dtype)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..expressions import constant
 from .call import Call
 from .sizes import every, other_sizes
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 
 def lower_resize(call: Call) -> relax.Expr:
-    from ..importer import constant
-
     node = call.node
     sizes, result = call.sizes(0), call.result()
     rank = len(sizes)
@@ -95,8 +94,6 @@ def _factors(
     call: Call, axes: tuple[int, ...], sizes: tuple[int, ...], result: tuple[int, ...]
 ) -> tuple[relax.Expr, list[float] | None]:
     """The scale of each axis as a vector, and as numbers where they are known."""
-    from ..importer import constant
-
     one = np.float32
     if call.has(2) and call.value(2).static_shape != (0,):
         array = call.array(2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..expressions import constant, number
 from .call import Call
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def tile(x: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
 
 
 def lower_constant_of_shape(call: Call) -> relax.Expr | None:
-    from ..importer import constant
-
     result = call.node.outputs[0].static_shape
     if result is None:
         return None
@@ -228,8 +227,6 @@ def trilu(x: te.Tensor, k: te.Tensor, *, upper: bool) -> te.Tensor:
 
 
 def lower_eye_like(call: Call) -> relax.Expr:
-    from ..importer import constant
-
     rows, columns = call.sizes(0)
     dtype = call.node.outputs[0].dtype
     assert dtype is not None
@@ -237,8 +234,6 @@ def lower_eye_like(call: Call) -> relax.Expr:
 
 
 def lower_shape(call: Call) -> relax.Expr | None:
-    from ..importer import constant
-
     sizes = call.value(0).static_shape
     if sizes is None:
         return None
@@ -247,8 +242,6 @@ def lower_shape(call: Call) -> relax.Expr | None:
 
 
 def lower_size(call: Call) -> relax.Expr | None:
-    from ..importer import constant
-
     sizes = call.value(0).static_shape
     return None if sizes is None else constant(np.array(np.prod(sizes, dtype=np.int64), np.int64))
 
@@ -293,6 +286,4 @@ def every(*conditions: Any) -> Any:
 
 
 def _is_one(size: Any) -> bool:
-    from ..importer import number
-
     return number(size) == 1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..expressions import constant
 from .call import Call
 from .sizes import any_of, every, other_sizes
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 
 def lower_slice(call: Call) -> relax.Expr | None:
-    from ..importer import constant
-
     if call.node.outputs[0].static_shape is None or all(call.known(index) for index in range(1, 5)):
         return None
     sizes, result = call.sizes(0), call.result()
@@ -83,8 +82,6 @@ def sliced(x: te.Tensor, cuts: te.Tensor, *, result: tuple[int, ...]) -> te.Tens
 
 
 def lower_pad(call: Call) -> relax.Expr | None:
-    from ..importer import constant
-
     if call.node.outputs[0].static_shape is None:
         return None
     sizes, result = call.sizes(0), call.result()

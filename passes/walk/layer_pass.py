@@ -29,6 +29,4 @@ class LayerPass(Pass):
         return False
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from .layerwise import run
-
-        return run(self, graph, ctx)
+        return self.layerwise(ctx).run(graph)

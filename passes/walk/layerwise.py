@@ -6,7 +6,7 @@ stands for (`dense`), how it is fitted anew to another target (`refit`), and how
 spreads a budget over the layers where the pass has one (`share`, `candidates`), walks, settles what stays, eases what a
 saturating activation forgives, leaves to a rival what that does better, and reports.
 
-`run` is a whole pass. `rewrite` is the walk alone, for a pass that knows its layers and reports in its own way.
+`Layerwise.run` is a whole pass; `rewrite` is the walk alone, for one that knows its layers and reports in its own way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..base import Context, Detail, Pass, PassT, Report, Skip
 from .allocate import knapsack
 from .bodies import body_layers, white_step
 from .choice import Choice
+from .layer_pass import LayerPass
 from .layer_time import slower, time_ratio
 from .linear import Linear, too_small
 from .rivals import made_by_rivals, outdo
@@ -31,7 +32,6 @@ from .walk import BATCH, ROWS, Step, thin_note, walk, walkable
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
-    from .layer_pass import LayerPass
 
 Form = TypeVar("Form")
 Options = TypeVar("Options")
@@ -106,6 +106,14 @@ class Layerwise(ABC, Generic[Options, Form]):
     def end(self, layers: Sequence[Linear], report: Report) -> None:
         """Called after the walk with the layers that were changed."""
 
+    def run(self: Layerwise[PassT, Form], graph: Graph) -> Report:
+        """The whole pass, on all layers of `graph`."""
+        one, ctx = self.options, self.ctx
+        assert isinstance(one, LayerPass)
+        if one.unbounded:
+            return loosest(graph, ctx, lambda trial, error: _run(_bounded(one, error).layerwise(ctx), trial))
+        return _run(self, graph)
+
     def timed(self, step: Step, choice: Choice[Form]) -> float | None:
         """How many times as long the form of `choice` takes as the layer; `None` where nothing tells."""
         form = choice.form
@@ -127,13 +135,6 @@ class Rewritten(Generic[Form]):
     form: Form
     error: float
     over: dict[str, str]
-
-
-def run(one: LayerPass, graph: Graph, ctx: Context) -> Report:
-    """Run a layer-wise pass on all layers of `graph`."""
-    if one.unbounded:
-        return loosest(graph, ctx, lambda trial, error: _run(_bounded(one, error).layerwise(ctx), trial))
-    return _run(one.layerwise(ctx), graph)
 
 
 def _bounded(one: LayerPass, error: float) -> LayerPass:

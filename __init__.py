@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .passes.pipeline import Pipeline
     from .report.budget import Budget
     from .runtime.samples import Samples, load_samples
+    from .searcher import search
 
 __all__ = [
     "Budget",
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "load_samples",
     "save",
+    "search",
 ]
 
 _HOME = {
@@ -75,6 +77,7 @@ _HOME = {
     "load": "ir.onnx.reader",
     "load_samples": "runtime.samples",
     "save": "ir.onnx.writer",
+    "search": "searcher",
 }
 
 

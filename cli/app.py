@@ -26,6 +26,7 @@ from .inspect import inspect
 from .listing import passes, targets, zoo
 from .profile import profile
 from .run import run_artifact
+from .search import search
 
 _INTERRUPTED = 130
 
@@ -33,6 +34,7 @@ _INTERRUPTED = 130
 COMMANDS: dict[str, Callable[..., int]] = {
     "": compile_model,
     "build": build,
+    "search": search,
     "init": init,
     "inspect": inspect,
     "diff": diff,

@@ -12,6 +12,8 @@ from ..compiler.options import AGAIN, DEVICE, RUN
 from .chosen import choose
 from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
 from .flags import GROUPS, READING, OptionValues, takes
+from .search import DEFAULT_TIME, STRATEGY, refuse, searches
+from .search import run as search
 from .values import cache_place, check_apart, command_text, reports
 
 _COMPILED = (
@@ -58,6 +60,9 @@ def compile_model(
 ) -> int:
     """Compile MODEL: run the passes, write the result, run it beside the original, report.
 
+    Where a budget is given and no passes, or --passes auto, the passes and their options are searched for (see `optc
+    search`), for five minutes.
+
     Parameters
     ----------
     model
@@ -96,7 +101,8 @@ def compile_model(
         optc model.onnx --data samples.npz
         optc model.onnx --passes svd:ratio=0.5,quant --data images/ -o small.onnx
         optc model.onnx --target onnx,arm64 --shape input=1x3x224x224 -o out
-        optc model.onnx --budget size=30%,agreement=99% --report report.json
+        optc model.onnx --passes quant --budget size=30%,agreement=99% --report report.json
+        optc model.onnx --data samples.npz --budget size=10%,agreement=98%
     """
     typed = command_text(compile_model, {**locals(), **options.words})
     from contextlib import nullcontext
@@ -121,6 +127,10 @@ def compile_model(
         model = f"{model}:weights={weights}"
     there = device(rpc, tracker, key)
     chosen = choose(model, config, options.values, keep or ())
+    if searches(chosen, options):
+        typed_apart = {"--rpc": rpc, "--tracker": tracker, "--key": key, "--dump": dump, "--lock": lock}
+        refuse({**typed_apart, "--locked": locked or None, "--depfile": depfile}, options)
+        return search(chosen, DEFAULT_TIME, STRATEGY, None, cache_place(cache, no_cache), report or [], voice)
     model, out, data = chosen.model, chosen.output, chosen.options.data_path
     check_apart(out, "-o", {"--data": data, "--config": chosen.config})
     for flag, path in (("--lock", lock), ("--depfile", depfile)):

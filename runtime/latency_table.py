@@ -71,13 +71,17 @@ class LatencyTable:
 
     def estimate(self, graph: Graph, dims: Mapping[str, int] | None = None) -> float:
         """Seconds of one run of `graph`; open sizes that `dims` does not fix count as one."""
+        return self.whole * sum(self.by_node(graph, dims).values())
+
+    def by_node(self, graph: Graph, dims: Mapping[str, int] | None = None) -> dict[Node, float]:
+        """Seconds of each layer of `graph` alone."""
         known = {row.work.text: row.seconds for row in self.rows}
         models = {kind: fit(self.rows, *kind) for kind in ((i, g) for i in (False, True) for g in (False, True))}
-        total = 0.0
-        for _, work in workloads(graph, dims):
+        taken = {}
+        for node, work in workloads(graph, dims):
             seconds = known.get(work.text)
-            total += predict(models[work.integer, work.grouped], work) if seconds is None else seconds
-        return self.whole * total
+            taken[node] = predict(models[work.integer, work.grouped], work) if seconds is None else seconds
+        return taken
 
     def unseen(self) -> tuple[float, float]:
         """The relative error of the cost model on each measured layer that was left out of its fit: median, and the
@@ -117,13 +121,20 @@ class Estimator:
 
     def seconds(self, graph: Graph) -> float:
         """Seconds of one run of `graph`, a form of the model or a part of one."""
-        names = size_names(graph)
-        return self.table.estimate(graph, {name: size for name, size in self.dims.items() if name in names})
+        return self.table.estimate(graph, self._sizes(graph))
+
+    def by_node(self, graph: Graph) -> dict[Node, float]:
+        """Seconds of each layer of `graph` alone."""
+        return self.table.by_node(graph, self._sizes(graph))
 
     def ratio(self, before: Graph, after: Graph) -> float:
         """How many times as long `after` takes; 1 where nothing in `before` takes time."""
         old = self.seconds(before)
         return self.seconds(after) / old if old > 0 else 1.0
+
+    def _sizes(self, graph: Graph) -> dict[str, int]:
+        names = size_names(graph)
+        return {name: size for name, size in self.dims.items() if name in names}
 
 
 def from_json(text: str, name: str) -> LatencyTable:

@@ -46,11 +46,11 @@ class Tuning:
     threads: int = 0
 
 
-def duration(text: str) -> float:
+def duration(text: str, flag: str = "--tune") -> float:
     """Seconds of a text such as 90s, 10m, 1.5h. Raises `SpecError`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if found is None or not float(found[1]):
-        raise SpecError(f"--tune takes a time such as 90s, 10m or 1h, not '{text}'")
+        raise SpecError(f"{flag} takes a time such as 90s, 10m or 1h, not '{text}'")
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -9,11 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("errors", "storage", "ir", "runtime", "passes", "targets", "report", "compiler", "gate", "project", "cli")
+LAYERS = (
+    "errors",
+    "storage",
+    "ir",
+    "runtime",
+    "passes",
+    "targets",
+    "report",
+    "compiler",
+    "gate",
+    "project",
+    "searcher",
+    "cli",
+)
 BELOW: dict[str, set[str]] = {layer: set(LAYERS[: index + 1]) for index, layer in enumerate(LAYERS)}
 BELOW["models"] = {"errors", "ir", "models"}
 # The models that ship are found by their names, and listed.
-for above in ("report", "compiler", "gate", "project", "cli"):
+for above in ("report", "compiler", "gate", "project", "searcher", "cli"):
     BELOW[above].add("models")
 # The package itself and `python -m optc` are doors to everything.
 BELOW["__init__"] = BELOW["__main__"] = {*LAYERS, "models", "__init__"}

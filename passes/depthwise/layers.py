@@ -73,7 +73,8 @@ class Separate(Layerwise["Depthwise", Separated]):
                 raise Skip(f"rank {options.rank} is more than its {taps} kernel taps")
             return min((_fitted(step, kind, options.rank) for kind in kinds), key=_loss)
         error = options.error or 0.0
-
+        if not error:
+            raise Skip("it may lose nothing")
         allowed = error * step.target.energy
 
         def fitting(rank: int) -> list[SeparatedChoice]:

@@ -63,12 +63,12 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
     if options.ratio is not None and (options.scope == "layer" or (options.scope == "auto" and own)):
         counts = _shares(scene, ratios, report)
         several = {i: count for i, count in counts.items() if len(scene.groups[i].readers) > 1}
-        curves = _curves(scene, ctx, several, weigh=False)
+        curves = damage_curves(scene, ctx, several, weigh=False)
         counts = {i: count for i, count in counts.items() if i not in several or i in curves}
         report_unreached(scene, [i for i in several if i not in curves], report)
         carry_out(options, scene, ctx, Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
         return report
-    curves = _curves(scene, ctx, {i: _least(scene.groups[i]) for i in open_})
+    curves = damage_curves(scene, ctx, {i: least(scene.groups[i]) for i in open_})
     report_unreached(scene, [i for i in open_ if i not in curves], report)
     if not curves:
         return report
@@ -117,7 +117,7 @@ def _shares(scene: Scene, ratios: Mapping[int, float], report: Report) -> dict[i
 
 
 @dataclass(frozen=True, slots=True)
-class _Curve:
+class Curve:
     """A group's removal order, and what an error e in its readers does to the model's outputs: scale * e^power."""
 
     removal: Removal
@@ -129,7 +129,7 @@ class _Curve:
         return self.scale * math.pow(self.removal.errors[len(self.removal.order) - count], self.power)
 
 
-def _curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bool = True) -> dict[int, _Curve]:
+def damage_curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weigh: bool = True) -> dict[int, Curve]:
     """The curves of the groups in `floors`, down to that many channels, from one walk over the unchanged student."""
     if not floors or ctx.fit is None:
         return {}
@@ -140,7 +140,7 @@ def _curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weigh: boo
         for reader in scene.groups[i].readers:
             waiting.setdefault(reader.layer.node, []).append(i)
     fit, trial = ctx.fit.split(min(TRIAL, ctx.fit.count // 4), ctx.seed)
-    curves: dict[int, _Curve] = {}
+    curves: dict[int, Curve] = {}
     layers = [layer for layer in scene.layers if layer.node in waiting]
     with Damage(scene.graph, trial, ctx.threads) if weigh else nullcontext() as damage:
         for step in walk(scene.graph, replace(ctx, fit=fit), layers):
@@ -155,18 +155,18 @@ def _curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weigh: boo
                 if len(steps[i]) == len({r.layer for r in one.readers}):
                     removal = removal_order(consumers.pop(i), stop=floors[i])
                     found = steps.pop(i)
-                    curves[i] = _Curve(removal) if damage is None else _weighed(one, found, removal, damage)
+                    curves[i] = Curve(removal) if damage is None else _weighed(one, found, removal, damage)
     return curves
 
 
-def _least(one: Coupled) -> int:
+def least(one: Coupled) -> int:
     """The fewest channels that a group may keep: a whole unit, and no less than `BUSIEST` of them."""
     return min(one.counts(), key=lambda count: (count < BUSIEST * one.size, count))
 
 
-def _weighed(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) -> _Curve:
+def _weighed(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) -> Curve:
     """The curve through the damage of removing about a quarter and half of the channels of this group alone."""
-    counts = [c for c in one.counts() if c >= _least(one)]
+    counts = [c for c in one.counts() if c >= least(one)]
     tried: dict[int, tuple[float, float]] = {}
     for share in (0.75, 0.5):
         count = min(counts, key=lambda k: (abs(k - share * one.size), k))
@@ -183,13 +183,13 @@ def _weighed(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) 
         if e2 > e:
             power = min(max(math.log(d2 / d) / math.log(e2 / e), 1.0), 2.0)
             e, d = e2, d2
-    return _Curve(removal, d / e**power, power)
+    return Curve(removal, d / e**power, power)
 
 
 # -- how many channels of each group
 
 
-def _allocate(scene: Scene, curves: Mapping[int, _Curve], options: Prune, ratio: float) -> Plan:
+def _allocate(scene: Scene, curves: Mapping[int, Curve], options: Prune, ratio: float) -> Plan:
     """The plan that removes at least `ratio` of the cost at the least error.
 
     Costs of groups that share a layer multiply, but the knapsack adds: its budget is found by bisection, so that the
@@ -202,13 +202,13 @@ def _allocate(scene: Scene, curves: Mapping[int, _Curve], options: Prune, ratio:
         one = scene.groups[i]
         options_: list[Choice[None]] = [Choice(shares[i] * one.size, 0.0, "keep", {"kept": one.size})]
         for count in one.counts():
-            if count >= _least(one):
+            if count >= least(one):
                 options_.append(Choice(shares[i] * count, curve.error(count), "channels", {"kept": count}))
         choices.append(options_)
     most = sum(max(c.cost for c in group) for group in choices)
-    least = sum(min(c.cost for c in group) for group in choices)
+    cheapest = sum(min(c.cost for c in group) for group in choices)
     best = {i: int(min(c.settings["kept"] for c in group)) for i, group in zip(curves, choices, strict=True)}
-    low, high = least, most
+    low, high = cheapest, most
     for _ in range(10):
         budget = (low + high) / 2
         picked = knapsack(choices, budget)
@@ -231,7 +231,7 @@ def _cost(graph: Graph, options: Prune) -> float:
     return float(sum(v.constant.size for v in values if v.constant is not None))
 
 
-def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, _Curve], options: Prune) -> float:
+def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, Curve], options: Prune) -> float:
     """The cost of `graph` with `counts` channels in the groups."""
     trial = graph.clone()
     channels = Channels(trial)
@@ -239,7 +239,7 @@ def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, _Cu
     return _cost(trial, options)
 
 
-def _slopes(scene: Scene, curves: Mapping[int, _Curve], options: Prune) -> dict[int, float]:
+def _slopes(scene: Scene, curves: Mapping[int, Curve], options: Prune) -> dict[int, float]:
     """The cost of one channel of each group, all others as they are."""
     nodes = cost(scene.graph).nodes
     found = {}
@@ -258,7 +258,7 @@ def _slopes(scene: Scene, curves: Mapping[int, _Curve], options: Prune) -> dict[
     return found
 
 
-def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, _Curve], options: Prune, report: Report) -> None:
+def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], options: Prune, report: Report) -> None:
     """The largest of `SHARES` that is safe (`tolerance`); else nothing is pruned."""
     removed: dict[float, float] = {}
 

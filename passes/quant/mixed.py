@@ -115,7 +115,11 @@ def weigh(graph: Graph, layers: Sequence[Linear], schemes: Schemes, ctx: Context
 
 def _rounded(layer: Linear, bits: int) -> Matrix:
     """A layer's weight on a grid of so many bits, one scale a channel."""
-    rows = layer.kernel_rows()
+    return layer.of_kernel_rows(rounded_rows(layer.kernel_rows(), bits))
+
+
+def rounded_rows(rows: Matrix, bits: int) -> Matrix:
+    """Each row (n, d) on a grid of so many bits of its own, whose scale has the least square error."""
     low, high = code_range(bits)
     peak = np.maximum(np.abs(rows).max(axis=1, keepdims=True), TINY) / high
 
@@ -125,8 +129,7 @@ def _rounded(layer: Linear, bits: int) -> Matrix:
     def loss(scale: Matrix) -> Matrix:
         return np.asarray(np.square(rows - rounded(scale)).sum(axis=1, keepdims=True))
 
-    scale = search(peak, ((peak * shrink).astype(np.float32) for shrink in SHRINKS), loss)
-    return layer.of_kernel_rows(rounded(scale))
+    return rounded(search(peak, ((peak * shrink).astype(np.float32) for shrink in SHRINKS), loss))
 
 
 def _float_bytes(choices: Sequence[Choice[None]]) -> float:

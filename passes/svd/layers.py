@@ -62,6 +62,8 @@ class Factorise(Layerwise["Svd", Split]):
         if allotted is not None:
             return _fitted(step, allotted)
         if options.ratio is not None:
+            if options.ratio == 1.0:
+                raise Skip("it keeps all of its MACs")
             best = self._best(step, options, options.ratio)
             if best is None:
                 raise Skip(f"no rank in steps of {self._align(options)} keeps within {options.ratio:g} of its MACs")

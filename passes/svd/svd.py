@@ -25,7 +25,7 @@ class Svd(LayerPass):
 
     ratio: float | None = option(
         None,
-        "share of the MACs to keep; none: as few as `error` allows, layer by layer",
+        "share of the MACs to keep, 1: all, and the layer as it is; none: as few as `error` allows, layer by layer",
         low=0.01,
         high=1.0,
         layer=True,

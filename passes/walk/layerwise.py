@@ -144,13 +144,13 @@ def _bounded(one: LayerPass, error: float) -> LayerPass:
 
 def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     ctx, report = hooks.ctx, Report()
-    if hooks.tolerance(hooks.options) is not None:
-        hooks.rows = FEW
     inside = body_layers(graph)
     layers = walkable(graph, report, {reader.node for layer in inside for reader in layer.readers})
     kept = {layer: reason for layer in layers if (reason := ctx.kept(hooks.options, layer.node))}
     reasons = _staying(hooks, layers) | made_by_rivals(layers, ctx) | kept
     own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
+    if own and all(hooks.tolerance(options) is not None for options in own.values()):
+        hooks.rows = FEW
     allotted = _allotted(hooks, graph, own)
     for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason)

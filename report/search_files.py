@@ -1,0 +1,26 @@
+"""Writing the record of a search in the form that a file's extension asks for."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import SpecError
+from ..storage.atomic import Replacement
+from .search import SearchReport
+
+FORMS = (".json",)
+
+
+def check(path: str) -> str:
+    """The extension of `path`. Raises `SpecError` for one that no record of a search has."""
+    extension = os.path.splitext(path)[1].lower()
+    if extension not in FORMS:
+        raise SpecError(f"{path}: the record of a search is written by its extension, one of {', '.join(FORMS)}")
+    return extension
+
+
+def write(report: SearchReport, path: str) -> None:
+    """Write `report` to `path`, whole or not at all. Raises `SpecError` as `check` does, and `OutputError`."""
+    check(path)
+    with Replacement(path) as files:
+        files.open().write(report.to_json().encode(errors="backslashreplace"))

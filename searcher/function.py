@@ -1,0 +1,233 @@
+"""`optc.search`: a budget goes in, the best model that keeps it comes out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time as clock
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from ..compiler.data import Data, source_of
+from ..compiler.model import Model, name_of, read
+from ..compiler.options import Options
+from ..compiler.place import check_place
+from ..compiler.result import Build
+from ..errors import SpecError
+from ..ir.text.snapshot import digest
+from ..passes.base import Progress
+from ..report.budget import Budget
+from ..report.search import Candidate, OptionRow, SearchReport, SiteRow
+from ..storage.store import Store
+from ..storage.workspace import Workspace
+from .hunt import Hunt, best_text, key_of
+from .judge import Judge, Judged
+from .order import wanted
+from .reach import least_reachable
+from .record import write_plan
+from .space import Space
+from .strategies import STRATEGIES, strategy
+from .task import Task
+
+DEFAULT_TIME = 300.0
+"""Seconds of a search that is told none."""
+
+_LOG = logging.getLogger("optc")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Search:
+    """What a search gives: the `build` of the best candidate, and the record of all of them."""
+
+    build: Build
+    report: SearchReport
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget was met."""
+        return self.report.met
+
+
+class Stopped(KeyboardInterrupt):
+    """A search was interrupted; what it had found by then is `search`, `None` where there was nothing yet."""
+
+    def __init__(self, message: str, search: Search | None) -> None:
+        super().__init__(message)
+        self.search = search
+
+
+def search(
+    model: Model,
+    budget: str | Budget | None = None,
+    *,
+    time: float = DEFAULT_TIME,
+    strategy: str = STRATEGIES[0],
+    teach: bool = True,
+    candidates: int = 0,
+    plan: str | os.PathLike[str] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    **options: object,
+) -> Search:
+    """Search the options of all passes for the best model that keeps `budget`, in about `time` seconds.
+
+    Best is what loses least of the answers within limits on costs; where the budget has floors alone, what is smallest
+    (and fastest, where latency counts) above them. The best so far is written to `output` and its configuration to
+    `plan` after every improvement, once it keeps the budget; at the end what comes nearest, where nothing does
+    (`Search.met`). `teach` lets the end of the time go to `distill`. `candidates`
+    bounds their number, 0 does not. `tell` is given a line for each improvement. Every
+    other option is one of `optc.Options`. What was surveyed and judged is kept in `cache`, and goes on from there.
+
+    Raises what `optc.compile` does, and `SpecError`, `DataError`, `ModelError` for a search that cannot be. A
+    `KeyboardInterrupt` is raised as `Stopped`, the best so far written.
+    """
+    return search_with(model, Options(budget=budget, **options), time, strategy, teach, candidates, plan, tell)  # type: ignore[arg-type]
+
+
+def search_with(
+    model: Model,
+    options: Options,
+    time: float,
+    word: str,
+    teach: bool,
+    candidates: int,
+    plan: str | os.PathLike[str] | None,
+    tell: Callable[[str], None],
+) -> Search:
+    """`search`, with its options as one value."""
+    begin = clock.monotonic()
+    if not time > 0:
+        raise SpecError(f"a search takes some time, such as 5m, not {time:g} s")
+    strategy(word)
+    asked = wanted(model, options)
+    if plan is not None:
+        if not isinstance(model, str | os.PathLike):
+            raise SpecError("a plan names its model by path: search a file, or leave the plan out")
+        if options.output is None:
+            raise SpecError("a plan says where its model goes: give an output beside it")
+        check_place(os.fspath(plan), "--plan")
+    if options.output is not None:
+        check_place(os.path.abspath(options.output))
+    key = key_of(digest(read(model)), options, model)
+    with ExitStack() as stack:
+        folder = options.cache if options.cache is not None else stack.enter_context(Workspace())
+        judge = Judge(
+            model, replace(options, passes="clean", progress=None), asked.budget, Store(os.fspath(folder)), key
+        )
+        written = _Written(model, options, judge, plan, tell)
+        progress = options.progress or Progress()
+        hunt = Hunt(judge, asked, word, time, candidates, progress, written.improved, begin)
+        stopped = False
+        try:
+            space = hunt.survey(model, key)
+            task = hunt.run(teaches=teach and _real(model, options))
+        except KeyboardInterrupt:
+            stopped = True
+            if hunt.task is None or hunt.task.best is None or hunt.space is None:
+                raise Stopped("interrupted before a candidate was built; nothing was written", None) from None
+            space, task = hunt.space, hunt.task
+        best = task.best
+        if best is None:
+            reasons = sorted({one.figures.failed for one in task.judged})
+            raise SpecError(f"no candidate could be built: {reasons[0]}")
+        build = written.final(best)
+        report = _report(hunt, space, task, best, build)
+        report.notes = [*_notes(space, task, report.met), *report.notes]
+        judge.store.trim()
+        result = Search(build, report)
+        if stopped:
+            where = "nothing was written" if options.output is None else f"the best so far is kept at {options.output}"
+            raise Stopped(f"interrupted after {len(task.judged)} candidates; {where}", result)
+        return result
+
+
+@dataclass(slots=True)
+class _Written:
+    """What is on disk: the best candidate that keeps the budget, and its plan."""
+
+    model: Model
+    options: Options
+    judge: Judge
+    plan: str | os.PathLike[str] | None
+    tell: Callable[[str], None]
+
+    def improved(self, one: Judged, task: Task) -> None:
+        self.tell(f"{one.at:.0f} s, {one.strategy}: {best_text(one)}")
+        if one.figures.met:
+            self.final(one)
+
+    def final(self, one: Judged) -> Build:
+        """Build a candidate where it belongs, and write its plan."""
+        output = None if self.options.output is None else os.path.abspath(self.options.output)
+        build = self.judge.build(one.plan, output, one.figures.rulings)
+        if self.plan is not None and output is not None:
+            name = os.fspath(self.model)  # type: ignore[arg-type]
+            write_plan(os.fspath(self.plan), name, output, self.options, one.plan, build.report)
+        return build
+
+
+def _real(model: Model, options: Options) -> bool:
+    """Whether samples are real ones."""
+    source = options.source
+    return not isinstance(source, Data) or source_of(model, source) is not None
+
+
+def _notes(space: Space, task: Task, met: bool) -> list[str]:
+    notes = []
+    if space.unseen:
+        notes.append(
+            f"there was no time to survey {space.unseen} of {len(space.layers)} layers, which keep their structure; "
+            "search longer, and it goes on from here"
+        )
+    failed = [one for one in task.judged if one.figures.failed and one.pick is not None]
+    if failed:
+        notes.append(f"{len(failed)} candidate(s) could not be built, the first one: {failed[0].figures.failed}")
+    if not met:
+        notes += least_reachable(task)
+    return notes
+
+
+def _report(hunt: Hunt, space: Space, task: Task, best: Judged, build: Build) -> SearchReport:
+    verdict = build.report.budget
+    assert verdict is not None
+    chosen = (
+        {} if best.pick is None else {(site.name, site.kind): option.word for site, option in space.chosen(best.pick)}
+    )
+    return SearchReport(
+        model=name_of(hunt.judge.model),
+        target=build.report.target,
+        wanted=str(verdict.budget),
+        strategy=hunt.strategy,
+        allowed=hunt.seconds,
+        seconds=hunt.elapsed,
+        candidates=[_candidate(one) for one in task.judged],
+        sites=[
+            SiteRow(
+                site.name,
+                site.kind,
+                tuple(OptionRow(o.word, o.loss, o.macs, o.params, o.time, o.measured) for o in site.options),
+                chosen.get((site.name, site.kind), ""),
+            )
+            for site in space.sites
+        ],
+        chosen=task.judged.index(best),
+        budget=verdict,
+        known=hunt.known,
+        notes=list(build.report.notes),
+        artifacts=list(build.artifacts),
+    )
+
+
+def _candidate(one: Judged) -> Candidate:
+    figures = one.figures
+    return Candidate(
+        one.at,
+        one.strategy,
+        one.plan.passes,
+        {str(metric): cost for metric, cost in figures.costs.items()},
+        figures.loss,
+        figures.agreement,
+        figures.met,
+        bool(one.distil),
+        figures.failed,
+    )

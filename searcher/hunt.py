@@ -1,0 +1,232 @@
+"""The search itself: survey, propose, build, judge, and the best kept on disk, for as long as it may take.
+
+First the candidates that change nothing but the form are built. Then the strategy proposes; besides its candidates the
+single pipelines are built that a user would try by hand, so that the answer is no worse than these. What is left at the
+end of the time teaches the best candidate (`distill`), which is kept where held-out samples say so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..compiler.data import source_of
+from ..compiler.model import Model
+from ..compiler.options import Options
+from ..compiler.road import compile_with
+from ..errors import ModelError
+from ..ir.graph import Graph
+from ..passes.base import Context, Progress
+from ..passes.cached import environment, own_code
+from ..runtime.identity import identity
+from ..storage.fingerprint import Fingerprint
+from .judge import Judge, Judged
+from .order import Wanted
+from .plan import Plan
+from .space import Pick, Space
+from .strategies import strategy
+from .surrogate import Surrogate
+from .survey import Survey, surveyor
+from .task import Aim, Task
+
+SURVEY = 0.5
+"""The most of the time that a survey may take."""
+TEACHING = 0.4
+"""The share of the time that is left for teaching the best candidate."""
+BY_HAND = 0.3
+"""The most of the time that goes to single pipelines."""
+LEAST_TEACHING = 10.0
+"""Seconds of teaching below which it is not begun."""
+STALE = 30
+"""Proposals in a row that were judged before, after which a strategy has no more to say."""
+
+Tell = Callable[[Judged, Task], None]
+"""Told of each candidate as it is judged."""
+
+
+@dataclass(slots=True)
+class Hunt:
+    """One search that goes on, for so many `seconds` and `most` candidates (0: as many as there is time for).
+
+    `improved` is called with each candidate that is better than all before it.
+    """
+
+    judge: Judge
+    wanted: Wanted
+    strategy: str
+    seconds: float
+    most: int
+    progress: Progress
+    improved: Tell
+    begin: float
+    space: Space | None = None
+    task: Task | None = None
+    known: int = 0
+    notes: list[str] | None = None
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.begin
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; none where there are candidates enough."""
+        enough = self.task is not None and 0 < self.most <= len(self.task.judged)
+        return 0.0 if enough else self.seconds - self.elapsed
+
+    def survey(self, model: Model, key: str) -> Space:
+        """The database. Raises `ModelError` where no layer can change."""
+        deadline = self.begin + SURVEY * self.seconds
+        spaces: list[Space] = []
+
+        def look(graph: Graph, ctx: Context) -> None:
+            wanted = self.wanted
+            spaces.append(Survey(graph, ctx, self.judge.store, key, deadline, wanted.forms, wanted.timed).space())
+
+        options = replace(
+            self.wanted.options,
+            passes=surveyor(look),
+            guard=False,
+            budget=None,
+            output=None,
+            check=False,
+            cache=None,
+            progress=self.progress,
+            lock=None,
+        )
+        compile_with(model, options)
+        self.space = spaces[0]
+        if not self.space.sites and not self.space.unseen:
+            raise ModelError("no layer of this model can change: there is nothing to search among")
+        return self.space
+
+    def run(self, *, teaches: bool) -> Task:
+        """Search until the time is up, or the strategy has no more to propose."""
+        space = self.space
+        assert space is not None
+        first = self._judged(None, space.pick(), "as it is")
+        aim = Aim.of(self.wanted.budget, first.figures.whole, timed=self.wanted.timed)
+        task = Task(space, aim, np.random.default_rng(self.wanted.options.seed), Surrogate(space))
+        self.task = task
+        self._learn(first)
+        for form in space.forms[1:]:
+            if self.left > 0:
+                self._learn(self._judged(task, space.within(space.pick(form)), "as it is"))
+        teaching = TEACHING * self.left if teaches else 0.0
+        self._strategy(task, teaching)
+        if teaches:
+            self._teach(task)
+        return task
+
+    def _strategy(self, task: Task, reserved: float) -> None:
+        """Judge what is proposed; the pipelines of a single pass after the first proposal, for a part of the time."""
+        seen = {one.pick for one in task.judged if one.pick is not None}
+        stale = 0
+        ready, by_hand = iter(singles(task.aim)), self.elapsed + BY_HAND * self.left
+        for pick in self._proposals(task):
+            fresh = task.space.within(pick)
+            stale = stale + 1 if fresh in seen else 0
+            if self.left <= reserved or stale > STALE:
+                return
+            if fresh not in seen:
+                seen.add(fresh)
+                self._learn(self._judged(task, fresh, self.strategy))
+            for passes in ready:
+                if self.elapsed > by_hand:
+                    break
+                self._learn(self._single(passes))
+
+    def _proposals(self, task: Task) -> Iterator[Pick]:
+        return strategy(self.strategy)(task)
+
+    def _teach(self, task: Task) -> None:
+        """Teach the best candidate in the time that is left."""
+        best = task.best
+        if best is None or best.plan.passes in ("clean", "quant") or best.figures.failed:
+            return
+        minutes = round((self.left - 1.5 * best.figures.seconds) / 60, 2)
+        if 60 * minutes < LEAST_TEACHING:
+            return
+        distil = f"distill:minutes={minutes:g}"
+        if best.pick is None:
+            return
+        self._learn(self._judged(task, best.pick, "taught", distil))
+
+    def _judged(self, task: Task | None, pick: Pick, word: str, distil: str = "") -> Judged:
+        assert self.space is not None
+        with self._showing():
+            before = self.judge.built
+            plan, figures = self.judge.figures(self.space, pick, distil)
+        self.known += self.judge.built == before
+        return Judged(pick, distil, plan, figures, word, self.elapsed)
+
+    def _single(self, passes: str) -> Judged:
+        with self._showing():
+            before = self.judge.built
+            plan = Plan(passes, ())
+            figures = self.judge.of_plan(plan)
+        self.known += self.judge.built == before
+        return Judged(None, "", plan, figures, "single", self.elapsed)
+
+    def _learn(self, one: Judged) -> None:
+        task = self.task
+        assert task is not None
+        before = task.best
+        task.learn(one)
+        if task.best is one and (before is None or task.aim.order(one.figures) < task.aim.order(before.figures)):
+            self.improved(one, task)
+
+    def _showing(self) -> Showing:
+        return Showing(self)
+
+
+class Showing:
+    """A bar of the whole search while a candidate is built, which names the best so far."""
+
+    def __init__(self, hunt: Hunt) -> None:
+        best = None if hunt.task is None else hunt.task.best
+        words = "nothing yet" if best is None else best_text(best)
+        self._task = hunt.progress.task(f"search, best so far: {words}", hunt.seconds)
+        self._elapsed = hunt.elapsed
+
+    def __enter__(self) -> None:
+        self._task.__enter__()(self._elapsed)
+
+    def __exit__(self, *error: object) -> None:
+        self._task.__exit__(None, None, None)
+
+
+def best_text(one: Judged) -> str:
+    """The figures of a candidate in a few words: `size 0.081x, macs 0.500x, agreement 98.4 %`."""
+    figures = one.figures
+    words = [f"{metric} {cost:.3f}x" for metric, cost in figures.costs.items() if metric != "params"]
+    words += [f"agreement {100 * figures.agreement:.1f} %"] if figures.agreement is not None else []
+    return ", ".join(words) + ("" if figures.met else ", over the budget")
+
+
+def singles(aim: Aim) -> list[str]:
+    """The pipelines of one pass, and of a pass before `quant`, that a user would try by hand under the caps."""
+    caps = aim.caps
+    work = min([caps[metric] for metric in ("macs", "params", "latency") if metric in caps], default=1.0)
+    if "size" in caps:
+        work = min(work, max(4.0 * caps["size"], 0.1))
+    of = ":of=params" if "params" in caps else ""
+    forms = [f"svd:ratio={work:.3g}:scope=global", f"prune:kind=channels:ratio={1 - work:.3g}{of}"] if work < 1 else []
+    if "size" not in caps and "latency" not in caps:
+        return forms
+    small = [] if "size" not in caps else ["quant:weights=int4", "quant:weights=int4:activations=none"]
+    return [*small, "prune,svd,quant", *(f"{one},quant" for one in forms), *(forms if "latency" in caps else [])]
+
+
+def key_of(model_digest: str, options: Options, model: Model) -> str:
+    """What the database and the candidates of a search are known by, but for the plan and the budget."""
+    source = options.source
+    data = identity(source_of(model, source))
+    limit = [repr(getattr(source, name, None)) for name in ("mean", "std", "layout", "resize", "limit")]
+    shared = replace(
+        options, passes="clean", budget=None, output=None, cache=None, data=None, progress=None, observers=()
+    )
+    return Fingerprint("search", model_digest, data, *limit, repr(shared), own_code(), environment()).text

@@ -1,0 +1,170 @@
+"""What a search chooses from: the options of every layer and group of channels, with their costs and losses.
+
+A *site* is a place that takes one of several options: the channels of a group, the structure of a layer, the bits of
+its weights. Its first option is the one that changes nothing. A *pick* is one option a site, and the form in which all
+layers compute (`FORMS`).
+
+Costs of a pick (`Meter`) multiply within a layer, L the layer's own, k_g the share of its channels that a group keeps:
+
+    cost = L * prod_g (1 - f_g (1 - k_g)) * structure * bits / 32
+
+with f_g the share of the layer's axis that the group is. What passes repair is not in the losses, nor how they add up:
+`surrogate` learns that from what was judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metric: TypeAlias = Literal["macs", "params", "size", "latency"]
+Setting: TypeAlias = "str | int | float | bool"
+
+METRICS: tuple[Metric, ...] = ("macs", "params", "size", "latency")
+"""What a pick costs, each as a share of the original."""
+FORMS: Mapping[str, float] = {"float": 1.0, "int8": 0.55, "dynamic": 0.8, "none": 1.0}
+"""The forms that layers may compute in (`float`, or `activations` of `quant`), and how long they take beside float
+ones, about, before one was measured."""
+FLOAT = "float"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to make a site. `changes` are the options that passes are given for it, by pass; `loss` is what the
+    model's answers lose with this option alone. `macs`, `params` and `time` are shares of the layer's own; `kept` is
+    the share of a group's channels; `bits` those of a weight. `measured` tells whether the loss was, or lies between
+    two that were."""
+
+    word: str
+    family: str = ""
+    changes: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    loss: float = 0.0
+    macs: float = 1.0
+    params: float = 1.0
+    time: float = 1.0
+    kept: float = 1.0
+    bits: int = 32
+    measured: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place with several options. `kind` is channels, structure or bits; `match` is the pattern that finds its layer
+    in an override; `reach` are the layers whose cost it changes, with the shares of their axes that it is."""
+
+    name: str
+    kind: str
+    match: str
+    options: tuple[Option, ...]
+    reach: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """A layer as it is: multiply-accumulates and seconds of one sample, weights."""
+
+    name: str
+    match: str
+    macs: float
+    params: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One option a site, by its place, and the form of all layers."""
+
+    form: str
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The database. `macs`, `params` and `bytes` are the whole model's; `unseen` counts the layers that time did not
+    suffice for, which have no options of structure."""
+
+    layers: tuple[LayerCost, ...]
+    sites: tuple[Site, ...]
+    forms: tuple[str, ...]
+    macs: float
+    params: float
+    bytes: float
+    unseen: int = 0
+
+    def pick(self, form: str = FLOAT) -> Pick:
+        """The pick that changes nothing but the form."""
+        return Pick(form, (0,) * len(self.sites))
+
+    def options(self, site: int, form: str) -> tuple[Option, ...]:
+        """The options that a site has in a form: weights have no bits where layers are float, and no three of them
+        where activations are."""
+        one = self.sites[site]
+        if one.kind != "bits":
+            return one.options
+        if form == FLOAT:
+            return one.options[:1]
+        return tuple(option for option in one.options if option.bits != 3 or form != "none")
+
+    def within(self, pick: Pick) -> Pick:
+        """The pick with what its form does not have left out."""
+        at = (min(i, len(self.options(site, pick.form)) - 1) for site, i in enumerate(pick.at))
+        return Pick(pick.form, tuple(at))
+
+    def chosen(self, pick: Pick) -> list[tuple[Site, Option]]:
+        """Each site with its option."""
+        places = enumerate(pick.at)
+        return [(self.sites[site], self.options(site, pick.form)[i]) for site, i in places]
+
+    def losses(self, pick: Pick) -> dict[str, float]:
+        """The losses of the options of a pick, summed by family."""
+        sums: dict[str, float] = {}
+        for _, option in self.chosen(pick):
+            if option.family:
+                sums[option.family] = sums.get(option.family, 0.0) + option.loss
+        return sums
+
+
+class Meter:
+    """What picks of `space` cost, as shares of the original, before anything was measured of them."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        numbers = {layer.name: i for i, layer in enumerate(space.layers)}
+        self._own = np.array([(one.macs, one.params, one.seconds) for one in space.layers]).reshape(-1, 3).T
+        macs, params, self._seconds = map(float, self._own.sum(axis=1))
+        self._rest = max(space.macs - macs, 0.0), max(space.params - params, 0.0)
+        self._other = max(space.bytes - 4.0 * params, 0.0)
+        self._reach = [np.array([numbers[name] for name in site.reach], np.intp) for site in space.sites]
+        self._left = [[_left(site, option) for option in site.options] for site in space.sites]
+
+    def costs(self, pick: Pick) -> dict[Metric, float]:
+        space, own = self._space, self._own
+        left = np.ones_like(own)
+        bits = np.full(own.shape[1], 32.0 if pick.form == FLOAT else 8.0)
+        for number, place in enumerate(pick.at):
+            site = space.sites[number]
+            if site.kind == "bits":
+                if pick.form != FLOAT:
+                    bits[self._reach[number]] = site.options[place].bits
+            elif place:
+                left[:, self._reach[number]] *= self._left[number][place]
+        macs, params, time = left
+        form = np.where(bits == 32.0, 1.0, FORMS[pick.form])
+        return {
+            "macs": float(own[0] @ macs + self._rest[0]) / max(space.macs, 1.0),
+            "params": float(own[1] @ params + self._rest[1]) / max(space.params, 1.0),
+            "size": float(own[1] @ (params * bits) / 8.0 + self._other) / max(space.bytes, 1.0),
+            "latency": float(own[2] @ (time * form)) / self._seconds if self._seconds else 1.0,
+        }
+
+
+def _left(site: Site, option: Option) -> NDArray[np.float64]:
+    """The shares of work, weights and time (3, layers in reach) that an option leaves."""
+    if site.kind == "channels":
+        each = [float(np.prod([1.0 - share * (1.0 - option.kept) for share in one])) for one in site.reach.values()]
+        return np.array([each] * 3)
+    return np.array([[option.macs], [option.params], [option.time]]).repeat(len(site.reach), axis=1)

@@ -1,0 +1,123 @@
+"""A search as a whole: what it writes keeps the budget, its plan gives the same bytes, and nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import optc as command
+from searched import model, samples, search
+
+import optc
+from optc.passes import cached
+from optc.searcher import Search, Stopped
+from optc.searcher.judge import Judge
+from optc.storage.fingerprint import file_digest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> Search:
+    return search(folder)
+
+
+def test_the_answer_keeps_the_budget_and_is_the_best_of_those_that_do(folder: Path, done: Search) -> None:
+    report = done.report
+    assert done.met
+    assert report.budget.met
+    assert done.build.report.after.macs <= 0.6 * done.build.report.before.macs
+    kept = [one for one in report.candidates if one.met]
+    assert report.candidates[report.chosen].loss == min(one.loss for one in kept)
+    assert (folder / "out.onnx").is_file()
+    assert optc.load(folder / "out.onnx")
+
+
+def test_a_fresh_process_builds_the_same_bytes_from_the_plan(folder: Path, done: Search, tmp_path: Path) -> None:
+    digest = file_digest(folder / "out.onnx")
+    (folder / "out.onnx").rename(tmp_path / "searched.onnx")
+    built = command("build", "--config", str(folder / "plan.toml"), "--no-cache")
+    assert built.returncode == 0, built.stderr
+    assert file_digest(folder / "out.onnx") == digest
+    config = tomllib.loads((folder / "plan.toml").read_text())
+    assert config["model"][0]["guard"] is False
+
+
+def test_a_search_that_is_asked_for_again_builds_nothing(
+    folder: Path, done: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a candidate was built twice")
+
+    monkeypatch.setattr(Judge, "_built", never)
+    monkeypatch.setattr("optc.searcher.survey.layer_options", never)
+    again = search(folder)
+    assert again.report.known == len(again.report.candidates)
+    assert [one.passes for one in again.report.candidates] == [one.passes for one in done.report.candidates]
+
+
+def test_another_models_database_is_never_taken(folder: Path, done: Search, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    graph = optc.load(model(tmp_path))
+    for node in graph:
+        node.name = f"other {node.name}"
+    optc.save(graph, other)
+    found = optc.search(
+        str(other), "macs=60%", data=samples(tmp_path), cache=folder / "cache", threads=1, teach=False, candidates=1
+    )
+    assert found.report.known == 0
+
+
+def test_what_is_interrupted_leaves_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Judge.of_plan
+    count = 0
+
+    def once(self: Judge, plan: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > 2:
+            raise KeyboardInterrupt
+        return real(self, plan)
+
+    monkeypatch.setattr(Judge, "of_plan", once)
+    with pytest.raises(Stopped, match=r"the best so far is kept at .*out\.onnx") as stopped:
+        search(tmp_path)
+    assert stopped.value.search is not None
+    assert stopped.value.search.met
+    assert (tmp_path / "out.onnx").is_file()
+    assert (tmp_path / "plan.toml").is_file()
+
+
+def test_what_breaks_the_budget_is_written_at_the_end_alone(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        assert not (tmp_path / "out.onnx").exists()
+
+    found = search(tmp_path, "macs=1%", tell=tell)
+    assert not found.met
+    assert lines
+    assert (tmp_path / "out.onnx").is_file()
+    assert any(
+        "macs: at most 0.01x is wanted, and the least any plan reaches is" in note for note in found.report.notes
+    )
+    document = json.loads(found.report.to_json())
+    assert document["budget"]["met"] is False
+
+
+def test_a_key_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from optc.compiler.options import Options
+    from optc.searcher import hunt
+
+    options = Options(data=samples(tmp_path))
+    first = hunt.key_of("digest", options, model(tmp_path))
+    assert first == hunt.key_of("digest", options, model(tmp_path))
+    monkeypatch.setattr(hunt, "own_code", lambda: cached.own_code() + "x")
+    assert hunt.key_of("digest", options, model(tmp_path)) != first

@@ -81,7 +81,14 @@ class Order:
     @property
     def runs(self) -> bool:
         """Whether the model has to run, and so needs samples."""
-        return self.pipeline.lossy or self.options.check
+        if self.options.check or self.pipeline.needs_samples:
+            return True
+        return self.pipeline.lossy and (self.names_samples or bool(self.options.overrides))
+
+    @property
+    def names_samples(self) -> bool:
+        """Whether the user gave samples."""
+        return not (self.data is None or (isinstance(self.data, Data) and self.data.source is None))
 
     @property
     def samples(self) -> Data | Samples:

@@ -29,7 +29,7 @@ from ..targets.base import Artifact, Target
 from ..targets.onnx import newest_loadable
 from .constant_inputs import freeze as make_constants
 from .constant_inputs import open_weights
-from .data import Data, draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
+from .data import draw, held_count, held_out, is_stream, runnable, sample_notes, source_text
 from .device import check_there
 from .dimension_names import tell_apart
 from .emission import reproducible
@@ -214,12 +214,14 @@ def _samples(
     Neither where nothing has to run; nor, with a note, where a model that is only cleaned cannot.
     """
     if not order.runs:
+        if order.pipeline.lossy:
+            notes.append("the model was not run: no samples were given, and the result is not checked")
         return None, None
     data = order.data
     try:
         samples, teacher = runnable(order.model, order.samples, original, ctx)
     except (DataError, TargetError) as error:
-        if isinstance(error, DataError) and not (data is None or (isinstance(data, Data) and data.source is None)):
+        if isinstance(error, DataError) and order.names_samples:
             raise
         if order.pipeline.lossy:
             raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from .attributes import Attribute, AttributeValue
 from .node import Node, Use, User, Value
 from .origin import Origin
+from .spilled import spilled
 from .tensor import ArrayTensor, Tensor
 from .types import TensorType, Type
 
@@ -176,8 +177,8 @@ class Graph:
         return output
 
     def constant(self, data: Tensor | npt.ArrayLike, name: str = "") -> Value:
-        """A new constant of this graph."""
-        tensor = data if isinstance(data, Tensor) else ArrayTensor(data)
+        """A new constant of this graph; many elements held in memory go to a file (`spilled`)."""
+        tensor = spilled(data if isinstance(data, Tensor) else ArrayTensor(data))
         value = Value(name, TensorType(tensor.dtype, tensor.shape))
         value.constant = tensor
         value._graph = self

@@ -64,6 +64,10 @@ class Tensor(ABC):
         else:  # no copy: a weight may be large
             file.write(np.ascontiguousarray(self.numpy(), self.dtype.numpy).reshape(-1).view(np.uint8).data)
 
+    def release(self) -> None:
+        """Give back the memory that `numpy()` took, where the elements lie in a file; they come back when touched."""
+        return
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dtype.text}{list(self.shape)})"
 
@@ -259,6 +263,9 @@ class FileTensor(Tensor):
             return flat.reshape(self.shape)
         raw = np.frombuffer(self.source.map(), np.uint8, count=self.nbytes, offset=self.offset)
         return unpack(raw, self.dtype, self.shape)
+
+    def release(self) -> None:
+        self.source.release()
 
     def write(self, file: BinaryIO) -> None:
         self.source.copy(self.offset, self.nbytes, file)

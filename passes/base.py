@@ -146,15 +146,16 @@ class Progress:
 class Context:
     """What a pass is given besides the graph.
 
-    `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
-    fit on, `held` the ones kept out of every fit to judge by; both are `None` only in a pipeline without lossy passes.
-    `data` is where the samples came from, as the user wrote it. `overrides` say what single layers want; the later ones
-    win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question, decide)` answers with what
-    `decide` says, or said when the same pass met the same graph before: what is decided by the clock must be asked for
-    so, or no build could be repeated. `threads` are those of numerical libraries; 0 lets them choose. `forward` is how
-    many seconds the teacher's run over `fit` took, as the last walk measured it; 0 before the first. `rewritten` is the
-    model as the last pass had it before it lost anything, where that computes the same by other values inside.
-    `latencies` tells how long graphs take on the target, where that was measured before.
+    `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples
+    to fit on, `held` the ones kept out of every fit to judge by; both are `None` where nothing runs the model
+    (`Pass.needs_samples`). `data` is where the samples came from, as the user wrote it. `overrides` say what single
+    layers want; the later ones win. `rivals` are the passes of the pipeline that `Pass.rivals` names.
+    `recall(question, decide)` answers with what `decide` says, or said when the same pass met the same graph before:
+    what is decided by the clock must be asked for so, or no build could be repeated. `threads` are those of numerical
+    libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took, as the last walk
+    measured it; 0 before the first. `rewritten` is the model as the last pass had it before it lost anything, where
+    that computes the same by other values inside. `latencies` tells how long graphs take on the target, where that
+    was measured before.
     """
 
     target: TargetFacts
@@ -246,6 +247,13 @@ class Pass(ABC):
     """The word on the command line: lower case, `-` between words."""
     lossy: ClassVar[bool] = False
     """Whether outputs may change beyond rounding; a lossy pass is given samples and is watched by the guard."""
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it cannot do without samples. A lossy pass that can is given them all the same, but where nothing
+        else runs the model: none were given, and the result is not checked."""
+        return self.lossy
+
     mends: ClassVar[bool] = False
     """Whether it is there to make the model agree better, and leaves it as it was where it did not."""
     rivals: ClassVar[tuple[str, ...]] = ()

@@ -48,6 +48,10 @@ class Pipeline:
     def lossy(self) -> bool:
         return any(one.lossy for one in self.passes)
 
+    @property
+    def needs_samples(self) -> bool:
+        return any(one.needs_samples for one in self.passes)
+
     def __iter__(self) -> Iterator[Pass]:
         return iter(self.passes)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..ir.node import Node, Value
 from ..ir.stored import parameters, tensor_of
-from ..ir.tensor import FileTensor, SparseTensor, Tensor
+from ..ir.tensor import SparseTensor, Tensor
 
 _ENERGY = 0.99
 _PREPARING = 64
@@ -109,8 +109,7 @@ def pieces(tensor: Tensor) -> Iterator[npt.NDArray[np.generic]]:
     flat = array.reshape(-1)
     for start in range(0, flat.size, _PIECE):
         yield flat[start : start + _PIECE]
-        if isinstance(tensor, FileTensor):
-            tensor.source.release()
+        tensor.release()
 
 
 def rank(node: Node, tensor: Tensor) -> tuple[int, int] | None:

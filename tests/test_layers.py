@@ -105,6 +105,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("types", "origin", "printable"),
         ("allowance",),
         ("tensor", "text/literal", "text/scan"),
+        ("spilled",),
         ("attributes", "clone", "graph", "names", "node", "order", "text/dump"),
         ("calls", "instantiate", "ops", "stored", "text"),
         ("onnx",),

@@ -85,6 +85,7 @@ def _split(groups: Iterable[list[Value]], look: Callable[[Tensor], Hashable]) ->
         for value in group if len(group) > 1 else ():
             assert value.constant is not None
             found.setdefault((index, look(value.constant)), []).append(value)
+            value.constant.release()
     return found
 
 

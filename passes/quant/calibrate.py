@@ -48,7 +48,11 @@ class Calibration:
 def calibrate(
     graph: Graph, values: Sequence[Value], layers: Sequence[Linear], ctx: Context, *, elements: int = ELEMENTS
 ) -> Calibration:
-    """Watch `values`, and the sources of `layers`, over all of `ctx.fit`; `elements` fill each histogram."""
+    """Watch `values`, and the sources of `layers`, over all of `ctx.fit`; `elements` fill each histogram.
+
+    Nothing is known of any where there are no samples."""
+    if ctx.fit is None:
+        return Calibration({}, {})
     channel_axis = {layer.source: 1 if layer.op == "Conv" else -1 for layer in layers}
     watched = list(dict.fromkeys([*values, *channel_axis]))
     histograms = {value: Histogram() for value in values}

@@ -63,6 +63,11 @@ class Quant(Pass):
     )
     keep: str = option("", "layers to leave float: shell-like patterns of node names, several with |")
 
+    @property
+    def needs_samples(self) -> bool:
+        """Weights are rounded to eight bits, or to a float type, without them too, as if all inputs were alike."""
+        return not (self.weights.endswith("float16") or (self.activations == "none" and self.weights == "int8"))
+
     def requires(self, graph: Graph, ctx: Context) -> None:
         """Raises `DataError` without samples, `SpecError` for options that exclude each other, `ModelError` for a
         quantized model that is to be refused. An older model is brought to the opset that its codes came with, or
@@ -71,7 +76,7 @@ class Quant(Pass):
         from .plan import check_options
 
         bits = check_options(self, graph, ctx)
-        if ctx.fit is None or not ctx.fit.count:
+        if self.needs_samples and (ctx.fit is None or not ctx.fit.count):
             raise DataError("quant needs calibration samples; give some with --data")
         if self.requantize == "refuse":
             from .layers import is_quantized

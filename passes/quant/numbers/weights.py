@@ -32,6 +32,8 @@ PAIR_LIMIT = 128
 """255 * 128 = 32640 fits in 16 signed bits, 255 * 129 does not."""
 DEAREST = 2.0
 """How many times its rounding error a weight may lose to the pair bound."""
+BLOCK = 1 << 18
+"""Weights looked at together where rows are apart: what is computed on the way stays in the cache, and small."""
 
 
 def quantize_rows(
@@ -51,8 +53,33 @@ def quantize_rows(
     A row of zeros gets scale 1 (or its bound). `search=False` takes the full range. `bits` are those of the type, or
     fewer.
     """
+    whole = [slice(0, len(rows))]
+    parts = [
+        _quantize_block(
+            rows[some],
+            (1 << (bits - 1)) - 1 if bits else limits(dtype)[1],
+            _of_rows(importance, some),
+            saturating,
+            shared,
+            None if least_scale is None else least_scale[some],
+            search,
+        )
+        for some in (whole if shared else blocks(rows))
+    ]
+    codes, scales = zip(*parts, strict=True)
+    return (np.concatenate(codes), np.concatenate(scales)) if len(parts) > 1 else parts[0]
+
+
+def _quantize_block(
+    rows: Matrix,
+    top: int,
+    importance: NDArray[np.float64] | None,
+    saturating: bool,
+    shared: bool,
+    least_scale: NDArray[np.float64] | None,
+    search: bool,
+) -> tuple[NDArray[np.int8], Scales]:
     n = len(rows)
-    top = (1 << (bits - 1)) - 1 if bits else limits(dtype)[1]
     peak = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64) / top
     if saturating:
         peak = np.maximum(peak, _heaviest_pair(rows) / PAIR_LIMIT)
@@ -104,6 +131,16 @@ def _row_errors(
     if root is not None:
         off *= root
     return np.asarray(np.einsum("nd,nd->n", off, off), np.float64)
+
+
+def blocks(rows: Matrix) -> list[slice]:
+    """The rows, `BLOCK` weights at a time; at least one slice, and one row in each."""
+    step = max(1, BLOCK // max(1, rows.shape[1]))
+    return [slice(start, start + step) for start in range(0, max(1, len(rows)), step)]
+
+
+def _of_rows(importance: NDArray[np.float64] | None, some: slice) -> NDArray[np.float64] | None:
+    return importance if importance is None or importance.ndim == 1 else importance[some]
 
 
 def _root(importance: NDArray[np.float64] | None) -> Matrix | None:
@@ -170,9 +207,13 @@ def weight_error(rows: Matrix, decoded: Matrix, importance: NDArray[np.float64] 
 
     sum_d h_d (w_d - decoded_d)^2 over sum_d h_d w_d^2, where h, the mean square of each input, is 1 if it is not known.
     """
-    weigh = np.ones((1, 1)) if importance is None else importance
-    power = np.sum(np.square(rows, dtype=np.float64) * weigh)  # squares of large weights
-    return float(np.sum(np.square(rows - decoded, dtype=np.float64) * weigh) / max(float(power), 1e-30))
+    power = error = 0.0
+    for some in blocks(rows):
+        weigh = _of_rows(importance, some)
+        true, off = (np.square(part, dtype=np.float64) for part in (rows[some], rows[some] - decoded[some]))
+        power += float(np.sum(true if weigh is None else true * weigh))
+        error += float(np.sum(off if weigh is None else off * weigh))
+    return error / max(power, 1e-30)
 
 
 def row_importance(

@@ -117,7 +117,8 @@ def encode(
     params = QuantParams(
         np.asarray(scale if per_channel else scale[0]), zero, dtype, layer.axis if per_channel else None, *limits(dtype)
     )
-    stored = layer.of_kernel_rows((codes.astype(np.int16) + zero).astype(dtype.numpy))
+    shifted = (codes.astype(np.int16) + zero).astype(dtype.numpy) if zero else codes
+    stored = layer.of_kernel_rows(shifted)
     return stored, params, weight_error(rows, layer.kernel_rows(params.dequantize(stored)), importance)
 
 

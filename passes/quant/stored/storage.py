@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Value
 from ....ir.origin import Origin
@@ -31,22 +30,25 @@ def store_weights(
     """Let every layer read its weight from int8 codes; layers that share a weight share the expression. Returns the
     error of each (`weight_error`)."""
     target = dataclasses.replace(ctx.target, saturating_int8=False)  # the products are float
-    decoded: dict[Value, Value] = {}
-    errors: dict[Linear, float] = {}
-    numbers: dict[Value, NDArray[np.float32]] = {}
-    first = next(iter(graph))
+    readers: dict[Value, list[Linear]] = {}
     for layer in layers:
-        weight = layer.weight
-        if weight not in decoded:
+        readers.setdefault(layer.weight, []).append(layer)
+    errors: dict[Linear, float] = {}
+    first = next(iter(graph))
+    with ctx.progress.task("storing weights", len(readers)) as step:
+        for weight, (layer, *others) in readers.items():
             least = np.zeros(layer.outputs)
             h = importance(layer, seen.energy)
-            codes, params, _ = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
-            numbers[weight] = layer.kernel_rows(params.dequantize(codes))
+            codes, params, errors[layer] = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
+            for other in others:
+                numbers = other.kernel_rows(params.dequantize(codes))
+                errors[other] = weight_error(other.kernel_rows(), numbers, importance(other, seen.energy))
             scale = graph.constant(np.ascontiguousarray(params.spread(codes.ndim)), "scale")
             origin = Origin.merge([layer.node.origin], "quant")
-            decoded[weight] = dequantized(
-                graph, codes, scale, weight, origin, first, name=weight.name, type=weight.type
-            )
-        errors[layer] = weight_error(layer.kernel_rows(), numbers[weight], importance(layer, seen.energy))
-        layer.node.set_input(1, decoded[weight])
-    return errors
+            decoded = dequantized(graph, codes, scale, weight, origin, first, name=weight.name, type=weight.type)
+            for reader in (layer, *others):
+                reader.node.set_input(1, decoded)
+            if weight.constant is not None:
+                weight.constant.release()
+            step(1)
+    return {layer: errors[layer] for layer in layers}

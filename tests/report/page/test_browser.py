@@ -58,7 +58,7 @@ def opened(browser: Browser, path: Path, width: int = 1280, scheme: str = "light
     found.page.on("console", lambda message: found.complaints.append(message.text))
     found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
     found.page.on("request", lambda request: found.requests.append(request.url))
-    found.page.goto(path.as_uri())
+    found.page.goto(path.as_uri(), timeout=120_000)  # milliseconds: two thousand layers take a while on a busy machine
     return found
 
 

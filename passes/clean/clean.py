@@ -101,6 +101,8 @@ def clean(graph: Graph, report: Report, recorded: dict[Value, Type | None]) -> N
         return
     table = by_op()
     report.rewrote("fold", fold.constants(graph))
+    # Before each of them is folded to a constant of its own.
+    report.rewrote("duplicate", duplicate.merge_nodes(graph, of_constants=True))
     effort = Effort.of(graph)
     for _ in range(_ROUNDS):
         before = sum(report.rewrites.values())

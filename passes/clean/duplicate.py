@@ -33,14 +33,17 @@ _COMPARED = 1 << 12
 """Bytes up to which two constants that are different objects are compared to find equal nodes."""
 
 
-def merge_nodes(graph: Graph) -> int:
-    """Merge equal nodes of `graph` and of its bodies; returns how many went."""
+def merge_nodes(graph: Graph, *, of_constants: bool = False) -> int:
+    """Merge equal nodes of `graph` and of its bodies, or only those that read nothing but constants; returns how many
+    went."""
     merged = 0
     for each in graph.graphs():
         seen: dict[Hashable, Node] = {}
         contents: dict[Value, Hashable] = {}
         for node in each:
             if not is_plain(node) or node.op in RANDOM or (node.attributes and node.bodies):
+                continue
+            if of_constants and any(v is None or v.constant is None for v in node.inputs):
                 continue
             key = (
                 node.op,

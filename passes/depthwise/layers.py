@@ -60,7 +60,7 @@ class Separate(Layerwise["Depthwise", Separated]):
             return "transposed convolution: only plain ones are separated"
         if not _spatial(layer):
             return "it has no spatial kernel to separate"
-        return "grouped convolution: separable already" if layer.groups > 1 else ""
+        return "grouped convolution: separable already" if layer.groups > 1 else layer.otherwise
 
     def tolerance(self, options: Depthwise) -> float | None:
         return None if options.rank else options.error

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ...ir.types import TensorType
 from ..walk.frontier import Frontier
-from ..walk.linear import Linear, linear_layer
+from ..walk.linear import Linear
+from ..walk.readers import linear_layer
 from ..walk.target import Array
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from ...ir.channels.coupled import ChannelGroup, Channels
 from ..base import Context, Detail, Report
 from ..walk.choice import Choice
 from ..walk.layerwise import Layerwise, rewrite
-from ..walk.linear import Linear, linear_layers
+from ..walk.linear import Linear
 from ..walk.mirror import NOTE, with_mirror_images
+from ..walk.readers import linear_layers
 from ..walk.target import UNREACHED, Array, Target
 from ..walk.walk import Step, too_wide
 from .coupled import Coupled, Mask, coupled_groups, refit_without
@@ -44,8 +45,9 @@ class Scene:
     @staticmethod
     def of(graph: Graph, align: int) -> Scene:
         layers, refused = linear_layers(graph)
-        wide = [(layer.node, reason) for layer in layers if (reason := too_wide(layer))]
-        walked = [layer for layer in layers if not too_wide(layer)]
+        reasons = {layer: too_wide(layer) or _otherwise(layer) for layer in layers}
+        wide = [(layer.node, reason) for layer, reason in reasons.items() if reason]
+        walked = [layer for layer, reason in reasons.items() if not reason]
         for layer in walked:
             _own_bias(layer)
         channels = Channels(graph)
@@ -57,6 +59,15 @@ class Scene:
         if [_form(group) for group in now.groups] != [_form(group) for group in self.channels.groups]:
             raise RuntimeError("the groups of channels are not those that were pruned")
         cut(now, keeps)
+
+
+def _otherwise(layer: Linear) -> str:
+    """Why the channels that a layer reads or makes cannot go, or ""."""
+    if layer.others:
+        return layer.otherwise
+    if layer.left:
+        return "its constant is on the left"
+    return "its weight is behind a Transpose" if layer.turn is not None else ""
 
 
 def _own_bias(layer: Linear) -> None:

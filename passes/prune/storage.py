@@ -37,6 +37,6 @@ def store_sparse(layers: Iterable[Linear]) -> tuple[int, int]:
         if found is None:
             left += 1
             continue
-        layer.node.set_input(1, graph.constant(found, old.name))
+        layer.put(graph.constant(found, old.name))
         stored += 1
     return stored, left

@@ -42,7 +42,7 @@ farther from what fitting gives."""
 
 class Factorise(Layerwise["Svd", Split]):
     def stays(self, layer: Linear) -> str:
-        return "grouped convolution: thin already" if layer.groups > 1 else ""
+        return "grouped convolution: thin already" if layer.groups > 1 else layer.otherwise if layer.is_conv else ""
 
     def tolerance(self, options: Svd) -> float | None:
         return options.error if options.ratio is None else None

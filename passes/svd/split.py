@@ -18,6 +18,7 @@ from ..walk.linear import Linear
 from ..walk.target import Array, Target
 from ..walk.walk import Step
 from .channel import ChannelSplit, channel_split
+from .products import replace_products
 from .spatial import merged, short_fit, spatial_curve, spatial_refit, spatial_split
 from .tucker import tucker_fit
 
@@ -100,7 +101,7 @@ class Split:
     def apply(self, layer: Linear, bias: Array | None) -> None:
         """Put the chain in the layer's place, with the `bias` of its last factor."""
         if not layer.is_conv:
-            _replace_products(layer, self.factors, bias)
+            replace_products(layer, self.factors, bias)
             return
         name = layer.weight.name
         shift = None if bias is None else layer.constant(bias, f"{name}.bias")
@@ -241,24 +242,3 @@ def _geometry(node: Node, kernel: tuple[int, ...], full: tuple[int, ...], *, fir
     else:
         attributes["auto_pad"] = auto
     return attributes
-
-
-def _replace_products(layer: Linear, factors: tuple[Array, ...], bias: NDArray[np.float64] | None) -> None:
-    """MatMul and Gemm: a MatMul to the rank, then the old nodes on the second factor."""
-    graph = layer.node.graph
-    assert graph is not None
-    first, second = factors
-    weight = layer.constant(first.T, f"{layer.weight.name}.0")
-    for reader in layer.readers:
-        node = reader.node
-        thin = graph.add(
-            "MatMul",
-            [reader.source, weight],
-            outputs=[f"{node.output.name}.0"],
-            name=f"{node.name}.0" if node.name else "",
-            origin=Origin.merge([node.origin], by="svd"),
-            before=node,
-        )
-        node.set_input(0, thin.output)
-        node.origin = thin.origin
-    layer.write(second[None], bias)

@@ -3,7 +3,7 @@
 What arrives there depends on the iteration, or on the branch, and nothing of it is measured. So such a layer is changed
 by its weights alone, as if its inputs were white: with H = I in the objective of `target.py`, the error of What is
 |W - What|^2 / |W|^2. Pruning is then by magnitude, factoring is the truncated singular value decomposition, and the
-bias stays. Products are taken; convolutions inside bodies stay, as do weights that the graph around the body reads too.
+bias stays. Weights that a layer of the graph around the body reads, too, are changed with that layer.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import numpy as np
 
 from ...ir.graph import Graph, Node
 from ..base import Skip
-from .linear import OPS, Linear, linear_layer
+from .linear import OPS, Linear
+from .readers import linear_layer
 from .target import Target
 from .walk import Step
 
 
 def body_layers(graph: Graph) -> list[Linear]:
-    """The products inside bodies of `graph` that can be changed, in its order."""
+    """The layers inside bodies of `graph` that can be changed, in its order; a weight that a layer of `graph` reads,
+    too, is that layer's."""
     layers: list[Linear] = []
     behind: set[Node] = set()
     for node in graph.walk():
@@ -28,9 +30,10 @@ def body_layers(graph: Graph) -> list[Linear]:
             layer = linear_layer(node)
         except Skip:
             continue
-        if not layer.is_conv:
+        others = [other.node for other in layer.others]
+        if not any(other.graph is graph and other.op in OPS for other in others):
             layers.append(layer)
-            behind.update(reader.node for reader in layer.readers)
+            behind.update(others, (reader.node for reader in layer.readers))
     return layers
 
 
@@ -45,4 +48,7 @@ def white_step(layer: Linear) -> Step:
         np.zeros((groups, n)) if bias is None else bias.reshape(groups, n),
         energy=float(np.sum(weight**2)), floor=0.0, ridge=0.0, damping=0.0, rows=4 * d,
     )  # fmt: skip
-    return Step(layer, target, (1, groups * n), disturbed=False)
+    strides = layer.strides if layer.is_conv else ()
+    # One position after striding; a transposed convolution makes as many of one as it strides.
+    sizes = strides if layer.transposed else (1,) * len(strides)
+    return Step(layer, target, (1, groups * n, *sizes), disturbed=False)

@@ -125,7 +125,7 @@ class Frontier:
     def _settled(self, value: Value, ahead: set[Node]) -> bool:
         """Whether every node that reads `value` has run, or is among those `ahead`; of codes, what they decode to."""
         for user, _ in value.uses:
-            node = _outermost(user, self._graph)
+            node = outermost(user, self._graph)
             if node is not None and _decodes(node):
                 if not self._settled(node.output, ahead):
                     return False
@@ -175,7 +175,7 @@ def _decodes(node: Node) -> bool:
     return node.op == "DequantizeLinear" and not node.domain
 
 
-def _outermost(user: User, graph: Graph) -> Node | None:
+def outermost(user: User, graph: Graph) -> Node | None:
     """The node of `graph` that `user` is, or is inside of; `None` for `graph` itself (its outputs)."""
     while user is not graph:
         if isinstance(user, Node):

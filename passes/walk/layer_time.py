@@ -21,7 +21,8 @@ from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Value
 from ...ir.types import DType, TensorType
 from ..base import Context
-from .linear import Linear, linear_layer
+from .linear import Linear
+from .readers import linear_layer
 from .walk import Step
 
 LIMIT, STRETCH = 0.1, 2e-3
@@ -54,6 +55,7 @@ def _kind(step: Step) -> str:
     layer = step.layer
     attributes = {name: attribute.value for name, attribute in sorted(layer.node.attributes.items())}
     size = layer.weight.constant.shape if layer.weight.constant else ()
+    size = size[::-1] if layer.turn is not None else size
     return f"{layer.op} {list(size)} on {list(step.input)} {attributes}"
 
 
@@ -75,7 +77,7 @@ def _cut_out(step: Step) -> tuple[Graph, Linear]:
     assert source is not None
     part = Graph("layer", opsets=source.opsets)
     twins: dict[Value, Value] = {layer.source: part.add_input("x", TensorType(DType.of(layer.dtype), step.input))}
-    nodes = [layer.node] if layer.add is None else [layer.node, layer.add]
+    nodes = [node for node in (layer.turn, layer.node, layer.add) if node is not None]
     copy_nodes(source, nodes, part, twins)
     for node in part:
         for value in node.outputs:

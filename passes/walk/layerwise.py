@@ -191,7 +191,8 @@ def _change_bodies(hooks: Layerwise[PassT, Form], layers: Sequence[Linear], repo
 def _staying(hooks: Layerwise[PassT, Form], layers: Sequence[Linear]) -> dict[Linear, str]:
     """The layers that are left as they are, but for the repair of what the layers before lost, with the reason."""
     small = too_small(layers)
-    reasons = {x: hooks.stays(x) or (READS_INPUT if x.source.is_input else small.get(x, "")) for x in layers}
+    entries = {layer for layer in layers if layer.source.is_input and not layer.others}
+    reasons = {x: hooks.stays(x) or (READS_INPUT if x in entries else small.get(x, "")) for x in layers}
     return {layer: reason for layer, reason in reasons.items() if reason}
 
 

@@ -4,12 +4,11 @@ One view for all of them: `weights()` is (groups, n, d) with d ordered (channel,
 rows at sampled output positions, `write` puts new weights and bias back in the op's own layout. A MatMul whose result
 is only ever shifted by a constant vector is a layer with a bias, and its output is the Add's.
 
-A weight that several nodes read in the same way (the two sides of a comparison, the steps of an unrolled loop, a head
-on every level of a pyramid) is one layer, with the node that comes first; the others are its `twins`, and `write`
-changes all of them together.
+A product may have its weight on the left, W x, and behind a Transpose.
 
-Not handled, each a `Skip` with the reason: weights that are computed, read in several ways, or not float; constant or
-transposed inputs; stacked MatMul weights (rank above 2).
+A weight that several nodes read in the same way (the two sides of a comparison, the steps of an unrolled loop, a head
+on every level of a pyramid) is one layer, with the node that comes first; the others are its `twins`. Who reads it
+otherwise is one of its `others` (`readers.py`). `write` changes all of them together.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.graph import Graph, Node, Value
-from ...ir.order import depths
+from ...ir.graph import Node, Value
 from ...ir.types import DType
-from ..base import Skip
 from .patches import take_outputs, take_patches, take_transposed
 
 Array = NDArray[np.float64]
@@ -35,19 +32,25 @@ Number = TypeVar("Number", bound=np.generic)
 OPS = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 FLOATS = frozenset({DType.FLOAT, DType.FLOAT16, DType.BFLOAT16, DType.DOUBLE})
 LARGEST_HALF = 65504.0
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+PRODUCTS = OPS - CONVOLUTIONS
+OTHERWISE = "which reads it in another way"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
     """A linear layer. `add` is the node that adds a MatMul's bias, where there is one; `twins` are the other layers
-    that read its weight, and its bias, where it is shared."""
+    that read its weight, and its bias, where it is shared, and `others` who reads its weight otherwise. `turn` is the
+    Transpose between a product and its weight; `left` tells that the weight is its first operand."""
 
     node: Node
     add: Node | None
     groups: int
     kernel: tuple[int, ...]
     twins: tuple[Linear, ...] = ()
+    others: tuple[Other, ...] = ()
+    turn: Node | None = None
+    left: bool = False
 
     @property
     def name(self) -> str:
@@ -65,10 +68,11 @@ class Linear:
 
     def constant(self, data: Array, name: str) -> Value:
         """A constant of the layer's graph, in its precision, within what that holds."""
-        assert self.node.graph is not None
+        graph = self.weight.graph or self.node.graph  # bodies beside this one may read it, too
+        assert graph is not None
         if self.dtype == np.float16:
             data = np.clip(data, -LARGEST_HALF, LARGEST_HALF)
-        return self.node.graph.constant(np.ascontiguousarray(data.astype(self.dtype)), name)
+        return graph.constant(np.ascontiguousarray(data.astype(self.dtype)), name)
 
     @property
     def readers(self) -> tuple[Linear, ...]:
@@ -76,14 +80,26 @@ class Linear:
         return (self, *self.twins)
 
     @property
+    def alone(self) -> bool:
+        """Whether nobody else reads the weight."""
+        return not (self.twins or self.others)
+
+    @property
+    def otherwise(self) -> str:
+        """Why what changes the form of the weight's readers leaves the layer, or "": one of them reads it otherwise."""
+        nodes = [f"{other.node.op} '{other.node.label}'" for other in self.others]
+        return f"its weight is shared with {nodes[0]}, {OTHERWISE}" if nodes else ""
+
+    @property
     def shared(self) -> dict[str, int]:
         """What a report tells of a weight with several readers: how many."""
-        return {"readers": len(self.readers)} if self.twins else {}
+        count = len(self.readers) + len(self.others)
+        return {"readers": count} if count > 1 else {}
 
     @property
     def source(self) -> Value:
         """The value it reads."""
-        value = self.node.inputs[0]
+        value = self.node.inputs[1 - self.operand]
         assert value is not None
         return value
 
@@ -93,9 +109,31 @@ class Linear:
 
     @property
     def weight(self) -> Value:
-        value = self.node.inputs[1]
+        node, index = self.place
+        value = node.inputs[index]
         assert value is not None
         return value
+
+    @property
+    def place(self) -> tuple[Node, int]:
+        """Where the weight is read as it is stored: node and input index."""
+        return (self.node, self.operand) if self.turn is None else (self.turn, 0)
+
+    @property
+    def operand(self) -> int:
+        """Which input of its node the weight is, behind the Transpose where there is one."""
+        return 0 if self.left else 1
+
+    def put(self, weight: Value) -> None:
+        """Let all readers read `weight`, which is laid out as theirs is."""
+        for node, index in (*(reader.place for reader in self.readers), *(other.place for other in self.others)):
+            node.set_input(index, weight)
+
+    @property
+    def turned(self) -> bool:
+        """Whether the weight of a product is stored as (outputs, inputs)."""
+        by_attribute = self.op == "Gemm" and bool(self.node.get_int("transB"))
+        return by_attribute ^ (self.turn is not None) ^ self.left
 
     @property
     def bias_place(self) -> tuple[Node, int] | None:
@@ -108,7 +146,7 @@ class Linear:
 
     @property
     def is_conv(self) -> bool:
-        return self.op in _CONVOLUTIONS
+        return self.op in CONVOLUTIONS
 
     @property
     def transposed(self) -> bool:
@@ -130,9 +168,7 @@ class Linear:
             return self.groups, sizes[1], sizes[0] // self.groups * int(np.prod(sizes[2:]))
         if self.is_conv:
             return self.groups, sizes[0] // self.groups, int(np.prod(sizes[1:]))
-        if self.op == "Gemm" and self.node.get_int("transB"):
-            return 1, sizes[0], sizes[1]
-        return 1, sizes[1], sizes[0]
+        return (1, sizes[0], sizes[1]) if self.turned else (1, sizes[1], sizes[0])
 
     @property
     def channels(self) -> int:
@@ -146,7 +182,7 @@ class Linear:
     @property
     def axis(self) -> int:
         """The axis of the weight, as the operator has it, that counts outputs (of a group, for ConvTranspose)."""
-        return 0 if self.op == "Conv" or (self.op == "Gemm" and self.node.get_int("transB")) else 1
+        return 0 if self.op == "Conv" or self.turned else 1
 
     @property
     def outputs(self) -> int:
@@ -164,7 +200,7 @@ class Linear:
         node = self.node
         pads = node.get_ints("pads"), node.get_string("auto_pad")
         sizes = node.get_ints("output_padding"), node.get_ints("output_shape")
-        kind = self.is_conv, self.transposed
+        kind = self.is_conv, self.transposed, self.left
         return self.source, kind, self.groups, self.kernel, self.strides, self.dilations, pads, sizes
 
     def weights(self) -> Array:
@@ -177,8 +213,7 @@ class Linear:
             return data.reshape(self.shape)
         if self.op == "Gemm":
             data = data * self.node.get_float("alpha", 1.0)
-            return (data if self.node.get_int("transB") else data.T)[None]
-        return data.T[None]
+        return (data if self.turned else data.T)[None]
 
     def kernel_rows(self, numbers: NDArray[np.generic] | None = None) -> Rows:
         """The weight, or `numbers` laid out like it, as rows (outputs, d) in the order in which kernels read it.
@@ -223,14 +258,10 @@ class Linear:
             data = by_channel.reshape(self.weight.constant.shape)
         elif self.is_conv:
             data = weight.reshape(self.weight.constant.shape)
-        elif self.op == "Gemm":
-            flat = weight[0] / self.node.get_float("alpha", 1.0)
-            data = flat if self.node.get_int("transB") else flat.T
         else:
-            data = weight[0].T
-        made = self.constant(data, self.weight.name)
-        for reader in self.readers:
-            reader.node.set_input(1, made)
+            flat = weight[0] / self.node.get_float("alpha", 1.0) if self.op == "Gemm" else weight[0]
+            data = flat if self.turned else flat.T
+        self.put(self.constant(data, self.weight.name))
         if bias is not None:
             self.write_bias(bias)
 
@@ -261,10 +292,12 @@ class Linear:
         """How many positions an output of shape `output` can be sampled at, and how many rows each gives."""
         if self.is_conv:
             return math.prod(output[2:]), output[0]
-        return math.prod(output[:-1]), 1
+        return math.prod(output) // max(output[-2 if self.left else -1], 1), 1
 
     def output_shape(self, source: Sequence[int], like: Sequence[int]) -> tuple[int, ...]:
         """The shape of the output for an input of shape `source`; `like` is that for another one."""
+        if self.left:
+            return (*source[:-2], like[-2], source[-1])
         if not self.is_conv:
             return (*source[:-1], like[-1])
         if self.transposed or self.node.get_string("auto_pad", "NOTSET") not in ("", "NOTSET"):
@@ -286,7 +319,7 @@ class Linear:
     def inputs(self, x: Rows, positions: NDArray[np.intp], output: tuple[int, ...]) -> Rows:
         """Rows (count, groups * d) of the input `x` behind `positions` of an output of shape `output`."""
         if not self.is_conv:
-            return np.ascontiguousarray(x.reshape(-1, x.shape[-1])[positions], dtype=np.float32)
+            return self._rows(x, positions)
         pads = self._begin_pads(x.shape[2:], output[2:])
         take = take_transposed if self.transposed else take_patches
         return take(x, positions, output[2:], self.kernel, self.strides, pads, self.dilations)
@@ -295,7 +328,12 @@ class Linear:
         """Rows (count, groups * n) of an output `y` at `positions`."""
         if self.is_conv:
             return take_outputs(y, positions)
-        return np.ascontiguousarray(y.reshape(-1, y.shape[-1])[positions], dtype=np.float32)
+        return self._rows(y, positions)
+
+    def _rows(self, array: Rows, positions: NDArray[np.intp]) -> Rows:
+        """Rows of what a product reads or answers: columns, where its weight is on the left."""
+        array = array.swapaxes(-1, -2) if self.left else array
+        return np.ascontiguousarray(array.reshape(-1, array.shape[-1])[positions], dtype=np.float32)
 
     def _begin_pads(self, sizes: tuple[int, ...], output: tuple[int, ...]) -> tuple[int, ...]:
         mode = self.node.get_string("auto_pad", "NOTSET")
@@ -315,120 +353,68 @@ class Linear:
         return tuple(begins)
 
 
-def linear_layer(node: Node) -> Linear:
-    """The layer that `node` (one of `OPS`) is, with its twins in the order of the weight's uses. Raises `Skip` where it
-    is one that cannot be rewritten."""
-    layer = _reader(node)
-    twins = []
-    for user, index in layer.weight.uses:
-        if user is node:
-            if index != 1:
-                raise Skip("it reads its weight as an input, too")
-            continue
-        other = f"{user.op} '{user.label}'" if isinstance(user, Node) else "the model's output"
-        plain = isinstance(user, Node) and index == 1 and user.op == node.op and not user.domain
-        if not plain or not isinstance(user, Node) or user.graph is not node.graph:
-            raise Skip(f"its weight is shared with {other}, which reads it in another way")
-        twin = _reader(user)
-        if why := _unlike(layer, twin):
-            raise Skip(f"its weight is shared with {other}, {why}")
-        twins.append(twin)
-    return replace(layer, twins=tuple(twins))
+@dataclass(frozen=True, slots=True, eq=False)
+class Other:
+    """Who reads the weight of a layer otherwise than the layer does: a layer of its own, or a Gather, of whose rows it
+    is the table (`layer` is `None`)."""
 
+    node: Node
+    layer: Linear | None
 
-def _unlike(one: Linear, other: Linear) -> str:
-    """Why two readers of a weight cannot be changed as one, or "": they see it alike, and have one bias or none."""
-    if one.node.get_int("transB") != other.node.get_int("transB"):
-        return "which reads it the other way round"
-    if (one.groups, one.strides, one.dilations) != (other.groups, other.strides, other.dilations):
-        return "which strides or dilates otherwise"
-    scales = [[x.node.get_float("alpha", 1.0), x.node.get_float("beta", 1.0)] for x in (one, other)]
-    biases = [None if place is None else place[0].inputs[place[1]] for place in (one.bias_place, other.bias_place)]
-    return "" if scales[0] == scales[1] and biases[0] is biases[1] else "which has a bias of its own"
-
-
-def _reader(node: Node) -> Linear:
-    """The layer that `node` is, whoever else reads its weight."""
-    weight = node.input(1)
-    if weight is None:
-        raise Skip("it has no weight")
-    source = node.input(0)
-    fixed = source is not None and source.constant is not None
-    if weight.constant is None:
-        if node.op == "MatMul" and fixed:
-            raise Skip("its constant is on the left")
-        raise Skip(f"its weight is {weight.unknown}")
-    if fixed:
-        raise Skip("its input is constant")
-    if weight.constant.dtype not in FLOATS:
-        raise Skip(f"its weight is {weight.constant.dtype.text}, not float")
-    if node.op == "Gemm" and node.get_int("transA"):
-        raise Skip("its input is transposed")
-    if node.op == "MatMul" and len(weight.constant.shape) != 2:
-        raise Skip(f"its weight has rank {len(weight.constant.shape)}")
-    bias = node.input(2) if node.op != "MatMul" else None
-    if bias is not None and bias.constant is None:
-        raise Skip(f"its bias is {bias.unknown}")
-    if node.op == "Gemm" and bias is not None and bias.constant is not None:
-        columns = weight.constant.shape[0 if node.get_int("transB") else 1]
-        if bias.constant.size not in (1, columns) or (bias.constant.shape or (1,))[-1] != bias.constant.size:
-            raise Skip(f"its bias has shape {list(bias.constant.shape)}, not one number an output")
-    if not np.isfinite(np.asarray(weight.numpy(), dtype=np.float32)).all():
-        raise Skip("its weight is not finite")
-    if not np.any(weight.numpy()):
-        raise Skip("its weight is zero everywhere")
-    return layer_view(node)
+    @property
+    def place(self) -> tuple[Node, int]:
+        """Where the weight is read as it is stored: node and input index."""
+        return (self.node, 0) if self.layer is None else self.layer.place
 
 
 def layer_view(node: Node) -> Linear:
-    """The layer that `node` (one of `OPS`) is, without its twins; who asks knows that it may be changed."""
-    weight = node.input(1)
-    if node.op not in _CONVOLUTIONS:
-        return Linear(node, _bias_add(node), 1, ())
-    return Linear(node, None, node.get_int("group", 1), (() if weight is None else weight.static_shape or ())[2:])
-
-
-def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:
-    """The linear layers of a graph in its order, and the nodes that could not be taken, with the reason."""
-    layers: list[Linear] = []
-    refused: list[tuple[Node, str]] = []
-    order = depths(graph)
-    behind: set[Node] = set()  # twins of a layer that comes before them
-    for node in graph.walk():
-        if node.domain or node.op not in OPS or node in behind:
-            continue
-        if node.graph is not graph:
-            refused.append((node, "it is inside the body of a control-flow operator"))
-            continue
-        known = [v is not None and v.constant is not None for v in node.inputs]
+    """The layer that `node` (one of `OPS`) is, without who else reads its weight; who asks knows that it may be
+    changed."""
+    if node.op in CONVOLUTIONS:
         weight = node.input(1)
-        if node.op == "MatMul" and not any(known) and (weight is None or weight.default is None):
-            continue  # a product of activations has no weights to speak of
-        try:
-            layer = linear_layer(node)
-        except Skip as skip:
-            refused.append((node, skip.reason))
-            continue
-        if layer.twins:
-            # A walk visits all of them where it comes to the first.
-            layer = linear_layer(min((reader.node for reader in layer.readers), key=lambda node: order[node]))
-            behind.update(reader.node for reader in layer.readers)
-        layers.append(layer)
-    return layers, refused
+        kernel = (() if weight is None else weight.static_shape or ())[2:]
+        return Linear(node, None, node.get_int("group", 1), kernel)
+    left = node.op == "MatMul" and not _weight_of(node, 1) and _weight_of(node, 0)
+    value = node.input(0 if left else 1)
+    maker = None if value is None else value.producer
+    one = Linear(node, None, 1, (), turn=maker if maker is not None and turns(maker) else None, left=left)
+    return replace(one, add=_bias_add(one))
 
 
-def _bias_add(node: Node) -> Node | None:
+def turns(node: Node) -> bool:
+    """Whether a node exchanges the two axes of a constant."""
+    weight = node.input(0) if node.op == "Transpose" and not node.domain else None
+    if weight is None or weight.constant is None or len(weight.constant.shape) != 2:
+        return False
+    return node.get_ints("perm", (1, 0)) == (1, 0)
+
+
+def _weight_of(node: Node, index: int) -> bool:
+    """Whether an operand is a constant, or one whose axes are exchanged."""
+    value = node.input(index)
+    return value is not None and (value.constant is not None or (value.producer is not None and turns(value.producer)))
+
+
+def has_weight(node: Node) -> bool:
+    """Whether an operand of a product is a weight, or an input with a default for one."""
+    weight = node.input(1)
+    return _weight_of(node, 1) or _weight_of(node, 0) or (weight is not None and weight.default is not None)
+
+
+def _bias_add(layer: Linear) -> Node | None:
     """The Add that gives a MatMul its bias: its only reader, with one constant number an output."""
-    if node.op != "MatMul" or len(node.output.uses) != 1 or not node.output.users:
+    node = layer.node
+    if layer.op != "MatMul" or layer.left or len(node.output.uses) != 1 or not node.output.users:
         return None
     add = node.output.users[0]
-    weight = node.inputs[1]
+    weight = layer.weight if node.input(1) is not None else None
     if add.op != "Add" or add.domain or add.graph is not node.graph or weight is None or weight.constant is None:
         return None
     other = next((v for v in add.inputs if v is not node.output), None)
     if other is None or other.constant is None or other.constant.dtype is not weight.constant.dtype:
         return None
-    return add if other.constant.shape == weight.constant.shape[1:] else None
+    shape = weight.constant.shape
+    return add if other.constant.shape == (shape[:1] if layer.turned else shape[1:]) else None
 
 
 SMALL = 0.005

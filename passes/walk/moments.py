@@ -47,7 +47,19 @@ class Statistics:
         is fitted to them stays as near to `weight` as a ridge keeps it, and counts changes in directions that the
         inputs never took.
         """
-        lam = share * float(np.mean(np.diagonal(self.covariance, axis1=1, axis2=2)))
+        return self._with_noise(weight, share * float(np.mean(np.diagonal(self.covariance, axis1=1, axis2=2))))
+
+    def joined(self, weight: Array, others: int) -> Statistics:
+        """The moments as if `others` more layers of `weight` (groups, n, d) read inputs that are white, each as much in
+        the sum as this one: a change D of the weight W costs them |D|^2 / |W|^2 of their answers' variance.
+
+        That is for readers the other way round, x W^T: their moments are a metric over the outputs of this layer, and
+        what is fitted here takes one over its inputs alone.
+        """
+        return self._with_noise(weight, others * float(self.variance.sum()) / max(float(np.sum(weight**2)), 1e-30))
+
+    def _with_noise(self, weight: Array, lam: float) -> Statistics:
+        """The moments with inputs that have white noise of variance `lam` besides, which `weight` answers."""
         if not np.isfinite(lam):
             return self  # nothing can be fitted to them anyway
         return replace(

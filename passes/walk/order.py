@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.order import depths
+from .frontier import outermost
 from .linear import Linear
 
 
@@ -35,21 +36,36 @@ def in_order(graph: Graph, layers: list[Linear]) -> list[list[Linear]]:
     depth = depths(graph)
     by_rows: dict[tuple[int, tuple[object, ...], bool, object], list[Linear]] = {}
     for layer in layers:
-        key = (depth[layer.node], layer.geometry(), layer.bias_place is not None, layer if layer.twins else None)
+        first = min(depth[node] for node in _visited(layer, graph))
+        key = (first, layer.geometry(), layer.bias_place is not None, None if layer.alone else layer)
         by_rows.setdefault(key, []).append(layer)
     return [group for _, group in sorted(by_rows.items(), key=lambda item: item[0][0])]
 
 
+def visited_early(groups: list[list[Linear]], graph: Graph) -> set[Linear]:
+    """The layers whose weight somebody reads before the layer itself does."""
+    depth = depths(graph)
+    layers = [layer for group in groups for layer in group if layer.others]
+    return {x for x in layers if any(depth[node] < depth[x.node] for node in _visited(x, graph))}
+
+
+def _visited(layer: Linear, graph: Graph | None) -> list[Node]:
+    """The nodes of `graph` that read the weight of a layer, or inside of which it is read."""
+    inside = [outermost(other.node, graph) for other in layer.others] if graph is not None else []
+    return [*(reader.node for reader in layer.readers), *(node for node in inside if node is not None)]
+
+
 def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
     """What every layer of `groups`, in the order of the visit, is asked for."""
-    place = {reader.node: n for n, group in enumerate(groups) for layer in group for reader in layer.readers}
+    graph = groups[0][0].node.graph if groups else None
+    place = {node: n for n, group in enumerate(groups) for layer in group for node in _visited(layer, graph)}
     known: dict[Node, int] = {}
     return [[_ask(layer, number, place, known) for layer in group] for number, group in enumerate(groups)]
 
 
 def _ask(layer: Linear, number: int, place: dict[Node, int], known: dict[Node, int]) -> Ask:
     """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
-    if layer.twins:
+    if not layer.alone:
         return Ask(layer, layer.output)
     out = _decoded(layer.output)
     add = _only_reader(out)

@@ -32,11 +32,12 @@ from ...ir.graph import Graph, Node, Value
 from ...storage.spill import Data, Spill
 from ..base import Context, Report
 from .frontier import Frontier
-from .linear import Linear, linear_layers
+from .linear import Linear
 from .moments import Moments, Products, Statistics
-from .order import Ask, asks_of, in_order
+from .order import Ask, asks_of, in_order, visited_early
 from .pairing import Selections, selections
 from .patches import sample_positions
+from .readers import linear_layers
 from .refit import refit_masked
 from .saturation import Part, Saturation, eased, range_after, rows_to_keep
 from .target import Array, Target, choose_ridges, fit_target
@@ -76,12 +77,15 @@ class Step:
     @property
     def positions(self) -> int:
         """Output positions a sample, of the layer and its twins: MACs are weights times this."""
-        return sum(self._positions(output) for output in (self.output, *self.twins))
+        own = self._positions(self.output)  # who reads it the other way round is taken to have as many
+        others = sum(own for other in self.layer.others if other.layer is not None)
+        return own + others + sum(self._positions(output) for output in self.twins)
 
     def _positions(self, output: tuple[int, ...]) -> int:
         if self.layer.is_conv:
             return int(np.prod(output[2:]))
-        return int(np.prod(output[1:-1])) if len(output) > 2 else 1
+        rest = output[1:-2] + output[-1:] if self.layer.left else output[1:-1]
+        return int(np.prod(rest)) if len(output) > 2 else 1
 
     @property
     def thin(self) -> bool:
@@ -151,6 +155,7 @@ def walk(
         last = len(groups)
     if not groups:
         return
+    early = visited_early(groups, graph)
     size = _batch_size(graph, ctx, [layer for group in groups for layer in group], batch)
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
@@ -167,9 +172,10 @@ def walk(
             for number, group in enumerate(asks[: len(groups)]):
                 if number > last and not disturbed:
                     break
-                *moments, shape = _collect(number, group, frontier, selected, kept, rows, ctx.seed)
+                behind = group[0].layer in early
+                *moments, shape = _collect(number, group, frontier, selected, kept, rows, ctx.seed, ahead=behind)
                 for other in ahead[number]:
-                    *more, _ = _collect(other, asks[other], frontier, selected, kept, rows, ctx.seed, twin=True)
+                    *more, _ = _collect(other, asks[other], frontier, selected, kept, rows, ctx.seed, ahead=True)
                     moments = [one.merged(two) for one, two in zip(moments, more, strict=True)]
                 start = 0
                 for ask in group:
@@ -184,14 +190,14 @@ def walk(
                     finally:
                         if ask is group[-1]:  # hundreds of megabytes where the layer is wide
                             moments.clear()
-                    before = ask.layer.node.inputs
-                    fixed = ask.layer.bias_place is None or ask.layer.twins
+                    before = _reads(ask.layer)
+                    fixed = ask.layer.bias_place is None or not ask.layer.alone
                     saturation = None if fixed else _saturation(number, ask, kept)
                     first, *rest = shape
                     each = (max(1, first // together), *rest)
                     twins = tuple(shapes[twin] for twin in ask.layer.twins)
                     yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each, twins)
-                    disturbed = disturbed or ask.layer.node.inputs != before
+                    disturbed = disturbed or _reads(ask.layer) != before
                 for key in [("rows", number), *((word, ask.layer) for ask in group for word in ("teacher", "other"))]:
                     kept.drop(key)
                 tick(1)
@@ -230,12 +236,12 @@ def _collect(
     count: int,
     seed: int,
     *,
-    twin: bool = False,
+    ahead: bool = False,
 ) -> tuple[Moments, Moments, tuple[int, ...]]:
     """Moments of the group's rows, those to fit on and every fifth batch held out, and the shape of the value that they
     are from, in the first batch.
 
-    The rows of a `twin` are those that would be, were nothing changed between the layer and it. Where a saturating
+    Rows from `ahead` are those that would be, were nothing changed between here and the layer. Where a saturating
     activation follows, some of the rows are kept, drawn at random: any regular step would meet the same few places of
     every image again and again.
     """
@@ -254,7 +260,7 @@ def _collect(
         source = floats(values[first.source])
         output = tuple(kept.get(("shape", number), batch).tolist())
         paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
-        outcome = selected.take(first.source, batch, values, final=not twin)
+        outcome = selected.take(first.source, batch, values, final=not ahead)
         paired &= outcome == kept.get(("selected", number), batch).tobytes()
         if paired:
             at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
@@ -286,7 +292,7 @@ def _collect(
                 moments.shift(*((x, t) if len(x) else nothing))
         return _Rows(part.products(x, t), keep, values[first.source].shape)
 
-    for batch, found in enumerate(frontier.advance(wanted, rows, ahead_only=twin)):
+    for batch, found in enumerate(frontier.advance(wanted, rows, ahead_only=ahead)):
         shape = shape or found.shape
         for key, array in found.keep:
             kept.append(key, array)
@@ -305,11 +311,17 @@ def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic
 
     def statistics(one: Moments) -> Statistics:
         found = one.statistics(outputs, centred=layer.bias_place is not None)
-        return found.broadened(weight, MADE_UP) if synthetic else found
+        found = found.broadened(weight, MADE_UP) if synthetic else found
+        return found.joined(weight, len(layer.others)) if layer.others else found
 
     fit, held = moments
     ridges = choose_ridges(weight, statistics(fit), statistics(held))
     return fit_target(weight, statistics(fit.merged(held)), ridges)
+
+
+def _reads(layer: Linear) -> tuple[tuple[Value | None, ...], ...]:
+    """What the nodes of a layer read: what changes where the layer is changed."""
+    return layer.node.inputs, () if layer.turn is None else layer.turn.inputs
 
 
 def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:

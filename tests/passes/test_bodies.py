@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from optc.compiler import Build, compile
 from optc.ir.onnx.writer import to_bytes
 from optc.passes.base import Layer, Outcome, Override
 
-from ..real_models import samples, with_body
+from ..real_models import FLOAT, Maker, samples, with_body
 
 
 def weighted(op: str, weight: np.ndarray) -> onnx.ModelProto:
@@ -78,7 +78,50 @@ def test_a_weight_of_low_rank_is_split(op: str) -> None:
     assert noise(build, model) < 1e-3
 
 
-def test_what_the_graph_around_reads_too_stays() -> None:
-    build = built(with_body("Loop"), "prune:ratio=0.5")
-    reasons = [one.reason for step in build.report.steps for one in step.report.layers]
-    assert "it is inside the body of a control-flow operator" in reasons
+def convolved(op: str, weight: np.ndarray) -> onnx.ModelProto:
+    """A convolution, plain or transposed, in both branches of an If."""
+    make = Maker()
+    h = make.add("Tanh", "x")
+    branches = []
+    for out in ("o0", "o1"):
+        info = helper.make_tensor_value_info(out, FLOAT, None)
+        tensor = numpy_helper.from_array(weight.astype(np.float32), f"{out}.w")
+        node = helper.make_node(op, [h, tensor.name], [out], pads=[1] * 4, strides=[2, 2])
+        branches.append(helper.make_graph([node], out, [], [info], [tensor]))
+    positive = make.add("Greater", make.add("ReduceSum", "x", keepdims=0), make.constant(0, np.float32))
+    h = make.add("If", positive, then_branch=branches[0], else_branch=branches[1])
+    return make.build({"x": ["N", 16, 6, 6]}, {"y": h})
+
+
+SHAPE = (32, 16, 3, 3)
+KERNELS = {
+    "prune:ratio=0.5": lambda rng: np.where(rng.random(SHAPE) < 0.5, 1e-4, 1.0) * rng.standard_normal(SHAPE),
+    "svd:ratio=0.7:align=8": lambda rng: (rng.standard_normal((32, 8)) @ rng.standard_normal((8, 144))).reshape(SHAPE),
+    "depthwise:rank=1": lambda rng: rng.standard_normal((32, 16, 1, 1)) * rng.standard_normal((1, 16, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("passes", KERNELS)
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_convolutions_in_bodies_are_changed_by_their_weights(op: str, passes: str) -> None:
+    weight = KERNELS[passes](np.random.default_rng(0)) / 12
+    transposed = op == "ConvTranspose"
+    model = convolved(op, weight.swapaxes(0, 1) if transposed else weight)
+    build = compile(model, passes, data=samples(24, x=(16, 6, 6)), guard=False, check=False)
+    layers = [one for step in build.report.steps for one in step.report.layers]
+    if transposed and passes.startswith("depthwise"):
+        assert {layer.outcome for layer in layers} == {Outcome.SKIPPED}
+        return
+    assert [layer.outcome for layer in layers] == [Outcome.DONE] * 2
+    feeds = samples(8, 2, x=(16, 6, 6))
+    y, t = (onnxruntime.InferenceSession(one).run(None, feeds)[0]
+            for one in (to_bytes(build.graph), model.SerializeToString()))  # fmt: skip
+    assert np.sum((y - t) ** 2) < 1e-6 * np.sum(t**2)
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_convolutions_in_bodies_are_stored_in_eight_bits(op: str) -> None:
+    weight = np.random.default_rng(0).standard_normal((16, 16, 3, 3)) / 12
+    model = convolved(op, weight)
+    build = compile(model, "quant", data=samples(24, x=(16, 6, 6)), check=False)
+    assert len(to_bytes(build.graph)) < 0.4 * len(model.SerializeToString())

@@ -11,8 +11,8 @@ from optc.compiler import Build, compile
 from optc.compiler.model import read
 from optc.ir.onnx.writer import to_bytes
 from optc.passes.base import Context, Layer, Outcome, TargetFacts
-from optc.passes.walk.linear import linear_layers
 from optc.passes.walk.pairing import selections
+from optc.passes.walk.readers import linear_layers
 from optc.passes.walk.walk import walk
 from optc.runtime.samples import load_samples
 

@@ -13,7 +13,7 @@ from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
 from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
-from optc.passes.walk.linear import linear_layer
+from optc.passes.walk.readers import linear_layer
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
 

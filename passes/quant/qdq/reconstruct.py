@@ -23,7 +23,8 @@ from ....ir.graph import Graph, Node
 from ...base import Context, Report, Skip
 from ...walk.choice import Choice
 from ...walk.layerwise import Layerwise, rewrite
-from ...walk.linear import Linear, linear_layer
+from ...walk.linear import Linear
+from ...walk.readers import linear_layer
 from ...walk.walk import Step, too_wide
 from ..numbers.encoding import Encoded, encode_target
 from ..scheme import Scheme, Schemes
@@ -46,7 +47,7 @@ def walkable(layers: Sequence[Linear]) -> list[Linear]:
             fresh = linear_layer(layer.node)
         except Skip:
             continue
-        if not (fresh.twins or too_wide(fresh)):  # weights that are shared are rounded once, by what all read
+        if fresh.alone and not too_wide(fresh):  # weights that are shared are rounded once, by what all read
             walked.append(replace(fresh, twins=()))
     return walked
 

@@ -10,8 +10,8 @@ from optc.passes.svd.layers import splits
 from optc.passes.svd.spatial import merged, spatial_curve, spatial_split
 from optc.passes.svd.split import FORMS, Work, resplit, split
 from optc.passes.svd.tucker import tucker_fit, tucker_split
-from optc.passes.walk.linear import linear_layer
 from optc.passes.walk.moments import Moments
+from optc.passes.walk.readers import linear_layer
 from optc.passes.walk.target import fit_target
 from optc.runtime.session import Session
 

@@ -52,7 +52,7 @@ def draws(node: Node) -> bool:
 def clamp_bounds(node: Node) -> tuple[float, float] | None:
     """What a Relu or Clip clamps to, an open end as an infinity; `None` for others, and where a bound is computed.
 
-    The bounds of a Clip are attributes before opset 11 and inputs since.
+    The bounds of a Clip are attributes before opset 11 and inputs since; those of whole numbers are `int`.
     """
     if node.domain or node.op not in CLAMPS:
         return None
@@ -68,4 +68,7 @@ def _bound(node: Node, index: int, name: str, absent: float) -> float | None:
     if value is None:
         return node.get_float(name, absent)
     array = value.numpy()
-    return None if array is None or array.size != 1 else float(np.asarray(array, np.float64).reshape(()))
+    if array is None or array.size != 1:
+        return None
+    # Whole numbers stay such: a float holds them only up to 2^53.
+    return int(array.reshape(())) if array.dtype.kind in "iu" else float(np.asarray(array, np.float64).reshape(()))

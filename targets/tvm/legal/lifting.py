@@ -5,6 +5,8 @@ Upsample, and Resize as it was before version 11, become Resize as it is now:
 onnx's own adapter keeps neither how coordinates were taken then nor how they were rounded: those of a result divided by
 the scale, and down to a whole number, or up where an axis shrinks (as ONNX Runtime runs them).
 
+TopK picks in order, where the model lets it pick in any.
+
 `auto_pad` of pools becomes the pads that it stands for, where sizes are known: the importer asks for the batch, too.
 """
 
@@ -133,4 +135,12 @@ def lift_auto_pad(node: Node) -> bool:
     node.attributes.pop("auto_pad")
     node.set_attribute("pads", (*less, *more) if mode == "SAME_UPPER" else (*more, *less))
     node.set_attribute("ceil_mode", 0)
+    return True
+
+
+def lift_order(node: Node) -> bool:
+    """Ask a TopK that leaves the order of what it picks open for the largest first; whether it left it open."""
+    if node.get_int("sorted", 1):
+        return False
+    node.set_attribute("sorted", 1)
     return True

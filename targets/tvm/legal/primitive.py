@@ -49,7 +49,7 @@ class Primitive(Pass):
         from ....ir.shapes.infer import infer
         from ....passes.clean.clean import Clean
         from . import control, quantized, recurrent
-        from .lifting import POOLS, lift_auto_pad, lift_transposed
+        from .lifting import POOLS, lift_auto_pad, lift_order, lift_transposed
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
@@ -82,6 +82,8 @@ class Primitive(Pass):
             report.rewrote("output-shape", count)
         if count := sum(lift_auto_pad(node) for node in graph if node.op in POOLS and node.domain == ""):
             report.rewrote("auto-pad", count)
+        if count := sum(lift_order(node) for node in graph if node.op == "TopK" and node.domain == ""):
+            report.rewrote("order", count)
         return report
 
 

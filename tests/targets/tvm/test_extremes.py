@@ -224,3 +224,34 @@ def test_polynomials_of_polynomials_are_kernels_apart() -> None:
     (wanted,) = Session(graph).run(feeds)
     (answer,) = on_host(graph, feeds)
     assert np.allclose(answer, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, None])
+def test_hardmax_before_version_13_takes_the_last_axes_for_one(axis: int | None) -> None:
+    from interpreted import build, run
+
+    from optc.targets.tvm.cpu.machines import host
+
+    graph = Graph("hard", opsets={"": 12})
+    x = np.random.default_rng(0).integers(-3, 3, (2, 3, 4)).astype(np.float32)
+    value = graph.add_input("x", TensorType(DType.FLOAT, x.shape))
+    graph.add_output(graph.add("Hardmax", [value], {} if axis is None else {"axis": axis}).output, "y")
+    want = Session(graph.clone(), threads=1, optimise=False).run({"x": x})[0]
+    assert np.array_equal(run(build(graph, host("x86-64-v3")), [x])[0], want)
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("int64", -(2**60) + 1, 2**53 + 1), ("uint64", 3, 2**63 + 3)])
+def test_clip_between_whole_numbers_that_floats_do_not_hold(kind: str, low: int, high: int) -> None:
+    from interpreted import build, run
+
+    from optc.targets.tvm.cpu.machines import host
+
+    graph = Graph("clip", opsets={"": 17})
+    ends = np.iinfo(kind)
+    x = np.array([ends.min, 0, high - 1, high, high + 1, ends.max], kind)
+    value = graph.add_input("x", TensorType(DType.of(x.dtype), x.shape))
+    bounds = [graph.constant(np.array(one, kind)) for one in (low, high)]
+    graph.add_output(graph.add("Clip", [value, *bounds]).output, "y")
+    assert np.array_equal(
+        run(build(graph, host("x86-64-v3")), [x])[0], np.clip(x, x.dtype.type(low), x.dtype.type(high))
+    )

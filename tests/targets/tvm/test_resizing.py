@@ -56,11 +56,20 @@ def test_nearest_modes(nearest: str) -> None:
         (5, 2.5, "half_pixel_symmetric", "ceil"),
         (7, 1.75, "half_pixel_symmetric", "floor"),
         (10, 1.2, "asymmetric", "round_prefer_ceil"),
+        (7, 0.6, "half_pixel_symmetric", "round_prefer_floor"),
+        (6, 1.55, "half_pixel_symmetric", "round_prefer_ceil"),
+        (16, 1.3, "half_pixel", "round_prefer_floor"),
+        (14, 1.75, "asymmetric", "ceil"),
     ],
 )
 def test_ties_are_rounded_as_often(size: int, scale: float, coordinates: str, nearest: str) -> None:
     attributes = {"mode": "nearest", "nearest_mode": nearest, "coordinate_transformation_mode": coordinates}
     agree(19, "Resize", attributes, None, np.array([1, 1, 1, scale], np.float32), shape=(1, 1, 1, size))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_an_image_that_keeps_its_size_is_copied(mode: str) -> None:
+    agree(19, "Resize", {"mode": mode}, None, np.array([1, 1, 1.05, 1.1], np.float32), shape=SHAPE)
 
 
 @pytest.mark.parametrize("mode", ["linear", "cubic"])

@@ -7,6 +7,7 @@ Runtime; so it is where nothing equals the extreme.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..exact import equal
@@ -37,7 +38,8 @@ def folded(call: Call, operands: list[relax.Expr]) -> relax.Expr:
 def lower_arg_extreme(call: Call) -> relax.Expr | None:
     sizes = [number(size) for size in call.expr(0).ty.shape]
     axis = call.node.get_int("axis") % len(sizes)
-    places = _places(call, axis, largest=call.node.op == "ArgMax", last=bool(call.node.get_int("select_last_index")))
+    largest, last = call.node.op == "ArgMax", bool(call.node.get_int("select_last_index"))
+    places = _places(call, call.expr(0), axis, largest=largest, last=last)
     if call.node.get_int("keepdims", 1):
         return places
     return call.squeeze(places, axis)
@@ -47,14 +49,18 @@ def lower_hardmax(call: Call) -> relax.Expr:
     sizes = call.sizes(0)
     old = call.importer.graph.opset() < 13
     axis = call.node.get_int("axis", 1 if old else -1) % len(sizes)
-    if old and axis != len(sizes) - 1:
-        call.refuse("it takes the last axes for one", "convert the model to opset 13 or newer")
-    places = _places(call, axis, largest=True, last=False)
-    return call.te(marked, call.expr(0), places, axis=axis)
+    if not old:
+        return _hot(call, call.expr(0), axis)
+    # Before version 13 it took all axes from this one on for one.
+    rows = call.reshape(call.expr(0), (math.prod(sizes[:axis]), math.prod(sizes[axis:])))
+    return call.reshape(_hot(call, rows, 1), sizes)
 
 
-def _places(call: Call, axis: int, *, largest: bool, last: bool) -> relax.Expr:
-    x = call.expr(0)
+def _hot(call: Call, x: relax.Expr, axis: int) -> relax.Expr:
+    return call.te(marked, x, _places(call, x, axis, largest=True, last=False), axis=axis)
+
+
+def _places(call: Call, x: relax.Expr, axis: int, *, largest: bool, last: bool) -> relax.Expr:
     most = call.te(extreme, x, axes=(axis,), largest=largest)
     return call.te(place_of, x, most, axis=axis, last=last)
 

@@ -34,6 +34,8 @@ def lower_resize(call: Call) -> relax.Expr:
     corners = call.array(1) if crops else np.zeros(2 * len(axes), np.float32)
     regions = constant(corners.astype(np.float32)) if corners is not None else call.cast(call.expr(1), "float32")
     x = call.expr(0)
+    if sizes == result and not crops:
+        return x  # ONNX Runtime copies it, whatever the scales
     dtype = str(x.ty.dtype.dtype)
     if mode != "nearest" and not dtype.startswith("float"):
         x = call.cast(x, "float32")
@@ -70,6 +72,10 @@ def lower_resize(call: Call) -> relax.Expr:
             points = call.te(coordinates_of, factors, regions, place=place)
         x = call.te(resized, x, points, factors, place=place)
     return call.cast(x, dtype)
+
+
+_NEAR = 1e-6
+"""How far from halfway between two elements a coordinate is taken for it."""
 
 
 class _Axis:
@@ -257,8 +263,6 @@ def _known(i: Any, scales: Any, place: _Axis, points: Any) -> Any:
     """Coordinates of scales that are known, rounded as often as ONNX Runtime rounds them: on a tie, that decides which
     neighbour is the nearest."""
     scale, wide = scales[place.k], np.float64
-    if place.coordinates == "asymmetric":
-        return i * (np.float32(1) / scale)
     if place.coordinates == "half_pixel_symmetric":
         kept = np.float32(place.wanted) / (scale * np.float32(place.size))
         offset = np.float32(place.size / 2) * (np.float32(1) - kept)
@@ -267,19 +271,22 @@ def _known(i: Any, scales: Any, place: _Axis, points: Any) -> Any:
 
 
 def _nearest(c: Any, how: str) -> Any:
+    """The element that a coordinate is taken from. One that is all but halfway between two counts as halfway, as with
+    ONNX Runtime, so that roundings on the way there do not decide."""
     from tvm import tirx
 
     down = tirx.floor(c)
-    half = tirx.const(0.5, "float32")
+    half, near, one = (tirx.const(number, "float32") for number in (0.5, _NEAR, 1))
     match how:
         case "floor":
             at = down
         case "ceil":
             at = tirx.ceil(c)
-        case "round_prefer_ceil":
-            at = tirx.floor(c + half)
         case _:
-            at = tirx.ceil(c - half)
+            prefers_ceil = how == "round_prefer_ceil"
+            far = c - down - half
+            up = far > -near if prefers_ceil else far >= near
+            at = tirx.Select(up, down + one, down)
     return at.astype("int32")
 
 

@@ -9,13 +9,16 @@ from optc.targets.tvm.support import markdown, table
 PAGE = Path(__file__).parent / "targets" / "operators.md"
 TITLE = """# Operators
 
-What the targets of TVM (`host`, `arm64`, `armv7`, `opencl`, `metal`, `webgpu`) take of ONNX's operators. `optc targets
---operators` lists the same, and a build refuses what is not taken before any work, by the name of the node. GPUs refuse
-besides the types that their languages lack.
+What the targets of TVM take of ONNX's operators: CPUs are `host`, `arm64`, `armv7`, GPUs `opencl`, `metal`, `webgpu`.
+`optc targets --operators` lists the same. A build refuses what is not taken, or not in the form at hand, before any
+work, by the name of the node and in the words of this table: they are those of the rules that refuse.
 
 An operator is taken by a `kernel` of optc's own, by its `definition` in other operators, `written out` round by round,
-or through TVM's `converter`; each is held against ONNX's node tests (`python benchmarks/conformance.py`). Types with
-fewer than eight bits are neither inputs nor outputs. This page is written by `docs/operators.py`.
+or through TVM's `converter`; each is held against ONNX's node tests (`python benchmarks/conformance.py`). Layers on
+codes are computed with the `floats` that they stand for where no kernel adds up codes. Types with fewer than eight bits
+are neither inputs nor outputs. GPUs need fixed sizes, and refuse kernels that compute with a type that their language
+lacks: halves in OpenCL, which has them as memory alone, and doubles on GPUs without them; doubles and whole numbers of
+other sizes than 32 bits in WebGPU. This page is written by `docs/operators.py`.
 
 """
 

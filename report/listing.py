@@ -61,7 +61,10 @@ def operators() -> Rows:
     """Every operator of ONNX, and how the targets of TVM take it: none where they refuse it."""
     from ..targets.tvm.support import table
 
-    return [{"operator": one.operator, "by": one.way or None, "note": one.note} for one in table()]
+    return [
+        {"operator": one.operator, "by": one.way or None, "by_gpus": one.gpu or None, "note": one.note}
+        for one in table()
+    ]
 
 
 def _options(cls: type[DataclassInstance]) -> Rows:
@@ -113,10 +116,11 @@ def render_targets(rows: Rows) -> Group:
 
 def render_operators(rows: Rows) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("operator", "taken by", "on condition that, or why not"):
+    for column in ("operator", "CPUs", "GPUs", "what is taken, where not all, or why not"):
         table.add_column(column)
     for row in rows:
-        table.add_row(row["operator"], row["by"] or "refused", escape(row["note"]))
+        ways = (row[key] or "refused" for key in ("by", "by_gpus"))
+        table.add_row(row["operator"], *ways, escape(row["note"]))
     return table
 
 

@@ -6,14 +6,17 @@ out`, round by round; or through TVM's `converter`. What is in none of these is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import TargetError
 from ...ir.ops import RANDOM
+from ...ir.shapes.infer import infer
+from ...passes.base import Context, TargetFacts
 from .blame import where
-from .legal.primitive import BODIES, WRITTEN_OUT
+from .legal.primitive import BODIES, WRITTEN_OUT, Primitive
+from .relax import conditions
 from .relax.converter import CONVERTED
 from .relax.lowering import LOWERINGS
 from .relax.rules.table import RULES
@@ -22,22 +25,8 @@ if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ...ir.node import Node
 
-_CODES = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger"})
+_CODES = frozenset({"QLinearConv", "QLinearMatMul"})
 """What is parted into codes and layers before import (see `Spread`)."""
-_SIZES = "sizes that are operands: those that the model declares, made sure of when it runs"
-CONDITIONS = {
-    **dict.fromkeys(("Compress", "NonZero"), "as many results as the model declares, made sure of when it runs"),
-    **dict.fromkeys(("CenterCropPad", "Expand", "OneHot", "Pad", "Range", "Reshape", "Slice", "Split", "Tile"), _SIZES),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), "a known number of steps, at most 512, and a known batch"),
-    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), "scales and zero points that are constants"),
-    "Cast": "to and from all numbers of eight bits or more; between numbers of eight bits: refused",
-    "Dropout": "not in training mode",
-    "If": "branches whose results have the same known sizes, or a constant condition",
-    "Loop": "a constant number of rounds",
-    "RoiAlign": "means, not maxima",
-    "Scan": "a known number of rounds, from opset 9 on",
-    "TopK": "rows of at most 32,768 elements, sorted",
-}
 _REASONS = {
     **dict.fromkeys(RANDOM, "it is random"),
     **dict.fromkeys(
@@ -57,25 +46,34 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How an operator is taken, empty where it is not; and on what condition, or why not."""
+    """How an operator is taken on CPUs and on GPUs, empty where it is not; and on what condition, or why not."""
 
     operator: str
     way: str
+    gpu: str
     note: str
 
 
 def support(operator: str) -> Support:
     """What the table says of an operator of ONNX's default domain."""
-    note = CONDITIONS.get(operator, "")
+    way = _way(operator, (*RULES, *LOWERINGS))
+    if not way:
+        return Support(operator, "", "", _REASONS.get(operator, "it has no kernel"))
+    # Where no kernel adds up codes, layers on them are computed with the floats that they stand for.
+    gpu = "floats" if operator in _CODES else way
+    return Support(
+        operator, way, gpu, conditions.CONDITIONS[operator].text if operator in conditions.CONDITIONS else ""
+    )
+
+
+def _way(operator: str, kernels: Collection[str]) -> str:
     if operator in WRITTEN_OUT:
-        return Support(operator, "written out", note)
-    if operator in RULES or operator in LOWERINGS or operator in _CODES:
-        return Support(operator, "kernel", note)
+        return "written out"
+    if operator in kernels or operator in _CODES or operator == "Upsample":
+        return "kernel"
     if operator in BODIES:
-        return Support(operator, "definition", note)
-    if operator in CONVERTED or operator == "Upsample":
-        return Support(operator, "kernel" if operator == "Upsample" else "converter", note)
-    return Support(operator, "", _REASONS.get(operator, "it has no kernel"))
+        return "definition"
+    return "converter" if operator in CONVERTED else ""
 
 
 def table() -> list[Support]:
@@ -86,8 +84,26 @@ def table() -> list[Support]:
 
 
 def check(graph: Graph) -> None:
-    """Raises `TargetError` naming the first node of an operator that is never taken: one that reads what is known only
-    when the model runs, or is random. What is computed from constants alone folds away before a target sees it."""
+    """Raises `TargetError` naming the first node of an operator that is never taken, or not in its form: one that reads
+    what is known only when the model runs, or is random. What is computed from constants alone folds away before a
+    target sees it."""
+    for node in _live(graph):
+        _check(node)
+    if not any(node.op in conditions.CONDITIONS for node in _live(graph)):
+        return
+    trial = graph.clone()
+    infer(trial)
+    if all(map(conditions.met, _live(trial))):
+        return
+    # Cleaned and written out, more is known of sizes, and what could be written out is gone.
+    _legalise(trial)
+    for node in _live(trial):
+        _check(node)
+        conditions.check(node)
+
+
+def _live(graph: Graph) -> Iterator[Node]:
+    """The nodes of ONNX's own operators that are left where what constants decide is gone."""
     live = set(graph.inputs)
     for node in graph:
         fed = any(value in live for value in (*node.inputs, *node.captures) if value is not None)
@@ -95,7 +111,7 @@ def check(graph: Graph) -> None:
             continue
         live.update(node.outputs)
         if node.domain == "" and any(value.uses for value in node.outputs):
-            _check(node)
+            yield node
 
 
 def _check(node: Node) -> None:
@@ -106,8 +122,18 @@ def _check(node: Node) -> None:
         )
 
 
+def _legalise(graph: Graph) -> None:
+    from ...passes.clean.clean import Clean
+
+    ctx = Context(TargetFacts("trial"))
+    Clean().run(graph, ctx)
+    Primitive().run(graph, ctx)
+    infer(graph)
+
+
 def markdown(entries: Iterable[Support]) -> str:
     """The table as `docs/targets/operators.md` shows it."""
-    lines = ["| operator | taken by | on condition that, or why not |", "|---|---|---|"]
-    lines += [f"| `{one.operator}` | {one.way or 'refused'} | {one.note} |" for one in entries]
+    lines = ["| operator | CPUs | GPUs | what is taken, where not all, or why not |", "|---|---|---|---|"]
+    for one in entries:
+        lines.append(f"| `{one.operator}` | {one.way or 'refused'} | {one.gpu or 'refused'} | {one.note} |")
     return "\n".join(lines) + "\n"

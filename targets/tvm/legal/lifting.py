@@ -144,3 +144,28 @@ def lift_order(node: Node) -> bool:
         return False
     node.set_attribute("sorted", 1)
     return True
+
+
+def lift_affine_grid(node: Node) -> bool:
+    """Write down the points of an AffineGrid whose size is a constant; whether it is.
+
+    grid[n, p] = theta[n] (x_p, y_p, 1), or (x_p, y_p, z_p, 1), where coordinates run from -1 to 1: from the middle of
+    the first pixel to that of the last where `align_corners`, else from edge to edge.
+    """
+    graph, theta, size = node.graph, node.inputs[0], node.inputs[1]
+    if graph is None or theta is None or theta.dtype is None or size is None or size.constant is None:
+        return False
+    count, _, *image = (int(number) for number in size.constant.numpy())
+    ends = [1.0 if node.get_int("align_corners") else 1 - 1 / max(one, 1) for one in image]
+    # A single one stands at the end, as with ONNX Runtime.
+    lines = [np.linspace(-end, end, one) if one > 1 else np.array([end]) for end, one in zip(ends, image, strict=True)]
+    axes = np.meshgrid(*lines, indexing="ij")[::-1]
+    points = np.stack([*(axis.ravel() for axis in axes), np.ones(axes[0].size)], axis=1).astype(theta.dtype.numpy)
+    turned = graph.add("Transpose", [theta], {"perm": [0, 2, 1]}, origin=node.origin, before=node).output
+    product = graph.add("MatMul", [graph.constant(points), turned], origin=node.origin, before=node).output
+    shape = graph.constant(np.array([count, *image, len(image)], np.int64))
+    made = graph.add("Reshape", [product, shape], name=node.name, origin=node.origin, before=node).output
+    made.type = node.output.type
+    node.output.replace_uses(made)
+    graph.remove(node)
+    return True

@@ -14,6 +14,7 @@ from ....ir.clone import inline
 from ....ir.node import Node, Value
 from ....ir.types import TensorType
 from ....passes.base import Context, Pass, Report
+from .lifting import lift_affine_grid
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +28,8 @@ BODIES = frozenset({
     "Swish",
 })  # fmt: skip
 """Operators that are taken by their bodies."""
+FIXED = {"AffineGrid": 1, "BlackmanWindow": 0, "HammingWindow": 0, "HannWindow": 0}
+"""Operators whose body makes sizes of an operand, and which one: it must be known when the model is built."""
 WRITTEN_OUT = frozenset({"GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
 """Operators that are written out where they can be: see `control`, `recurrent`."""
 _OLD = 11
@@ -152,8 +155,10 @@ def _expand(node: Node, opset: int) -> bool:
     """Put the body of an operator in its place; whether onnx has one for it."""
     if node.op == "CastLike":
         return _cast(node)
-    if node.op == "AffineGrid" and (size := node.input(1)) is not None and size.constant is None:
-        return False  # its body makes sizes of what is known only when the model runs
+    if node.op == "AffineGrid":
+        return lift_affine_grid(node)
+    if node.op in FIXED and (size := node.input(FIXED[node.op])) is not None and size.constant is None:
+        return False
     body = body_of(node, opset)
     graph = node.graph
     if body is None or graph is None:

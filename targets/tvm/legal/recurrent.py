@@ -91,22 +91,35 @@ class _Sizes:
     directions: int
 
 
-def unroll(node: Node) -> bool:
-    """Put the steps of a cell, whose types are known, in its place; whether that was possible."""
-    if node.op not in _GATES or node.domain:
-        return False
-    x, r, first = node.inputs[0], node.inputs[2], node.get_int("layout") == 1
+def fits(node: Node) -> bool:
+    """Whether a cell, whose types are known, can be written out."""
+    return _plan(node) is not None
+
+
+def _plan(node: Node) -> tuple[_Sizes, list[list[Callable[[_Writer], Activation]]]] | None:
+    """The sizes of a cell, and the functions of each direction; none where they are unknown, or the steps too many."""
+    x, r = node.inputs[0], node.inputs[2]
     shape = None if x is None else x.static_shape
     weights = None if r is None else r.static_shape
     if x is None or x.dtype is None or shape is None or len(shape) != 3 or 0 in shape or weights is None:
-        return False
+        return None
     hidden = node.get_int("hidden_size", weights[-1])
-    batch, steps = (shape[0], shape[1]) if first else (shape[1], shape[0])
+    batch, steps = (shape[0], shape[1]) if node.get_int("layout") == 1 else (shape[1], shape[0])
     directions = 2 if node.get_string("direction", "forward") == "bidirectional" else 1
-    sizes = _Sizes(steps, batch, shape[2], hidden, directions)
-    activations = _activations(node, sizes.directions)
+    activations = _activations(node, directions)
     if steps > MOST or activations is None:
+        return None
+    return _Sizes(steps, batch, shape[2], hidden, directions), activations
+
+
+def unroll(node: Node) -> bool:
+    """Put the steps of a cell, whose types are known, in its place; whether that was possible."""
+    plan = _plan(node) if node.op in _GATES and not node.domain else None
+    x, first = node.inputs[0], node.get_int("layout") == 1
+    if plan is None or x is None or x.dtype is None:
         return False
+    sizes, activations = plan
+    directions = sizes.directions
     write = _Writer(node, np.dtype(x.dtype.numpy))
     source = write.add("Transpose", x, perm=[1, 0, 2]) if first else x
     lengths = _lengths(node, sizes)

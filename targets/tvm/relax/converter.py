@@ -33,16 +33,6 @@ CONVERTED = frozenset({
     "ThresholdedRelu", "Transpose", "Where", "Xor",
 })  # fmt: skip
 """What TVM's converter answers as ONNX's node tests ask."""
-_ADVICE = {
-    **dict.fromkeys(
-        ("LSTM", "GRU", "RNN"),
-        "it is written out where its steps (at most 512) and batch are known: fix them with --shape, or build for onnx",
-    ),
-    "If": "its branches must give the same known sizes: fix those of the inputs with --shape, or build for onnx",
-    **dict.fromkeys(
-        ("Loop", "Scan"), "its rounds must be known when it is built: fix sizes with --shape, or build for onnx"
-    ),
-}
 
 
 def convert(importer: Importer, node: Node, inputs: Sequence[Any]) -> relax.Expr | list[Any]:
@@ -55,9 +45,7 @@ def convert(importer: Importer, node: Node, inputs: Sequence[Any]) -> relax.Expr
     several = "Sequence" in node.op  # the converter's tuples would be taken for the outputs of the node
     foreign = node.domain == "" and node.op not in CONVERTED and node.op not in RULES
     if node.domain not in ("", "com.microsoft") or node.op not in converters or node.bodies or several or foreign:
-        raise TargetError(
-            f"TVM does not take {place}; {_ADVICE.get(node.op, 'replace it by other operators, or build for onnx')}"
-        )
+        raise TargetError(f"TVM does not take {place}; replace it by other operators, or build for onnx")
     if node.op in POOLS and node.get_string("auto_pad", "").startswith("SAME"):  # else its pads are written out
         fix = "fix those of the inputs with --shape, or build for onnx"
         raise TargetError(f"TVM does not take {place}; its auto_pad needs known sizes: {fix}")

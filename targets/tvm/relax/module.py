@@ -20,6 +20,7 @@ from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
 from .bounds import check_bounds
+from .conditions import check
 from .converter import convert
 from .expressions import Blocked, constant, number
 from .importer import PACKED, REQUIRED, Importer
@@ -106,6 +107,7 @@ def _lower(importer: Importer, node: Node) -> None:
             assert value.dtype is not None
             importer.define(value, constant(np.zeros(value.static_shape or (), value.dtype.numpy)))
         return
+    check(node)
     rule = LOWERINGS.get(node.op) if node.domain == "" else None
     codes = [value for value in node.inputs if value in importer.held]
     moves = node.op in MOVES and node.inputs[0] in codes and (node.op != "Concat" or len(codes) == len(node.inputs))

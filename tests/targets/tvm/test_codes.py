@@ -315,3 +315,34 @@ def test_codes_that_the_user_gives_are_held_for_every_reader(
     assert all(np.ptp(one) > 20 * STEP for one in want)
     assert all(np.abs(one - other).max() < 1.01 * STEP for one, other in zip(got, want, strict=True))
     assert np.mean(np.abs(got[1] - want[1]) > STEP / 2) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "attributes"),
+    [
+        ((2, 4, 7, 6), (6, 2, 3, 2), "group = 2, strides = [2, 1], pads = [1, 0, 2, 1]"),
+        ((1, 3, 7, 6), (2, 3, 2, 3), 'auto_pad = "SAME_LOWER", strides = [2, 1]'),
+        ((1, 3, 9), (2, 3, 3), 'auto_pad = "VALID"'),
+    ],
+)
+def test_conv_integer_of_weights_that_are_computed(
+    shape: tuple[int, ...], kernel: tuple[int, ...], attributes: str
+) -> None:
+    import onnx
+    import onnxruntime
+    from interpreted import build, run
+
+    from optc.targets.tvm.cpu.machines import host
+
+    sizes = (", ".join(map(str, one)) for one in (shape, kernel))
+    operands = "uint8[{}] x, uint8[{}] w, uint8 p, uint8[1] q".format(*sizes)
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> net ({operands}) => (int32[] y) '
+        f"{{ y = ConvInteger <{attributes}> (x, w, p, q) }}"
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    random = np.random.default_rng(0)
+    feeds = [random.integers(0, 256, one).astype(np.uint8) for one in (shape, kernel, (), (1,))]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (want,) = session.run(None, dict(zip("xwpq", feeds, strict=True)))
+    assert np.array_equal(run(build(model, host("x86-64-v3")), feeds)[0], want)

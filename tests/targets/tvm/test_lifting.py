@@ -87,3 +87,18 @@ def test_pads_that_depend_on_open_sizes_are_refused_by_name() -> None:
     graph = from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}'))
     with pytest.raises(TargetError, match="its auto_pad needs known sizes: fix those of the inputs with --shape"):
         compile(graph, "clean", target="host", output="unused.tar", data={"x": X})
+
+
+@pytest.mark.parametrize("corners", [0, 1])
+@pytest.mark.parametrize("image", [(4, 5), (3, 1, 4)])
+def test_the_points_of_a_grid_whose_size_is_known(image: tuple[int, ...], corners: int) -> None:
+    rank = len(image)
+    size = ", ".join(map(str, (2, 3, *image)))
+    result = ", ".join(map(str, (2, *image, rank)))
+    text = (
+        f'<ir_version: 9, opset_import: ["": 20]> net (float[2, {rank}, {rank + 1}] x) => (float[{result}] y) '
+        f"<int64[{rank + 2}] s = {{{size}}}> {{ y = AffineGrid <align_corners = {corners}> (x, s) }}"
+    )
+    x = np.random.default_rng(0).standard_normal((2, rank, rank + 1)).astype(np.float32)
+    want = answer(from_proto(onnx.parser.parse_model(text)), {"x": x})
+    assert np.allclose(answer(lifted(text), {"x": x}), want, atol=1e-5)

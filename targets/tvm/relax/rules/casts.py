@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .....ir.node import Node
 from .....ir.types import DType
 from ..expressions import constant
 from .call import Call
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
 _EIGHTS = frozenset({
     DType.FLOAT8E4M3FN, DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2, DType.FLOAT8E5M2FNUZ, DType.FLOAT8E8M0,
 })  # fmt: skip
-_FLOATS = ("float16", "float32", "float64", "bfloat16")
+_WIDER = frozenset({DType.FLOAT16, DType.FLOAT, DType.DOUBLE, DType.BFLOAT16})
+
+
+def fits(node: Node) -> bool:
+    """Whether a Cast makes numbers of eight bits of wider ones, if of any, and rounds to no powers of two."""
+    source, wanted = None if node.inputs[0] is None else node.inputs[0].dtype, node.output.dtype
+    return wanted is source or wanted not in _EIGHTS or (wanted is not DType.FLOAT8E8M0 and source in _WIDER)
+
+
+def has_bits(node: Node) -> bool:
+    """Whether a BitCast is of numbers."""
+    return DType.BOOL not in (None if node.inputs[0] is None else node.inputs[0].dtype, node.output.dtype)
 
 
 def lower_cast(call: Call) -> relax.Expr | None:
@@ -25,8 +37,6 @@ def lower_cast(call: Call) -> relax.Expr | None:
         return None if source is None or source is not wanted else call.expr(0)
     x = call.expr(0)
     if source in _EIGHTS:
-        if wanted in _EIGHTS:
-            call.refuse("both types have eight bits")
         x = call.te(decoded, call.te(bits, x), _values(call, source))
         return call.cast(x, call.dtype())
     if wanted in _EIGHTS:
@@ -96,10 +106,6 @@ def _values(call: Call, dtype: DType) -> relax.Expr:
 
 def _encoded(call: Call, x: relax.Expr, wanted: DType) -> relax.Expr:
     """The code of the nearest value: as many as there are bounds between neighbours below the number."""
-    if str(x.ty.dtype.dtype) not in _FLOATS:
-        call.refuse(f"it makes {wanted.text} of {x.ty.dtype.dtype}")
-    if wanted is DType.FLOAT8E8M0:
-        call.refuse("it rounds to powers of two")
     unsigned = wanted in (DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2FNUZ)
     values = np.arange(128, dtype=np.uint8).view(wanted.numpy).astype(np.float64)
     finite = values[np.isfinite(values)]
@@ -140,6 +146,4 @@ def encoded(x: te.Tensor, bounds: te.Tensor, *, most: int, beyond: int, nan: int
 
 
 def lower_bit_cast(call: Call) -> relax.Expr:
-    if "bool" in (call.dtype(), str(call.expr(0).ty.dtype.dtype)):
-        call.refuse("it takes the bits of booleans")
     return call.te(bits, call.expr(0), dtype=call.dtype())

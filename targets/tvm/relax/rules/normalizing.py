@@ -71,12 +71,6 @@ def lower_batch_normalization(call: Call) -> list[relax.Expr] | None:
 
 
 def lower_dropout(call: Call) -> list[relax.Expr]:
-    if call.has(2):
-        training, ratio = call.array(2), call.array(1)
-        off = training is not None and not training.any()
-        none = training is not None and ratio is not None and not ratio.any() and call.has(1)
-        if not off and not none:
-            call.refuse("in training mode it drops at random", "set training_mode to false")
     x = call.expr(0)
     if len(call.node.outputs) == 1:
         return [x]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .....ir.node import Node
 from ..exact import equal
 from ..expressions import constant, number
 from .call import Call
@@ -18,8 +19,12 @@ from .call import Call
 if TYPE_CHECKING:
     from tvm import relax, te
 
-_MOST = 8
+MOST = 8
 """Sets of axes that are computed side by side."""
+OPERATORS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
 _NONE = {
     "ReduceMax": -np.inf,
     "ReduceMin": np.inf,
@@ -50,8 +55,6 @@ def lower_reduce(call: Call) -> relax.Expr:
         )
     sizes = call.sizes(0)
     choices = _choices(sizes, call.result(), keep)
-    if not 0 < len(choices) <= _MOST:
-        call.refuse("its axes are computed as the model runs, and may be too many")
     result = _over(call, choices[-1], keep)
     meant = [call.te(is_set, named_axes, axes=axes, sizes=sizes) for axes in choices]
     for axes, truth in list(zip(choices, meant, strict=True))[-2::-1]:
@@ -61,6 +64,18 @@ def lower_reduce(call: Call) -> relax.Expr:
         anyone = call.emit(relax.op.logical_or(anyone, truth))
     call.require(anyone, f"its axes do not give {list(call.result())}, which the model was built for")
     return result
+
+
+def has_few_sets(node: Node) -> bool:
+    """Whether the axes of a reduction are constants, or few sets of them can be meant."""
+    axes = node.input(1)
+    if axes is None or axes.constant is not None or axes.static_shape == (0,):
+        return True
+    sizes = None if node.inputs[0] is None else node.inputs[0].static_shape
+    if sizes is None:
+        return True  # what is open is told of where it is lowered
+    result = node.output.static_shape
+    return result is not None and 0 < len(_choices(sizes, result, bool(node.get_int("keepdims", 1)))) <= MOST
 
 
 def _identity(call: Call) -> relax.Expr:

@@ -15,7 +15,7 @@ from .sizes import every, other_sizes
 if TYPE_CHECKING:
     from tvm import relax, te
 
-_MOST = 1 << 14
+MOST = 1 << 14
 """Elements of a row at most: each is compared with all others."""
 
 
@@ -29,12 +29,6 @@ def lower_compress(call: Call) -> relax.Expr:
         x = call.reshape(x, sizes)
     chosen = _positions(call, condition, min(call.sizes(1)[0], sizes[axis]), result[axis])
     return call.te(taken, x, chosen, axis=axis)
-
-
-def lower_roi_align(call: Call) -> None:
-    """TVM's converter takes means; of maxima it takes those of other numbers than ONNX does."""
-    if call.node.get_string("mode", "avg") == "max":
-        call.refuse("it takes the maxima of what it samples")
 
 
 def lower_non_zero(call: Call) -> relax.Expr:
@@ -51,8 +45,6 @@ def lower_non_zero(call: Call) -> relax.Expr:
 
 def _positions(call: Call, condition: relax.Expr, size: int, count: int) -> relax.Expr:
     """Where a vector of truths is true, in order: `count` places, which the artifact makes sure of."""
-    if size > _MOST:
-        call.refuse(f"it looks through {size} elements, and {_MOST} are the most")
     counts = call.te(counted, condition, size=size)
     call.require(call.te(counts_fit, counts, count=count), other_sizes(call))
     return call.te(nth, condition, counts, count=count)

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from . import arithmetic, blocks, casts, extremes, normalizing, reductions, resizing, selection, sizes, slices, sorting
+from . import (
+    arithmetic,
+    blocks,
+    casts,
+    codes,
+    extremes,
+    normalizing,
+    reductions,
+    resizing,
+    selection,
+    sizes,
+    slices,
+    sorting,
+)
 from .call import Call
 
 Rule: TypeAlias = Callable[[Call], Any]
 """Gives the results of a node, one or a list; nothing where TVM's own converter has the form at hand."""
 
-_REDUCTIONS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
-
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_REDUCTIONS, reductions.lower_reduce),
+    **dict.fromkeys(reductions.OPERATORS, reductions.lower_reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), extremes.lower_arg_extreme),
     **dict.fromkeys(("Max", "Min"), extremes.lower_pairs),
     "BatchNormalization": normalizing.lower_batch_normalization,
@@ -25,6 +33,7 @@ RULES: dict[str, Rule] = {
     "BitShift": arithmetic.lower_bit_shift,
     "Cast": casts.lower_cast,
     "Compress": selection.lower_compress,
+    "ConvInteger": codes.lower_conv_integer,
     "Cosh": arithmetic.lower_hyperbolic,
     "CumProd": arithmetic.lower_cumulative,
     "CumSum": arithmetic.lower_cumulative,
@@ -51,7 +60,6 @@ RULES: dict[str, Rule] = {
     "Reshape": sizes.lower_reshape,
     "Resize": resizing.lower_resize,
     "ReverseSequence": selection.lower_reverse_sequence,
-    "RoiAlign": selection.lower_roi_align,
     "Shape": sizes.lower_shape,
     "Size": sizes.lower_size,
     "Slice": slices.lower_slice,

@@ -117,6 +117,7 @@ class TargetFacts:
     `sparse_initializers`: whether weights may be stored as `sparse_initializer`.
     `max_opset`, `max_ir_version`: the newest model the runtime loads.
     `measurable`: whether the kernels of this machine, and so the times measured on it, are those of the target.
+    `depthwise_lanes`: channels that integer kernels of depthwise convolutions take at a time; what is left, one by one.
     `contrib_ops`: whether operators of ONNX Runtime's own domain, com.microsoft, run there.
     """
 
@@ -131,6 +132,7 @@ class TargetFacts:
     max_ir_version: int = 13
     measurable: bool = True
     contrib_ops: bool = False
+    depthwise_lanes: int = 1
 
 
 class Progress:

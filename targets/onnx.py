@@ -48,6 +48,7 @@ class OnnxTarget(Target):
             max_ir_version=ir_version,
             measurable=self.cpu == "here",
             contrib_ops=True,
+            depthwise_lanes=16 if x86 else 1,
         )
 
     def legalisation(self) -> Pipeline:

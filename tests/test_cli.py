@@ -151,7 +151,7 @@ def test_names_that_the_terminal_cannot_show(encoding: str, tmp_path: Path) -> N
 
 def test_the_stages_of_a_pass_are_listed() -> None:
     stages = json.loads(optc("passes", "quant", "--stages", "--json").stdout)
-    assert [one["name"] for one in stages][:2] == ["pool", "encode inputs"]
+    assert [one["name"] for one in stages][:2] == ["pool", "spell"]
     assert "GlobalAveragePool" in optc("passes", "quant", "--stages").stdout
     refused = optc("passes", "--stages")
     assert refused.returncode == 2

@@ -26,17 +26,20 @@ from ...ir.graph import Graph, Node, Value
 from ..base import Context
 from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
+from .equivalent.gates import spell_gates
+from .equivalent.lanes import fill_lanes
+from .equivalent.pooling import pool_spatial_means
 from .layers import find_layers
 from .numbers.params import QuantParams, activation_params, limits
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases
 from .qdq.placement import Placement, bounds, operands, place
-from .scheme import Form, Schemes, left_float, of_copy
+from .scheme import Form, Schemes, inherited, left_float, of_copy
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds
 
-PAYS = 1.25
+PAYS = 2.0
 LEAST = 1e-4
 """Seconds below which a run is mostly the runtime's own, and not looked into."""
 GAIN = 0.95
@@ -52,7 +55,13 @@ def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes,
     named = {node.outputs[0].name: node for node in layers}
 
     def measured() -> str:
-        return json.dumps({node.outputs[0].name: why for node, why in _measured(graph, layers, schemes, ctx).items()})
+        copy = graph.clone()
+        own = of_copy(schemes, graph, copy)
+        for rewrite in (pool_spatial_means, spell_gates):  # as it will be when it is quantized
+            own = inherited(own, rewrite(copy))
+        fill_lanes(copy, find_layers(copy, own, Form.INTEGER)[0], ctx.target.depthwise_lanes)
+        integer = find_layers(copy, own, Form.INTEGER)[0]
+        return json.dumps({node.outputs[0].name: why for node, why in _measured(copy, integer, own, ctx).items()})
 
     reasons: dict[str, str] = json.loads(ctx.recall("layers to leave float", measured))
     return {named[name]: why for name, why in reasons.items() if name in named}
@@ -82,7 +91,7 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     if not reasons:
         return {}
     mixed, _ = _trial(graph, left_float(schemes, reasons), ctx)
-    measured = latency([*sessions, Session(mixed, threads=ctx.threads)], feeds, limit=2.0)
+    measured = latency([*sessions, Session(mixed, threads=ctx.threads)], feeds, limit=1.5)
     whole, cut = measured[1:]
     # On a busy machine quartiles overlap, and nothing can be told.
     return reasons if cut.ratio < GAIN * whole.ratio and cut.high < whole.low else {}
@@ -106,7 +115,7 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     own = of_copy(schemes, graph, copy)
     layers = find_layers(copy, own, Form.INTEGER)[0]
     plan = place(copy, layers, own)
-    params_of = {group: _params(values, plan, ctx) for group, values in plan.sources().items()}
+    params_of = {group: _params(group, values, plan, ctx) for group, values in plan.sources().items()}
     insertion = Insertion(copy, plan, params_of, ctx.target.activation_dtype)
     insertion.activations()
     insertion.constants()
@@ -127,9 +136,9 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     return copy, {node: twin for node, twin in twins.items() if twin in left}
 
 
-def _params(values: Iterable[Value], plan: Placement, ctx: Context) -> QuantParams:
+def _params(group: Value, values: Iterable[Value], plan: Placement, ctx: Context) -> QuantParams:
     """A grid that absorbs the clamps of its values, as theirs will."""
-    low, high = -1.0, 1.0
+    low, high = plan.ends(group) or (-1.0, 1.0)
     for value in values:
         clamp = bounds(plan.clamp[value]) if value in plan.clamp else None
         if clamp is not None:

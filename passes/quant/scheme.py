@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -51,6 +51,11 @@ def float_reason(schemes: Schemes, node: Node) -> str:
 def left_float(schemes: Schemes, reasons: Mapping[Node, str]) -> dict[Node, Scheme]:
     """The schemes, with the nodes of `reasons` left float."""
     return {**schemes, **{node: Scheme(reason=reason) for node, reason in reasons.items()}}
+
+
+def inherited(schemes: Schemes, steps_of: Mapping[Node, Sequence[Node]]) -> dict[Node, Scheme]:
+    """The schemes, in which nodes that were written in the place of others have those of these."""
+    return {**schemes, **{step: schemes[old] for old, steps in steps_of.items() if old in schemes for step in steps}}
 
 
 def of_copy(schemes: Schemes, graph: Graph, copy: Graph) -> dict[Node, Scheme]:

@@ -11,7 +11,7 @@ does, and is what `optc passes quant --stages` lists.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...ir.graph import Graph, Node, Value
@@ -25,6 +25,8 @@ from .deciding import deciding
 from .equivalent.absorb import absorb
 from .equivalent.equalise import equalise
 from .equivalent.fusions import keep_apart
+from .equivalent.gates import spell_gates
+from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
 from .equivalent.rotate import rotate
 from .equivalent.smooth import smooth
@@ -38,7 +40,7 @@ from .qdq.insertion import Insertion
 from .qdq.parameters import Rounded, encode_biases, encode_weights
 from .qdq.placement import Placement, dwarfed, place
 from .qdq.reconstruct import reconstruct, walkable
-from .scheme import Form, Schemes, left_float
+from .scheme import Form, Schemes, inherited, left_float
 from .stored.floats import leave_float
 from .trial import Trial
 
@@ -92,6 +94,11 @@ class Work:
         """Find the layers anew, after the graph was changed."""
         self.layers = find_layers(self.graph, self.schemes, Form.INTEGER)[0]
 
+    def take_place(self, steps_of: Mapping[Node, Sequence[Node]]) -> None:
+        """Let nodes that were written in the place of others have the schemes of these."""
+        self.schemes = inherited(self.schemes, steps_of)
+        self.look()
+
     @property
     def trial(self) -> Trial:
         """What judges changes that keep the function, on samples held out."""
@@ -117,14 +124,15 @@ def quantize_static(work: Work) -> None:
 def pool(work: Work) -> None:
     """Write means over all positions as GlobalAveragePool, which has an integer kernel."""
     if pooled := pool_spatial_means(work.graph):
-        work.schemes = {
-            **work.schemes,
-            **{step: work.schemes[old] for old, steps in pooled.items() if old in work.schemes for step in steps},
-        }
+        work.take_place(pooled)
         work.report.notes.append(
             f"wrote {len(pooled)} mean(s) over all positions as GlobalAveragePool, which runs on codes"
         )
-        work.look()
+
+
+def spell(work: Work) -> None:
+    """Write HardSwish and Swish as products with gates, which have integer kernels."""
+    work.take_place(spell_gates(work.graph))
 
 
 def encode_images(work: Work) -> None:
@@ -155,6 +163,13 @@ def absorb_means(work: Work) -> None:
     """Move means of channels into the biases of those who read them, where a trial gains by it."""
     if count := work.trial.keeps(work.layers, lambda: absorb(work.graph, work.layers, work.ctx, work.few)):
         work.report.notes.append(f"moved the means of {count} channel(s) into the biases of their readers")
+
+
+def fill(work: Work) -> None:
+    """Fill up the channels of depthwise layers to as many as their kernel takes at a time."""
+    if count := fill_lanes(work.graph, work.layers, work.ctx.target.depthwise_lanes):
+        work.report.notes.append(f"filled up {count} depthwise layer(s) with zeros to whole vectors of their kernel")
+        work.look()
 
 
 def widen(work: Work) -> None:
@@ -215,7 +230,7 @@ def choose_ranges(work: Work) -> None:
         for value in values:
             merged.merge(work.seen.histograms[value])
         rule, function = rules.get(group, ranges.rule), through.get(group)
-        ends = find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
+        ends = plan.ends(group) or find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
         work.params_of[group] = activation_params(*ends, dtype, symmetric=ranges.symmetric)
     work.params_of |= work.exact
 
@@ -267,10 +282,12 @@ def part_fusions(work: Work) -> None:
 
 STAGES: dict[str, Callable[[Work], None]] = {
     "pool": pool,
+    "spell": spell,
     "encode inputs": encode_images,
     "rotate": turn,
     "equalise": scale_channels,
     "absorb": absorb_means,
+    "fill": fill,
     "widen": widen,
     "smooth": smooth_products,
     "calibrate": watch,

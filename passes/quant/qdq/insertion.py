@@ -17,6 +17,7 @@ from ....ir.types import DType, TensorType
 from ...walk.linear import Linear
 from ..numbers.params import QuantParams, activation_params
 from .placement import Placement, bounds, operands
+from .ramps import is_ramp, saturates, write_ramp
 
 BY = "quant"
 
@@ -151,21 +152,30 @@ class Insertion:
         return self._decoded[value]
 
     def constants(self) -> None:
-        """Encode the constant operands of pointwise ops, each on its own range, and turn Relu into a fusable form."""
+        """Encode the constant operands of pointwise ops, each on its own range, and write Relu and HardSigmoid in forms
+        that runtimes fuse."""
         for node in tuple(self.graph):
             if node not in self._plan.pointwise:
                 continue
             if node.op == "Relu":
                 self._relu(node)
-                continue
-            for index, value in enumerate(node.inputs):
-                data = None if value is None else value.numpy()
-                if value is not None and data is not None and node.op in ("Add", "Mul"):
-                    numbers = np.asarray(data, np.float32)
-                    params = activation_params(float(numbers.min()), float(numbers.max()), self._dtype)
-                    codes = self.graph.constant(params.quantize(numbers), "codes")
-                    decoded = self.dequantize(codes, params, before=node, origin=node.origin, hint="decoded")
-                    node.set_input(index, decoded)
+            elif is_ramp(node) and saturates(self.params(node.output)):
+                read = next(value for value, decoded in self._decoded.items() if decoded is node.inputs[0])
+                write_ramp(self, node, self._codes[read], self.params(read))
+            elif node.op in ("Add", "Mul"):
+                for index, value in enumerate(node.inputs):
+                    data = None if value is None else value.numpy()
+                    if data is not None:
+                        node.set_input(index, self.constant_operand(np.asarray(data, np.float32), node))
+
+    def constant_operand(self, numbers: np.ndarray, node: Node) -> Value:
+        """`numbers`, quantized over their own range, as `node` is to read them. One number gets the rank of the answer:
+        of fewer axes, runtimes broadcast it channel by channel."""
+        if numbers.size == 1 and node.output.shape is not None:
+            numbers = numbers.reshape((1,) * max(numbers.ndim, len(node.output.shape)))
+        params = activation_params(float(numbers.min()), float(numbers.max()), self._dtype)
+        codes = self.graph.constant(params.quantize(numbers), "codes")
+        return self.dequantize(codes, params, before=node, origin=node.origin, hint="decoded")
 
     def _relu(self, node: Node) -> None:
         """Relu(x) = LeakyRelu(x, 0), which has an integer kernel where Relu has none."""

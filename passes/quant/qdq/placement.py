@@ -33,6 +33,7 @@ from ...walk.linear import Linear
 from ..layers import QUANTIZED
 from ..numbers.histogram import Histogram
 from ..scheme import Schemes, float_reason
+from .ramps import ENDS, is_ramp, is_ramp_on
 
 CLAMPS = frozenset({"Relu", "Clip"})
 MOVES = frozenset(
@@ -41,7 +42,7 @@ MOVES = frozenset(
         "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-POINTWISE = frozenset({"Add", "Mul", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Relu", "Sigmoid"})
+POINTWISE = frozenset({"Add", "Mul", "AveragePool", "GlobalAveragePool", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid"})
 FOLDED = (-math.inf, math.inf)
 DWARFED = 16.0
 """So much wider than what it is added to, a constant leaves it fewer than four of eight bits."""
@@ -78,6 +79,10 @@ class Placement:
             if maker is None or maker not in self.moves:
                 by_group.setdefault(self.group[value], []).append(value)
         return by_group
+
+    def ends(self, group: Value) -> tuple[float, float] | None:
+        """The range of a grid that does what its operators leave to it, whatever the values are."""
+        return ENDS if any(is_ramp_on(value) for value, first in self.group.items() if first is group) else None
 
     def float_products(self) -> dict[Value, list[Linear]]:
         """The inputs of MatMul and Gemm that float ops make, each with the layers that read it; none that others share
@@ -167,6 +172,8 @@ def _supported(node: Node, opset: int, plan: Placement) -> bool:
             return node.output not in plan.clamp
         case "Add" | "Mul":
             return all(v is not None and (v.constant is None or _encodable(v)) for v in node.inputs)
+        case "HardSigmoid":
+            return is_ramp(node)
         case "MaxPool":
             return len(node.outputs) == 1 and opset >= 12
         case "Pad":
@@ -272,6 +279,7 @@ def _share(graph: Graph, plan: Placement) -> None:
     """Union of the values that moves tie together, in graph order; the first value stands for its group."""
     group = {value: value for value in plan.coded}
     limits = {v: bounds(plan.clamp[v]) if v in plan.clamp else FOLDED for v in plan.coded}
+    limits |= dict.fromkeys(filter(is_ramp_on, plan.coded), ENDS)
 
     def find(value: Value) -> Value:
         while group[value] is not value:

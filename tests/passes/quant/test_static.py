@@ -38,7 +38,7 @@ def until(one: Work, last: str) -> Work:
     return through(one, names[: names.index(last) + 1])
 
 
-FREE = ["pool", "encode inputs", "rotate", "equalise", "absorb", "smooth"]
+FREE = ["pool", "spell", "encode inputs", "rotate", "equalise", "absorb", "fill", "smooth"]
 
 
 @pytest.mark.parametrize("name", FREE)

@@ -104,7 +104,7 @@ class Layerwise(ABC, Generic[Options, Form]):
         return {}
 
     def end(self, layers: Sequence[Linear], report: Report) -> None:
-        """Called after the walk with the layers that were changed."""
+        """Called after the walk with the layers that were changed, in the graph's order."""
 
     def run(self: Layerwise[PassT, Form], graph: Graph) -> Report:
         """The whole pass, on all layers of `graph`."""
@@ -154,15 +154,15 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     allotted = _allotted(hooks, graph, own)
     for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason)
-    changed = []
+    changed = set()
     for done in rewrite(hooks, graph, layers, own, report, kept=kept, allotted=allotted):
         layer = done.step.layer
         figures = {**hooks.figures(done), "error": round(done.error, 6)}
         if done.choice.time is not None:
             figures["time"] = done.choice.time
         report.done(layer.name, layer.op, **figures, **layer.shared, **done.over)
-        changed.append(layer)
-    hooks.end(changed, report)
+        changed.add(layer)
+    hooks.end([layer for layer in layers if layer in changed], report)
     _change_bodies(hooks, inside, report)
     return report
 

@@ -73,9 +73,9 @@ class BudgetMissed(OptcError):
     exit_status = 3
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known word nearest to `word`, or the list of all when none is near."""
-    names = sorted(known)
+    names = sorted(words)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"

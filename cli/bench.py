@@ -81,7 +81,7 @@ def bench(
         voice.say(on_device.as_dict(rows), on_device.render(rows))
         return 0
     with voice.progress() as progress:
-        found = timed(
+        report = timed(
             (model, *models),
             data=options.data,
             fixed=options.fixed,
@@ -91,5 +91,5 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    voice.say(as_dict(found), render(found))
+    voice.say(as_dict(report), render(report))
     return 0

@@ -66,9 +66,9 @@ def build(
     from ..report.matrix import Entry, write
 
     wanted = reports(report or [], {"--config": config}, page=True)
-    found = load(config)
-    todo = jobs_of(found, names)
-    record = Lock.read(lock if lock is not None else found.lock_path, strict=locked)
+    plan = load(config)
+    todo = jobs_of(plan, names)
+    record = Lock.read(lock if lock is not None else plan.lock_path, strict=locked)
 
     results: list[Result] = []
 
@@ -96,8 +96,8 @@ def build(
 
 def byte_count(text: str, flag: str) -> int:
     """Bytes as `8GB`, `512MiB` or a plain number. Raises `SpecError`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", text)
-    if found is None or not float(found[1]):
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", text)
+    if size is None or not float(size[1]):
         raise SpecError(f"{flag} takes a size such as 8GB or 512MiB, not '{text}'")
-    power = " KMGT".index(found[2].upper() or " ")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    power = " KMGT".index(size[2].upper() or " ")
+    return int(float(size[1]) * (1024 if size[3] else 1000) ** power)

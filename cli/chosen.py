@@ -60,8 +60,8 @@ class Chosen:
         from ..targets import table
 
         texts = [table.spec(one) for one in self.targets] if record is not None else []
-        found = {text: record.of(self.name(text), strict=strict) for text in texts if record is not None}
-        return {text: one for text, one in found.items() if one is not None}
+        locks = {text: record.of(self.name(text), strict=strict) for text in texts if record is not None}
+        return {text: one for text, one in locks.items() if one is not None}
 
     def reports(self, path: str) -> list[str]:
         """The files that `path` stands for: itself, or one a target, `NAME.TARGET.json`."""
@@ -106,10 +106,10 @@ def choose(
     path = config if config is not None else beside if os.path.isfile(beside) and os.path.isfile(model) else None
     entry = None
     if path is not None:
-        found = load(path)
-        entry = found.of_model(model)
+        file = load(path)
+        entry = file.of_model(model)
         if entry is None and config is not None:
-            entry = found.entry(model)
+            entry = file.entry(model)
     whole = replace(Options() if entry is None else entry.options, **options)
     whole = replace(whole, overrides=(*whole.overrides, *(Override(match, keep=True) for match in keep)))
     target, output = options.get("target"), options.get("output")

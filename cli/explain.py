@@ -28,6 +28,6 @@ def explain(
     """
     from ..report import explain as record
 
-    found = record.events(record.load(report), node)
-    voice.say(record.as_dict(found), record.render(found))
+    events = record.events(record.load(report), node)
+    voice.say(record.as_dict(events), record.render(events))
     return 0

@@ -31,8 +31,8 @@ def passes(name: str | None = None, /, *, stages: bool = False, voice: Voice = P
         steps = listing.stages(name)
         voice.say(steps, listing.render_stages(steps))
         return 0
-    found = listing.passes(name)
-    voice.say(found, listing.render_passes(found, whole=voice.verbose))
+    rows = listing.passes(name)
+    voice.say(rows, listing.render_passes(rows, whole=voice.verbose))
     return 0
 
 
@@ -56,8 +56,8 @@ def targets(*, operators: bool = False, voice: Voice = PLAINLY) -> int:
         rows = listing.operators()
         voice.say(rows, listing.render_operators(rows))
         return 0
-    found = listing.targets()
-    voice.say(found, listing.render_targets(found))
+    entries = listing.targets()
+    voice.say(entries, listing.render_targets(entries))
     return 0
 
 
@@ -71,6 +71,6 @@ def zoo(*, voice: Voice = PLAINLY) -> int:
     """
     from ..report import listing
 
-    found = listing.zoo()
-    voice.say(found, listing.render_zoo(found))
+    rows = listing.zoo()
+    voice.say(rows, listing.render_zoo(rows))
     return 0

@@ -73,7 +73,7 @@ def profile(
     check_place(output)
     aim = table.one(target)
     with voice.progress() as progress:
-        found = measured(
+        measurement = measured(
             (model, *models),
             aim,
             data=options.data,
@@ -84,12 +84,13 @@ def profile(
             progress=progress,
         )
     with Replacement(output) as files:
-        files.open().write(found.to_json().encode())
-    median, most = found.unseen()
+        files.open().write(measurement.to_json().encode())
+    median, most = measurement.unseen()
     error = None if math.isnan(median) else {"median": median, "most": most}
-    told = "unknown" if error is None else f"{100 * median:.0f} % (nine in ten below {100 * most:.0f} %)"
+    unseen = "unknown" if error is None else f"{100 * median:.0f} % (nine in ten below {100 * most:.0f} %)"
     voice.say(
-        {"table": output, "layers": len(found.rows), "unseen_error": error},
-        f"{len(found.rows)} layers measured; error on layers left out of the cost model: {told}\nwrote {output}",
+        {"table": output, "layers": len(measurement.rows), "unseen_error": error},
+        f"{len(measurement.rows)} layers measured; error on layers left out of the cost model: {unseen}\n"
+        f"wrote {output}",
     )
     return 0

@@ -66,7 +66,7 @@ def cache_place(cache: str | None, no_cache: bool) -> str | None:
 
 def thread_counts(text: str) -> tuple[int, ...]:
     """Numbers of threads, each once. Raises `SpecError`."""
-    found = dict.fromkeys(text.split(","))
-    if not all(one.strip().isdecimal() and int(one) <= 1024 for one in found):
+    counts = dict.fromkeys(text.split(","))
+    if not all(one.strip().isdecimal() and int(one) <= 1024 for one in counts):
         raise SpecError(f"--threads takes numbers parted by commas, such as 1,4, not '{text}'")
-    return tuple(int(one) for one in found)
+    return tuple(int(one) for one in counts)

@@ -18,9 +18,13 @@ def freeze(graph: Graph) -> None:
 
 def open_weights(graph: Graph) -> list[str]:
     """A note where weights are inputs, which no pass may touch."""
-    found = [v for v in graph.inputs if v.default is not None and parameters(v, v.default)]
-    if not found:
+    weights = [v for v in graph.inputs if v.default is not None and parameters(v, v.default)]
+    if not weights:
         return []
-    are = "1 weight is an input with a default" if len(found) == 1 else f"{len(found)} weights are inputs with defaults"
-    rest = "it a constant" if len(found) == 1 else "them constants"
+    are = (
+        "1 weight is an input with a default"
+        if len(weights) == 1
+        else f"{len(weights)} weights are inputs with defaults"
+    )
+    rest = "it a constant" if len(weights) == 1 else "them constants"
     return [f"{are}, which a caller may override; --freeze makes {rest}"]

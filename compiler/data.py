@@ -85,42 +85,42 @@ def runnable(
     `DataError` where there are no samples, or some are of a size that the model does not take beside that of the first,
     and `TargetError` where the model does not run on the first.
     """
-    found = draw(model, data, narrowed(graph, beside), ctx.seed)
-    _LOG.debug("%d samples%s", found.count, ", made up" if found.synthetic else "")
+    samples = draw(model, data, narrowed(graph, beside), ctx.seed)
+    _LOG.debug("%d samples%s", samples.count, ", made up" if samples.synthetic else "")
     _check_size(graph)
     session = Session(graph, threads=ctx.threads)
     try:
-        session.run(next(found.batches(1)))
+        session.run(next(samples.batches(1)))
     except TargetError as error:
-        fix = "give samples with --data" if found.synthetic else "see whether the samples are what the model takes"
+        fix = "give samples with --data" if samples.synthetic else "see whether the samples are what the model takes"
         raise TargetError(f"{error}; {fix}") from error
-    if found.uneven:
-        _check_sizes(found, session)
-    return in_batches(found, session), session
+    if samples.uneven:
+        _check_sizes(samples, session)
+    return in_batches(samples, session), session
 
 
-def in_batches(found: Samples, one: Runnable) -> Samples:
-    """`found`, one at a time where `one` takes no batch of them."""
-    if not found.batched or found.count < 2:
-        return found
-    feeds = next(found.batches(2))
-    if found.size_of(feeds) == 1:  # the first two differ in size, and others may not
-        feeds = {name: _twice(array, found.axes[name]) for name, array in feeds.items()}
+def in_batches(samples: Samples, one: Runnable) -> Samples:
+    """`samples`, one at a time where `one` takes no batch of them."""
+    if not samples.batched or samples.count < 2:
+        return samples
+    feeds = next(samples.batches(2))
+    if samples.size_of(feeds) == 1:  # the first two differ in size, and others may not
+        feeds = {name: _twice(array, samples.axes[name]) for name, array in feeds.items()}
     try:
         one.run(feeds)
     except TargetError:
-        return found.singly()
-    return found
+        return samples.singly()
+    return samples
 
 
 def _twice(array: Array, axis: int | None) -> Array:
     return array if axis is None else np.concatenate([array, array], axis)
 
 
-def _check_sizes(found: Samples, session: Session) -> None:
+def _check_sizes(samples: Samples, session: Session) -> None:
     """Run one sample of each of the first few sizes. Raises `DataError` for one that the model does not take."""
     seen: dict[str, None] = {}
-    for feeds in found.take(_SIZES).batches(1):
+    for feeds in samples.take(_SIZES).batches(1):
         size = ", ".join(f"'{name}' of {'x'.join(map(str, array.shape))}" for name, array in feeds.items())
         if size in seen:
             continue
@@ -152,23 +152,25 @@ def held_out(
 ) -> Samples | None:
     """The samples that a build of `graph` was judged on, drawn anew; `None` where it does not run on them any more."""
     try:
-        found, _ = runnable(model, data, graph, ctx)
+        samples, _ = runnable(model, data, graph, ctx)
     except (DataError, TargetError):
         return None
-    return found.split(held_count(found.count, floor), ctx.seed)[1]
+    return samples.split(held_count(samples.count, floor), ctx.seed)[1]
 
 
 def draw(model: Model, data: Data | Samples | Source | None, graph: Graph, seed: int) -> Samples:
     if isinstance(data, Samples):
         return data
-    given = data if isinstance(data, Data) else Data(data)
-    source = source_of(model, given)
+    wanted = data if isinstance(data, Data) else Data(data)
+    source = source_of(model, wanted)
     assert not isinstance(source, Samples)
     if source is None:
-        found = synthesise(graph, _LOOK if given.few else None, seed)
+        samples = synthesise(graph, _LOOK if wanted.few else None, seed)
     else:
-        found = load_samples(source, graph, mean=given.mean, std=given.std, layout=given.layout, resize=given.resize)
-    return found if given.limit is None else found.take(given.limit, seed)
+        samples = load_samples(
+            source, graph, mean=wanted.mean, std=wanted.std, layout=wanted.layout, resize=wanted.resize
+        )
+    return samples if wanted.limit is None else samples.take(wanted.limit, seed)
 
 
 def source_of(model: Model, data: Data | Samples | Source | None) -> Samples | Source | None:
@@ -193,12 +195,12 @@ def source_text(data: Data | Samples | Source | None) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
 
 
-def sample_notes(found: Samples, pipeline: Pipeline) -> list[str]:
-    notes = list(found.notes)
-    if found.synthetic:
+def sample_notes(samples: Samples, pipeline: Pipeline) -> list[str]:
+    notes = list(samples.notes)
+    if samples.synthetic:
         notes.append("no --data was given, so inputs were made up; real samples fit better and judge truly")
-    elif pipeline.lossy and found.count < _FEW:
-        notes.append(f"only {found.count} samples were given; a few hundred fit much better")
+    elif pipeline.lossy and samples.count < _FEW:
+        notes.append(f"only {samples.count} samples were given; a few hundred fit much better")
     return notes
 
 

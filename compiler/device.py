@@ -32,7 +32,7 @@ def check_there(
     graph: Graph,
     teacher: Session,
     staged: Artifact,
-    held: Samples,
+    held_out: Samples,
     report: BuildReport,
 ) -> None:
     """Hold the artifact, built from `graph`, against it on the order's device, and note in `report` how far it agrees
@@ -52,14 +52,16 @@ def check_there(
             raise TargetError(f"the original, which the result is timed against, cannot be built: {error}") from error
         old, new = order.target.open_on(order.options.device, [path, staged.path], threads=order.options.threads)
         try:
-            report.validation = validate(graph, new, held, order.target.error)
-            report.agreement = agreement(teacher, new, held)
-            feeds = next(held.batches(1))
+            report.validation = validate(graph, new, held_out, order.target.error)
+            report.agreement = agreement(teacher, new, held_out)
+            feeds = next(held_out.batches(1))
             times = np.array([[one.timed(feeds, _RUNS)[1] for one in (old, new)] for _ in range(_ROUNDS)])
         finally:
             new.close()
     ratios = times[:, 1] / times[:, 0]
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
     before_ms, after_ms = (1e3 * np.median(times, axis=0)).tolist()
-    report.latency = LatencyFigure(before_ms, after_ms, middle, low, high, held.size_of(feeds), order.options.threads)
+    report.latency = LatencyFigure(
+        before_ms, after_ms, middle, low, high, held_out.size_of(feeds), order.options.threads
+    )
     report.notes.append(f"run and timed on the device {order.options.device.name}, the original built for it too")

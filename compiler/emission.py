@@ -14,7 +14,7 @@ from .validate import SAMPLES
 
 
 @contextmanager
-def reproducible(order: Order, graph: Graph, held: Samples | None) -> Iterator[None]:
+def reproducible(order: Order, graph: Graph, held_out: Samples | None) -> Iterator[None]:
     """Where what is done with `graph`, as it is handed to the target, fails by a fault of ours, observers keep what
     reproduces it. Raises `EmissionError` for that, and what says that the user can do something about it as it is."""
     try:
@@ -22,14 +22,14 @@ def reproducible(order: Order, graph: Graph, held: Samples | None) -> Iterator[N
     except (OptcError, MemoryError) as error:
         if not isinstance(error, EmissionError):
             raise
-        raise EmissionError(_told(order, graph, held, str(error))) from error
+        raise EmissionError(_told(order, graph, held_out, str(error))) from error
     except Exception as error:
         what = f"{order.target.name} failed on graph '{graph.name}': {type(error).__name__}: {error}"
-        raise EmissionError(_told(order, graph, held, what)) from error
+        raise EmissionError(_told(order, graph, held_out, what)) from error
 
 
-def _told(order: Order, graph: Graph, held: Samples | None, what: str) -> str:
-    part = None if held is None else held.take(SAMPLES)
+def _told(order: Order, graph: Graph, held_out: Samples | None, what: str) -> str:
+    part = None if held_out is None else held_out.take(SAMPLES)
     target = table.spec(order.target)
     said = [
         said for one in order.options.observers if (said := one.miscompiled(graph, target, order.options.seed, part))

@@ -49,9 +49,9 @@ def keep(store: Store, key: str, done: Finished, folder: str, graph: Graph) -> N
     store.put(key, json.dumps(plain(record)).encode())
 
 
-def find(store: Store, key: str, main: str, known: Mapping[str, Ruling]) -> tuple[Finished, Graph] | None:
+def find(store: Store, key: str, main: str, rulings: Mapping[str, Ruling]) -> tuple[Finished, Graph] | None:
     """The build of the file `main` under `key`, with all of its files there and whole, in which the guard ruled as is
-    `known` already; `None` where there is none."""
+    `rulings` already; `None` where there is none."""
     document = store.get(key)
     if document is None:
         return None
@@ -68,7 +68,7 @@ def find(store: Store, key: str, main: str, known: Mapping[str, Ruling]) -> tupl
     except (ValueError, RecursionError, ModelError):
         store.forget(key)
         return None
-    if any(known.get(name, ruling) != ruling for name, ruling in done.rulings.items()):
+    if any(rulings.get(name, ruling) != ruling for name, ruling in done.rulings.items()):
         return None
     done.report.cached = True
     for step in done.report.steps:

@@ -49,16 +49,16 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int]:
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Sizes by input, of texts such as `input=1x3x224x224`. Raises `SpecError`."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, equals, sizes = text.rpartition("=")
         parts = sizes.lower().split("x") if sizes else []
         if not equals or not name or not all(part.isdecimal() and int(part) for part in parts):
             raise SpecError(f"a shape is written INPUT=1x3x224x224, not '{text}'")
-        if name in found:
+        if name in shapes:
             raise SpecError(f"the shape of '{name}' is given twice")
-        found[name] = tuple(map(int, parts))
-    return found
+        shapes[name] = tuple(map(int, parts))
+    return shapes
 
 
 def fix_shapes(graph: Graph, shapes: Shapes, named: Mapping[str, int] | None = None) -> None:
@@ -86,15 +86,15 @@ def fix_shapes(graph: Graph, shapes: Shapes, named: Mapping[str, int] | None = N
         kind = value.type
         if not isinstance(kind, TensorType):
             raise ModelError(f"input '{name}' is no tensor, and has no shape to fix")
-        known = kind.shape if kind.shape is not None else (None,) * len(sizes)
-        told = f"input '{name}' is {type_text(kind)}, and cannot be {'x'.join(map(str, sizes))}"
-        if len(known) != len(sizes):
-            raise ModelError(f"{told}: it has {len(known)} axes")
-        for axis, (dim, size) in enumerate(zip(known, sizes, strict=True)):
+        declared = kind.shape if kind.shape is not None else (None,) * len(sizes)
+        mistake = f"input '{name}' is {type_text(kind)}, and cannot be {'x'.join(map(str, sizes))}"
+        if len(declared) != len(sizes):
+            raise ModelError(f"{mistake}: it has {len(declared)} axes")
+        for axis, (dim, size) in enumerate(zip(declared, sizes, strict=True)):
             if isinstance(dim, str) and dims.setdefault(dim, size) != size:
-                raise ModelError(f"{told}: '{dim}' would be {dims[dim]} and {size}")
+                raise ModelError(f"{mistake}: '{dim}' would be {dims[dim]} and {size}")
             if isinstance(dim, int) and dim != size:
-                raise ModelError(f"{told}: axis {axis} is {dim}")
+                raise ModelError(f"{mistake}: axis {axis} is {dim}")
         whole[name] = replace(kind, shape=tuple(sizes))
     bind(graph, dims)
     for name, kind in whole.items():  # sizes that have no name
@@ -109,9 +109,9 @@ def narrowed(graph: Graph, others: Sequence[Graph]) -> Graph:
 
     own = graph.clone() if others else graph
     for other in others:
-        told = {value.name: value.shape for value in other.inputs}
+        shapes = {value.name: value.shape for value in other.inputs}
         for value in own.inputs:
-            sizes, kind = told.get(value.name), value.type
+            sizes, kind = shapes.get(value.name), value.type
             if sizes is None or not isinstance(kind, TensorType):
                 continue
             mine = kind.shape if kind.shape is not None else (None,) * len(sizes)

@@ -39,19 +39,19 @@ class Locked:
         """Raises `LockError` where a strict lock says otherwise."""
         if not self.strict:
             return
-        found = [
+        differences = [
             f"{name} is {versions.get(name, 'not there')}, not {self.versions.get(name, 'there')}"
             for name in sorted({*versions, *self.versions})
             if versions.get(name) != self.versions.get(name)
         ]
         # A new version of a package comes with new code; one of the two says it all.
-        found += [
+        differences += [
             f"{what} changed"
             for name, what in _WORDS.items()
-            if hashes.get(name) != self.hashes.get(name) and not (name == "code" and found)
+            if hashes.get(name) != self.hashes.get(name) and not (name == "code" and differences)
         ]
-        if found:
-            raise LockError(f"differs from the lock: {'; '.join(found)}; build without --locked to renew it")
+        if differences:
+            raise LockError(f"differs from the lock: {'; '.join(differences)}; build without --locked to renew it")
 
     def check_outputs(self, outputs: Mapping[str, str]) -> None:
         """Raises `LockError` where a strict lock says otherwise."""

@@ -22,43 +22,43 @@ _EMULATED = 4
 
 
 def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
-    found = cost(graph, dims)
-    return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
+    whole = cost(graph, dims)
+    return Size(whole.bytes, whole.params, whole.macs, sum(1 for _ in graph.walk()))
 
 
 def compare(
     before: Session,
     after: Runnable,
-    held: Samples,
+    held_out: Samples,
     report: BuildReport,
     *,
-    known: LatencyFigure | None = None,
+    estimate: LatencyFigure | None = None,
     limit: float = 3.0,
 ) -> None:
-    """Note in `report` how far `after` agrees with `before`, and how long each takes, unless that is `known`: measured
-    in about `limit` seconds."""
-    report.latency = known
+    """Note in `report` how far `after` agrees with `before`, and how long each takes: measured in about `limit`
+    seconds, unless there is an `estimate`."""
+    report.latency = estimate
     if after.emulated:
-        few = held.take(_EMULATED)
+        few = held_out.take(_EMULATED)
         report.agreement = agreement(before, after, few, batch=1)
         report.notes.append(f"checked on {few.count} samples under emulation, which tells nothing of its speed")
         return
-    report.agreement = agreement(before, after, held)
+    report.agreement = agreement(before, after, held_out)
     report.notes += report.agreement.remarks
-    if known is not None:
+    if estimate is not None:
         return
-    feeds = next(held.batches(1))
+    feeds = next(held_out.batches(1))
     old, new = latency((before, after), feeds, limit=limit)
     report.latency = LatencyFigure(
-        1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held.size_of(feeds), before.threads
+        1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held_out.size_of(feeds), before.threads
     )
 
 
-def estimated(known: Estimator, before: Graph, after: Graph) -> LatencyFigure:
+def estimated(estimator: Estimator, before: Graph, after: Graph) -> LatencyFigure:
     """The latency of one sample by a table, without a run."""
-    old, new = known.seconds(before), known.seconds(after)
+    old, new = estimator.seconds(before), estimator.seconds(after)
     ratio = new / old if old > 0 else 1.0
-    return LatencyFigure(1e3 * old, 1e3 * new, ratio, ratio, ratio, 1, known.table.threads)
+    return LatencyFigure(1e3 * old, 1e3 * new, ratio, ratio, ratio, 1, estimator.table.threads)
 
 
 def versions() -> dict[str, str]:
@@ -83,13 +83,13 @@ class Recorder(Observer):
         self.where = f"during '{one.name}'"
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
-        found: Agreement | None = None
+        agreed: Agreement | None = None
         ctx = self._ctx
         if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
-            found = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact)
+            agreed = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact)
         if report.changed or self._size is None:
             self._size = size_of(graph, self._dims)
-        self.steps.append(Step(one.name, report, self._size, found))
+        self.steps.append(Step(one.name, report, self._size, agreed))
         self.where = f"after '{one.name}'"
         if one.lossy:
             self.kept = graph.clone()

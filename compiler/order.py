@@ -161,11 +161,13 @@ def latencies_of(path: str, targets: Sequence[Target]) -> LatencyTable:
     """The latencies in a file. Raises `DataError` where they are none, or not those of all `targets`."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = from_json(file.read(), path)
+            latencies = from_json(file.read(), path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DataError(f"{path} cannot be read: {why}; make a table with optc profile") from error
     for target in targets:
-        if found.target != table.spec(target):
-            raise DataError(f"{path} was measured on {found.target}, not on {table.spec(target)}; profile that target")
-    return found
+        if latencies.target != table.spec(target):
+            raise DataError(
+                f"{path} was measured on {latencies.target}, not on {table.spec(target)}; profile that target"
+            )
+    return latencies

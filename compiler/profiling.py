@@ -64,8 +64,8 @@ def profile(
             graph = read(model)
             (fixed_sizes or Fixed()).apply(graph)
             ctx = Context(target.facts, seed=seed, threads=threads)
-            found, _ = runnable(model, data, graph, ctx)
-            feeds, dims = next(found.batches(1)), sizes(graph, found)
+            samples, _ = runnable(model, data, graph, ctx)
+            feeds, dims = next(samples.batches(1)), sizes(graph, samples)
             run(target.legalisation(), graph, ctx)
             timed, seconds = (
                 _in_runtime(graph, feeds, dims, threads)
@@ -94,13 +94,13 @@ def _in_library(
 ) -> tuple[list[Row], float]:
     copy, originals = fixed(graph, dims)
     twins = {original: twin for twin, original in originals.items()}
-    known: dict[str, Row] = {}
+    measured: dict[str, Row] = {}
     timed = []
     for node, work in workloads(graph, dims):
-        if work.text not in known:
+        if work.text not in measured:
             part = cut_out(copy, twins[node])
-            known[work.text] = Row(work, _seconds(part, None, target, threads, device))
-        timed.append(known[work.text])
+            measured[work.text] = Row(work, _seconds(part, None, target, threads, device))
+        timed.append(measured[work.text])
     return timed, _seconds(graph, feeds, target, threads, device)
 
 
@@ -108,19 +108,19 @@ def _seconds(graph: Graph, feeds: Feeds | None, target: Target, threads: int, de
     with Workspace() as folder:
         path = os.path.join(folder, "layer.tar")
         target.emit(graph, path)
-        found, interface = opened(path, threads=threads, device=device)
-        given = made_up(interface) if feeds is None else feeds
+        session, interface = opened(path, threads=threads, device=device)
+        fed = made_up(interface) if feeds is None else feeds
         if device is not None:
-            assert isinstance(found, OnDevice)
+            assert isinstance(session, OnDevice)
             try:
-                return found.timed(given, _RUNS)[1]
+                return session.timed(fed, _RUNS)[1]
             finally:
-                found.close()
-        if found.emulated:
+                session.close()
+        if session.emulated:
             raise TargetError(
                 f"{table.spec(target)} runs here only under an emulator, whose times tell nothing; give --rpc HOST:PORT"
             )
-        return latency([found], given, limit=_LIMIT)[0].fast
+        return latency([session], fed, limit=_LIMIT)[0].fast
 
 
 def cut_out(graph: Graph, node: Node) -> Graph:

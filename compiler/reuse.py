@@ -23,7 +23,7 @@ from .place import move, staging
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Reuse:
     """The digests of what goes into a build (`hashes`), and the `key` that they make, empty where it is not kept: there
     is no store, or the code of a pass is not known."""
 
@@ -37,14 +37,14 @@ class Known:
         wants to see every pass run."""
         if self.store is None or not self.key or not all(observer.passive for observer in order.options.observers):
             return None
-        found = finished.find(self.store, self.key, order.name, self.passes.known)
-        if found is None or order.path is None:
-            return None if found is None else (*found, None)
+        stored = finished.find(self.store, self.key, order.name, self.passes.known)
+        if stored is None or order.path is None:
+            return None if stored is None else (*stored, None)
         if order.lock is not None:
-            order.lock.check_outputs(found[0].report.outputs)
+            order.lock.check_outputs(stored[0].report.outputs)
         with staging(order.path) as folder:
-            staged = finished.place(self.store, found[0], folder)
-            return None if staged is None else (*found, move(staged, order.path, order.target))
+            staged = finished.place(self.store, stored[0], folder)
+            return None if staged is None else (*stored, move(staged, order.path, order.target))
 
     def keep(self, order: Order, report: BuildReport, dims: Mapping[str, int], folder: str, graph: Graph) -> None:
         """Keep a finished build, whose files are in `folder`."""
@@ -52,7 +52,7 @@ class Known:
             finished.keep(self.store, self.key, Finished.of(report, order.name, dict(dims)), folder, graph)
 
 
-def known_by(order: Order, original: Graph, student: Graph | None) -> Known:
+def reuse_of(order: Order, original: Graph, student: Graph | None) -> Reuse:
     """What a build of `original`, or of the `student` that it teaches, is known by as ordered.
 
     Raises `DataError` where samples cannot be read.
@@ -78,4 +78,4 @@ def known_by(order: Order, original: Graph, student: Graph | None) -> Known:
         words.append(order.options.device.name)
     keeps = store is not None and None not in codes
     key = Fingerprint("build", json.dumps(hashes), order.name, environment(), *words).text if keeps else ""
-    return Known(hashes, key, store, passes)
+    return Reuse(hashes, key, store, passes)

@@ -40,7 +40,7 @@ from .options import Options
 from .order import Order
 from .place import check_place, move, staging
 from .result import Build, Interrupted
-from .reuse import Known, known_by
+from .reuse import Reuse, reuse_of
 from .several_targets import beside
 from .student import stranger, student_of
 from .tuning import tune as tuned_choice
@@ -76,19 +76,19 @@ def build(order: Order) -> Build:
     if is_stream(order.data):
         order = replace(order, data=draw(order.model, order.data, original, order.options.seed))
     student = None if order.options.student is None else student_of(order.options.student, original)
-    known = known_by(order, original, student)
+    reuse = reuse_of(order, original, student)
     if order.lock is not None:
-        order.lock.check_inputs(known.hashes, versions())
-    result = _kept(order, original, known)
+        order.lock.check_inputs(reuse.hashes, versions())
+    result = _kept(order, original, reuse)
     if result is None:
-        outcome = _made(order, original, student, known)
+        outcome = _made(order, original, student, reuse)
         forget_types(outcome.graph, annotated)
         if not outcome.stopped and student is None:
             undo_growth(order, original, annotated, outcome.graph, outcome.report)
-        result = _written(order, original, known, outcome)
-    if known.store is not None:
-        known.store.trim()
-        result.report.notes += known.store.faults
+        result = _written(order, original, reuse, outcome)
+    if reuse.store is not None:
+        reuse.store.trim()
+        result.report.notes += reuse.store.faults
     result.report.seconds = time.perf_counter() - start
     return result
 
@@ -114,9 +114,9 @@ def _context(order: Order) -> Context:
     )
 
 
-def _kept(order: Order, original: Graph, known: Known) -> Build | None:
+def _kept(order: Order, original: Graph, reuse: Reuse) -> Build | None:
     """The build as it was made before, its files in their place; `None` where it has to be made."""
-    stored = known.take(order)
+    stored = reuse.take(order)
     if stored is None:
         return None
     done, graph, artifact = stored
@@ -132,7 +132,7 @@ def _kept(order: Order, original: Graph, known: Known) -> Build | None:
         order.target,
         original,
         artifact,
-        known.key,
+        reuse.key,
         judges if report.samples is not None else lambda: None,
     )
 
@@ -151,7 +151,7 @@ class _Made:
     stopped: str
 
 
-def _made(order: Order, original: Graph, student: Graph | None, known: Known) -> _Made:
+def _made(order: Order, original: Graph, student: Graph | None, reuse: Reuse) -> _Made:
     """Run the passes, each judged, and what makes the result fit the target."""
     ctx = _context(order)
     notes = [*lower(original, *newest_loadable()), *open_weights(original)]
@@ -180,7 +180,7 @@ def _made(order: Order, original: Graph, student: Graph | None, known: Known) ->
     observers = (recorder, Log(), *order.options.observers)
     stopped = ""
     try:
-        run(Pipeline((*passes, *last)), graph, ctx, observers=observers, guard=warden, cache=known.passes)
+        run(Pipeline((*passes, *last)), graph, ctx, observers=observers, guard=warden, cache=reuse.passes)
     except KeyboardInterrupt:
         if order.path is None or recorder.kept is None or order.strict:
             raise
@@ -196,10 +196,10 @@ def _made(order: Order, original: Graph, student: Graph | None, known: Known) ->
         before=replace(size, bytes=stored_bytes(order.model, original)),
         after=size,
         notes=notes,
-        hashes=known.hashes,
+        hashes=reuse.hashes,
         # Legalisation that found nothing to do is nobody's business.
         steps=[step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(passes)],
-        rulings=known.passes.rulings,
+        rulings=reuse.passes.rulings,
     )
     if samples is not None and ctx.fit is not None and ctx.held is not None:
         report.samples = SampleRecord(ctx.data, samples.synthetic, ctx.fit.count, ctx.held.count)
@@ -233,13 +233,13 @@ def _samples(
     return samples, teacher
 
 
-def _written(order: Order, original: Graph, known: Known, outcome: _Made) -> Build:
+def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Build:
     """Emit, check beside the original, judge, and put the files in their place. Raises `Interrupted` at the end of a
     build that was."""
     report, graph = outcome.report, outcome.graph
     with staging(order.path) as folder:
         with reproducible(order, graph, outcome.ctx.held):
-            choice, broken = ("", False) if outcome.stopped else tuned_choice(order, graph, known, report.notes)
+            choice, broken = ("", False) if outcome.stopped else tuned_choice(order, graph, reuse, report.notes)
             if broken:
                 if order.path is None or order.strict:
                     raise KeyboardInterrupt
@@ -260,13 +260,13 @@ def _written(order: Order, original: Graph, known: Known, outcome: _Made) -> Bui
         if not stopped:
             if order.lock is not None:
                 order.lock.check_outputs(report.outputs)
-            known.keep(order, report, outcome.dims, folder, graph)
+            reuse.keep(order, report, outcome.dims, folder, graph)
         if order.budget is not None:
             report.budget = judge(order.budget, report, graph, outcome.dims)
         artifact = None if order.path is None else move(staged, order.path, order.target)
     report.artifacts = [] if artifact is None else list(artifact.files)
-    held = outcome.ctx.held
-    built = Build(graph, report, order.target, original, artifact, "" if stopped else known.key, lambda: held)
+    held_out = outcome.ctx.held
+    built = Build(graph, report, order.target, original, artifact, "" if stopped else reuse.key, lambda: held_out)
     if stopped:
         ran = ", ".join(step.name for step in report.steps)
         report.notes.append(f"{stopped}: this is the result of {ran}")
@@ -277,30 +277,30 @@ def _written(order: Order, original: Graph, known: Known, outcome: _Made) -> Bui
 def _check(order: Order, original: Graph, outcome: _Made, staged: Artifact) -> None:
     """Hold the artifact against the graph that it was built from, and run it beside the original as it was read, as a
     user's runtime would open it. Raises `EmissionError` where it does not answer as its graph."""
-    held, report = outcome.ctx.held, outcome.report
+    held_out, report = outcome.ctx.held, outcome.report
     if not order.options.check:
         report.validation = Validation(0, "left out, --no-check")
         return
     if order.target.cannot_run:
         report.validation = Validation(0, f"it {order.target.cannot_run}")
         return
-    if outcome.teacher is None or held is None:
+    if outcome.teacher is None or held_out is None:
         report.validation = Validation(0, "the original does not run here, so there are no samples")
         return
     with order.progress.task("check"):
         if order.options.device is not None and not outcome.stopped:
-            check_there(order, original, outcome.graph, outcome.teacher, staged, held, report)
+            check_there(order, original, outcome.graph, outcome.teacher, staged, held_out, report)
             return
         after = order.target.open(staged.path, threads=order.options.threads)
-        report.validation = validate(outcome.graph, after, held, order.target.error)
+        report.validation = validate(outcome.graph, after, held_out, order.target.error)
         if outcome.stopped:
-            report.agreement = agreement(outcome.teacher, after, held.take(_GLANCE))
+            report.agreement = agreement(outcome.teacher, after, held_out.take(_GLANCE))
         else:
             latencies = outcome.ctx.latencies
             figure = None if latencies is None else estimated(latencies, original, outcome.graph)
             # Nobody waits for a second figure of what is only compiled, unless something depends on it.
             limit = 3.0 if order.pipeline.lossy or order.budget is not None else _GLIMPSE
-            compare(outcome.teacher, after, held, report, known=figure, limit=limit)
+            compare(outcome.teacher, after, held_out, report, estimate=figure, limit=limit)
             # A library that runs here is for this CPU, though passes cannot measure its kernels.
             elsewhere = order.target.suffix == Target.suffix and not order.target.facts.measurable
             if figure is None and report.latency is not None and elsewhere:

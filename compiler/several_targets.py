@@ -90,7 +90,7 @@ def _folder(path: str | None) -> Iterator[str]:
         return
     if os.path.lexists(path) and not os.path.isdir(path):
         raise OutputError(f"{path} is a file, and several targets need a folder; name one with -o")
-    made = not os.path.isdir(path)
+    is_new = not os.path.isdir(path)
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
@@ -98,7 +98,7 @@ def _folder(path: str | None) -> Iterator[str]:
     try:
         yield path
     finally:
-        if made:
+        if is_new:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
 

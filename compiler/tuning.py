@@ -7,10 +7,10 @@ from ..ir.text import snapshot
 from ..storage.fingerprint import Fingerprint
 from ..targets import table
 from .order import Order
-from .reuse import Known
+from .reuse import Reuse
 
 
-def tune(order: Order, graph: Graph, known: Known, notes: list[str]) -> tuple[str, bool]:
+def tune(order: Order, graph: Graph, reuse: Reuse, notes: list[str]) -> tuple[str, bool]:
     """What tuning chose, empty where none is asked for, and whether it was interrupted. What a lock file records is
     taken rather than measured."""
     how = order.tuning
@@ -22,12 +22,12 @@ def tune(order: Order, graph: Graph, known: Known, notes: list[str]) -> tuple[st
     def decide() -> str:
         nonlocal interrupted
         with order.progress.task("tune", how.seconds or None) as advance:
-            found = order.target.tune(graph, how, advance)
-        interrupted = found.interrupted
-        measured.append(found.summary)
-        return found.choice
+            tuned = order.target.tune(graph, how, advance)
+        interrupted = tuned.interrupted
+        measured.append(tuned.summary)
+        return tuned.choice
 
     key = Fingerprint("ruling", "tune", table.spec(order.target), snapshot.digest(graph)).text
-    choice = known.passes.recalled(key, decide)
+    choice = reuse.passes.recalled(key, decide)
     notes.append(f"tuning: {measured[0]}" if measured else "tuning: as the lock file records")
     return choice, interrupted

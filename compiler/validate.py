@@ -36,8 +36,8 @@ _Answers = list[list[Any]]
 _Others = Callable[[], list[_Answers]]
 
 
-def validate(graph: Graph, artifact: Runnable, held: Samples, error: float = 0.0) -> Validation:
-    """Run `artifact`, which was built from `graph`, on a few of the samples `held`, and hold it against the graph.
+def validate(graph: Graph, artifact: Runnable, held_out: Samples, error: float = 0.0) -> Validation:
+    """Run `artifact`, which was built from `graph`, on a few of the samples `held_out`, and hold it against the graph.
 
     `error` is the relative error of its float32 numbers where that is more than such numbers have. Raises
     `EmissionError` where it answers otherwise than rounding explains, or fails where the graph does not.
@@ -47,7 +47,7 @@ def validate(graph: Graph, artifact: Runnable, held: Samples, error: float = 0.0
     reference: _Answers = []
     try:
         session = _session(graph)
-        for one in _batches(held, artifact.emulated):
+        for one in _batches(held_out, artifact.emulated):
             reference.append(session.run(one))
             feeds.append(one)
             if sum(flat(answers).size for answers in reference) > _ELEMENTS:
@@ -73,7 +73,7 @@ def validate(graph: Graph, artifact: Runnable, held: Samples, error: float = 0.0
             )
     if len(skipped) == len(graph.outputs):
         return Validation(0, "a random operator decides all outputs")
-    return Validation(sum(held.size_of(one) for one in feeds), "", tuple(skipped))
+    return Validation(sum(held_out.size_of(one) for one in feeds), "", tuple(skipped))
 
 
 def _session(graph: Graph) -> Session:
@@ -84,9 +84,9 @@ def _session(graph: Graph) -> Session:
         return Session(graph)
 
 
-def _batches(held: Samples, emulated: bool) -> Iterable[Mapping[str, Array]]:
+def _batches(held_out: Samples, emulated: bool) -> Iterable[Mapping[str, Array]]:
     """Samples together and, where there may be several, one alone."""
-    part = held.take(_EMULATED if emulated else SAMPLES)
+    part = held_out.take(_EMULATED if emulated else SAMPLES)
     yield from part.batches(1 if emulated else SAMPLES - 1)
 
 

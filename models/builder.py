@@ -53,8 +53,8 @@ def stored(arrays: Mapping[str, FloatArray]) -> Weights:
 
     def look_up(name: str, shape: tuple[int, ...], mean: float, deviation: float) -> FloatArray:
         if name not in arrays or arrays[name].shape != shape:
-            found = f"has shape {arrays[name].shape}" if name in arrays else "is missing"
-            raise ModelError(f"parameter {name!r} {found}; the network needs one of shape {shape}")
+            fault = f"has shape {arrays[name].shape}" if name in arrays else "is missing"
+            raise ModelError(f"parameter {name!r} {fault}; the network needs one of shape {shape}")
         return arrays[name]
 
     return look_up
@@ -267,10 +267,10 @@ def _type(shape: Shape) -> TensorType:
 
 def sizes(value: Value) -> tuple[int, ...]:
     """The sizes of a value behind its batch axis. Raises `ModelError` where a builder did not make the value."""
-    known = tuple(size for size in (value.shape or ())[1:] if isinstance(size, int))
-    if value.shape is None or len(known) != len(value.shape) - 1:
+    fixed = tuple(size for size in (value.shape or ())[1:] if isinstance(size, int))
+    if value.shape is None or len(fixed) != len(value.shape) - 1:
         raise ModelError(f"{value} has no known sizes behind the batch axis; make it with a Builder")
-    return known
+    return fixed
 
 
 def _strided(x: Value, kernel: int, stride: int, pads: Sequence[int]) -> tuple[int, ...]:

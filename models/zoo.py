@@ -163,25 +163,25 @@ def _split(name: str, split: str) -> digits.Split:
         raise DataError(
             f"{entry.name} is an architecture with random weights and has no samples; give some with --data"
         )
-    for known in digits.SPLITS:
-        if split == known:
-            return known
+    for one in digits.SPLITS:
+        if split == one:
+            return one
     raise DataError(f"{entry.name} has no split '{split}'.{nearest(split, digits.SPLITS)}")
 
 
 def _parse_options(entry: Entry, spec: str) -> dict[str, Option]:
-    known = entry.options
+    declared = entry.options
     parsed: dict[str, Option] = {}
     position = len(entry.name) + 1
     for part in spec.split(":")[1:]:
         key, equals, text = part.partition("=")
-        if key not in known:
-            message = f"{entry.name} has no option '{key}'.{nearest(key, known)}"
+        if key not in declared:
+            message = f"{entry.name} has no option '{key}'.{nearest(key, declared)}"
             raise SpecError(message, text=spec, position=position)
         try:
-            parsed[key] = _parse(text, type(known[key]))
+            parsed[key] = _parse(text, type(declared[key]))
         except ValueError as error:
-            message = f"option '{key}' of {entry.name} takes a value like {known[key]}, not '{text}'"
+            message = f"option '{key}' of {entry.name} takes a value like {declared[key]}, not '{text}'"
             raise SpecError(message, text=spec, position=position + len(key) + len(equals)) from error
         position += len(part) + 1
     return parsed

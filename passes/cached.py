@@ -86,7 +86,7 @@ class PassCache:
         code = code_of(one)
         if self.store is None or code is None:
             return None
-        told = {
+        context = {
             # Targets of the same facts share what the passes make.
             "target": asdict(replace(ctx.target, name="")),
             "latencies": None if ctx.latencies is None else [ctx.latencies.table.digest, dict(ctx.latencies.dims)],
@@ -98,7 +98,7 @@ class PassCache:
             # What leaves every answer as it is has no use for samples.
             **({"data": self.data, "teacher": teacher} if one.lossy or code != own_code() else {}),
         }
-        return Fingerprint("pass", spec(one), code, before, json.dumps(told, sort_keys=True), environment()).text
+        return Fingerprint("pass", spec(one), code, before, json.dumps(context, sort_keys=True), environment()).text
 
     def find(self, key: str | None) -> tuple[Graph, Entry] | None:
         """The graph and the entry under `key`, checked; `None` where there is none."""
@@ -176,17 +176,17 @@ def code_of_module(module: str) -> str | None:
 @functools.cache
 def own_code() -> str:
     """The digest of this package's code."""
-    found = Fingerprint()
-    _add_code(Path(__file__).parents[1], "", found)
-    return found.text
+    digest = Fingerprint()
+    _add_code(Path(__file__).parents[1], "", digest)
+    return digest.text
 
 
-def _add_code(folder: Path, name: str, found: Fingerprint) -> None:
+def _add_code(folder: Path, name: str, digest: Fingerprint) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix == ".py":
-            found.write(Fingerprint(f"{name}/{path.name}", file_digest(path)).text.encode())
+            digest.write(Fingerprint(f"{name}/{path.name}", file_digest(path)).text.encode())
         elif (path / "__init__.py").is_file():
-            _add_code(path, f"{name}/{path.name}", found)
+            _add_code(path, f"{name}/{path.name}", digest)
 
 
 def environment() -> str:

@@ -63,9 +63,9 @@ class FunctionPass(Pass):
             module_spec.loader.exec_module(module)
         except Exception as error:
             raise SpecError(f"'{self.path}' fails on import: {type(error).__name__}: {error}") from error
-        found = getattr(module, self.function, None)
-        if not callable(found):
+        function = getattr(module, self.function, None)
+        if not callable(function):
             functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
             raise SpecError(f"'{self.path}' has no function '{self.function}'.{nearest(self.function, functions)}")
-        chosen: Callable[[gs.Graph], gs.Graph | None] = found
+        chosen: Callable[[gs.Graph], gs.Graph | None] = function
         return chosen

@@ -89,49 +89,49 @@ class Guard:
         floor = self.floor_of(one)
         if floor is None or ctx.teacher is None or ctx.held is None:
             return ""
-        found = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads, exact=ctx.exact)
-        if math.isnan(found.share):
-            said = "; ".join(found.remarks)
+        agreed = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads, exact=ctx.exact)
+        if math.isnan(agreed.share):
+            said = "; ".join(agreed.remarks)
             if self.floor is not None:
                 return f"no agreement was measured, so none reaches {floor:g} ({said})"
             report.notes.append(f"what this pass costs is not known: {said}")
             return ""
-        objection = _below(found, floor, lenient=self.floor is None)
+        objection = _below(agreed, floor, lenient=self.floor is None)
         if objection and self.floor is None:
             # What passes before were told to lose is not held against this one.
             start = agreement(ctx.teacher, before, ctx.held, threads=ctx.threads, exact=ctx.exact).share
-            objection = _below(found, floor * min(start, 1.0), lenient=True)
+            objection = _below(agreed, floor * min(start, 1.0), lenient=True)
         return objection
 
 
-def _below(found: Agreement, floor: float, *, lenient: bool) -> str:
+def _below(agreed: Agreement, floor: float, *, lenient: bool) -> str:
     """What falls below `floor`, or "".
 
     A floor that the user set is one. The pass's own is a net, and samples may be few: what they cannot tell from it is
     not held against the pass where that is `lenient`.
     """
-    error = math.sqrt(max(found.share * (1 - found.share), 0.0) / max(found.samples, 1))
-    within = found.share + error >= floor
-    if found.share >= floor or (lenient and within):
+    error = math.sqrt(max(agreed.share * (1 - agreed.share), 0.0) / max(agreed.samples, 1))
+    within = agreed.share + error >= floor
+    if agreed.share >= floor or (lenient and within):
         return ""
-    worst = min(found.compared, key=lambda output: output.share)
+    worst = min(agreed.compared, key=lambda output: output.share)
     part = f" ({worst.part})" if worst.part and worst.share == worst.worst else ""
-    figure = f"{100 * found.share:.1f} +- {100 * error:.1f} %"
-    unsure = f"; {figure}: {found.samples} samples cannot tell it from {100 * floor:g} %" if within else ""
-    return f"{DISAGREES} '{worst.name}'{part} would fall to {found.share:.4f}, below {floor:g}{unsure}"
+    figure = f"{100 * agreed.share:.1f} +- {100 * error:.1f} %"
+    unsure = f"; {figure}: {agreed.samples} samples cannot tell it from {100 * floor:g} %" if within else ""
+    return f"{DISAGREES} '{worst.name}'{part} would fall to {agreed.share:.4f}, below {floor:g}{unsure}"
 
 
-def _slowdown(before: Graph, after: Graph, held: Samples, threads: int) -> float:
+def _slowdown(before: Graph, after: Graph, held_out: Samples, threads: int) -> float:
     """How many times as long `after` runs; 1 where it is not slower. What looks slower is measured twice more."""
     from ..runtime.latency import latency
     from ..runtime.session import Session
 
     sessions = Session(before, threads=threads), Session(after, threads=threads)
-    feeds: Feeds = next(held.batches(1))
+    feeds: Feeds = next(held_out.batches(1))
     ratio = 1.0
     for seconds in (0.5, 1.5, 1.5):
-        found = latency(sessions, feeds, limit=seconds)[1]
-        if found.ratio <= _SLOWER or found.low <= 1:
+        measured = latency(sessions, feeds, limit=seconds)[1]
+        if measured.ratio <= _SLOWER or measured.low <= 1:
             return 1.0
-        ratio = found.ratio
+        ratio = measured.ratio
     return ratio

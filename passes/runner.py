@@ -61,11 +61,11 @@ def run(
             _time(report, start, ctx)
         else:
             key = cache.key(one, state, teacher, ctx, guard)
-            found = cache.find(key)
-            if found is not None:
-                graph.become(found[0])
+            stored = cache.find(key)
+            if stored is not None:
+                graph.become(stored[0])
                 settle(graph)
-                state, report = found[1].graph, found[1].report
+                state, report = stored[1].graph, stored[1].report
                 report.cached = True
             else:
                 ctx.recall = partial(_recall, cache, one, state)
@@ -116,11 +116,11 @@ def _checked(
     if guard is not None and one.lossy and report.changed:
         rules = guard  # which is there, for what is called later
 
-        def objection(result: Graph, told: Report) -> str:
+        def objection(result: Graph, record: Report) -> str:
             if cache is None:
-                return rules.objection(one, before, result, ctx, told)
+                return rules.objection(one, before, result, ctx, record)
             key = ruling_key(one, state, digest(result), repr(guard))
-            return cache.judged(key, told, lambda: rules.objection(one, before, result, ctx, told))
+            return cache.judged(key, record, lambda: rules.objection(one, before, result, ctx, record))
 
         try:
             reason = objection(graph, report)

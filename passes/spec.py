@@ -111,37 +111,37 @@ def given(text: str, cls: type[DataclassInstance], item: Sequence[Token]) -> dic
     Raises `SpecError` with a caret under the place of `text` that is wrong.
     """
     word = item[0].text
-    known = {choice.name.replace("_", "-"): choice for choice in options(cls)}
-    found: dict[str, object] = {}
+    choices = {choice.name.replace("_", "-"): choice for choice in options(cls)}
+    values: dict[str, object] = {}
     for token in item[1:]:
         key, equals, value = token.text.partition("=")
         key = key.strip().replace("_", "-")
-        if key not in known:
-            hint = nearest(key, known) if known else f" '{word}' has no options."
+        if key not in choices:
+            hint = nearest(key, choices) if choices else f" '{word}' has no options."
             raise SpecError(f"'{word}' has no option '{key}'.{hint}", text=text, position=token.position)
-        choice = known[key]
+        choice = choices[key]
         at = token.position + len(token.text) - len(value.lstrip())
         if not equals:
             raise SpecError(f"option '{key}' needs a value: {key}={choice.type_text}", text=text, position=at)
-        if choice.name in found:
+        if choice.name in values:
             raise SpecError(f"option '{key}' is given twice", text=text, position=token.position)
         try:
-            found[choice.name] = convert(choice, value.strip())
+            values[choice.name] = convert(choice, value.strip())
         except ValueError as error:
             raise SpecError(str(error), text=text, position=at) from None
-    return found
+    return values
 
 
 def convert(choice: Option, text: str) -> object:
     """The value of an option from its text. Raises `ValueError` saying what was expected."""
     for kind in _alternatives(choice.annotation):
-        found = _convert_one(kind, text)
-        if found is _NO:
+        value = _convert_one(kind, text)
+        if value is _NO:
             continue
-        number = found if isinstance(found, int | float) and not isinstance(found, bool) else None
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
         if number is not None and (bounds := _beyond(choice, number)):
             raise ValueError(f"'{choice.name}' must be {bounds}, not {text}")
-        return found
+        return value
     hint = nearest(text, _words(choice.annotation)) if _is_closed(choice.annotation) else ""
     raise ValueError(f"'{choice.name}' takes {choice.type_text}, not '{text}'.{hint}")
 

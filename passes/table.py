@@ -35,14 +35,14 @@ def find(name: str, *, text: str = "", position: int | None = None) -> type[Pass
     others = _others()
     if name in TABLE:
         module, _, attribute = TABLE[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
+        cls = getattr(importlib.import_module(module), attribute)
     elif name in others:
-        found = others[name].load()
+        cls = others[name].load()
     else:
         raise SpecError(f"no pass is called '{name}'.{nearest(name, names())}", text=text, position=position)
-    if not (isinstance(found, type) and issubclass(found, Pass)):
-        raise SpecError(f"'{name}' comes from {found!r}, which is not a subclass of optc's Pass")
-    return found
+    if not (isinstance(cls, type) and issubclass(cls, Pass)):
+        raise SpecError(f"'{name}' comes from {cls!r}, which is not a subclass of optc's Pass")
+    return cls
 
 
 def classes() -> Iterator[type[Pass]]:
@@ -51,11 +51,11 @@ def classes() -> Iterator[type[Pass]]:
 
 
 def _others() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+    others: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
-        if entry.name in TABLE or entry.name in found:
+        if entry.name in TABLE or entry.name in others:
             raise SpecError(
                 f"two packages bring a pass called '{entry.name}' (one is {entry.value}); uninstall one of them"
             )
-        found[entry.name] = entry
-    return found
+        others[entry.name] = entry
+    return others

@@ -144,13 +144,13 @@ class _Reader:
         models = document.pop("model", [])
         if not isinstance(models, list) or not all(isinstance(one, dict) for one in models):
             self.fail("models are tables of an array: [[model]], with two brackets", ("model",))
-        given = self.keys(document, _SHARED, ())
+        shared = self.keys(document, _SHARED, ())
         if not models:
             raise SpecError(f"{self.shown}: names no model; add a table [[model]] with a path, or run: optc init MODEL")
         entries: list[Entry] = []
         places: set[str] = set()
         for i, model in enumerate(models):
-            entries.append(self.entry({**given, **self.keys(model, _OWN, ("model", i))}, i))
+            entries.append(self.entry({**shared, **self.keys(model, _OWN, ("model", i))}, i))
             if any(one.name == entries[-1].name for one in entries[:-1]):
                 self.fail(f"two models are called '{entries[-1].name}'; give one of them another name", ("model", i))
             for target in entries[-1].targets:
@@ -161,22 +161,22 @@ class _Reader:
                 places.add(place)
         return Config(self.path, tuple(entries))
 
-    def entry(self, given: dict[str, Any], number: int) -> Entry:
+    def entry(self, section: dict[str, Any], number: int) -> Entry:
         from ..targets import table
 
         at = ("model", number)
-        if "path" not in given:
+        if "path" not in section:
             self.fail('a model needs a path: path = "model.onnx"', at)
-        path = self.place(given.pop("path"))
-        name = given.pop("name", None) or stem_of(path)
-        targets = given.pop("targets", ("onnx",))
-        output = given.pop("output", "." if path.startswith("zoo:") else None)
-        overrides = tuple(given.pop("override", ()))
+        path = self.place(section.pop("path"))
+        name = section.pop("name", None) or stem_of(path)
+        targets = section.pop("targets", ("onnx",))
+        output = section.pop("output", "." if path.startswith("zoo:") else None)
+        overrides = tuple(section.pop("override", ()))
         for key, one in declared(Options).items():
-            if one.configured and one.flag in given:
-                value = given.pop(one.flag)
-                given[key] = self.place(value) if one.kind.path else value
-        options = replace(Options(), overrides=overrides, **given)
+            if one.configured and one.flag in section:
+                value = section.pop(one.flag)
+                section[key] = self.place(value) if one.kind.path else value
+        options = replace(Options(), overrides=overrides, **section)
         self.check(options, targets, at)
         targets = tuple(table.spec(one) for text in targets for one in table.parse(text))
         return Entry(name, path, targets, None if output is None else self.place(output), options)
@@ -200,28 +200,28 @@ class _Reader:
                 self.fail(str(error).splitlines()[0], where)
 
     def keys(
-        self, table: Mapping[str, Any], known: Mapping[str, Callable[[Any], Any]], at: tuple[str | int, ...]
+        self, table: Mapping[str, Any], readers: Mapping[str, Callable[[Any], Any]], at: tuple[str | int, ...]
     ) -> dict[str, Any]:
         """The values of a table by field, each of its kind."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, value in table.items():
-            if key not in known:
-                self.fail(f"there is no key '{key}' here.{nearest(key, known)}", (*at, key))
+            if key not in readers:
+                self.fail(f"there is no key '{key}' here.{nearest(key, readers)}", (*at, key))
             try:
                 if key == "override":
-                    found[key] = [self.override(one, (*at, key, i)) for i, one in enumerate(_tables(value))]
+                    values[key] = [self.override(one, (*at, key, i)) for i, one in enumerate(_tables(value))]
                 else:
-                    found[key] = known[key](value)
+                    values[key] = readers[key](value)
             except ValueError as error:
                 self.fail(f"'{key}' takes {error}, not {_shown(value)}", (*at, key))
-        return found
+        return values
 
-    def override(self, given: Mapping[str, Any], at: tuple[str | int, ...]) -> Override:
-        for key in given:
+    def override(self, section: Mapping[str, Any], at: tuple[str | int, ...]) -> Override:
+        for key in section:
             if key not in ("match", "op", "keep", "passes"):
                 self.fail(f"there is no key '{key}' here.{nearest(key, ('match', 'op', 'keep', 'passes'))}", (*at, key))
         try:
-            return override(given)
+            return override(section)
         except OptcError as error:
             self.fail(str(error).splitlines()[0], at)
 

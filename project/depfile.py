@@ -25,16 +25,16 @@ _APART = re.compile(r"""^~|["&'(*;<=>?\[^`|\\%]|[ :]$""")
 def inputs(model: str, original: Graph, pipeline: Pipeline, data: str | None, config: str | None) -> list[str]:
     """Every file that a build reads: the model with its external data, the samples, the user's passes, the
     configuration. Of a folder of samples its folders too, which change when a file is added."""
-    found: list[str] = []
+    paths: list[str] = []
     if not model.startswith("zoo:"):
-        found.append(model)
-        found += sorted(stored_files(original) - {os.path.abspath(model)})
+        paths.append(model)
+        paths += sorted(stored_files(original) - {os.path.abspath(model)})
     if data is not None:
-        found += _files(data)
-    found += [one.path for one in pipeline if isinstance(one, FunctionPass)]
+        paths += _files(data)
+    paths += [one.path for one in pipeline if isinstance(one, FunctionPass)]
     if config is not None:
-        found.append(config)
-    return list(dict.fromkeys(found))
+        paths.append(config)
+    return list(dict.fromkeys(paths))
 
 
 def _files(path: str) -> Iterator[str]:

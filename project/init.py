@@ -60,7 +60,7 @@ def text(model: str, graph: Graph, folder: str) -> str:
     data = '# data = "calib.npz"              # samples to calibrate on: an .npz, or a folder of .npy or of images\n'
     data += "".join(f"#                                 input {one}\n" for one in inputs)
     nodes = sorted(cost(graph).nodes.items(), key=lambda item: -item[1].bytes)
-    heavy = [(node.label, found.bytes) for node, found in nodes[:3] if found.bytes]
+    heavy = [(node.label, work.bytes) for node, work in nodes[:3] if work.bytes]
     layers = "".join(f"#   {json.dumps(name)}, {size:,} bytes\n" for name, size in heavy)
     match = json.dumps(heavy[0][0] if heavy else "*")
     return _TEXT.format(

@@ -35,7 +35,7 @@ class Lock:
                 document = json.load(file)
             if document["schema"] != SCHEMA:
                 raise LockError(f"{path}: is of the form {document['schema']}, not {SCHEMA}; delete it to begin anew")
-            found: dict[str, Locked] = {
+            builds: dict[str, Locked] = {
                 name: restored(Locked, {**one, "strict": strict}) for name, one in document["builds"].items()
             }
         except FileNotFoundError:
@@ -46,14 +46,14 @@ class Lock:
             raise LockError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LockError(f"{path}: is no lock file, or is damaged; delete it to begin anew") from error
-        return Lock(path, found)
+        return Lock(path, builds)
 
     def of(self, name: str, *, strict: bool = False) -> Locked | None:
         """The record of one build. Raises `LockError` where a strict lock has none."""
-        found = self.builds.get(name)
-        if found is None and strict:
+        build = self.builds.get(name)
+        if build is None and strict:
             raise LockError(f"{self.path}: has no build {name}; build once without --locked to record it")
-        return found
+        return build
 
     def keep(self, name: str, report: BuildReport) -> None:
         """Record one build, and write the file."""
@@ -72,9 +72,9 @@ class Lock:
 
 
 def _fields(one: Locked) -> Mapping[str, object]:
-    found = plain(replace(one, strict=False))
-    assert isinstance(found, dict)
-    return found
+    fields = plain(replace(one, strict=False))
+    assert isinstance(fields, dict)
+    return fields
 
 
 def build_name(model: str, target: str) -> str:

@@ -175,7 +175,7 @@ def _deaf() -> Iterator[None]:
 
 def _received(connection: Connection, process: BaseProcess, job: Job) -> Result:
     try:
-        found = connection.recv()
+        message = connection.recv()
     except EOFError:
         process.join()
         code = process.exitcode or 0
@@ -184,8 +184,8 @@ def _received(connection: Connection, process: BaseProcess, job: Job) -> Result:
     finally:
         connection.close()
     process.join()
-    assert isinstance(found, Result)
-    return found
+    assert isinstance(message, Result)
+    return message
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
@@ -211,10 +211,10 @@ def _end_with_parent() -> None:
 
 def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connection) -> None:
     """Build one job in a process of its own, and send its result."""
-    told: list[int] = []
+    statuses: list[int] = []
 
     def stop(number: int, frame: object) -> None:
-        told.append(number)
+        statuses.append(number)
         raise KeyboardInterrupt
 
     for one in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
@@ -224,7 +224,7 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
         result = build_one(job, lock, cache)
     except BaseException as error:
         # What is interrupted in the middle of an import ends as an error of some other kind.
-        if told or isinstance(error, KeyboardInterrupt):
+        if statuses or isinstance(error, KeyboardInterrupt):
             sys.exit(130)
         raise
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more

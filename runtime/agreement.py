@@ -312,18 +312,18 @@ class Sums:
             self.rows += 1
             self.broken += 1
 
-    def _floats(self, t: npt.NDArray[np.float64], given: Array) -> None:
-        if given.shape != t.shape or given.dtype.kind not in "fViub":
+    def _floats(self, t: npt.NDArray[np.float64], answers: Array) -> None:
+        if answers.shape != t.shape or answers.dtype.kind not in "fViub":
             self.broken += t.size
             s = np.zeros_like(t)
         else:
-            s = given.astype(np.float64)
+            s = answers.astype(np.float64)
         if not (np.isfinite(t).all() and np.isfinite(s).all()):
-            told = np.isfinite(t)
-            bad = told & ~np.isfinite(s)
+            finite = np.isfinite(t)
+            bad = finite & ~np.isfinite(s)
             self.broken += int(np.count_nonzero(bad))
-            s = np.where(told & ~bad, s, 0.0)
-            t = np.where(told, t, 0.0)
+            s = np.where(finite & ~bad, s, 0.0)
+            t = np.where(finite, t, 0.0)
         if not t.size:
             return
         self.elements += t.size

@@ -64,15 +64,15 @@ def axes_of(
 
     A length that leads every input counts the samples of such arrays: nothing else is there to count them.
     """
-    told = [value for value in inputs if value.shape is not None]
-    given = [(value.shape or (), axes[value.name], array) for value in told for array in shapes[value.name]]
-    more = {len(array) - len(shape) for shape, _, array in given}
-    if more == {1} and any(axis is not None and array[axis + 1] != 1 for _, axis, array in given):
+    ranked = [value for value in inputs if value.shape is not None]
+    arrays = [(value.shape or (), axes[value.name], array) for value in ranked for array in shapes[value.name]]
+    more = {len(array) - len(shape) for shape, _, array in arrays}
+    if more == {1} and any(axis is not None and array[axis + 1] != 1 for _, axis, array in arrays):
         return dict.fromkeys(axes)
-    leading = {shape[0] if shape else None for shape, _, _ in given}
+    leading = {shape[0] if shape else None for shape, _, _ in arrays}
     if one and more == {0} and len(leading) == 1 and all(axis is None for axis in axes.values()):
         return dict.fromkeys(axes, 0 if isinstance(leading.pop(), str) else None)
-    counts = {array[axis] for _, axis, array in given if axis is not None and axis < len(array)}
+    counts = {array[axis] for _, axis, array in arrays if axis is not None and axis < len(array)}
     if not one:
         return dict(axes)
     return {value.name: _open_axis(value, axes[value.name], shapes[value.name], counts) for value in inputs}

@@ -42,10 +42,10 @@ class Column(ABC):
 
     def rows(self, at: Index) -> Array | list[Array]:
         """Rows `at`, cast and checked. Raises `DataError`."""
-        found = self.read(at)
-        if isinstance(found, list):
-            return [self._cast(row[None], at[i : i + 1])[0] for i, row in enumerate(found)]
-        return self._cast(found, at)
+        rows = self.read(at)
+        if isinstance(rows, list):
+            return [self._cast(row[None], at[i : i + 1])[0] for i, row in enumerate(rows)]
+        return self._cast(rows, at)
 
     def _cast(self, rows: Array, at: Index) -> Array:
         if rows.dtype.kind == "f":

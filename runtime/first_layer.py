@@ -33,10 +33,10 @@ class InputStatistics:
 
 def input_statistics(value: Value) -> InputStatistics | None:
     """The statistics of the graph input `value`, or `None` where no BatchNormalization tells them."""
-    found = _first_layer(value)
-    if found is None:
+    layer = _first_layer(value)
+    if layer is None:
         return None
-    conv, norm = found
+    conv, norm = layer
     weight = _constant(conv.input(1))
     mean, variance = _constant(norm.input(3)), _constant(norm.input(4))
     if weight is None or mean is None or variance is None:

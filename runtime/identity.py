@@ -44,30 +44,30 @@ def identity(source: Source | Samples | None) -> str:
 def _of_path(path: Path) -> str:
     if not path.is_dir():
         return file_digest(path)
-    found = Fingerprint("folder")
+    digest = Fingerprint("folder")
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
-        found.write(Fingerprint(file.relative_to(path).as_posix(), file_digest(file)).text.encode())
-    return found.text
+        digest.write(Fingerprint(file.relative_to(path).as_posix(), file_digest(file)).text.encode())
+    return digest.text
 
 
 def _of_arrays(arrays: Mapping[str, Array]) -> str:
-    found = Fingerprint("arrays")
+    digest = Fingerprint("arrays")
     for name in sorted(arrays):
-        found.write(_of_array(name, np.asarray(arrays[name])).encode())
-    return found.text
+        digest.write(_of_array(name, np.asarray(arrays[name])).encode())
+    return digest.text
 
 
 def _of_array(name: str, array: Array) -> str:
-    found = Fingerprint(name, str(array.dtype), str(array.shape))
+    digest = Fingerprint(name, str(array.dtype), str(array.shape))
     if array.dtype.hasobject:
-        found.write(repr(array.tolist()).encode())
+        digest.write(repr(array.tolist()).encode())
     else:
-        found.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.text
+        digest.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.text
 
 
 def _of_samples(samples: Samples) -> str:
-    found = Fingerprint("samples", str(sorted(samples.axes.items())))
+    digest = Fingerprint("samples", str(sorted(samples.axes.items())))
     for feeds in samples.batches(_BATCH):
-        found.write(_of_arrays(feeds).encode())
-    return found.text
+        digest.write(_of_arrays(feeds).encode())
+    return digest.text

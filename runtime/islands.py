@@ -89,13 +89,13 @@ def _find(graph: onnx.GraphProto) -> list[Island]:
     for node in reversed(graph.node):
         if is_integer(node.op_type) or any(name in before for name in node.output):
             before.update(name for name in node.input if name)
-    found = []
+    islands = []
     for node in graph.node:
         between = any(name in after for name in node.input) and any(name in before for name in node.output)
         skipped = is_integer(node.op_type) or node.op_type in _BORDERS or node.op_type in _LAYOUT
         if between and not skipped and any(floats.get(name, False) for name in node.output):
-            found.append(Island(node.name or node.output[0], node.op_type, _why(node.op_type)))
-    return found
+            islands.append(Island(node.name or node.output[0], node.op_type, _why(node.op_type)))
+    return islands
 
 
 def _why(op: str) -> str:
@@ -112,16 +112,18 @@ def _floats(graph: onnx.GraphProto) -> Mapping[str, bool]:
     import onnx
 
     number = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    known = {v.name: v.type.tensor_type.elem_type in number for v in (*graph.value_info, *graph.input, *graph.output)}
-    known.update((t.name, t.data_type in number) for t in graph.initializer)
+    is_float = {
+        v.name: v.type.tensor_type.elem_type in number for v in (*graph.value_info, *graph.input, *graph.output)
+    }
+    is_float.update((t.name, t.data_type in number) for t in graph.initializer)
     for node in graph.node:
         for name in node.output:
-            if name not in known:
-                known[name] = _makes_float(node, known)
-    return known
+            if name not in is_float:
+                is_float[name] = _makes_float(node, is_float)
+    return is_float
 
 
-def _makes_float(node: onnx.NodeProto, known: Mapping[str, bool]) -> bool:
+def _makes_float(node: onnx.NodeProto, is_float: Mapping[str, bool]) -> bool:
     if node.op_type in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin") or node.op_type == "QuantizeLinear":
         return False
     if node.op_type == "Cast":
@@ -130,4 +132,4 @@ def _makes_float(node: onnx.NodeProto, known: Mapping[str, bool]) -> bool:
         return True
     if is_integer(node.op_type):
         return False
-    return bool(node.input) and known.get(node.input[0], False)
+    return bool(node.input) and is_float.get(node.input[0], False)

@@ -140,16 +140,16 @@ class Estimator:
 def from_json(text: str, name: str) -> LatencyTable:
     """The table in a document of `to_json`. Raises `DataError` with the `name` of the file where it is none."""
     try:
-        found = json.loads(text)
-        if found["schema"] != SCHEMA:
-            raise DataError(f"{name} is of form {found['schema']}, and this version reads {SCHEMA}; profile again")
+        document = json.loads(text)
+        if document["schema"] != SCHEMA:
+            raise DataError(f"{name} is of form {document['schema']}, and this version reads {SCHEMA}; profile again")
         rows = tuple(
             Row(Workload(str(o["text"]), int(o["macs"]), int(o["bytes"]), bool(o["integer"]), bool(o["grouped"])), s)
-            for o in found["layers"]
+            for o in document["layers"]
             if (s := float(o["seconds"])) > 0
         )
         table = LatencyTable(
-            str(found["target"]), str(found["device"]), int(found["threads"]), float(found["whole"]), rows
+            str(document["target"]), str(document["device"]), int(document["threads"]), float(document["whole"]), rows
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{name} is no table of latencies: make one with optc profile") from error
@@ -175,7 +175,7 @@ def workloads(graph: Graph, dims: Mapping[str, int] | None = None) -> Iterator[t
         if one.macs:
             kinds = [value.type for value in node.inputs if value is not None]
             read = sum(_bytes(kind) for kind in kinds)
-            attributes = ", ".join(f"{name}={held.value!r}" for name, held in sorted(node.attributes.items()))
+            attributes = ", ".join(f"{name}={attribute.value!r}" for name, attribute in sorted(node.attributes.items()))
             whole = integer(node)
             text = f"{'integer ' if whole else ''}{node.op}({', '.join(map(type_text, kinds))}) {attributes}".strip()
             yield original, Workload(text, one.macs, read + one.activations, whole, node.get_int("group", 1) > 1)

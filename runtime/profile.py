@@ -93,11 +93,11 @@ def _layer(node: Node, timed: Mapping[Node, float]) -> Node:
     waiting = [] if node.op in _LAYERS else [node]
     for at in waiting:
         for value in at.inputs:
-            made = None if value is None else value.producer
-            if made is None or made in timed:
+            maker = None if value is None else value.producer
+            if maker is None or maker in timed:
                 continue
-            if made.op in _LAYERS:
-                return made
-            if len(waiting) < _FUSED and made not in waiting:
-                waiting.append(made)
+            if maker.op in _LAYERS:
+                return maker
+            if len(waiting) < _FUSED and maker not in waiting:
+                waiting.append(maker)
     return node

@@ -127,16 +127,16 @@ class Samples:
         np.savez(path, **joined)  # type: ignore[arg-type]
         return path
 
-    def split(self, held: int, seed: int = 0) -> tuple[Samples, Samples]:
+    def split(self, out: int, seed: int = 0) -> tuple[Samples, Samples]:
         """Two disjoint parts, `(fit, held)`.
 
-        One sample is drawn from each of `held` equal stretches, so both parts hold all kinds however the samples are
+        One sample is drawn from each of `out` equal stretches, so both parts hold all kinds however the samples are
         ordered. At most half are held out; of a single sample both parts are the whole.
         """
-        held = min(held, self.count // 2)
-        if held < 1:
+        out = min(out, self.count // 2)
+        if out < 1:
             return self, self
-        drawn = self._spread(held, seed)
+        drawn = self._spread(out, seed)
         return self.pick(np.setdiff1d(np.arange(self.count), drawn)), self.pick(drawn)
 
     def take(self, count: int, seed: int = 0) -> Samples:

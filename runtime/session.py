@@ -106,10 +106,10 @@ class Session:
         if self._session is None:
             return []
         try:
-            found = self._values(feeds) if self._foreign() else self._session.run(self._names, dict(feeds))
+            arrays = self._values(feeds) if self._foreign() else self._session.run(self._names, dict(feeds))
         except Exception as error:
             raise TargetError(f"running graph '{self.graph.name}' failed: {one_line(error)}") from error
-        return [found[i] for i in self._order]
+        return [arrays[i] for i in self._order]
 
     def _foreign(self) -> bool:
         """Whether an input or output is of a type that numpy lacks; see `ort_values`."""

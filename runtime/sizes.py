@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from .samples import Samples
 
 
-def sizes(graph: Graph, found: Samples | None) -> dict[str, int]:
+def sizes(graph: Graph, samples: Samples | None) -> dict[str, int]:
     """Name -> size: 1 for the batch, the sample's own sizes elsewhere; nothing without samples.
 
     A size without a name goes by that of its axis (`axis_name`).
     """
-    if found is None:
+    if samples is None:
         return {}
-    feeds = next(found.batches(1))
+    feeds = next(samples.batches(1))
     return {
         axis_name(value.name, axis) if dim is None else dim: size
         for value in graph.inputs

@@ -60,8 +60,8 @@ def open_source(
             columns = _of_folder(path, inputs, axes, notes, mean=mean, std=std, layout=layout, resize=resize)
         else:
             raise DataError(f"{path}: not a kind of samples that is known; give {_TAKEN}")
-    asked = mean is not None or std is not None or layout != "auto" or resize is not None
-    if asked and not isinstance(columns[0], ImageColumn):
+    images_only = mean is not None or std is not None or layout != "auto" or resize is not None
+    if images_only and not isinstance(columns[0], ImageColumn):
         notes.append("mean, std, layout and resize are for images; these samples were taken as they are")
     return Samples(columns, axes, notes=notes)
 
@@ -95,11 +95,11 @@ def _of_arrays(
     """The columns; `axes` become what the arrays say."""
     names = _named(arrays, inputs, where, notes)
     shapes = {value.name: [np.shape(arrays[names[value.name]])] for value in inputs}
-    found = axes_of(axes, inputs, shapes, one=True)
-    if found != axes and all(axis is None for axis in axes.values()):
+    axis_of = axes_of(axes, inputs, shapes, one=True)
+    if axis_of != axes and all(axis is None for axis in axes.values()):
         name = next(value.shape[0] for value in inputs if value.shape)
         notes.append(f"{where}: '{name}' is taken to count samples; else stack them along an axis before it")
-    axes.update(found)
+    axes.update(axis_of)
     shared: list[Value] = []
     columns: dict[str, Column] = {}
     for value in inputs:

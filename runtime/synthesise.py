@@ -169,11 +169,11 @@ def _open_axes(value: Value, axis: int | None) -> list[tuple[int, str]]:
 
 
 def _row_shape(value: Value, axis: int | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    found = dict(enumerate(value.shape or ()))
+    by_axis = dict(enumerate(value.shape or ()))
     for i, name in _open_axes(value, axis):
         size = symbol(name, sizes)
-        found[i] = size if isinstance(size, int) else sizes[name]
-    return tuple(d for i, d in found.items() if isinstance(d, int) and (i != axis or axis is None))
+        by_axis[i] = size if isinstance(size, int) else sizes[name]
+    return tuple(d for i, d in by_axis.items() if isinstance(d, int) and (i != axis or axis is None))
 
 
 def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: Mapping[str, int | None], seed: int) -> dict[str, int]:
@@ -190,7 +190,7 @@ def _sizes(graph: Graph, inputs: tuple[Value, ...], axes: Mapping[str, int | Non
     session = Session(graph, threads=1)
     cause: OptcError | None = None
     for attempt in itertools.zip_longest(*choices.values()):
-        sizes = {name: size or known[-1] for (name, known), size in zip(choices.items(), attempt, strict=True)}
+        sizes = {name: size or tried[-1] for (name, tried), size in zip(choices.items(), attempt, strict=True)}
         try:
             session.run(next(Samples(_columns(graph, inputs, axes, sizes, 1, seed), axes).batches(1)))
         except OptcError as error:

@@ -38,8 +38,8 @@ class Fingerprint(io.RawIOBase):
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """The digest of a file's content. Raises `OSError`."""
-    found = Fingerprint()
+    digest = Fingerprint()
     with open(path, "rb") as file:
         while piece := file.read(_CHUNK):
-            found.write(piece)
-    return found.text
+            digest.write(piece)
+    return digest.text

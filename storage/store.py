@@ -133,8 +133,8 @@ class Store:
                 for name in names:
                     with contextlib.suppress(OSError):
                         path = os.path.join(folder, name)
-                        found = os.stat(path)
-                        yield found.st_mtime, found.st_size, path
+                        status = os.stat(path)
+                        yield status.st_mtime, status.st_size, path
 
     def place(self, kind: str, digest: str) -> str:
         return os.path.join(self.folder, kind, digest[:2], digest)
@@ -205,9 +205,9 @@ def _document(path: str) -> bytes | None:
 
 
 def _digest(document: bytes) -> bytes:
-    found = Fingerprint()
-    found.write(document)
-    return found.text.encode()
+    digest = Fingerprint()
+    digest.write(document)
+    return digest.text.encode()
 
 
 def cache_folder() -> str | None:

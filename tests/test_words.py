@@ -8,22 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-VAGUE = frozenset({"found", "given", "known", "made", "told"})
+VAGUE = frozenset({"asked", "found", "given", "held", "known", "made", "told"})
 LEFT = {
-    "benchmarks": 26,
-    "cli": 12,
-    "compiler": 34,
-    "errors.py": 1,
-    "gate.py": 0,
-    "ir": 108,
-    "models": 6,
-    "passes": 113,
-    "project": 18,
-    "report": 73,
-    "runtime": 21,
-    "storage": 3,
-    "targets": 129,
-    "tests": 315,
+    "benchmarks": 29,
+    "ir": 112,
+    "passes": 2,
+    "report": 82,
+    "targets": 166,
+    "tests": 342,
 }
 """How many such names each folder still has. A number here may fall, and never rises."""
 

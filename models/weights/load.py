@@ -21,12 +21,12 @@ _COUNTERS = ("num_batches_tracked", "ExponentialMovingAverage", "Momentum", "RMS
 """Parts of the names of what training keeps beside the parameters."""
 
 
-def trained(build: Callable[..., Graph], options: Mapping[str, Any], given: frozenset[str], path: str) -> Graph:
+def trained(build: Callable[..., Graph], options: Mapping[str, Any], spelled: frozenset[str], path: str) -> Graph:
     """The network that `build` makes of `options`, with the weights in the file at `path`.
 
-    Options that are not `given` follow the file: the number of classes, and the pads and epsilon of the framework that
-    named its parameters. Raises `ModelError` where the file does not hold this network's parameters, all of them, and
-    `SpecError` where its names do not tell how the network pads.
+    Options that are not `spelled` follow the file: the number of classes, and the pads and epsilon of the framework
+    that named its parameters. Raises `ModelError` where the file does not hold this network's parameters, all of
+    them, and `SpecError` where its names do not tell how the network pads.
     """
     arrays = files.read(path)
     chosen = dict(options)
@@ -34,8 +34,8 @@ def trained(build: Callable[..., Graph], options: Mapping[str, Any], given: froz
     scheme = nearest_scheme(arrays, graph)
     if scheme is None:
         raise ModelError(f"{path} holds none of the parameters of {graph.name}; it begins with {_some(arrays)}")
-    _follow(chosen, given, scheme, graph.name, path)
-    if "classes" not in given:
+    _follow(chosen, spelled, scheme, graph.name, path)
+    if "classes" not in spelled:
         source = (parameters(graph, scheme) or {})["classifier.bias"][0]
         if source in arrays and arrays[source].ndim == 1:
             chosen["classes"] = len(arrays[source])
@@ -44,11 +44,11 @@ def trained(build: Callable[..., Graph], options: Mapping[str, Any], given: froz
     return graph
 
 
-def _follow(options: dict[str, Any], given: frozenset[str], scheme: Scheme, family: str, path: str) -> None:
+def _follow(options: dict[str, Any], spelled: frozenset[str], scheme: Scheme, family: str, path: str) -> None:
     """Set the pads and the epsilon that networks of this scheme are trained with."""
     pads, epsilon = scheme.pads, scheme.epsilon
     if not pads:
-        if "pads" not in given:
+        if "pads" not in spelled:
             raise SpecError(
                 f"{path} names its parameters as timm does, whose networks pad in either way; say pads=tf for one "
                 "that came from TensorFlow (tf_...), else pads=torch"
@@ -59,7 +59,7 @@ def _follow(options: dict[str, Any], given: frozenset[str], scheme: Scheme, fami
         # torchvision's V3 and its EfficientNet from B5 on keep the authors' epsilon.
         wide = family == "efficientnet" and options["width"] >= 1.6
         epsilon = 1e-3 if wide or family.startswith("mobilenet_v3") else epsilon
-    options.update({name: value for name, value in (("pads", pads), ("epsilon", epsilon)) if name not in given})
+    options.update({name: value for name, value in (("pads", pads), ("epsilon", epsilon)) if name not in spelled})
 
 
 def _fill(graph: Graph, scheme: Scheme, arrays: Mapping[str, Array], path: str) -> None:

@@ -288,9 +288,9 @@ def parameters(graph: Graph, scheme: Scheme) -> dict[str, tuple[str, bool]] | No
     return {name: source for name, source in names.items() if name in present}
 
 
-def nearest_scheme(held: Iterable[str], graph: Graph) -> Scheme | None:
-    """The scheme under which a network finds most of its parameters among the names `held`, if any at all."""
-    names = set(held)
+def nearest_scheme(tensors: Iterable[str], graph: Graph) -> Scheme | None:
+    """The scheme under which a network finds most of its parameters among the names of `tensors`, if any at all."""
+    names = set(tensors)
 
     def hits(scheme: Scheme) -> int:
         wanted = parameters(graph, scheme) or {}

@@ -46,18 +46,18 @@ def _clips(node: Node, rewriter: Rewriter) -> bool:
         return False
     low, high = (min(max(v, second[0]), second[1]) for v in first)
     if low == 0 and high == math.inf:
-        made = rewriter.make(node, "Relu", inner.inputs[:1], merged=[inner])
+        fused = rewriter.make(node, "Relu", inner.inputs[:1], merged=[inner])
     elif rewriter.opset < 11:
         bounds = {"min": low} if high == math.inf else {"max": high} if low == -math.inf else {"min": low, "max": high}
-        made = rewriter.make(node, "Clip", inner.inputs[:1], bounds, merged=[inner])
+        fused = rewriter.make(node, "Clip", inner.inputs[:1], bounds, merged=[inner])
     else:
         dtype = node.output.dtype.numpy
-        given = [None if math.isinf(v) else rewriter.constant(node, np.asarray(v, dtype)) for v in (low, high)]
-        inputs = [inner.inputs[0], *given]
+        ends = [None if math.isinf(v) else rewriter.constant(node, np.asarray(v, dtype)) for v in (low, high)]
+        inputs = [inner.inputs[0], *ends]
         while inputs[-1] is None:
             inputs.pop()
-        made = rewriter.make(node, "Clip", inputs, merged=[inner])
-    rewriter.replace(node, made)
+        fused = rewriter.make(node, "Clip", inputs, merged=[inner])
+    rewriter.replace(node, fused)
     return True
 
 

@@ -58,15 +58,15 @@ def as_affine(node: Node, index: int, rewriter: Rewriter) -> tuple[Affine, tuple
 
 
 def _after(node: Node, rewriter: Rewriter) -> bool:
-    found = operand(node, rewriter, *LAYERS)
-    if found is None:
+    operands = operand(node, rewriter, *LAYERS)
+    if operands is None:
         return False
-    layer, step, shape = found
+    layer, step, shape = operands
     weights = weight(layer)
     if weights is None:
         return False
-    known = layer.output.shape
-    rank = len(known) if known is not None else weights.ndim
+    declared = layer.output.shape
+    rank = len(declared) if declared is not None else weights.ndim
     if channel_axis(shape, rank, output_axis(layer, rank)) not in (1, output_channels(layer, weights)):
         return False
     if not after(layer, step, node, rewriter):
@@ -98,10 +98,10 @@ def _before(node: Node, rewriter: Rewriter) -> bool:
 
 def _ends_gelu(product: Value) -> bool:
     """Whether a value is x * (1 + erf(...)), with the factors in either order."""
-    made = product.producer
-    if made is None or made.op != "Mul":
+    inner = product.producer
+    if inner is None or inner.op != "Mul":
         return False
-    sums = [v.producer for v in made.inputs if v is not None and v.producer is not None and v.producer.op == "Add"]
+    sums = [v.producer for v in inner.inputs if v is not None and v.producer is not None and v.producer.op == "Add"]
     terms = [v.producer for node in sums for v in node.inputs if v is not None]
     return any(term is not None and term.op == "Erf" for term in terms)
 

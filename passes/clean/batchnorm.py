@@ -46,26 +46,26 @@ def affine(node: Node, rewriter: Rewriter) -> Affine | None:
 def _after_layer(node: Node, rewriter: Rewriter) -> bool:
     layer = rewriter.made_only_for(node, 0, *LAYERS)
     weights = None if layer is None else weight(layer)
-    made = affine(node, rewriter)
-    if layer is None or weights is None or made is None or made.scale is None:
+    normalisation = affine(node, rewriter)
+    if layer is None or weights is None or normalisation is None or normalisation.scale is None:
         return False
-    if made.scale.size != output_channels(layer, weights):
+    if normalisation.scale.size != output_channels(layer, weights):
         return False
     if layer.op == "MatMul":
-        return _into_gemm(node, layer, weights, made, rewriter)
-    if not after(layer, made, node, rewriter):
+        return _into_gemm(node, layer, weights, normalisation, rewriter)
+    if not after(layer, normalisation, node, rewriter):
         return False
     rewriter.replace(node, layer.output)
     return True
 
 
-def _into_gemm(node: Node, product: Node, weights: Array, made: Affine, rewriter: Rewriter) -> bool:
+def _into_gemm(node: Node, product: Node, weights: Array, normalisation: Affine, rewriter: Rewriter) -> bool:
     """A MatMul has no bias: of rank 2 it becomes a Gemm, with the scale in its weights and the shift as its bias."""
     shape = product.inputs[0].shape if product.inputs[0] is not None else None
-    if shape is None or len(shape) != 2 or weights.ndim != 2 or made.shift is None:
+    if shape is None or len(shape) != 2 or weights.ndim != 2 or normalisation.shift is None:
         return False
-    shift = elementwise(lambda t: rounded(t, weights.dtype), made.shift)
-    if not sound(shift) or not after(product, Affine(made.scale), node, rewriter):
+    shift = elementwise(lambda t: rounded(t, weights.dtype), normalisation.shift)
+    if not sound(shift) or not after(product, Affine(normalisation.scale), node, rewriter):
         return False
     bias = rewriter.constant(node, shift, f"{node.output.name}.bias")
     rewriter.replace(node, rewriter.make(node, "Gemm", [*product.inputs, bias], merged=[product]))
@@ -74,26 +74,26 @@ def _into_gemm(node: Node, product: Node, weights: Array, made: Affine, rewriter
 
 def _before_layer(node: Node, rewriter: Rewriter) -> bool:
     normalise = rewriter.made_only_for(node, 0, "BatchNormalization")
-    made = None if normalise is None else affine(normalise, rewriter)
-    if normalise is None or made is None or made.shift is None or normalise.inputs[0] is None:
+    normalisation = None if normalise is None else affine(normalise, rewriter)
+    if normalise is None or normalisation is None or normalisation.shift is None or normalise.inputs[0] is None:
         return False
     if node.op == "Gemm" and node.get_int("transA"):
         return False
     shape = normalise.inputs[0].shape
     if node.op == "Gemm" and (shape is None or len(shape) != 2):
         return False
-    shift = None if not made.shift.any() else made.shift
-    if not before(node, Affine(made.scale, shift), normalise, rewriter):
+    shift = None if not normalisation.shift.any() else normalisation.shift
+    if not before(node, Affine(normalisation.scale, shift), normalise, rewriter):
         return False
     rewriter.set_input(node, 0, normalise.inputs[0])
     return True
 
 
 def _absorbs(node: Node, rewriter: Rewriter) -> bool:
-    found = operand(node, rewriter, "BatchNormalization")
-    if found is None:
+    inner = operand(node, rewriter, "BatchNormalization")
+    if inner is None:
         return False
-    normalise, step, constant = found
+    normalise, step, constant = inner
     shape = normalise.output.shape
     if shape is None or affine(normalise, rewriter) is None:
         return False
@@ -108,12 +108,12 @@ def _absorbs(node: Node, rewriter: Rewriter) -> bool:
     if step.shift is not None:
         new_beta = elementwise(np.add, new_beta, reshape(step.shift, (step.shift.size,)))
     new_beta = elementwise(lambda b: rounded(b, beta.dtype), new_beta)
-    made = {1: np.broadcast_to(new_gamma, gamma.shape), 2: np.broadcast_to(new_beta, beta.shape)}
+    constants = {1: np.broadcast_to(new_gamma, gamma.shape), 2: np.broadcast_to(new_beta, beta.shape)}
     if step.scale is None:
-        del made[1]
-    if not all(map(sound, made.values())) or not rewriter.pays(list(made.values()), node, normalise):
+        del constants[1]
+    if not all(map(sound, constants.values())) or not rewriter.pays(list(constants.values()), node, normalise):
         return False
-    for index, array in made.items():
+    for index, array in constants.items():
         value = normalise.inputs[index]
         rewriter.set_input(
             normalise, index, rewriter.constant(normalise, array, value.name if value is not None else "")

@@ -25,12 +25,12 @@ def _rewrite(node: Node, rewriter: Rewriter) -> bool:
         return False
     body, values = taken.value, dict[Value, Value]()
     inline(body, values, node)
-    for made, output in zip(node.outputs, body.outputs, strict=True):
+    for value, output in zip(node.outputs, body.outputs, strict=True):
         result = values.get(output.value, output.value)
         if result.type is None:
-            result.type = made.type
-        rewriter.push(made.users)
-        made.replace_uses(result)
+            result.type = value.type
+        rewriter.push(value.users)
+        value.replace_uses(result)
     rewriter.push(v.producer for v in values.values() if v.producer is not None)
     rewriter.drop(node)
     return True

@@ -50,11 +50,11 @@ def evaluate(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int 
     if rule is not None:
         try:
             with np.errstate(all="ignore"):
-                made = rule(node, inputs, opset)
+                result = rule(node, inputs, opset)
         except (ValueError, IndexError, TypeError, ArithmeticError):
-            made = None
-        if made is not None:
-            return [made]
+            result = None
+        if result is not None:
+            return [result]
         _spend(node, inputs, opset, effort, limit, runs=True)
     return _run(node, inputs)
 
@@ -112,13 +112,13 @@ def _run(node: Node, inputs: Inputs) -> list[Array]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        made = session.run(None, {})
+        results = session.run(None, {})
     except Exception:
         try:
-            made = ReferenceEvaluator(model).run(None, {})
+            results = ReferenceEvaluator(model).run(None, {})
         except Exception as error:
             raise Unknown(str(error)) from error
-    for i, array in zip(used, made, strict=True):
+    for i, array in zip(used, results, strict=True):
         if not isinstance(array, np.ndarray | np.generic):
             raise Unknown("the result is not a tensor")
         outputs[i] = np.asarray(array)

@@ -64,19 +64,19 @@ def elementwise(function: Callable[..., Array], *arrays: Array) -> Array:
     cores = [core(a) for a in arrays]
     if cores:
         require(DType.DOUBLE, np.broadcast_shapes(*(a.shape for a in cores)), "a result")
-    made = np.asarray(function(*cores))
-    return np.broadcast_to(made, shape) if made.shape != shape else made
+    values = np.asarray(function(*cores))
+    return np.broadcast_to(values, shape) if values.shape != shape else values
 
 
 def reshape(array: Array, shape: Sequence[int]) -> Array:
     """As `numpy.reshape`, without a copy of a uniform array."""
     if not is_uniform(array):
         return array.reshape(tuple(shape))
-    known = [int(d) for d in shape]
-    if -1 in known:
-        rest = int(np.prod([d for d in known if d != -1], dtype=np.int64))
-        known[known.index(-1)] = array.size // rest
-    return np.broadcast_to(element(array), tuple(known))
+    sizes = [int(d) for d in shape]
+    if -1 in sizes:
+        rest = int(np.prod([d for d in sizes if d != -1], dtype=np.int64))
+        sizes[sizes.index(-1)] = array.size // rest
+    return np.broadcast_to(element(array), tuple(sizes))
 
 
 def expand(array: Array, shape: Sequence[int]) -> Array:

@@ -57,23 +57,23 @@ def fold(rewriter: Rewriter, known_integers: Mapping[Value, Array]) -> int:
 
     `known_integers` are vectors of integers (rank 0 or 1) known from shapes.
     """
-    known: dict[Value, Array] = {}
+    constants: dict[Value, Array] = {}
     nodes: list[Node] = []
     for node in rewriter.graph.walk():
-        made = _compute(node, known, known_integers, rewriter)
-        if made is not None:
-            known.update(zip(node.outputs, made, strict=True))
+        results = _compute(node, constants, known_integers, rewriter)
+        if results is not None:
+            constants.update(zip(node.outputs, results, strict=True))
             nodes.append(node)
     if not nodes:
         return 0
-    stored = _choose(nodes, known)
+    stored = _choose(nodes, constants)
     for node in stored:
         graph = node.graph
         assert graph is not None
         for value in node.outputs:
             if value.uses:
                 rewriter.push(value.users)
-                value.replace_uses(graph.constant(store(known[value], value.dtype), value.name))
+                value.replace_uses(graph.constant(store(constants[value], value.dtype), value.name))
     gone = 0
     for node in reversed(nodes):
         if node.graph is not None and not any(v.uses for v in node.outputs):
@@ -83,7 +83,7 @@ def fold(rewriter: Rewriter, known_integers: Mapping[Value, Array]) -> int:
 
 
 def _compute(
-    node: Node, known: Mapping[Value, Array], integers: Mapping[Value, Array], rewriter: Rewriter
+    node: Node, constants: Mapping[Value, Array], integers: Mapping[Value, Array], rewriter: Rewriter
 ) -> list[Array] | None:
     """The outputs of a node, where they follow from what is known."""
     if not is_plain(node) or node.op in _NEVER or not node.outputs:
@@ -97,24 +97,24 @@ def _compute(
     for value in node.inputs:
         array = None
         if value is not None:
-            array = known.get(value) if value.constant is None else _elements(value)
+            array = constants.get(value) if value.constant is None else _elements(value)
             if array is None:
                 return None
         inputs.append(array)
     limit = max(_WORKING, sum(stored_bytes(a) for a in inputs if a is not None))
     try:
-        made = evaluate(node, inputs, rewriter.opset, rewriter.effort, limit)
+        results = evaluate(node, inputs, rewriter.opset, rewriter.effort, limit)
     except Unknown:
         return None
-    for value, array in zip(node.outputs, made, strict=True):
+    for value, array in zip(node.outputs, results, strict=True):
         if stored_bytes(array) > limit:
             return None
         if value.uses and value.dtype is not None and value.dtype is not _dtype(array):
             return None
-    return made
+    return results
 
 
-def _choose(nodes: list[Node], known: Mapping[Value, Array]) -> list[Node]:
+def _choose(nodes: list[Node], constants: Mapping[Value, Array]) -> list[Node]:
     """The nodes whose outputs are to be stored; the others known are either kept as nodes or needed by nobody."""
     computed = set(nodes)
     kept: set[Node] = set()
@@ -127,10 +127,10 @@ def _choose(nodes: list[Node], known: Mapping[Value, Array]) -> list[Node]:
         ]  # fmt: skip
         if not read:
             continue
-        if any(known[v].nbytes > MOST for v in read):  # its readers might write it out
+        if any(constants[v].nbytes > MOST for v in read):  # its readers might write it out
             kept.add(node)
             continue
-        cost = sum(stored_bytes(known[v]) for v in read)
+        cost = sum(stored_bytes(constants[v]) for v in read)
         if cost > SMALL and not all(_is_scale(v) for v in read):
             leaves = _leaves(node, computed, kept) - credited
             if cost > SMALL + sum(v.constant.nbytes for v in leaves if v.constant is not None):

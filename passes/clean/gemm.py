@@ -63,9 +63,9 @@ def _scaled(node: Node, rewriter: Rewriter) -> bool:
         if factor == 1.0 or old is None or array is None or old.dtype not in FLOATS:
             continue
         with np.errstate(over="ignore"):
-            made = multiply(array, np.asarray(factor))
-        if sound(made) and rewriter.pays([made], node):
-            rewriter.set_input(node, index, rewriter.constant(node, made, old.name))
+            product = multiply(array, np.asarray(factor))
+        if sound(product) and rewriter.pays([product], node):
+            rewriter.set_input(node, index, rewriter.constant(node, product, old.name))
             del node.attributes[name]
             fired = True
     return fired

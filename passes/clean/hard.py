@@ -41,8 +41,8 @@ def _number(node: Node) -> tuple[int, Value, float] | None:
 
 def _factor(node: Node) -> tuple[int, float] | None:
     """Where the variable of a Mul or Div by a number stands, and by what it is multiplied."""
-    found = _number(node)
-    return None if found is None else (found[0], found[2] if node.op == "Mul" else 1 / found[2])
+    factor = _number(node)
+    return None if factor is None else (factor[0], factor[2] if node.op == "Mul" else 1 / factor[2])
 
 
 def _ramp(node: Node, place: int, rewriter: Rewriter) -> tuple[Value, float, float, list[Node]] | None:
@@ -78,13 +78,15 @@ def _swish(node: Node, rewriter: Rewriter) -> bool:
         if ramp is None or product.inputs[1 - place] is not ramp[0]:
             continue
         x, b, h, (add, clip) = ramp
-        made = rewriter.make(clip, "HardSigmoid", [x], {"alpha": 1 / h, "beta": b / h}, merged=[add])
+        result = rewriter.make(clip, "HardSigmoid", [x], {"alpha": 1 / h, "beta": b / h}, merged=[add])
         if _is_one(scaled[1] * h):
-            made = rewriter.make(node, "Mul", [x, made], merged=[product])
+            result = rewriter.make(node, "Mul", [x, result], merged=[product])
         else:
-            made = rewriter.make(product, "Mul", [x, made])
-            made = rewriter.make(node, "Mul", [made, rewriter.constant(node, np.asarray(scaled[1] * h, np.float32))])
-        rewriter.replace(node, made)
+            result = rewriter.make(product, "Mul", [x, result])
+            result = rewriter.make(
+                node, "Mul", [result, rewriter.constant(node, np.asarray(scaled[1] * h, np.float32))]
+            )
+        rewriter.replace(node, result)
         return True
     return False
 

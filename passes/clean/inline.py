@@ -33,13 +33,13 @@ def inline_functions(graph: Graph, report: Report) -> None:
         why = _foreign(functions[_key(call)], graph)
         if sizes[_key(call)] > left:
             why = f"its calls stand for {sizes[_key(call)]} nodes"
-        made = None if why else _replace(call, functions[_key(call)])
-        if made is None:
+        inlined = None if why else _replace(call, functions[_key(call)])
+        if inlined is None:
             reasons[_key(call)] = why or "it returns an input that a call leaves out"
             continue
-        left -= len(made)
+        left -= len(inlined)
         report.rewrote("inline")
-        calls.extend(node for node in made if _key(node) in functions)
+        calls.extend(node for node in inlined if _key(node) in functions)
     if functions:
         report.rewrote("dead", _forget(graph))
     for key, why in reasons.items():
@@ -65,9 +65,9 @@ def _replace(call: Node, function: Function) -> list[Node] | None:
     assert graph is not None
     body = instantiate(function, call)
     for index, value in enumerate(body.inputs):
-        given = call.input(index)
-        if given is not None:
-            values[value] = given
+        argument = call.input(index)
+        if argument is not None:
+            values[value] = argument
         elif value.is_output:
             return None
         else:
@@ -77,8 +77,8 @@ def _replace(call: Node, function: Function) -> list[Node] | None:
     for node in body.walk():
         graph.root.opsets.setdefault(node.domain, function.graph.opsets.get(node.domain, 0))
     nodes = inline(body, values, call)
-    made = [*nodes, *(inner for node in nodes for each in node.bodies for inner in each.walk())]
-    for node in made:
+    copies = [*nodes, *(inner for node in nodes for each in node.bodies for inner in each.walk())]
+    for node in copies:
         node.origin = Origin.merge((call.origin,), by="clean")
     for node in nodes:
         for value in node.outputs:
@@ -90,7 +90,7 @@ def _replace(call: Node, function: Function) -> list[Node] | None:
             new.name, new.type = old.name or new.name, old.type
         old.replace_uses(new)
     graph.remove(call)
-    return made
+    return copies
 
 
 def _forget(graph: Graph) -> int:

@@ -17,7 +17,7 @@ def integers(graph: Graph) -> dict[Value, Array]:
     """
     from ...ir.shapes.infer import infer
 
-    known: dict[Value, Array] = {}
+    arrays: dict[Value, Array] = {}
     declared = [output.type for output in graph.outputs]
     for output in graph.outputs:
         output.type = None
@@ -30,5 +30,5 @@ def integers(graph: Graph) -> dict[Value, Array]:
         if value.dtype is None or value.static_shape is None or value.constant is not None:
             continue
         if all(isinstance(e, int) for e in elements):
-            known[value] = np.asarray(elements, value.dtype.numpy).reshape(value.static_shape)
-    return known
+            arrays[value] = np.asarray(elements, value.dtype.numpy).reshape(value.static_shape)
+    return arrays

@@ -174,15 +174,15 @@ def multiply(weights: Array, factor: Array) -> Array:
     if factor.ndim > weights.ndim:
         groups = factor.shape[0]
         view = reshape(weights, (groups, weights.shape[0] // groups, *weights.shape[1:]))
-    made = elementwise(lambda w, f: rounded(np.multiply(w, f, dtype=np.float64), weights.dtype), view, factor)
-    return reshape(made, weights.shape)
+    product = elementwise(lambda w, f: rounded(np.multiply(w, f, dtype=np.float64), weights.dtype), view, factor)
+    return reshape(product, weights.shape)
 
 
 def _combine(bias: Array | None, affine: Affine) -> Array:
-    made = np.zeros(1) if bias is None else bias
+    total = np.zeros(1) if bias is None else bias
     if affine.scale is not None:
-        made = elementwise(np.multiply, made, affine.scale)
-    return made if affine.shift is None else elementwise(np.add, made, affine.shift)
+        total = elementwise(np.multiply, total, affine.scale)
+    return total if affine.shift is None else elementwise(np.add, total, affine.shift)
 
 
 def _through(layer: Node, weights: Array, shift: Array) -> Array:
@@ -226,8 +226,8 @@ def _apply(
         stored_bias = elementwise(lambda b: rounded(b, weights.dtype), np.broadcast_to(new_bias, (channels,)))
         if stored_bytes(weights) == weights.nbytes:
             stored_bias = np.ascontiguousarray(stored_bias)
-    made = [a for a in (None if scaled is weights else scaled, stored_bias) if a is not None]
-    if not all(sound(a) for a in made) or not rewriter.pays(made, layer, by):
+    arrays = [a for a in (None if scaled is weights else scaled, stored_bias) if a is not None]
+    if not all(sound(a) for a in arrays) or not rewriter.pays(arrays, layer, by):
         return False
     if scaled is not weights:
         rewriter.set_input(layer, 1, rewriter.constant(layer, scaled, old.name))

@@ -21,16 +21,16 @@ from .rewriter import Rewriter, Rule
 
 def amounts(node: Node, rewriter: Rewriter) -> tuple[int, ...] | None:
     """`pads` of a Pad for every axis, all beginnings then all ends; `None` where they or the rank are unknown."""
-    given = node.get_ints("pads") if rewriter.opset < 11 else rewriter.ints(node.input(1))
-    if given is None or node.input(3) is None:
-        return given
+    pads = node.get_ints("pads") if rewriter.opset < 11 else rewriter.ints(node.input(1))
+    if pads is None or node.input(3) is None:
+        return pads
     axes, source = rewriter.ints(node.input(3)), node.inputs[0]
     if axes is None or source is None or source.shape is None:
         return None
     rank = len(source.shape)
     full = [0] * (2 * rank)
     for i, axis in enumerate(axes):
-        full[axis % rank], full[axis % rank + rank] = given[i], given[i + len(axes)]
+        full[axis % rank], full[axis % rank + rank] = pads[i], pads[i + len(axes)]
     return tuple(full)
 
 
@@ -47,9 +47,9 @@ def padding_value(node: Node, rewriter: Rewriter) -> float | None:
 
 
 def _no_op(node: Node, rewriter: Rewriter) -> bool:
-    given = amounts(node, rewriter)
+    pads = amounts(node, rewriter)
     source = node.inputs[0]
-    if given is None or any(given) or source is None:
+    if pads is None or any(pads) or source is None:
         return False
     return rewriter.bypass(node, source)
 
@@ -58,14 +58,14 @@ def _into(node: Node, rewriter: Rewriter) -> bool:
     pad = rewriter.made_only_for(node, 0, "Pad")
     if pad is None or pad.inputs[0] is None or any(v.uses for v in node.outputs[1:]):
         return False
-    given, value = amounts(pad, rewriter), padding_value(pad, rewriter)
-    if given is None or value is None or node.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    edges, value = amounts(pad, rewriter), padding_value(pad, rewriter)
+    if edges is None or value is None or node.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return False
-    rank = len(given) // 2
+    rank = len(edges) // 2
     spatial = rank - 2
-    if spatial < 1 or min(given) < 0 or any((*given[:2], *given[rank : rank + 2])):
+    if spatial < 1 or min(edges) < 0 or any((*edges[:2], *edges[rank : rank + 2])):
         return False
-    added = (*given[2:rank], *given[rank + 2 :])
+    added = (*edges[2:rank], *edges[rank + 2 :])
     own = node.get_ints("pads", (0,) * (2 * spatial))
     pads = tuple(a + b for a, b in zip(own, added))
     if node.op != "Conv":

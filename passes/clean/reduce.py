@@ -39,10 +39,10 @@ def _of_one(node: Node, rewriter: Rewriter) -> bool:
     if node.get_int("keepdims", 1) or not axes:
         return rewriter.bypass(node, source)
     if rewriter.opset >= 13:
-        made = rewriter.make(node, "Squeeze", [source, rewriter.constant(node, axes)])
+        squeeze = rewriter.make(node, "Squeeze", [source, rewriter.constant(node, axes)])
     else:
-        made = rewriter.make(node, "Squeeze", [source], {"axes": list(axes)})
-    rewriter.replace(node, made)
+        squeeze = rewriter.make(node, "Squeeze", [source], {"axes": list(axes)})
+    rewriter.replace(node, squeeze)
     return True
 
 
@@ -56,11 +56,11 @@ def _keepdims(node: Node, rewriter: Rewriter) -> bool:
     without = tuple(d for i, d in enumerate(shape) if i not in axes)
     kept = tuple(1 if i in axes else d for i, d in enumerate(shape))
     if keeps and node.op == "Squeeze":
-        given = rewriter.axes(node, 1)
-        wanted = 0 if given and tuple(sorted(a % len(shape) for a in given)) == axes else None
+        own = rewriter.axes(node, 1)
+        wanted = 0 if own and tuple(sorted(a % len(shape) for a in own)) == axes else None
     elif not keeps and node.op == "Unsqueeze":
-        given = rewriter.axes(node, 1)
-        wanted = 1 if given and tuple(sorted(a % len(shape) for a in given)) == axes else None
+        own = rewriter.axes(node, 1)
+        wanted = 1 if own and tuple(sorted(a % len(shape) for a in own)) == axes else None
     else:
         wanted = 0 if same(without, node.output.shape) else 1 if same(kept, node.output.shape) else None
     if wanted is None or wanted == int(keeps):

@@ -95,14 +95,14 @@ class Rewriter:
             return None
         return producer
 
-    def pays(self, made: Sequence[Array], *nodes: Node) -> bool:
+    def pays(self, arrays: Sequence[Array], *nodes: Node) -> bool:
         """Whether new constants take no more bytes than those that only `nodes` read, plus `SMALL`."""
         freed: dict[Value, int] = {}
         for value in (v for node in nodes for v in node.inputs):
             if value is not None and value.constant is not None and all(user in nodes for user, _ in value.uses):
                 tensor = value.constant
                 freed[value] = tensor.nbytes if isinstance(tensor, SparseTensor) else stored_bytes(tensor.numpy())
-        return sum(stored_bytes(array) for array in made) <= sum(freed.values()) + SMALL
+        return sum(stored_bytes(array) for array in arrays) <= sum(freed.values()) + SMALL
 
     # -- doing
 
@@ -161,7 +161,7 @@ class Rewriter:
         """Make a node just before `node`, which it replaces together with the nodes `merged`; returns its output."""
         graph = node.graph
         assert graph is not None
-        made = graph.add(
+        new = graph.add(
             op,
             inputs,
             attributes,
@@ -172,9 +172,9 @@ class Rewriter:
             before=node,
         )
         if node.output in self.recorded:
-            self.recorded[made.output] = made.output.type
-        self.push((made,))
-        return made.output
+            self.recorded[new.output] = new.output.type
+        self.push((new,))
+        return new.output
 
     def constant(self, node: Node, data: Array | Sequence[int] | Tensor, name: str = "") -> Value:
         """A new constant of the graph of `node`; a sequence of integers becomes int64."""

@@ -55,11 +55,11 @@ def bounds(node: Node, rewriter: Rewriter) -> list[Bounds] | None:
 
 
 def _no_op(node: Node, rewriter: Rewriter) -> bool:
-    source, given = node.inputs[0], bounds(node, rewriter)
-    if source is None or given is None:
+    source, cut = node.inputs[0], bounds(node, rewriter)
+    if source is None or cut is None:
         return False
     shape = source.shape
-    for b in given:
+    for b in cut:
         size = None if shape is None or not -len(shape) <= b.axis < len(shape) else shape[b.axis]
         if not b.is_all(size):
             return False
@@ -87,22 +87,22 @@ def _chain(node: Node, rewriter: Rewriter) -> bool:
 
 
 def _of_concat(node: Node, rewriter: Rewriter) -> bool:
-    concat, given = rewriter.made_by(node, 0, "Concat"), bounds(node, rewriter)
-    if concat is None or given is None or len(given) != 1 or given[0].step != 1 or concat.output.shape is None:
+    concat, cuts = rewriter.made_by(node, 0, "Concat"), bounds(node, rewriter)
+    if concat is None or cuts is None or len(cuts) != 1 or cuts[0].step != 1 or concat.output.shape is None:
         return False
-    rank, cut = len(concat.output.shape), given[0]
+    rank, cut = len(concat.output.shape), cuts[0]
     axis = concat.get_int("axis") % rank
     parts = [v for v in concat.inputs if v is not None]
     sizes = [v.shape[axis] if v.shape is not None and len(v.shape) == rank else None for v in parts]
-    known = [s for s in sizes if isinstance(s, int)]
-    if cut.axis % rank != axis or len(known) != len(sizes):
+    fixed = [s for s in sizes if isinstance(s, int)]
+    if cut.axis % rank != axis or len(fixed) != len(sizes):
         return False
-    total = sum(known)
+    total = sum(fixed)
     start, end = (min(max(v + total if v < 0 else v, 0), total) for v in (cut.start, cut.end))
-    edges = [sum(known[:i]) for i in range(len(known) + 1)]
+    edges = [sum(fixed[:i]) for i in range(len(fixed) + 1)]
     if start not in edges or end not in edges or start >= end:
         return False
-    chosen = [v for v, left, size in zip(parts, edges, known) if size and start <= left < end]
+    chosen = [v for v, left, size in zip(parts, edges, fixed) if size and start <= left < end]
     if len(chosen) == len(parts):
         return False
     if len(chosen) == 1:

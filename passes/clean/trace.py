@@ -21,18 +21,18 @@ _TRACE = re.compile(r'File "[^"\n]*", line \d+|\.py(\(\d+\)|:\d+)')
 
 def forget_traces(graph: Graph) -> int:
     """Drop the traces from `graph` and its bodies; returns from how many nodes and values."""
-    found = 0
+    count = 0
     for each in graph.graphs():
-        made = [value for node in each for value in node.outputs]
-        items: list[Node | Value] = [*each, *made, *each.constants]
+        values = [value for node in each for value in node.outputs]
+        items: list[Node | Value] = [*each, *values, *each.constants]
         for item in items:
             metadata = item.metadata or {}
             kept = {key: text for key, text in metadata.items() if not _traces(key)}
             doc = "" if item.doc and _TRACE.search(item.doc) else item.doc
             if len(kept) < len(metadata) or doc != item.doc:
                 item.metadata, item.doc = kept or None, doc
-                found += 1
-    return found
+                count += 1
+    return count
 
 
 def _traces(key: str) -> bool:

@@ -28,15 +28,15 @@ def target(source: Shape | None, shape: Shape | None) -> list[int] | None:
         return None
     if sum(not isinstance(d, int) for d in shape) <= 1:
         return [d if isinstance(d, int) else -1 for d in shape]
-    made = []
+    sizes = []
     for axis, size in enumerate(shape):
         if isinstance(size, int):
-            made.append(size)
+            sizes.append(size)
         elif size is not None and source is not None and axis < len(source) and source[axis] == size:
-            made.append(0)
+            sizes.append(0)
         else:
-            made.append(-1)
-    return made if made.count(-1) <= 1 else None
+            sizes.append(-1)
+    return sizes if sizes.count(-1) <= 1 else None
 
 
 def _no_op(node: Node, rewriter: Rewriter) -> bool:
@@ -57,12 +57,12 @@ def _chain(node: Node, rewriter: Rewriter) -> bool:
         return False
     shape = target(source.shape, node.output.shape)
     if shape is None and node.op == "Reshape" and not node.get_int("allowzero"):
-        given = rewriter.ints(node.input(1))
-        shape = None if given is None or 0 in given else list(given)
+        wanted = rewriter.ints(node.input(1))
+        shape = None if wanted is None or 0 in wanted else list(wanted)
     if shape is None:
         return False
-    made = rewriter.make(node, "Reshape", [source, rewriter.constant(node, shape)], merged=[inner])
-    rewriter.replace(node, made)
+    reshape = rewriter.make(node, "Reshape", [source, rewriter.constant(node, shape)], merged=[inner])
+    rewriter.replace(node, reshape)
     return True
 
 

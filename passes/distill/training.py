@@ -111,13 +111,13 @@ class Training:
             part = min(max(math.ceil(steps / JUDGED), APART), steps - done)
             loss = self._learn(part, tick)
             done += part
-            held = self._judged()
-            self.curve.append((done, loss, held))
-            if self._keep(held):
+            judged = self._judged()
+            self.curve.append((done, loss, judged))
+            if self._keep(judged):
                 idle = 0
                 continue
             idle += 1
-            if not math.isfinite(loss) or held > RUNAWAY * max(self.loss, 1e-12):
+            if not math.isfinite(loss) or judged > RUNAWAY * max(self.loss, 1e-12):
                 taken_back += 1
                 rate /= 2
             elif idle < BY_HEART or self.lessons.viewed or not self.lessons.views.views:
@@ -129,11 +129,11 @@ class Training:
         self.parameters.flat[...] = self.best
         return taken_back
 
-    def _keep(self, held: float) -> bool:
+    def _keep(self, loss: float) -> bool:
         """Take the moving average for the best where its held-out loss is the least so far; whether it is."""
-        if held >= self.loss:
+        if loss >= self.loss:
             return False
-        self.loss, self.best = held, self._average().copy()
+        self.loss, self.best = loss, self._average().copy()
         return True
 
     def _restart(self, flat: Floats, schedule: Schedule) -> None:
@@ -158,9 +158,9 @@ class Training:
         flat = self.parameters.flat
         own = flat.copy()
         flat[...] = self._average()
-        held = self.judge()
+        loss = self.judge()
         flat[...] = own
-        return held if math.isfinite(held) else math.inf
+        return loss if math.isfinite(loss) else math.inf
 
 
 def _course(rate: float, steps: int) -> Cosine:

@@ -84,7 +84,7 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
 
 def _open_groups(options: Prune, scene: Scene, ctx: Context, report: Report) -> list[int]:
     """The numbers of the groups that may be pruned; the others are reported."""
-    found = []
+    groups = []
     for i, one in enumerate(scene.groups):
         reason = one.reason or next((why for node in one.group.nodes if (why := ctx.kept(options, node))), "")
         if not reason and one.stream and options.groups == "inner":
@@ -94,8 +94,8 @@ def _open_groups(options: Prune, scene: Scene, ctx: Context, report: Report) -> 
         if reason:
             report.skipped(one.name, one.node.op, reason, channels=one.size)
         else:
-            found.append(i)
-    return found
+            groups.append(i)
+    return groups
 
 
 def _shares(scene: Scene, ratios: Mapping[int, float], report: Report) -> dict[int, int]:
@@ -242,7 +242,7 @@ def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, Cur
 def _slopes(scene: Scene, curves: Mapping[int, Curve], options: Prune) -> dict[int, float]:
     """The cost of one channel of each group, all others as they are."""
     nodes = cost(scene.graph).nodes
-    found = {}
+    slopes = {}
     for i in curves:
         one = scene.groups[i]
         total = 0.0
@@ -254,8 +254,8 @@ def _slopes(scene: Scene, curves: Mapping[int, Curve], options: Prune) -> dict[i
                     total += share * size / len(member.uses)
                 elif index == 1 or (node.op == "MatMul" and index == 0):
                     total += share * nodes[node].macs
-        found[i] = total
-    return found
+        slopes[i] = total
+    return slopes
 
 
 def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], options: Prune, report: Report) -> None:
@@ -269,14 +269,14 @@ def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], opti
         removed[share] = plan.share
         return outcome
 
-    found = safest(scene.graph, ctx, SHARES, run)
-    if found.amount is not None:
-        agrees = "" if ctx.held is None else f", at an agreement of {found.share:.4f}"
-        report.notes.append(f"removed {removed[found.amount]:.1%} of the {options.of}{agrees}")
-        report.layers += found.report.layers
-        report.notes += found.report.notes
+    choice = safest(scene.graph, ctx, SHARES, run)
+    if choice.amount is not None:
+        agrees = "" if ctx.held is None else f", at an agreement of {choice.share:.4f}"
+        report.notes.append(f"removed {removed[choice.amount]:.1%} of the {options.of}{agrees}")
+        report.layers += choice.report.layers
+        report.notes += choice.report.notes
         return
     for i in curves:
         one = scene.groups[i]
-        reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {found.share:.4f}"
-        report.skipped(one.name, one.node.op, f"{reason}, below {found.floor:.4g}", channels=one.size)
+        reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {choice.share:.4f}"
+        report.skipped(one.name, one.node.op, f"{reason}, below {choice.floor:.4g}", channels=one.size)

@@ -89,8 +89,8 @@ class Coupled:
     @property
     def node(self) -> Node:
         """The node that names the group: the first that makes its channels."""
-        found = self.group.producers or self.group.members
-        return found[0].uses[0][0]
+        nodes = self.group.producers or self.group.members
+        return nodes[0].uses[0][0]
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ def coupled_groups(
     by_node = {reader.node: layer for layer in layers for reader in layer.readers}
     reasons = dict(refused)
     streams = _Streams()
-    found = []
+    coupled = []
     for group in groups:
         readers: list[Reader] = []
         reason = group.reason
@@ -122,8 +122,8 @@ def coupled_groups(
                     readers.append(Reader(layer, member.index))
         if not reason and not readers:
             reason = "no weights that read it could make up for what is taken away"
-        found.append(Coupled(group, tuple(readers), _unit(group, align), streams.joins(group), reason))
-    return found
+        coupled.append(Coupled(group, tuple(readers), _unit(group, align), streams.joins(group), reason))
+    return coupled
 
 
 def _unit(group: ChannelGroup, align: int) -> int:
@@ -148,14 +148,14 @@ class _Streams:
             return False
         adds = {user for node in producers for user in self._adds_behind(node)}
         for add in adds:
-            made = [self._made_by(v) & producers for v in add.inputs if v is not None and v.constant is None]
-            if len([one for one in made if one]) > 1 and len(frozenset().union(*made)) > 1:
+            makers = [self._made_by(v) & producers for v in add.inputs if v is not None and v.constant is None]
+            if len([one for one in makers if one]) > 1 and len(frozenset().union(*makers)) > 1:
                 return True
         return False
 
     def _adds_behind(self, start: Node) -> set[Node]:
         """The additions that the values made by `start` reach before the next layer with weights."""
-        found: set[Node] = set()
+        adds: set[Node] = set()
         seen: set[Node] = set()
         stack = [start]
         while stack:
@@ -165,16 +165,16 @@ class _Streams:
                         continue
                     seen.add(user)
                     if user.op in ("Add", "Sum"):
-                        found.add(user)
+                        adds.add(user)
                     if not _makes_channels(user):
                         stack.append(user)
-        return found
+        return adds
 
     def _made_by(self, value: Value) -> frozenset[Node]:
         """The layers with weights whose answers `value` is made of."""
         if value in self._sources:
             return self._sources[value]
-        made: set[Node] = set()
+        makers: set[Node] = set()
         seen: set[Node] = set()
         stack = [value.producer]
         while stack:
@@ -183,10 +183,10 @@ class _Streams:
                 continue
             seen.add(node)
             if _makes_channels(node):
-                made.add(node)
+                makers.add(node)
             else:
                 stack += [v.producer for v in node.inputs if v is not None]
-        self._sources[value] = frozenset(made)
+        self._sources[value] = frozenset(makers)
         return self._sources[value]
 
 

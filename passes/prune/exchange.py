@@ -37,10 +37,10 @@ def exchange(weight: Array, hessian: Array, pattern: Pattern, start: Array) -> A
     """The weights (n, d) of `pattern` with the least loss that exchanges lead to from `start`, for the target `weight`
     in the metric `hessian` (d, d), which must be positive definite."""
     w, h, spread = single(weight), single(hessian), single(_conditional(hessian))
-    found = _fit(w, h, start != 0.0, single(start))
+    best = _fit(w, h, start != 0.0, single(start))
     if isinstance(pattern, Unstructured):
-        found = _between_rows(w, h, pattern, found)
-    kept = _within_rows(w, h, pattern, found, spread)
+        best = _between_rows(w, h, pattern, best)
+    kept = _within_rows(w, h, pattern, best, spread)
     return fit_masked(weight, hessian, kept != 0.0, start=kept.astype(np.float64), steps=30, gain=1e-4).weight
 
 
@@ -65,21 +65,21 @@ def _conditional(hessian: Array) -> Array:
     return np.asarray(np.diagonal(inverse) ** (MARGINAL - 1.0) * marginal**MARGINAL)
 
 
-def _between_rows(w: Array, h: Array, pattern: Pattern, found: Fit) -> Fit:
+def _between_rows(w: Array, h: Array, pattern: Pattern, best: Fit) -> Fit:
     spread = np.diagonal(h)
     for _ in range(THRESHOLDINGS):
         # where one step would take each weight, dropped ones too
-        moved = found.weight + found.lacks / spread
+        moved = best.weight + best.lacks / spread
         fitted = _fit(w, h, keep_largest(moved**2 * spread, pattern), moved)
-        if fitted.loss.sum() >= found.loss.sum() * (1.0 - GAIN):
+        if fitted.loss.sum() >= best.loss.sum() * (1.0 - GAIN):
             break
-        found = fitted
-    return found
+        best = fitted
+    return best
 
 
-def _within_rows(w: Array, h: Array, pattern: Pattern, found: Fit, spread: Array) -> Array:
+def _within_rows(w: Array, h: Array, pattern: Pattern, best: Fit, spread: Array) -> Array:
     share = np.full(len(w), 0.5)
-    kept, lacks, least = found.weight, found.lacks, found.loss
+    kept, lacks, least = best.weight, best.lacks, best.loss
     for _ in range(EXCHANGES):
         mask = _exchanged(kept, lacks, spread, pattern, share)
         rows = np.flatnonzero((mask != (kept != 0.0)).any(axis=1))

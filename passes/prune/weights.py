@@ -114,8 +114,8 @@ def prune_layer(target: Target, pattern: Pattern, layer: Linear, start: Array | 
     out = np.empty_like(target.weight)
     for group in range(len(out)):
         w, h = target.weight[group][:, order], target.hessian[group][np.ix_(order, order)]
-        found = _first_mask(w, h, pattern) if start is None else start[group][:, order]
-        out[group][:, order] = exchange(w, h, pattern, found)
+        mask = _first_mask(w, h, pattern) if start is None else start[group][:, order]
+        out[group][:, order] = exchange(w, h, pattern, mask)
     return out
 
 

@@ -128,8 +128,8 @@ class Trial:
         return self._answers[number] if number < len(self._answers) else self._teacher.run(feeds)
 
     def _keep(self, number: int, answers: list[Array]) -> None:
-        held = sum(getattr(a, "nbytes", KEPT) for batch in (*self._answers, answers) for a in batch)
-        if number == len(self._answers) and held <= KEPT:
+        size = sum(getattr(a, "nbytes", KEPT) for batch in (*self._answers, answers) for a in batch)
+        if number == len(self._answers) and size <= KEPT:
             self._answers.append(answers)
 
     def _quantized(self, samples: Samples, rule: str) -> Graph:

@@ -119,7 +119,7 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
         return channel_form(layer, channel_split(w, h), target, rank)
     if form == "spatial":
         ways = [_spatial(target, spatial_split(*_seen(w, h, layer, turned), rank), turned) for turned in turns(layer)]
-        return min(ways, key=lambda made: made.loss)
+        return min(ways, key=lambda way: way.loss)
     basis, b, a = tucker_fit(w, h, layer.channels, inner, rank)
     taps = layer.kernel
     core = b.reshape(rank, inner, *taps)
@@ -129,17 +129,17 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
                  target.loss(whole[None]))  # fmt: skip
 
 
-def resplit(layer: Linear, target: Target, made: Split) -> Split:
-    """The form and the ranks of `made`, fitted to another target; alternating fits start from its factors."""
-    if made.kind == "spatial":
-        first, second = made.factors
+def resplit(layer: Linear, target: Target, form: Split) -> Split:
+    """The form and the ranks of `form`, fitted to another target; alternating fits start from its factors."""
+    if form.kind == "spatial":
+        first, second = form.factors
         turned = first.shape[3] > 1
         w, h, _ = _seen(target.weight[0], target.hessian[0], layer, turned)
         p = second.reshape(*second.shape[:2], -1)
         return _spatial(target, spatial_refit(w, h, p, first.reshape(*first.shape[:2], -1)), turned)
-    if made.kind == "tucker":
-        return split(target, layer, made.kind, len(made.factors[1]), len(made.factors[0]))
-    return split(target, layer, made.kind, len(made.factors[0]))
+    if form.kind == "tucker":
+        return split(target, layer, form.kind, len(form.factors[1]), len(form.factors[0]))
+    return split(target, layer, form.kind, len(form.factors[0]))
 
 
 def _spatial(target: Target, pair: tuple[Array, Array], turned: bool) -> Split:
@@ -185,8 +185,8 @@ def _exchanged(channels: int, first: int, second: int) -> NDArray[np.intp]:
     return np.arange(channels * first * second).reshape(channels, first, second).transpose(0, 2, 1).reshape(-1)
 
 
-def channel_form(layer: Linear, found: ChannelSplit, target: Target, rank: int) -> Split:
-    a, b = found.factors(rank)
+def channel_form(layer: Linear, factors: ChannelSplit, target: Target, rank: int) -> Split:
+    a, b = factors.factors(rank)
     whole = a @ b
     if layer.is_conv:
         ones = (1,) * len(layer.kernel)
@@ -207,7 +207,7 @@ def _replace_conv(layer: Linear, factors: tuple[Array, ...], weights: Sequence[V
         if last and bias is not None:
             inputs.append(bias)
         spread = layer.transposed and not last
-        made = graph.add(
+        first = graph.add(
             "ConvTranspose" if spread else "Conv",
             inputs,
             dict(node.attributes) if spread else _geometry(node, factor.shape[2:], layer.kernel, first=number == 0),
@@ -217,7 +217,7 @@ def _replace_conv(layer: Linear, factors: tuple[Array, ...], weights: Sequence[V
             origin=origin,
             before=node,
         )
-        value = made.output
+        value = first.output
     node.output.replace_uses(value)
     graph.remove(node)
 

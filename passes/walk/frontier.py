@@ -52,16 +52,17 @@ class Frontier:
         """
         nodes, reads = self._missing(wanted)
         ahead = set(nodes)
-        made = [v for node in nodes for v in node.outputs if v in wanted or not (ahead_only or self._settled(v, ahead))]
-        lasting = [v for v in made if (v.producer is None or not _decodes(v.producer)) and not ahead_only]
+        results = [v for node in nodes for v in node.outputs]
+        outputs = [v for v in results if v in wanted or not (ahead_only or self._settled(v, ahead))]
+        lasting = [v for v in outputs if (v.producer is None or not _decodes(v.producer)) and not ahead_only]
         if nodes:
-            session, names = self._compile(nodes, reads, made)
+            session, names = self._compile(nodes, reads, outputs)
 
         def work(item: tuple[int, Feeds]) -> tuple[list[Data], Used]:
             values = self._values(reads, *item)
             if nodes:
-                found = session.run({names[v]: array for v, array in values.items()})
-                values.update(zip(made, found, strict=True))
+                arrays = session.run({names[v]: array for v, array in values.items()})
+                values.update(zip(outputs, arrays, strict=True))
             return [values[v] for v in lasting], use(item[0], {v: values[v] for v in wanted})
 
         for batch, (new, used) in enumerate(imap(work, self._feeds(reads), self._threads)):
@@ -92,17 +93,17 @@ class Frontier:
 
     def _feeds(self, values: Sequence[Value]) -> Iterator[tuple[int, Feeds]]:
         """The batches, each with its inputs where `values` are not all in the frontier."""
-        given = any(v not in self._live for v in values)
-        return enumerate(self._samples.batches(self._size) if given else [{}] * self._batches)
+        foreign = any(v not in self._live for v in values)
+        return enumerate(self._samples.batches(self._size) if foreign else [{}] * self._batches)
 
     def _values(self, values: Sequence[Value], batch: int, feeds: Feeds) -> dict[Value, Data]:
         """The values at hand of a batch: out of the frontier, and inputs out of the samples, which hold none that has a
         default."""
 
-        def given(value: Value) -> Data:
+        def at_hand(value: Value) -> Data:
             return feeds[value.name] if value.default is None else value.default.numpy()
 
-        return {v: self._kept.get(v, batch) if v in self._live else given(v) for v in values}
+        return {v: self._kept.get(v, batch) if v in self._live else at_hand(v) for v in values}
 
     def _missing(self, wanted: Sequence[Value]) -> tuple[list[Node], list[Value]]:
         """The nodes still to run for `wanted`, in order, and the values at hand that these (or the caller) read."""
@@ -137,7 +138,7 @@ class Frontier:
         self,
         nodes: list[Node],
         reads: list[Value],
-        made: Sequence[Value],
+        outputs: Sequence[Value],
         edit: Callable[[Mapping[Value, Value]], None] | None = None,
     ) -> tuple[Session, dict[Value, str]]:
         from ...runtime.session import Session
@@ -162,7 +163,8 @@ class Frontier:
             for value in node.outputs:
                 value.type = None
         threads = threads_each(self._threads)
-        return Session(part, outputs=[twins[v] for v in made], threads=threads, exact=self._exact, spins=False), names
+        results = [twins[v] for v in outputs]
+        return Session(part, outputs=results, threads=threads, exact=self._exact, spins=False), names
 
 
 def _type_of(array: Data) -> TensorType:

@@ -43,8 +43,8 @@ def with_mirror_images(ctx: Context) -> Context:
     if axis is None:
         return ctx
     session = Session(teacher, threads=ctx.threads)
-    found = agreement(session, _Mirror(session, axis), plain.take(ASKED, ctx.seed), threads=ctx.threads)
-    alike = found.top1 is not None and found.share >= ALIKE
+    agreed = agreement(session, _Mirror(session, axis), plain.take(ASKED, ctx.seed), threads=ctx.threads)
+    alike = agreed.top1 is not None and agreed.share >= ALIKE
     return replace(ctx, fit=Mirrored(plain, axis)) if alike else ctx
 
 
@@ -103,8 +103,8 @@ class Mirrored(Samples):
     def _beside(self, x: Array) -> Array:
         return np.stack([x, np.flip(x, self._axis)], axis=1).reshape(-1, *x.shape[1:])
 
-    def split(self, held: int, seed: int = 0) -> tuple[Samples, Samples]:
-        fit, out = self._plain.split(held // 2, seed)
+    def split(self, count: int, seed: int = 0) -> tuple[Samples, Samples]:
+        fit, out = self._plain.split(count // 2, seed)
         return Mirrored(fit, self._axis), Mirrored(out, self._axis)
 
     def take(self, count: int, seed: int = 0) -> Samples:

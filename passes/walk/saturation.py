@@ -84,7 +84,7 @@ class Saturation:
         target before any easing."""
         mean = start.mean[0].astype(np.float32)
         cross, shift, count = np.zeros(start.weight.shape[1:]), np.zeros(start.weight.shape[1]), 0
-        for x, a, y in self._answers(target, weight, held=False):
+        for x, a, y in self._answers(target, weight, held_out=False):
             change = self._nearest(a, y) - a
             cross += change.T @ (x - mean)
             shift += change.sum(axis=0, dtype=np.float64)
@@ -97,17 +97,17 @@ class Saturation:
         that `target` gives it."""
         low, high = self.range.low, self.range.high
         total, count = 0.0, 0
-        for _, a, y in self._answers(target, weight, held=True):
+        for _, a, y in self._answers(target, weight, held_out=True):
             total += float(np.sum(np.square(np.clip(a, low, high) - np.clip(y, low, high)), dtype=np.float64))
             count += a.size
         return total / max(count, 1)
 
-    def _answers(self, target: Target, weight: Array, *, held: bool) -> Iterator[tuple[Rows, Rows, Rows]]:
+    def _answers(self, target: Target, weight: Array, *, held_out: bool) -> Iterator[tuple[Rows, Rows, Rows]]:
         """Inputs, the teacher's answers and the student's, of the batches that are held out or of the others; of all
         where there are too few to hold any out."""
         w, bias = weight.reshape(target.weight.shape)[0].T.astype(np.float32), target.bias(weight).astype(np.float32)
         for number in range(self.count):
-            if self.count < FIFTH or (number % FIFTH == FIFTH - 1) is held:
+            if self.count < FIFTH or (number % FIFTH == FIFTH - 1) is held_out:
                 x, a, other = self.read(number)
                 yield x, a, x @ w + (bias if other is None else bias + other)
 
@@ -120,26 +120,26 @@ class Saturation:
 def eased(
     saturation: Saturation | None,
     start: Target,
-    made: Made,
+    form: Made,
     dense: Callable[[Made], Array],
     refit: Callable[[Target, Made], Made],
 ) -> tuple[Made, Target]:
-    """`made`, fitted to `start`, refitted to what the activation asks for, with the target it was fitted to last.
+    """`form`, fitted to `start`, refitted to what the activation asks for, with the target it was fitted to last.
 
     `dense` gives the weights (n, d) that a form stands for, `refit` fits the form anew, starting from what it is.
     """
     target = start
     if saturation is None:
-        return made, target
-    least = saturation.error(target, dense(made))
+        return form, target
+    least = saturation.error(target, dense(form))
     for _ in range(ROUNDS):
-        eased = saturation.ease(target, dense(made), start)
-        again = refit(eased, made)
+        eased = saturation.ease(target, dense(form), start)
+        again = refit(eased, form)
         error = saturation.error(eased, dense(again))
         if error >= (1.0 - GAIN) * least:
             break
-        made, target, least = again, eased, error
-    return made, target
+        form, target, least = again, eased, error
+    return form, target
 
 
 def rows_to_keep(width: int, answers: int) -> int:

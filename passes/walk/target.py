@@ -161,15 +161,19 @@ class Ridges:
     metric: float = METRICS[0]
 
 
-def choose_ridges(weight: Array, fit: Statistics, held: Statistics) -> Ridges:
-    """The ridges that, fitted on `fit`, answer `held` best, for `weight` (groups, n, d). Raises DataError where there
-    are rows that are not finite, or whose products are not."""
-    if not (fit.finite and held.finite):
+def choose_ridges(weight: Array, fit: Statistics, held_out: Statistics) -> Ridges:
+    """The ridges that, fitted on `fit`, answer `held_out` best, for `weight` (groups, n, d). Raises DataError where
+    there are rows that are not finite, or whose products are not."""
+    if not (fit.finite and held_out.finite):
         raise DataError(UNREACHED)
-    for one in (fit, held):
+    for one in (fit, held_out):
         if max(np.abs(one.covariance).max(), np.abs(one.cross).max(), one.variance.max()) > LARGEST:
             raise DataError(OVERFLOWS)
-    return Ridges(_choose(weight, fit, held), _stand_in(weight, fit, held)) if fit.count and held.count else Ridges()
+    return (
+        Ridges(_choose(weight, fit, held_out), _stand_in(weight, fit, held_out))
+        if fit.count and held_out.count
+        else Ridges()
+    )
 
 
 def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges()) -> Target:
@@ -197,13 +201,13 @@ def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges())
     )
 
 
-def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
-    """The least ridge with which half of the inputs, fitted on `fit`, stand in for the others on `held` about as well
-    as with any."""
+def _stand_in(weight: Array, fit: Statistics, held_out: Statistics) -> float:
+    """The least ridge with which half of the inputs, fitted on `fit`, stand in for the others on `held_out` about as
+    well as with any."""
     half = (weight.shape[2] + 1) // 2
     if half == weight.shape[2]:
         return METRICS[0]
-    covariance, judge = fit.covariance.astype(np.float32), held.covariance.astype(np.float32)
+    covariance, judge = fit.covariance.astype(np.float32), held_out.covariance.astype(np.float32)
     goes = weight[:, :, half:].astype(np.float32)
     losses: list[float] = []
     for ridge in METRICS:
@@ -216,17 +220,17 @@ def _stand_in(weight: Array, fit: Statistics, held: Statistics) -> float:
     return next(r for r, loss in zip(METRICS, losses, strict=False) if (1.0 - WORTH) * loss <= min(losses))
 
 
-def _choose(weight: Array, fit: Statistics, held: Statistics) -> float | None:
+def _choose(weight: Array, fit: Statistics, held_out: Statistics) -> float | None:
     """The ridge with the lowest held-out residual, or None where the unchanged weights have it.
 
-    What a change S of the weights W does to the residual of `held`, with G = C - W H there and the bias that fits
+    What a change S of the weights W does to the residual of `held_out`, with G = C - W H there and the bias that fits
     `fit`, is  <S H, S> - 2 <S, G>  and what the means miss. No large numbers cancel in it, so float32 is enough.
     """
     step = (fit.cross - weight @ fit.covariance).astype(np.float32)
-    slope = (held.cross - weight @ held.covariance).astype(np.float32)
-    covariance, judge = fit.covariance.astype(np.float32), held.covariance.astype(np.float32)
-    drift = held.mean - fit.mean
-    missed = held.target_mean - fit.target_mean - _answer(weight, drift)
+    slope = (held_out.cross - weight @ held_out.covariance).astype(np.float32)
+    covariance, judge = fit.covariance.astype(np.float32), held_out.covariance.astype(np.float32)
+    drift = held_out.mean - fit.mean
+    missed = held_out.target_mean - fit.target_mean - _answer(weight, drift)
 
     def error(change: Floats) -> float:
         quadratic = np.sum((change @ judge) * change, dtype=np.float64) - 2.0 * np.sum(change * slope, dtype=np.float64)

@@ -57,10 +57,10 @@ def teach(
     batch."""
     shapes: dict[Linear, tuple[int, ...]] = {}
     ctx.forward = 0.0
-    for reference, asked, twins in _references(graph, ctx.teacher, asks, selections):
-        for batch, (seconds, told) in enumerate(_answers(reference, twins, asked, selections, ctx, size, rows)):
+    for reference, wanted, twins in _references(graph, ctx.teacher, asks, selections):
+        for batch, (seconds, answers) in enumerate(_answers(reference, twins, wanted, selections, ctx, size, rows)):
             ctx.forward += seconds
-            for one in told:
+            for one in answers:
                 if kept.count(("at", one.number)) == batch:
                     kept.append(("at", one.number), one.positions)
                     kept.append(("shape", one.number), np.asarray(one.shapes[0]))
@@ -74,7 +74,7 @@ def teach(
 def _answers(
     reference: Graph,
     twins: Mapping[Value, Value],
-    asked: Mapping[int, list[Ask]],
+    wanted: Mapping[int, list[Ask]],
     selections: Selections,
     ctx: Context,
     size: int,
@@ -96,14 +96,14 @@ def _answers(
         arrays = dict(zip(values, session.run(feeds), strict=True))
         seconds = (time.perf_counter() - start) / beside(threads)
         share = samples.size_of(feeds) / samples.count
-        told = []
-        for number, group in asked.items():
+        answers = []
+        for number, group in wanted.items():
             ys = [floats(arrays[twins[ask.answer]]) for ask in group]
             at = positions(group[0].layer, ys[0].shape, rows, share, (ctx.seed, number, batch))
             sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
             outcome = [digest([arrays[twins[choice]]]) for choice in selections.before(group[0].layer.source)]
-            told.append(_Answers(number, at, group, [y.shape for y in ys], sampled, b"".join(outcome)))
-        return seconds, told
+            answers.append(_Answers(number, at, group, [y.shape for y in ys], sampled, b"".join(outcome)))
+        return seconds, answers
 
     return imap(work, enumerate(samples.batches(size)), threads)
 

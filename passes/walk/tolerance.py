@@ -79,11 +79,11 @@ def _floor(before: float) -> float:
 
 def loosest(graph: Graph, ctx: Context, run: Callable[[Graph, float], Report]) -> Report:
     """Run a pass, given as a function of graph and tolerance, at the loosest of `TOLERANCES` that is safe."""
-    found = safest(graph, ctx, TOLERANCES, run)
-    if found.amount is None:
-        reason = f"even at an error of {TOLERANCES[-1]:g} a layer, agreement would fall to {found.share:.4f}"
-        found.report.revert(f"{reason}, below {found.floor:.4g}")
-    elif found.report.changed and ctx.held is not None:
-        note = f"lost at most {found.amount:g} of a layer's answer; agreement {found.share:.4f}"
-        found.report.notes.append(note)
-    return found.report
+    safe = safest(graph, ctx, TOLERANCES, run)
+    if safe.amount is None:
+        reason = f"even at an error of {TOLERANCES[-1]:g} a layer, agreement would fall to {safe.share:.4f}"
+        safe.report.revert(f"{reason}, below {safe.floor:.4g}")
+    elif safe.report.changed and ctx.held is not None:
+        note = f"lost at most {safe.amount:g} of a layer's answer; agreement {safe.share:.4f}"
+        safe.report.notes.append(note)
+    return safe.report

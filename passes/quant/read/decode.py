@@ -42,19 +42,19 @@ def decode(graph: Graph) -> int:
     spread(graph)
     if left := [node for node in graph if node.op in QOPERATORS]:
         raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{left[0].label}' is computed")
-    held: dict[Value, QuantParams] = {}
+    params: dict[Value, QuantParams] = {}
     for node in tuple(graph):
         if node.op == "QuantizeLinear":
-            _clip(graph, node, held)
+            _clip(graph, node, params)
         elif node.op == "DequantizeLinear":
             _decoded(graph, node)
-        elif node.inputs and node.inputs[0] in held:
-            _carry(graph, node, held)
+        elif node.inputs and node.inputs[0] in params:
+            _carry(graph, node, params)
     graph.sweep()
     return len(quantized) - sum(map(is_quantized, graph))
 
 
-def _clip(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:
+def _clip(graph: Graph, node: Node, encoding: dict[Value, QuantParams]) -> None:
     value = node.inputs[0]
     assert value is not None
     if value.constant is not None:  # a weight that is rounded as the model runs
@@ -75,7 +75,7 @@ def _clip(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:
     clipped.type = TensorType(DType.FLOAT, node.output.shape)
     node.output.replace_uses(clipped)
     graph.remove(node)
-    held[clipped] = params
+    encoding[clipped] = params
 
 
 def _decoded(graph: Graph, node: Node) -> None:
@@ -108,14 +108,14 @@ def _numbers(graph: Graph, node: Node, codes: NDArray[np.generic]) -> NDArray[np
     return np.asarray((codes.astype(np.float32) - spread[1]) * spread[0], np.float32)
 
 
-def _carry(graph: Graph, node: Node, held: dict[Value, QuantParams]) -> None:
+def _carry(graph: Graph, node: Node, encoding: dict[Value, QuantParams]) -> None:
     """An op that carried codes about and carries floats now; what a Pad fills with is decoded."""
-    params = held[node.inputs[0]]  # type: ignore[index]
+    params = encoding[node.inputs[0]]  # type: ignore[index]
     for value in node.outputs:
         if value.type is not None and value.dtype is params.dtype:
-            held[value] = params
+            encoding[value] = params
             value.type = TensorType(DType.FLOAT, value.shape)
-    if node.op == "Pad" and node.get_string("mode", "constant") == "constant" and node.outputs[0] in held:
+    if node.op == "Pad" and node.get_string("mode", "constant") == "constant" and node.outputs[0] in encoding:
         fill = _number(node.input(2))
         number = params.dequantize(np.zeros((), np.int32) if fill is None else np.asarray(fill))
         node.set_input(2, graph.constant(np.asarray(number, np.float32).reshape(()), "fill"))

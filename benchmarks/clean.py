@@ -117,23 +117,23 @@ def models(folders: list[Path]) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 def measure(tool: Tool, model: onnx.ModelProto, repeats: int) -> tuple[onnx.ModelProto | None, float, str]:
     """The result of the fastest of some runs, its seconds, and what went wrong."""
-    best, made = float("inf"), None
+    best, result = float("inf"), None
     for _ in range(repeats):
-        given = onnx.ModelProto()
-        given.CopyFrom(model)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
         gc.collect()
         start = time.perf_counter()
         try:
-            made = tool(given)
+            result = tool(copy)
         except Exception as error:
             return None, time.perf_counter() - start, f"{type(error).__name__}: {error}"
         best = min(best, time.perf_counter() - start)
         if best > 1:
             break
-    return made, best, ""
+    return result, best, ""
 
 
-def difference(model: onnx.ModelProto, made: onnx.ModelProto) -> float:
+def difference(model: onnx.ModelProto, result: onnx.ModelProto) -> float:
     """The greatest difference in ulp over three seeds."""
     from corpus import outputs
 
@@ -141,7 +141,7 @@ def difference(model: onnx.ModelProto, made: onnx.ModelProto) -> float:
     worst = 0.0
     for seed in range(3):
         inputs = feeds(graph, seed, size=3, dims={"T": 17})
-        before, after = outputs([model, made], inputs)
+        before, after = outputs([model, result], inputs)
         worst = max(worst, distance(before, after))
     return worst
 
@@ -173,17 +173,17 @@ def main() -> int:
         row["original"] = {"nodes": computing, "made": making, "bytes": model.ByteSize()}
         print(f"{name:20} {'':14} {computing:6} {making:6} {model.ByteSize():11}")
         for tool_name, tool in tools.items():
-            made, seconds, fault = measure(tool, model, REPEATS)
-            if made is None:
+            result, seconds, fault = measure(tool, model, REPEATS)
+            if result is None:
                 print(f"{'':20} {tool_name:14} {fault[:70]}")
                 continue
-            computing, making = counts(made.graph)
-            far = difference(model, made) if tool_name == "optc" else np.nan
-            figures = {"nodes": computing, "made": making, "bytes": made.ByteSize(), "seconds": round(seconds, 4)}
+            computing, making = counts(result.graph)
+            far = difference(model, result) if tool_name == "optc" else np.nan
+            figures = {"nodes": computing, "made": making, "bytes": result.ByteSize(), "seconds": round(seconds, 4)}
             row[tool_name] = figures | ({} if np.isnan(far) else {"ulp": round(far, 2)})
             ulp = "" if np.isnan(far) else f"{far:.2f}"
             print(
-                f"{'':20} {tool_name:14} {computing:6} {making:6} {made.ByteSize():11} {seconds:8.3f} {ulp:>6}",
+                f"{'':20} {tool_name:14} {computing:6} {making:6} {result.ByteSize():11} {seconds:8.3f} {ulp:>6}",
                 flush=True,
             )
         ours = row["optc"]

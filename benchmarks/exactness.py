@@ -76,8 +76,8 @@ def main() -> None:
             data = f"{folder}/feeds.npz"
             command = [sys.executable, str(arguments.kit / "feeds.py"), name, data, "--split", "calib"]
             subprocess.run(command, check=True, capture_output=True)
-            with np.load(data) as held:
-                feeds = [{key: held[key][i : i + 1] for key in held.files} for i in range(arguments.images)]
+            with np.load(data) as arrays:
+                feeds = [{key: arrays[key][i : i + 1] for key in arrays.files} for i in range(arguments.images)]
             graph = read(str(arguments.quantized / f"{name}.onnx"))
             passes = Pipeline((*Pipeline.parse("clean").passes, *target.legalisation().passes))
             run(passes, graph, Context(target.facts))
@@ -85,16 +85,16 @@ def main() -> None:
             makers = [node for node in graph if node.op == "QuantizeLinear"]
             values = [output.value for output in graph.outputs]
             reference = Session(graph, threads=1, exact=True, outputs=[*values, *(node.output for node in makers)])
-            found = [reference.run(feed) for feed in feeds]
-            want, codes = [one[: len(values)] for one in found], [one[len(values) :] for one in found]
+            expected = [reference.run(feed) for feed in feeds]
+            want, codes = [one[: len(values)] for one in expected], [one[len(values) :] for one in expected]
 
             parts = cut(graph)
             target.emit(parts, f"{folder}/parts.tar")
             opened = target.open(f"{folder}/parts.tar", threads=1)
             counts, differing, most = np.zeros(len(makers)), np.zeros(len(makers)), 0
-            for feed, given in zip(feeds, codes, strict=True):
-                made = opened.run({**feed, **{f"codes{i}": one for i, one in enumerate(given)}})[len(values) :]
-                for i, (x, y) in enumerate(zip(made, given, strict=True)):
+            for feed, inputs in zip(feeds, codes, strict=True):
+                results = opened.run({**feed, **{f"codes{i}": one for i, one in enumerate(inputs)}})[len(values) :]
+                for i, (x, y) in enumerate(zip(results, inputs, strict=True)):
                     apart = np.abs(x.astype(int) - y.astype(int))
                     counts[i] += apart.size
                     differing[i] += np.count_nonzero(apart)

@@ -40,10 +40,10 @@ def executed(command: list[str], folder: str) -> int:
     assert process.stderr is not None
     total, sizes, start = 0, {}, b""
     for line in process.stderr:
-        if found := _EXECUTED.match(line):
-            total += sizes[found[1].lstrip(b"0")]
-        elif found := _TRANSLATED.match(line):
-            start = start or found[1].lstrip(b"0")
+        if match := _EXECUTED.match(line):
+            total += sizes[match[1].lstrip(b"0")]
+        elif match := _TRANSLATED.match(line):
+            start = start or match[1].lstrip(b"0")
             sizes[start] = sizes.get(start, 0) + 1
         elif line.startswith(b"IN:"):
             start = b""
@@ -77,8 +77,8 @@ def main() -> None:
                     [sys.executable, str(arguments.kit / "feeds.py"), name, f"{folder}/d.npz", "--split", "calib"],
                     check=True, capture_output=True,
                 )  # fmt: skip
-                with np.load(f"{folder}/d.npz") as held:
-                    feeds = {key: held[key][:1] for key in held.files}
+                with np.load(f"{folder}/d.npz") as arrays:
+                    feeds = {key: arrays[key][:1] for key in arrays.files}
                 names = []
                 for i, value in enumerate(graph.inputs):
                     names.append(f"{folder}/in{i}.npy")

@@ -69,13 +69,13 @@ def long(path: Path, count: int) -> None:
     weights = [numpy_helper.from_array(np.float32([index]), f"w{index}") for index in range(100)]
     nodes = []
     for index in range(count):
-        read, made, name = f"v{index}", f"v{index + 1}", f"n{index}"
+        read, written, name = f"v{index}", f"v{index + 1}", f"n{index}"
         if index % 2:
-            nodes.append(helper.make_node("Identity", [read], [made], name))
+            nodes.append(helper.make_node("Identity", [read], [written], name))
         elif index % 4:
-            nodes.append(helper.make_node("LeakyRelu", [read], [made], name, alpha=0.1))
+            nodes.append(helper.make_node("LeakyRelu", [read], [written], name, alpha=0.1))
         else:
-            nodes.append(helper.make_node("Add", [read, f"w{index % 100}"], [made], name))
+            nodes.append(helper.make_node("Add", [read, f"w{index % 100}"], [written], name))
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("v0", f"v{count}")]
     _save(helper.make_graph(nodes, "long", ends[:1], ends[1:], weights), path, onnx)
 
@@ -139,10 +139,10 @@ def bypass(library: str, graph: object) -> int:
     elif library == "onnx-graphsurgeon":
         for node in graph.nodes:
             if node.op == "Identity":
-                source, made = node.inputs[0], node.outputs[0]
-                for reader in list(made.outputs):
-                    reader.inputs[reader.inputs.index(made)] = source
-                graph.outputs = [source if output is made else output for output in graph.outputs]
+                source, result = node.inputs[0], node.outputs[0]
+                for reader in list(result.outputs):
+                    reader.inputs[reader.inputs.index(result)] = source
+                graph.outputs = [source if output is result else output for output in graph.outputs]
                 node.inputs.clear()
                 node.outputs.clear()
                 count += 1

@@ -84,9 +84,9 @@ def main() -> None:
             data = f"{folder}/{name}.npz"
             command = [sys.executable, str(arguments.kit / "feeds.py"), name, data, "--split", "calib"]
             subprocess.run(command, check=True, capture_output=True)
-            with np.load(data) as held:
-                feeds[name] = {key: held[key][:1] for key in held.files}
-                samples = [{key: held[key][i : i + 1] for key in held.files} for i in range(_SAMPLES)]
+            with np.load(data) as arrays:
+                feeds[name] = {key: arrays[key][:1] for key in arrays.files}
+                samples = [{key: arrays[key][i : i + 1] for key in arrays.files} for i in range(_SAMPLES)]
             start = time.perf_counter()
             target.emit(graphs[name], f"{folder}/{name}.tar")
             print(f"{name:16} built in {time.perf_counter() - start:.1f} s", flush=True)
@@ -115,8 +115,8 @@ def main() -> None:
                     line += f", {coded[threads][-1]:.3f} of ONNX Runtime's int8"
                 line += "".join(f"  TVM's default {1e3 * one.seconds:.1f} ms" for one in rest)
                 print(line, flush=True)
-    for threads, found in ratios.items():
-        print(f"{threads} threads: geometric mean {_mean(found):.3f}")
+    for threads, measured in ratios.items():
+        print(f"{threads} threads: geometric mean {_mean(measured):.3f}")
         if gains[threads]:
             print(f"{threads} threads: int8 is {_mean(gains[threads]):.2f} times as fast (geometric mean)")
             print(f"{threads} threads: int8 takes {_mean(coded[threads]):.3f} of the time of ONNX Runtime's int8")
@@ -144,8 +144,8 @@ def quantized(arguments: argparse.Namespace, name: str, target: Any, path: str, 
     )
 
 
-def _mean(found: list[float]) -> float:
-    return math.exp(sum(map(math.log, found)) / len(found))
+def _mean(measured: list[float]) -> float:
+    return math.exp(sum(map(math.log, measured)) / len(measured))
 
 
 if __name__ == "__main__":

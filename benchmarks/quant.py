@@ -98,11 +98,11 @@ def _nncf(model: Path, samples: Samples, out: Path) -> None:
     import nncf
     import onnx
 
-    found = nncf.quantize(
+    quantized = nncf.quantize(
         onnx.load(model), nncf.Dataset(list(samples.batches(1))), subset_size=samples.count,
         fast_bias_correction=False, advanced_parameters=nncf.AdvancedQuantizationParameters(),
     )  # fmt: skip
-    onnx.save(found, out)
+    onnx.save(quantized, out)
 
 
 def speeds(files: list[Path], samples: Samples, seconds: float = 6.0) -> list[float]:
@@ -138,12 +138,12 @@ def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path
     _feeds(kit, name, data)
     everybody = [*specs, *THEIRS, *(("ort-dynamic",) if name == "minilm_l6" else ())]
     everybody += ["nncf"] if importlib.util.find_spec("nncf") else []
-    made: list[tuple[str, Path, float]] = []
+    variants: list[tuple[str, Path, float]] = []
     for who in everybody:
         out, start = folder / f"{name}.{who.replace(':', '.')}.onnx", time.perf_counter()
         took = out.with_suffix(".seconds")
         if out.exists() and took.exists():
-            made.append((who, out, float(took.read_text())))
+            variants.append((who, out, float(took.read_text())))
             continue
         try:
             make(who, model, data, count, out)
@@ -154,14 +154,16 @@ def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path
             continue
         seconds = time.perf_counter() - start
         took.write_text(f"{seconds:.1f}")
-        made.append((who, out, seconds))
+        variants.append((who, out, seconds))
     samples = load_samples(data, load(model))
-    factors = speeds([model, *(out for _, out, _ in made)], samples, 0.5 if quick else 6.0)[1:]
-    for (who, out, seconds), x in zip(made, factors, strict=True):
+    factors = speeds([model, *(out for _, out, _ in variants)], samples, 0.5 if quick else 6.0)[1:]
+    for (who, out, seconds), x in zip(variants, factors, strict=True):
         command = [sys.executable, kit / "eval.py", out, "--as", name, "--ref", model, "--threads", "1"]
         command += ["--limit", "200"] if quick else []
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        shown = " ".join(f"{key}={found[key]}" for key in METRICS if key in found)
+        figures = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
+        shown = " ".join(f"{key}={figures[key]}" for key in METRICS if key in figures)
         ratio = out.stat().st_size / model.stat().st_size
         print(f"{name:18} {who:36} file {ratio:.3f} x {x:.2f} {kernels(out)} {shown} in {seconds:.1f} s", flush=True)
 
@@ -176,8 +178,10 @@ def cost(kit: Path, folder: Path) -> None:
             _feeds(kit, name, data)
         out = folder / "cost.onnx"
         command = [sys.executable, __file__, str(kit), "--one", who, str(model), str(data), str(count), str(out)]
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        figures = found.stdout.splitlines()[-1] if not found.returncode else f"failed with status {found.returncode}"
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        figures = (
+            process.stdout.splitlines()[-1] if not process.returncode else f"failed with status {process.returncode}"
+        )
         print(f"{name:18} {who:14} {count:5} samples: {figures}", flush=True)
 
 
@@ -204,19 +208,21 @@ def main() -> None:
     parser.add_argument("--ours", action="append", help="passes to measure; may be given several times")
     parser.add_argument("--cost", action="store_true", help="measure time and memory instead")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        one(*given.one)
+    arguments = parser.parse_args()
+    if arguments.one:
+        one(*arguments.one)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = given.files or Path(scratch)
+        folder = arguments.files or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        if given.cost:
-            cost(given.kit, folder)
+        if arguments.cost:
+            cost(arguments.kit, folder)
             return
-        for name in given.models or [p.stem for p in sorted((given.kit / "models").glob("*.onnx"))]:
-            specs = tuple(given.ours) if given.ours else OURS.get(name, ("quant",))
-            table(given.kit, name, 32 if given.quick else given.samples, specs, folder, quick=given.quick)
+        for name in arguments.models or [p.stem for p in sorted((arguments.kit / "models").glob("*.onnx"))]:
+            specs = tuple(arguments.ours) if arguments.ours else OURS.get(name, ("quant",))
+            table(
+                arguments.kit, name, 32 if arguments.quick else arguments.samples, specs, folder, quick=arguments.quick
+            )
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def main() -> int:
     figures = {"import optc": (fastest("-c", "import optc"), IMPORT)}
     for command in COMMANDS:
         figures[f"optc {command} --help".replace("  ", " ")] = fastest("-m", "optc", *command.split(), "--help"), HELP
-    for name, (found, bound) in figures.items():
-        print(f"{name:24} {found:6.0f} ms{'' if found < bound else f'  over {bound}'}")
-    return int(any(found >= bound for found, bound in figures.values()))
+    for name, (seconds, bound) in figures.items():
+        print(f"{name:24} {seconds:6.0f} ms{'' if seconds < bound else f'  over {bound}'}")
+    return int(any(seconds >= bound for seconds, bound in figures.values()))
 
 
 if __name__ == "__main__":

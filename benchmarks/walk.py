@@ -139,44 +139,44 @@ def measure(kit: Path, row: Row, quick: bool) -> dict[str, object]:
 
 
 def _judged(script: list[str]) -> dict[str, float]:
-    found: dict[str, float] = json.loads(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
-    return found
+    figures: dict[str, float] = json.loads(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+    return figures
 
 
-def verdict(row: Row, found: dict[str, Any]) -> str:
+def verdict(row: Row, figures: dict[str, Any]) -> str:
     """Whether the row reaches what it must, or what it misses."""
     missed = []
-    if row.reach is not None and found["value"] < row.reach:
-        missed.append(f"{row.reach - found['value']:.2f} short")
-    if row.seconds is not None and found["seconds"] > row.seconds:
+    if row.reach is not None and figures["value"] < row.reach:
+        missed.append(f"{row.reach - figures['value']:.2f} short")
+    if row.seconds is not None and figures["seconds"] > row.seconds:
         missed.append(f"over {row.seconds:g} s")
-    if row.latency is not None and (found["latency"] is None or found["latency"] > row.latency):
+    if row.latency is not None and (figures["latency"] is None or figures["latency"] > row.latency):
         missed.append(f"latency over {row.latency:g}")
     if row.passes == DEFAULTS:
-        if not found["changed"]:
+        if not figures["changed"]:
             return "nothing paid"
-        if found["bytes"] > 1:
+        if figures["bytes"] > 1:
             missed.append("larger")
-        if found["slower"]:
+        if figures["slower"]:
             missed.append("slower")
-        if (found["agree"] or 0) < 95 and found["value"] < 0.99 * found["float"]:
+        if (figures["agree"] or 0) < 95 and figures["value"] < 0.99 * figures["float"]:
             missed.append("agrees too little")
     elif row.reach is None and row.seconds is None:
         return ""
     return ", ".join(missed) or "met"
 
 
-def line(number: int, row: Row, found: dict[str, Any]) -> str:
+def line(number: int, row: Row, figures: dict[str, Any]) -> str:
     def figure(name: str, form: str) -> str:
-        value = found[name]
+        value = figures[name]
         return "" if value is None else format(value, form)
 
     reach = "" if row.reach is None else f"{row.reach:g}"
     cells = (
         str(number), row.model, f"`{row.passes}`", row.note, str(row.samples), reach,
-        f"{figure('value', '.2f')} {found['metric']}", figure("float", ".2f"), figure("agree", ".2f"),
+        f"{figure('value', '.2f')} {figures['metric']}", figure("float", ".2f"), figure("agree", ".2f"),
         figure("macs", ".3f"), figure("bytes", ".3f"), figure("latency", ".2f"),
-        figure("seconds", ".1f"), figure("forwards", ".1f"), figure("peak_mib", ".0f"), verdict(row, found),
+        figure("seconds", ".1f"), figure("forwards", ".1f"), figure("peak_mib", ".0f"), verdict(row, figures),
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -198,16 +198,16 @@ def wanted(words: list[str], number: int, row: Row) -> bool:
 
 def growth(peaks: dict[tuple[str, str], dict[int, float]]) -> list[str]:
     """How the peak memory of a pipeline grows with the samples, where it was measured with several numbers of them."""
-    found = []
+    figures = []
     for (model, passes), by_samples in peaks.items():
         few, many = min(by_samples), max(by_samples)
         if few < many:
             ratio = by_samples[many] / by_samples[few]
-            found.append(
+            figures.append(
                 f"`{passes}` on {model}: peak memory with {many} samples is {ratio:.2f} of that with {few} "
                 f"({'met' if ratio <= 1.25 else 'over 1.25'})"
             )
-    return found
+    return figures
 
 
 def main() -> None:
@@ -234,9 +234,9 @@ def main() -> None:
             said = ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"]
             lines.append(f"| {number} | {row.model} | `{row.passes}` | failed: {said[-1]} |")
         else:
-            found = json.loads(ran.stdout.strip().splitlines()[-1])
-            lines.append(line(number, row, found))
-            peaks.setdefault((row.model, row.passes), {})[row.samples] = found["peak_mib"]
+            figures = json.loads(ran.stdout.strip().splitlines()[-1])
+            lines.append(line(number, row, figures))
+            peaks.setdefault((row.model, row.passes), {})[row.samples] = figures["peak_mib"]
         print(lines[-1], flush=True)
     below = ["", *growth(peaks)]
     print("\n".join(below))

@@ -78,14 +78,14 @@ def inline(body: Graph, values: dict[Value, Value], before: Node) -> list[Node]:
     target = before.graph
     assert target is not None
     taken = {node.name for node in target}
-    made = copy_nodes(body, body, target, values, before=before)
-    for node in made:
+    copies = copy_nodes(body, body, target, values, before=before)
+    for node in copies:
         name, count = node.name, 0
         while node.name and node.name in taken:
             count += 1
             node.name = f"{name}_{count}"
         taken.add(node.name)
-    return made
+    return copies
 
 
 def _copy_attribute(attribute: Attribute, values: dict[Value, Value]) -> Attribute:

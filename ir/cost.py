@@ -76,12 +76,12 @@ class _Meter:
 
     def stored(self, value: Value) -> tuple[int, int]:
         """Parameters and bytes of the stored tensor behind a value; zeros where there is none."""
-        found = self._stored.get(value)
-        if found is None:
+        size = self._stored.get(value)
+        if size is None:
             tensor = tensor_of(value)
-            found = (0, 0) if tensor is None else (parameters(value, tensor), tensor.nbytes)
-            self._stored[value] = found
-        return found
+            size = (0, 0) if tensor is None else (parameters(value, tensor), tensor.nbytes)
+            self._stored[value] = size
+        return size
 
     def graph(self, graph: Graph) -> list[NodeCost]:
         return [self.node(node) for node in graph]

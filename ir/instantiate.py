@@ -12,14 +12,14 @@ def instantiate(function: Function, call: Node) -> Graph:
     function's default; a reference to neither is dropped, as ONNX asks. Inputs and outputs correspond by position.
     """
     copy = function.graph.clone()
-    given = {**function.defaults, **call.attributes}
+    arguments = {**function.defaults, **call.attributes}
     for node in copy.walk():
         for name, attribute in tuple(node.attributes.items()):
             if not attribute.ref:
                 continue
-            found = given.get(attribute.ref)
-            if found is None:
+            value = arguments.get(attribute.ref)
+            if value is None:
                 del node.attributes[name]
             else:
-                node.attributes[name] = Attribute(found.kind, found.value, found.ref, attribute.doc)
+                node.attributes[name] = Attribute(value.kind, value.value, value.ref, attribute.doc)
     return copy

@@ -51,10 +51,10 @@ _INTEGER = (
 
 
 def _at(shapes: Shapes, index: int) -> Sizes:
-    found = shapes[index] if index < len(shapes) else None
-    if found is None:
+    shape = shapes[index] if index < len(shapes) else None
+    if shape is None:
         raise _Unknown
-    return found
+    return shape
 
 
 def _conv(weight: int) -> Count:
@@ -124,20 +124,20 @@ def _projected_attention(past: int) -> Count:
 
 
 def _multi_head(node: Node, inputs: Shapes, outputs: Shapes) -> int:
-    q, made = _at(inputs, 0), _at(outputs, 0)
+    q, result = _at(inputs, 0), _at(outputs, 0)
     width = q[2] * q[4] if len(q) == 5 else q[2]
     k = inputs[1] if len(inputs) > 1 else None
     keys = q[1] if k is None else k[2] if len(k) == 4 else k[1]
     past = inputs[6] if len(inputs) > 6 else None
-    return q[0] * q[1] * (keys + (0 if past is None else past[2])) * (width + made[-1])
+    return q[0] * q[1] * (keys + (0 if past is None else past[2])) * (width + result[-1])
 
 
 def _grouped_attention(node: Node, inputs: Shapes, outputs: Shapes) -> int:
     """Over the keys that are stored, where their number is known, and those of the input otherwise."""
-    made = _at(outputs, 0)
+    result = _at(outputs, 0)
     past = inputs[3] if len(inputs) > 3 else None
-    keys = made[1] + (0 if past is None else past[2])
-    return 2 * math.prod(made) * keys
+    keys = result[1] + (0 if past is None else past[2])
+    return 2 * math.prod(result) * keys
 
 
 def _experts(node: Node, inputs: Shapes, outputs: Shapes) -> int:

@@ -283,13 +283,13 @@ class Node:
     @property
     def captures(self) -> tuple[Value, ...]:
         """The values that this node's bodies read from the graphs around them, each once, in the order of the reads."""
-        found: dict[Value, None] = {}
+        captured: dict[Value, None] = {}
         inner = dict.fromkeys(graph for body in self.bodies for graph in body.graphs())
         for body in inner:
             for node in body:
-                found.update((v, None) for v in node._inputs if v is not None and v.graph not in inner)
-            found.update((o.value, None) for o in body.outputs if o.value.graph not in inner)
-        return tuple(found)
+                captured.update((v, None) for v in node._inputs if v is not None and v.graph not in inner)
+            captured.update((o.value, None) for o in body.outputs if o.value.graph not in inner)
+        return tuple(captured)
 
     def __repr__(self) -> str:
         return f"Node({self.op}, {self.name!r})"

@@ -79,12 +79,12 @@ class DType(enum.IntEnum):
     @staticmethod
     def of(dtype: np.dtype[np.generic] | type[np.generic]) -> DType:
         """The element type of a numpy type. Raises `ValueError` when ONNX has no such type."""
-        found = _from_numpy().get(np.dtype(dtype))
-        if found is None:
+        match = _from_numpy().get(np.dtype(dtype))
+        if match is None:
             if np.dtype(dtype).kind in "OUS":
                 return DType.STRING
             raise ValueError(f"numpy type {np.dtype(dtype)} has no ONNX element type")
-        return found
+        return match
 
     def file_bytes(self, elements: int) -> int:
         """Bytes that `elements` elements take in a file (sub-byte types are packed, the last byte padded)."""
@@ -144,8 +144,8 @@ def _numpy_dtype(dtype: DType) -> np.dtype[np.generic]:
     if dtype in _ML_DTYPES:
         import ml_dtypes
 
-        found: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
-        return found
+        numpy_dtype: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
+        return numpy_dtype
     return np.dtype(_NUMPY[dtype])
 
 

@@ -27,17 +27,17 @@ def cut_values(graph: Graph) -> list[Value]:
     # A value is alive from where it is made to where it is last read; a cut is where exactly one is.
     spans: list[tuple[int, int, Value]] = []
     for value in (*graph.inputs, *(value for node in order for value in node.outputs)):
-        made = -1 if value.producer is None else order[value.producer]
-        last = max((order[user] for user in _readers(value, graph)), default=made)
-        spans.append((made, end if any(user is graph for user, _ in value.uses) else last, value))
+        place = -1 if value.producer is None else order[value.producer]
+        last = max((order[user] for user in _readers(value, graph)), default=place)
+        spans.append((place, end if any(user is graph for user, _ in value.uses) else last, value))
     alive = [0] * (end + 2)
-    for made, last, _ in spans:
-        if last > made:
-            alive[made + 1] += 1
+    for place, last, _ in spans:
+        if last > place:
+            alive[place + 1] += 1
             alive[last + 1] -= 1
     for i in range(1, len(alive)):
         alive[i] += alive[i - 1]
-    cuts = [(made, value) for made, last, value in spans if last > made and alive[made + 1] == 1]
+    cuts = [(first, value) for first, last, value in spans if last > first and alive[first + 1] == 1]
     return [value for _, value in sorted(cuts, key=lambda cut: cut[0])]
 
 
@@ -85,12 +85,12 @@ def _reads(node: Node) -> list[Value]:
 
 def _readers(value: Value, graph: Graph) -> list[Node]:
     """The nodes of `graph` that read `value`, themselves or in a body."""
-    found = []
+    readers = []
     for user, _ in value.uses:
         node = _outermost(user, graph)
         if node is not None:
-            found.append(node)
-    return found
+            readers.append(node)
+    return readers
 
 
 def _outermost(user: Node | Graph | None, graph: Graph) -> Node | None:

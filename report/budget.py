@@ -115,7 +115,7 @@ class Budget:
     def parse(text: str) -> Budget:
         """The budget that `text` spells. Raises `SpecError` with a caret under the place that is wrong."""
         expect(text, str, "a budget is text, such as 'size=4MB'", SpecError)
-        found: dict[str, Limit] = {}
+        limits: dict[str, Limit] = {}
         at = 0
         for part in text.split(","):
             start = at + len(part) - len(part.lstrip())
@@ -123,10 +123,10 @@ class Budget:
             if not part.strip():
                 raise SpecError("a limit is missing here: metric=bound, such as size=4MB", text=text, position=start)
             limit = _limit(text, part.strip(), start)
-            if limit.metric in found:
+            if limit.metric in limits:
                 raise SpecError(f"'{limit.metric}' is limited twice", text=text, position=start)
-            found[limit.metric] = limit
-        return Budget(tuple(found.values()))
+            limits[limit.metric] = limit
+        return Budget(tuple(limits.values()))
 
     def __str__(self) -> str:
         return ",".join(str(limit) for limit in self.limits)
@@ -157,7 +157,7 @@ def _limit(text: str, part: str, start: int) -> Limit:
     if match is None:
         raise SpecError(f"'{name}' takes a number: {metric.example}", text=text, position=place)
     factors = {**metric.units, **(_RELATIVE if metric.relative else {})}
-    unit = next((known for known in factors if known.lower() == match[3].lower()), None)
+    unit = next((factor for factor in factors if factor.lower() == match[3].lower()), None)
     if unit is None:
         what = f"has no unit '{match[3]}'" if match[3] else "needs a unit"
         raise SpecError(f"'{name}' {what}: {metric.example}", text=text, position=place)

@@ -44,48 +44,48 @@ class Change:
 
 def changes(first: Graph, second: Graph) -> tuple[tuple[Change, ...], int]:
     """What changed from one model to the other, and how many nodes did not. Reads every weight."""
-    found, same = _changes("", first, second, {}, set())
+    differences, same = _changes("", first, second, {}, set())
     for key in dict.fromkeys((*first.functions, *second.functions)):
         name = ".".join(part for part in key if part)
         one, other = first.functions.get(key), second.functions.get(key)
         if one is None:
-            found.append(Change("added", name, (), ("function",)))
+            differences.append(Change("added", name, (), ("function",)))
         elif other is None:
-            found.append(Change("removed", name, ("function",), ()))
+            differences.append(Change("removed", name, ("function",), ()))
         else:
             some, count = _changes(f"{name}/", one.graph, other.graph, {}, set())
-            found += some
+            differences += some
             same += count
-    return tuple(found), same
+    return tuple(differences), same
 
 
 def _changes(
-    path: str, first: Graph, second: Graph, made: Mapping[str, list[Node]], known: Collection[str]
+    path: str, first: Graph, second: Graph, makers: Mapping[str, list[Node]], names: Collection[str]
 ) -> tuple[list[Change], int]:
     """What changed from one graph to the other, and how many nodes did not.
 
-    `known` are the nodes of the graphs around the first, `made` is what came of them, which bodies may read.
+    `names` are those of the nodes of the graphs around the first, `makers` is what came of them, which bodies may read.
     """
     here = {node.label for node in first}
-    known = {*known, *here}
-    made = {name: heirs for name, heirs in made.items() if name not in here}
-    found: list[Change] = []
+    names = {*names, *here}
+    makers = {name: heirs for name, heirs in makers.items() if name not in here}
+    differences: list[Change] = []
     added: list[Change] = []
     same = 0
     for node in second:
         for name in _sources(node, here):
-            made.setdefault(name, []).append(node)
+            makers.setdefault(name, []).append(node)
         if not any(name in here for name in (*node.origin.nodes, node.label)):
             name = path + node.label
             added.append(Change("added", name, (), (op_text(node),), node.origin.passes, (), _weights([node])))
     for node in first:
-        heirs = made.get(node.label, [])
+        heirs = makers.get(node.label, [])
         if len(heirs) == 1:
             for inner, one, other in _bodies(path, node, heirs[0]):
-                some, count = _changes(inner, one, other, made, known)
-                found += some
+                some, count = _changes(inner, one, other, makers, names)
+                differences += some
                 same += count
-            if _equal(node, heirs[0]) and not _rewired(node.inputs, heirs[0].inputs, known, made):
+            if _equal(node, heirs[0]) and not _rewired(node.inputs, heirs[0].inputs, names, makers):
                 same += 1
                 continue
         passes = dict.fromkeys(name for heir in heirs for name in heir.origin.passes)
@@ -93,17 +93,17 @@ def _changes(
         if [w.text for w in old] == [w.text for w in new] and heirs and not _differ(node, heirs):
             old = new = ()
         kind, after = "changed" if heirs else "removed", tuple(map(op_text, heirs))
-        found.append(Change(kind, path + node.label, (op_text(node),), after, tuple(passes), old, new))
+        differences.append(Change(kind, path + node.label, (op_text(node),), after, tuple(passes), old, new))
     for old_end, new_end in zip(first.outputs, second.outputs):
-        if _rewired([old_end.value], [new_end.value], known, made):
-            found.append(Change("changed", f"{path}output {old_end.name}", (), ()))
-    return [*found, *added], same
+        if _rewired([old_end.value], [new_end.value], names, makers):
+            differences.append(Change("changed", f"{path}output {old_end.name}", (), ()))
+    return [*differences, *added], same
 
 
-def _sources(node: Node, known: Collection[str]) -> Iterable[str]:
+def _sources(node: Node, shared: Collection[str]) -> Iterable[str]:
     """The nodes of the first graph that a node of the second came of."""
     names = node.origin.nodes if node.origin.passes else (*node.origin.nodes, node.label)
-    return dict.fromkeys(name for name in names if name in known)
+    return dict.fromkeys(name for name in names if name in shared)
 
 
 def _bodies(path: str, node: Node, heir: Node) -> Iterator[tuple[str, Graph, Graph]]:
@@ -115,11 +115,11 @@ def _bodies(path: str, node: Node, heir: Node) -> Iterator[tuple[str, Graph, Gra
 
 
 def _graphs(attribute: Attribute | None) -> tuple[Graph, ...]:
-    found = None if attribute is None else attribute.value
+    value = None if attribute is None else attribute.value
     return (
-        (found,)
-        if isinstance(found, Graph)
-        else tuple(one for one in (found if isinstance(found, tuple) else ()) if isinstance(one, Graph))
+        (value,)
+        if isinstance(value, Graph)
+        else tuple(one for one in (value if isinstance(value, tuple) else ()) if isinstance(one, Graph))
     )
 
 
@@ -135,7 +135,7 @@ def _attributes(node: Node) -> dict[str, str | int]:
 
 
 def _rewired(
-    old: Sequence[Value | None], new: Sequence[Value | None], known: Collection[str], made: Mapping[str, list[Node]]
+    old: Sequence[Value | None], new: Sequence[Value | None], names: Collection[str], makers: Mapping[str, list[Node]]
 ) -> bool:
     """Whether any value is read from another node, or input of the graph, that the other graph has as well."""
     for one, other in zip(old, new):
@@ -147,8 +147,8 @@ def _rewired(
                 return True
         else:
             source = one.producer.label
-            heirs = made.get(source, [])
-            if heirs and other.producer not in heirs and any(_sources(other.producer, known)):
+            heirs = makers.get(source, [])
+            if heirs and other.producer not in heirs and any(_sources(other.producer, names)):
                 return True
             if heirs == [other.producer] and one.index != other.index and one.producer.op == other.producer.op:
                 return True
@@ -168,8 +168,8 @@ def _constants(node: Node) -> list[Tensor]:
 
 
 def _weights(nodes: Iterable[Node]) -> tuple[Weight, ...]:
-    found = {value: tensor for node in nodes if not prepares(node) for value, tensor in stored_weights(node)}
-    return tuple(look(value, tensor) for value, tensor in found.items())
+    tensors = {value: tensor for node in nodes if not prepares(node) for value, tensor in stored_weights(node)}
+    return tuple(look(value, tensor) for value, tensor in tensors.items())
 
 
 def op_text(node: Node) -> str:

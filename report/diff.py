@@ -64,8 +64,8 @@ def diff(first: Graph, second: Graph, names: tuple[str, str], dims: Mapping[str,
 
 
 def _size(graph: Graph, dims: Mapping[str, int] | None) -> Size:
-    found = cost(graph, dims)
-    return Size(found.bytes, found.params, found.macs, sum(1 for _ in graph.walk()))
+    whole = cost(graph, dims)
+    return Size(whole.bytes, whole.params, whole.macs, sum(1 for _ in graph.walk()))
 
 
 def _opsets(graph: Graph) -> dict[str, int]:
@@ -77,41 +77,43 @@ def _ports(graph: Graph) -> tuple[str, ...]:
     return (*inputs, *(f"output {output.name} {type_text(output.type)}" for output in graph.outputs))
 
 
-def as_dict(found: Diff) -> dict[str, Any]:
+def as_dict(difference: Diff) -> dict[str, Any]:
     """The comparison as plain values, for JSON."""
-    agreement = found.agreement
+    agreement = difference.agreement
     return {
         "schema": SCHEMA,
-        "models": list(found.names),
-        "sizes": [asdict(size) for size in found.sizes],
-        "opsets": list(found.opsets),
-        "ports": [list(ports) for ports in found.ports],
-        "ops": {op: list(counts) for op, counts in found.ops.items()},
-        "same": found.same,
-        "differs": found.differs,
-        "changes": [asdict(change) for change in found.changes],
+        "models": list(difference.names),
+        "sizes": [asdict(size) for size in difference.sizes],
+        "opsets": list(difference.opsets),
+        "ports": [list(ports) for ports in difference.ports],
+        "ops": {op: list(counts) for op, counts in difference.ops.items()},
+        "same": difference.same,
+        "differs": difference.differs,
+        "changes": [asdict(change) for change in difference.changes],
         "agreement": None if agreement is None else agreement_dict(agreement),
-        "reason": found.reason,
-        "notes": list(found.notes),
+        "reason": difference.reason,
+        "notes": list(difference.notes),
     }
 
 
-def render(found: Diff, top: int) -> RenderableType:
+def render(difference: Diff, top: int) -> RenderableType:
     """The comparison for a terminal; `top` is how many nodes of each kind of change to show."""
-    parts: list[RenderableType] = [_totals(found)]
-    gone, new = ([port for port in found.ports[i] if port not in found.ports[1 - i]] for i in (0, 1))
+    parts: list[RenderableType] = [_totals(difference)]
+    gone, new = ([port for port in difference.ports[i] if port not in difference.ports[1 - i]] for i in (0, 1))
     parts += [f"[red]- {escape(port)}[/]" for port in gone] + [f"[green]+ {escape(port)}[/]" for port in new]
-    if found.agreement is None:
-        parts.append(f"not run side by side: {escape(found.reason)}")
-    parts += [f"[yellow]note:[/] {escape(note)}" for note in found.notes]
-    parts += [] if found.agreement is None else agreement_lines(found.agreement)
-    ops = {op: (a, b) for op, (a, b) in found.ops.items() if a != b}
+    if difference.agreement is None:
+        parts.append(f"not run side by side: {escape(difference.reason)}")
+    parts += [f"[yellow]note:[/] {escape(note)}" for note in difference.notes]
+    parts += [] if difference.agreement is None else agreement_lines(difference.agreement)
+    ops = {op: (a, b) for op, (a, b) in difference.ops.items() if a != b}
     if ops:
         parts.append("\noperators  " + "  ".join(f"{escape(op)} {a} -> {b}" for op, (a, b) in ops.items()))
-    counts = Counter(change.kind for change in found.changes)
-    parts.append(f"\nnodes  {found.same} the same" + "".join(f", {n} {kind}" for kind, n in sorted(counts.items())))
+    counts = Counter(change.kind for change in difference.changes)
+    parts.append(
+        f"\nnodes  {difference.same} the same" + "".join(f", {n} {kind}" for kind, n in sorted(counts.items()))
+    )
     for kind in ("changed", "removed", "added"):
-        ones = [change for change in found.changes if change.kind == kind]
+        ones = [change for change in difference.changes if change.kind == kind]
         if ones[:top]:
             parts.append(_table(kind, ones[:top]))
         if top < len(ones):
@@ -119,13 +121,13 @@ def render(found: Diff, top: int) -> RenderableType:
     return Group(*parts)
 
 
-def _totals(found: Diff) -> Table:
+def _totals(difference: Diff) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for name in found.names:
+    for name in difference.names:
         table.add_column(escape(name), justify="right", overflow="fold")
     table.add_column("ratio", justify="right")
-    a, b = found.sizes
+    a, b = difference.sizes
     for label, old, new, unit in (
         ("weights", a.bytes, b.bytes, "B"),
         ("parameters", a.params, b.params, ""),
@@ -133,7 +135,7 @@ def _totals(found: Diff) -> Table:
         ("nodes", a.nodes, b.nodes, ""),
     ):
         table.add_row(label, amount(old, unit), amount(new, unit), f"{new / old:.2f}" if old else "-")
-    opsets = (", ".join(f"{domain} {version}" for domain, version in one.items()) for one in found.opsets)
+    opsets = (", ".join(f"{domain} {version}" for domain, version in one.items()) for one in difference.opsets)
     table.add_row("opset", *map(escape, opsets))
     return table
 

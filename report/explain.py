@@ -54,31 +54,31 @@ def events(document: dict[str, Any], layer: str) -> tuple[Event, ...]:
     Raises `SpecError` with the nearest names where no pass looked at such a layer.
     """
     try:
-        found = [
+        events_of_node = [
             Event(one["name"], one["op"], i, step["spec"], one["outcome"], one["reason"], dict(one["detail"]))
             for i, step in enumerate(document["passes"], start=1)
             for one in step["layers"]
         ]
     except (KeyError, TypeError) as error:
         raise DataError(f"the report is damaged: {error} is missing or of another kind") from error
-    names = list(dict.fromkeys(event.layer for event in found))
+    names = list(dict.fromkeys(event.layer for event in events_of_node))
     chosen = [layer] if layer in names else fnmatch.filter(names, layer)
     if not chosen:
         hint = nearest(layer, names) if names else " No pass of this build looked at single layers."
         raise SpecError(f"no layer is called '{layer}'.{hint}")
     order = {name: i for i, name in enumerate(chosen)}
-    return tuple(sorted((e for e in found if e.layer in order), key=lambda e: (order[e.layer], e.position)))
+    return tuple(sorted((e for e in events_of_node if e.layer in order), key=lambda e: (order[e.layer], e.position)))
 
 
-def as_dict(found: Sequence[Event]) -> list[dict[str, Any]]:
-    return [asdict(event) for event in found]
+def as_dict(events: Sequence[Event]) -> list[dict[str, Any]]:
+    return [asdict(event) for event in events]
 
 
-def render(found: Sequence[Event]) -> RenderableType:
+def render(events: Sequence[Event]) -> RenderableType:
     """One block a layer, one row a pass."""
     parts: list[RenderableType] = []
-    for name in dict.fromkeys(event.layer for event in found):
-        mine = [event for event in found if event.layer == name]
+    for name in dict.fromkeys(event.layer for event in events):
+        mine = [event for event in events if event.layer == name]
         table = Table(box=None, pad_edge=False)
         for column in ("", "pass", "", "why, or how"):
             table.add_column(column, overflow="fold")

@@ -46,11 +46,11 @@ PAGE = ".html"
 
 def extension(path: str, *, page: bool = False) -> str:
     """The extension of `path`, one of `FORMATS` or, with `page`, `PAGE`. Raises `SpecError` for any other."""
-    found = os.path.splitext(path)[1].lower()
-    if found not in FORMATS and not (page and found == PAGE):
-        known = [*FORMATS, *([PAGE] if page else [])]
-        raise SpecError(f"{path}: a report is written by its extension, one of {', '.join(known)} (.xml is JUnit)")
-    return found
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in FORMATS and not (page and ending == PAGE):
+        endings = [*FORMATS, *([PAGE] if page else [])]
+        raise SpecError(f"{path}: a report is written by its extension, one of {', '.join(endings)} (.xml is JUnit)")
+    return ending
 
 
 def write(report: BuildReport, path: str) -> None:

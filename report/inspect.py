@@ -89,8 +89,8 @@ def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = Non
     """
     dims = dims or {}
     named = size_names(graph, dims)
-    found = cost(graph, dims)
-    costs = layer_costs(graph, dims, found)
+    whole = cost(graph, dims)
+    costs = layer_costs(graph, dims, whole)
     layers, largest = costliest(costs, "macs", top), costliest(costs, "bytes", top)
     ops = Counter(f"{node.domain}.{node.op}" if node.domain else node.op for node in graph.walk())
     producer = " ".join(word for word in (graph.header.producer_name, graph.header.producer_version) if word)
@@ -104,11 +104,11 @@ def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = Non
         dims=tuple(name for name in named if name not in dims),
         nodes=sum(ops.values()),
         functions=len(graph.functions),
-        params=found.params,
-        bytes=found.bytes,
-        macs=found.macs,
-        integer_macs=found.integer_macs,
-        activations=found.activations,
+        params=whole.params,
+        bytes=whole.bytes,
+        macs=whole.macs,
+        integer_macs=whole.integer_macs,
+        activations=whole.activations,
         weights=_weights(graph),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
         layers=layers,
@@ -135,13 +135,13 @@ def _zeros(tensor: Tensor) -> int:
 
 
 def _tensors(graph: Graph, names: set[str]) -> tuple[LayerWeight, ...]:
-    found = []
+    tensors = []
     for node in graph:
         name = node.label
         for value, tensor in stored_weights(node) if name in names and not prepares(node) else ():
             kept, full = rank(node, tensor) or (None, None)
-            found.append(LayerWeight(name, look(value, tensor), kept, full))
-    return tuple(found)
+            tensors.append(LayerWeight(name, look(value, tensor), kept, full))
+    return tuple(tensors)
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:
@@ -161,33 +161,33 @@ def render(summary: Summary, *, title: str = "") -> RenderableType:
     return Group(*parts)
 
 
-def _facts(found: Summary, title: str) -> Table:
+def _facts(summary: Summary, title: str) -> Table:
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column()
-    opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
-    made = f" by {found.producer}" if found.producer else ""
-    table.add_row("format", escape(f"IR {found.ir_version}, {opsets}{made}"))
-    for word, ports in (("input", found.inputs), ("output", found.outputs)):
+    opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
+    by = f" by {summary.producer}" if summary.producer else ""
+    table.add_row("format", escape(f"IR {summary.ir_version}, {opsets}{by}"))
+    for word, ports in (("input", summary.inputs), ("output", summary.outputs)):
         for port in ports:
             table.add_row(word, f"{escape(port.name)}  [dim]{escape(port.type)}[/]")
-    table.add_row("nodes", f"{found.nodes}" + (f", {found.functions} functions" if found.functions else ""))
-    for index, kind in enumerate(found.weights):
+    table.add_row("nodes", f"{summary.nodes}" + (f", {summary.functions} functions" if summary.functions else ""))
+    for index, kind in enumerate(summary.weights):
         zeros = f", {100 * kind.zeros:.1f} % zeros" if kind.zeros else ""
         text = f"{amount(kind.params)} {kind.dtype}, {amount(kind.bytes, 'B')}{zeros}"
         table.add_row("" if index else "parameters", text)
-    table.add_row("stored", amount(found.bytes, "B"))
-    note = f"  [dim]with {escape(' = '.join((*found.dims, '1')))}[/]" if found.dims else ""
-    integer = f" ({100 * found.integer_macs / found.macs:.0f} % integer)" if found.integer_macs else ""
-    table.add_row("MACs", amount(found.macs) + integer + note)
-    table.add_row("activations", amount(found.activations, "B") + note)
+    table.add_row("stored", amount(summary.bytes, "B"))
+    note = f"  [dim]with {escape(' = '.join((*summary.dims, '1')))}[/]" if summary.dims else ""
+    integer = f" ({100 * summary.integer_macs / summary.macs:.0f} % integer)" if summary.integer_macs else ""
+    table.add_row("MACs", amount(summary.macs) + integer + note)
+    table.add_row("activations", amount(summary.activations, "B") + note)
     return table
 
 
-def _operators(found: Summary) -> Table:
+def _operators(summary: Summary) -> Table:
     table = Table(title="\noperators", title_justify="left", box=None, pad_edge=False, show_header=False)
     table.add_column()
-    table.add_row(escape("  ".join(f"{op}\u00a0{count}" for op, count in found.ops.items())))
+    table.add_row(escape("  ".join(f"{op}\u00a0{count}" for op, count in summary.ops.items())))
     return table
 
 
@@ -209,10 +209,10 @@ def _ranges(tensors: tuple[LayerWeight, ...]) -> Table:
     for column in ("layer", "weight", "zeros", "range", "rank at 99 %"):
         table.add_column(column, justify="left" if column in ("layer", "weight") else "right", overflow="fold")
     for one in tensors:
-        found = one.weight
-        limits = "-" if found.low is None or found.high is None else f"{found.low:.3g}..{found.high:.3g}"
-        broken = f" [red]{found.broken} not finite[/]" if found.broken else ""
+        bounds = one.weight
+        limits = "-" if bounds.low is None or bounds.high is None else f"{bounds.low:.3g}..{bounds.high:.3g}"
+        broken = f" [red]{bounds.broken} not finite[/]" if bounds.broken else ""
         kept = "" if one.rank is None else f"{one.rank} of {one.full_rank}"
-        form = f"{found.dtype}[{', '.join(map(str, found.shape))}]"
-        table.add_row(escape(one.layer), escape(form), f"{100 * found.zeros:.1f} %", limits + broken, kept)
+        form = f"{bounds.dtype}[{', '.join(map(str, bounds.shape))}]"
+        table.add_row(escape(one.layer), escape(form), f"{100 * bounds.zeros:.1f} %", limits + broken, kept)
     return table

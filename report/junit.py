@@ -55,7 +55,7 @@ def text(root: ElementTree.Element, seconds: float) -> str:
 
 def legal(text: str) -> str:
     """`text` with every character that XML cannot hold spelled as an escape."""
-    return _ILLEGAL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _ILLEGAL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _budget(root: ElementTree.Element, model: str, verdict: Verdict) -> None:
@@ -81,8 +81,8 @@ def _validation(root: ElementTree.Element, target: str, validation: Validation) 
 
 def _layer(one: CostlyLayer) -> str:
     figures = {"bytes": one.bytes, "MACs": one.macs, "error": one.error}
-    told = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)
-    return f"  by {one.by}: {one.name} ({one.op}): {told}"
+    said = ", ".join(f"{name} {value:.6g}" for name, value in figures.items() if value is not None)
+    return f"  by {one.by}: {one.name} ({one.op}): {said}"
 
 
 def _pass(suite: ElementTree.Element, step: Step) -> None:

@@ -34,23 +34,23 @@ class LayerCost:
 
 
 def layer_costs(
-    graph: Graph, dims: Mapping[str, int] | None = None, found: GraphCost | None = None
+    graph: Graph, dims: Mapping[str, int] | None = None, whole: GraphCost | None = None
 ) -> tuple[LayerCost, ...]:
     """Every node of the outermost graph that does work or holds bytes, in the graph's order.
 
-    `dims` fixes symbolic sizes by name; `found` is the graph's cost where it is known already. Raises `ModelError`
+    `dims` fixes symbolic sizes by name; `whole` is the graph's cost where it is known already. Raises `ModelError`
     where shape inference does.
     """
-    found = cost(graph, dims) if found is None else found
+    whole = cost(graph, dims) if whole is None else whole
     inference = analyse(graph, dims, fresh=True)
-    macs, stored = max(found.macs, 1), max(found.bytes, 1)
+    macs, stored = max(whole.macs, 1), max(whole.bytes, 1)
     carried: dict[Value, tuple[float, float]] = {}
     layers = []
     for node in graph:
-        one = found.nodes[node]
-        held = [carried.get(value, (0, 0)) for value in node.inputs if value is not None]
-        params = one.params + round(sum(p for p, _ in held))
-        size = one.bytes + round(sum(b for _, b in held))
+        one = whole.nodes[node]
+        read = [carried.get(value, (0, 0)) for value in node.inputs if value is not None]
+        params = one.params + round(sum(p for p, _ in read))
+        size = one.bytes + round(sum(b for _, b in read))
         if _is_known(node, carried):
             elements = [_elements(inference.type(value)) for value in node.outputs]
             for value, count in zip(node.outputs, elements, strict=True):
@@ -63,11 +63,11 @@ def layer_costs(
     return tuple(layers)
 
 
-def _is_known(node: Node, known: Container[Value]) -> bool:
-    """Whether all that a node reads is constants and what is `known` from such."""
+def _is_known(node: Node, values: Container[Value]) -> bool:
+    """Whether all that a node reads is constants and what is computed from such, `values`."""
     if not node.inputs or any(value.is_output for value in node.outputs):
         return False
-    return all(value is None or value in known or tensor_of(value) is not None for value in node.inputs)
+    return all(value is None or value in values or tensor_of(value) is not None for value in node.inputs)
 
 
 def _elements(type: Type | None) -> int:

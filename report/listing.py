@@ -43,7 +43,7 @@ def stages(name: str) -> Rows:
 
 def targets() -> Rows:
     """Every target with its options, and its facts as they are when none is given."""
-    found = [target_table.find(name)() for name in target_table.names()]
+    entries = [target_table.find(name)() for name in target_table.names()]
     return [
         {
             "name": target.name,
@@ -53,7 +53,7 @@ def targets() -> Rows:
                 key: value.text if isinstance(value, DType) else value for key, value in asdict(target.facts).items()
             },
         }
-        for target in found
+        for target in entries
     ]
 
 

@@ -61,13 +61,13 @@ def render(bench: Bench) -> RenderableType:
     for column in ("threads", "median", "quartiles", "ratio", "quartiles"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in bench.timings:
-        found = one.latency
+        measured = one.latency
         table.add_row(
             escape(one.model),
             str(one.threads or "all"),
-            f"{1e3 * found.seconds:.3g} ms",
-            f"{1e3 * found.fast:.3g}..{1e3 * found.slow:.3g}",
-            f"{found.ratio:.2f}",
-            f"{found.low:.2f}..{found.high:.2f}",
+            f"{1e3 * measured.seconds:.3g} ms",
+            f"{1e3 * measured.fast:.3g}..{1e3 * measured.slow:.3g}",
+            f"{measured.ratio:.2f}",
+            f"{measured.low:.2f}..{measured.high:.2f}",
         )
     return Group(table, *(f"[yellow]note:[/] {escape(note)}" for note in bench.notes))

@@ -85,10 +85,10 @@ def judge(budget: Budget, report: BuildReport, graph: Graph, dims: Mapping[str, 
     layers: list[CostlyLayer] = []
     for by in wanted:
         if by == "error":
-            known = {one.name: one for one in costs}
+            by_name = {one.name: one for one in costs}
             worst = sorted(errors.items(), key=lambda item: -item[1][1])[:_TOP]
             for name, (op, lost) in worst:
-                cost = known.get(name)
+                cost = by_name.get(name)
                 size, work = (None, None) if cost is None else (cost.bytes, cost.macs)
                 layers.append(CostlyLayer(by, name, op, size, work, lost))
         else:
@@ -100,14 +100,14 @@ def judge(budget: Budget, report: BuildReport, graph: Graph, dims: Mapping[str, 
 
 def layer_errors(report: BuildReport) -> dict[str, tuple[str, float]]:
     """Layer -> its operator, and the largest error that a pass which changed it admits to."""
-    found: dict[str, tuple[str, float]] = {}
+    errors: dict[str, tuple[str, float]] = {}
     for step in report.steps:
         for layer in step.report.layers:
             error = layer.detail.get("error", layer.detail.get("weight_error"))
             if layer.outcome is Outcome.DONE and isinstance(error, int | float) and math.isfinite(error):
-                worst = max(float(error), found.get(layer.name, ("", 0.0))[1])
-                found[layer.name] = layer.op, worst
-    return found
+                worst = max(float(error), errors.get(layer.name, ("", 0.0))[1])
+                errors[layer.name] = layer.op, worst
+    return errors
 
 
 def figure(metric: str, value: float | None, *, relative: bool) -> str:
@@ -143,13 +143,13 @@ def sentence(one: LimitResult) -> str:
 
 
 def _limit(one: LimitResult) -> dict[str, Any]:
-    known = one.got is not None and math.isfinite(one.got)
+    measured = one.got is not None and math.isfinite(one.got)
     return {
         "metric": one.limit.metric,
         "limit": str(one.limit),
         "unit": "x" if one.limit.relative else METRICS[one.limit.metric].unit,
         "wanted": one.wanted,
-        "got": one.got if known else None,
+        "got": one.got if measured else None,
         "met": one.met,
         "miss": one.miss if math.isfinite(one.miss) else None,
         "basis": one.basis.strip(" ,"),

@@ -67,9 +67,9 @@ class LoadTime(Pass):
         return report
 
 
-def _knows_zero(user: Node, made: Node) -> bool:
+def _knows_zero(user: Node, decode: Node) -> bool:
     """Whether the runtime takes codes without zero points: the zero points of biases are nothing to its kernels."""
-    return user.op == "Conv" or (user.op == "Gemm" and user.input(2) is made.output)
+    return user.op == "Conv" or (user.op == "Gemm" and user.input(2) is decode.output)
 
 
 def _is_zero(value: Value | None) -> bool:
@@ -92,8 +92,8 @@ def _share_scale(graph: Graph, node: Node) -> bool:
     one, other = (np.asarray(factor.constant.numpy()) for factor in factors)  # type: ignore[union-attr]
     if one.dtype != np.float32 or other.dtype != np.float32 or one.size != 1 or not _same(numbers, one * other):
         return False
-    made = graph.add("Mul", factors, outputs=[scale.name], before=node).output
-    node.set_input(1, made)
+    product = graph.add("Mul", factors, outputs=[scale.name], before=node).output
+    node.set_input(1, product)
     return True
 
 
@@ -124,8 +124,8 @@ def _gather_rows(graph: Graph, value: Value) -> bool:
     table, which = kept
     codes = graph.constant(which, f"{value.name}_rows")
     index = graph.add("Cast", [codes], {"to": int(DType.INT32)}, before=first).output
-    made = graph.add("Gather", [graph.constant(table, value.name), index], {"axis": 0}, before=first).output
-    value.replace_uses(made)
+    rows = graph.add("Gather", [graph.constant(table, value.name), index], {"axis": 0}, before=first).output
+    value.replace_uses(rows)
     return True
 
 
@@ -139,14 +139,14 @@ def _rows(array: NDArray[np.generic], width: int) -> tuple[NDArray[np.generic], 
     factors = np.random.default_rng(0).integers(1 << 63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     size = max(1, min(BLOCK // width, 16 * ROWS))
     blocks = [rows[at : at + size] for at in range(0, len(rows), size)]
-    known: dict[int, bytes] = {}
+    seen: dict[int, bytes] = {}
     for block in blocks:
         sums, first = np.unique(block @ factors, return_index=True)
-        known.update({one: block[i].tobytes() for one, i in zip(sums.tolist(), first.tolist()) if one not in known})
-        if len(known) > ROWS:
+        seen.update({one: block[i].tobytes() for one, i in zip(sums.tolist(), first.tolist()) if one not in seen})
+        if len(seen) > ROWS:
             return None
-    order = sorted(known, key=known.__getitem__)
-    table = np.frombuffer(b"".join(known[one] for one in order), np.uint32).reshape(-1, width)
+    order = sorted(seen, key=seen.__getitem__)
+    table = np.frombuffer(b"".join(seen[one] for one in order), np.uint32).reshape(-1, width)
     by_sum = np.argsort(np.asarray(order, np.uint64))
     which = np.empty(len(rows), np.uint8)
     for number, block in enumerate(blocks):

@@ -56,14 +56,14 @@ def pack(graph: Graph) -> dict[str, int]:
     sizes: dict[tuple[int, ...], Value] = {}
     short = [value for value in scales if powers_of_base(_numbers(value)) is not None]
     rest = [value for value in scales if value not in set(short)]
-    found = {
+    packed = {
         "biases": _store(graph, biases, _pack_halves, sizes),
         "short scales": _store(graph, short, _pack_powers, sizes),
         "scales": _store(graph, rest, _pack_halves, sizes),
     }
     graph.sweep()
     graph.sort()
-    return {kind: count for kind, count in found.items() if count}
+    return {kind: count for kind, count in packed.items() if count}
 
 
 def _scales_and_biases(graph: Graph) -> tuple[list[Value], list[Value]]:
@@ -74,13 +74,13 @@ def _scales_and_biases(graph: Graph) -> tuple[list[Value], list[Value]]:
         places = {"DequantizeLinear": (1, 0), "QLinearConv": (4, 8)}.get(node.op)
         if node.domain or places is None:
             continue
-        for place, dtype, found in zip(places, (DType.FLOAT, DType.INT32), (scales, biases), strict=True):
+        for place, dtype, arrays in zip(places, (DType.FLOAT, DType.INT32), (scales, biases), strict=True):
             value = node.input(place)
             if value is None or value.constant is None or value.dtype is not dtype or value.is_output:
                 continue
             alone = all(isinstance(user, Node) and user.graph is graph for user in value.users)
             if alone and len(value.constant.shape) == 1 and value.constant.size > 1:
-                found[value] = None
+                arrays[value] = None
     return list(scales), list(biases)
 
 
@@ -113,9 +113,9 @@ def _store(
     graph: Graph,
     values: Sequence[Value],
     form: Callable[[NDArray[np.generic]], Packed | None],
-    known: dict[tuple[int, ...], Value],
+    stored: dict[tuple[int, ...], Value],
 ) -> int:
-    """Put `values` into one constant where that saves bytes; returns how many there were. `known` are the lists of
+    """Put `values` into one constant where that saves bytes; returns how many there were. `stored` are the lists of
     sizes that the graph holds already."""
     values = [value for value in values if form(_numbers(value)) is not None]
     if not values:
@@ -133,20 +133,20 @@ def _store(
     def number(x: float) -> Value:
         return graph.constant(np.asarray(x, np.float32))
 
-    made = graph.constant(packed.stored, "packed")
+    constant = graph.constant(packed.stored, "packed")
     direct = not packed.factor and not packed.base
-    made = graph.add("Cast", [made], {"to": int(dtype if direct else DType.FLOAT)}, before=first).output
+    constant = graph.add("Cast", [constant], {"to": int(dtype if direct else DType.FLOAT)}, before=first).output
     if packed.base:
-        made = graph.add("Pow", [number(packed.base), made], before=first).output
+        constant = graph.add("Pow", [number(packed.base), constant], before=first).output
     if packed.factor:
-        made = graph.add("Mul", [made, number(packed.factor)], before=first).output
+        constant = graph.add("Mul", [constant, number(packed.factor)], before=first).output
     if not direct and dtype is not DType.FLOAT:
-        made = graph.add("Cast", [made], {"to": int(dtype)}, before=first).output
+        constant = graph.add("Cast", [constant], {"to": int(dtype)}, before=first).output
     sizes = tuple(value.constant.size for value in values)  # type: ignore[union-attr]
-    if sizes not in known:
-        known[sizes] = graph.constant(np.asarray(sizes, np.int64), "sizes")
+    if sizes not in stored:
+        stored[sizes] = graph.constant(np.asarray(sizes, np.int64), "sizes")
     parts = graph.add(
-        "Split", [made, known[sizes]],
+        "Split", [constant, stored[sizes]],
         outputs=[value.name for value in values], types=[TensorType(dtype, (n,)) for n in sizes], before=first,
     ).outputs  # fmt: skip
     for value, part in zip(values, parts, strict=True):

@@ -51,7 +51,7 @@ def fuse_convolutions(graph: Graph) -> int:
 
 def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
     x, weight = (_decoder(node.input(i)) for i in range(2))
-    bias = _decoder(node.input(2), known=False)
+    bias = _decoder(node.input(2), constant=False)
     users = node.output.users
     if x is None or weight is None or len(users) != 1 or len(node.output.uses) != 1 or node.output.is_output:
         return False
@@ -68,9 +68,9 @@ def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
         return False
 
     def zero(one: Node, dtype: DType) -> Value:
-        given = one.input(2)
-        if given is not None and np.asarray(given.numpy()).any():
-            return given
+        zero_point = one.input(2)
+        if zero_point is not None and np.asarray(zero_point.numpy()).any():
+            return zero_point
         if dtype not in zeros:
             zeros[dtype] = graph.constant(np.zeros((), dtype.numpy), "zero")
         return zeros[dtype]
@@ -83,20 +83,20 @@ def _fuse(graph: Graph, node: Node, zeros: dict[DType, Value]) -> bool:
     inputs += [] if bias is None else [bias.inputs[0]]
     # The next convolution is known by it to read codes.
     type = TensorType(answer, encoder.output.shape)
-    made = graph.add(
+    fused = graph.add(
         "QLinearConv", inputs, node.attributes, outputs=[encoder.output.name], types=[type],
         name=node.name, origin=node.origin, before=encoder,
     )  # fmt: skip
-    encoder.output.replace_uses(made.output)
+    encoder.output.replace_uses(fused.output)
     return True
 
 
-def _decoder(value: Value | None, *, known: bool = True) -> Node | None:
-    """The DequantizeLinear that makes `value`, its scale a constant where it is to be `known`."""
+def _decoder(value: Value | None, *, constant: bool = True) -> Node | None:
+    """The DequantizeLinear that makes `value`, its scale a constant where it is to be `constant`."""
     node = None if value is None else value.producer
     if node is None or node.op != "DequantizeLinear" or node.domain or node.get_int("block_size"):
         return None
-    if known and any(v is not None and v.constant is None for v in (node.input(1), node.input(2))):
+    if constant and any(v is not None and v.constant is None for v in (node.input(1), node.input(2))):
         return None
     return node
 
@@ -120,9 +120,13 @@ def _is_sum(bias: Node | None, x: Node, weight: Node) -> bool:
     zero = bias.input(2)
     if zero is not None and (zero.constant is None or np.asarray(zero.constant.numpy()).any()):
         return False
-    factors, made = [one.inputs[1] for one in (x, weight)], bias.inputs[1]
-    assert made is not None
-    if made.constant is None:  # the product that it is, computed at load (`load_time.py`)
-        return made.producer is not None and made.producer.op == "Mul" and set(made.producer.inputs) == set(factors)
-    scales = [np.asarray(scale.constant.numpy(), np.float64) for scale in (*factors, made)]  # type: ignore[union-attr]
+    factors, bias_scale = [one.inputs[1] for one in (x, weight)], bias.inputs[1]
+    assert bias_scale is not None
+    if bias_scale.constant is None:  # the product that it is, computed at load (`load_time.py`)
+        return (
+            bias_scale.producer is not None
+            and bias_scale.producer.op == "Mul"
+            and set(bias_scale.producer.inputs) == set(factors)
+        )
+    scales = [np.asarray(scale.constant.numpy(), np.float64) for scale in (*factors, bias_scale)]  # type: ignore[union-attr]
     return bool(np.allclose(scales[0] * scales[1], scales[2], rtol=1e-6, atol=0.0))

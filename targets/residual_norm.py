@@ -33,14 +33,14 @@ class ResidualNorm(Pass):
         if graph.opset() < SINCE:
             return report
         for node in tuple(graph):
-            made = node.inputs[0].producer if node.op == "LayerNormalization" and node.inputs[0] is not None else None
-            if made is not None and not node.domain and _is_residual(made):
+            add = node.inputs[0].producer if node.op == "LayerNormalization" and node.inputs[0] is not None else None
+            if add is not None and not node.domain and _is_residual(add):
                 twin = graph.add(
-                    "Sum", made.inputs, outputs=[made.output.name], types=[made.output.type], name=made.name,
-                    origin=made.origin, before=made,
+                    "Sum", add.inputs, outputs=[add.output.name], types=[add.output.type], name=add.name,
+                    origin=add.origin, before=add,
                 )  # fmt: skip
-                made.output.replace_uses(twin.output)
-                graph.remove(made)
+                add.output.replace_uses(twin.output)
+                graph.remove(add)
                 report.rewrote("residual-sum")
         return report
 

@@ -28,13 +28,13 @@ def shorten(graph: Graph) -> bool:
     """Say `graph` in few words; returns whether it is small enough for that."""
     if graph.functions or len(list(graph.graphs())) > 1 or not has_many_words(graph):
         return False
-    told = {node.name for node in graph}
+    names = {node.name for node in graph}
     for node in graph:
         _drop_defaults(node, graph.opset(node.domain))
-        if set(node.origin.nodes) <= ({node.name} if node.name else told):
+        if set(node.origin.nodes) <= ({node.name} if node.name else names):
             node.origin = Origin()
         else:
-            told.update(node.origin.nodes)
+            names.update(node.origin.nodes)
         if not node.domain:
             for value in node.outputs:
                 value.type = None
@@ -47,11 +47,11 @@ def _drop_defaults(node: Node, opset: int) -> None:
     import onnx
 
     try:
-        known = onnx.defs.get_schema(node.op, opset, node.domain).attributes
+        declared = onnx.defs.get_schema(node.op, opset, node.domain).attributes
     except onnx.defs.SchemaError:
         return
     for name, attribute in tuple(node.attributes.items()):
-        default = known[name].default_value if name in known else None
+        default = declared[name].default_value if name in declared else None
         said = None if default is None or not default.type else onnx.helper.get_attribute_value(default)
         said = said.decode() if isinstance(said, bytes) else said
         if (said is not None and attribute.value == said) or _is_plain(node, name):

@@ -35,43 +35,43 @@ def find(name: str, *, text: str = "", position: int | None = None) -> type[Targ
     """The target class for a word. Raises `SpecError`, pointing into `text`, where there is none."""
     if name in TABLE:
         module, _, attribute = TABLE[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
+        cls = getattr(importlib.import_module(module), attribute)
     else:
         entry = next((entry for entry in entry_points(group=GROUP) if entry.name == name), None)
         if entry is None:
             raise SpecError(f"no target is called '{name}'.{nearest(name, names())}", text=text, position=position)
-        found = entry.load()
-    if not (isinstance(found, type) and issubclass(found, Target)):
-        raise SpecError(f"'{name}' comes from {found!r}, which is not a subclass of optc's Target")
-    return found
+        cls = entry.load()
+    if not (isinstance(cls, type) and issubclass(cls, Target)):
+        raise SpecError(f"'{name}' comes from {cls!r}, which is not a subclass of optc's Target")
+    return cls
 
 
 def parse(text: str) -> tuple[Target, ...]:
     """The targets that `text` spells, `onnx:cpu=arm`; several are parted by commas. Raises `SpecError`."""
-    found: list[Target] = []
+    targets: list[Target] = []
     for item in items(text):
         cls = find(item[0].text, text=text, position=item[0].position)
-        found.append(cls(**given(text, cls, item)))
-    return tuple(found)
+        targets.append(cls(**given(text, cls, item)))
+    return tuple(targets)
 
 
 def distinct(targets: Sequence[str | Target]) -> tuple[Target, ...]:
     """Targets given as text or objects, each once. Raises `SpecError` for none, or for one that is given twice."""
-    found = [one for item in targets for one in (parse(item) if isinstance(item, str) else (item,))]
-    if not found:
+    listed = [one for item in targets for one in (parse(item) if isinstance(item, str) else (item,))]
+    if not listed:
         raise SpecError("no target is named: --target onnx")
-    for i, one in enumerate(found):
-        if one in found[:i]:
+    for i, one in enumerate(listed):
+        if one in listed[:i]:
             raise SpecError(f"the target '{spec(one)}' is named twice")
-    return tuple(found)
+    return tuple(listed)
 
 
 def one(text: str) -> Target:
     """The target that `text` spells. Raises `SpecError` where it spells several."""
-    found = distinct([text])
-    if len(found) > 1:
-        raise SpecError(f"one target is taken here, not {len(found)}", text=text, position=0)
-    return found[0]
+    targets = distinct([text])
+    if len(targets) > 1:
+        raise SpecError(f"one target is taken here, not {len(targets)}", text=text, position=0)
+    return targets[0]
 
 
 def file_names(stem: str, targets: Sequence[Target]) -> tuple[str, ...]:

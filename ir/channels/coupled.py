@@ -117,10 +117,10 @@ class Channels:
                 index = np.where(owners == number, place[classes[labels]], -1)
                 members[int(number)].append(Member(value, axis, index, uses))
         groups = []
-        for (first, *_), same, found in zip(alike, alike.values(), members, strict=True):
-            if found:
+        for (first, *_), same, coupled in zip(alike, alike.values(), members, strict=True):
+            if coupled:
                 reason = str(first) or ("its channels only go all together" if len(same) == 1 else "")
-                group = ChannelGroup(len(same), tuple(found), reason)
+                group = ChannelGroup(len(same), tuple(coupled), reason)
                 self._members[group] = np.asarray(same, np.int64)
                 groups.append(group)
         return groups

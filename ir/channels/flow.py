@@ -69,15 +69,15 @@ class Flow:
 
     def shape(self, value: Value) -> tuple[Size, ...]:
         """Raises `Cannot` where not even the rank is known."""
-        found = self.inference.shape(value)
-        if found is None:
+        inferred = self.inference.shape(value)
+        if inferred is None:
             raise Cannot(f"the rank of '{value.name}' is not known")
-        return found
+        return inferred
 
     def labels(self, value: Value) -> Axes:
         """The labels of every axis. Raises `Cannot` where the rank is not known."""
-        found = self.arrays.get(value)
-        return [None] * len(self.shape(value)) if found is None else list(found)
+        labels = self.arrays.get(value)
+        return [None] * len(self.shape(value)) if labels is None else list(labels)
 
     def ints(self, value: Value | None) -> list[int] | None:
         """The elements of an integer tensor that is known beforehand."""
@@ -88,8 +88,8 @@ class Flow:
         elements = self.inference.known.get(value) if value.producer is not None else None
         if elements is None:
             return None
-        known = [e for e in elements if isinstance(e, int)]
-        return known if len(known) == len(elements) else None
+        whole = [e for e in elements if isinstance(e, int)]
+        return whole if len(whole) == len(elements) else None
 
     # -- what rules say
 
@@ -124,15 +124,15 @@ class Flow:
         if shape[axis] != len(labels):
             raise Cannot(f"input '{value.name}' has {shape[axis]} elements where {len(labels)} channels are")
         axes = self.arrays.setdefault(value, [None] * len(shape))
-        known = axes[axis]
+        present = axes[axis]
         if value.constant is not None:
             self.ties.setdefault((value, axis), {})[node, index] = role
-            if known is None:
+            if present is None:
                 axes[axis] = labels
                 return
-        if known is None:
+        if present is None:
             raise Cannot(f"'{value.name}', which it reads beside, cannot shrink")
-        self.unify(known, labels)
+        self.unify(present, labels)
 
     def hold(self, node: Node, labels: Iterable[Labels | None]) -> None:
         """Pin axes along which `node` works."""

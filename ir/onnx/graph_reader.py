@@ -127,21 +127,21 @@ class GraphReader:
         names, find, add = scope.names, scope.find, scope.graph.add
         for proto in protos:
             op, title, domain, overload = proto.op_type, proto.name, proto.domain, proto.overload
-            made = proto.output[:]
+            outputs = proto.output[:]
             try:
-                sound = not has_control("".join((op, title, domain, overload, *made)))
+                sound = not has_control("".join((op, title, domain, overload, *outputs)))
             except TypeError:
                 sound = False
             if not sound:
                 raise ModelError(
                     f"graph {scope.graph.name!r}: node {title!r} ({op!r}) has a name that is not UTF-8 or holds a "
-                    f"control character, or makes one: {made}; export the model again"
+                    f"control character, or makes one: {outputs}; export the model again"
                 )
-            origin = title or (made[0] if made else "")
+            origin = title or (outputs[0] if outputs else "")
             node = add(
                 op,
                 [(names.get(name) or find(name)) if name else None for name in proto.input[:]],
-                outputs=made,
+                outputs=outputs,
                 name=title,
                 domain=_domain(domain) if domain else "",
                 origin=Origin((origin,)) if origin else None,

@@ -216,15 +216,15 @@ class GraphWriter:
         if isinstance(tensor, SparseTensor):
             sparse = proto.sparse_initializer.add()
             self._sparse(self.names[value], tensor, sparse)
-            made = sparse.values
+            values = sparse.values
         else:
-            made = proto.initializer.add()
-            self._tensor(self.names[value], tensor, made)
+            values = proto.initializer.add()
+            self._tensor(self.names[value], tensor, values)
         if value.constant is not None:
             if value.doc:
-                made.doc_string = value.doc
+                values.doc_string = value.doc
             if value.metadata:
-                _write_strings(value.metadata, made)
+                _write_strings(value.metadata, values)
 
     def _constant(self, name: str, tensor: Tensor, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
         node = proto.node.add(op_type="Constant", output=[name])

@@ -40,15 +40,15 @@ def convert(graph: Graph, version: int) -> None:
         if not node.domain and node.op in _UNKNOWN_TO_ONNX:
             node.domain = _HIDDEN
             shell.opsets[_HIDDEN] = 1
-    held: dict[str, tuple[Tensor, str]] = {}
+    external: dict[str, tuple[Tensor, str]] = {}
     interface = len(shell.inputs)
     names = {value.name for body in shell.graphs() for value in (*body.inputs, *body.constants)}
     for value in tuple(shell.constants):
         if value.constant is not None and value.constant.nbytes > _SMALL:
-            name = f"optc_weight_{len(held)}"
+            name = f"optc_weight_{len(external)}"
             while name in names:
                 name += "_"
-            held[name] = (value.constant, value.name)
+            external[name] = (value.constant, value.name)
             stand_in = shell.add_input(name, TensorType(value.constant.dtype, value.constant.shape))
             value.replace_uses(stand_in)
             shell.remove(value)
@@ -61,7 +61,7 @@ def convert(graph: Graph, version: int) -> None:
         ) from error
     for index in reversed(range(interface, len(converted.inputs))):
         stand_in = converted.inputs[index]
-        tensor, hint = held[stand_in.name]
+        tensor, hint = external[stand_in.name]
         stand_in.replace_uses(converted.constant(tensor, hint))
         converted.remove_input(index)
     for node in converted.walk():

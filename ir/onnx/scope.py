@@ -51,13 +51,13 @@ class Scope:
                 stand_in.replace_uses(value)
                 self.moved = True
             elif self.outer is not None:
-                known = self.outer.later.setdefault(name, stand_in)
-                stand_in.replace_uses(known)
+                outer = self.outer.later.setdefault(name, stand_in)
+                stand_in.replace_uses(outer)
             elif stand_in.uses:
                 user, index = next(iter(stand_in.uses))
                 if isinstance(user, Node):
-                    made = user.outputs[0].name if user.outputs else ""
-                    where = f"node {user.name or made!r} ({user.op}) reads {name!r} as input {index}"
+                    output = user.outputs[0].name if user.outputs else ""
+                    where = f"node {user.name or output!r} ({user.op}) reads {name!r} as input {index}"
                 else:
                     where = f"output {index} is {name!r}"
                 raise ModelError(

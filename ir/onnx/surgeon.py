@@ -55,9 +55,9 @@ def _restore(graph: Graph, like: Graph) -> None:
     graph.header = like.header
     graph.doc, graph.metadata, graph.extra = like.doc, dict(like.metadata), like.extra
     names = unique_names(like)
-    made = {names[value]: node for node in like.walk() for value in node.outputs if value in names}
+    producers = {names[value]: node for node in like.walk() for value in node.outputs if value in names}
     for node in graph.walk():
-        source = next((made[v.name] for v in node.outputs if v.name in made), None)
+        source = next((producers[v.name] for v in node.outputs if v.name in producers), None)
         if source is None or source.op != node.op:
             node.origin = Origin((), ("surgeon",))
             continue
@@ -67,8 +67,8 @@ def _restore(graph: Graph, like: Graph) -> None:
     place = {value.name: i for i, value in enumerate(like.constants)}
     graph._constants = dict.fromkeys(sorted(graph.constants, key=lambda v: place.get(v.name, len(place))))
     for mine, theirs in ((graph.inputs, like.inputs), (graph.outputs, like.outputs)):
-        known = {item.name: item for item in theirs}
+        by_name = {item.name: item for item in theirs}
         for item in mine:
-            if item.name in known:
-                item.doc = known[item.name].doc
-                item.metadata = known[item.name].metadata
+            if item.name in by_name:
+                item.doc = by_name[item.name].doc
+                item.metadata = by_name[item.name].metadata

@@ -103,9 +103,9 @@ class TensorReader:
 
     def _open(self, name: str, location: str) -> SourceFile:
         """The file at `location` in the model's folder, opened once."""
-        found = self.files.get(location)
-        if found is not None:
-            return found
+        mapped = self.files.get(location)
+        if mapped is not None:
+            return mapped
         where = f"tensor {name!r}: external data file {location!r}"
         if self.folder is None:
             raise ModelError(f"{where} has no folder to be found in; load the model from its file")
@@ -121,11 +121,11 @@ class TensorReader:
         if not os.path.isfile(path):
             raise ModelError(f"{where} is missing from {folder}; put it beside the model")
         try:
-            found = SourceFile(path)
+            mapped = SourceFile(path)
         except OSError as error:
             raise ModelError(f"{where} cannot be read: {error.strerror}") from error
-        self.files[location] = found
-        return found
+        self.files[location] = mapped
+        return mapped
 
 
 def _in_memory(proto: onnx.TensorProto, raw: bytes, dtype: DType, shape: tuple[int, ...]) -> Tensor:

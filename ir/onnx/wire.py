@@ -87,7 +87,7 @@ def _cut(
     """`data[start:end]`, a message, with its large weights cut out; `None` where it has none."""
     if depth > DEEPEST:
         raise WireError("messages are nested too deep", start)
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     out = bytearray()
     kept = start
     for field, tag, content, stop in _fields(data, start, end):
@@ -96,7 +96,7 @@ def _cut(
         if message is _TENSOR:
             if tag not in _PAYLOADS:
                 continue
-            found[content] = stop - content
+            sizes[content] = stop - content
             body, tag = b"\x08" + varint(content) + b"\x10" + varint(stop - content), _SEGMENT
         else:
             inner = message.get(tag)
@@ -107,10 +107,10 @@ def _cut(
         out += data[kept:field]
         out += varint(tag) + varint(len(body)) + body
         kept = stop
-    if kept == start or len(found) > 1:  # data that came in several pieces is left to the parser
+    if kept == start or len(sizes) > 1:  # data that came in several pieces is left to the parser
         return None
-    cuts.update(found)
-    if found:
+    cuts.update(sizes)
+    if sizes:
         passed()
     out += data[kept:end]
     return bytes(out)

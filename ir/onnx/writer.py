@@ -68,10 +68,10 @@ def data_files(path: str | os.PathLike[str]) -> tuple[str, ...]:
     folder, name = os.path.split(os.fspath(path))
     form = re.compile(re.escape(name) + _SUFFIX.format("[0-9a-f]{16}").replace(".", r"\."))
     with contextlib.suppress(OSError, DecodeError):
-        if found := {one for one in os.listdir(folder or ".") if form.fullmatch(one)}:
+        if names := {one for one in os.listdir(folder or ".") if form.fullmatch(one)}:
             model = onnx.load(path, load_external_data=False)
             used = {entry.value for one in model.graph.initializer for entry in one.external_data}
-            return tuple(os.path.join(folder, one) for one in sorted(found & used))
+            return tuple(os.path.join(folder, one) for one in sorted(names & used))
     return ()
 
 

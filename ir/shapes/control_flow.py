@@ -120,7 +120,7 @@ def _weaken(call: Call, before: Fact, after: Fact) -> Fact:
     if before.shape is None or after.shape is None or len(before.shape) != len(after.shape):
         return Fact(before.dtype)
     open_already = [not isinstance(x, int) and not x.named for x in before.shape]
-    if all(x == y or known for x, y, known in zip(before.shape, after.shape, open_already)):
+    if all(x == y or is_open for x, y, is_open in zip(before.shape, after.shape, open_already)):
         return before
     return Fact(before.dtype, tuple(x if x == y else call.fresh() for x, y in zip(before.shape, after.shape)))
 
@@ -152,19 +152,19 @@ def _scan(call: Call, run: RunBody) -> list[Fact]:
         slices.append(Fact(fact.dtype, fact.shape[:axis] + fact.shape[axis + 1 :]))
     carried = [Fact(f.dtype, f.shape) if f is not None else Fact() for f in call.facts[:states]]
     results = _iterate(call, run, body, lambda state: [*state, *slices], carried, skip=0)
-    made = results[states:]
-    out_axes = node.get_ints("scan_output_axes", (0,) * len(made))
-    return carried + [_stacked(fact, axis, steps) for fact, axis in zip(made, out_axes)]
+    scanned = results[states:]
+    out_axes = node.get_ints("scan_output_axes", (0,) * len(scanned))
+    return carried + [_stacked(fact, axis, steps) for fact, axis in zip(scanned, out_axes)]
 
 
 def _sequence_map(call: Call, run: RunBody) -> list[Fact]:
-    given = []
+    inputs = []
     for fact in call.facts:
         element: Type | None = None if fact is None else fact.other
         if isinstance(element, SequenceType) and isinstance(element.element, TensorType):
             shape = element.element.shape
-            given.append(Fact(element.element.dtype, None if shape is None else call.unknown(len(shape))))
+            inputs.append(Fact(element.element.dtype, None if shape is None else call.unknown(len(shape))))
         else:
-            given.append(fact or Fact())
-    results = run(_body(call.node, "body"), given)
+            inputs.append(fact or Fact())
+    results = run(_body(call.node, "body"), inputs)
     return [Fact(other=SequenceType(TensorType(f.dtype))) for f in results]

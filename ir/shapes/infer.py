@@ -56,12 +56,12 @@ class Inference:
     def known(self) -> dict[Value, tuple[Size, ...]]:
         """The elements, in row-major order, of the small integer tensors that nodes make and that are known from the
         shapes alone. An element is a number or a symbol; one that starts with `?` is an unknown."""
-        found = {}
+        arrays = {}
         for value, fact in self.facts.items():
             integral = fact.dtype in (DType.INT64, DType.INT32)
             if integral and value.producer is not None and fact.elements is not None:
-                found[value] = tuple(fact.elements.reshape(-1).tolist())
-        return found
+                arrays[value] = tuple(fact.elements.reshape(-1).tolist())
+        return arrays
 
 
 def infer(graph: Graph, *, fresh: bool = False) -> Inference:
@@ -91,13 +91,13 @@ def _record(graph: Graph, inference: Inference) -> None:
 
 def _write(value: Value, inference: Inference) -> None:
     fact = inference.facts.get(value)
-    found = None if fact is None else type_of(fact)
+    inferred = None if fact is None else type_of(fact)
     old = value.type
-    if isinstance(found, TensorType) and isinstance(old, TensorType) and (old.sparse or old.denotation or old.axes):
-        keeps = old.rank == found.rank
-        found = replace(found, sparse=old.sparse, denotation=old.denotation, axes=old.axes if keeps else ())
-    if found != old:
-        value.type = found
+    if isinstance(inferred, TensorType) and isinstance(old, TensorType) and (old.sparse or old.denotation or old.axes):
+        keeps = old.rank == inferred.rank
+        inferred = replace(inferred, sparse=old.sparse, denotation=old.denotation, axes=old.axes if keeps else ())
+    if inferred != old:
+        value.type = inferred
 
 
 def bind(graph: Graph, dims: Mapping[str, int]) -> Inference:
@@ -120,13 +120,13 @@ def bind(graph: Graph, dims: Mapping[str, int]) -> Inference:
     return inference
 
 
-def size_names(graph: Graph, asked: Iterable[str] = ()) -> tuple[str, ...]:
-    """The names of symbolic sizes of the inputs, in order. Raises `ModelError` for a name `asked` that is not one."""
+def size_names(graph: Graph, wanted: Iterable[str] = ()) -> tuple[str, ...]:
+    """The names of symbolic sizes of the inputs, in order. Raises `ModelError` for a name of `wanted` that is not one."""
     names = tuple(dict.fromkeys(d for v in graph.inputs for d in v.shape or () if isinstance(d, str)))
-    for name in asked:
+    for name in wanted:
         if name not in names:
-            known = ", ".join(names) or "none"
-            raise ModelError(f"graph {graph.name!r}: no input has a size named {name!r}; the named sizes are: {known}")
+            listed = ", ".join(names) or "none"
+            raise ModelError(f"graph {graph.name!r}: no input has a size named {name!r}; the named sizes are: {listed}")
     return names
 
 
@@ -169,12 +169,12 @@ class _Walk:
         """Infer a graph for the facts of its inputs, or for their declared types; returns its outputs' facts."""
         opset = graph.opset()
         for index, value in enumerate(graph.inputs):
-            given = inputs[index] if inputs is not None and index < len(inputs) else None
+            fact = inputs[index] if inputs is not None and index < len(inputs) else None
             call = self.call_for(None, opset, 0)
-            if given is None:
+            if fact is None:
                 self.facts[value] = _sized(value, fact_of(value.type, call), self.dims)
             else:
-                self.facts[value] = given if self.fresh and _says(given) else self.merge(value, given, value.type, call)
+                self.facts[value] = fact if self.fresh and _says(fact) else self.merge(value, fact, value.type, call)
         for node in ordered(graph):
             self.visit(node, opset)
         self.left -= len(graph)
@@ -190,15 +190,15 @@ class _Walk:
             self.depth -= 1
 
     def fact(self, value: Value) -> Fact:
-        found = self.facts.get(value)
-        if found is None:
+        fact = self.facts.get(value)
+        if fact is None:
             tensor = value.constant
             if tensor is not None:
-                found = Fact(tensor.dtype, tensor.shape, tensor=tensor)
+                fact = Fact(tensor.dtype, tensor.shape, tensor=tensor)
             else:
-                found = fact_of(value.type, self.call_for(None, 0, 0))
-            self.facts[value] = found
-        return found
+                fact = fact_of(value.type, self.call_for(None, 0, 0))
+            self.facts[value] = fact
+        return fact
 
     def call_for(self, node: Node | None, opset: int, version: int) -> Call:
         facts = [] if node is None else [None if v is None else self.fact(v) for v in node.inputs]
@@ -208,20 +208,20 @@ class _Walk:
         version = opset if not node.domain or node.graph is None else node.graph.opset(node.domain)
         call = self.call_for(node, opset, version)
         try:
-            made = self.infer(call)
+            facts = self.infer(call)
         except Cannot:
-            made = []
+            facts = []
         except ModelError:
             # A branch that is never taken, a loop that never runs, may hold what could not run.
             if not self.depth:
                 raise
-            made = []
+            facts = []
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             if not self.depth:
                 raise call.error(f"its inputs and attributes do not fit the operator ({error})") from error
-            made = []
+            facts = []
         for index, value in enumerate(node.outputs):
-            fact = made[index] if index < len(made) else Fact()
+            fact = facts[index] if index < len(facts) else Fact()
             if value.type is not None and not (self.fresh and _says(fact)):
                 fact = self.merge(value, fact, value.type, call)
             if value in self.declared:
@@ -328,7 +328,7 @@ def ordered(graph: Graph) -> Iterable[Node]:
     for node in nodes:
         values = node.inputs + node.captures if node.attributes and node.bodies else node.inputs
         reads[node] = [v.producer for v in values if v is not None and v.producer in place]
-        in_order = in_order and all(place[made] < place[node] for made in reads[node])
+        in_order = in_order and all(place[maker] < place[node] for maker in reads[node])
     if in_order:
         return nodes
     import graphlib

@@ -56,8 +56,8 @@ def onnx_facts(call: Call) -> list[Fact]:
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return nothing
     # ONNX invents names for what it leaves open, the same ones for every node: only names that went in are known.
-    given = {dim for value in probe.inputs for dim in value.shape or () if isinstance(dim, str)}
-    return [fact_of(read_type(output.type), call, given) for output in model.graph.output]
+    names = {dim for value in probe.inputs for dim in value.shape or () if isinstance(dim, str)}
+    return [fact_of(read_type(output.type), call, names) for output in model.graph.output]
 
 
 def _constant(fact: Fact) -> ArrayTensor | None:

@@ -229,48 +229,48 @@ def _group(size: Size) -> str:
     return str(size) if single else f"({size})"
 
 
-def symbol(text: str, known: Mapping[str, int] | None = None) -> Size:
-    """The size that `text` spells, with the names in `known` replaced by numbers.
+def symbol(text: str, sizes: Mapping[str, int] | None = None) -> Size:
+    """The size that `text` spells, with the names in `sizes` replaced by numbers.
 
     Text that is no expression over names (exporters write anything) is one opaque name. So is a number: a size that is
     known is no text, and an exporter that names one "16" does not mean that it is always 16.
     """
-    known = known or {}
-    if text in known:
-        return known[text]
+    sizes = sizes or {}
+    if text in sizes:
+        return sizes[text]
     if text.isidentifier() or len(text) > _LONGEST:
         return atom(text)
     import ast
 
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        size = _evaluate(tree, known)
+        size = _evaluate(tree, sizes)
         if isinstance(size, int) and isinstance(_evaluate(tree, {}), int):
             opaque = f"?'{text}'"  # an unknown: its text must not be read as a part of an expression
-            return known.get(opaque, atom(opaque))
+            return sizes.get(opaque, atom(opaque))
     except (SyntaxError, RecursionError, ValueError, MemoryError):
         size = None
     return atom(text) if size is None else size
 
 
-def _evaluate(tree: ast.expr, known: Mapping[str, int]) -> Size | None:
+def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> Size | None:
     import ast
 
     match tree:
         case ast.Name(id=name):
-            return known.get(name, atom(name))
+            return sizes.get(name, atom(name))
         case ast.Constant(value=int() as number):
             return number
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            inner = _evaluate(operand, known)
+            inner = _evaluate(operand, sizes)
             return None if inner is None else -inner
         case ast.Call(func=ast.Name(id="floor"), args=[ast.BinOp(left=left, op=ast.Div(), right=right)]):
-            return _combine(ast.FloorDiv(), _evaluate(left, known), _evaluate(right, known))
+            return _combine(ast.FloorDiv(), _evaluate(left, sizes), _evaluate(right, sizes))
         case ast.Call(func=ast.Name(id="min" | "max" as name), args=[left, right]):
-            a, b = _evaluate(left, known), _evaluate(right, known)
+            a, b = _evaluate(left, sizes), _evaluate(right, sizes)
             return None if a is None or b is None else _extreme(name, a, b)
         case ast.BinOp(left=left, op=op, right=right):
-            return _combine(op, _evaluate(left, known), _evaluate(right, known))
+            return _combine(op, _evaluate(left, sizes), _evaluate(right, sizes))
     return None
 
 

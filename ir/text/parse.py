@@ -111,8 +111,8 @@ class _Parser(LiteralScanner):
                 self._refuse_elided()
                 header = replace(header, **{word: fields[word]()})
             else:
-                known = ", ".join(fields)
-                self.fail(f"'{word}' cannot stand here, only {known}, producer, opset, function, and one graph", start)
+                listed = ", ".join(fields)
+                self.fail(f"'{word}' cannot stand here, only {listed}, producer, opset, function, and one graph", start)
         if graph is None:
             self.fail("the text ends without a graph")
         for resolve in self.later:
@@ -178,25 +178,25 @@ class _Parser(LiteralScanner):
 
     def _return(self, graph: Graph, scope: _Scope, outputs: list[_Declared]) -> None:
         for declared in outputs:
-            made = graph.add_output(self._find(scope, declared.value, declared.at), declared.name)
+            output = graph.add_output(self._find(scope, declared.value, declared.at), declared.name)
             if declared.type is not _UNTYPED:
-                made.type = declared.type
-            made.doc = declared.notes.doc
-            made.metadata = dict(declared.notes.metadata) or None
+                output.type = declared.type
+            output.doc = declared.notes.doc
+            output.metadata = dict(declared.notes.metadata) or None
 
     def _statement(self, graph: Graph, scope: _Scope, declared: dict[str, Type | None]) -> None:
-        made: list[tuple[int, str, Type | None, _Notes]] = []
+        results: list[tuple[int, str, Type | None, _Notes]] = []
         while not self.take("="):
-            if made:
+            if results:
                 self.expect(",")
             start = self.at
             name = self.value_name()
             type = self.value_type() if self.take(":") else _UNTYPED
-            made.append((start, name, type, self._notes()))
+            results.append((start, name, type, self._notes()))
         if self.word_ahead() in _LITERALS and _CONSTANT.match(self.text, self.at):
-            if len(made) != 1:
+            if len(results) != 1:
                 self.fail("one constant has one name")
-            start, name, type, notes = made[0]
+            start, name, type, notes = results[0]
             constant = graph.constant(self.tensor(), name)
             if type is not _UNTYPED:
                 constant.type = type
@@ -218,14 +218,14 @@ class _Parser(LiteralScanner):
         reads = self.items(lambda: (self.at, self.value_name()), ")")
         name = self.name() if self.take("@") else ""
         notes = self._notes()
-        types = [declared.get(value) if type is _UNTYPED else type for _, value, type, _ in made]
+        types = [declared.get(value) if type is _UNTYPED else type for _, value, type, _ in results]
         node = graph.add(
-            op, (), attributes, outputs=[value for _, value, _, _ in made], types=types, name=name, domain=domain
+            op, (), attributes, outputs=[value for _, value, _, _ in results], types=types, name=name, domain=domain
         )
         node.overload, node.doc, node.extra = overload, notes.doc, notes.extra
         node.metadata = dict(notes.metadata) or None
         node.origin = Origin.own(name) if notes.origin is None else notes.origin
-        for (start, value, _, value_notes), output in zip(made, node.outputs, strict=True):
+        for (start, value, _, value_notes), output in zip(results, node.outputs, strict=True):
             self._define(scope, value, output, start, value_notes)
         self.later.append(lambda: self._read(node, scope, reads))
 
@@ -298,11 +298,11 @@ class _Parser(LiteralScanner):
         else:
             value = self.value_type() if kind is AttributeKind.TYPE_PROTO else self._literal(scope)
         try:
-            found = Attribute.of(value) if kind is None and value is not None else None
+            attribute = Attribute.of(value) if kind is None and value is not None else None
         except (TypeError, ValueError):
             self.fail("the kind of this attribute cannot be told; write it: `axes: ints = []`", start)
-        if found is not None:
-            return replace(found, doc=self._notes().doc)
+        if attribute is not None:
+            return replace(attribute, doc=self._notes().doc)
         if kind is None:
             self.fail("an attribute without a value needs its kind: `alpha: float = none`", start)
         if kind is AttributeKind.FLOAT and isinstance(value, int):

@@ -105,12 +105,12 @@ class Scanner:
 
     def items(self, item: Callable[[], _T], end: str) -> list[_T]:
         """Items parted by commas, up to and with `end`."""
-        found: list[_T] = []
+        items: list[_T] = []
         while not self.take(end):
-            if found:
+            if items:
                 self.expect(",")
-            found.append(item())
-        return found
+            items.append(item())
+        return items
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """`{"key": "value", ...}`"""

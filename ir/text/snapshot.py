@@ -83,6 +83,6 @@ def read(path: str | os.PathLike[str]) -> Graph:
 
 def digest(graph: Graph) -> str:
     """The identity of `graph`: equal for graphs that no pass can tell apart."""
-    found = Fingerprint()
-    write(graph, found.sink)
-    return found.text
+    fingerprint = Fingerprint()
+    write(graph, fingerprint.sink)
+    return fingerprint.text

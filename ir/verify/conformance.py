@@ -54,13 +54,13 @@ def _interface(place: Place) -> Iterator[Fault]:
 
 def _output_types(place: Place) -> Iterator[Fault]:
     for output in place.graph.outputs:
-        declared, found = output.type, output.value.type
-        if not isinstance(declared, TensorType) or not isinstance(found, TensorType):
-            if declared is not None and found is not None and type(declared) is not type(found):
+        declared, actual = output.type, output.value.type
+        if not isinstance(declared, TensorType) or not isinstance(actual, TensorType):
+            if declared is not None and actual is not None and type(declared) is not type(actual):
                 yield Fault(f"output {output.name!r} is declared another kind of type than its value", None, output)
-        elif declared.dtype is not found.dtype and DType.UNDEFINED not in (declared.dtype, found.dtype):
+        elif declared.dtype is not actual.dtype and DType.UNDEFINED not in (declared.dtype, actual.dtype):
             yield Fault(
-                f"output {output.name!r} is declared {declared.dtype.text} and its value is {found.dtype.text}; "
+                f"output {output.name!r} is declared {declared.dtype.text} and its value is {actual.dtype.text}; "
                 "cast the value: the interface does not change",
                 None,
                 output,
@@ -84,8 +84,8 @@ def _data(value: Value, declared: Type | None, tensor: Tensor) -> Iterator[Fault
     if not fits:
         from ..text.literal import type_text
 
-        held = f"{tensor.dtype.text}{list(tensor.shape)}"
-        yield Fault(f"its type is {type_text(declared)} and its data {held}; make a new constant", None, value)
+        content = f"{tensor.dtype.text}{list(tensor.shape)}"
+        yield Fault(f"its type is {type_text(declared)} and its data {content}; make a new constant", None, value)
 
 
 def _attributes(place: Place) -> Iterator[Fault]:
@@ -211,8 +211,8 @@ def _bodies(place: Place) -> Iterator[Fault]:
             takes -= 1
         for body in node.bodies:
             if (len(body._inputs), len(body._outputs)) != (takes, returns):
-                found = f"takes {len(body._inputs)} and returns {len(body._outputs)}"
-                yield Fault(f"its body {body.name!r} {found}; it must take {takes} and return {returns}", node)
+                form = f"takes {len(body._inputs)} and returns {len(body._outputs)}"
+                yield Fault(f"its body {body.name!r} {form}; it must take {takes} and return {returns}", node)
 
 
 def _calls(place: Place) -> Iterator[Fault]:

@@ -101,19 +101,19 @@ def _order(place: Place) -> Iterator[Fault]:
         yield from _read_before_made(place.graph, set())
 
 
-def _read_before_made(graph: Graph, made: set[Value]) -> Iterator[Fault]:
-    made.update(graph._inputs)
-    made.update(graph.constants)
+def _read_before_made(graph: Graph, defined: set[Value]) -> Iterator[Fault]:
+    defined.update(graph._inputs)
+    defined.update(graph.constants)
     for node in graph:
         for index, read in enumerate(node._inputs):
-            if read is not None and read not in made:
+            if read is not None and read not in defined:
                 yield Fault(f"input {index} is read before it is made; call Graph.sort", node, read)
         if node.attributes:
             for body in node.bodies:
-                yield from _read_before_made(body, made)
-        made.update(node._outputs)
+                yield from _read_before_made(body, defined)
+        defined.update(node._outputs)
     for output in graph._outputs:
-        if output.value not in made:
+        if output.value not in defined:
             yield Fault(f"what output {output.name!r} returns is not made by any node", None, output.value)
 
 

@@ -74,15 +74,15 @@ class Answers:
         return sum(count for (one, other), count in self.moves.items() if one == other)
 
 
-def answers(teacher: Session, student: Session, held: Samples, index: int, name: str) -> Answers:
-    """Run both on `held` and compare output `index`, which is called `name`. Raises `TargetError` where a run fails."""
+def answers(teacher: Session, student: Session, samples: Samples, index: int, name: str) -> Answers:
+    """Run both on `samples` and compare output `index`, which is called `name`. Raises `TargetError` where a run fails."""
     value = teacher.graph.outputs[index].value
     compared = Answers(name, output_kind(value))
     axis = output_axis(value)
-    share = max(1, _POINTS // max(held.count, 1))
+    share = max(1, _POINTS // max(samples.count, 1))
     rng = np.random.default_rng(0)
-    for feeds in held.batches(_BATCH):
-        count = held.size_of(feeds)
+    for feeds in samples.batches(_BATCH):
+        count = samples.size_of(feeds)
         t, s = teacher.run(feeds)[index], student.run(feeds)[index]
         parts = count if t.ndim and t.shape[0] == count else 1
         if t.shape != s.shape:
@@ -90,7 +90,7 @@ def answers(teacher: Session, student: Session, held: Samples, index: int, name:
         for row in range(parts):
             one, other = (t[row : row + 1], s[row : row + 1]) if parts > 1 else (t, s)
             gap, said, answered = _compare(compared, one, other, axis, share, rng)
-            _keep(compared, gap, (said, answered), (one, other), axis, feeds, held, row, parts)
+            _keep(compared, gap, (said, answered), (one, other), axis, feeds, samples, row, parts)
         compared.samples += count
     return compared
 

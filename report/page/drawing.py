@@ -45,12 +45,12 @@ class _Box:
     outcome: str = ""
 
 
-def draw(graph: Graph, found: Rows, side: str) -> Drawing:
+def draw(graph: Graph, rows: Rows, side: str) -> Drawing:
     """The picture of one of the two graphs; `side` is `before` or `after`, and begins the ids of its boxes."""
     drawn = [node for node in _flowing(graph) if not _codes(node)]
-    groups, note = _groups(graph, drawn, found)
+    groups, note = _groups(graph, drawn, rows)
     number = {node: at for at, group in enumerate(groups) for node in group}
-    boxes = [_box(group, found, side) for group in groups]
+    boxes = [_box(group, rows, side) for group in groups]
     ends: dict[Value, int] = {}
     for value in graph.inputs:
         ends[value] = len(boxes)
@@ -98,11 +98,11 @@ def _connect(
         edges[source, at] = edges.get((source, at), False) or coded
 
 
-def _groups(graph: Graph, drawn: list[Node], found: Rows) -> tuple[list[list[Node]], str]:
+def _groups(graph: Graph, drawn: list[Node], rows: Rows) -> tuple[list[list[Node]], str]:
     if len(drawn) <= LIMIT:
         return [[node] for node in drawn], ""
     wanted = set(drawn)
-    paths = {node: _path(found.of[node].name) for node in graph}
+    paths = {node: _path(rows.of[node].name) for node in graph}
     for depth in range(max(len(path) for path in paths.values()) - 1, 0, -1):
         label: dict[Node, Hashable] = {node: path[:depth] for node, path in paths.items()}
         parts = [[n for n in nodes if n in wanted] for _, nodes in convex_partitions(graph, label.__getitem__)]
@@ -116,8 +116,8 @@ def _path(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.replace(".", "/").split("/") if part)
 
 
-def _box(nodes: list[Node], found: Rows, side: str) -> _Box:
-    rows = [found.of[node] for node in nodes]
+def _box(nodes: list[Node], table: Rows, side: str) -> _Box:
+    rows = [table.of[node] for node in nodes]
     by = dict.fromkeys(fate.name for row in rows for fate in row.fates if fate.layer.outcome is Outcome.DONE)
     if side == "after":
         by.update(dict.fromkeys(name for node in nodes for name in node.origin.passes))
@@ -125,15 +125,15 @@ def _box(nodes: list[Node], found: Rows, side: str) -> _Box:
     lost = side == "before" and all(all(_codes(one) for one in row.after.nodes) for row in rows)
     new = side == "after" and all(not row.before.nodes for row in rows)
     mark = "lost" if lost else "new" if new else "changed" if by else ""
-    made = ", ".join(by)
+    makers = ", ".join(by)
     outcome = _outcome(rows, list(by))
     if len(nodes) == 1:
-        return _Box(nodes[0].op, rows[0].name, rows[0], mark, made, outcome)
+        return _Box(nodes[0].op, rows[0].name, rows[0], mark, makers, outcome)
     paths = [_path(row.name) for row in rows]
     shared = 0
     while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
         shared += 1
-    return _Box(f"{len(nodes)} nodes", "/".join(paths[0][:shared]) or rows[0].name, rows[0], mark, made, outcome)
+    return _Box(f"{len(nodes)} nodes", "/".join(paths[0][:shared]) or rows[0].name, rows[0], mark, makers, outcome)
 
 
 def _outcome(rows: list[Row], by: list[str]) -> str:
@@ -153,19 +153,19 @@ def _svg(boxes: list[_Box], edges: dict[tuple[int, int], bool], label: str) -> M
     order = _sorted(len(boxes), list(edges))
     place = {box: at for at, box in enumerate(order)}
     pairs = sorted((place[a], place[b]) for a, b in edges)
-    found = layout(len(boxes), pairs)
+    places = layout(len(boxes), pairs)
     lines = [
         element(
             "path",
             d=_curve(bends),
             class_="edge coded" if edges[order[a], order[b]] else "edge",
         )
-        for (a, b), bends in zip(pairs, found.edges, strict=True)
+        for (a, b), bends in zip(pairs, places.edges, strict=True)
     ]
     shapes = []
     taken: set[int] = set()
     for at, box in enumerate(order):
-        x, y = found.boxes[at]
+        x, y = places.boxes[at]
         shapes.append(_shape(boxes[box], x, y, label.split()[-1], taken))
     return element(
         "svg",
@@ -174,9 +174,9 @@ def _svg(boxes: list[_Box], edges: dict[tuple[int, int], bool], label: str) -> M
         class_="graph",
         role="group",
         aria_label=label,
-        viewBox=f"0 0 {found.width:.0f} {found.height:.0f}",
-        width=f"{found.width:.0f}",
-        height=f"{found.height:.0f}",
+        viewBox=f"0 0 {places.width:.0f} {places.height:.0f}",
+        width=f"{places.width:.0f}",
+        height=f"{places.height:.0f}",
     )
 
 

@@ -87,9 +87,9 @@ class _Pair:
             before, after = self._channels(t), self._channels(s)
             ones = np.ones_like(before)
             pairs = ((before, before), (before, after), (after, after), (before, ones), (after, ones), (ones, ones))
-            found = np.stack([np.einsum("ij,ij->i", a, b) for a, b in pairs])
-            self.ragged |= self.sums is not None and self.sums.shape != found.shape
-            self.sums = None if self.ragged else found if self.sums is None else self.sums + found
+            products = np.stack([np.einsum("ij,ij->i", a, b) for a, b in pairs])
+            self.ragged |= self.sums is not None and self.sums.shape != products.shape
+            self.sums = None if self.ragged else products if self.sums is None else self.sums + products
 
     @property
     def fit(self) -> tuple[Counts, Counts, Counts] | None:
@@ -128,15 +128,15 @@ class _Pair:
 
 
 def drift(
-    original: Graph, result: Graph, found: Rows, held: Samples, sizes: Mapping[Node, int], threads: int
+    original: Graph, result: Graph, rows: Rows, samples: Samples, sizes: Mapping[Node, int], threads: int
 ) -> list[Spread]:
     """Enter `snr_db` into the rows; returns histograms of the layers with weights where it is lowest.
 
     `sizes` are the bytes that each node of the original puts out for one sample. Raises `TargetError` where a graph
     does not run.
     """
-    few = held.take(SAMPLES)
-    pairs = _pairs(original, result, found, sizes)
+    few = samples.take(SAMPLES)
+    pairs = _pairs(original, result, rows, sizes)
     for chunk in _chunks(pairs):
         for pair, one, other in _runs(original, result, chunk, few, threads):
             if one.shape != other.shape or one.dtype.kind != "f" or other.dtype.kind != "f":
@@ -149,13 +149,13 @@ def drift(
             snr = pair.snr_db
             pair.row.snr_db = snr if pair.row.snr_db is None else min(pair.row.snr_db, snr)
     worst = sorted(
-        (row for row in found.all if row.after.macs and row.after.bytes and row.changed),
+        (row for row in rows.all if row.after.macs and row.after.bytes and row.changed),
         key=lambda row: (row.snr_db is None, row.snr_db or 0.0, -row.after.bytes),
     )[:LAYERS]
     return _spreads(original, result, worst, pairs, few, threads)
 
 
-def _pairs(original: Graph, result: Graph, found: Rows, sizes: Mapping[Node, int]) -> list[_Pair]:
+def _pairs(original: Graph, result: Graph, rows: Rows, sizes: Mapping[Node, int]) -> list[_Pair]:
     named: dict[str, Node] = {}
     order = {node: at for at, node in enumerate(original)}
     for node in original:
@@ -170,7 +170,7 @@ def _pairs(original: Graph, result: Graph, found: Rows, sizes: Mapping[Node, int
         # A normalisation folded into a convolution leaves the convolution's name on what the normalisation put out.
         last = max(made_of, key=order.__getitem__)
         if last.outputs and _is_float(node.output) and _is_float(last.output):
-            pairs.append(_Pair(found.of[node], last.output, node.output, sizes.get(last, 0)))
+            pairs.append(_Pair(rows.of[node], last.output, node.output, sizes.get(last, 0)))
     return pairs
 
 
@@ -224,8 +224,8 @@ def _spreads(
 def _weights(graph: Graph, nodes: Sequence[Node], feeds: Feeds) -> list[Array]:
     """The weights that `nodes` multiply with: of each node the largest input that hangs from constants alone, computed
     by the runtime where it is stored in another form."""
-    known = [[v for v in node.inputs if v is not None and _is_float(v) and _constant(v)] for node in nodes]
-    largest = [max(values, key=_elements) for values in known if values]
+    constants = [[v for v in node.inputs if v is not None and _is_float(v) and _constant(v)] for node in nodes]
+    largest = [max(values, key=_elements) for values in constants if values]
     return Session(graph, outputs=largest, threads=1).run(feeds) if largest else []
 
 

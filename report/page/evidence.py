@@ -62,32 +62,32 @@ class Evidence:
 
 def gather(build: Built) -> Evidence:
     """Look at a build from all sides; its graphs stay as they are. Raises `ModelError` where shape inference does."""
-    original, result, held, report = build.original, build.graph.clone(), build.held, build.report
+    original, result, samples, report = build.original, build.graph.clone(), build.held, build.report
     infer(result)
-    dims = sizes(original, held)
-    found = Evidence(original, result, rows(original, result, report, dims))
-    found.alignment = build.target.facts.channel_alignment
-    if held is None or report.agreement is None:
-        found.notes.append("the models were not run beside each other, so there are no times and no answers to compare")
-        return found
+    dims = sizes(original, samples)
+    evidence = Evidence(original, result, rows(original, result, report, dims))
+    evidence.alignment = build.target.facts.channel_alignment
+    if samples is None or report.agreement is None:
+        evidence.notes.append("the models were not run beside each other: there are no times and no answers to compare")
+        return evidence
     threads = 0 if report.latency is None else report.latency.threads
     try:
-        _run(found, held, report, dims, threads)
+        _run(evidence, samples, report, dims, threads)
     except (DataError, TargetError) as error:
-        found.notes.append(f"what needs a run is left out: {error}")
-    return found
+        evidence.notes.append(f"what needs a run is left out: {error}")
+    return evidence
 
 
-def _run(found: Evidence, held: Samples, report: BuildReport, dims: Mapping[str, int], threads: int) -> None:
-    feeds = next(held.batches(1))
-    for graph, after in ((found.original, False), (found.result, True)):
+def _run(evidence: Evidence, samples: Samples, report: BuildReport, dims: Mapping[str, int], threads: int) -> None:
+    feeds = next(samples.batches(1))
+    for graph, after in ((evidence.original, False), (evidence.result, True)):
         seconds = node_seconds(graph, feeds, threads=threads)
-        count_seconds(found.rows, seconds, after=after)
-        found.timed |= bool(seconds)
+        count_seconds(evidence.rows, seconds, after=after)
+        evidence.timed |= bool(seconds)
     if report.agreement is not None and report.agreement.outputs:
         outputs = report.agreement.outputs
         index = min(range(len(outputs)), key=lambda i: (math.isnan(outputs[i].share), outputs[i].share))
-        teacher, student = Session(found.original, threads=threads), Session(found.result, threads=threads)
-        found.answers = answers(teacher, student, held, index, outputs[index].name)
-    sizes = {node: one.activations for node, one in cost(found.original, dims).nodes.items()}
-    found.spreads = drift(found.original, found.result, found.rows, held, sizes, threads)
+        teacher, student = Session(evidence.original, threads=threads), Session(evidence.result, threads=threads)
+        evidence.answers = answers(teacher, student, samples, index, outputs[index].name)
+    sizes = {node: one.activations for node, one in cost(evidence.original, dims).nodes.items()}
+    evidence.spreads = drift(evidence.original, evidence.result, evidence.rows, samples, sizes, threads)

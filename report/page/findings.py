@@ -20,12 +20,12 @@ _MATRIX = 20
 _MOVES = 20
 
 
-def distributions(found: Evidence) -> Markup | None:
+def distributions(evidence: Evidence) -> Markup | None:
     """Weights and activations of the layers whose outputs are furthest from the original's."""
-    if not found.spreads:
+    if not evidence.spreads:
         return None
     groups = []
-    for one in found.spreads:
+    for one in evidence.spreads:
         said = f"SNR {one.row.snr_db:.1f} dB" if one.row.snr_db is not None else "not comparable value by value"
         parts = [
             charts.histogram(f"{what} of {one.row.name}", histogram)
@@ -40,9 +40,9 @@ def distributions(found: Evidence) -> Markup | None:
     return section("distributions", "Distributions", element("p", words), element("div", *groups, class_="charts"))
 
 
-def teacher_and_student(found: Evidence) -> Markup | None:
+def teacher_and_student(evidence: Evidence) -> Markup | None:
     """Which answers moved, and the samples on which the two disagree most."""
-    said = found.answers
+    said = evidence.answers
     if said is None:
         return None
     parts: list[Child] = [element("p", _sentence(said))]
@@ -60,11 +60,11 @@ def teacher_and_student(found: Evidence) -> Markup | None:
     return section("answers", "Answers", *parts)
 
 
-def graphs(found: Evidence) -> Markup:
+def graphs(evidence: Evidence) -> Markup:
     """Both graphs, side by side where there is room."""
     panes = []
-    for graph, side, title in ((found.original, "before", "Before"), (found.result, "after", "After")):
-        drawn = draw(graph, found.rows, side)
+    for graph, side, title in ((evidence.original, "before", "Before"), (evidence.result, "after", "After")):
+        drawn = draw(graph, evidence.rows, side)
         bar = element(
             "div",
             *(
@@ -110,8 +110,8 @@ def reproduce(document: Document, command: str, machine: Mapping[str, str]) -> M
     samples = document["samples"]
     if samples is not None:
         source = "made up" if samples["synthetic"] else samples["source"] or "given in memory"
-        fit, held = (figure(document, f"samples.{key}", str(samples[key])) for key in ("fit", "held"))
-        facts.append(("samples", join(source, ": ", fit, " to fit on, ", held, " held out to judge by")))
+        fit, held_out = (figure(document, f"samples.{key}", str(samples[key])) for key in ("fit", "held"))
+        facts.append(("samples", join(source, ": ", fit, " to fit on, ", held_out, " held out to judge by")))
     for key, words in (("hashes", "digest of the {}"), ("outputs", "digest of {}")):
         facts += [(words.format(name), element("code", digest)) for name, digest in document[key].items() if digest]
     facts.append(("build time", figure(document, "seconds", f"{document['seconds']:.1f} s")))
@@ -163,8 +163,8 @@ def _matrix(said: Answers, classes: int) -> Markup:
             cells.append(element("td", count or "", class_=f"{'same' if one == other else 'other'} heat{shade}"))
         rows.append(element("tr", element("th", one, scope="row"), *cells))
     caption = element("caption", "Classes: the original's down, the result's across")
-    made = element("table", caption, element("thead", head), element("tbody", *rows), class_="matrix")
-    return element("div", made, class_="scroll", tabindex=0, role="region", aria_label="Top-1 confusion")
+    table = element("table", caption, element("thead", head), element("tbody", *rows), class_="matrix")
+    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Top-1 confusion")
 
 
 def _image(picture: Array, words: str) -> Markup:

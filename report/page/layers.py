@@ -23,11 +23,11 @@ _ORDER = (Outcome.DONE, Outcome.REVERTED, Outcome.SKIPPED)
 """What stands for a layer where passes did different things to it: the first of these."""
 
 
-def layers(found: Evidence, report: BuildReport) -> Markup:
-    rows = [row for row in found.rows.all if not _empty(row)]
-    hidden = len(found.rows.all) - len(rows)
+def layers(evidence: Evidence, report: BuildReport) -> Markup:
+    rows = [row for row in evidence.rows.all if not _empty(row)]
+    hidden = len(evidence.rows.all) - len(rows)
     heads = ["layer", "bytes before", "after", "MACs before", "after"]
-    if found.timed:
+    if evidence.timed:
         heads += ["µs before", "after"]
     heads += ["SNR, dB", "passes"]
     head = [
@@ -40,9 +40,9 @@ def layers(found: Evidence, report: BuildReport) -> Markup:
         )
         for at, one in enumerate(heads)
     ]
-    body = [_row(row, report, timed=found.timed) for row in found.rows.all]
+    body = [_row(row, report, timed=evidence.timed) for row in evidence.rows.all]
     left = f"; {hidden} more hold neither bytes nor work" if hidden else ""
-    made = element(
+    table = element(
         "table",
         element("caption", f"{len(rows)} layers, in the order of the model{left}"),
         element("thead", element("tr", *head)),
@@ -53,10 +53,15 @@ def layers(found: Evidence, report: BuildReport) -> Markup:
     return section(
         "layers",
         "Layers",
-        element("div", *_charts(rows, timed=found.timed), *treemaps(found.rows.all, found.alignment), class_="charts"),
+        element(
+            "div",
+            *_charts(rows, timed=evidence.timed),
+            *treemaps(evidence.rows.all, evidence.alignment),
+            class_="charts",
+        ),
         _filters(opening="changed" if any(row.changed for row in rows) else ""),
-        element("div", made, class_="scroll", tabindex=0, role="region", aria_label="Layers"),
-        element("p", _legend(timed=found.timed), class_="hint"),
+        element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Layers"),
+        element("p", _legend(timed=evidence.timed), class_="hint"),
     )
 
 
@@ -66,19 +71,19 @@ def _said(heads: Sequence[str], at: int) -> str:
 
 
 def _charts(rows: Sequence[Row], *, timed: bool) -> list[Markup]:
-    found = []
+    drawn = []
 
     def add(title: str, unit: str, value: Callable[[Part], float]) -> None:
         ranked = sorted(rows, key=lambda row: (-max(value(row.before), value(row.after)), row.index))[:_TOP]
         top = [(row.name, value(row.before), value(row.after)) for row in ranked]
         if top and any(one or other for _, one, other in top):
-            found.append(charts.where(title, unit, top))
+            drawn.append(charts.where(title, unit, top))
 
     add("Where the bytes are", "kB", lambda part: part.bytes / 1e3)
     add("Where the work is", "million MACs", lambda part: part.macs / 1e6)
     if timed:
         add("Where the time goes", "µs", lambda part: 1e6 * (part.seconds or 0.0))
-    return found
+    return drawn
 
 
 def _empty(row: Row) -> bool:

@@ -93,17 +93,17 @@ def rows(original: Graph, result: Graph, report: BuildReport, dims: Mapping[str,
         _count(row.after, node, costs[node])
     for step, one in enumerate(report.steps):
         for layer in one.report.layers:
-            found = table.by_name.get(layer.name)
-            if found is None:
-                found = table.by_name[layer.name] = table.add(layer.name, layer.op)
-            found.fates.append(Fate(step, one.name, layer))
+            entry = table.by_name.get(layer.name)
+            if entry is None:
+                entry = table.by_name[layer.name] = table.add(layer.name, layer.op)
+            entry.fates.append(Fate(step, one.name, layer))
     return Rows(tuple(table.rows), table.of)
 
 
-def count_seconds(found: Rows, seconds: Mapping[Node, float], *, after: bool) -> None:
+def count_seconds(rows: Rows, seconds: Mapping[Node, float], *, after: bool) -> None:
     """Enter measured times of the nodes of one of the graphs."""
     for node, taken in seconds.items():
-        part = found.of[node].after if after else found.of[node].before
+        part = rows.of[node].after if after else rows.of[node].before
         part.seconds = (part.seconds or 0.0) + taken
 
 
@@ -130,11 +130,11 @@ class _Table:
 
     def origin(self, node: Node) -> Row:
         """The row that a node of the result belongs to."""
-        known = [self.by_name[name] for name in node.origin.nodes if name in self.by_name]
-        if not known and not node.origin.nodes and title(node) in self.by_name:
-            known = [self.by_name[title(node)]]
-        if known:
-            row = max(known, key=lambda one: (one.before.macs, one.before.bytes))
+        rows = [self.by_name[name] for name in node.origin.nodes if name in self.by_name]
+        if not rows and not node.origin.nodes and title(node) in self.by_name:
+            rows = [self.by_name[title(node)]]
+        if rows:
+            row = max(rows, key=lambda one: (one.before.macs, one.before.bytes))
         else:
             row = self.add(title(node), node.op)
         self.by_name.setdefault(title(node), row)

@@ -61,8 +61,8 @@ def table(heads: Sequence[Child], rows: Sequence[Sequence[Child]], label: str, *
         )
         for row in rows
     ]
-    made = element("table", element("thead", element("tr", *head)), element("tbody", *body))
-    return element("div", made, class_="scroll", tabindex=0, role="region", aria_label=label)
+    markup = element("table", element("thead", element("tr", *head)), element("tbody", *body))
+    return element("div", markup, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
 def header(document: Document) -> Markup:
@@ -248,15 +248,15 @@ def _outputs(document: Document) -> Markup | None:
     if agreement is None or not agreement["outputs"]:
         return None
     outputs = agreement["outputs"]
-    known = [one for one in _MEASURES if any(output.get(one[0]) is not None for output in outputs)]
+    measures = [one for one in _MEASURES if any(output.get(one[0]) is not None for output in outputs)]
     rows: list[Sequence[Child]] = []
     for at, output in enumerate(outputs):
         cells: list[Child] = [element("code", output["name"]), output["kind"]]
-        for key, _, spell in known:
+        for key, _, spell in measures:
             value = output.get(key)
             cells.append(None if value is None else figure(document, f"agreement.outputs.{at}.{key}", spell(value)))
         rows.append(cells)
-    heads = ("output", "judged as", *(title for _, title, _ in known))
+    heads = ("output", "judged as", *(title for _, title, _ in measures))
     return join(element("h3", "Agreement of the outputs"), table(heads, rows, "Agreement of the outputs", words=2))
 
 
@@ -269,7 +269,7 @@ def _charts(document: Document) -> list[Markup]:
     ]
     if latency is not None and latency["ratio"] is not None:
         bars.append(("latency", latency["ratio"], (latency["low"], latency["high"])))
-    found = [charts.ratios(bars)] if bars else []
+    drawn = [charts.ratios(bars)] if bars else []
     points = [("original", float(before["bytes"]), 1.0)]
     points += [
         (one["name"], float(one["after"]["bytes"]), one["agreement"]["share"])
@@ -277,8 +277,8 @@ def _charts(document: Document) -> list[Markup]:
         if one.get("agreement") is not None and one["agreement"]["share"] is not None
     ]
     if len(points) > 1:
-        found.append(charts.front(points))
-    return found
+        drawn.append(charts.front(points))
+    return drawn
 
 
 def _budget(document: Document) -> Markup | None:

@@ -43,8 +43,8 @@ def write(build: Built, path: str | os.PathLike[str], command: str = "", store: 
         document = page(build, gather(build), command).encode(errors="backslashreplace")
         if store is not None and key:
             store.put(key, document)
-    with Replacement(path) as made:
-        made.open().write(document)
+    with Replacement(path) as files:
+        files.open().write(document)
 
 
 def _kept(store: Store | None, key: str) -> bytes | None:
@@ -55,24 +55,24 @@ def _key(build: Built, command: str) -> str:
     """What a page is known by: the build, and what of its record the build's own key leaves out."""
     report = build.report
     budget = None if report.budget is None else report.budget.as_dict()
-    told = [report.model, report.artifacts, budget, _machine(), version("matplotlib")]
-    return Fingerprint("page", build.key, command, json.dumps(told, sort_keys=True)).text
+    parts = [report.model, report.artifacts, budget, _machine(), version("matplotlib")]
+    return Fingerprint("page", build.key, command, json.dumps(parts, sort_keys=True)).text
 
 
-def page(build: Built, found: Evidence, command: str = "") -> str:
+def page(build: Built, evidence: Evidence, command: str = "") -> str:
     """The page as text."""
     report = build.report
     document = report.as_dict()
     sections = [
         summary(document),
         passes(document),
-        layers(found, report),
-        distributions(found),
-        teacher_and_student(found),
-        graphs(found),
+        layers(evidence, report),
+        distributions(evidence),
+        teacher_and_student(evidence),
+        graphs(evidence),
         reproduce(document, command or _command(document), _machine()),
     ]
-    notes = [element("li", note) for note in found.notes]
+    notes = [element("li", note) for note in evidence.notes]
     main = element("main", *sections, element("ul", *notes, class_="notes") if notes else None, id="main")
     body = element(
         "body",
@@ -99,8 +99,8 @@ def _links(sections: list[Markup | None]) -> list[Markup]:
     names = ("summary", "passes", "layers", "distributions", "answers", "graphs", "reproduce")
     return [
         element("a", name.capitalize(), href=f"#{name}")
-        for name, made in zip(names, sections, strict=True)
-        if made is not None
+        for name, section in zip(names, sections, strict=True)
+        if section is not None
     ]
 
 

@@ -47,8 +47,8 @@ class Arm64Target(LibraryTarget):
     def legalisation(self) -> Pipeline:
         from .legal.half import Half
 
-        found = LibraryTarget.legalisation(self)
-        return Pipeline((*found.passes, Half())) if self.fp16 else found
+        steps = LibraryTarget.legalisation(self)
+        return Pipeline((*steps.passes, Half())) if self.fp16 else steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ def where(node: Node) -> str:
 def without_kernel(node: Node, error: Exception) -> TargetError:
     """What to say where TVM fails for a node: what the node reads, as TVM's own words name nothing of the model."""
     _LOG.debug("%s: %s", where(node), " ".join(str(error).split()))
-    known = [value for value in node.inputs if value is not None]
-    reads = " and ".join(f"{'unknown' if v.dtype is None else v.dtype.text}{list(v.shape or ())}" for v in known)
+    operands = [value for value in node.inputs if value is not None]
+    reads = " and ".join(f"{'unknown' if v.dtype is None else v.dtype.text}{list(v.shape or ())}" for v in operands)
     return TargetError(f"TVM has no kernel for {where(node)}{f' that reads {reads}' if reads else ''}; {_ADVICE}")
 
 
@@ -70,7 +70,7 @@ def _kind(node: Node) -> tuple[object, ...]:
     """What a compiler looks at: the operator, its attributes, and the types of what it reads."""
     reads: list[Type | None] = [None if value is None else value.type for value in node.inputs]
     constants = [value is not None and value.constant is not None for value in node.inputs]
-    attributes = sorted((name, repr(held.value)) for name, held in node.attributes.items())
+    attributes = sorted((name, repr(attribute.value)) for name, attribute in node.attributes.items())
     return node.domain, node.op, str(attributes), str(reads), str(constants)
 
 

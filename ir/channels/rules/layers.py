@@ -12,56 +12,56 @@ from .pointwise import broadcast
 def conv(flow: Flow, node: Node) -> None:
     x, shape = flow.labels(operand(node)), _weight(node, 1)
     groups, read = node.get_int("group", 1), x[1]
-    made: Labels | None
+    outputs: Labels | None
     if groups == 1:
-        made = flow.fresh(shape[0])
+        outputs = flow.fresh(shape[0])
         if read is not None:
             flow.tie(node, 1, 1, read, Role.CONSUMER)
-        flow.tie(node, 1, 0, made, Role.PRODUCER)
+        flow.tie(node, 1, 0, outputs, Role.PRODUCER)
     elif shape[1] == 1:
         # Depthwise: every input channel makes its own few outputs, and takes them along.
-        made = None if read is None else np.repeat(read, shape[0] // groups)
-        if made is not None and read is not None:
+        outputs = None if read is None else np.repeat(read, shape[0] // groups)
+        if outputs is not None and read is not None:
             kept: Labels = read
-            flow.tie(node, 1, 0, made, Role.PASSIVE)
+            flow.tie(node, 1, 0, outputs, Role.PASSIVE)
             flow.fixes.append(lambda mask: node.set_attribute("group", int(mask(kept).sum())))
     else:
         # Grouped: the same places go in every group, so that groups stay alike.
-        made = np.tile(flow.fresh(shape[0] // groups), groups)
-        flow.tie(node, 1, 0, made, Role.PRODUCER)
+        outputs = np.tile(flow.fresh(shape[0] // groups), groups)
+        flow.tie(node, 1, 0, outputs, Role.PRODUCER)
         if read is not None:
             first = read[: shape[1]]
             flow.unify(read, np.tile(first, groups))
             flow.tie(node, 1, 1, first, Role.CONSUMER)
-    _finish(flow, node, x, made)
+    _finish(flow, node, x, outputs)
 
 
 def conv_transpose(flow: Flow, node: Node) -> None:
     x, shape = flow.labels(operand(node)), _weight(node, 1)
     groups, read = node.get_int("group", 1), x[1]
-    made: Labels | None
+    outputs: Labels | None
     if groups == 1:
-        made = flow.fresh(shape[1])
+        outputs = flow.fresh(shape[1])
         if read is not None:
             flow.tie(node, 1, 0, read, Role.CONSUMER)
-        flow.tie(node, 1, 1, made, Role.PRODUCER)
+        flow.tie(node, 1, 1, outputs, Role.PRODUCER)
     elif shape[1] == 1 and groups == shape[0]:
-        made = read
+        outputs = read
         if read is not None:
             kept: Labels = read
             flow.tie(node, 1, 0, read, Role.PASSIVE)
             flow.fixes.append(lambda mask: node.set_attribute("group", int(mask(kept).sum())))
     else:
         raise Cannot("it is grouped")
-    _finish(flow, node, x, made)
+    _finish(flow, node, x, outputs)
 
 
-def _finish(flow: Flow, node: Node, x: Axes, made: Labels | None) -> None:
+def _finish(flow: Flow, node: Node, x: Axes, outputs: Labels | None) -> None:
     """A convolution's bias, and its output: channels on axis 1, positions that never change."""
-    if made is not None and node.input(2) is not None:
-        flow.tie(node, 2, 0, made, Role.PASSIVE)
+    if outputs is not None and node.input(2) is not None:
+        flow.tie(node, 2, 0, outputs, Role.PASSIVE)
     flow.hold(node, x[2:])
-    flow.give(node.output, [x[0], made, *[None] * (len(x) - 2)])
+    flow.give(node.output, [x[0], outputs, *[None] * (len(x) - 2)])
 
 
 def gemm(flow: Flow, node: Node) -> None:
@@ -69,14 +69,14 @@ def gemm(flow: Flow, node: Node) -> None:
     if node.get_int("transA"):
         raise Cannot("it reads its input transposed")
     reads, makes = (1, 0) if node.get_int("transB") else (0, 1)
-    made = flow.fresh(shape[makes])
+    outputs = flow.fresh(shape[makes])
     if x[1] is not None:
         flow.tie(node, 1, reads, x[1], Role.CONSUMER)
-    flow.tie(node, 1, makes, made, Role.PRODUCER)
+    flow.tie(node, 1, makes, outputs, Role.PRODUCER)
     bias = node.input(2)
     if bias is not None and flow.shape(bias)[-1:] not in ((), (1,)):
-        flow.tie(node, 2, -1, made, Role.PASSIVE)
-    flow.give(node.output, [x[0], made])
+        flow.tie(node, 2, -1, outputs, Role.PASSIVE)
+    flow.give(node.output, [x[0], outputs])
 
 
 def matmul(flow: Flow, node: Node) -> None:
@@ -100,8 +100,8 @@ def matmul(flow: Flow, node: Node) -> None:
         flow.unify(left[-1], right[-2])
     elif left[-1] is not None or right[-2] is not None:
         raise Cannot("it sums over channels against something of fixed size")
-    found = broadcast(flow, node, range(2), len(flow.shape(node.output)), keep=2)
-    flow.give(node.output, [*found[:-2], rows, columns])
+    axes = broadcast(flow, node, range(2), len(flow.shape(node.output)), keep=2)
+    flow.give(node.output, [*axes[:-2], rows, columns])
 
 
 def batch_norm(flow: Flow, node: Node) -> None:

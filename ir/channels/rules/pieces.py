@@ -14,7 +14,7 @@ def concat(flow: Flow, node: Node) -> None:
     values = [v for v in node.inputs if v is not None]
     rank = len(flow.shape(node.output))
     axis = node.get_int("axis", 1) % rank
-    made: Axes = [None] * rank
+    result: Axes = [None] * rank
     joined = [flow.labels(v)[axis] for v in values]
     if any(array is not None for array in joined):
         parts = [
@@ -24,17 +24,17 @@ def concat(flow: Flow, node: Node) -> None:
         for index, array in enumerate(joined):
             if array is not None:
                 flow.tie(node, index, axis, array, Role.PASSIVE)
-        made[axis] = np.concatenate(parts)
+        result[axis] = np.concatenate(parts)
     for place in range(rank):
         if place == axis:
             continue
         order = sorted(range(len(values)), key=lambda i: values[i].constant is not None)
-        known = [labels for i in order if (labels := flow.labels(values[i])[place]) is not None]
-        if known:
-            made[place] = known[0]
+        labelled = [labels for i in order if (labels := flow.labels(values[i])[place]) is not None]
+        if labelled:
+            result[place] = labelled[0]
             for index in order:
-                flow.tie(node, index, place, known[0], Role.PASSIVE)
-    flow.give(node.output, made)
+                flow.tie(node, index, place, labelled[0], Role.PASSIVE)
+    flow.give(node.output, result)
 
 
 def split(flow: Flow, node: Node) -> None:
@@ -141,9 +141,9 @@ def gather(flow: Flow, node: Node) -> None:
         # A table: each row that is looked up is made of these channels.
         labels[-1] = flow.fresh(number(shape[-1])) if labels[-1] is None else labels[-1]
     if data.constant is not None:
-        for place, known in enumerate(labels):
-            if known is not None and place != axis:
-                flow.tie(node, 0, place, known, Role.PRODUCER)
+        for place, axis_labels in enumerate(labels):
+            if axis_labels is not None and place != axis:
+                flow.tie(node, 0, place, axis_labels, Role.PRODUCER)
     flow.give(node.output, [*labels[:axis], *([picked] if rank == 1 else [None] * rank), *labels[axis + 1 :]])
 
 

@@ -29,7 +29,7 @@ def elementwise(flow: Flow, node: Node) -> None:
 
 def broadcast(flow: Flow, node: Node, inputs: range, rank: int, keep: int = 0) -> Axes:
     """The labels of what the inputs broadcast to; their last `keep` axes, and those of the result, are left out."""
-    found: Axes = [None] * rank
+    result: Axes = [None] * rank
     for place in range(-1 - keep, -1 - rank, -1):
         wide = []
         for index in inputs:
@@ -41,10 +41,10 @@ def broadcast(flow: Flow, node: Node, inputs: range, rank: int, keep: int = 0) -
         wide.sort(key=lambda item: item[1].constant is not None)
         labelled = [labels for _, v in wide if (labels := flow.labels(v)[place]) is not None]
         if labelled:
-            found[place] = labelled[0]
+            result[place] = labelled[0]
             for index, _ in wide:
                 flow.tie(node, index, place, labelled[0], Role.PASSIVE)
-    return found
+    return result
 
 
 def dropout(flow: Flow, node: Node) -> None:
@@ -65,13 +65,13 @@ def across(flow: Flow, node: Node) -> None:
     old = node.op in ("Softmax", "LogSoftmax", "Hardmax") and (0 if node.graph is None else node.graph.opset()) < 13
     axis = node.get_int("axis", _ACROSS_AXIS.get(node.op, 1 if old else -1)) % len(x)
     if node.op == "CumSum":
-        given = flow.ints(node.input(1))
-        if given is None:
+        axes = flow.ints(node.input(1))
+        if axes is None:
             raise Cannot("its axis is not known beforehand")
-        axis = given[0] % len(x)
-    held = range(axis, len(x)) if old else [axis]
-    flow.hold(node, [x[i] for i in held])
-    labels: Axes = [None if i in held else array for i, array in enumerate(x)]
+        axis = axes[0] % len(x)
+    summed = range(axis, len(x)) if old else [axis]
+    flow.hold(node, [x[i] for i in summed])
+    labels: Axes = [None if i in summed else array for i, array in enumerate(x)]
     if node.op in ("ArgMax", "ArgMin") and not node.get_int("keepdims", 1):
         labels.pop(axis)
     for value in node.outputs:
@@ -89,13 +89,13 @@ def from_axis(flow: Flow, node: Node) -> None:
 def reduction(flow: Flow, node: Node) -> None:
     """A sum over channels does without those that are gone; a mean or a maximum is another one."""
     x = flow.labels(operand(node))
-    given = flow.ints(node.input(1)) if node.input(1) is not None else list(node.get_ints("axes"))
-    if given is None:
+    reduced = flow.ints(node.input(1)) if node.input(1) is not None else list(node.get_ints("axes"))
+    if reduced is None:
         raise Cannot("its axes are not known beforehand")
-    if not given and node.get_int("noop_with_empty_axes"):
+    if not reduced and node.get_int("noop_with_empty_axes"):
         flow.give(node.output, x)
         return
-    axes = positions(given, len(x)) or range(len(x))
+    axes = positions(reduced, len(x)) or range(len(x))
     if node.op not in _SUMS.split():
         flow.hold(node, [x[i] for i in axes])
     keep = bool(node.get_int("keepdims", 1))

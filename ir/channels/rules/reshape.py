@@ -22,38 +22,38 @@ def reshape(flow: Flow, node: Node) -> None:
             if like is not None:
                 raise Cannot("its shape is that of channels which it does not read")
             return
-        made = _regroup(flow, labels, before, after)
+        result = _regroup(flow, labels, before, after)
         if like is not None:
-            _tie_to(flow, made, flow.labels(like))
+            _tie_to(flow, result, flow.labels(like))
         elif node.op == "Reshape":
-            flow.fixes.append(_reshape_fix(flow, node, labels, made))
+            flow.fixes.append(_reshape_fix(flow, node, labels, result))
     except Cannot as reason:
         if like is not None:
             flow.pin_all(like, f"{node.op} '{node.label}': {reason}")
         raise
-    flow.give(node.output, made)
+    flow.give(node.output, result)
 
 
 def shape_read(node: Node) -> Value | None:
     """The value whose whole shape a Reshape is given, `None` for another shape."""
-    given = node.input(1) if node.op == "Reshape" and not node.domain else None
-    maker = None if given is None else given.producer
+    shape = node.input(1) if node.op == "Reshape" and not node.domain else None
+    maker = None if shape is None else shape.producer
     if maker is None or maker.op != "Shape" or maker.domain or "start" in maker.attributes or "end" in maker.attributes:
         return None
     return maker.input(0)
 
 
-def _tie_to(flow: Flow, made: Axes, other: Axes) -> None:
+def _tie_to(flow: Flow, result: Axes, other: Axes) -> None:
     """Tie the channels of a result to those of the value that it has the shape of."""
-    if [None if a is None else len(a) for a in made] != [None if a is None else len(a) for a in other]:
+    if [None if a is None else len(a) for a in result] != [None if a is None else len(a) for a in other]:
         raise Cannot("the shape is computed")
-    for one, two in zip(made, other, strict=True):
+    for one, two in zip(result, other, strict=True):
         if one is not None and two is not None:
             flow.unify(one, two)
 
 
 def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[Size]) -> Axes:
-    made: Axes = [None] * len(after)
+    result: Axes = [None] * len(after)
     for merged, split in _segments(before, after):
         labelled = [i for i in merged if labels[i] is not None]
         if not labelled:
@@ -61,7 +61,7 @@ def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[S
         if len(labelled) == 1 and labelled[0] == merged[0] and len(merged) > 1:
             grouped = _outermost(flow, labels[labelled[0]], after[split[0]])
             if grouped is not None:
-                made[split[0]] = grouped
+                result[split[0]] = grouped
                 continue
         outer = [number(before[i]) for i in merged if i < labelled[0]]
         inner = [number(before[i]) for i in merged if i > labelled[0]]
@@ -77,9 +77,9 @@ def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[S
         place = _target(len(before), len(after), len(wide))
         size, stride = sizes[place], math.prod(sizes[place + 1 :])
         index = np.arange(len(flat)) // stride % size
-        made[wide[place]] = flat[np.arange(size) * stride]
+        result[wide[place]] = flat[np.arange(size) * stride]
         flow.unify(flat, flat[index * stride])
-    return made
+    return result
 
 
 def _outermost(flow: Flow, labels: Labels | None, size: Size) -> Labels | None:
@@ -108,15 +108,15 @@ def _target(before: int, after: int, parts: int) -> int:
 
 def _segments(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int], list[int]]]:
     """The finest runs of axes of equal size on both sides. Raises `Cannot` where symbolic sizes do not show them."""
-    found = []
+    segments = []
     i = j = 0
     while i < len(before) or j < len(after):
         if i < len(before) and before[i] == 1 and (j >= len(after) or after[j] != 1):
-            found.append(([i], list[int]()))
+            segments.append(([i], list[int]()))
             i += 1
             continue
         if j < len(after) and after[j] == 1 and (i >= len(before) or before[i] != 1):
-            found.append((list[int](), [j]))
+            segments.append((list[int](), [j]))
             j += 1
             continue
         if i >= len(before) or j >= len(after):
@@ -133,21 +133,21 @@ def _segments(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[
                 b, j = b * after[j], j + 1
             else:
                 raise Cannot("its sizes are not known well enough")
-        found.append((left, right))
-    return found
+        segments.append((left, right))
+    return segments
 
 
-def _reshape_fix(flow: Flow, node: Node, labels: Axes, made: Axes) -> Fix:
+def _reshape_fix(flow: Flow, node: Node, labels: Axes, result: Axes) -> Fix:
     """Write the sizes of what stays in the shape that a Reshape is given.
 
     Raises `Cannot` where that shape is computed and cannot be written as copies and one rest.
     """
     before, after = flow.shape(operand(node)), flow.shape(node.output)
-    given = node.input(1)
+    shape = node.input(1)
     copies = not node.get_int("allowzero")
     plan: list[int | Labels]
-    if given is not None and given.constant is not None:
-        plan = [int(i) for i in np.asarray(given.numpy()).reshape(-1)]
+    if shape is not None and shape.constant is not None:
+        plan = [int(i) for i in np.asarray(shape.numpy()).reshape(-1)]
     else:
         plan = [
             size if isinstance(size, int) else 0 if copies and i < len(before) and before[i] == size else -1
@@ -155,7 +155,7 @@ def _reshape_fix(flow: Flow, node: Node, labels: Axes, made: Axes) -> Fix:
         ]
         if sum(isinstance(size, int) and size == -1 for size in plan) > 1:
             raise Cannot("the shape is computed")
-    for i, array in enumerate(made):
+    for i, array in enumerate(result):
         if array is not None and not (isinstance(plan[i], int) and plan[i] == -1):
             plan[i] = array
         elif array is None and i < len(labels) and labels[i] is not None and isinstance(plan[i], int) and plan[i] == 0:

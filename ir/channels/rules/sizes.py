@@ -12,7 +12,7 @@ from .reshape import shape_read
 def expand(flow: Flow, node: Node) -> None:
     x = operand(node)
     labels, after = flow.labels(x), flow.shape(node.output)
-    made: Axes = [*[None] * (len(after) - len(labels)), *labels]
+    result: Axes = [*[None] * (len(after) - len(labels)), *labels]
     shape = flow.ints(node.input(1))
     if all(array is None for array in labels):
         return
@@ -30,7 +30,7 @@ def expand(flow: Flow, node: Node) -> None:
             write(node, 1, shape)
 
     flow.fixes.append(fix)
-    flow.give(node.output, made)
+    flow.give(node.output, result)
 
 
 def tile(flow: Flow, node: Node) -> None:
@@ -51,14 +51,14 @@ def resize(flow: Flow, node: Node) -> None:
         raise Cannot("it resizes channels")
     sizes = node.input(3) if node.op == "Resize" else None
     if labelled and sizes is not None and flow.shape(sizes) != (0,):
-        given = flow.ints(sizes)
-        if given is None:
+        wanted = flow.ints(sizes)
+        if wanted is None:
             raise Cannot("the sizes are computed")
         axes = positions(node.get_ints("axes") or range(len(before)), len(before))
         stored = [labels[axis] for axis in axes]
 
         def fix(mask: Mask) -> None:
-            write(node, 3, [n if a is None else int(mask(a).sum()) for n, a in zip(given, stored, strict=True)])
+            write(node, 3, [n if a is None else int(mask(a).sum()) for n, a in zip(wanted, stored, strict=True)])
 
         flow.fixes.append(fix)
     flow.give(node.output, labels)

@@ -42,10 +42,10 @@ def mapped(function: Callable[[Element], Element | None], data: Elements) -> Ele
     items: list[Element] = data.reshape(-1).tolist()
     result = np.empty(len(items), dtype=object)
     for index, item in enumerate(items):
-        made = function(item)
-        if made is None:
+        mapped_item = function(item)
+        if mapped_item is None:
             return None
-        result[index] = made
+        result[index] = mapped_item
     return result.reshape(data.shape)
 
 
@@ -128,23 +128,23 @@ def follow(call: Call, shape: Sizes) -> Elements | None:
     if function is None or len(call.facts) != arity or len(sizes) != len(shape) or math.prod(sizes) > LIMIT:
         return None
     inputs = [call.data(i) for i in range(arity)]
-    known = [data for data in inputs if data is not None]
-    if len(known) != arity:
+    arrays_known = [data for data in inputs if data is not None]
+    if len(arrays_known) != arity:
         return None
     result = np.empty(sizes, dtype=object)
     dtype = call.fact(arity - 1).dtype
     limit = {DType.INT64: 1 << 63, DType.INT32: 1 << 31, DType.FLOAT: 1 << 24, DType.DOUBLE: 1 << 53, DType.BOOL: 2}
     if dtype not in limit:
         return None
-    arrays = np.broadcast_arrays(*known)
+    arrays = np.broadcast_arrays(*arrays_known)
     for index in np.ndindex(*sizes):
-        made = function(*(array[index] for array in arrays))
-        if made is None or (isinstance(made, int) and abs(made) >= limit[dtype]):
+        value = function(*(array[index] for array in arrays))
+        if value is None or (isinstance(value, int) and abs(value) >= limit[dtype]):
             return None
-        if isinstance(made, Sym) and made.large:
+        if isinstance(value, Sym) and value.large:
             return None
         # One operation in double precision, rounded, is the operation in single precision.
-        result[index] = float(np.float32(made)) if isinstance(made, float) and dtype is DType.FLOAT else made
+        result[index] = float(np.float32(value)) if isinstance(value, float) and dtype is DType.FLOAT else value
     return result
 
 

@@ -77,10 +77,10 @@ class Call:
 
     def fact(self, index: int) -> Fact:
         """Input `index`. Raises `Cannot` where it is absent."""
-        found = self.facts[index] if index < len(self.facts) else None
-        if found is None:
+        fact = self.facts[index] if index < len(self.facts) else None
+        if fact is None:
             raise Cannot
-        return found
+        return fact
 
     def has(self, index: int) -> bool:
         return index < len(self.facts) and self.facts[index] is not None
@@ -167,8 +167,8 @@ class Call:
     def error(self, message: str) -> ModelError:
         node = self.node
         graph = node.graph.name if node.graph is not None else ""
-        made = node.outputs[0].name if node.outputs else ""
-        return ModelError(f"graph {graph!r}: node {node.name!r} ({node.op}), which makes {made!r}: {message}")
+        output = node.outputs[0].name if node.outputs else ""
+        return ModelError(f"graph {graph!r}: node {node.name!r} ({node.op}), which makes {output!r}: {message}")
 
 
 def show(shape: Sizes) -> str:

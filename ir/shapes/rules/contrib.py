@@ -77,8 +77,8 @@ def embed_normalisation(call: Call) -> list[Fact]:
     ids, table = call.shape(0), call.fact(2)
     width = call.shape(2)[1]
     dtype = call.fact(5).dtype if call.has(5) else table.dtype
-    made = Fact(dtype, (*ids, width))
-    return [made, Fact(DType.INT32, ids[:1]), made]
+    result = Fact(dtype, (*ids, width))
+    return [result, Fact(DType.INT32, ids[:1]), result]
 
 
 def split_gelu(call: Call) -> list[Fact]:

@@ -34,8 +34,8 @@ def constant_of_shape(call: Call) -> list[Fact]:
     sizes = call.ints("shape", 0)
     if sizes is None:
         length = call.fact(0).shape
-        known = length and isinstance(length[0], int)
-        return [Fact(dtype, call.unknown(length[0]) if known else None)]  # type: ignore[index, arg-type]
+        fixed = length and isinstance(length[0], int)
+        return [Fact(dtype, call.unknown(length[0]) if fixed else None)]  # type: ignore[index, arg-type]
     shape = tuple(call.fresh() if isinstance(s, Sym) and not s.is_size else s for s in sizes)
     data = None
     numbers = [s for s in shape if isinstance(s, int)]

@@ -103,15 +103,15 @@ def attention(call: Call) -> list[Fact]:
     if len(q) == 4:
         batch, heads, length, _ = q
         few, keys, size_k, size_v = k[1], k[2], k[3], v[3]
-        made: Sizes = (batch, heads, length, size_v)
+        sizes: Sizes = (batch, heads, length, size_v)
     else:
         batch, length, _ = q
         heads, few = call.node.get_int("q_num_heads", 1), call.node.get_int("kv_num_heads", 1)
         keys, size_k, size_v = k[1], floor_divide(k[2], few), floor_divide(v[2], few)
-        made = (batch, length, heads * size_v)
+        sizes = (batch, length, heads * size_v)
     total = keys + call.shape(4)[2] if call.has(4) else keys
     return [
-        Fact(call.fact(0).dtype, made),
+        Fact(call.fact(0).dtype, sizes),
         Fact(call.fact(1).dtype, (batch, few, total, size_k)),
         Fact(call.fact(2).dtype, (batch, few, total, size_v)),
         Fact(call.fact(0).dtype, (batch, heads, length, total)),

@@ -16,14 +16,14 @@ def pad(call: Call) -> list[Fact]:
     if pads is None or (call.has(3) and call.numbers("", 3) is None):
         return [Fact(x.dtype, call.unknown(len(shape)))]
     axes = call.numbers("", 3) if call.has(3) else tuple(range(len(shape)))
-    made = list(shape)
+    padded = list(shape)
     if axes is None or len(pads) != 2 * len(axes):
         raise call.error(f"{len(pads)} pads for rank {len(shape)}")
     for i, axis in enumerate(axes):
         before, after = pads[i], pads[i + len(axes)]
         bad = any(isinstance(p, Sym) and not p.is_size for p in (before, after))
-        made[call.normalise(axis, len(shape))] = call.fresh() if bad else shape[axis] + before + after
-    return [Fact(x.dtype, tuple(made))]
+        padded[call.normalise(axis, len(shape))] = call.fresh() if bad else shape[axis] + before + after
+    return [Fact(x.dtype, tuple(padded))]
 
 
 def depth_to_space(call: Call) -> list[Fact]:
@@ -43,7 +43,7 @@ def resize(call: Call) -> list[Fact]:
     node, x, shape = call.node, call.fact(0), call.shape(0)
     rank = len(shape)
     axes = tuple(call.normalise(a, rank) for a in node.get_ints("axes", range(rank)))
-    made: list[Size] = list(shape)
+    resized: list[Size] = list(shape)
     sizes = call.ints("", 3) if call.has(3) else None
     policy = node.get_string("keep_aspect_ratio_policy", "stretch")
     if call.has(3) and policy != "stretch":
@@ -51,8 +51,8 @@ def resize(call: Call) -> list[Fact]:
     if call.has(3) and call.fact(3).shape != (0,):
         for i, axis in enumerate(axes):
             size = sizes[i] if sizes else None
-            made[axis] = call.fresh() if size is None or (isinstance(size, Sym) and not size.is_size) else size
-        return [Fact(x.dtype, tuple(made))]
+            resized[axis] = call.fresh() if size is None or (isinstance(size, Sym) and not size.is_size) else size
+        return [Fact(x.dtype, tuple(resized))]
     where = 1 if call.opset < 11 else 2
     scales: list[float] | None = None
     if "scales" in node.attributes:
@@ -60,21 +60,21 @@ def resize(call: Call) -> list[Fact]:
     elif call.data(where) is not None:
         scales = call.data(where).reshape(-1).tolist()  # type: ignore[union-attr]
     for i, axis in enumerate(axes):
-        made[axis] = _scaled(call, shape[axis], scales[i] if scales and len(scales) == len(axes) else None)
-    return [Fact(x.dtype, tuple(made))]
+        resized[axis] = _scaled(call, shape[axis], scales[i] if scales and len(scales) == len(axes) else None)
+    return [Fact(x.dtype, tuple(resized))]
 
 
 def _kept_aspect(call: Call, shape: Sizes, axes: tuple[int, ...], sizes: Sizes | None, policy: str) -> Sizes:
     """One scale for all axes, the smallest or the largest asked for; sizes rounded, halves up."""
-    made = list(shape)
+    resized = list(shape)
     pairs = [(shape[axis], size) for axis, size in zip(axes, sizes or ())]
     numbers = [(old, new) for old, new in pairs if isinstance(old, int) and isinstance(new, int) and old]
     if sizes is None or len(numbers) != len(axes):
         return tuple(call.fresh() if i in axes else s for i, s in enumerate(shape))
     scale = (min if policy == "not_larger" else max)(new / old for old, new in numbers)
     for axis, (old, _) in zip(axes, numbers):
-        made[axis] = math.floor(scale * old + 0.5)
-    return tuple(made)
+        resized[axis] = math.floor(scale * old + 0.5)
+    return tuple(resized)
 
 
 def _scaled(call: Call, size: Size, scale: float | Sym | None) -> Size:

@@ -12,20 +12,20 @@ def concat(call: Call) -> list[Fact]:
     shapes = [call.shape(i) for i in range(len(call.facts))]
     rank = len(shapes[0])
     axis = call.axis(1, rank)
-    made = list(shapes[0])
+    joined = list(shapes[0])
     for shape in shapes[1:]:
         if len(shape) != rank:
             raise call.error(f"the inputs have ranks {rank} and {len(shape)}")
         for i, size in enumerate(shape):
             if i == axis:
-                made[i] = made[i] + size
-            elif made[i] != size:
-                if isinstance(size, int) and isinstance(made[i], int):
-                    raise call.error(f"the inputs have sizes {made[i]} and {size} on axis {i}")
-                if isinstance(size, int) or (isinstance(made[i], Sym) and not made[i].named):  # type: ignore[union-attr]
-                    made[i] = size
+                joined[i] = joined[i] + size
+            elif joined[i] != size:
+                if isinstance(size, int) and isinstance(joined[i], int):
+                    raise call.error(f"the inputs have sizes {joined[i]} and {size} on axis {i}")
+                if isinstance(size, int) or (isinstance(joined[i], Sym) and not joined[i].named):  # type: ignore[union-attr]
+                    joined[i] = size
     dtype = call.fact(0).dtype
-    return [Fact(dtype, tuple(made), _concatenated(call, tuple(made), axis))]
+    return [Fact(dtype, tuple(joined), _concatenated(call, tuple(joined), axis))]
 
 
 def _concatenated(call: Call, shape: Sizes, axis: int) -> Elements | None:
@@ -34,8 +34,8 @@ def _concatenated(call: Call, shape: Sizes, axis: int) -> Elements | None:
     if not isinstance(total, int) or total > LIMIT or all(f.elements is None for f in facts):
         return None
     parts = [call.items(f) for f in facts]
-    known = [p for p in parts if p is not None]
-    return np.concatenate(known, axis=axis) if len(known) == len(parts) else None
+    arrays = [p for p in parts if p is not None]
+    return np.concatenate(arrays, axis=axis) if len(arrays) == len(parts) else None
 
 
 def split(call: Call) -> list[Fact]:
@@ -70,7 +70,7 @@ def slice_(call: Call) -> list[Fact]:
     starts, ends = call.ints("starts", 1), call.ints("ends", 2)
     axes = call.numbers("axes", 3)
     steps: tuple[Size, ...] | None = call.ints("steps", 4)
-    made: list[Size] = list(shape)
+    cut: list[Size] = list(shape)
     if axes is None and not call.given("axes", 3):
         length = call.fact(1).shape if call.has(1) else None
         number = len(starts) if starts is not None else length[0] if length else None
@@ -83,7 +83,7 @@ def slice_(call: Call) -> list[Fact]:
     data = x.elements
     for i, axis in enumerate(axes):
         start, end, step = (None if s is None else s[i] for s in (starts, ends, steps))
-        made[axis] = _extent(call, shape[axis], start, end, step)
+        cut[axis] = _extent(call, shape[axis], start, end, step)
         if data is not None:
             numbers = isinstance(start, int) and isinstance(end, int) and isinstance(step, int) and step
             if not numbers:
@@ -92,7 +92,7 @@ def slice_(call: Call) -> list[Fact]:
             size = data.shape[axis]
             bounds = slice(*_clamp(start, end, step, size))  # type: ignore[arg-type]
             data = data[(slice(None),) * axis + (bounds,)]
-    return [Fact(x.dtype, tuple(made), data)]
+    return [Fact(x.dtype, tuple(cut), data)]
 
 
 def _clamp(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
@@ -144,16 +144,16 @@ def _backwards(size: int, start: int, end: int, step: int) -> int:
 def gather(call: Call) -> list[Fact]:
     x, shape, indices = call.fact(0), call.shape(0), call.shape(1)
     axis = call.axis(0, len(shape))
-    made = shape[:axis] + indices + shape[axis + 1 :]
+    gathered = shape[:axis] + indices + shape[axis + 1 :]
     data, at = x.elements, call.data(1)
     if data is None or at is None or not all(isinstance(i, int) for i in at.reshape(-1)):
-        return [Fact(x.dtype, made)]
+        return [Fact(x.dtype, gathered)]
     index = at.astype(np.int64)
     if index.size and not (-data.shape[axis] <= index.min() and index.max() < data.shape[axis]):
         raise call.error(f"index out of range for axis {axis} of size {data.shape[axis]}")
     taken = np.empty(data.shape[:axis] + index.shape + data.shape[axis + 1 :], dtype=object)
     taken[...] = np.take(data, index, axis=axis)
-    return [Fact(x.dtype, made, taken)]
+    return [Fact(x.dtype, gathered, taken)]
 
 
 def gather_elements(call: Call) -> list[Fact]:

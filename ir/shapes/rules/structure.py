@@ -40,8 +40,8 @@ def reshape(call: Call) -> list[Fact]:
     wanted = call.ints("shape", 1)
     if wanted is None:
         length = call.fact(1).shape
-        known = length is not None and len(length) == 1 and isinstance(length[0], int)
-        return [Fact(x.dtype, call.unknown(length[0]) if known and length else None)]  # type: ignore[arg-type]
+        fixed = length is not None and len(length) == 1 and isinstance(length[0], int)
+        return [Fact(x.dtype, call.unknown(length[0]) if fixed and length else None)]  # type: ignore[arg-type]
     shape: list[Size | None] = []
     for axis, size in enumerate(wanted):
         if size == 0 and not call.node.get_int("allowzero"):
@@ -56,18 +56,18 @@ def reshape(call: Call) -> list[Fact]:
 
 def _fill(call: Call, source: Sizes | None, shape: list[Size | None]) -> Sizes:
     """Compute the size left open by -1: what is left of the input once the sizes on both sides are cancelled."""
-    given = [s for s in shape if s is not None]
-    if len(given) == len(shape):
+    sizes = [s for s in shape if s is not None]
+    if len(sizes) == len(shape):
         total = None if source is None else product(source)
-        if isinstance(total, int) and all(isinstance(s, int) for s in given) and product(given) != total:
-            raise call.error(f"{total} elements cannot be reshaped to {tuple(given)}")
-        unknown = [i for i, s in enumerate(given) if isinstance(s, Sym) and not s.named]
+        if isinstance(total, int) and all(isinstance(s, int) for s in sizes) and product(sizes) != total:
+            raise call.error(f"{total} elements cannot be reshaped to {tuple(sizes)}")
+        unknown = [i for i, s in enumerate(sizes) if isinstance(s, Sym) and not s.named]
         if source is None or len(unknown) != 1:
-            return tuple(given)
+            return tuple(sizes)
         # One size of which nothing is known follows from the others.
         open_axis: int | None = unknown[0]
-        if given[unknown[0]] in source:
-            return tuple(given)
+        if sizes[unknown[0]] in source:
+            return tuple(sizes)
     else:
         open_axis = None
     if source is None:
@@ -76,13 +76,13 @@ def _fill(call: Call, source: Sizes | None, shape: list[Size | None]) -> Sizes:
     rest = [s for i, s in enumerate(shape) if i != hole and s is not None]
     common = Counter(source) & Counter(rest)
     above, below = product((Counter(source) - common).elements()), product((Counter(rest) - common).elements())
-    found = divide(above, below)
-    if found is None and isinstance(above, int) and isinstance(below, int) and below:
+    quotient = divide(above, below)
+    if quotient is None and isinstance(above, int) and isinstance(below, int) and below:
         raise call.error(f"{above} elements do not divide by {below}")
-    if found is None and isinstance(below, int) and below > 0:
-        found = floor_divide(above, below)
+    if quotient is None and isinstance(below, int) and below > 0:
+        quotient = floor_divide(above, below)
     fallback = shape[hole]
-    return (*rest[:hole], found if found is not None else fallback or call.fresh(), *rest[hole:])
+    return (*rest[:hole], quotient if quotient is not None else fallback or call.fresh(), *rest[hole:])
 
 
 def _reshaped(x: Fact, shape: list[Size | None]) -> Elements | None:
@@ -142,8 +142,8 @@ def unsqueeze(call: Call) -> list[Fact]:
     rank = len(shape) + len(axes)
     new = {call.normalise(axis, rank) for axis in axes}
     rest = iter(shape)
-    made = tuple(1 if i in new else next(rest) for i in range(rank))
-    return [Fact(x.dtype, made, _view(x, made))]
+    sizes = tuple(1 if i in new else next(rest) for i in range(rank))
+    return [Fact(x.dtype, sizes, _view(x, sizes))]
 
 
 def _view(x: Fact, shape: Sizes) -> Elements | None:
@@ -160,11 +160,11 @@ def expand(call: Call) -> list[Fact]:
             return [Fact(x.dtype, call.unknown(max(length[0], len(shape))))]
         return [Fact(x.dtype)]
     target = tuple(call.fresh() if isinstance(s, Sym) and not s.is_size else s for s in wanted)
-    made = call.broadcast([shape, target])
+    sizes = call.broadcast([shape, target])
     data = None
-    if x.elements is not None and all(isinstance(s, int) for s in made) and math.prod(made) <= LIMIT:  # type: ignore
-        data = np.broadcast_to(x.elements, made)  # type: ignore[arg-type]
-    return [Fact(x.dtype, made, data)]
+    if x.elements is not None and all(isinstance(s, int) for s in sizes) and math.prod(sizes) <= LIMIT:  # type: ignore
+        data = np.broadcast_to(x.elements, sizes)  # type: ignore[arg-type]
+    return [Fact(x.dtype, sizes, data)]
 
 
 def tile(call: Call) -> list[Fact]:
@@ -174,11 +174,11 @@ def tile(call: Call) -> list[Fact]:
     repeats = call.ints("repeats", 1)
     if repeats is None:
         return [Fact(x.dtype, call.unknown(len(shape)))]
-    made = tuple(call.fresh() if isinstance(r, Sym) and not r.is_size else s * r for s, r in zip(shape, repeats))
+    sizes = tuple(call.fresh() if isinstance(r, Sym) and not r.is_size else s * r for s, r in zip(shape, repeats))
     data = None
-    if x.elements is not None and all(isinstance(s, int) for s in made) and math.prod(made) <= LIMIT:  # type: ignore
+    if x.elements is not None and all(isinstance(s, int) for s in sizes) and math.prod(sizes) <= LIMIT:  # type: ignore
         data = np.tile(x.elements, repeats)  # type: ignore[arg-type]
-    return [Fact(x.dtype, made, data)]
+    return [Fact(x.dtype, sizes, data)]
 
 
 RULES: dict[str, Rule] = {

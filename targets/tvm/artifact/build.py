@@ -155,17 +155,17 @@ def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -
 
 def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:
     """The interface: sizes that are open keep the names that the model gives them."""
-    found = []
+    ports = []
     for tensor, (name, value) in zip(tensors, named, strict=True):
-        known = value.shape if value.shape is not None else (None,) * len(tensor.shape)
+        declared = value.shape if value.shape is not None else (None,) * len(tensor.shape)
         shape = [
             int(size) if size.isdecimal() else (dim if isinstance(dim, str) else f"{name}.{axis}")
-            for axis, (size, dim) in enumerate(zip(tensor.shape, known, strict=True))
+            for axis, (size, dim) in enumerate(zip(tensor.shape, declared, strict=True))
         ]
         dtype = np.dtype(tensor.dtype)
         # Types that numpy has from elsewhere are all bytes to it: they are known by their names.
-        found.append(Port(name, dtype.str if dtype.isbuiltin == 1 else dtype.name, tuple(shape)))
-    return tuple(found)
+        ports.append(Port(name, dtype.str if dtype.isbuiltin == 1 else dtype.name, tuple(shape)))
+    return tuple(ports)
 
 
 def first_line(error: Exception) -> str:

@@ -76,14 +76,14 @@ def file_names(listed: Sequence[Port]) -> list[str]:
     return names
 
 
-def write(folder: str, found: dict[str, Any]) -> None:
+def write(folder: str, document: dict[str, Any]) -> None:
     """Write the manifest of the files that are in `folder`, with the digest of each."""
     files = {}
     for name in files_of(folder):
         with open(os.path.join(folder, name), "rb") as file:
             files[name] = hashlib.sha256(file.read()).hexdigest()
     with open(os.path.join(folder, NAME), "w", encoding="utf-8", newline="\n") as text:
-        json.dump({**found, "files": files}, text, indent=2, ensure_ascii=True)
+        json.dump({**document, "files": files}, text, indent=2, ensure_ascii=True)
         text.write("\n")
 
 
@@ -96,21 +96,21 @@ def read(folder: str, called: str = "") -> dict[str, Any]:
     path, place = os.path.join(folder, NAME), os.path.join(called, NAME)
     try:
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        schema = found["schema"]
+            document = json.load(file)
+        schema = document["schema"]
     except FileNotFoundError:
         raise TargetError(f"{called} is no artifact of a library target: it has no {NAME}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(f"{place} cannot be read: {error}; build the artifact again") from error
     if schema != SCHEMA:
         raise TargetError(f"{place} is of form {schema}, and this version reads {SCHEMA}; build the artifact again")
-    if not _whole(found):
+    if not _whole(document):
         raise TargetError(f"{place} does not say all that it should; build the artifact again")
-    for name in sorted(set(os.listdir(folder)) - set(found["files"]) - {NAME}):
+    for name in sorted(set(os.listdir(folder)) - set(document["files"]) - {NAME}):
         if os.path.splitext(name)[1] in _LISTED:
             place = os.path.join(called, name)
             raise TargetError(f"{place} is nothing that {NAME} answers for; build the artifact again")
-    for name, digest in found["files"].items():
+    for name, digest in document["files"].items():
         try:
             with open(os.path.join(folder, name), "rb") as data:
                 if hashlib.file_digest(data, "sha256").hexdigest() == digest:
@@ -118,7 +118,7 @@ def read(folder: str, called: str = "") -> dict[str, Any]:
         except OSError:
             pass
         raise TargetError(f"{os.path.join(called, name)} is missing or not what {NAME} says; build the artifact again")
-    result: dict[str, Any] = found
+    result: dict[str, Any] = document
     return result
 
 
@@ -134,26 +134,26 @@ def listed(folder: str) -> set[str]:
         return set()
 
 
-def _whole(found: dict[str, Any]) -> bool:
+def _whole(document: dict[str, Any]) -> bool:
     """Whether a manifest says what is needed to run the artifact."""
     try:
-        listed = ports([*found["inputs"], *found["outputs"]])
-        machine = found.get("machine", {"triple": "", "features": []})  # what is only source names none
-        words = [found["target"], machine["triple"], *machine["features"]]
-        words += [word for pair in found["files"].items() for word in pair]
+        listed = ports([*document["inputs"], *document["outputs"]])
+        machine = document.get("machine", {"triple": "", "features": []})  # what is only source names none
+        words = [document["target"], machine["triple"], *machine["features"]]
+        words += [word for pair in document["files"].items() for word in pair]
         words += [word for port in listed for word in (port.name, np.dtype(port.dtype).str)]
     except (KeyError, TypeError, AttributeError):
         return False
     return all(isinstance(word, str) for word in words) and all(
-        os.path.basename(name) == name for name in found["files"]
+        os.path.basename(name) == name for name in document["files"]
     )
 
 
-def ports(found: Sequence[dict[str, Any]]) -> tuple[Port, ...]:
+def ports(entries: Sequence[dict[str, Any]]) -> tuple[Port, ...]:
     """Inputs or outputs as the manifest lists them."""
     import ml_dtypes  # noqa: F401 - which gives numpy the names of types that it lacks
 
-    return tuple(Port(one["name"], one["dtype"], tuple(one["shape"])) for one in found)
+    return tuple(Port(one["name"], one["dtype"], tuple(one["shape"])) for one in entries)
 
 
 def _port(port: Port) -> dict[str, Any]:

@@ -135,11 +135,11 @@ class _Planner:
         # Before the outputs are copied: a run that fails leaves nothing that could be taken for an answer.
         self.plan.steps += map(Require, map(self._tensor, result[outputs:]), self.required)
         for index, expr in enumerate(result[:outputs]):
-            found = self._tensor(expr)
-            to = replace(found, space=Space("output", index))
+            tensor = self._tensor(expr)
+            to = replace(tensor, space=Space("output", index))
             self.plan.outputs.append(to)
-            if found.space != to.space:
-                self.plan.steps.append(Copy(found, to))
+            if tensor.space != to.space:
+                self.plan.steps.append(Copy(tensor, to))
         return self.plan
 
     def _symbolic(self, index: int, param: relax.Var) -> None:
@@ -207,12 +207,12 @@ class _Planner:
     def _direct(self, bindings: list[Any], result: list[Any]) -> dict[Any, int]:
         """Values that are written where the caller wants them: output index by variable."""
         values = {binding.var: binding.value for binding in bindings}
-        found: dict[Any, int] = {}
+        places: dict[Any, int] = {}
         for index, expr in enumerate(result):
             root = self._root(values, expr)
-            if root in values and _op(values[root]) == "relax.call_tir" and root not in found:
-                found[root] = index
-        return found
+            if root in values and _op(values[root]) == "relax.call_tir" and root not in places:
+                places[root] = index
+        return places
 
     def _bind(self, var: Any, value: Any, output: int | None) -> None:
         from tvm import relax
@@ -252,12 +252,12 @@ class _Planner:
         out = value.ty_args[0]
         fields = list(out.fields) if isinstance(out, relax.TupleType) else [out]
         if output is not None and len(fields) == 1:
-            made = [self._view(Space("output", output), out)]
+            outputs = [self._view(Space("output", output), out)]
         else:
-            made = [self._take(self._view(_NOWHERE, kind)) for kind in fields]
+            outputs = [self._take(self._view(_NOWHERE, kind)) for kind in fields]
         numbers = tuple(self._c(size)[0] for size in value.args[2].values) if len(value.args) > 2 else ()
-        self._held[var] = made[0] if len(fields) == 1 and not isinstance(out, relax.TupleType) else made
-        self.plan.steps.append(Call(value.args[0].name_hint, (*arguments, *made, *numbers)))
+        self._held[var] = outputs[0] if len(fields) == 1 and not isinstance(out, relax.TupleType) else outputs
+        self.plan.steps.append(Call(value.args[0].name_hint, (*arguments, *outputs, *numbers)))
 
     def _take(self, like: Tensor) -> Tensor:
         """A part of the arena for a new buffer: the free one whose size fits best, or a new one."""
@@ -275,8 +275,8 @@ class _Planner:
         return replace(like, space=Space("arena", best))
 
     def _release(self, var: Any) -> None:
-        held = self._held.get(var)
-        for tensor in held if isinstance(held, list) else [held]:
+        placed = self._held.get(var)
+        for tensor in placed if isinstance(placed, list) else [placed]:
             if isinstance(tensor, Tensor) and tensor.space.kind == "arena" and tensor.space.index not in self._free:
                 self._free.append(tensor.space.index)
 
@@ -288,10 +288,10 @@ class _Planner:
 
     def _tensor(self, expr: Any) -> Tensor:
         if expr in self._held:
-            found = self._held[expr]
-            if not isinstance(found, Tensor):
+            tensor = self._held[expr]
+            if not isinstance(tensor, Tensor):
                 raise TargetError(f"'{expr}' is no tensor; sequences cannot be built")
-            return found
+            return tensor
         if _is_constant(expr):
             return self._constant(expr.value.numpy())
         raise TargetError(f"'{type(expr).__name__}' cannot be an argument of a kernel")
@@ -335,8 +335,8 @@ _FORMS: dict[str, tuple[str, Callable[[int, int], int]]] = {
 
 
 def _op(value: Any) -> str:
-    found = getattr(value, "op", None)
-    return str(getattr(found, "name", ""))
+    op = getattr(value, "op", None)
+    return str(getattr(op, "name", ""))
 
 
 def _is_constant(expr: Any) -> bool:

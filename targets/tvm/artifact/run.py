@@ -34,14 +34,16 @@ class Library:
         self.threads = threads
         # The loader keeps the library open after its file has gone.
         with artifact.opened(path) as folder:
-            found = manifest.read(folder, path)
-            self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
-            _check_machine(path, found)
+            document = manifest.read(folder, path)
+            self.inputs, self.outputs = manifest.ports(document["inputs"]), manifest.ports(document["outputs"])
+            _check_machine(path, document)
             try:
                 self._library = ctypes.CDLL(os.path.join(os.path.abspath(folder), "model.so"))
             except OSError as error:
                 said = str(error).replace(folder, path)
-                raise TargetError(f"{path} was built for {found['target']} and does not load here: {said}") from error
+                raise TargetError(
+                    f"{path} was built for {document['target']} and does not load here: {said}"
+                ) from error
         self._library.optc_open.restype = ctypes.c_void_p
         self._library.optc_error.restype = ctypes.c_char_p
         self._model = ctypes.c_void_p(self._library.optc_open(threads))
@@ -78,15 +80,15 @@ class Emulated:
         self._command = require_emulator(machine)
         self._folder = Workspace()
         if os.path.isdir(path):
-            found = manifest.read(path)
+            document = manifest.read(path)
             self._sources = os.path.abspath(path)
         else:
             artifact.unpack(path, self._folder.name)
-            found = manifest.read(self._folder.name, path)
+            document = manifest.read(self._folder.name, path)
             self._sources = self._folder.name
-        self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
-        if found["machine"]["triple"] != machine.triple:
-            raise TargetError(f"{path} was built for {found['target']}, not for {machine.name}")
+        self.inputs, self.outputs = manifest.ports(document["inputs"]), manifest.ports(document["outputs"])
+        if document["machine"]["triple"] != machine.triple:
+            raise TargetError(f"{path} was built for {document['target']}, not for {machine.name}")
         self._runner = os.path.join(self._folder.name, "runner")
         toolchain.run(
             [
@@ -119,13 +121,13 @@ class Emulated:
             return [np.load(os.path.join(out, name)).view(port.dtype) for name, port in files]
 
 
-def _check_machine(path: str, found: Mapping[str, Any]) -> None:
+def _check_machine(path: str, document: Mapping[str, Any]) -> None:
     """Raises `TargetError` where the artifact is of another kind of CPU, whose instructions would end the process."""
-    triple, here = found["machine"]["triple"], platform.machine().lower()
+    triple, here = document["machine"]["triple"], platform.machine().lower()
     kind = triple.partition("-")[0]
     if {"amd64": "x86_64", "arm64": "aarch64"}.get(here, here) != kind:
-        raise TargetError(f"{path} was built for {found['target']} ({triple}), and this is {here}")
-    check_features(found["machine"]["features"], triple, f"{path} was built for a CPU with")
+        raise TargetError(f"{path} was built for {document['target']} ({triple}), and this is {here}")
+    check_features(document["machine"]["features"], triple, f"{path} was built for a CPU with")
 
 
 def check_features(wanted: Sequence[str], triple: str, what: str) -> None:
@@ -133,9 +135,9 @@ def check_features(wanted: Sequence[str], triple: str, what: str) -> None:
 
     A system that does not tell what its CPU has is taken at the user's word.
     """
-    flags, known = cpu.flags(), features.names(triple)
+    flags, named = cpu.flags(), features.names(triple)
     names = (name.removeprefix("+") for name in wanted if not name.startswith("-"))
-    needed = [name for name in names if known.get(name) != features.UNLISTED]
+    needed = [name for name in names if named.get(name) != features.UNLISTED]
     if flags and (absent := features.lacking(needed, triple, flags)):
         older = ", or with host:cpu=x86-64-v2" if cpu.is_x86() else ""
         raise TargetError(f"{what} {', '.join(absent)}, which this one lacks; build it here{older}")
@@ -154,7 +156,7 @@ def require_emulator(machine: Machine) -> tuple[str, ...]:
 
 def fitting(feeds: Mapping[str, Array], ports: tuple[Port, ...]) -> list[Array]:
     """The arrays of a model's inputs, in order. Raises `TargetError` for one that is missing or of another kind."""
-    found = []
+    arrays = []
     for port in ports:
         if port.name not in feeds:
             raise TargetError(f"the input '{port.name}' is missing; the model takes {', '.join(p.name for p in ports)}")
@@ -165,8 +167,8 @@ def fitting(feeds: Mapping[str, Array], ports: tuple[Port, ...]) -> list[Array]:
         if array.dtype != np.dtype(port.dtype) or array.ndim != len(port.shape) or not fixed:
             wanted = f"{np.dtype(port.dtype).name}[{', '.join(map(str, port.shape))}]"
             raise TargetError(f"input '{port.name}' is {array.dtype.name}{list(array.shape)}; the model takes {wanted}")
-        found.append(array)
-    return found
+        arrays.append(array)
+    return arrays
 
 
 def _pointers(arrays: list[Array]) -> Any:

@@ -115,8 +115,8 @@ def scaled(sums: te.Tensor, bias: te.Tensor, scale: te.Tensor, *rest: te.Tensor)
     from tvm import te
 
     def number(*i: Any) -> Any:
-        found = (sums(*i) + bias(*_under(bias, i))).astype("float32") * scale(*_under(scale, i))
-        return found + rest[0](*_under(rest[0], i)) if rest else found
+        value = (sums(*i) + bias(*_under(bias, i))).astype("float32") * scale(*_under(scale, i))
+        return value + rest[0](*_under(rest[0], i)) if rest else value
 
     return te.compute(sums.shape, number, name="scaled")
 
@@ -131,11 +131,11 @@ def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: st
     from tvm import te, tirx
 
     def code(value: Any) -> Any:
-        found = value if scale == 1 else value / tirx.const(scale, "float32")
+        quotient = value if scale == 1 else value / tirx.const(scale, "float32")
         if bounded:
-            whole = _rounded(found, zero)
+            whole = _rounded(quotient, zero)
             return tirx.max(tirx.min(whole, tirx.const(high, "int16")), tirx.const(low, "int16")).astype(dtype)
-        return to_code(found, low - zero, high - zero, zero, dtype)
+        return to_code(quotient, low - zero, high - zero, zero, dtype)
 
     return te.compute(x.shape, lambda *i: code(x(*i)), name="encode")
 
@@ -162,10 +162,10 @@ def to_code(number: Any, low: int, high: int, shift: int, dtype: str) -> Any:
     """
     from tvm import tirx
 
-    found = tirx.min(tirx.max(number, tirx.const(float(low), "float32")), tirx.const(float(high), "float32"))
+    clamped = tirx.min(tirx.max(number, tirx.const(float(low), "float32")), tirx.const(float(high), "float32"))
     if dtype == "float32":
-        return found + tirx.const(_MAGIC, dtype) - tirx.const(_MAGIC - shift, dtype)
-    bits = tirx.reinterpret("int32", found + tirx.const(_MAGIC, "float32"))
+        return clamped + tirx.const(_MAGIC, dtype) - tirx.const(_MAGIC - shift, dtype)
+    bits = tirx.reinterpret("int32", clamped + tirx.const(_MAGIC, "float32"))
     return (bits - tirx.const(_MAGIC_BITS - shift, "int32")).astype(dtype)
 
 
@@ -197,8 +197,8 @@ def pack_codes(x: te.Tensor, block: int) -> te.Tensor:
 
     def at(i: Any, o: Any, p: Any, lane: Any) -> Any:
         channel = o * block + lane
-        found = x[i, tirx.min(channel, c - 1) if c % block else channel, p // width, p % width]
-        return found if c % block == 0 else tirx.Select(channel < c, found, tirx.const(0, x.dtype))
+        element = x[i, tirx.min(channel, c - 1) if c % block else channel, p // width, p % width]
+        return element if c % block == 0 else tirx.Select(channel < c, element, tirx.const(0, x.dtype))
 
     return te.compute((n, -(-c // block), height * width, block), at, name="pack")
 

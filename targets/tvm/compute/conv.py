@@ -143,7 +143,7 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
         c = rc if groups == 1 else o // (outer // groups) * blocks + rc
         return read(n, c // parts, p, t, rh, rw, c % parts * inner + ri) * w[o, rc, rh, rw, ri, m, lane]
 
-    found = sums(
+    total = sums(
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
         term,
         ((blocks, "rc"), (kernel_h, "rh"), (kernel_w, "rw"), (inner, "ri")),
@@ -152,7 +152,7 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
     )
     return te.compute(
         (x.shape[0], -(-channels // block), points, block),
-        lambda n, c, p, lane: found[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
+        lambda n, c, p, lane: total[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
         name="conv",
     )
 
@@ -196,7 +196,7 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
     read = reader(x, window, tile, tirx.const(0, dtype), None if zero is None else number)
     rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
     pixel = block * (2 if dtype == "float16" else 4)
-    found = te.compute(
+    total = te.compute(
         (x.shape[0], blocks, -(-points // tile.points), tile.points, 1, block),
         lambda *i: te.sum(term(*i), axis=[rh, rw]),
         name="sums",
@@ -204,6 +204,6 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
     )
     return te.compute(
         (x.shape[0], blocks, points, block),
-        lambda n, c, p, lane: found[n, c, p // tile.points, p % tile.points, 0, lane],
+        lambda n, c, p, lane: total[n, c, p // tile.points, p % tile.points, 0, lane],
         name="depthwise",
     )

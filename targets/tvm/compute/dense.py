@@ -72,12 +72,12 @@ def _product(
         return x[(*outer, row, k)] * weight(outer, p, k, m, lane)
 
     shape = (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block)
-    found = sums(shape, term, ((fixed(depth), "k"),), str(x.dtype), tile.notes(1))
+    total = sums(shape, term, ((fixed(depth), "k"),), str(x.dtype), tile.notes(1))
     wide = chunks * block
 
     def place(*i: Any) -> Any:
         outer, r, c = i[:-2], i[-2], i[-1]
-        return found[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
+        return total[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
 
     return te.compute((*lead, rows, columns), place, name="dense")
 

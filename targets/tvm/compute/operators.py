@@ -61,10 +61,10 @@ def multiply_codes(
 
     def code(*i: Any) -> Any:
         under = (*i[:2], 0, i[3]) if single else i
-        found = _number(x, i, offsets[0]) * _number(y, under, offsets[1]) * tirx.const(ratio, "float32")
+        product = _number(x, i, offsets[0]) * _number(y, under, offsets[1]) * tirx.const(ratio, "float32")
         low, high = tirx.const(-float(zero), "float32"), tirx.const(float(_MOST - zero), "float32")
-        found = tirx.max(tirx.min(found, high), low)
-        return to_code(found + tirx.const(float(zero), "float32"), 0, _MOST, shift, dtype)
+        product = tirx.max(tirx.min(product, high), low)
+        return to_code(product + tirx.const(float(zero), "float32"), 0, _MOST, shift, dtype)
 
     return te.compute(x.shape, code, name="multiply_codes")
 
@@ -80,8 +80,8 @@ def mean_codes(x: te.Tensor, zero: int, scale: float, shift: int, low: int, high
     )
 
     def code(*i: Any) -> Any:
-        found = (sums(*i) - tirx.const(zero * int(pixels), "int32")).astype("float32") * tirx.const(scale, "float32")
-        return to_code(found, low, high, shift, dtype)
+        mean = (sums(*i) - tirx.const(zero * int(pixels), "int32")).astype("float32") * tirx.const(scale, "float32")
+        return to_code(mean, low, high, shift, dtype)
 
     return te.compute(sums.shape, code, name="mean_codes")
 
@@ -93,9 +93,9 @@ def move_codes(
     from tvm import te, tirx
 
     def code(*i: Any) -> Any:
-        found = (x(*i).astype("int32") - tirx.const(zero, "int32")).astype("float32") * tirx.const(scale, "float32")
-        found = found if divisor == 1 else found / tirx.const(divisor, "float32")
-        return to_code(found, low, high, shift, dtype)
+        real = (x(*i).astype("int32") - tirx.const(zero, "int32")).astype("float32") * tirx.const(scale, "float32")
+        real = real if divisor == 1 else real / tirx.const(divisor, "float32")
+        return to_code(real, low, high, shift, dtype)
 
     return te.compute(x.shape, code, name="move_codes")
 

@@ -46,8 +46,8 @@ def sum_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor
     def value(n: Any, c: Any, p: Any, lane: Any) -> Any:
         h, w = p // output[1] * sh + rh - top, p % output[1] * sw + rw - left
         inside = tirx.all(h >= 0, h < height, w >= 0, w < width)
-        found = x[n, c, h * width + w, lane]
-        return found if not any(window.pads) else tirx.if_then_else(inside, found, tirx.const(0, x.dtype))
+        element = x[n, c, h * width + w, lane]
+        return element if not any(window.pads) else tirx.if_then_else(inside, element, tirx.const(0, x.dtype))
 
     return te.compute(
         (x.shape[0], x.shape[1], output[0] * output[1], x.shape[3]),

@@ -81,11 +81,11 @@ class Machine:
 
     def target(self) -> dict[str, object]:
         """The description that TVM's `Target` takes."""
-        found: dict[str, object] = {"kind": "llvm", "mtriple": self.triple, "num-cores": 1}
+        attributes: dict[str, object] = {"kind": "llvm", "mtriple": self.triple, "num-cores": 1}
         if self.hard_float:
-            found["mfloat-abi"] = "hard"
+            attributes["mfloat-abi"] = "hard"
         if self.cpu:
-            found["mcpu"] = self.cpu
+            attributes["mcpu"] = self.cpu
         if self.features:
-            found["mattr"] = list(self.features)
-        return found
+            attributes["mattr"] = list(self.features)
+        return attributes

@@ -56,9 +56,9 @@ def check_cpu(triple: str, cpu: str) -> None:
     """Raises `TargetError` where LLVM knows no CPU of this name: it would build for any, and say so to nobody."""
     from tvm.target import Target, codegen
 
-    known = set(map(str, codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple}))))
-    if cpu and known and cpu not in known:
-        raise TargetError(f"LLVM knows no CPU '{cpu}' of {triple.partition('-')[0]}.{nearest(cpu, known)}")
+    names = set(map(str, codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple}))))
+    if cpu and names and cpu not in names:
+        raise TargetError(f"LLVM knows no CPU '{cpu}' of {triple.partition('-')[0]}.{nearest(cpu, names)}")
 
 
 def of_llvm(triple: str, cpu: str, features: tuple[str, ...] = ()) -> set[str]:

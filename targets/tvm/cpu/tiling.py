@@ -90,7 +90,7 @@ def ranked(
     """Every tile that fits the registers, the best first; see `choose`. `reread` are the cycles that a register of
     weights costs beyond a load, where they come from a farther cache for each tile anew."""
     gain = _RAGGED_GAIN if row is None else _RAGGED_ROW_GAIN
-    found: list[tuple[float, Tile]] = []
+    tiles: list[tuple[float, Tile]] = []
     for c in range(1, _MOST_CHUNKS + 1):
         if chunks % c and (exact or -(-chunks // c) * c > _WASTE * chunks):
             continue
@@ -99,5 +99,5 @@ def ranked(
             if points is not None and (row or points) % p:
                 cost *= math.ceil(points / p) * p / points / gain
             if cost < math.inf:
-                found.append((cost, Tile(p, c)))
-    return tuple(tile for _, tile in sorted(found, key=lambda one: one[0])) or (Tile(1, 1),)
+                tiles.append((cost, Tile(p, c)))
+    return tuple(tile for _, tile in sorted(tiles, key=lambda one: one[0])) or (Tile(1, 1),)

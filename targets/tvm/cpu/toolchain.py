@@ -32,13 +32,13 @@ def compiler(machine: Machine, *, ndk: bool = True) -> str:
     Raises `TargetError` where there is none."""
     if ndk and machine.ndk:
         return machine.ndk
-    found = shutil.which(machine.compiler)
-    if found is None:
+    path = shutil.which(machine.compiler)
+    if path is None:
         raise TargetError(
             f"building for {machine.name} needs the C++ compiler {machine.compiler}, which is not here; install the "
             f"package {machine.compiler_package}"
         )
-    return found
+    return path
 
 
 def archiver(machine: Machine) -> str:
@@ -46,10 +46,10 @@ def archiver(machine: Machine) -> str:
     if machine.ndk:
         return os.path.join(os.path.dirname(machine.ndk), "llvm-ar")
     name = machine.compiler.removesuffix("g++") + "ar"
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise TargetError(f"an archive for {machine.name} needs {name}, which is not here; install binutils for it")
-    return found
+    return path
 
 
 def emulator(machine: Machine) -> tuple[str, ...] | None:
@@ -63,8 +63,8 @@ def run(command: Sequence[str], *, folder: str, what: str) -> None:
     """Run a tool. Raises `TargetError` with the first line of what it complained about."""
     # A time stamp or a random name would make the same input give other bytes.
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
-    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
-    if found.returncode:
-        lines = found.stderr.splitlines()
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    if process.returncode:
+        lines = process.stderr.splitlines()
         said = [line for line in lines if "undefined reference" in line or "error:" in line.lower()] or lines
         raise TargetError(f"{what} failed: {command[0]}: {(said or ['no message'])[0].strip()}")

@@ -38,33 +38,33 @@ def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> Laun
     from .program import program
 
     compiler = toolchain.compiler(gpu) if gpu.compiler else ""
-    found, inputs, outputs = planned(graph, gpu, spec, half)
+    plans, inputs, outputs = planned(graph, gpu, spec, half)
     with open(os.path.join(folder, WEIGHTS), "wb") as weights:
-        weights.write(found.weights)
+        weights.write(plans.weights)
     document = manifest.document(graph, spec, gpu, inputs, outputs, "")
     if compiler:
-        _write(folder, f"kernels{gpu.suffix}", together(found.source))
-        _write(folder, "model.cc", program(found, inputs, outputs))
+        _write(folder, f"kernels{gpu.suffix}", together(plans.source))
+        _write(folder, "model.cc", program(plans, inputs, outputs))
         for name in _SHIPPED:
             shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
         link(gpu, folder, os.path.join(folder, "model.so"))
         document["versions"]["compiler"] = version(compiler)
     else:
-        for name, text in sorted(found.source.items()):
+        for name, text in sorted(plans.source.items()):
             _write(folder, f"{name}{gpu.suffix}", text)
         del document["machine"], document["versions"]["compiler"], document["commands"]
-    manifest.write(folder, {**document, "gpu": _described(found, gpu, half)})
-    return found
+    manifest.write(folder, {**document, "gpu": _described(plans, gpu, half)})
+    return plans
 
 
 def planned(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[LaunchPlan, tuple[Port, ...], tuple[Port, ...]]:
     """What is launched, and the inputs and outputs. Raises `TargetError` naming the node that cannot be compiled."""
     graph = graph.clone()
     infer(graph)
-    plan, found = _launches(graph, gpu, spec, half)
+    plan, launches = _launches(graph, gpu, spec, half)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
     outputs = ports_of(graph, plan, plan.outputs, [(output.name, output.value) for output in graph.outputs])
-    return found, inputs, outputs
+    return launches, inputs, outputs
 
 
 def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, LaunchPlan]:

@@ -130,7 +130,7 @@ def lower(
     ]
     mod = tvm.ir.transform.Sequential(steps)(tvm.IRModule(named))
     device = {var: f for var, f in mod.functions.items() if int(f.attrs.get("calling_conv", 0)) == _KERNEL}
-    found = {name: _function(mod[name]) for name in named}
+    functions = {name: _function(mod[name]) for name in named}
     opencl = gpu.kind == "opencl"
     steps = [
         low.LowerWarpMemory(),
@@ -142,7 +142,7 @@ def lower(
         *([low.prim_func_pass(lambda function, mod, ctx: in_single(function), opt_level=0)] if opencl else []),
     ]
     last = tvm.ir.transform.Sequential(steps)(tvm.IRModule(device))
-    return {var.name_hint: function for var, function in last.functions.items()}, found
+    return {var.name_hint: function for var, function in last.functions.items()}, functions
 
 
 def _from_the_start(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -213,14 +213,14 @@ def _launch(call: Any, places: Mapping[Any, int]) -> Launch:
     axes = [str(axis) for axis in call.attrs.launch_params]
     name, *rest = call.args
     tensors, sizes = rest[: len(rest) - len(axes)], rest[len(rest) - len(axes) :]
-    given = {axis: int(size) for axis, size in zip(axes, sizes, strict=True)}
+    sizes_of = {axis: int(size) for axis, size in zip(axes, sizes, strict=True)}
 
     def three(word: str) -> tuple[int, int, int]:
-        return given.pop(f"{word}.x", 1), given.pop(f"{word}.y", 1), given.pop(f"{word}.z", 1)
+        return sizes_of.pop(f"{word}.x", 1), sizes_of.pop(f"{word}.y", 1), sizes_of.pop(f"{word}.z", 1)
 
-    found = Launch(
+    launch = Launch(
         str(name.value), tuple(places[one.args[0]] for one in tensors), three("blockIdx"), three("threadIdx")
     )
-    if given:
-        raise TargetError(f"a kernel asks for '{next(iter(given))}', which the launch plan has no word for")
-    return found
+    if sizes_of:
+        raise TargetError(f"a kernel asks for '{next(iter(sizes_of))}', which the launch plan has no word for")
+    return launch

@@ -80,9 +80,9 @@ def _fits(body: Any, lane: Any) -> bool:
     fits = True
 
     def choice(value: Any, mutator: Any) -> Any:
-        asked = value.condition
-        if isinstance(asked, compares) and {_dtype(asked.a), _dtype(asked.b), _dtype(value)} == {"float32"}:
-            allowed.append(asked)
+        condition = value.condition
+        if isinstance(condition, compares) and {_dtype(condition.a), _dtype(condition.b), _dtype(value)} == {"float32"}:
+            allowed.append(condition)
         return mutator.default_mutate(value)
 
     def look(value: Any, mutator: Any) -> Any:

@@ -120,16 +120,16 @@ class _Maker:
     def _kept_whole(self) -> set[int]:
         """The steps whose result is copied to where the caller wants it, byte by byte."""
         last: dict[int, int] = {}
-        found: set[int] = set()
+        whole: set[int] = set()
         for at, step in enumerate(self.plan.steps):
             if isinstance(step, Copy) and step.source.space.kind == "arena":
-                found.add(last.get(step.source.space.index, at))
+                whole.add(last.get(step.source.space.index, at))
             elif isinstance(step, Call):
                 for place in self.written[step.kernel]:
                     argument = step.arguments[place]
                     if isinstance(argument, Tensor) and argument.space.kind == "arena":
                         last[argument.space.index] = at
-        return found
+        return whole
 
     def _slots(self) -> list[int]:
         sizes = [0] * len(self.plan.slots)

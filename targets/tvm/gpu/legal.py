@@ -39,9 +39,9 @@ class ScaleBehind(Pass):
                 graph.remove(node)
         for node in list(graph):
             weights = node.input(1) if node.op in _AXIS and node.domain == "" else None
-            held = None if weights is None else _codes(node, weights)
-            if held is not None:
-                _rewrite(graph, node, *held)
+            codes = None if weights is None else _codes(node, weights)
+            if codes is not None:
+                _rewrite(graph, node, *codes)
                 report.rewrote("scale-behind")
         graph.sweep()
         return report
@@ -49,13 +49,13 @@ class ScaleBehind(Pass):
 
 def _codes(node: Node, weights: Value) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]] | None:
     """The int8 weights of a layer and the scale of each output channel (or the one of all); none where they differ."""
-    made = weights.producer
-    if made is None or made.op != "DequantizeLinear" or made.domain or len(weights.uses) != 1:
+    decode = weights.producer
+    if decode is None or decode.op != "DequantizeLinear" or decode.domain or len(weights.uses) != 1:
         return None
-    if not _whole(made, np.int8) or (node.op == "Conv" and node.input(2) is not None and not _known(node.input(2))):
+    if not _whole(decode, np.int8) or (node.op == "Conv" and node.input(2) is not None and not _known(node.input(2))):
         return None
-    x, scale, *rest = [v.constant.numpy() for v in made.inputs if v is not None and v.constant is not None]
-    if scale.dtype != np.float32 or made.get_int("block_size", 0) or any(z.any() for z in rest):
+    x, scale, *rest = [v.constant.numpy() for v in decode.inputs if v is not None and v.constant is not None]
+    if scale.dtype != np.float32 or decode.get_int("block_size", 0) or any(z.any() for z in rest):
         return None
     wanted = _AXIS[node.op]
     if node.op == "Gemm":
@@ -64,7 +64,7 @@ def _codes(node: Node, weights: Value) -> tuple[npt.NDArray[np.generic], npt.NDA
         wanted = 0 if node.get_int("transB") else 1
     if x.ndim < 2 or (node.op != "Conv" and x.ndim != 2):
         return None
-    if scale.size > 1 and made.get_int("axis", 1) % x.ndim != wanted:
+    if scale.size > 1 and decode.get_int("axis", 1) % x.ndim != wanted:
         return None
     return x, scale.ravel()
 
@@ -91,10 +91,12 @@ def _rewrite(graph: Graph, node: Node, codes: npt.NDArray[np.generic], scale: np
     layer = graph.add(
         node.op, inputs, dict(node.attributes), types=[result.type], name=node.name, origin=node.origin, before=node
     )
-    found = graph.add("Mul", [layer.output, shaped(scale)], types=[result.type], origin=node.origin, before=node).output
+    scaled = graph.add(
+        "Mul", [layer.output, shaped(scale)], types=[result.type], origin=node.origin, before=node
+    ).output
     if bias is not None:
         if node.op == "Conv" and bias.constant is not None:
             bias = shaped(bias.constant.numpy())
-        found = graph.add("Add", [found, bias], types=[result.type], origin=node.origin, before=node).output
-    result.replace_uses(found)
+        scaled = graph.add("Add", [scaled, bias], types=[result.type], origin=node.origin, before=node).output
+    result.replace_uses(scaled)
     graph.remove(node)

@@ -51,17 +51,17 @@ class OpenClLibrary(Library):
             shutil.copytree(path, here, dirs_exist_ok=True)
         else:
             artifact.unpack(path, here)
-        found = manifest.read(here, path)
-        self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
+        document = manifest.read(here, path)
+        self.inputs, self.outputs = manifest.ports(document["inputs"]), manifest.ports(document["outputs"])
         library = os.path.join(here, "model.so")
-        triple = found["machine"]["triple"]
+        triple = document["machine"]["triple"]
         if triple and triple.split("-")[0] != platform.machine():
             link(DEVICES["generic"], here, library)
         try:
             self._library = ctypes.CDLL(library)
         except OSError as error:
             said = str(error).replace(here, path)
-            raise TargetError(f"{path} was built for {found['target']} and does not load here: {said}") from error
+            raise TargetError(f"{path} was built for {document['target']} and does not load here: {said}") from error
         self._library.optc_open.restype = ctypes.c_void_p
         self._library.optc_error.restype = ctypes.c_char_p
         opened = self._library.optc_open(threads)

@@ -77,10 +77,10 @@ class GpuTarget(LibraryTarget):
         for value in graph.inputs:
             shape = value.shape
             if shape is None or not all(isinstance(size, int) for size in shape):
-                known = "of unknown rank" if shape is None else f"[{', '.join(str(size or '?') for size in shape)}]"
+                shown = "of unknown rank" if shape is None else f"[{', '.join(str(size or '?') for size in shape)}]"
                 sizes = "x".join(str(size) if isinstance(size, int) else "1" for size in shape or (1, 3, 224, 224))
                 raise TargetError(
-                    f"input '{value.name}' is {known}, and {self.name} needs fixed sizes: "
+                    f"input '{value.name}' is {shown}, and {self.name} needs fixed sizes: "
                     f"give them with --shape {value.name}={sizes}"
                 )
 

@@ -43,12 +43,12 @@ class WebGpuProgram:
     def __init__(self, path: str, *, threads: int = 0) -> None:
         self.threads = threads or 1
         with artifact.opened(path) as folder:
-            found = manifest.read(folder, path)
-            self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
+            document = manifest.read(folder, path)
+            self.inputs, self.outputs = manifest.ports(document["inputs"]), manifest.ports(document["outputs"])
             here = adapter()
             if here is None:
                 raise TargetError(f"{path} {NEEDS}")
-            half = found["gpu"]["storage"] == "float16"
+            half = document["gpu"]["storage"] == "float16"
             # The whole of what the adapter offers: a kernel may read more buffers than the least that is promised.
             limits = {name: here.limits[name] for name in here.limits if name.startswith("max-storage-buffer")}
             self._device = here.request_device_sync(
@@ -56,7 +56,7 @@ class WebGpuProgram:
             )
             with open(os.path.join(folder, WEIGHTS), "rb") as file:
                 weights = file.read()
-            self._plan = found["gpu"]
+            self._plan = document["gpu"]
             self._buffers = [self._buffer(one, weights) for one in self._plan["buffers"]]
             self._launches = [self._launch(one, folder) for one in self._plan["launches"]]
 

@@ -81,8 +81,8 @@ def _chosen(graph: Graph) -> set[Node]:
             wanted.add(node)
     chosen: set[Node] = set()
     for node in graph:
-        given = any(value is not None and value.producer in chosen for value in node.inputs)
-        if node in wanted and (given or _is_layer(node) or _looks_up(node)):
+        fed = any(value is not None and value.producer in chosen for value in node.inputs)
+        if node in wanted and (fed or _is_layer(node) or _looks_up(node)):
             chosen.add(node)
     return chosen
 
@@ -96,8 +96,8 @@ def _is_layer(node: Node) -> bool:
 
 def _looks_up(node: Node) -> bool:
     table = node.inputs[0] if node.op == "Gather" else None
-    known = table is not None and table.constant is not None and math.prod(table.constant.shape) >= _TABLE
-    return known and _carries(node)
+    is_table = table is not None and table.constant is not None and math.prod(table.constant.shape) >= _TABLE
+    return is_table and _carries(node)
 
 
 def _may_follow(node: Node) -> bool:
@@ -139,9 +139,9 @@ def rounded(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
         wanted = left[..., tap] + carried
         left[..., tap] = wanted.astype(np.float16)
         carried = wanted - left[..., tap]
-    found = np.empty(taps.shape, np.float16)
-    np.put_along_axis(found, order, left.astype(np.float16), -1)
-    return found.reshape(weights.shape)
+    result = np.empty(taps.shape, np.float16)
+    np.put_along_axis(result, order, left.astype(np.float16), -1)
+    return result.reshape(weights.shape)
 
 
 def _narrowed(graph: Graph, value: Value, *, kernel: bool) -> Value:

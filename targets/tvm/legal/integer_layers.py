@@ -89,10 +89,10 @@ def coded_layer(node: Node) -> CodedLayer | None:
     decode = None if x is None else x.producer
     if decode is None or decode.op != "DequantizeLinear" or decode.inputs[0] is None or w is None:
         return None
-    codes, grid, held = decode.inputs[0], grid_of(decode), _weights(node, w)
-    if grid is None or held is None or codes.constant is not None or not _fits(node, codes):
+    codes, grid, kernel = decode.inputs[0], grid_of(decode), _weights(node, w)
+    if grid is None or kernel is None or codes.constant is not None or not _fits(node, codes):
         return None
-    weights, scales = held
+    weights, scales = kernel
     reduced = tuple(range(1, 4)) if node.op == "Conv" else (0,)
     units = scales.astype(np.float64) * grid.scale
     if units.min(initial=1) <= 0:
@@ -169,15 +169,15 @@ def _bias(
     Codes of 32 bits in these units are taken as they are: their scale has been rounded, which with large codes comes to
     more than nothing, and integer kernels do not ask for it.
     """
-    known = _constant(value)
-    if known is None or known.size not in (1, units.size):
+    constant = _constant(value)
+    if constant is None or constant.size not in (1, units.size):
         return None
-    wide = np.broadcast_to(known.astype(np.float64).ravel(), units.shape)
+    wide = np.broadcast_to(constant.astype(np.float64).ravel(), units.shape)
     inputs = () if value.producer is None else value.producer.inputs
-    held = [None if one is None or one.constant is None else one.constant.numpy() for one in inputs]
-    if len(held) >= 2 and held[0] is not None and held[0].dtype == np.int32 and held[1] is not None:
-        codes, scale = held[0].astype(np.int64).ravel(), held[1].astype(np.float64).ravel()
-        plain = len(held) == 2 or held[2] is None or not np.any(held[2])
+    arrays = [None if one is None or one.constant is None else one.constant.numpy() for one in inputs]
+    if len(arrays) >= 2 and arrays[0] is not None and arrays[0].dtype == np.int32 and arrays[1] is not None:
+        codes, scale = arrays[0].astype(np.int64).ravel(), arrays[1].astype(np.float64).ravel()
+        plain = len(arrays) == 2 or arrays[2] is None or not np.any(arrays[2])
         if plain and codes.size == units.size and np.all(np.abs(scale / units - 1) < _NEAR):
             return codes, None
     whole = np.rint(wide / units)
@@ -194,9 +194,9 @@ def _constant(value: Value) -> Array | None:
     decode = value.producer
     if decode is None or decode.op != "DequantizeLinear":
         return None
-    given = [value for value in decode.inputs if value is not None]
-    parts = [np.asarray(value.constant.numpy(), np.float64) for value in given if value.constant is not None]
-    if len(parts) < len(given):
+    operands = [value for value in decode.inputs if value is not None]
+    parts = [np.asarray(value.constant.numpy(), np.float64) for value in operands if value.constant is not None]
+    if len(parts) < len(operands):
         return None
     codes, scale, *zero = parts
     return np.asarray((codes - (zero[0] if zero else 0)) * scale)

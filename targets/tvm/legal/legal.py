@@ -62,8 +62,8 @@ class FloatWeights(Pass):
         for node in list(graph):
             if node in kept:
                 continue
-            known = all(value is None or value.constant is not None for value in node.inputs)
-            if node.op == "DequantizeLinear" and node.domain == "" and known:
+            constant = all(value is None or value.constant is not None for value in node.inputs)
+            if node.op == "DequantizeLinear" and node.domain == "" and constant:
                 node.output.replace_uses(graph.constant(dequantized(node), node.output.name))
                 graph.remove(node)
                 report.rewrote("float-weights")

@@ -79,8 +79,8 @@ class Importer:
 
     def shift(self, dtype: DType) -> int:
         """What codes of this type have more in the model than as they are held."""
-        held = self.machine.dot.codes if self.machine.dot is not None else ""
-        return {("int8", DType.UINT8): 128, ("uint8", DType.INT8): -128}.get((held, dtype), 0)
+        codes = self.machine.dot.codes if self.machine.dot is not None else ""
+        return {("int8", DType.UINT8): 128, ("uint8", DType.INT8): -128}.get((codes, dtype), 0)
 
     def flat(self, value: Value) -> relax.Expr:
         """The value in the layout that ONNX gives it, codes as they are held."""
@@ -118,9 +118,9 @@ class Importer:
         """The value as an image in blocks of any size, without moving data; none where its size is not known."""
         from tvm import relax
 
-        held = self._blocked.get(value)
-        if held is not None and held.whole:
-            return held
+        blocked = self._blocked.get(value)
+        if blocked is not None and blocked.whole:
+            return blocked
         shape = value.shape
         if shape is None or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
             return None
@@ -132,9 +132,9 @@ class Importer:
         """The value in blocks of the machine's size, packed where it is not yet so; none where it does not fit."""
         from tvm import relax
 
-        held = self._blocked.get(value)
-        if held is not None and held.whole:
-            return held
+        blocked = self._blocked.get(value)
+        if blocked is not None and blocked.whole:
+            return blocked
         shape, block = value.shape, self.machine.block
         if value.constant is not None or shape is None or len(shape) != 4:
             return None
@@ -169,7 +169,7 @@ class Importer:
     def te(self, function: Callable[..., te.Tensor], *tensors: relax.Expr, pattern: int, **options: Any) -> relax.Expr:
         """A kernel of ours, of `tensors` and fixed `options`; `pattern` tells TVM what may be fused to it."""
         return self.bb.emit_te(
-            lambda *found: function(*found, **options),
+            lambda *operands: function(*operands, **options),
             *tensors,
             primfunc_name_hint=function.__name__,
             primfunc_attrs={"op_pattern": pattern},
@@ -197,17 +197,17 @@ class Importer:
         self._plain[value] = relax.Var(f"input{index}", relax.TensorType(shape, kind.dtype.numpy.name))
         return self._plain[value]
 
-    def _unpack(self, held: Blocked) -> relax.Expr:
+    def _unpack(self, image: Blocked) -> relax.Expr:
         from tvm import relax
 
-        if held.height * held.width == 1 and held.whole:
-            shape = (held.expr.ty.shape[0], held.channels, 1, 1)
-            return self.emit(relax.op.reshape(held.expr, shape))
+        if image.height * image.width == 1 and image.whole:
+            shape = (image.expr.ty.shape[0], image.channels, 1, 1)
+            return self.emit(relax.op.reshape(image.expr, shape))
         return self.te(
             layout.unpack,
-            held.expr,
+            image.expr,
             pattern=INJECTIVE,
-            channels=held.channels,
-            height=held.height,
-            width=held.width,
+            channels=image.channels,
+            height=image.height,
+            width=image.width,
         )

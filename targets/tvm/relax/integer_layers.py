@@ -47,12 +47,12 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
     options = {"zero": grid.zero - shift, "low": low, "high": high}
     source = clamped(x, grid)
     product = importer.products.get(source)
-    found: Lowered
+    result: Lowered
     if product is not None:
-        held = importer.blocked(source)
+        image = importer.blocked(source)
         number = _requantized(importer, product, grid)
         bounded = dot.codes == "int8" and product.most / grid.scale < codes.BOUND
-        found = importer.te(
+        result = importer.te(
             codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, bounded=bounded, dtype=dot.codes, **options
         )
         importer.numbers[node.output] = lambda: importer.te(
@@ -63,16 +63,16 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
             dtype="float32",
             **{key: value + offset(importer, grid.dtype) for key, value in options.items()},
         )
-    elif (found := lower_operator(importer, source, grid)) is not None:
-        held = None
+    elif (result := lower_operator(importer, source, grid)) is not None:
+        image = None
     else:
-        held = importer.blocked(x)
-        expr = held.expr if held is not None else importer.plain(x)
+        image = importer.blocked(x)
+        expr = image.expr if image is not None else importer.plain(x)
         if str(expr.ty.dtype.dtype) != "float32":
             return None
-        found = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, dtype=dot.codes, **options)
+        result = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, dtype=dot.codes, **options)
     importer.held.add(node.output)
-    return found if held is None else Blocked(found, held.channels, held.height, held.width, held.block)
+    return result if image is None else Blocked(result, image.channels, image.height, image.width, image.block)
 
 
 def lower_dequantize(importer: Importer, node: Node) -> Lowered:
@@ -80,10 +80,10 @@ def lower_dequantize(importer: Importer, node: Node) -> Lowered:
     if x is None or grid is None or x not in importer.held:
         return None
     zero = grid.zero - importer.shift(grid.dtype)
-    held = importer.blocked(x)
-    expr = held.expr if held is not None else importer.flat(x)
-    found = importer.te(codes.decode, expr, pattern=_ELEMENTWISE, scale=grid.scale, zero=zero)
-    return found if held is None else Blocked(found, held.channels, held.height, held.width, held.block)
+    image = importer.blocked(x)
+    expr = image.expr if image is not None else importer.flat(x)
+    floats = importer.te(codes.decode, expr, pattern=_ELEMENTWISE, scale=grid.scale, zero=zero)
+    return floats if image is None else Blocked(floats, image.channels, image.height, image.width, image.block)
 
 
 def lower_coded(importer: Importer, node: Node) -> Lowered:
@@ -148,7 +148,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     them faster.
     """
     machine, weights = importer.machine, layer.weights
-    place, held = window(node, layer.codes, weights.shape[2:]), _image(importer, layer.codes, machine.block)
+    place, image = window(node, layer.codes, weights.shape[2:]), _image(importer, layer.codes, machine.block)
     if place is None:
         return None
     out = weights.shape[0]
@@ -156,10 +156,10 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     exact = np.abs(beside.astype(np.int64)).max(initial=0) < _WHOLE
     dtype = np.float32 if exact and not (machine.dot is not None and machine.dot.grouped) else np.int8
     height, width = place.output
-    tile = importer.tile("depthwise", held.expr, weights.shape, place, out)
+    tile = importer.tile("depthwise", image.expr, weights.shape, place, out)
     sums = importer.te(
         convs.depthwise,
-        held.expr,
+        image.expr,
         _const(convs.pack_depthwise(weights.astype(dtype), machine.block)),
         pattern=FUSABLE,
         window=place,
@@ -222,37 +222,37 @@ def _hold(importer: Importer, value: Value) -> None:
     dot = importer.machine.dot
     assert dot is not None
     assert value.dtype is not None
-    found = importer.te(
+    result = importer.te(
         codes.recode, importer.flat(value), pattern=_ELEMENTWISE, dtype=dot.codes, shift=-importer.shift(value.dtype)
     )
-    importer.hold(value, found)
+    importer.hold(value, result)
 
 
 def _image(importer: Importer, value: Value, block: int) -> Blocked:
     """Codes as an image in blocks, of this many channels where they stand in none yet."""
-    held = importer.blocked(value)
-    if held is not None:
-        return held
+    image = importer.blocked(value)
+    if image is not None:
+        return image
     assert value.shape is not None
     c, h, w = (int(size or 0) for size in value.shape[1:])
     packed = importer.te(codes.pack_codes, importer.flat(value), pattern=INJECTIVE, block=block)
-    found = Blocked(packed, c, h, w, block)
+    result = Blocked(packed, c, h, w, block)
     if block == importer.machine.block:
-        importer.keep(value, found)
-    return found
+        importer.keep(value, result)
+    return result
 
 
 def _unfolded(importer: Importer, value: Value, place: Window, block: int, zero: int) -> Blocked:
     """Codes as an image whose pixels are the columns that each output looks at: few channels fill an instruction."""
-    found = importer.te(codes.unfold, importer.flat(value), pattern=OPAQUE, window=place, block=block, zero=zero)
-    return Blocked(found, block, place.image[0], place.output[1], block)
+    columns = importer.te(codes.unfold, importer.flat(value), pattern=OPAQUE, window=place, block=block, zero=zero)
+    return Blocked(columns, block, place.image[0], place.output[1], block)
 
 
 def lower_pad(importer: Importer, node: Node) -> Lowered:
     """Channels of one code before and behind those of an image in blocks."""
     x, pads, fill = node.inputs[0], node.input(1), node.input(2)
-    held = importer.blocked(x) if x is not None and x in importer.held else None
-    if held is None or pads is None or pads.constant is None or node.get_string("mode", "constant") != "constant":
+    image = importer.blocked(x) if x is not None and x in importer.held else None
+    if image is None or pads is None or pads.constant is None or node.get_string("mode", "constant") != "constant":
         return None
     if node.input(3) is not None or x is None or x.dtype is None or (fill is not None and fill.constant is None):
         return None
@@ -260,39 +260,39 @@ def lower_pad(importer: Importer, node: Node) -> Lowered:
     if (n, h, w, n2, h2, w2) != (0, 0, 0, 0, 0, 0) or c < 0 or c2 < 0:
         return None
     code = 0 if fill is None or fill.constant is None else int(fill.constant.numpy().reshape(()))
-    total = c + held.channels + c2
-    found = importer.te(
+    total = c + image.channels + c2
+    padded = importer.te(
         codes.pad_channels,
-        held.expr,
+        image.expr,
         pattern=INJECTIVE,
-        channels=held.channels,
+        channels=image.channels,
         before=c,
         total=total,
         fill=code - importer.shift(x.dtype),
     )
     importer.held.add(node.output)
-    return Blocked(found, total, held.height, held.width, held.block)
+    return Blocked(padded, total, image.height, image.width, image.block)
 
 
 def lower_crop(
-    importer: Importer, held: Blocked, first: list[int], last: list[int], axes: list[int], steps: list[int]
+    importer: Importer, image: Blocked, first: list[int], last: list[int], axes: list[int], steps: list[int]
 ) -> Lowered:
     """A slice of rows and columns of an image in blocks; none where it cuts something else."""
     if not set(axes) <= {2, 3}:
         return None
-    start, step, size = [0, 0], [1, 1], [held.height, held.width]
+    start, step, size = [0, 0], [1, 1], [image.height, image.width]
     for axis, a, b, t in zip(axes, first, last, steps, strict=True):
         start[axis - 2], step[axis - 2], size[axis - 2] = a, t, len(range(a, b, t))
-    found = importer.te(
+    cropped = importer.te(
         codes.crop,
-        held.expr,
+        image.expr,
         pattern=INJECTIVE,
-        width=held.width,
+        width=image.width,
         first=(start[0], start[1]),
         step=(step[0], step[1]),
         size=(size[0], size[1]),
     )
-    return Blocked(found, held.channels, size[0], size[1], held.block)
+    return Blocked(cropped, image.channels, size[0], size[1], image.block)
 
 
 def _const(array: np.ndarray) -> relax.Expr:

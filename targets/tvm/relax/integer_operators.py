@@ -64,8 +64,8 @@ def _source(importer: Importer, value: Value | None) -> tuple[Value, Grid] | Non
 
 
 def _sources(importer: Importer, node: Node) -> list[tuple[Value, Grid]] | None:
-    found = [_source(importer, value) for value in node.inputs]
-    return None if None in found else [one for one in found if one is not None]
+    sources = [_source(importer, value) for value in node.inputs]
+    return None if None in sources else [one for one in sources if one is not None]
 
 
 def _output(importer: Importer, grid: Grid) -> dict[str, object]:
@@ -83,26 +83,26 @@ def _clamps(importer: Importer, grid: Grid) -> dict[str, object]:
 
 
 def _add(importer: Importer, node: Node, grid: Grid) -> Lowered:
-    found = _sources(importer, node)
-    if found is None or found[0][0].shape is None or found[0][0].shape != found[1][0].shape:
+    sources = _sources(importer, node)
+    if sources is None or sources[0][0].shape is None or sources[0][0].shape != sources[1][0].shape:
         return None
     one = np.float32
     y = one(grid.scale)
-    zeros = [g.zero + (128 if g.dtype is DType.INT8 else 0) for g in (*(g for _, g in found), grid)]
-    rx, ry = (one(one(g.scale) / y) for _, g in found)
+    zeros = [g.zero + (128 if g.dtype is DType.INT8 else 0) for g in (*(g for _, g in sources), grid)]
+    rx, ry = (one(one(g.scale) / y) for _, g in sources)
     # The kernel's compiler made a multiply-add of the first product and the sum, too.
     inner = one(np.float64(rx) * zeros[0] + np.float64(one(ry * one(zeros[1]))))
     options = {
         "ratios": (float(rx), float(ry)),
         "fixed": float(one(zeros[2]) - inner),
-        "offsets": tuple(offset(importer, g.dtype) for _, g in found),
+        "offsets": tuple(offset(importer, g.dtype) for _, g in sources),
         **_output(importer, grid),
     }
-    parts = _beside(importer, [codes for codes, _ in found])
+    parts = _beside(importer, [codes for codes, _ in sources])
     if parts is None:
         return None
     operands, place = parts
-    ready = [_number(importer, codes, node) for codes, _ in found]
+    ready = [_number(importer, codes, node) for codes, _ in sources]
     # At most one of two layers is fused with what joins them; what the other makes is written to memory, as codes.
     if [number is None for number in ready].count(False) == 1:
         operands = [was if number is None else number for was, number in zip(operands, ready, strict=True)]
@@ -111,11 +111,11 @@ def _add(importer: Importer, node: Node, grid: Grid) -> Lowered:
 
 def _number(importer: Importer, codes: Value, reader: Node) -> relax.Expr | None:
     """The unsigned codes that a layer makes, as floats, where nothing but `reader` wants them."""
-    made = importer.numbers.get(codes)
+    number = importer.numbers.get(codes)
     alone = len(codes.uses) == 1 and all(user.users == (reader,) for user in _outputs(codes))
-    if made is None or not alone or any(len(user.uses) != 1 for user in _outputs(codes)):
+    if number is None or not alone or any(len(user.uses) != 1 for user in _outputs(codes)):
         return None
-    return made()
+    return number()
 
 
 def _outputs(codes: Value) -> list[Value]:
@@ -123,31 +123,31 @@ def _outputs(codes: Value) -> list[Value]:
 
 
 def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
-    found = _sources(importer, node)
-    if found is None:
+    sources = _sources(importer, node)
+    if sources is None:
         return None
-    full, other = (codes.shape for codes, _ in found)
+    full, other = (codes.shape for codes, _ in sources)
     if full is None or other is None or len(full) != len(other):
         return None
     if full != other:
         # One number a channel: the other way round the product is the same.
         if full[2:] == (1, 1):
-            found, full, other = found[::-1], other, full
+            sources, full, other = sources[::-1], other, full
         if len(full) != 4 or other != (*full[:2], 1, 1):
             return None
-        if any(importer.blocked(codes) is None for codes, _ in found):
+        if any(importer.blocked(codes) is None for codes, _ in sources):
             return None
-    parts = _beside(importer, [codes for codes, _ in found])
+    parts = _beside(importer, [codes for codes, _ in sources])
     if parts is None:
         return None
     operands, place = parts
     one = np.float32
-    ratio = one(one(one(found[0][1].scale) * one(found[1][1].scale)) / one(grid.scale))
+    ratio = one(one(one(sources[0][1].scale) * one(sources[1][1].scale)) / one(grid.scale))
     moved = importer.te(
         operators.multiply_codes,
         *operands,
         pattern=ELEMENTWISE if full == other else BROADCAST,
-        offsets=tuple(importer.shift(g.dtype) - g.zero for _, g in found),
+        offsets=tuple(importer.shift(g.dtype) - g.zero for _, g in sources),
         ratio=float(ratio),
         zero=grid.zero + (128 if grid.dtype is DType.INT8 else 0),
         single=full != other,
@@ -158,8 +158,8 @@ def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
 
 def _beside(importer: Importer, codes: list[Value]) -> tuple[list[relax.Expr], Blocked | None] | None:
     """Codes in one layout: in blocks where all are, else plain."""
-    held = [importer.blocked(value) for value in codes]
-    blocks = [one for one in held if one is not None]
+    images = [importer.blocked(value) for value in codes]
+    blocks = [one for one in images if one is not None]
     if len(blocks) == len(codes) and len({(one.channels, one.block) for one in blocks}) == 1:
         return [one.expr for one in blocks], blocks[0]
     return [importer.flat(value) for value in codes], None
@@ -172,38 +172,38 @@ def _placed(expr: relax.Expr, place: Blocked | None) -> relax.Expr | Blocked:
 def _mean(importer: Importer, node: Node, grid: Grid) -> Lowered:
     """GlobalAveragePool of an image in blocks."""
     source = _source(importer, node.inputs[0])
-    held = None if source is None else importer.packed(source[0])
-    if source is None or held is None:
+    image = None if source is None else importer.packed(source[0])
+    if source is None or image is None:
         return None
-    one, pixels = np.float32, held.height * held.width
+    one, pixels = np.float32, image.height * image.width
     scale = one(one(source[1].scale) / one(one(grid.scale) * one(pixels)))
     mean = importer.te(
         operators.mean_codes,
-        held.expr,
+        image.expr,
         pattern=OPAQUE,
         zero=source[1].zero - importer.shift(source[1].dtype),
         scale=float(scale),
         **_clamps(importer, grid),
     )
-    return Blocked(mean, held.channels, 1, 1, held.block)
+    return Blocked(mean, image.channels, 1, 1, image.block)
 
 
 def _concat(importer: Importer, node: Node, grid: Grid) -> Lowered:
-    found = _sources(importer, node)
+    sources = _sources(importer, node)
     rank = None if node.output.shape is None else len(node.output.shape)
-    if found is None or rank is None:
+    if sources is None or rank is None:
         return None
     axis = node.get_int("axis") % rank
-    held = [importer.blocked(codes) for codes, _ in found]
-    blocks = [one for one in held if one is not None and one.whole]
-    whole = axis == 1 and len(blocks) == len(held) and len({one.block for one in blocks}) == 1
-    exprs = [one.expr for one in blocks] if whole else [importer.flat(codes) for codes, _ in found]
-    moved = [_moved(importer, expr, g, grid) for expr, (_, g) in zip(exprs, found, strict=True)]
+    images = [importer.blocked(codes) for codes, _ in sources]
+    blocks = [one for one in images if one is not None and one.whole]
+    whole = axis == 1 and len(blocks) == len(images) and len({one.block for one in blocks}) == 1
+    exprs = [one.expr for one in blocks] if whole else [importer.flat(codes) for codes, _ in sources]
+    moved = [_moved(importer, expr, g, grid) for expr, (_, g) in zip(exprs, sources, strict=True)]
     joined = importer.te(layout.concatenate, *moved, pattern=OPAQUE, axis=axis)
     if not whole:
         return joined
     first = blocks[0]
-    return Blocked(joined, sum(held.channels for held in blocks), first.height, first.width, first.block)
+    return Blocked(joined, sum(block.channels for block in blocks), first.height, first.width, first.block)
 
 
 def _moved(importer: Importer, expr: relax.Expr, source: Grid, grid: Grid) -> relax.Expr:
@@ -217,7 +217,7 @@ def _moved(importer: Importer, expr: relax.Expr, source: Grid, grid: Grid) -> re
     want = np.rint(units * one(source.scale) / one(grid.scale))
     ratio = one(one(source.scale) / one(grid.scale))
     tried = (ratio, np.nextafter(ratio, one(0)), np.nextafter(ratio, one(np.inf)))
-    single = next((found for found in tried if np.array_equal(np.rint(units * found), want)), None)
+    single = next((ratio for ratio in tried if np.array_equal(np.rint(units * ratio), want)), None)
     return importer.te(
         operators.move_codes,
         expr,

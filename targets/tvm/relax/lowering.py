@@ -57,13 +57,13 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     block, out = machine.block, w.shape[0]
     height, width = place.output
     if groups > 1 and w.shape[1] == 1 and groups == out:
-        held = importer.packed(x)
-        if held is None:
+        blocked = importer.packed(x)
+        if blocked is None:
             return None
-        tile = importer.tile("depthwise", held.expr, w.shape, place, groups)
+        tile = importer.tile("depthwise", blocked.expr, w.shape, place, groups)
         sums = importer.te(
             convs.depthwise,
-            held.expr,
+            blocked.expr,
             constant(convs.pack_depthwise(w, block)),
             pattern=FUSABLE,
             window=place,
@@ -118,8 +118,8 @@ def _apart(importer: Importer, x: Value, w: npt.NDArray[np.generic], window: Win
 
 def _channelled(importer: Importer, x: Value) -> Blocked | None:
     """The image as it is where its channels fill blocks or halves of them; else in blocks of a size that they fill."""
-    held = importer.blocked(x)
-    return held if held is not None and held.channels % max(1, held.block // 2) == 0 else importer.image(x)
+    image = importer.blocked(x)
+    return image if image is not None and image.channels % max(1, image.block // 2) == 0 else importer.image(x)
 
 
 def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic], window: Window) -> relax.Expr | None:
@@ -143,10 +143,10 @@ def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic], window
 def lower_max_pool(importer: Importer, node: Node) -> Lowered:
     size = node.get_ints("kernel_shape")
     x = node.inputs[0]
-    held = importer.packed(x) if x is not None and len(node.outputs) == 1 else None
+    image = importer.packed(x) if x is not None and len(node.outputs) == 1 else None
     place = window(node, x, size) if x is not None else None
     output = _image_size(node.outputs[0])
-    if held is None or place is None or output is None or place.dilations != (1, 1):
+    if image is None or place is None or output is None or place.dilations != (1, 1):
         return None
     parts = importer.parts.get(node.inputs[0]) if node.inputs[0] is not None else None
     pooled = [
@@ -156,7 +156,7 @@ def lower_max_pool(importer: Importer, node: Node) -> Lowered:
             *output,
             one.block,
         )
-        for one in parts or [held]
+        for one in parts or [image]
     ]
     return pooled[0] if parts is None else _joined(importer, node, pooled)
 
@@ -166,26 +166,26 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
 
     size = node.get_ints("kernel_shape")
     x = node.inputs[0]
-    held = importer.packed(x) if x is not None and not node.get_int("ceil_mode") else None
+    image = importer.packed(x) if x is not None and not node.get_int("ceil_mode") else None
     place = window(node, x, size) if x is not None else None
     output = _image_size(node.outputs[0])
-    if held is None or place is None or output is None or place.dilations != (1, 1):
+    if image is None or place is None or output is None or place.dilations != (1, 1):
         return None
-    total = importer.te(pools.sum_pool, held.expr, pattern=FUSABLE, window=place, output=output)
+    total = importer.te(pools.sum_pool, image.expr, pattern=FUSABLE, window=place, output=output)
     shares = pools.shares(place, output, bool(node.get_int("count_include_pad")))
-    means = importer.emit(relax.op.multiply(total, constant(shares.astype(held.expr.ty.dtype.dtype))))
-    return Blocked(means, held.channels, *output, held.block)
+    means = importer.emit(relax.op.multiply(total, constant(shares.astype(image.expr.ty.dtype.dtype))))
+    return Blocked(means, image.channels, *output, image.block)
 
 
 def lower_global_average_pool(importer: Importer, node: Node) -> Lowered:
     from tvm import relax
 
     x = node.inputs[0]
-    held = None if x is None else importer.blocked(x) or importer.packed(x)
-    if held is None:
+    image = None if x is None else importer.blocked(x) or importer.packed(x)
+    if image is None:
         return None
-    mean = importer.emit(relax.op.mean(held.expr, axis=2, keepdims=True))
-    return Blocked(mean, held.channels, 1, 1, held.block)
+    mean = importer.emit(relax.op.mean(image.expr, axis=2, keepdims=True))
+    return Blocked(mean, image.channels, 1, 1, image.block)
 
 
 def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
@@ -193,16 +193,16 @@ def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
     from tvm import relax
 
     x, axes_input = node.inputs[0], node.input(1)
-    held = importer.blocked(x) if x is not None else None
+    image = importer.blocked(x) if x is not None else None
     axes = node.get_ints("axes")
     if axes_input is not None and axes_input.constant is not None:
         axes = tuple(int(axis) for axis in np.ravel(axes_input.constant.numpy()))
-    if held is None or not held.whole or {axis % 4 for axis in axes} != {2, 3}:
+    if image is None or not image.whole or {axis % 4 for axis in axes} != {2, 3}:
         return None
-    mean = importer.emit(relax.op.mean(held.expr, axis=2, keepdims=True))
+    mean = importer.emit(relax.op.mean(image.expr, axis=2, keepdims=True))
     if node.get_int("keepdims", 1):
-        return Blocked(mean, held.channels, 1, 1, held.block)
-    return importer.emit(relax.op.reshape(mean, (mean.ty.shape[0], held.channels)))
+        return Blocked(mean, image.channels, 1, 1, image.block)
+    return importer.emit(relax.op.reshape(mean, (mean.ty.shape[0], image.channels)))
 
 
 def lower_concat(importer: Importer, node: Node) -> Lowered:
@@ -213,17 +213,17 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
     from tvm import relax
 
     parts = [importer.blocked(value) for value in node.inputs if value is not None]
-    held = [part for part in parts if part is not None and part.whole]
+    whole = [part for part in parts if part is not None and part.whole]
     first_shape = node.outputs[0].shape
     if first_shape is None:
         return None
     axis = node.get_int("axis") % len(first_shape)
-    if axis != 1 or len(held) != len(node.inputs):
+    if axis != 1 or len(whole) != len(node.inputs):
         plain = [importer.flat(value) for value in node.inputs if value is not None]
         if any(isinstance(one.ty, relax.ShapeType) or not hasattr(one.ty, "dtype") for one in plain):
             return None
         return importer.te(layout.concatenate, *plain, pattern=OPAQUE, axis=axis)
-    return _joined(importer, node, held)
+    return _joined(importer, node, whole)
 
 
 def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
@@ -285,11 +285,11 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
     """A slice between constants, its ends kept within the sizes: "to the end" is written as a number beyond them."""
     from tvm import relax
 
-    x, given = node.inputs[0], [node.input(i) for i in (1, 2, 3, 4)]
-    if x is None or x.shape is None or any(v is not None and v.constant is None for v in given):
+    x, operands = node.inputs[0], [node.input(i) for i in (1, 2, 3, 4)]
+    if x is None or x.shape is None or any(v is not None and v.constant is None for v in operands):
         return None
     starts, ends, axes, steps = (
-        None if v is None or v.constant is None else [int(n) for n in v.constant.numpy()] for v in given
+        None if v is None or v.constant is None else [int(n) for n in v.constant.numpy()] for v in operands
     )
     if starts is None or ends is None:
         return None
@@ -302,16 +302,16 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
     if any(step <= 0 for step in steps):
         return None
     firsts, lasts = [one[0] for one in cut], [one[1] for one in cut]
-    held = importer.blocked(x)
-    if held is not None and (cropped := lower_crop(importer, held, firsts, lasts, axes, steps)) is not None:
+    image = importer.blocked(x)
+    if image is not None and (cropped := lower_crop(importer, image, firsts, lasts, axes, steps)) is not None:
         return cropped
     return importer.emit(relax.op.strided_slice(importer.flat(x), axes, firsts, lasts, steps))
 
 
 def lower_elementwise(importer: Importer, node: Node) -> Lowered:
     """What treats every element alike stays in blocks where an input is in them already."""
-    held = [importer.blocked(v) if v is not None and v not in importer.held else None for v in node.inputs]
-    first = next((one for one in held if one is not None), None)
+    images = [importer.blocked(v) if v is not None and v not in importer.held else None for v in node.inputs]
+    first = next((one for one in images if one is not None), None)
     if first is None:
         return None
     operands: list[Any] = []
@@ -369,14 +369,14 @@ def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | No
         if array.ndim >= 3 and array.size == array.shape[-3] == like.channels:
             return _channels(array.ravel(), like.channels, like.block)
         return None
-    held = importer.blocked(value)
-    if held is None and value.shape is not None and len(value.shape) == 4 and like.whole:
-        held = importer.packed(value)
-    if held is None or (held.channels, held.block) != (like.channels, like.block):
+    image = importer.blocked(value)
+    if image is None and value.shape is not None and len(value.shape) == 4 and like.whole:
+        image = importer.packed(value)
+    if image is None or (image.channels, image.block) != (like.channels, like.block):
         return None
-    if (held.height, held.width) not in ((like.height, like.width), (1, 1)):
+    if (image.height, image.width) not in ((like.height, like.width), (1, 1)):
         return None
-    return held.expr
+    return image.expr
 
 
 def _channels(array: npt.NDArray[np.generic], channels: int, block: int) -> relax.Expr:

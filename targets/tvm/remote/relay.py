@@ -61,7 +61,7 @@ def _pass(listening: socket.socket, there: socket.socket, greeting: float, silen
     here, _ = listening.accept()
     here.setblocking(True)
     patience = greeting
-    asked, answered = None, 0
+    began, answered = None, 0
     for one in (here, there):
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while True:
@@ -71,17 +71,17 @@ def _pass(listening: socket.socket, there: socket.socket, greeting: float, silen
             if not data:
                 return 0
             there.sendall(data)
-            asked, answered = time.monotonic(), 0
+            began, answered = time.monotonic(), 0
         if there in ready:
             data = there.recv(_PIECE)
             if not data:
                 return 0
             here.sendall(data)
-            asked, patience = None, silence
+            began, patience = None, silence
             answered += len(data)
             if answered > _MOST:
                 return 0
-        elif asked is not None and time.monotonic() - asked > patience:
+        elif began is not None and time.monotonic() - began > patience:
             return _SILENT
 
 

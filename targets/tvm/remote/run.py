@@ -39,18 +39,20 @@ class Remote:
         self._connection = connection
         name = connection.name()
         with artifact.opened(path) as folder:
-            found = manifest.read(folder, path)
-            self.inputs, self.outputs = manifest.ports(found["inputs"]), manifest.ports(found["outputs"])
+            document = manifest.read(folder, path)
+            self.inputs, self.outputs = manifest.ports(document["inputs"]), manifest.ports(document["outputs"])
             library = os.path.join(folder, "model.so")
             if not os.path.isfile(library):
                 raise TargetError(
-                    f"{path} was built for {found['target']}, and holds no library that a device can load"
+                    f"{path} was built for {document['target']}, and holds no library that a device can load"
                 )
             connection.told("sending the library", lambda: connection.session.upload(library, name))
         try:
             self._library = connection.told("loading the library", lambda: connection.session.load_module(name))
         except TargetError as error:
-            raise TargetError(f"{error}; it was built for {found['target']} ({found['machine']['triple']})") from error
+            raise TargetError(
+                f"{error}; it was built for {document['target']} ({document['machine']['triple']})"
+            ) from error
 
     def close(self) -> None:
         """Give the device back. Nothing can be run on it after."""
@@ -76,24 +78,24 @@ class Remote:
         return self._connection.told("running the model", lambda: self._run(inputs, runs))
 
     def _run(self, inputs: list[Array], runs: int) -> tuple[list[Array], float]:
-        given = [self._put(array) for array in inputs]
+        fed = [self._put(array) for array in inputs]
         sizes = [self._put(np.zeros(max(1, len(port.shape)), np.int64)) for port in self.outputs]
-        self._call("optc_shapes", *given, *sizes)
+        self._call("optc_shapes", *fed, *sizes)
         shapes = [tuple(one.numpy()[: len(port.shape)]) for one, port in zip(sizes, self.outputs, strict=True)]
         for shape, port in zip(shapes, self.outputs, strict=True):
             _check_shape(shape, port)
-        made = [self._put(np.zeros(shape, port.dtype)) for shape, port in zip(shapes, self.outputs, strict=True)]
-        seconds = self._call("optc_run", self.threads, runs, *given, *made)
-        return [one.numpy() for one in made], seconds
+        results = [self._put(np.zeros(shape, port.dtype)) for shape, port in zip(shapes, self.outputs, strict=True)]
+        seconds = self._call("optc_run", self.threads, runs, *fed, *results)
+        return [one.numpy() for one in results], seconds
 
     def _call(self, name: str, *arguments: object) -> float:
-        found = float(self._library[name](*arguments))
-        if found < 0:
+        seconds = float(self._library[name](*arguments))
+        if seconds < 0:
             text = self._put(np.zeros(512, np.uint8))
             self._library["optc_message"](text)
             said = bytes(text.numpy()).partition(b"\0")[0].decode(errors="replace")
             raise TargetError(f"the compiled model failed on the device: {said}")
-        return found
+        return seconds
 
     def _put(self, array: Array) -> Any:
         import tvm

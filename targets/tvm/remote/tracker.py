@@ -25,16 +25,16 @@ def request(host: str, port: int, key: str, *, connecting: float, waiting: float
             tracker.sendall(struct.pack("<i", _MAGIC))
             if struct.unpack("<i", _received(tracker, 4))[0] != _MAGIC:
                 raise TargetError(f"what answers at {where} is no RPC tracker; a device is named by --rpc")
-            asked = json.dumps([_REQUEST, key, "", 1]).encode()
-            tracker.sendall(struct.pack("<i", len(asked)) + asked)
+            question = json.dumps([_REQUEST, key, "", 1]).encode()
+            tracker.sendall(struct.pack("<i", len(question)) + question)
             tracker.settimeout(waiting)
             try:
-                code, found = json.loads(_received(tracker, struct.unpack("<i", _received(tracker, 4))[0]))
+                code, answer = json.loads(_received(tracker, struct.unpack("<i", _received(tracker, 4))[0]))
             except TimeoutError:
                 raise TargetError(f"the tracker at {where} had no device '{key}' free in {waiting:.0f} s") from None
             if code != _SUCCESS:
                 raise TargetError(f"the tracker at {where} gives no device '{key}'")
-            return str(found[0]), int(found[1]), str(found[2])
+            return str(answer[0]), int(answer[1]), str(answer[2])
     except OSError as error:
         raise TargetError(f"no tracker answers at {where}: {error.strerror or error}") from error
     except (ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
@@ -44,10 +44,10 @@ def request(host: str, port: int, key: str, *, connecting: float, waiting: float
 def _received(tracker: socket.socket, size: int) -> bytes:
     if not 0 <= size <= _LONGEST:
         raise ValueError("an answer of that length is none")
-    found = b""
-    while len(found) < size:
-        piece = tracker.recv(size - len(found))
+    received = b""
+    while len(received) < size:
+        piece = tracker.recv(size - len(received))
         if not piece:
             raise ConnectionResetError("the connection was closed")
-        found += piece
-    return found
+        received += piece
+    return received

@@ -42,8 +42,8 @@ def blocks_of(sch: s_tir.Schedule) -> list[Any]:
 
 def extent(sch: s_tir.Schedule, loop: Any) -> int | None:
     """How often a loop runs, where that is known."""
-    found = sch.get(loop).extent
-    return int(found) if isinstance(found, tirx.IntImm) else None
+    size = sch.get(loop).extent
+    return int(size) if isinstance(size, tirx.IntImm) else None
 
 
 def is_reduction(sch: s_tir.Schedule, block: Any) -> bool:
@@ -66,12 +66,12 @@ def is_result(sch: s_tir.Schedule, block: Any) -> bool:
 
 def is_aligned(sch: s_tir.Schedule, block: Any) -> bool:
     """Whether a block reads, for each element that it writes, those at the same place of buffers of its shape."""
-    found = sch.get(block)
-    (written,) = found.writes
+    statement = sch.get(block)
+    (written,) = statement.writes
     shape = list(written.source.shape)
 
     def same(one: Any) -> bool:
         alike = structural_equal(list(one.source.shape), shape)
         return bool(alike) and all(r.min.same_as(w.min) for r, w in zip(one.region, written.region, strict=True))
 
-    return all(same(one) for one in found.reads)
+    return all(same(one) for one in statement.reads)

@@ -49,14 +49,14 @@ class Elementwise(Rule):
         whether that was so."""
         loops = sch.get_loops(block)
         sizes = [extent(sch, loop) for loop in loops]
-        known = next((i for i in range(len(sizes), 0, -1) if sizes[i - 1] is None), 0)
-        count, lanes = _product(sizes[known:]), self.machine.block
-        if known >= len(sizes) - 1 or (sizes[-1] or 1) % lanes == 0 or count % lanes or not is_aligned(sch, block):
+        first = next((i for i in range(len(sizes), 0, -1) if sizes[i - 1] is None), 0)
+        count, lanes = _product(sizes[first:]), self.machine.block
+        if first >= len(sizes) - 1 or (sizes[-1] or 1) % lanes == 0 or count % lanes or not is_aligned(sch, block):
             return False
-        outer, inner = sch.split(sch.fuse(*loops[known:]), [None, lanes])
+        outer, inner = sch.split(sch.fuse(*loops[first:]), [None, lanes])
         sch.vectorize(inner)
-        if known or count >= _SMALL:
-            sch.parallel(sch.fuse(*loops[:known], outer))
+        if first or count >= _SMALL:
+            sch.parallel(sch.fuse(*loops[:first], outer))
         return True
 
     def _row(self, sch: s_tir.Schedule, outer: list[Any], sizes: list[int | None]) -> list[Any]:
@@ -129,7 +129,7 @@ class Rows(Rule):
 
 
 def _product(sizes: list[int | None]) -> int:
-    found = 1
+    product = 1
     for size in sizes:
-        found *= size or 1
-    return found
+        product *= size or 1
+    return product

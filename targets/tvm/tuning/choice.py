@@ -42,5 +42,5 @@ class Choice:
     @staticmethod
     def of(text: str) -> Choice:
         """The choice in a text of `to_text`. Raises `ValueError`."""
-        found: Choice = restored(Choice, json.loads(text))
-        return found
+        choice: Choice = restored(Choice, json.loads(text))
+        return choice

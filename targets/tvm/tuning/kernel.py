@@ -45,8 +45,8 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
     w = te.placeholder(_packed(work, tile, machine), _weights_dtype(work, machine), name="w")
     sums = _sums(work, tile, machine, x, w)
-    given, out = _behind(work, machine, sums)
-    function = te.create_prim_func([x, w, *given, out])
+    operands, out = _behind(work, machine, sums)
+    function = te.create_prim_func([x, w, *operands, out])
     try:
         rule = {"conv_matrix": Matrix, "winograd": Winograd}.get(work.kernel, Tiled)
         sch = rule(machine).schedule(s_tir.Schedule(function))
@@ -54,19 +54,19 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
         return None
     if sch is None:
         return None
-    tensors = (x, w, *given, out)
+    tensors = (x, w, *operands, out)
     return Kernel(sch.mod, tuple((tuple(int(d) for d in one.shape), str(one.dtype)) for one in tensors))
 
 
 def inputs(kernel: Kernel) -> list[np.ndarray[Any, Any]]:
     """Numbers for the arguments of a kernel, of a size that sums stay far from what floats cannot hold."""
     random = np.random.default_rng(0)
-    made = []
+    arrays = []
     for shape, dtype in kernel.arguments:
         kind = np.dtype(dtype)
-        found = random.integers(0, 16, size=shape) if kind.kind in "iu" else random.uniform(-1, 1, size=shape)
-        made.append(found.astype(kind))
-    return made
+        numbers = random.integers(0, 16, size=shape) if kind.kind in "iu" else random.uniform(-1, 1, size=shape)
+        arrays.append(numbers.astype(kind))
+    return arrays
 
 
 def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ def _behind(work: Workload, machine: Machine, sums: te.Tensor) -> tuple[tuple[te
     shape = (1, sums.shape[1], 1, sums.shape[3]) if blocked else (sums.shape[-1],)
     bias = te.placeholder(shape, sums.dtype, name="bias")
     scale = te.placeholder(shape, "float32", name="scale")
-    held = machine.dot.codes if machine.dot is not None else "int8"
-    bounds = np.iinfo("uint8" if held == "uint8" else "int8")
+    dtype = machine.dot.codes if machine.dot is not None else "int8"
+    bounds = np.iinfo("uint8" if dtype == "uint8" else "int8")
     number = codes.scaled(sums, bias, scale)
-    return (bias, scale), codes.encode(number, 1.0, 0, int(bounds.min), int(bounds.max), held)
+    return (bias, scale), codes.encode(number, 1.0, 0, int(bounds.min), int(bounds.max), dtype)

@@ -36,9 +36,9 @@ def tune(graph: Graph, machine: Machine, how: Tuning, advance: Callable[[float],
     best = {work: records.best(work, work.default(machine)) for work in counts}
     cuts = tuple(Cut(work, tile) for work, tile in best.items() if tile != work.default(machine))
     choice = Choice(len(counts), records.digest(counts), records.gain(counts), cuts)
-    told = (
+    summary = (
         f"{len(cuts)} of {len(counts)} kernels are not cut by default; those that were measured should take "
         f"{100 * choice.share:.0f} % of their time; {ended.trials} trials"
     )
     left = f", and {ended.left} kernels have some left: tune again to go on" if ended.left else ""
-    return Tuned(choice.to_text(), told + left, ended.interrupted)
+    return Tuned(choice.to_text(), summary + left, ended.interrupted)

@@ -87,8 +87,8 @@ class Records:
 
     def best(self, work: Workload, default: Tile) -> Tile:
         """The fastest tile where it wins by more than the margin, else the default."""
-        known = [(one.ratio, tile) for tile, one in self._trials.get(work, {}).items() if one.ratio is not None]
-        ratio, tile = min(known, key=lambda one: one[0], default=(1.0, default))
+        measured = [(one.ratio, tile) for tile, one in self._trials.get(work, {}).items() if one.ratio is not None]
+        ratio, tile = min(measured, key=lambda one: one[0], default=(1.0, default))
         return tile if ratio < 1 - MARGIN else default
 
     def gain(self, counts: Mapping[Workload, int]) -> float:

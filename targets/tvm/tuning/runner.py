@@ -81,8 +81,8 @@ class There(Runner):
             toolchain.run(command, folder=folder, what="linking a kernel")
             there = self._connection.told("loading a kernel", lambda: self._sent(os.path.join(folder, name), name))
         session = self._connection.session
-        found = self._connection.told("sending numbers", lambda: _timed(there, session.cpu(), kernel))
-        return lambda runs: self._connection.told("timing a kernel", lambda: found(runs))
+        timer = self._connection.told("sending numbers", lambda: _timed(there, session.cpu(), kernel))
+        return lambda runs: self._connection.told("timing a kernel", lambda: timer(runs))
 
     def _sent(self, path: str, name: str) -> Any:
         self._connection.session.upload(path)

@@ -76,14 +76,14 @@ def _by_share(
     todo: list[Workload], counts: Mapping[Workload, int], machine: Machine, runner: Runner, late: Callable[[], bool]
 ) -> Iterator[tuple[Workload, float, Timed]]:
     """The workloads, those that take most of the time first, each with the seconds of its default, and that itself."""
-    known: list[tuple[float, Workload, Timed]] = []
+    timed: list[tuple[float, Workload, Timed]] = []
     for work in todo:
         if late():
             break
         default = _load(work, work.default(machine), machine, runner)
         if default is not None:
-            known.append((seconds(default), work, default))
-    for taken, work, default in sorted(known, key=lambda one: -one[0] * counts[one[1]]):
+            timed.append((seconds(default), work, default))
+    for taken, work, default in sorted(timed, key=lambda one: -one[0] * counts[one[1]]):
         yield work, taken, default
 
 
@@ -96,8 +96,8 @@ def _tried(work: Workload, tile: Tile, machine: Machine, runner: Runner, default
     other = _load(work, tile, machine, runner)
     if other is None:
         return None
-    found = ratio(default, other)
-    return found if found >= 1 - MARGIN else max(found, ratio(default, other, _LONGER))
+    measured = ratio(default, other)
+    return measured if measured >= 1 - MARGIN else max(measured, ratio(default, other, _LONGER))
 
 
 def _next(work: Workload, machine: Machine, records: Records) -> Tile | None:

@@ -228,10 +228,10 @@ def lower_cumulative(call: Call) -> relax.Expr:
     return answer
 
 
-def is_axis(given: te.Tensor, *, axis: int, rank: int) -> te.Tensor:
+def is_axis(axis_operand: te.Tensor, *, axis: int, rank: int) -> te.Tensor:
     from tvm import te, tirx
 
-    return te.compute((), lambda: tirx.any(given[0] == axis, given[0] == axis - rank), name="is_axis")
+    return te.compute((), lambda: tirx.any(axis_operand[0] == axis, axis_operand[0] == axis - rank), name="is_axis")
 
 
 def running_sum(x: te.Tensor, *, axis: int, reverse: bool, exclusive: bool) -> te.Tensor:

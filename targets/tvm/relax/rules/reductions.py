@@ -100,14 +100,14 @@ def _choices(sizes: tuple[int, ...], result: tuple[int, ...], keep: bool) -> lis
     return [axes for axes in sets if tuple(sizes[axis] for axis in wide if axis not in axes) == left]
 
 
-def is_set(given: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...]) -> te.Tensor:
-    """Whether `given` names the `axes`, and besides only such as have size one."""
+def is_set(operand: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...]) -> te.Tensor:
+    """Whether `operand` names the `axes`, and besides only such as have size one."""
     from tvm import te, tirx
 
-    count, rank = int(given.shape[0]), len(sizes)
+    count, rank = int(operand.shape[0]), len(sizes)
 
     def named(axis: int) -> Any:
-        hits = [tirx.any(given[k] == axis, given[k] == axis - rank) for k in range(count)]
+        hits = [tirx.any(operand[k] == axis, operand[k] == axis - rank) for k in range(count)]
         return tirx.any(*hits) if hits else tirx.const(False, "bool")
 
     wanted = [named(axis) if axis in axes else tirx.Not(named(axis)) for axis in range(rank) if sizes[axis] != 1]

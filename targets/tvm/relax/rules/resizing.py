@@ -30,7 +30,7 @@ def lower_resize(call: Call) -> relax.Expr:
     coordinates = node.get_string("coordinate_transformation_mode", "half_pixel")
     exact = node.get_string("nearest_mode", "round_prefer_floor")
     crops = coordinates == "tf_crop_and_resize"
-    factors, known = _factors(call, axes, sizes, result)
+    factors, fixed = _factors(call, axes, sizes, result)
     corners = call.array(1) if crops else np.zeros(2 * len(axes), np.float32)
     regions = constant(corners.astype(np.float32)) if corners is not None else call.cast(call.expr(1), "float32")
     x = call.expr(0)
@@ -40,7 +40,7 @@ def lower_resize(call: Call) -> relax.Expr:
     if mode != "nearest" and not dtype.startswith("float"):
         x = call.cast(x, "float32")
     for k, axis in enumerate(axes):
-        if known is not None and known[k] == 1 and sizes[axis] == result[axis] and not crops:
+        if fixed is not None and fixed[k] == 1 and sizes[axis] == result[axis] and not crops:
             continue
         place = _Axis(
             sizes[axis],
@@ -56,15 +56,15 @@ def lower_resize(call: Call) -> relax.Expr:
             bool(node.get_int("exclude_outside")),
             node.get_float("extrapolation_value"),
         )
-        if mode == "nearest" and known is not None and not crops and result[axis] % sizes[axis] == 0:
+        if mode == "nearest" and fixed is not None and not crops and result[axis] % sizes[axis] == 0:
             times = result[axis] // sizes[axis]
-            if known[k] == times and coordinates == "asymmetric" and exact == "floor":
+            if fixed[k] == times and coordinates == "asymmetric" and exact == "floor":
                 x = call.te(repeated, x, axis=axis, times=times)
                 continue
-        if known is not None and corners is not None:
+        if fixed is not None and corners is not None:
             # Where one lies between two elements depends on each rounding: LLVM would leave some out.
             steps = np.arange(result[axis], dtype=np.float32)
-            scales = np.array(known, np.float32)
+            scales = np.array(fixed, np.float32)
             points = constant(
                 _known(steps, scales, place, _coordinate(steps, scales, corners.astype(np.float32), place))
             )

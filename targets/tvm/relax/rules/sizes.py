@@ -124,12 +124,14 @@ def _moved_ones(call: Call, wide: tuple[int, ...], narrow: tuple[int, ...]) -> r
     return call.reshape(call.expr(0), call.result())
 
 
-def is_one_of(given: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> te.Tensor:
-    """Whether `given` names exactly the axes of one of the `sets`."""
+def is_one_of(operand: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> te.Tensor:
+    """Whether `operand` names exactly the axes of one of the `sets`."""
     from tvm import te, tirx
 
-    count = int(given.shape[0])
-    named = [any_of(*[any_of(given[k] == axis, given[k] == axis - rank) for k in range(count)]) for axis in range(rank)]
+    count = int(operand.shape[0])
+    named = [
+        any_of(*[any_of(operand[k] == axis, operand[k] == axis - rank) for k in range(count)]) for axis in range(rank)
+    ]
     exact = [every(*[named[axis] if axis in axes else tirx.Not(named[axis]) for axis in range(rank)]) for axes in sets]
     return te.compute((), lambda: any_of(*exact), name="is_one_of")
 
@@ -256,16 +258,16 @@ def _computed(call: Call, index: int) -> bool:
     return isinstance(kind, relax.TensorType) and call.node.outputs[0].static_shape is not None
 
 
-def agree(call: Call, given: relax.Expr, fits: Any, count: int) -> None:
+def agree(call: Call, operand: relax.Expr, fits: Any, count: int) -> None:
     """The artifact fails unless `fits` holds for each number of a vector of `count` of them."""
     if count:
-        call.require(call.te(agrees, given, fits=fits, count=count), other_sizes(call))
+        call.require(call.te(agrees, operand, fits=fits, count=count), other_sizes(call))
 
 
-def agrees(given: te.Tensor, *, fits: Any, count: int) -> te.Tensor:
+def agrees(operand: te.Tensor, *, fits: Any, count: int) -> te.Tensor:
     from tvm import te
 
-    return te.compute((), lambda: every(*[fits(k, given[k]) for k in range(count)]), name="agrees")
+    return te.compute((), lambda: every(*[fits(k, operand[k]) for k in range(count)]), name="agrees")
 
 
 def other_sizes(call: Call) -> str:

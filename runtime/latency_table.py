@@ -75,11 +75,11 @@ class LatencyTable:
 
     def by_node(self, graph: Graph, dims: Mapping[str, int] | None = None) -> dict[Node, float]:
         """Seconds of each layer of `graph` alone."""
-        known = {row.work.text: row.seconds for row in self.rows}
+        measured = {row.work.text: row.seconds for row in self.rows}
         models = {kind: fit(self.rows, *kind) for kind in ((i, g) for i in (False, True) for g in (False, True))}
         taken = {}
         for node, work in workloads(graph, dims):
-            seconds = known.get(work.text)
+            seconds = measured.get(work.text)
             taken[node] = predict(models[work.integer, work.grouped], work) if seconds is None else seconds
         return taken
 

@@ -99,7 +99,7 @@ def search_with(
     if not time > 0:
         raise SpecError(f"a search takes some time, such as 5m, not {time:g} s")
     strategy(word)
-    asked = wanted(model, options)
+    budgeted = wanted(model, options)
     if plan is not None:
         if not isinstance(model, str | os.PathLike):
             raise SpecError("a plan names its model by path: search a file, or leave the plan out")
@@ -112,11 +112,11 @@ def search_with(
     with ExitStack() as stack:
         folder = options.cache if options.cache is not None else stack.enter_context(Workspace())
         judge = Judge(
-            model, replace(options, passes="clean", progress=None), asked.budget, Store(os.fspath(folder)), key
+            model, replace(options, passes="clean", progress=None), budgeted.budget, Store(os.fspath(folder)), key
         )
         written = _Written(model, options, judge, plan, tell)
         progress = options.progress or Progress()
-        hunt = Hunt(judge, asked, word, time, candidates, progress, written.improved, begin)
+        hunt = Hunt(judge, budgeted, word, time, candidates, progress, written.improved, begin)
         stopped = False
         try:
             space = hunt.survey(model, key)

@@ -105,10 +105,10 @@ class Survey:
         missing = [layer for layer in scene.layers if layer.name not in done]
         if not missing or time.monotonic() > self.deadline:
             return done
-        small, ctx, held = too_small(scene.layers), self.ctx, self.ctx.held
-        assert held is not None
+        small, ctx, held_out = too_small(scene.layers), self.ctx, self.ctx.held
+        assert held_out is not None
         with (
-            Damage(scene.graph, held.take(TRIAL, ctx.seed), ctx.threads) as damage,
+            Damage(scene.graph, held_out.take(TRIAL, ctx.seed), ctx.threads) as damage,
             ctx.progress.task("survey of layers", len(missing)) as advance,
         ):
             for step in walk(scene.graph, ctx, missing):

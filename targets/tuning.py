@@ -48,10 +48,10 @@ class Tuning:
 
 def duration(text: str, flag: str = "--tune") -> float:
     """Seconds of a text such as 90s, 10m, 1.5h. Raises `SpecError`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None or not float(match[1]):
         raise SpecError(f"{flag} takes a time such as 90s, 10m or 1h, not '{text}'")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def bind(graph: Graph, dims: Mapping[str, int]) -> Inference:
 
 
 def size_names(graph: Graph, wanted: Iterable[str] = ()) -> tuple[str, ...]:
-    """The names of symbolic sizes of the inputs, in order. Raises `ModelError` for a name of `wanted` that is not one."""
+    """The names of symbolic sizes of the inputs, in order. Raises `ModelError` for a name that is not one."""
     names = tuple(dict.fromkeys(d for v in graph.inputs for d in v.shape or () if isinstance(d, str)))
     for name in wanted:
         if name not in names:

@@ -154,8 +154,8 @@ def damage_curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weig
                 steps.setdefault(i, []).append(step)
                 if len(steps[i]) == len({r.layer for r in one.readers}):
                     removal = removal_order(consumers.pop(i), stop=floors[i])
-                    found = steps.pop(i)
-                    curves[i] = Curve(removal) if damage is None else _weighed(one, found, removal, damage)
+                    measured = steps.pop(i)
+                    curves[i] = Curve(removal) if damage is None else _weighed(one, measured, removal, damage)
     return curves
 
 

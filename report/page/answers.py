@@ -75,7 +75,7 @@ class Answers:
 
 
 def answers(teacher: Session, student: Session, samples: Samples, index: int, name: str) -> Answers:
-    """Run both on `samples` and compare output `index`, which is called `name`. Raises `TargetError` where a run fails."""
+    """Run both on `samples` and compare output `index`, called `name`. Raises `TargetError` where a run fails."""
     value = teacher.graph.outputs[index].value
     compared = Answers(name, output_kind(value))
     axis = output_axis(value)
@@ -147,7 +147,7 @@ def _keep(
     outputs: tuple[Array, Array],
     axis: int,
     feeds: Feeds,
-    held: Samples,
+    samples: Samples,
     row: int,
     parts: int,
 ) -> None:
@@ -156,7 +156,7 @@ def _keep(
         return
     said, answered = words
     moved = said.split(" (")[0] != answered.split(" (")[0] and answered != _SAME
-    sample = _pictured(feeds, held, row, parts)
+    sample = _pictured(feeds, samples, row, parts)
     picture = None if sample is None else thumbnail(sample)
     maps = [map_of(one, compared.kind, axis) for one in outputs]
     boxes: tuple[tuple[Box, ...], ...] = ()
@@ -168,10 +168,10 @@ def _keep(
     compared.worst = sorted((*compared.worst, case), key=lambda one: -one.gap)[:_WORST]
 
 
-def _pictured(feeds: Feeds, held: Samples, row: int, parts: int) -> Array | None:
+def _pictured(feeds: Feeds, samples: Samples, row: int, parts: int) -> Array | None:
     """The input of one sample that is a picture, if any."""
     for name, array in feeds.items():
-        axis = held.axes[name]
+        axis = samples.axes[name]
         single = array[0] if axis is None and array.ndim == 4 and len(array) == 1 else array
         sample = np.asarray(single if axis is None else np.take(array, row if parts > 1 else 0, axis))
         if thumbnail(sample) is not None:

@@ -123,35 +123,35 @@ def where(title: str, unit: str, layers: Sequence[tuple[str, float, float]]) -> 
     return _figure(draw, title, f"{unit}: {said}", height=0.7 + 0.26 * len(layers))
 
 
-def histogram(title: str, found: Histogram) -> Markup:
+def histogram(title: str, counted: Histogram) -> Markup:
     """How elements lie, before and after, as shares of each."""
 
     def draw(axes: Axes) -> None:
-        if found.before is not None:
-            axes.stairs(100 * found.before, found.edges, color=BEFORE, fill=True, alpha=0.6, label="before")
-        if found.after is not None:
-            axes.stairs(100 * found.after, found.edges, color=AFTER, linewidth=1.1, label="after")
+        if counted.before is not None:
+            axes.stairs(100 * counted.before, counted.edges, color=BEFORE, fill=True, alpha=0.6, label="before")
+        if counted.after is not None:
+            axes.stairs(100 * counted.after, counted.edges, color=AFTER, linewidth=1.1, label="after")
         axes.set_ylim(bottom=0)
         axes.set_ylabel("% of elements")
         _legend(axes)
         axes.tick_params(length=0)
 
-    said = f"from {found.edges[0]:.4g} to {found.edges[-1]:.4g} in {len(found.edges) - 1} bins"
+    said = f"from {counted.edges[0]:.4g} to {counted.edges[-1]:.4g} in {len(counted.edges) - 1} bins"
     return _figure(draw, title, said, height=1.7)
 
 
-def scatter(found: Answers, what: str) -> Markup:
+def scatter(answers: Answers, what: str) -> Markup:
     """The student's answers over the teacher's; on the diagonal they are equal."""
 
     def draw(axes: Axes) -> None:
         groups = ((False, AFTER, "o", "same answer"), (True, ALARM, "D", "another answer"))
-        several = any(found.moved)
+        several = any(answers.moved)
         for moved, colour, marker, label in groups:
-            points = [p for p, m in zip(found.points, found.moved, strict=True) if m == moved]
+            points = [p for p, m in zip(answers.points, answers.moved, strict=True) if m == moved]
             if points:
                 one, other = zip(*points, strict=True)
                 axes.scatter(one, other, s=9, color=colour, marker=marker, alpha=0.6, linewidths=0, label=label)
-        flat = [x for point in found.points for x in point]
+        flat = [x for point in answers.points for x in point]
         ends = [min(flat), max(flat)]
         axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
         if several:
@@ -160,7 +160,7 @@ def scatter(found: Answers, what: str) -> Markup:
         axes.set_ylabel(f"{what}, result")
         axes.tick_params(length=0)
 
-    said = f"{len(found.points)} points of output {found.output}, {sum(found.moved)} with another answer"
+    said = f"{len(answers.points)} points of output {answers.output}, {sum(answers.moved)} with another answer"
     return _figure(draw, "Result against original", said, height=3.0)
 
 
@@ -202,7 +202,7 @@ def _tidy(svg: str, label: str) -> Markup:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r" font-family=\"[^\"]*\"", "", svg)
     svg = _GROUP.sub(r"\1", svg)
-    svg = _CSS.sub(lambda found: _attributes(found[1]), svg)
+    svg = _CSS.sub(lambda match: _attributes(match[1]), svg)
     opening = element("svg", role="img", aria_label=label)[: -len("></svg>")]
     svg = re.sub(r"<svg", opening, svg, count=1)
     return Markup(re.sub(r"\s*\n\s*", "\n", svg))

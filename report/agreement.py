@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..runtime.agreement import Agreement, OutputAgreement
@@ -40,8 +39,3 @@ def output_text(output: OutputAgreement, samples: int) -> str:
     parts += [output.remark] if output.remark else []
     parts += [f"{output.broken} broken"] if output.broken else []
     return "; ".join([parts[0], ", ".join(parts[1:])]) if parts[1:] else parts[0]
-
-
-def of_document(agreement: Mapping[str, Any]) -> str:
-    """That of the `agreement` of a report's document."""
-    return text(agreement["share"], agreement["measure"], agreement["samples"])

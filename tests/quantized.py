@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from facts import facts_of
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Graph, Node
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
@@ -17,6 +17,7 @@ from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.quant import Quant
 from optc.runtime.samples import load_samples
+from optc.targets.tvm.legal.integer_layers import coded_layer
 
 
 def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = None, **facts: object) -> Report:
@@ -49,6 +50,11 @@ def runtime_ops(graph: Graph, folder: Path) -> Counter[str]:
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     ort.InferenceSession(to_bytes(graph), options, providers=["CPUExecutionProvider"])
     return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+def layers_on_codes(graph: Graph) -> list[Node]:
+    """The nodes that libraries compute with integers, in order."""
+    return [node for node in graph if coded_layer(node) is not None]
 
 
 def cleaned(name: str) -> Graph:

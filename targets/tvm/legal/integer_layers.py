@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....ir.graph import Graph, Value
+from ....ir.graph import Value
 from ....ir.node import Node
 from ....ir.types import DType
 
@@ -108,11 +108,6 @@ def coded_layer(node: Node) -> CodedLayer | None:
     if np.abs(offset).max(initial=0) > _MOST:
         return None
     return CodedLayer(codes, grid, weights, units.astype(np.float32), offset.astype(np.int32), rest)
-
-
-def layers_on_codes(graph: Graph) -> list[Node]:
-    """The nodes that compute with integers, in order."""
-    return [node for node in graph if coded_layer(node) is not None]
 
 
 def is_depthwise(node: Node, weights: Array) -> bool:

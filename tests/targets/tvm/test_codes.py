@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quantized import layers_on_codes
 
 from optc.ir.graph import Graph, Value
 from optc.ir.types import DType
@@ -23,7 +24,6 @@ from optc.targets.tvm.artifact import folder as artifact
 from optc.targets.tvm.artifact.run import Library
 from optc.targets.tvm.cpu import features
 from optc.targets.tvm.cpu.machines import of_llvm
-from optc.targets.tvm.legal.integer_layers import layers_on_codes
 
 from .test_library import Net, need
 

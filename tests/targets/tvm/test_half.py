@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quantized import layers_on_codes
 
 from optc.ir.graph import Graph, Value
 from optc.ir.types import DType
@@ -19,7 +20,6 @@ from optc.runtime.session import Session
 from optc.targets import table
 from optc.targets.tvm.artifact import folder as artifact
 from optc.targets.tvm.legal.half import Half, rounded
-from optc.targets.tvm.legal.integer_layers import layers_on_codes
 
 from .test_codes import CodedNet, innermost_loops
 from .test_codes import picture_net as quantized

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quantized import layers_on_codes
 
 from optc.compiler import compile, read
 from optc.models import zoo
@@ -14,7 +15,6 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm.legal.integer_layers import layers_on_codes
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4", "int3"])

@@ -50,10 +50,10 @@ def _options(command: Any) -> str:
         if name == "voice":
             continue
         metadata = getattr(hints.get(name), "__metadata__", ())
-        given = next((one for one in metadata if isinstance(one, Parameter)), Parameter())
-        words = helps.get(name) or given.help or ""
+        own = next((one for one in metadata if isinstance(one, Parameter)), Parameter())
+        words = helps.get(name) or own.help or ""
         positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL)
-        names = [name.upper()] if positional else list(given.name or ()) or [f"--{name.replace('_', '-')}"]
+        names = [name.upper()] if positional else list(own.name or ()) or [f"--{name.replace('_', '-')}"]
         shown = ", ".join(f"`{one}`" for one in names)
         rows.append(f"| {shown} | {words.replace('|', chr(92) + '|')} |\n")
     return "".join(rows)

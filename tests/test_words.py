@@ -13,7 +13,7 @@ LEFT = {
     "passes": 2,
     "report": 2,
     "searcher": 1,
-    "tests": 344,
+    "tests": 343,
 }
 """How many such names each folder still has. A number here may fall, and never rises."""
 

@@ -33,8 +33,8 @@ def _known(node: Node, rewriter: Rewriter) -> bool:
         source = rewriter.make(node, "Reshape", [source, whole], type=TensorType(dtype, tuple(sizes)))
     sizes[axis] = len(chosen)
     kind = TensorType(dtype, tuple(sizes))
-    made = rewriter.make(node, "Gather", [source, rewriter.constant(node, chosen)], {"axis": axis}, type=kind)
-    rewriter.replace(node, made)
+    gather = rewriter.make(node, "Gather", [source, rewriter.constant(node, chosen)], {"axis": axis}, type=kind)
+    rewriter.replace(node, gather)
     return True
 
 

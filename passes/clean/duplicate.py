@@ -83,13 +83,13 @@ def merge_constants(graph: Graph) -> int:
 
 def _split(groups: Iterable[list[Value]], look: Callable[[Tensor], Hashable]) -> dict[Hashable, list[Value]]:
     """Groups of more than one value, divided by what `look` finds."""
-    found: dict[Hashable, list[Value]] = {}
+    classes: dict[Hashable, list[Value]] = {}
     for index, group in enumerate(groups):
         for value in group if len(group) > 1 else ():
             assert value.constant is not None
-            found.setdefault((index, look(value.constant)), []).append(value)
+            classes.setdefault((index, look(value.constant)), []).append(value)
             value.constant.release()
-    return found
+    return classes
 
 
 def _sample(tensor: Tensor) -> Hashable:

@@ -22,8 +22,8 @@ def sparse(tensor: Tensor) -> SparseTensor | None:
     """`tensor` as its elements that are not zero, by linear position; `None` where that takes no fewer bytes."""
     flat = tensor.numpy().reshape(-1)
     at = np.flatnonzero(flat).astype(np.int64)
-    found = SparseTensor(ArrayTensor(flat[at], tensor.dtype), ArrayTensor(at), tensor.shape)
-    return found if found.nbytes < tensor.nbytes else None
+    packed = SparseTensor(ArrayTensor(flat[at], tensor.dtype), ArrayTensor(at), tensor.shape)
+    return packed if packed.nbytes < tensor.nbytes else None
 
 
 def store_sparse(layers: Iterable[Linear]) -> tuple[int, int]:
@@ -33,10 +33,10 @@ def store_sparse(layers: Iterable[Linear]) -> tuple[int, int]:
         old, graph = layer.weight, layer.node.graph
         assert old.constant is not None
         assert graph is not None
-        found = sparse(old.constant)
-        if found is None:
+        packed = sparse(old.constant)
+        if packed is None:
             left += 1
             continue
-        layer.put(graph.constant(found, old.name))
+        layer.put(graph.constant(packed, old.name))
         stored += 1
     return stored, left

@@ -272,10 +272,10 @@ class Linear:
             return
         old = place[0].inputs[place[1]]
         assert old is not None
-        made = self.constant(bias, old.name)
+        new = self.constant(bias, old.name)
         for reader in self.readers:
             node, index = reader.bias_place or place
-            node.set_input(index, made)
+            node.set_input(index, new)
             if self.op == "Gemm":
                 node.set_attribute("beta", 1.0)
 

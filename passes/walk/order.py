@@ -59,11 +59,11 @@ def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
     """What every layer of `groups`, in the order of the visit, is asked for."""
     graph = groups[0][0].node.graph if groups else None
     place = {node: n for n, group in enumerate(groups) for layer in group for node in _visited(layer, graph)}
-    known: dict[Node, int] = {}
-    return [[_ask(layer, number, place, known) for layer in group] for number, group in enumerate(groups)]
+    latest: dict[Node, int] = {}
+    return [[_ask(layer, number, place, latest) for layer in group] for number, group in enumerate(groups)]
 
 
-def _ask(layer: Linear, number: int, place: dict[Node, int], known: dict[Node, int]) -> Ask:
+def _ask(layer: Linear, number: int, place: dict[Node, int], latest: dict[Node, int]) -> Ask:
     """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
     if not layer.alone:
         return Ask(layer, layer.output)
@@ -74,7 +74,7 @@ def _ask(layer: Linear, number: int, place: dict[Node, int], known: dict[Node, i
         same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
         if other is None or not same or other.constant is not None:
             return Ask(layer, layer.output)
-        if _latest_before(other, place, known) < number:
+        if _latest_before(other, place, latest) < number:
             return Ask(layer, add.output, add)
     return Ask(layer, layer.output)
 
@@ -93,15 +93,15 @@ def _only_reader(value: Value) -> Node | None:
     return value.users[0]
 
 
-def _latest_before(value: Value, place: dict[Node, int], known: dict[Node, int]) -> int:
+def _latest_before(value: Value, place: dict[Node, int], latest: dict[Node, int]) -> int:
     """The last of the groups that have a layer before `value`, -1 for none; `known` are the answers so far, by node."""
     stack = [] if value.producer is None else [value.producer]
     while stack:
         node = stack[-1]
         before = [v.producer for v in (*node.inputs, *node.captures) if v is not None and v.producer is not None]
-        if missing := [producer for producer in before if producer not in known]:
+        if missing := [producer for producer in before if producer not in latest]:
             stack += missing
             continue
-        known[node] = max([place.get(node, -1), *(known[producer] for producer in before)])
+        latest[node] = max([place.get(node, -1), *(latest[producer] for producer in before)])
         stack.pop()
-    return -1 if value.producer is None else known[value.producer]
+    return -1 if value.producer is None else latest[value.producer]

@@ -248,7 +248,7 @@ def _collect(
     first = group[0].layer
     groups, _, d = first.shape
     n = sum(ask.layer.shape[1] for ask in group)
-    fit, held = Moments(groups, d, n), Moments(groups, d, n)
+    fit, held_out = Moments(groups, d, n), Moments(groups, d, n)
     shape: tuple[int, ...] = ()
     easy = [ask for ask in group if groups == 1 and range_after(ask.answer)]
     room = rows_to_keep(d, n) if easy else 0
@@ -285,24 +285,24 @@ def _collect(
                 t = t - skip
             answers.append(t.reshape(len(t), groups, ask.layer.shape[1]))
         t = np.concatenate(answers, axis=2)
-        part = held if batch % 5 == 4 else fit
+        part = held_out if batch % 5 == 4 else fit
         if batch == 0:
             nothing = np.zeros((1, groups, d), np.float32), np.zeros((1, groups, n), np.float32)
-            for moments in (fit, held):
+            for moments in (fit, held_out):
                 moments.shift(*((x, t) if len(x) else nothing))
         return _Rows(part.products(x, t), keep, values[first.source].shape)
 
-    for batch, found in enumerate(frontier.advance(wanted, rows, ahead_only=ahead)):
-        shape = shape or found.shape
-        for key, array in found.keep:
+    for batch, read in enumerate(frontier.advance(wanted, rows, ahead_only=ahead)):
+        shape = shape or read.shape
+        for key, array in read.keep:
             kept.append(key, array)
-        (held if batch % 5 == 4 else fit).take(found.products)
+        (held_out if batch % 5 == 4 else fit).take(read.products)
     for ask in group:
         kept.drop(("answer", ask.layer))
     kept.drop(("at", number))
     kept.drop(("shape", number))
     kept.drop(("selected", number))
-    return fit, held, shape
+    return fit, held_out, shape
 
 
 def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic: bool) -> Target:
@@ -310,13 +310,13 @@ def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic
     weight = layer.weights()
 
     def statistics(one: Moments) -> Statistics:
-        found = one.statistics(outputs, centred=layer.bias_place is not None)
-        found = found.broadened(weight, MADE_UP) if synthetic else found
-        return found.joined(weight, len(layer.others)) if layer.others else found
+        statistics = one.statistics(outputs, centred=layer.bias_place is not None)
+        statistics = statistics.broadened(weight, MADE_UP) if synthetic else statistics
+        return statistics.joined(weight, len(layer.others)) if layer.others else statistics
 
-    fit, held = moments
-    ridges = choose_ridges(weight, statistics(fit), statistics(held))
-    return fit_target(weight, statistics(fit.merged(held)), ridges)
+    fit, held_out = moments
+    ridges = choose_ridges(weight, statistics(fit), statistics(held_out))
+    return fit_target(weight, statistics(fit.merged(held_out)), ridges)
 
 
 def _reads(layer: Linear) -> tuple[tuple[Value | None, ...], ...]:
@@ -326,8 +326,8 @@ def _reads(layer: Linear) -> tuple[tuple[Value | None, ...], ...]:
 
 def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
     """What the activation after the layer forgives; `None` where no rows were kept for it."""
-    found = range_after(ask.answer)
-    if found is None or ("teacher", ask.layer) not in kept:
+    bounds = range_after(ask.answer)
+    if bounds is None or ("teacher", ask.layer) not in kept:
         return None
 
     def rows(word: str, key: object, batch: int) -> Rows:
@@ -337,7 +337,7 @@ def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
         other = rows("other", ask.layer, batch) if ("other", ask.layer) in kept else None
         return rows("rows", number, batch), rows("teacher", ask.layer, batch), other
 
-    return Saturation(found, kept.count(("rows", number)), read)
+    return Saturation(bounds, kept.count(("rows", number)), read)
 
 
 def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:

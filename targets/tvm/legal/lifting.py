@@ -164,8 +164,8 @@ def lift_affine_grid(node: Node) -> bool:
     turned = graph.add("Transpose", [theta], {"perm": [0, 2, 1]}, origin=node.origin, before=node).output
     product = graph.add("MatMul", [graph.constant(points), turned], origin=node.origin, before=node).output
     shape = graph.constant(np.array([count, *image, len(image)], np.int64))
-    made = graph.add("Reshape", [product, shape], name=node.name, origin=node.origin, before=node).output
-    made.type = node.output.type
-    node.output.replace_uses(made)
+    reshaped = graph.add("Reshape", [product, shape], name=node.name, origin=node.origin, before=node).output
+    reshaped.type = node.output.type
+    node.output.replace_uses(reshaped)
     graph.remove(node)
     return True

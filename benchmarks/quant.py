@@ -1,4 +1,4 @@
-"""Measure quant on the kit against ONNX Runtime's own quantizer, and NNCF where it is installed.
+"""Measure quant on the kit against ONNX Runtime's own quantizer; `peers.py` holds it against other tools.
 
     python benchmarks/quant.py KIT [--models NAME ...] [--samples N] [--ours SPEC ...] [--files DIR] [--quick] [--cost]
 
@@ -21,7 +21,6 @@ import optc  # noqa: F401  before numpy, as the command does it: its BLAS then k
 
 # isort: on
 import argparse
-import importlib.util
 import json
 import resource
 import subprocess
@@ -63,8 +62,6 @@ def make(who: str, model: Path, data: Path, count: int, out: Path, threads: int 
         sizes = sum(array.size for array in next(samples.batches(1)).values())
         holds = sizes > LARGE and who in ("ort-entropy", "ort-percentile")
         _runtime(who.removeprefix("ort-"), model, samples.take(min(count, HELD) if holds else count), out)
-    elif who == "nncf":
-        _nncf(model, load_samples(data, load(model)).take(count), out)
     else:
         compile(model, who, data=Data(data, limit=count), output=out, threads=threads, check=False)
 
@@ -92,17 +89,6 @@ def _runtime(method: str, model: Path, samples: Samples, out: Path) -> None:
         activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, reduce_range=saturating,
         calibrate_method=q.CalibrationMethod[methods[method]],
     )  # fmt: skip
-
-
-def _nncf(model: Path, samples: Samples, out: Path) -> None:
-    import nncf
-    import onnx
-
-    quantized = nncf.quantize(
-        onnx.load(model), nncf.Dataset(list(samples.batches(1))), subset_size=samples.count,
-        fast_bias_correction=False, advanced_parameters=nncf.AdvancedQuantizationParameters(),
-    )  # fmt: skip
-    onnx.save(quantized, out)
 
 
 def speeds(files: list[Path], samples: Samples, seconds: float = 6.0) -> list[float]:
@@ -137,7 +123,6 @@ def table(kit: Path, name: str, count: int, specs: tuple[str, ...], folder: Path
     model, data = kit / "models" / f"{name}.onnx", folder / f"{name}.npz"
     _feeds(kit, name, data)
     everybody = [*specs, *THEIRS, *(("ort-dynamic",) if name == "minilm_l6" else ())]
-    everybody += ["nncf"] if importlib.util.find_spec("nncf") else []
     variants: list[tuple[str, Path, float]] = []
     for who in everybody:
         out, start = folder / f"{name}.{who.replace(':', '.')}.onnx", time.perf_counter()

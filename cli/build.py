@@ -63,9 +63,10 @@ def build(
     from ..project.config import load
     from ..project.lock import Lock
     from ..project.matrix import build, jobs_of
+    from ..report.files import PAGE
     from ..report.matrix import Entry, write
 
-    wanted = reports(report or [], {"--config": config}, page=True)
+    wanted = reports(report or [], {"--config": config}, whole=(PAGE,))
     plan = load(config)
     todo = jobs_of(plan, names)
     record = Lock.read(lock if lock is not None else plan.lock_path, strict=locked)

@@ -93,8 +93,9 @@ def compile_model(
     depfile
         File that receives, for Make and Ninja, what the result depends on.
     report
-        File that receives the report, in the form its extension names: .json, .md, .xml (JUnit), or .html (a page to
-        look at; needs optc[html]). May be given several times. For several targets, a file for each: NAME.TARGET.json.
+        File that receives the report, in the form its extension names: .json, .md, .xml (JUnit), .html (a page to look
+        at; needs optc[html]), or .onnx (the result with its figures in metadata_props, for viewers). May be given
+        several times. For several targets, a file for each: NAME.TARGET.json.
 
     Examples
     --------
@@ -109,8 +110,9 @@ def compile_model(
 
     from ..compiler import Interrupted, check_place, compile_with
     from ..passes.observers import Dump, Observer, Reproduce
+    from ..report.annotated import write as write_annotated
     from ..report.build import together
-    from ..report.files import PAGE, extension, write
+    from ..report.files import ANNOTATED, PAGE, WHOLE, extension, write
     from ..report.page import write as write_page
     from ..report.progress import PassLines
     from ..report.terminal import beside, show
@@ -139,8 +141,8 @@ def compile_model(
             check_place(path, flag)
     record = chosen.record(lock, strict=locked)
     files = [chosen.reports(path) for path in report or []]
-    wanted = reports([path for one in files for path in one], {"MODEL": model, "-o": out, "--data": data}, page=True)
-    pages = [path for path in wanted if extension(path, page=True) == PAGE]
+    wanted = reports([path for one in files for path in one], {"MODEL": model, "-o": out, "--data": data}, whole=WHOLE)
+    form = {path: extension(path, WHOLE) for path in wanted}
     place = cache_place(cache, no_cache)
     stopped: Interrupted | None = None
     with voice.progress() as progress:
@@ -153,7 +155,7 @@ def compile_model(
                 device=there,
                 cache=place,
                 lock=chosen.locked(record, strict=locked),
-                trail=bool(pages),
+                trail=PAGE in form.values(),
                 observers=observers,
                 progress=progress,
             )
@@ -165,10 +167,12 @@ def compile_model(
         try:
             todo = [(one, path) for paths in files for one, path in zip(build.each, paths)]
             for one, path in todo:
-                if path not in pages:
+                if form[path] == ANNOTATED:
+                    write_annotated(one, path)
+                elif form[path] not in WHOLE:
                     write(one.report, path)
             for one, path in todo if stopped is None else ():  # a page takes its time, and who interrupts has none
-                if path in pages:
+                if form[path] == PAGE:
                     with nullcontext() if progress is None else progress.task("page"):
                         write_page(one, path, typed, None if place is None else Store(place))
         except KeyboardInterrupt:

@@ -85,8 +85,9 @@ def diff(
 def _places(paths: list[str], others: dict[str, str | None]) -> list[str]:
     """The files that receive the comparison, each of a form that it has. Raises `SpecError`, `OutputError`."""
     from ..errors import SpecError
+    from ..report.files import PAGE
 
-    for path in reports(paths, others, page=True):
+    for path in reports(paths, others, whole=(PAGE,)):
         if not path.lower().endswith((".html", ".json")):
             raise SpecError(f"{path}: a comparison is written by its extension, one of .html, .json")
     return paths

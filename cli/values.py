@@ -18,17 +18,17 @@ def check_apart(path: str, flag: str, others: Mapping[str, str | None]) -> None:
             raise OutputError(f"{flag} would overwrite {other}, which is {path} too; name another file")
 
 
-def reports(paths: Sequence[str], others: Mapping[str, str | None], *, page: bool = False) -> list[str]:
+def reports(paths: Sequence[str], others: Mapping[str, str | None], *, whole: Sequence[str] = ()) -> list[str]:
     """The files that receive a report, each of a known form, in a place that takes it, and none that is named twice.
 
-    With `page`, the `.html` form is one of them. Raises `OutputError` and `SpecError`.
+    The forms `whole`, made of a whole build, are among them. Raises `OutputError` and `SpecError`.
     """
     from ..compiler import check_place
     from ..report.files import PAGE, extension
 
     for i, path in enumerate(paths):
         check_apart(path, "--report", {**others, **{f"--report {other}": other for other in paths[:i]}})
-        if extension(path, page=page) == PAGE:
+        if extension(path, whole) == PAGE:
             from ..report.page import require
 
             require()

@@ -35,9 +35,10 @@ class Build:
         self.report.draw = self._draw
 
     def _draw(self, path: str) -> None:
-        from ..report.page import write
+        from ..report import annotated, page
+        from ..report.files import ANNOTATED, WHOLE, extension
 
-        write(self, path)
+        (annotated if extension(path, WHOLE) == ANNOTATED else page).write(self, path)
 
     def __repr__(self) -> str:
         more = f" and {len(self.others)} more" if self.others else ""

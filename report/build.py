@@ -164,7 +164,7 @@ class BuildReport:
     seconds: float = 0.0
     targets: list[TargetRow] = field(default_factory=list)
     draw: Callable[[str], None] | None = field(default=None, compare=False)
-    """Writes the page of the build, which shows more than the record holds."""
+    """Writes a form of the report that shows more than the record holds, by the extension of the path."""
 
     @property
     def passes(self) -> list[Step]:
@@ -184,14 +184,15 @@ class BuildReport:
             setattr(self, name, value)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the report to `path`, in the form that its extension names: .json, .md, .xml (JUnit) or .html.
+        """Write the report to `path`, in the form that its extension names: .json, .md, .xml (JUnit), .html,
+        or .onnx: the result with its figures in `metadata_props`, for viewers.
 
         Raises `SpecError` for another extension, and `OutputError`.
         """
-        from .files import PAGE, extension, write
+        from .files import WHOLE, extension, write
 
         place = os.fspath(path)
-        if extension(place, page=self.draw is not None) == PAGE and self.draw is not None:
+        if self.draw is not None and extension(place, WHOLE) in WHOLE:
             self.draw(place)
         else:
             write(self, place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import SpecError
@@ -41,14 +41,16 @@ FORMATS: Mapping[str, Callable[[BuildReport], str]] = {".json": _json, ".md": _m
 """Extension -> how the text of such a file is made."""
 
 PAGE = ".html"
-"""The form that shows more than the record holds, and is made of the whole build (`page.write`)."""
+ANNOTATED = ".onnx"
+WHOLE = (PAGE, ANNOTATED)
+"""The forms that show more than the record holds, and are made of the whole build (`page.write`, `annotated.write`)."""
 
 
-def extension(path: str, *, page: bool = False) -> str:
-    """The extension of `path`, one of `FORMATS` or, with `page`, `PAGE`. Raises `SpecError` for any other."""
+def extension(path: str, whole: Sequence[str] = ()) -> str:
+    """The extension of `path`, one of `FORMATS` or of `whole`, some of `WHOLE`. Raises `SpecError` for any other."""
     ending = os.path.splitext(path)[1].lower()
-    if ending not in FORMATS and not (page and ending == PAGE):
-        endings = [*FORMATS, *([PAGE] if page else [])]
+    if ending not in FORMATS and ending not in whole:
+        endings = [*FORMATS, *whole]
         raise SpecError(f"{path}: a report is written by its extension, one of {', '.join(endings)} (.xml is JUnit)")
     return ending
 

@@ -36,9 +36,9 @@ class Entry:
 
 def write(entries: Sequence[Entry], path: str) -> None:
     """Write the report of all builds in the form of the extension. Raises `SpecError` and `OutputError`."""
-    from .files import extension
+    from .files import PAGE, extension
 
-    text = FORMATS[extension(path, page=True)](entries)
+    text = FORMATS[extension(path, (PAGE,))](entries)
     with Replacement(path) as files:
         files.open().write(text.encode(errors="backslashreplace"))
 

@@ -119,6 +119,11 @@ class Builder:
         dtype = self.dtype(like)
         return self._constant((dtype, number), np.array(number).astype(dtype.numpy))
 
+    def constant(self, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], like: Value) -> Value:
+        """A constant tensor in the element type of `like`."""
+        cast = array.astype(self.dtype(like).numpy)
+        return self._constant((cast.dtype, cast.shape, cast.tobytes()), cast)
+
     def _constant(self, key: object, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Value:
         if key not in self._constants:
             self._constants[key] = self.graph.constant(array)

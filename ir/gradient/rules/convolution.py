@@ -14,6 +14,7 @@ from ...attributes import AttributeValue
 from ...graph import Value
 from ..builder import Builder, Cannot
 from .call import Call, Rule
+from .depthwise import kernel_gradient
 from .window import FAR, Window, shifted, spread, window
 
 LARGE = {True: 100, False: 2048}
@@ -43,7 +44,8 @@ def conv(call: Call, build: Builder) -> Sequence[Value | None]:
     if call.wants(0):
         across = _input_gradient(build, g, weight, view, group, x, call.output)
     if call.wants(1):
-        by_weight = weight_gradient(build, g, x, weight, view, group, build.shape(call.output))
+        sizes = build.shape(call.output), build.shape(x)
+        by_weight = weight_gradient(build, g, x, weight, view, group, *sizes)
     if call.node.input(2) is not None and call.wants(2):
         by_bias = build.sum(g, [axis for axis in range(view.rank + 2) if axis != 1])
     return across, by_weight, by_bias
@@ -84,19 +86,26 @@ def _exchanged(build: Builder, kernel: Value, group: int, view: Window, weight: 
 
 
 def weight_gradient(
-    build: Builder, g: Value, x: Value, weight: Value, view: Window, group: int, places: Sequence[object]
+    build: Builder,
+    g: Value,
+    x: Value,
+    weight: Value,
+    view: Window,
+    group: int,
+    places: Sequence[object],
+    reach: Sequence[object],
 ) -> Value:
     """Of a kernel [O, C / group, …]: for each of its elements, the products of `g` and what the element read of `x`.
 
-    Three forms. Depthwise: a convolution (`_over_samples`). Large maps: what all elements read side by side, one
-    product a sample, summed over samples. Else samples and places as one axis, and one product for each element.
-    Copies of `x`: one in all for the last, one an element for the second.
+    `places` and `reach` are the sizes of `g` and `x`. Three forms. Depthwise: see `depthwise`. Large maps: what all
+    elements read side by side, one product a sample, summed over samples. Else samples and places as one axis, and one
+    product for each element. Copies of `x`: one in all for the last, one an element for the second.
     """
     shape = build.static(weight)
     assert shape is not None
     out, channels = shape[:2]
     if channels == 1 and out == group and view.rank < 3:
-        return _over_samples(build, g, x, shape, view)
+        return kernel_gradient(build, g, x, weight, view, places, reach)
     elements = list(itertools.product(*(range(size) for size in view.kernel)))
     one_product = group == 1 and _over_all_is_faster(places, view)
     if one_product:
@@ -112,25 +121,6 @@ def weight_gradient(
     arrived = build.reshape(g, [0, group, out // group, -1])
     products = build.sum(build("MatMul", arrived, build.transpose(read, 0, 1, 3, 2)), [0])
     return _ordered(build, products, [out, *view.kernel, channels])
-
-
-def _over_samples(build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: Window) -> Value:
-    """Depthwise: each channel of `x` convolved with that of `g`, samples being one more axis that both have in full.
-
-    Strides and dilations change places. ONNX Runtime 1.32, one thread, ms, beside k * k products element by element and
-    the layer itself: 8 samples, 96 channels, 112 x 112, stride 2: 58, 191, 18; 144, 56 x 56: 55, 122, 13; 384, 14 x 14:
-    9, 11, 3; 960, 7 x 7: 6.5, 8.8, 3.7.
-    """
-    first = [1, 0, *range(2, 2 + view.rank)]
-    images = build.unsqueeze(build.transpose(x, *first), [0])
-    kernels = build.unsqueeze(build.transpose(g, *first), [1])
-    summed = build(
-        "Conv", images, kernels, group=shape[0], strides=[1, *view.dilations], dilations=[1, *view.strides],
-        pads=[0, *view.begin, 0, *view.end],
-    )  # fmt: skip
-    if max(view.strides) > 1:  # what no stride reached lies behind
-        summed = build.slice(summed, [axis + 3 for axis in range(view.rank)], [0] * view.rank, view.kernel)
-    return build.reshape(summed, shape)
 
 
 def _bordered(build: Builder, x: Value, view: Window, like: Value, lead: int = 2) -> Value:
@@ -186,7 +176,8 @@ def conv_transpose(call: Call, build: Builder) -> Sequence[Value | None]:
     if call.wants(0):
         across = build("Conv", g, weight, pads=[*view.begin, *view.end], group=group, **common)
     if call.wants(1):
-        by_weight = weight_gradient(build, x, g, weight, view, group, build.shape(x))
+        sizes = build.shape(x), build.shape(call.output)
+        by_weight = weight_gradient(build, x, g, weight, view, group, *sizes)
     if node.input(2) is not None and call.wants(2):
         by_bias = build.sum(g, [axis for axis in range(view.rank + 2) if axis != 1])
     return across, by_weight, by_bias

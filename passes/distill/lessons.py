@@ -50,7 +50,7 @@ class Lessons:
         return imap(self._answers, some.batches(self.batch), self.threads)
 
     def _feeds(self, step: int) -> Feeds:
-        at = self._drawn(step)
+        at = drawn(step, self.batch, self.samples.count, self.seed)
         feeds = next(self.samples.pick(at).batches(len(at)))
         if self.viewed:
             feeds = self.views(feeds, np.random.default_rng((self.seed, step)))
@@ -59,11 +59,31 @@ class Lessons:
     def _answers(self, feeds: Feeds) -> list[Floats]:
         return [np.asarray(x, np.float32) for x in self._session.run(feeds)]
 
-    def _drawn(self, step: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        """The samples of a step: the next of the order of its pass over all of them, which may end within a batch."""
-        count = self.samples.count
-        start = step * self.batch
-        turns = range(start // count, (start + self.batch - 1) // count + 1)
-        order = np.concatenate([np.random.default_rng((self.seed, turn, count)).permutation(count) for turn in turns])
-        first = start - turns[0] * count
-        return np.asarray(order[first : first + self.batch], np.intp)
+
+class Rows:
+    """What a block reads and what it should answer, both kept: batches of `read`, the input `name`, and `answers`."""
+
+    viewed = False
+
+    def __init__(self, name: str, read: Floats, answers: Floats, *, batch: int, seed: int = 0) -> None:
+        self.name = name
+        self.read = read
+        self.answers = answers
+        self.batch = min(batch, len(read))
+        self.seed = seed
+        self.views = Views("", 1, ())
+
+    def steps(self, first: int, count: int) -> Iterator[Feeds]:
+        """The feeds of so many steps."""
+        for step in range(first, first + count):
+            at = drawn(step, self.batch, len(self.read), self.seed)
+            yield {self.name: self.read[at], "teacher.0": self.answers[at]}
+
+
+def drawn(step: int, batch: int, count: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """The samples of a step: the next of the order of its pass over all of them, which may end within a batch."""
+    start = step * batch
+    turns = range(start // count, (start + batch - 1) // count + 1)
+    order = np.concatenate([np.random.default_rng((seed, turn, count)).permutation(count) for turn in turns])
+    first = start - turns[0] * count
+    return np.asarray(order[first : first + batch], np.intp)

@@ -60,7 +60,7 @@ def output_terms(student: Graph, teacher: Graph) -> list[Term]:
         elif kind is Kind.DECISIONS:
             terms.append(Term(_before(mine.value, ("Sigmoid",)), _before(theirs.value, ("Sigmoid",)), "yes or no", -1))
         else:
-            terms.append(Term(mine.value, theirs.value, "values", _channels(theirs.value)))
+            terms.append(Term(mine.value, theirs.value, "values", channel_axis(theirs.value)))
     return terms
 
 
@@ -95,10 +95,22 @@ def append_loss(graph: Graph, terms: Sequence[Term], variances: Mapping[Term, Fl
     return losses.weighted(graph, *parts)
 
 
+def drop_loss(graph: Graph) -> None:
+    """Take the loss and its inputs off the graph again."""
+    graph.sweep()
+    for index in reversed(range(len(graph.inputs))):
+        if graph.inputs[index].name.startswith("teacher.") and not graph.inputs[index].uses:
+            graph.remove_input(index)
+
+
+def least_variance(variance: Floats) -> Floats:
+    """`variance` where it is not too small to divide by; a single sample varies in nothing."""
+    return np.asarray(np.maximum(variance, LEAST_VARIANCE * float(variance.mean()) or 1.0), np.float32)
+
+
 def _scale(term: Term, variance: Floats) -> Floats:
     """One over the deviation of each channel, in a shape that broadcasts against the values."""
-    least = LEAST_VARIANCE * float(variance.mean()) or 1.0  # a single sample varies in nothing
-    scale = 1.0 / np.sqrt(np.maximum(variance, least))
+    scale = 1.0 / np.sqrt(least_variance(variance))
     rank = len(term.teacher.shape or ())
     if scale.size > 1:
         scale = scale.reshape([-1 if axis == term.axis % rank else 1 for axis in range(rank)])
@@ -124,7 +136,8 @@ def _classes(value: Value, axis: int) -> int:
     return shape[-1]
 
 
-def _channels(value: Value) -> int:
+def channel_axis(value: Value) -> int:
+    """The axis along which the channels of `value` lie: that of images, or the last."""
     return 1 if value.shape is not None and len(value.shape) > 2 else -1
 
 

@@ -26,7 +26,7 @@ from ...ir.graph import Value
 from ...runtime.training.parameters import Floats, Parameters
 from ...runtime.training.schedule import Constant, Cosine, Schedule
 from ...runtime.training.trainer import Trainer
-from .lessons import Lessons
+from .lessons import Lessons, Rows
 from .parameters import Parameter
 
 RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
@@ -72,13 +72,23 @@ def sizes(parameters: Parameters, kinds: Mapping[Value, Parameter], channel_axes
     return scale
 
 
+def channel_axes(moving: Mapping[Value, Parameter]) -> dict[Value, int]:
+    """The axis of each weight that counts output channels."""
+    axes = {}
+    for value in moving:
+        node = value.users[0]
+        plain = node.op in ("Conv", "LSTM", "GRU", "RNN") or (node.op == "Gemm" and node.get_int("transB"))
+        axes[value] = 0 if plain else -1 if node.op in ("Gemm", "MatMul") else 1
+    return axes
+
+
 class Training:
     """The student `graph`, of which `parameters` move, learning from `lessons`; `judge` knows the held-out loss.
 
     `best` are the parameters that the judge liked best, at first those that the student came with.
     """
 
-    def __init__(self, trainer: Trainer, lessons: Lessons, judge: Judge) -> None:
+    def __init__(self, trainer: Trainer, lessons: Lessons | Rows, judge: Judge) -> None:
         self.trainer = trainer
         self.lessons = lessons
         self.judge = judge
@@ -135,6 +145,16 @@ class Training:
             return False
         self.loss, self.best = loss, self._average().copy()
         return True
+
+    def offer(self, flat: Floats) -> bool:
+        """Take `flat` for the best where its held-out loss is the least so far; whether it is."""
+        self.parameters.flat[...] = flat
+        held = self.judge()
+        if math.isfinite(held) and held < self.loss:
+            self.loss, self.best = held, flat.copy()
+            return True
+        self.parameters.flat[...] = self.best
+        return False
 
     def _restart(self, flat: Floats, schedule: Schedule) -> None:
         self.trainer.restart(flat, schedule)

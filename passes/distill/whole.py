@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +18,11 @@ from ...runtime.training.parameters import Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context, Report
 from ..prune.storage import sparse
+from .blocks import STEPS, BlockStage, Pace
 from .lessons import Lessons
-from .loss import Term, append_loss, hint_terms, output_terms, variance_of
+from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, variance_of
 from .parameters import Parameter, parameters
-from .training import AVERAGE, RATES, TRIED, Training, sizes
+from .training import AVERAGE, RATES, TRIED, Training, channel_axes, sizes
 from .views import Views, fitting_views
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ PROBED = 64
 """Samples that the variance of the teacher's values is taken of."""
 MEMORY = 2 << 30
 """Bytes that a step may take for what lies between the layers of the student, and its gradients."""
+BLOCKS = 0.3
+"""The share of the time, or of the steps, in which blocks learn by themselves."""
 ALIKE = 1e-6
 """The held-out loss from which on there is nothing to learn."""
 
@@ -117,17 +120,17 @@ class _Course:
                 self.graph,
                 loss,
                 self.parameters,
-                optimizer=AdamW(scale=sizes(self.parameters, self.moving, _channel_axes(self.moving))),
+                optimizer=AdamW(scale=sizes(self.parameters, self.moving, channel_axes(self.moving))),
                 average=AVERAGE,
                 memory=MEMORY,
                 axes=self.ctx.fit.axes if self.ctx.fit is not None else {},
                 threads=self.ctx.threads,
             )
         finally:
-            _drop_loss(self.graph, loss)
+            drop_loss(self.graph)
 
     def run(self) -> None:
-        report, ctx = self.report, self.ctx
+        report, ctx, options = self.report, self.ctx, self.options
         begin = time.perf_counter()
         course = Training(self.trainer, self.lessons, self._judge)
         first = self.parameters.flat.copy()
@@ -137,31 +140,51 @@ class _Course:
             return
         rate, steps, taken_back = 0.0, 0, 0
         try:
-            self._cut()
-            rate, steps = self._pace(course)
-            with ctx.progress.task("train", steps) as tick:
-                taken_back = course.run(steps, rate, tick)
+            self._blocks(course)
+            if options.stage != "blocks":
+                self._cut()
+                rate, steps = self._pace(course)
+                with ctx.progress.task("train", steps) as tick:
+                    taken_back = course.run(steps, rate, tick)
         except KeyboardInterrupt:
             report.notes.append("interrupted: the best so far is kept; interrupt again to end the build")
         self._put_back(course.best)
         steps, seconds = course.step, time.perf_counter() - begin
         if course.loss >= course.start:
             for node, _ in self._layers():
-                report.skipped(node.label, node.op, f"{steps} steps did not make the held-out loss less")
+                report.skipped(node.label, node.op, f"{steps or 'the'} steps did not make the held-out loss less")
         else:
             for node, value in self._layers():
                 change = self.parameters.view(course.best, value) - self.parameters.view(first, value)
                 size = float(np.linalg.norm(self.parameters.view(first, value)))
                 report.done(node.label, node.op, change=round(float(np.linalg.norm(change)) / max(size, 1e-30), 4))
-        report.notes.append(
-            f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {steps} steps of {self.lessons.batch} samples "
-            f"at rate {rate:g} ({seconds:.0f} s; views: {self.views})"
-        )
+        if steps:
+            report.notes.append(
+                f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {steps} steps of {self.lessons.batch} "
+                f"samples at rate {rate:g} ({seconds:.0f} s; views: {self.views})"
+            )
         if taken_back:
             report.notes.append(
                 f"the student ran away and was taken back {taken_back} times, the rate halved each time"
             )
         report.notes += [str(one) for one in self.trainer.backward.frozen]
+
+    def _blocks(self, course: Training) -> None:
+        """The stage of blocks, where there is one."""
+        options = self.options
+        share = {"blocks": 1.0, "both": BLOCKS, "whole": 0.0}[options.stage]
+        if not share:
+            return
+        stage = BlockStage(self.graph, self.parameters, self.moving, self.ctx, self.views, self.lessons.batch)
+        pace = Pace(math.ceil(share * options.steps), 60.0 * share * options.minutes)
+        if len(stage.blocks) < 2 or 0 < pace.steps < STEPS:
+            return
+        start = course.loss
+        stayed, steps = stage.run(pace, options.rate, course.offer)
+        self.report.notes.append(
+            f"{stayed} of {len(stage.blocks)} blocks learnt by themselves: held-out loss {start:.4g} -> "
+            f"{course.loss:.4g} in {steps} steps of a block"
+        )
 
     def _cut(self) -> None:
         """Decide how many samples of a step are differentiated at a time: as many as fit in `MEMORY`."""
@@ -185,7 +208,8 @@ class _Course:
         if options.steps:
             return rate, options.steps
         question = f"steps in {options.minutes:g} minutes"
-        steps = self.ctx.recall(question, lambda: str(max(int(60 * options.minutes / seconds), 1)))
+        left = 60 * options.minutes * (1 - BLOCKS if options.stage == "both" else 1)
+        steps = self.ctx.recall(question, lambda: str(max(int(left / seconds), 1)))
         return rate, int(steps)
 
     def _judge(self) -> float:
@@ -208,21 +232,3 @@ class _Course:
 
     def _layers(self) -> list[tuple[Node, Value]]:
         return [(v.users[0], v) for v, one in self.moving.items() if one.kind == "weight"]
-
-
-def _channel_axes(moving: Mapping[Value, Parameter]) -> dict[Value, int]:
-    """The axis of each weight that counts output channels."""
-    axes = {}
-    for value in moving:
-        node = value.users[0]
-        plain = node.op in ("Conv", "LSTM", "GRU", "RNN") or (node.op == "Gemm" and node.get_int("transB"))
-        axes[value] = 0 if plain else -1 if node.op in ("Gemm", "MatMul") else 1
-    return axes
-
-
-def _drop_loss(graph: Graph, loss: Value) -> None:
-    """Take the loss and its inputs off the graph again."""
-    graph.sweep()
-    for index in reversed(range(len(graph.inputs))):
-        if graph.inputs[index].name.startswith("teacher.") and not graph.inputs[index].uses:
-            graph.remove_input(index)

@@ -45,8 +45,8 @@ class Machine:
     without it quantized layers run in floats. `matrix` does so where there are neighbouring points to multiply at once.
     `filtering` tells whether convolutions may take more memory for weights in order to multiply less (see
     `compute.winograd`).
-    `system` is the C library of the devices, `glibc` or `bionic` (Android), where that is not this machine's own, and
-    `ndk` the compiler of Android's development kit, where there is one.
+    `system` is the C library of the devices, `glibc` or `bionic` (Android); without it, libraries are linked against
+    that of this machine. `ndk` is the compiler of Android's development kit, where there is one.
     """
 
     name: str

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from ....errors import TargetError, nearest
 from ....runtime import cpu as this_cpu
 from . import features as names
 from .machine import PMADDWD, SDOT, SMMLA, SMULL, VPDPBUSD, Machine
-from .system import find_ndk
+from .system import find_ndk, own_system
 
 _ARM_FEATURES = {"dotprod": "+dotprod", "i8mm": "+i8mm", "fp16": "+fullfp16", "sve": "+sve"}
 
@@ -34,22 +35,23 @@ def _machine(triple: str, cpu: str, flags: frozenset[str]) -> Machine:
     absent = names.lacking(features & names.names(triple).keys(), triple, flags) if flags else ()
     features -= set(absent)
     without = tuple(f"-{name}" for name in absent)
+    bare = Machine("host", triple, cpu, without, system=own_system())
     if triple.startswith("aarch64"):
         matrix = SMMLA if "i8mm" in features else None
-        return Machine("host", triple, cpu, without, dot=SDOT if "dotprod" in features else SMULL, matrix=matrix)
+        return replace(bare, dot=SDOT if "dotprod" in features else SMULL, matrix=matrix)
     if not triple.startswith("x86_64"):
-        return Machine("host", triple, cpu, without)
+        return bare
     if "avx512bw" in features:
         vnni = "avx512vnni" in features
         named = ("+avx512f", "+avx512bw", *(("+avx512vnni",) if vnni else ()), *without)
         dot = VPDPBUSD if vnni else PMADDWD
-        return Machine("host", triple, cpu, named, lanes=16, registers=32, block=16, dot=dot, filtering=True)
+        return replace(bare, features=named, lanes=16, registers=32, block=16, dot=dot, filtering=True)
     if "avx2" in features and "fma" in features:
         vnni = "avxvnni" in features
         named = ("+avx2", "+fma", *(("+avxvnni",) if vnni else ()), *without)
         dot = VPDPBUSD if vnni else PMADDWD
-        return Machine("host", triple, cpu, named, lanes=8, registers=16, block=8, dot=dot, filtering=True)
-    return Machine("host", triple, cpu, without, lanes=4, registers=16, block=8, dot=PMADDWD)
+        return replace(bare, features=named, lanes=8, registers=16, block=8, dot=dot, filtering=True)
+    return replace(bare, lanes=4, registers=16, block=8, dot=PMADDWD)
 
 
 def check_cpu(triple: str, cpu: str) -> None:

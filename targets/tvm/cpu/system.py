@@ -2,14 +2,17 @@
 
 Linked against the C library of this machine, a library would ask for the newest version of each function, and run on
 nothing older. A stand-in is a library of the same name that defines the functions and does nothing; the loader of the
-device puts its own in their place. So libraries for glibc need its version 2.17 (2012), and those for Android no NDK to
-be built: its C library, bionic, goes by other names and has no versions.
+device puts its own in their place. So libraries for glibc, also those for this machine, need its version 2.17 (2012),
+and those for Android no NDK to be built: its C library, bionic, goes by other names and has no versions.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,9 +29,9 @@ API = 29
 
 _CLOCK = "clock_gettime"
 _C = (
-    _CLOCK, "abort", "atoi", "calloc", "fclose", "fopen", "fread", "free", "fseek", "ftell", "getenv", "malloc",
-    "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "raise", "realloc", "rewind", "sched_yield", "snprintf",
-    "strchr", "strcmp", "strlen", "strncmp", "strncpy", "strrchr", "strstr", "strtol", "sysconf",
+    _CLOCK, "abort", "atoi", "calloc", "fclose", "fopen", "fread", "free", "fseek", "ftell", "getenv", "madvise",
+    "malloc", "memcmp", "memcpy", "memmove", "memset", "posix_memalign", "raise", "realloc", "rewind", "sched_yield",
+    "snprintf", "strchr", "strcmp", "strlen", "strncmp", "strncpy", "strrchr", "strstr", "strtol", "sysconf",
 )  # fmt: skip
 _THREADS = tuple(
     f"pthread_{name}"
@@ -43,12 +46,38 @@ _MATH = tuple(
         "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh",
         "erf", "erfc", "exp", "exp2", "expm1", "fabs", "floor", "fma", "fmax", "fmin", "fmod", "hypot", "ldexp",
         "lgamma", "log", "log10", "log1p", "log2", "nearbyint", "pow", "remainder", "rint", "round", "sin", "sinh",
-        "sqrt", "tan", "tanh", "tgamma", "trunc",
+        "sincos", "sqrt", "tan", "tanh", "tgamma", "trunc",
     )
     for kind in ("", "f")
 )  # fmt: skip
 _LOADING = ("dladdr", "dlopen", "dlsym")
 _THREAD_VARIABLES = ("__tls_get_addr",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Glibc:
+    """glibc on an architecture: the version that its port began with, which most functions have, the loader's name, and
+    the versions of functions that came or changed later."""
+
+    first: str
+    loader: str
+    newer: Mapping[str, str]
+
+
+_GLIBC = {
+    "aarch64": _Glibc("GLIBC_2.17", "ld-linux-aarch64.so.1", {}),
+    "arm": _Glibc("GLIBC_2.4", "ld-linux-armhf.so.3", {_CLOCK: "GLIBC_2.17"}),
+    "x86_64": _Glibc(
+        "GLIBC_2.2.5",
+        "ld-linux-x86-64.so.2",
+        {
+            _CLOCK: "GLIBC_2.17",
+            "__tls_get_addr": "GLIBC_2.3",
+            "memcpy": "GLIBC_2.14",
+            **{f"pthread_cond_{name}": "GLIBC_2.3.2" for name in ("broadcast", "destroy", "init", "wait")},
+        },
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +99,33 @@ class StandIn:
 
 
 def stand_ins(machine: Machine) -> tuple[StandIn, ...]:
-    """Those for the system of a machine; none where the C library here is the machine's own."""
+    """Those for the system of a machine; none where it has no name, and libraries are linked against what is here."""
     if machine.system == "bionic":
         libraries = {"libc.so": (*_C, *_THREADS, *_THREAD_VARIABLES), "libm.so": _MATH, "libdl.so": _LOADING}
         return tuple(StandIn(name, (("", functions),)) for name, functions in libraries.items())
-    if machine.system == "glibc":
-        # All functions of an architecture are as old as its port of glibc: in 2.17 (64-bit ARM), or before (32-bit).
-        wide = machine.triple.startswith("aarch64")
-        oldest, loader = ("GLIBC_2.17", "ld-linux-aarch64.so.1") if wide else ("GLIBC_2.4", "ld-linux-armhf.so.3")
-        libraries = {"libpthread.so.0": _THREADS, "libm.so.6": _MATH, "libdl.so.2": _LOADING, loader: _THREAD_VARIABLES}
-        clock = () if wide else (("GLIBC_2.17", (_CLOCK,)),)
-        return (
-            *(StandIn(name, ((oldest, functions),)) for name, functions in libraries.items()),
-            StandIn("libc.so.6", ((oldest, tuple(one for one in _C if wide or one != _CLOCK)), *clock)),
-        )
-    return ()
+    architecture = (machine.triple or platform.machine()).partition("-")[0].partition("v7")[0]
+    return _glibc(_GLIBC[architecture]) if machine.system == "glibc" else ()
+
+
+def _glibc(old: _Glibc) -> tuple[StandIn, ...]:
+    libraries: dict[str, tuple[str, ...]] = {
+        "libpthread.so.0": _THREADS, "libm.so.6": _MATH, "libdl.so.2": _LOADING, "libc.so.6": _C,
+        old.loader: _THREAD_VARIABLES,
+    }  # fmt: skip
+    found = []
+    for name, functions in libraries.items():
+        by_version: dict[str, list[str]] = {}
+        for function in functions:
+            by_version.setdefault(old.newer.get(function, old.first), []).append(function)
+        versions = sorted(by_version, key=lambda text: [int(n) for n in text.removeprefix("GLIBC_").split(".")])
+        found.append(StandIn(name, tuple((version, tuple(by_version[version])) for version in versions)))
+    return tuple(found)
+
+
+def own_system() -> str:
+    """The C library of this machine: `glibc`, or nothing where it is another one, or of a CPU not listed here."""
+    listed = sys.platform == "linux" and platform.machine() in _GLIBC
+    return "glibc" if listed and platform.libc_ver()[0] == "glibc" else ""
 
 
 def linking(machine: Machine, folder: str) -> tuple[str, ...]:

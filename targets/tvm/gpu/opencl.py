@@ -36,9 +36,11 @@ class OpenClTarget(GpuTarget):
     def gpu(self) -> Gpu:
         from ..cpu.machine import Machine
         from ..cpu.machines import arm64
+        from ..cpu.system import own_system
         from .device import DEVICES, hosted
 
-        return hosted(DEVICES[self.device], arm64() if self.host == "arm64" else Machine("host", ""))
+        here = Machine("host", "", system=own_system())
+        return hosted(DEVICES[self.device], arm64() if self.host == "arm64" else here)
 
     def check_ready(self, *, run: bool) -> None:
         from .run import require_driver

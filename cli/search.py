@@ -68,7 +68,7 @@ def search(
     time
         How long to search, such as 90s, 5m or 1h; what is being built then is finished.
     strategy
-        How candidates are proposed: knapsack, or random as a control.
+        How candidates are proposed: knapsack, evolution, reinforce, gradient, or random as a control.
     teach
         Let the end of the time go to the pass `distill` on the best candidate (yes, unless --no-teach).
     candidates

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Strategy: TypeAlias = Callable[[Task], Iterator[Pick]]
 
-STRATEGIES = ("knapsack", "random")
+STRATEGIES = ("knapsack", "evolution", "reinforce", "gradient", "random")
 """Every strategy by its word, that of its file; the first is the default, `random` a control."""
 
 

@@ -68,10 +68,10 @@ def test_another_models_database_is_never_taken(folder: Path, done: Search, tmp_
     for node in graph:
         node.name = f"other {node.name}"
     optc.save(graph, other)
-    found = optc.search(
+    other_search = optc.search(
         str(other), "macs=60%", data=samples(tmp_path), cache=folder / "cache", threads=1, teach=False, candidates=1
     )
-    assert found.report.known == 0
+    assert other_search.report.known == 0
 
 
 def test_what_is_interrupted_leaves_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,14 +101,14 @@ def test_what_breaks_the_budget_is_written_at_the_end_alone(tmp_path: Path) -> N
         lines.append(line)
         assert not (tmp_path / "out.onnx").exists()
 
-    found = search(tmp_path, "macs=1%", tell=tell)
-    assert not found.met
+    missed = search(tmp_path, "macs=1%", tell=tell)
+    assert not missed.met
     assert lines
     assert (tmp_path / "out.onnx").is_file()
     assert any(
-        "macs: at most 0.01x is wanted, and the least any plan reaches is" in note for note in found.report.notes
+        "macs: at most 0.01x is wanted, and the least any plan reaches is" in note for note in missed.report.notes
     )
-    document = json.loads(found.report.to_json())
+    document = json.loads(missed.report.to_json())
     assert document["budget"]["met"] is False
 
 

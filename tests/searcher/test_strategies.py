@@ -1,0 +1,108 @@
+"""The strategies on a database whose truth is known: all within the caps, and how near each comes."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from optc.report.budget import Budget
+from optc.searcher.judge import Figures, Judged
+from optc.searcher.plan import Plan
+from optc.searcher.space import FLOAT, LayerCost, Meter, Option, Pick, Site, Space
+from optc.searcher.strategies import STRATEGIES, strategy
+from optc.searcher.strategies.evolution import crowding, fronts
+from optc.searcher.surrogate import Surrogate, front, hypervolume
+from optc.searcher.task import Aim, Task
+
+WEIGHTS = {"svd": 0.4, "bits": 0.2, "channels": 1.7}
+"""What the losses of a family really come to, as shares of what the database says."""
+PROPOSALS = 4
+
+
+def space(count: int = 6) -> Space:
+    random = np.random.default_rng(0)
+    layers, sites = [], []
+    for i in range(count):
+        macs, weights = float(random.integers(1, 50)) * 1e5, float(random.integers(1, 50)) * 1e3
+        layers.append(LayerCost(f"l{i}", f"l{i}", macs, weights, 1e-4))
+        reach = {f"l{i}": (1.0,)}
+        scale = 10 ** random.uniform(-4, -1)
+        ranks = [
+            Option(f"svd {q}", "svd", loss=scale * (1 - q) ** 2, macs=q, params=q, time=q) for q in (0.75, 0.5, 0.3)
+        ]
+        sites.append(Site(f"l{i}", "structure", f"l{i}", (Option("keep"), *ranks), reach))
+        scale = 10 ** random.uniform(-4, -1)
+        bits = [Option(f"int{b}", "bits", loss=scale * 4.0 ** (3 - b), bits=b) for b in (8, 4, 3)]
+        sites.append(Site(f"l{i}", "bits", f"l{i}", tuple(bits), reach))
+        if i % 3 == 0 and i + 1 < count:
+            counts = [Option(f"channels {k}", "channels", loss=scale * (1 - k), kept=k) for k in (0.75, 0.5)]
+            both = {f"l{i}": (1.0,), f"l{i + 1}": (1.0,)}
+            sites.append(Site(f"g{i}", "channels", f"g{i}", (Option("keep"), *counts), both))
+    macs, weights = sum(one.macs for one in layers), sum(one.params for one in layers)
+    return Space(tuple(layers), tuple(sites), (FLOAT, "int8"), macs, weights, 4 * weights)
+
+
+def task(budget: str) -> Task:
+    whole = space()
+    aim = Aim.of(Budget.parse(budget), {"macs": 1.0, "params": 1.0, "size": 1.0}, timed=False)
+    return Task(whole, aim, np.random.default_rng(0), Surrogate(whole))
+
+
+def judged(one: Task, pick: Pick) -> Judged:
+    costs = Meter(one.space).costs(pick)
+    loss = sum(WEIGHTS[family] * total for family, total in one.space.losses(pick).items())
+    loss += 2e-3 if pick.form != FLOAT else 0.0
+    return Judged(pick, "", Plan("", ()), Figures(costs, loss, 1.0, one.excess(costs), 0.0), "", 0.0)
+
+
+def searched(name: str, budget: str) -> Judged:
+    one = task(budget)
+    for form in one.space.forms:
+        one.learn(judged(one, one.space.within(one.space.pick(form))))
+    for pick in islice(strategy(name)(one), PROPOSALS):
+        one.learn(judged(one, one.space.within(pick)))
+    assert one.best is not None
+    return one.best
+
+
+def test_every_strategy_keeps_the_budget_and_beats_chance() -> None:
+    best = {name: searched(name, "size=10%,macs=80%") for name in STRATEGIES}
+    assert {name: one.figures.miss for name, one in best.items()} == dict.fromkeys(STRATEGIES, 0.0)
+    for name, one in best.items():
+        assert one.figures.loss <= best["random"].figures.loss, name
+    assert best["knapsack"].figures.loss <= 1.2 * min(one.figures.loss for one in best.values())
+
+
+def test_the_prediction_learns_how_losses_add_up() -> None:
+    one = task("macs=50%")
+    for pick in islice(strategy("random")(one), 12):
+        one.learn(judged(one, pick))
+    assert one.surrogate.weights["svd"] == pytest.approx(WEIGHTS["svd"], rel=0.3)
+    pick = next(strategy("knapsack")(one))
+    assert one.surrogate.loss(pick) == pytest.approx(judged(one, pick).figures.loss, rel=0.5)
+
+
+def test_floors_alone_are_kept_by_the_smallest() -> None:
+    aim = Aim.of(Budget.parse("agreement=98%"), {}, timed=False)
+    assert aim.caps == {"size": aim.cap}
+
+    def figures(size: float, *, met: bool) -> Figures:
+        return Figures({"size": size}, 0.1, 0.99 if met else 0.9, 0.0 if met else 0.08, 0.0)
+
+    start = aim.cap
+    aim.learn(figures(start, met=True))
+    assert aim.cap < start
+    aim.learn(figures(aim.cap, met=False))
+    assert 0.8 * start < aim.cap < start
+    assert aim.order(figures(0.2, met=True)) < aim.order(figures(0.3, met=True)) < aim.order(figures(0.1, met=False))
+
+
+def test_fronts_and_their_area() -> None:
+    points = np.array([[1.0, 4.0], [2.0, 2.0], [4.0, 1.0], [3.0, 3.0], [4.0, 4.0]])
+    assert fronts(points) == [[0, 1, 2], [3], [4]]
+    assert list(np.isinf(crowding(points[:3]))) == [True, False, True]
+    pairs = [(float(a), float(b)) for a, b in points]
+    assert front(pairs) == [0, 1, 2]
+    assert hypervolume(pairs, (5.0, 5.0)) == 4 * 1 + 3 * 2 + 1 * 1

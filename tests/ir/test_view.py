@@ -1,4 +1,4 @@
-"""Partitions of a graph, against networkx on random graphs."""
+"""Cuts and partitions of a graph, against brute force by networkx on random graphs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import networkx
 import numpy as np
+import pytest
 
-from optc.ir.graph import Graph, Node
+from optc.ir.graph import Graph, Node, Value
 from optc.ir.onnx.reader import load
 from optc.ir.types import DType, TensorType
-from optc.ir.view import convex_partitions
+from optc.ir.view import convex_partitions, cut_values
 
 KIND = TensorType(DType.FLOAT, ("N", 4))
 SOURCE, SINK = "source", "sink"
@@ -69,16 +70,61 @@ def diamond() -> tuple[Graph, dict[str, Node]]:
     return graph, {n.name: n for n in (a, b, c, d, e)}
 
 
-def test_what_a_body_captures_is_read_by_its_node() -> None:
+def test_a_diamond() -> None:
+    graph, n = diamond()
+    assert cut_values(graph) == [graph.inputs[0], n["a"].output, n["d"].output, n["e"].output]
+
+
+def test_what_a_body_captures_flows_into_its_node() -> None:
     graph, n = diamond()
     body = Graph("body")
     body.add_output(body.add("Neg", [n["a"].output]).output, "out")
     condition = graph.constant(np.array(True), "condition")
     either = graph.add("If", [condition], {"then_branch": body, "else_branch": body.clone()}, name="either")
-    graph.set_output(0, graph.add("Add", [n["e"].output, either.output], name="last").output)
-    parts = convex_partitions(graph, lambda node: node.name == "d")
-    names = [sorted(node.name for node in part) for _, part in parts]
-    assert names == [["a", "b", "c", "either"], ["d"], ["e", "last"]]
+    last = graph.add("Add", [n["e"].output, either.output], name="last")
+    graph.set_output(0, last.output)
+    assert cut_values(graph) == [graph.inputs[0], n["a"].output, last.output]
+
+
+def test_what_depends_on_no_input_is_no_way_around() -> None:
+    graph, n = diamond()
+    first = next(iter(graph))
+    made = graph.add("Neg", [graph.constant(np.ones(4, np.float32))], name="made", before=first)
+    n["e"].set_inputs([n["d"].output])
+    last = graph.add("Add", [n["e"].output, made.output], name="last")
+    graph.set_output(0, last.output)
+    assert n["d"].output in cut_values(graph)
+
+
+def separates(graph: Graph, value: Value) -> bool:
+    """Whether cutting the edges of `value` parts inputs from outputs, and what is before from what is behind."""
+    edges = networkx.DiGraph()
+    edges.add_nodes_from(graph)
+    edges.add_nodes_from([SOURCE, SINK])
+    whole = networkx.DiGraph(view(graph))
+    for a, b, data in view(graph).edges(data=True):
+        if data["value"] is not value:
+            edges.add_edge(a, b)
+    if not networkx.has_path(whole, value.producer or SOURCE, SINK):
+        return False
+    before = networkx.ancestors(whole, value.producer) | {value.producer} if value.producer else set()
+    before |= {SOURCE}
+    behind = [p for p in whole if p not in before and networkx.has_path(whole, SOURCE, p)]
+    return SINK not in before and not any(edges.has_edge(a, b) for a in before for b in behind)
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_cuts_by_brute_force(inputs: int) -> None:
+    found = 0
+    for seed in range(60):
+        graph = random_graph(seed, inputs)
+        values = [v for v in (*graph.inputs, *(n.output for n in graph)) if v.uses]
+        # An input alone never parts another one from what is behind.
+        only = sum(bool(v.uses) for v in graph.inputs) == 1
+        want = [v for v in values if separates(graph, v) and (only or v.producer is not None)]
+        assert cut_values(graph) == want, seed
+        found += len(want)
+    assert found > 60
 
 
 def test_partitions_are_convex_whole_and_in_order() -> None:
@@ -101,7 +147,9 @@ def test_partitions_are_convex_whole_and_in_order() -> None:
     assert merged > 200
 
 
-def test_parts_of_a_real_model_are_convex(kit: Path) -> None:
+def test_kit_models_fall_in_two_at_their_blocks(kit: Path) -> None:
     graph = load(kit / "models" / "mobilenetv2.onnx")
+    # The shortcuts of ten blocks each go around three convolutions and two activations.
+    assert len(cut_values(graph)) == 1 + len(graph) - 5 * 10
     parts = convex_partitions(graph, lambda node: node.op == "Conv")
     assert all(is_convex(graph, part) for _, part in parts)

@@ -55,7 +55,7 @@ def refit(
 
 def merged(p: Array, d: Array) -> Array:
     """The dense weights (n, c*taps) that the pair stands for."""
-    return np.asarray(np.einsum("nct,ctk->nck", p, d, optimize=True).reshape(len(p), -1))
+    return np.ascontiguousarray((p.swapaxes(0, 1) @ d).swapaxes(0, 1)).reshape(len(p), -1)
 
 
 def _lost(p: Array, d: Array, weight: Array, hessian: Array) -> float:
@@ -81,8 +81,9 @@ def _pointwise(d: Array, hessian: Array, crossed: Array) -> Array:
     channels, rank, taps = d.shape
     size = channels * rank
     th = (d @ hessian.reshape(channels, taps, channels * taps)).reshape(size, channels, taps)
-    gram = np.einsum("zck,ctk->zct", th, d, optimize=True).reshape(size, size)
-    right = np.einsum("nck,ctk->nct", crossed.reshape(-1, channels, taps), d, optimize=True).reshape(-1, size)
+    across = d.swapaxes(1, 2)
+    gram = (th.swapaxes(0, 1) @ across).swapaxes(0, 1).reshape(size, size)
+    right = (crossed.reshape(-1, channels, taps).swapaxes(0, 1) @ across).swapaxes(0, 1).reshape(-1, size)
     gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / size
     return np.asarray(np.linalg.solve(gram, right.T).T.reshape(-1, channels, rank))
 
@@ -91,13 +92,15 @@ def _depthwise(p: Array, d: Array, weight: Array, hessian: Array) -> Array:
     channels, rank, taps = d.shape
     d = d.copy()
     rest = (weight - merged(p, d)) @ hessian
-    eye = np.eye(rank)
+    filters = np.ascontiguousarray(p.swapaxes(0, 1))  # (c, n, rank)
+    each, terms = np.arange(channels), np.arange(rank)
+    gram = filters.swapaxes(1, 2) @ filters
+    gram[:, terms, terms] += 1e-9 * np.maximum(np.trace(gram, axis1=1, axis2=2), 1e-30)[:, None] / rank
+    weigh = np.linalg.solve(gram, filters.swapaxes(1, 2))  # (c, rank, n)
+    spread = np.linalg.inv(hessian.reshape(channels, taps, channels, taps)[each, :, each, :])
     for i in range(channels):
         s = slice(i * taps, (i + 1) * taps)
-        gram = p[:, i].T @ p[:, i]
-        gram += 1e-9 * max(np.trace(gram), 1e-30) / rank * eye
-        step = np.linalg.solve(gram, p[:, i].T @ rest[:, s])
-        step = np.linalg.solve(hessian[s, s], step.T).T
+        step = weigh[i] @ rest[:, s] @ spread[i]
         d[i] += step
-        rest -= p[:, i] @ (step @ hessian[s, :])
+        rest -= filters[i] @ (step @ hessian[s, :])
     return d

@@ -1,9 +1,9 @@
 """Pointwise then depthwise: W[o,:,:] ~ sum_t P[o,t,:] D[o,t,:], rank terms an output (Network Decoupling's PD form).
 
 A 1 x 1 from c to rank * n, then a grouped convolution with `rank` inputs a group. The outputs are independent problems;
-for each, alternating least squares: P_o given D_o (dimension c * rank), D_o given P_o (rank * taps). The P step needs
-one factorisation an output, which is slow for wide layers, and the 1 x 1 runs at the input's resolution, so strided
-layers are better served by the other form.
+for each, alternating least squares: P_o given D_o (dimension c * rank), D_o given P_o (rank * taps). They are solved as
+stacks of as many outputs as `STACK` bytes hold. The P step needs one factorisation an output, which is slow for wide
+layers, and the 1 x 1 runs at the input's resolution, so strided layers are better served by the other form.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+HOPELESS = 8.0
+"""How many times less a form may lose once it is fitted than where it begins."""
+STACK = 4 << 20
+"""Bytes of the normal equations that are solved at a time."""
 
 
 def pw_dw(
@@ -32,40 +37,60 @@ def refit(weight: Array, hessian: Array, d: Array, *, sweeps: int = 1, allowed: 
     """P and D after more sweeps, from the D (n, rank, taps) that is given.
 
     The losses of outputs add up. Once those that are fitted lose more than `allowed`, so does the whole, and the rest
-    stays zero.
+    stays zero. Outputs that lose `HOPELESS` times that before the first sweep are not swept.
     """
     n, rank, taps = d.shape
     channels = weight.shape[1] // taps
     blocks = hessian.reshape(channels, taps, channels, taps)
+    by_taps = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2)).reshape(taps * taps, channels * channels)
     d, p = d.copy(), np.zeros((n, rank, channels))
     crossed = (weight @ hessian).reshape(n, channels, taps)
+    together = max(1, STACK // (8 * (rank * max(channels, taps)) ** 2))
     lost = 0.0
-    for o in range(n):
-        p[o] = _first(d[o], blocks, crossed[o])
-        for _ in range(sweeps):
-            d[o] = _second(p[o], blocks, crossed[o])
-            p[o] = _first(d[o], blocks, crossed[o])
-        miss = (p[o].T @ d[o]).reshape(-1) - weight[o]
-        lost += float(miss @ hessian @ miss)
+    for at in range(0, n, together):
+        some = slice(at, at + together)
+        p[some] = _first(d[some], by_taps, crossed[some])
+        if lost + _lost(p[some], d[some], weight[some], hessian) <= HOPELESS * allowed:
+            for _ in range(sweeps):
+                d[some] = _second(p[some], blocks, crossed[some])
+                p[some] = _first(d[some], by_taps, crossed[some])
+        lost += _lost(p[some], d[some], weight[some], hessian)
         if lost > allowed:
             break
     return p, d
 
 
+def _lost(p: Array, d: Array, weight: Array, hessian: Array) -> float:
+    miss = merged(p, d) - weight
+    return float(np.sum((miss @ hessian) * miss))
+
+
 def merged(p: Array, d: Array) -> Array:
     """The dense weights (n, c*taps) that the pair stands for."""
-    return np.asarray(np.einsum("ntc,ntk->nck", p, d, optimize=True).reshape(len(p), -1))
+    return np.asarray((p.transpose(0, 2, 1) @ d).reshape(len(p), -1))
 
 
-def _first(d: Array, blocks: Array, crossed: Array) -> Array:
-    rank, channels = len(d), blocks.shape[0]
-    gram = np.einsum("tu,cuev,sv->tcse", d, blocks, d, optimize=True).reshape(rank * channels, -1)
-    gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / len(gram)
-    return np.asarray(np.linalg.solve(gram, np.einsum("cu,tu->tc", crossed, d).reshape(-1)).reshape(rank, channels))
+def _first(d: Array, by_taps: Array, crossed: Array) -> Array:
+    """P (m, rank, c) for D (m, rank, taps), of outputs with `crossed` (m, c, taps)."""
+    m, rank, taps = d.shape
+    channels = crossed.shape[1]
+    pairs = (d[:, :, None, :, None] * d[:, None, :, None, :]).reshape(m * rank * rank, taps * taps)
+    gram = (pairs @ by_taps).reshape(m, rank, rank, channels, channels).swapaxes(2, 3)
+    return _solved(gram.reshape(m, rank * channels, -1), d @ crossed.swapaxes(1, 2))
 
 
 def _second(p: Array, blocks: Array, crossed: Array) -> Array:
-    rank, taps = len(p), blocks.shape[1]
-    gram = np.einsum("tc,cuev,se->tusv", p, blocks, p, optimize=True).reshape(rank * taps, -1)
-    gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / len(gram)
-    return np.asarray(np.linalg.solve(gram, np.einsum("cu,tc->tu", crossed, p).reshape(-1)).reshape(rank, taps))
+    """D (m, rank, taps) for P (m, rank, c)."""
+    m, rank, channels = p.shape
+    taps = blocks.shape[1]
+    read = (p.reshape(m * rank, channels) @ blocks.reshape(channels, -1)).reshape(m, rank * taps, channels, taps)
+    gram = p[:, None] @ read
+    return _solved(gram.reshape(m, rank * taps, -1), p @ crossed)
+
+
+def _solved(gram: Array, right: Array) -> Array:
+    """gram^-1 right for each of a stack: `gram` (m, k, k), `right` of the shape of the answer, k numbers each."""
+    each = np.arange(gram.shape[1])
+    trace = np.trace(gram, axis1=1, axis2=2)
+    gram[:, each, each] += 1e-9 * trace[:, None] / len(each)
+    return np.asarray(np.linalg.solve(gram, right.reshape(len(gram), -1, 1)).reshape(right.shape))

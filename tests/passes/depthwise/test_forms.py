@@ -59,8 +59,12 @@ def test_a_form_that_cannot_reach_what_is_allowed_is_not_fitted_to_the_end(modul
     np.testing.assert_array_equal(fit(w, h, 4, 2, allowed=1.5 * best)[0], fit(w, h, 4, 2)[0])
 
 
-def test_what_is_hopeless_stops_early() -> None:
+def test_what_is_hopeless_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
     w, h = problem(12, 4 * 9)
+    np.testing.assert_array_equal(pw_dw.pw_dw(w, h, 4, 1, allowed=1e-6)[0], pw_dw.pw_dw(w, h, 4, 1, sweeps=0)[0])
+    whole = pw_dw.pw_dw(w, h, 4, 1)[0]
+    monkeypatch.setattr(pw_dw, "STACK", 1)  # one output at a time
+    np.testing.assert_allclose(pw_dw.pw_dw(w, h, 4, 1)[0], whole, rtol=1e-9)
     p, _ = pw_dw.pw_dw(w, h, 4, 1, allowed=1e-6)
     assert np.any(p[0])
     assert not np.any(p[1:])

@@ -3,7 +3,7 @@
 With the metric H the best rank-r weights are  A = U_r,  B = U_r^T W*  where U diagonalises  S = W* H W*^T,  the
 covariance of the target's output; the loss is the sum of the eigenvalues left out, so one eigendecomposition gives the
 error of every rank. (Zhang et al. 2015 section 3.1; the same optimum as SVD-LLM's whitening, without a Cholesky of H.)
-For n > d the eigenproblem is solved on the smaller, input side.
+For n > d the eigenproblem is solved on the smaller, input side: with H = L L^T that of L^T W*^T W* L.
 """
 
 from __future__ import annotations
@@ -39,8 +39,19 @@ def channel_split(weight: Array, hessian: Array) -> ChannelSplit:
         values, left = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
         return ChannelSplit(_tails(values), left, left.T @ weight)
     low = np.linalg.cholesky(hessian)
-    u, s, vt = np.linalg.svd(weight @ low, full_matrices=False)
-    return ChannelSplit(_tails(s**2), u * s, np.linalg.solve(low.T, vt.T).T)
+    scaled = weight @ low
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    values, right = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    return ChannelSplit(_tails(values), scaled @ right, np.linalg.solve(low.T, right).T)
+
+
+def channel_losses(weight: Array, hessian: Array) -> Array:
+    """The losses of `channel_split`, without its factors: a third of the work."""
+    n, d = weight.shape
+    if n <= d:
+        return _tails(np.maximum(np.linalg.eigvalsh(weight @ hessian @ weight.T)[::-1], 0.0))
+    scaled = weight @ np.linalg.cholesky(hessian)
+    return _tails(np.maximum(np.linalg.eigvalsh(scaled.T @ scaled)[::-1], 0.0))
 
 
 def _tails(values: Array) -> Array:

@@ -9,18 +9,20 @@ dense weights, J^T(. H). Every step lowers the objective, so a few of them insid
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Real = TypeVar("Real", NDArray[np.float64], NDArray[np.float32])
 
 
 def descend(
-    v: Array, target: Array, push: Callable[[Array], Array], pull: Callable[[Array], Array], scale: Array, steps: int
-) -> Array:
-    """`v` after `steps` steps; `push` is J, `scale` the diagonal (of the shape of `v`) that preconditions."""
-    inverse = 1.0 / np.maximum(scale, 1e-30)
+    v: Real, target: Real, push: Callable[[Real], Real], pull: Callable[[Real], Real], scale: Real, steps: int
+) -> Real:
+    """`v` after `steps` steps, in its precision; `push` is J, `scale` the diagonal (of the shape of `v`) that
+    preconditions."""
+    inverse = np.asarray(1.0 / np.maximum(scale, 1e-30), v.dtype)
     v = v.copy()
     r = pull(target - push(v))
     z = r * inverse

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ..base import Detail, Skip
+from ..base import Context, Detail, Skip
 from ..walk.choice import Choice
 from ..walk.layer_time import slower
 from ..walk.layerwise import Layerwise, Rewritten, first_in_time
 from ..walk.linear import Linear
 from ..walk.target import Array, Target
 from ..walk.walk import Step
-from .channel import channel_split
-from .split import Split, Work, forms_of, resplit, spatial_loss, spatial_losses, split
-from .tucker import tucker_split
+from .channel import channel_losses
+from .split import Begun, Split, Work, forms_of, resplit, split
+from .tucker import InputBases, tucker_split
 
 if TYPE_CHECKING:
     from .svd import Svd
@@ -41,6 +41,10 @@ farther from what fitting gives."""
 
 
 class Factorise(Layerwise["Svd", Split]):
+    def __init__(self, options: Svd, ctx: Context) -> None:
+        super().__init__(options, ctx)
+        self._begun = Begun()
+
     def stays(self, layer: Linear) -> str:
         return "grouped convolution: thin already" if layer.groups > 1 else layer.otherwise if layer.is_conv else ""
 
@@ -60,7 +64,7 @@ class Factorise(Layerwise["Svd", Split]):
 
     def choose(self, step: Step, options: Svd, allotted: SplitChoice | None) -> SplitChoice:
         if allotted is not None:
-            return _fitted(step, allotted)
+            return self._fitted(step, allotted)
         if options.ratio is not None:
             if options.ratio == 1.0:
                 raise Skip("it keeps all of its MACs")
@@ -72,7 +76,7 @@ class Factorise(Layerwise["Svd", Split]):
         allowed = error * step.target.energy
 
         def fitted(choice: SplitChoice) -> SplitChoice | None:
-            fit = _fitted(step, choice)
+            fit = self._fitted(step, choice)
             return fit if _loss(fit) <= allowed else None
 
         choices = sorted(self._splits(step, options, loss=ABOUT * allowed), key=lambda c: c.cost)
@@ -94,7 +98,10 @@ class Factorise(Layerwise["Svd", Split]):
         self, step: Step, options: Svd, *, macs: float = math.inf, loss: float = math.inf
     ) -> Sequence[SplitChoice]:
         forms = _forms(options, step.layer)
-        return list(splits(step.target, step.layer, Work.of(step), forms, self._align(options), macs=macs, loss=loss))
+        each = splits(
+            step.target, step.layer, Work.of(step), forms, self._align(options), self._begun, macs=macs, loss=loss
+        )
+        return list(each)
 
     def _best(self, step: Step, options: Svd, share: float) -> SplitChoice | None:
         """The one of least loss, once fitted, among the best of each form within `share` of the layer's MACs."""
@@ -102,13 +109,22 @@ class Factorise(Layerwise["Svd", Split]):
         for choice in self._splits(step, options, macs=share * Work.of(step).macs("keep", 0)):
             if choice.kind not in best or choice.error < best[choice.kind].error:
                 best[choice.kind] = choice
-        return min((_fitted(step, choice) for choice in best.values()), key=_loss, default=None)
+        return min((self._fitted(step, choice) for choice in best.values()), key=_loss, default=None)
+
+    def _fitted(self, step: Step, choice: SplitChoice) -> SplitChoice:
+        """The choice with its factors, its cost a share of the layer's MACs and its error as `Target.error` counts
+        it."""
+        rank, inner = int(choice.settings["rank"]), int(choice.settings.get("rank_in", 0))
+        work = Work.of(step)
+        form = split(step.target, step.layer, choice.kind, rank, inner, begun=self._begun)
+        cost = work.macs(choice.kind, rank, inner) / work.macs("keep", 0)
+        return replace(choice, cost=cost, error=step.target.error(form.merged), form=form)
 
     def dense(self, form: Split) -> Array:
         return form.merged
 
     def refit(self, layer: Linear, target: Target, form: Split) -> Split:
-        return resplit(layer, target, form)
+        return resplit(layer, target, form, begun=self._begun)
 
     def write(self, layer: Linear, form: Split, bias: Array | None) -> None:
         form.apply(layer, bias)
@@ -120,14 +136,6 @@ class Factorise(Layerwise["Svd", Split]):
 def _loss(choice: SplitChoice) -> float:
     assert choice.form is not None
     return choice.form.loss
-
-
-def _fitted(step: Step, choice: SplitChoice) -> SplitChoice:
-    """The choice with its factors, its cost a share of the layer's MACs and its error as `Target.error` counts it."""
-    rank, inner = int(choice.settings["rank"]), int(choice.settings.get("rank_in", 0))
-    work, form = Work.of(step), split(step.target, step.layer, choice.kind, rank, inner)
-    cost = work.macs(choice.kind, rank, inner) / work.macs("keep", 0)
-    return replace(choice, cost=cost, error=step.target.error(form.merged), form=form)
 
 
 def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:
@@ -145,6 +153,7 @@ def splits(
     work: Work,
     forms: tuple[str, ...],
     align: int,
+    begun: Begun,
     *,
     macs: float = math.inf,
     loss: float = math.inf,
@@ -179,19 +188,20 @@ def splits(
                 yield Choice(work.macs(form, rank, inner), total / max(target.energy, 1e-30), form, settings)
 
     if "channel" in forms and (paying := ranks("channel", min(w.shape))):
-        yield from choices("channel", paying, channel_split(w, h).losses)
+        yield from choices("channel", paying, channel_losses(w, h))
     if "spatial" in forms and (paying := ranks("spatial", min(work.c * work.kernel[0], work.n * work.kernel[1]))):
         if macs < math.inf:  # the only rank there is
             yield from choices("spatial", paying, np.zeros(paying[-1] + 1))
-        elif loss == math.inf or spatial_loss(target, layer, paying[-1], loss) <= loss:
-            yield from choices("spatial", paying, spatial_losses(target, layer))
+        elif loss == math.inf or begun.loss(target, layer, paying[-1], loss) <= loss:
+            yield from choices("spatial", paying, begun.losses(target, layer))
     if "tucker" in forms:
         step = max(align, work.c // 8)
+        bases = InputBases(w, h, work.c)
         for inner in reversed(range(step, work.c, step)):
             paying = ranks("tucker", min(work.n, inner * work.taps), inner)
             if not paying:
                 continue
-            _, rest, lost = tucker_split(w, h, work.c, inner)
+            _, rest, lost = tucker_split(w, h, bases.of(inner))
             if lost > loss:
                 break  # fewer inputs lose more
             yield from choices("tucker", paying, rest.losses, inner, lost)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...ir.graph import Node, Value
 from ...ir.origin import Origin
@@ -19,12 +18,20 @@ from ..walk.target import Array, Target
 from ..walk.walk import Step
 from .channel import ChannelSplit, channel_split
 from .products import replace_products
-from .spatial import merged, short_fit, spatial_curve, spatial_refit, spatial_split
+from .spatial import (
+    Metric,
+    Problem,
+    factors,
+    merged,
+    of_factors,
+    short_fit,
+    spatial_curve,
+    spatial_refit,
+    spatial_split,
+)  # fmt: skip
 from .tucker import tucker_fit
 
 FORMS = ("channel", "spatial", "tucker")
-FARTHEST = 4.0
-"""How many times less a spatial split may lose once it is fitted than where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +119,71 @@ class Split:
             _replace_conv(reader, self.factors, weights, shift)
 
 
-def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -> Split:
+class Begun:
+    """What is found once for the layer at hand, whatever the rank: its channel split, and its spatial problems in each
+    order that is worth trying. What the metric alone decides outlasts the target."""
+
+    def __init__(self) -> None:
+        self._target: Target | None = None
+        self._channel: ChannelSplit | None = None
+        self._metrics: dict[bool, Metric] = {}
+        self._problems: dict[bool, Problem] = {}
+
+    def _turn_to(self, target: Target) -> None:
+        if self._target is None or self._target.hessian is not target.hessian:
+            self._metrics.clear()
+        if self._target is not target:
+            self._problems.clear()
+            self._channel = None
+        self._target = target
+
+    def channel(self, target: Target) -> ChannelSplit:
+        self._turn_to(target)
+        if self._channel is None:
+            self._channel = channel_split(target.weight[0], target.hessian[0])
+        return self._channel
+
+    def problem(self, target: Target, layer: Linear, turned: bool) -> Problem:
+        """The problem of one order; `turned` is 1 x k before k x 1."""
+        self._turn_to(target)
+        kernel = layer.channels, layer.kernel[0], layer.kernel[1]
+        if turned not in self._metrics:
+            self._metrics[turned] = Metric.of(target.hessian[0], kernel, turned=turned)
+        if turned not in self._problems:
+            self._problems[turned] = Problem.of(target.weight[0], self._metrics[turned], kernel, turned=turned)
+        return self._problems[turned]
+
+    def problems(self, target: Target, layer: Linear) -> list[Problem]:
+        return [self.problem(target, layer, turned) for turned in turns(layer)]
+
+    def losses(self, target: Target, layer: Linear) -> Array:
+        """About the loss of every rank of the better order."""
+        return np.asarray(np.min([spatial_curve(one) for one in self.problems(target, layer)], axis=0))
+
+    def loss(self, target: Target, layer: Linear, rank: int, allowed: float) -> float:
+        """About the loss of one rank of the better order, by a short fit; an order that will lose more than `allowed`
+        is not fitted to the end."""
+        return min(short_fit(one, rank, allowed) for one in self.problems(target, layer))
+
+    def spatial(self, target: Target, layer: Linear, rank: int) -> Split:
+        ways = [_spatial(target, layer, spatial_split(self.problem(target, layer, turned), rank), turned)
+                for turned in turns(layer)]  # fmt: skip
+        return min(ways, key=lambda way: way.loss)
+
+    def resplit(self, target: Target, layer: Linear, form: Split) -> Split:
+        first, second = form.factors
+        turned = first.shape[3] > 1
+        problem = self.problem(target, layer, turned)
+        return _spatial(target, layer, spatial_refit(problem, *of_factors(first, second)), turned)
+
+
+def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0, *, begun: Begun) -> Split:
     """Factor the target of `layer` (groups = 1) into `form` at `rank`."""
     w, h = target.weight[0], target.hessian[0]
     if form == "channel":
-        return channel_form(layer, channel_split(w, h), target, rank)
+        return channel_form(layer, begun.channel(target), target, rank)
     if form == "spatial":
-        ways = [_spatial(target, spatial_split(*_seen(w, h, layer, turned), rank), turned) for turned in turns(layer)]
-        return min(ways, key=lambda way: way.loss)
+        return begun.spatial(target, layer, rank)
     basis, b, a = tucker_fit(w, h, layer.channels, inner, rank)
     taps = layer.kernel
     core = b.reshape(rank, inner, *taps)
@@ -129,60 +193,24 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0) -
                  target.loss(whole[None]))  # fmt: skip
 
 
-def resplit(layer: Linear, target: Target, form: Split) -> Split:
+def resplit(layer: Linear, target: Target, form: Split, *, begun: Begun) -> Split:
     """The form and the ranks of `form`, fitted to another target; alternating fits start from its factors."""
     if form.kind == "spatial":
-        first, second = form.factors
-        turned = first.shape[3] > 1
-        w, h, _ = _seen(target.weight[0], target.hessian[0], layer, turned)
-        p = second.reshape(*second.shape[:2], -1)
-        return _spatial(target, spatial_refit(w, h, p, first.reshape(*first.shape[:2], -1)), turned)
-    if form.kind == "tucker":
-        return split(target, layer, form.kind, len(form.factors[1]), len(form.factors[0]))
-    return split(target, layer, form.kind, len(form.factors[0]))
+        return begun.resplit(target, layer, form)
+    inner = len(form.factors[0]) if form.kind == "tucker" else 0
+    rank = len(form.factors[1 if inner else 0])
+    return split(target, layer, form.kind, rank, inner, begun=begun)
 
 
-def _spatial(target: Target, pair: tuple[Array, Array], turned: bool) -> Split:
-    p, v = pair
-    whole = merged(p, v)
-    if not turned:
-        return Split("spatial", (v[:, :, :, None], p[:, :, None, :]), whole, target.loss(whole[None]))
-    whole = whole[:, _exchanged(v.shape[1], v.shape[2], p.shape[2])]
-    return Split("spatial", (v[:, :, None, :], p[:, :, :, None]), whole, target.loss(whole[None]))
-
-
-def spatial_losses(target: Target, layer: Linear) -> Array:
-    """About the loss of every rank of the better order of a spatial split."""
-    w, h = target.weight[0], target.hessian[0]
-    curves = [spatial_curve(*_seen(w, h, layer, turned)) for turned in turns(layer)]
-    return np.asarray(np.min(curves, axis=0), dtype=np.float64)
-
-
-def spatial_loss(target: Target, layer: Linear, rank: int, allowed: float) -> float:
-    """About the loss of one rank of the better order of a spatial split, by a short fit; of an order that begins at
-    more than `FARTHEST` times `allowed`, what it begins at."""
-    w, h = target.weight[0], target.hessian[0]
-    return min(short_fit(*_seen(w, h, layer, turned), rank, FARTHEST * allowed) for turned in turns(layer))
+def _spatial(target: Target, layer: Linear, pair: tuple[Array, Array], turned: bool) -> Split:
+    whole = merged(*pair, layer.channels, turned=turned)
+    return Split("spatial", factors(*pair, layer.channels, turned=turned), whole, target.loss(whole[None]))
 
 
 def turns(layer: Linear) -> tuple[bool, ...]:
     """The orders of a spatial split: k x 1 before 1 x k and, where that costs the same, 1 x k first ("turned")."""
     same = len(set(layer.kernel)) == 1 and len(set(layer.strides)) == 1
     return (False, True) if same else (False,)
-
-
-def _seen(w: Array, h: Array, layer: Linear, turned: bool) -> tuple[Array, Array, tuple[int, int, int, int]]:
-    """Weights, metric and (n, c, kh, kw), with the axes of the kernel exchanged where `turned`."""
-    kh, kw = layer.kernel
-    if not turned:
-        return w, h, (len(w), layer.channels, kh, kw)
-    order = _exchanged(layer.channels, kh, kw)
-    return w[:, order], h[np.ix_(order, order)], (len(w), layer.channels, kw, kh)
-
-
-def _exchanged(channels: int, first: int, second: int) -> NDArray[np.intp]:
-    """Columns in the order (channel, second, first), for weights whose columns are (channel, first, second)."""
-    return np.arange(channels * first * second).reshape(channels, first, second).transpose(0, 2, 1).reshape(-1)
 
 
 def channel_form(layer: Linear, factors: ChannelSplit, target: Target, rank: int) -> Split:

@@ -5,11 +5,20 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.passes.svd.channel import channel_split
+from optc.passes.svd.channel import channel_losses, channel_split
 from optc.passes.svd.layers import splits
-from optc.passes.svd.spatial import merged, spatial_curve, spatial_split
-from optc.passes.svd.split import FORMS, Work, resplit, split
-from optc.passes.svd.tucker import tucker_fit, tucker_split
+from optc.passes.svd.spatial import (
+    Metric,
+    Problem,
+    factors,
+    merged,
+    of_factors,
+    short_fit,
+    spatial_curve,
+    spatial_split,
+)
+from optc.passes.svd.split import FORMS, Begun, Work, resplit, split
+from optc.passes.svd.tucker import InputBases, tucker_fit, tucker_split
 from optc.passes.walk.moments import Moments
 from optc.passes.walk.readers import linear_layer
 from optc.passes.walk.target import fit_target
@@ -22,6 +31,13 @@ def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(n, d)), x.T @ x / len(x) + 0.01 * np.eye(d)
 
 
+def spatial(n: int, c: int, seed: int = 0, *, turned: bool = False) -> Problem:
+    """The spatial problem of a 3 x 3 layer with the weights and the metric of `problem`."""
+    w, h = problem(n, 9 * c, seed)
+    kernel = c, 3, 3
+    return Problem.of(w, Metric.of(h, kernel, turned=turned), kernel, turned=turned)
+
+
 def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
     return float(np.sum(((w - target) @ h) * (w - target)))
 
@@ -30,6 +46,7 @@ def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
 def test_channel_split_is_optimal_at_every_rank(n: int, d: int) -> None:
     w, h = problem(n, d)
     found = channel_split(w, h)
+    np.testing.assert_allclose(channel_losses(w, h), found.losses, atol=1e-9 * found.losses[0])
     singular = np.linalg.svd(w @ np.linalg.cholesky(h), compute_uv=False)  # Eckart-Young in the whitened space
     for rank in range(min(n, d) + 1):
         a, b = found.factors(rank)
@@ -51,37 +68,50 @@ def test_channel_split_of_a_singular_metric() -> None:
     assert loss(a @ b, w, h) < 1e-9 * loss(0 * w, w, h)
 
 
-def test_spatial_split_is_exact_at_full_rank_and_falls_with_rank() -> None:
-    shape = (6, 4, 3, 3)
+@pytest.mark.parametrize("turned", [False, True])
+def test_spatial_split_is_exact_at_full_rank_and_falls_with_rank(turned: bool) -> None:
     w, h = problem(6, 36)
     losses = []
     for rank in (2, 4, 8, 12):
-        p, v = spatial_split(w, h, shape, rank)
-        assert (p.shape, v.shape) == ((6, rank, 3), (rank, 4, 3))
-        losses.append(loss(merged(p, v), w, h))
+        p, v = spatial_split(spatial(6, 4, turned=turned), rank)
+        assert (p.shape, v.shape) == ((6, 3, rank), (rank, 12))
+        losses.append(loss(merged(p, v, 4, turned=turned), w, h))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 1e-8 * loss(0 * w, w, h)
 
 
 def test_spatial_sweeps_never_raise_the_loss() -> None:
-    shape = (6, 4, 3, 3)
     w, h = problem(6, 36)
-    losses = [loss(merged(*spatial_split(w, h, shape, 5, sweeps=s)), w, h) for s in (0, 1, 3, 8)]
+    losses = [loss(merged(*spatial_split(spatial(6, 4), 5, sweeps=s), 4), w, h) for s in (0, 1, 3, 8)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
+    assert spatial(6, 4).loss(*spatial_split(spatial(6, 4), 5, sweeps=8)) == pytest.approx(losses[-1])
 
 
-def test_spatial_split_means_two_convolutions() -> None:
-    shape = (3, 2, 3, 3)
-    p, v = spatial_split(*problem(3, 18), shape, 4)
-    dense = np.einsum("orv,rcu->ocuv", p, v)
-    np.testing.assert_allclose(merged(p, v).reshape(shape), dense, atol=1e-12)
+@pytest.mark.parametrize("turned", [False, True])
+def test_spatial_split_means_two_convolutions(turned: bool) -> None:
+    p, v = spatial_split(spatial(3, 2, turned=turned), 4)
+    first, second = factors(p, v, 2, turned=turned)
+    assert first.shape == ((4, 2, 1, 3) if turned else (4, 2, 3, 1))
+    dense = np.einsum("orxy,rcuv->ocuy" if not turned else "orxy,rcuv->ocxv", second, first)
+    np.testing.assert_allclose(merged(p, v, 2, turned=turned).reshape(3, 2, 3, 3), dense, atol=1e-12)
+    for one, other in zip(of_factors(first, second), (p, v), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_spatial_split_that_will_lose_too_much_is_not_fitted_to_the_end() -> None:
+    one = spatial(6, 4)
+    best = short_fit(one, 4)
+    for share in (0.01, 0.4, 0.9):
+        assert short_fit(one, 4, share * best) > share * best
+    assert short_fit(one, 4, 1.1 * best) == pytest.approx(best, rel=1e-3)
+    assert short_fit(one, 4, 0.01 * best) == pytest.approx(one.loss(*spatial_split(one, 4, sweeps=0)))
 
 
 @pytest.mark.parametrize("inner", [2, 4, 5])
 def test_tucker_loss_is_projection_plus_split(inner: int) -> None:
     w, h = problem(6, 45)
-    basis, rest, lost = tucker_split(w, h, 5, inner)
+    basis, rest, lost = tucker_split(w, h, InputBases(w, h, 5).of(inner))
     total = loss(0 * w, w, h)
     for rank in (2, 6):
         a, b = rest.factors(rank)
@@ -101,16 +131,15 @@ def test_fitting_the_tucker_basis_never_raises_the_loss() -> None:
         losses.append(loss(whole, w, h))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
-    _, rest, lost = tucker_split(w, h, 5, 3)
+    _, rest, lost = tucker_split(w, h, InputBases(w, h, 5).of(3))
     assert losses[0] == pytest.approx(lost + rest.losses[4], rel=1e-5)
 
 
 def test_the_spatial_curve_is_near_the_fitted_losses() -> None:
-    shape = (6, 4, 3, 3)
     w, h = problem(6, 36)
-    curve = spatial_curve(w, h, shape)
+    curve = spatial_curve(spatial(6, 4))
     for rank in (2, 4, 6):
-        fitted = loss(merged(*spatial_split(w, h, shape, rank)), w, h)
+        fitted = loss(merged(*spatial_split(spatial(6, 4), rank), 4), w, h)
         assert fitted < 1.5 * curve[rank]
         assert curve[rank] < 2.0 * fitted
 
@@ -129,7 +158,8 @@ def test_a_spatial_split_takes_the_order_that_fits(first: tuple[int, int]) -> No
     moments, rows = Moments(1, 36, 6), rng.normal(size=(400, 36)).astype(np.float32)
     moments.add(rows, rows @ weight.reshape(6, -1).T)
     target = fit_target(layer.weights(), moments.statistics())
-    made = resplit(layer, target, split(target, layer, "spatial", 2))
+    both = Begun()
+    made = resplit(layer, target, split(target, layer, "spatial", 2, begun=both), begun=both)
     assert made.factors[0].shape == (2, 4, *first)
     assert made.loss < 1e-6 * target.energy
     feeds = {"x": rng.normal(size=(2, 4, 7, 7)).astype(np.float32)}
@@ -150,12 +180,12 @@ def test_bounds_leave_out_choices_and_change_none() -> None:
     moments, rows = Moments(1, 108, 16), rng.normal(size=(600, 108)).astype(np.float32)
     moments.add(rows, rows @ weight.T)
     target, work = fit_target(layer.weights(), moments.statistics()), Work(16, 12, (3, 3), 49, 49, 49)
-    everything = list(splits(target, layer, work, FORMS, 2))
+    everything = list(splits(target, layer, work, FORMS, 2, Begun()))
     for share in (0.001, 0.02, 0.3):
-        few = list(splits(target, layer, work, FORMS, 2, loss=share * target.energy))
+        few = list(splits(target, layer, work, FORMS, 2, Begun(), loss=share * target.energy))
         assert sorted(few, key=str) == sorted((c for c in everything if c.error <= share), key=str)
     whole = work.macs("keep", 0)
-    for choice in splits(target, layer, work, FORMS, 2, macs=0.6 * whole):
+    for choice in splits(target, layer, work, FORMS, 2, Begun(), macs=0.6 * whole):
         alike = [c for c in everything if c.kind == choice.kind and c.cost <= 0.6 * whole]
         alike = [c for c in alike if c.settings.get("rank_in") == choice.settings.get("rank_in")]
         assert choice.settings == min(alike, key=lambda c: c.error).settings

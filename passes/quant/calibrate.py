@@ -45,6 +45,10 @@ class Calibration:
     energy: dict[Node, Floats]
 
 
+LARGE = 1e15
+"""Numbers whose squares are summed in double precision."""
+
+
 def calibrate(
     graph: Graph, values: Sequence[Value], layers: Sequence[Linear], ctx: Context, *, elements: int = ELEMENTS
 ) -> Calibration:
@@ -148,18 +152,28 @@ def channel_statistics(
     and -inf, and means of 0."""
 
     def summed(arrays: list[Array], share: float) -> list[Sums]:
-        parts = []
-        for array, axis in zip(arrays, axes.values(), strict=True):
-            x = np.asarray(array, np.float64)
-            x = by_channel(x) if axis == 1 else x.reshape(-1, x.shape[-1], 1)
-            sums = np.stack([x.sum((0, 2)), np.einsum("ncp,ncp->c", x, x)])
-            parts.append((x.min((0, 2), initial=np.inf), x.max((0, 2), initial=-np.inf), sums, len(x) * x.shape[2]))
-        return parts
+        return [_sums(np.asarray(array, np.float32), axis) for array, axis in zip(arrays, axes.values(), strict=True)]
 
     totals: list[Sums] = []
     for parts in run(graph, list(axes), ctx, title, summed, samples):
         totals = [_together(*pair) for pair in zip(totals, parts, strict=True)] if totals else parts
     return [Channels(low, high, *(sums / max(count, 1))) for low, high, sums, count in totals]
+
+
+def _sums(x: NDArray[np.float32], axis: int) -> Sums:
+    """Rows of neighbours are summed in single precision, pair by pair, and the sums of rows in double."""
+    if axis == -1:
+        flat = x.reshape(-1, x.shape[-1])
+        low, high = flat.min(0, initial=np.inf), flat.max(0, initial=-np.inf)
+        first, second = flat.sum(0, dtype=np.float64), np.einsum("rc,rc->c", flat, flat, dtype=np.float64)
+        return low.astype(np.float64), high.astype(np.float64), np.stack([first, second]), len(flat)
+    rows = by_channel(x)
+    low, high = (end.astype(np.float64) for end in (rows.min(2, initial=np.inf), rows.max(2, initial=-np.inf)))
+    wide = max(-low.min(initial=0.0), high.max(initial=0.0)) > LARGE
+    squares = np.einsum("ncp,ncp->nc", rows, rows, dtype=np.float64 if wide else np.float32)
+    sums = rows.sum(2, dtype=np.float64 if wide else np.float32)
+    both = np.stack([sums.sum(0, dtype=np.float64), squares.sum(0, dtype=np.float64)])
+    return low.min(0, initial=np.inf), high.max(0, initial=-np.inf), both, len(rows) * rows.shape[2]
 
 
 def _together(one: Sums, other: Sums) -> Sums:

@@ -148,16 +148,17 @@ class Progress:
 class Context:
     """What a pass is given besides the graph.
 
-    `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples
-    to fit on, `held` the ones kept out of every fit to judge by; both are `None` where nothing runs the model
+    `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
+    fit on, `held` the ones kept out of every fit to judge by; both are `None` where nothing runs the model
     (`Pass.needs_samples`). `data` is where the samples came from, as the user wrote it. `overrides` say what single
-    layers want; the later ones win. `rivals` are the passes of the pipeline that `Pass.rivals` names.
-    `recall(question, decide)` answers with what `decide` says, or said when the same pass met the same graph before:
-    what is decided by the clock must be asked for so, or no build could be repeated. `threads` are those of numerical
-    libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took, as the last walk
-    measured it; 0 before the first. `rewritten` is the model as the last pass had it before it lost anything, where
-    that computes the same by other values inside. `latencies` tells how long graphs take on the target, where that
-    was measured before.
+    layers want; the later ones win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question,
+    decide)` answers with what `decide` says, or said when the same pass met the same graph before: what is decided by
+    the clock must be asked for so, or no build could be repeated. `measure(question, decide)` answers with what
+    `decide` says, or said in any build for a target of the same facts: what is measured of a shape alone. `threads` are
+    those of numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took,
+    as the last walk measured it; 0 before the first. `rewritten` is the model as the last pass had it before it lost
+    anything, where that computes the same by other values inside. `latencies` tells how long graphs take on the target,
+    where that was measured before.
     """
 
     target: TargetFacts
@@ -168,6 +169,7 @@ class Context:
     overrides: tuple[Override, ...] = ()
     rivals: Rivals = field(default_factory=lambda: Rivals())
     recall: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
+    measure: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
     seed: int = 0
     threads: int = 0
     progress: Progress = field(default_factory=Progress)

@@ -12,7 +12,8 @@ runs.
 
 What is measured by the clock is noise at the edge. The guard's ruling is known by the graphs before and after the pass,
 a pass's own by the graph before it, so that a build with a lock file takes the recorded ones and comes out the same on
-any day.
+any day. How long a layer of some shape takes in some form is measured once, for all builds for targets of the same
+facts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..runtime import cpu
 from ..storage.fingerprint import Fingerprint, file_digest
 from ..storage.plain import plain, restored
 from ..storage.store import Store
-from .base import Context, Pass, Report
+from .base import Context, Pass, Report, TargetFacts
 from .file_code import code_of_file
 from .function import FunctionPass
 from .guard import Guard
@@ -147,6 +148,18 @@ class PassCache:
         ruling = self.known.get(key) or self._latest.get(key) or Ruling(decide())
         self._latest[key] = self.rulings[key] = ruling
         return ruling.text
+
+    def measured(self, target: TargetFacts, threads: int, question: str, decide: Callable[[], str]) -> str:
+        """What was measured of `question` on targets of these facts with so many threads, here and now or before."""
+        if self.store is None:
+            return decide()
+        facts = json.dumps(plain(replace(target, name="")), sort_keys=True)
+        key = Fingerprint("measured", question, facts, str(threads), environment()).text
+        if (document := self.store.get(key)) is not None:
+            return document.decode()
+        text = decide()
+        self.store.put(key, text.encode())
+        return text
 
 
 def ruling_key(one: Pass, before: str, *about: str) -> str:

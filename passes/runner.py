@@ -69,6 +69,7 @@ def run(
                 report.cached = True
             else:
                 ctx.recall = partial(_recall, cache, one, state)
+                ctx.measure = partial(cache.measured, ctx.target, ctx.threads)
                 report = _checked(position, one, graph, ctx, observers, guard, cache, state)
                 _time(report, start, ctx)
                 state = cache.keep(key, graph, report)

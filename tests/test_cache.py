@@ -64,6 +64,25 @@ def test_the_second_build_is_the_first_and_much_faster(tmp_path: Path) -> None:
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "first.onnx").read_bytes()
 
 
+def test_a_shape_is_measured_once_for_all_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def ratio(step: object, *more: object) -> float:
+        measured.append(step)
+        return 0.5
+
+    monkeypatch.setattr("optc.passes.walk.layer_time._measured", ratio)
+    first = build(tmp_path, "svd:error=0.05:align=1", guard=False)
+    assert first.report.steps[-1].report.changed
+    count = len(measured)
+    assert count
+    other = build(tmp_path, "svd:error=0.0500001:align=1", guard=False)
+    assert ran(other) == ["svd:error=0.0500001:align=1"]
+    assert len(measured) == count
+    build(tmp_path, "svd:error=0.05:align=1", threads=2, guard=False)
+    assert len(measured) > count, "with other threads, times are others"
+
+
 def test_only_what_comes_after_a_change_runs_and_gives_what_it_gives_without_the_cache(tmp_path: Path) -> None:
     build(tmp_path)
     other = "prune:ratio=0.3,prune:ratio=0.6"

@@ -5,8 +5,8 @@ and every further node moves its tensor through memory once more. The layer and 
 out as a graph of their own and run in turns on one sample's input, for some tens of milliseconds. What both have in
 common, such as the change of layout before and behind, falls out of the comparison.
 
-Layers alike (operator, sizes, attributes) and forms alike are measured once a pass; what was found is recorded
-(`Context.recall`), so that a build can be repeated. A table of latencies says it without a run.
+Layers alike (operator, sizes, attributes) and forms alike are measured once for all builds (`Context.measure`); what
+was found is recorded (`Context.recall`), so that a build can be repeated. A table of latencies says it without a run.
 Not measured: where the target is not this machine, and where nothing is known of the input's size; there fewer
 multiply-accumulates have to do.
 """
@@ -42,7 +42,12 @@ def time_ratio(step: Step, ctx: Context, form: str, apply: Callable[[Linear], No
         other, layer = _cut_out(step)
         apply(layer)
         return ctx.latencies.ratio(whole, other)
-    return float(ctx.recall(f"time of {form} for {_kind(step)}", lambda: f"{_measured(step, ctx, apply):.3f}"))
+    question = f"time of {form} for {_kind(step)}"
+
+    def measured() -> str:
+        return ctx.measure(question, lambda: f"{_measured(step, ctx, apply):.3f}")
+
+    return float(ctx.recall(question, measured))
 
 
 def slower(ratio: float | None) -> bool:

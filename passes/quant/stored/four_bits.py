@@ -1,8 +1,8 @@
 """Whether four-bit weights multiply faster in the runtime's own kernel than decoded once and multiplied as floats.
 
 MatMulNBits reads an eighth of the bytes and decodes at every run: it gains where a product has few rows, and how few is
-a matter of the machine. So both are timed here on a product of the same sizes, and the answer is recorded
-(`Context.recall`), once for all layers alike, so that a build can be repeated. For another machine, `FEW_ROWS` decides.
+a matter of the machine. So both are timed here on a product of the same sizes, once for all builds (`Context.measure`),
+and the answer is recorded (`Context.recall`), so that a build can be repeated. For another machine, `FEW_ROWS` decides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ def kernel_pays(rows: int, reduction: int, outputs: int, block: int, ctx: Contex
     if not ctx.target.measurable or rows > MOST_ROWS:
         return rows <= FEW_ROWS
     question = f"four-bit product of {rows} x {reduction} x {outputs} in blocks of {block}"
-    return float(ctx.recall(question, lambda: f"{_ratio(rows, reduction, outputs, block, ctx):.3f}")) <= 1.0
+
+    def measured() -> str:
+        return ctx.measure(question, lambda: f"{_ratio(rows, reduction, outputs, block, ctx):.3f}")
+
+    return float(ctx.recall(question, measured)) <= 1.0
 
 
 def _ratio(rows: int, reduction: int, outputs: int, block: int, ctx: Context) -> float:

@@ -29,6 +29,7 @@ from ...ir.cost import cost
 from ..base import Context, Report
 from ..walk.allocate import knapsack
 from ..walk.choice import Choice
+from ..walk.layerwise import FEW
 from ..walk.tolerance import safest
 from ..walk.walk import Step, walk
 from .coupled import Coupled, refit_without
@@ -143,7 +144,7 @@ def damage_curves(scene: Scene, ctx: Context, floors: Mapping[int, int], *, weig
     curves: dict[int, Curve] = {}
     layers = [layer for layer in scene.layers if layer.node in waiting]
     with Damage(scene.graph, trial, ctx.threads) if weigh else nullcontext() as damage:
-        for step in walk(scene.graph, replace(ctx, fit=fit), layers):
+        for step in walk(scene.graph, replace(ctx, fit=fit), layers, rows=FEW, eases=False):
             if damage is not None and not steps:  # nothing before this layer waits for its trial
                 damage.advance(step.layer.source)
             for i in dict.fromkeys(waiting[step.layer.node]):
@@ -209,15 +210,23 @@ def _allocate(scene: Scene, curves: Mapping[int, Curve], options: Prune, ratio: 
     cheapest = sum(min(c.cost for c in group) for group in choices)
     best = {i: int(min(c.settings["kept"] for c in group)) for i, group in zip(curves, choices, strict=True)}
     low, high = cheapest, most
+    costs: dict[tuple[int, ...], float] = {}  # different budgets often come to the same counts
+
+    def cost_with(counts: Mapping[int, int]) -> float:
+        key = tuple(counts.values())
+        if key not in costs:
+            costs[key] = _cost_with(scene.graph, counts, curves, options)
+        return costs[key]
+
     for _ in range(10):
         budget = (low + high) / 2
         picked = knapsack(choices, budget)
         counts = {i: int(choice.settings["kept"]) for i, choice in zip(curves, picked, strict=True)}
-        if _cost_with(scene.graph, counts, curves, options) <= (1.0 - ratio) * whole:
+        if cost_with(counts) <= (1.0 - ratio) * whole:
             best, low = counts, budget
         else:
             high = budget
-    share = 1.0 - _cost_with(scene.graph, best, curves, options) / max(whole, 1.0)
+    share = 1.0 - cost_with(best) / max(whole, 1.0)
     return Plan(best, {i: curve.removal for i, curve in curves.items()}, share)
 
 

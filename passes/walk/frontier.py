@@ -91,6 +91,14 @@ class Frontier:
 
         return imap(work, self._feeds(reads), self._threads)
 
+    def keeps(self, value: Value) -> bool:
+        """Whether `value`, once it is computed, stays at hand until all that read it have run."""
+        return value.producer is not None and not _decodes(value.producer)
+
+    def at_hand(self, values: Sequence[Value], batch: int) -> dict[Value, Data]:
+        """Values at hand, of a batch."""
+        return {value: self._kept.get(value, batch) for value in values}
+
     def _feeds(self, values: Sequence[Value]) -> Iterator[tuple[int, Feeds]]:
         """The batches, each with its inputs where `values` are not all in the frontier."""
         foreign = any(v not in self._live for v in values)

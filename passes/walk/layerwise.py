@@ -55,6 +55,9 @@ class Layerwise(ABC, Generic[Options, Form]):
         self.options = options
         self.ctx = ctx
 
+    looks_again: ClassVar[bool] = True
+    """Whether layers, those that only repair too, are fitted to what a saturating activation after them forgives."""
+
     @property
     def eases(self) -> bool:
         """Whether a form is refitted to what a saturating activation after the layer forgives."""
@@ -207,7 +210,8 @@ def _allotted(hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, 
     layers = [layer for layer, options in own.items() if hooks.share(options) == share]
     if share is None or not layers:
         return {}
-    curves = {step.layer: hooks.candidates(step, own[step.layer]) for step in walk(graph, hooks.ctx, layers)}
+    steps = walk(graph, hooks.ctx, layers, eases=False)
+    curves = {step.layer: hooks.candidates(step, own[step.layer]) for step in steps}
     budget = sum(max(choice.cost for choice in choices) for choices in curves.values()) * share
     return dict(zip(curves, knapsack(list(curves.values()), budget), strict=True))
 
@@ -229,7 +233,10 @@ def rewrite(
     """
     thin = 0
     changing = own if hooks.begins_late else None
-    for step in walk(graph, hooks.ctx, layers, rows=hooks.rows, batch=hooks.batch, report=report, changing=changing):
+    for step in walk(
+        graph, hooks.ctx, layers, rows=hooks.rows, batch=hooks.batch, report=report, changing=changing,
+        eases=hooks.looks_again,
+    ):  # fmt: skip
         thin += step.thin
         layer = step.layer
         if layer not in own:
@@ -258,7 +265,8 @@ def _fitted(
     assert choice.form is not None
     over = outdo(step, hooks.ctx, choice, hooks.tolerance(options))
     saturation = step.saturation if hooks.eases else None
-    form, target = eased(saturation, step.target, choice.form, hooks.dense, partial(hooks.refit, step.layer))
+    refit, once = partial(hooks.refit, step.layer), hooks.tolerance(options) is not None
+    form, target = eased(saturation, step.target, choice.form, hooks.dense, refit, once=once)
     return Rewritten(step, choice, form, step.target.error(hooks.dense(form)), over), target
 
 

@@ -13,6 +13,7 @@ column of ones, so that the same product gives their sums.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +39,13 @@ class Statistics:
 
     @property
     def finite(self) -> bool:
-        return bool(np.isfinite(self.covariance).all() and np.isfinite(self.cross).all())
+        return math.isfinite(self.largest)
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude in `covariance` and `cross`; NaN where one of them holds any."""
+        ends = [end for array in (self.covariance, self.cross) for end in (array.max(), -array.min())]
+        return float(np.max(ends))
 
     def broadened(self, weight: Array, share: float) -> Statistics:
         """The moments as if the inputs had white noise besides, which a layer of `weight` (groups, n, d) answers.
@@ -155,10 +162,17 @@ class Moments:
         out = Moments(self._x.shape[0], self._x.shape[1], self._t.shape[1])
         out._shift_x, out._shift_t = self._shift_x, self._shift_t
         out.count = self.count + other.count
+        if other._shift_x is None or (
+            np.array_equal(other._shift_x, self._shift_x)
+            and other._shift_t is not None
+            and np.array_equal(other._shift_t, self._shift_t)
+        ):
+            out._x, out._t = self._x + other._x, self._t + other._t
+            out._xx, out._tx, out._tt = self._xx + other._xx, self._tx + other._tx, self._tt + other._tt
+            return out
         k = other.count
-        dx = 0.0 if other._shift_x is None else other._shift_x.astype(np.float64) - self._shift_x
-        dt = 0.0 if other._shift_t is None else other._shift_t.astype(np.float64) - self._shift_t
-        dx, dt = np.broadcast_to(dx, self._x.shape), np.broadcast_to(dt, self._t.shape)
+        assert other._shift_t is not None
+        dx, dt = other._shift_x.astype(np.float64) - self._shift_x, other._shift_t.astype(np.float64) - self._shift_t
         ox, ot = other._x, other._t
         out._x = self._x + ox + k * dx
         out._t = self._t + ot + k * dt
@@ -181,15 +195,16 @@ class Moments:
         """
         count = max(self.count, 1)
         x, t = self._x / count, self._t[:, outputs] / count
-        h = self._xx / count - x[:, :, None] * x[:, None, :]
-        c = self._tx[:, outputs] / count - t[:, :, None] * x[:, None, :]
+        h, c = self._xx / count, self._tx[:, outputs] / count
+        h -= _outer(x, x)
+        c -= _outer(t, x)
         v = np.maximum(self._tt[:, outputs] / count - t**2, 0.0)
         mean = x if self._shift_x is None else x + self._shift_x
         target_mean = t if self._shift_t is None else t + self._shift_t[:, outputs]
         if centred:
             return Statistics(self.count, mean, target_mean, h, c, v)
-        h = h + mean[:, :, None] * mean[:, None, :]
-        c = c + target_mean[:, :, None] * mean[:, None, :]
+        h += _outer(mean, mean)
+        c += _outer(target_mean, mean)
         return Statistics(self.count, np.zeros_like(mean), np.zeros_like(t), h, c, v + target_mean**2)
 
 

@@ -88,7 +88,15 @@ def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
         inside &= (at >= 0) & (at < size)
         flat = flat * size + np.clip(at, 0, size - 1)
     n, c = x.shape[:2]
-    pixels = x.reshape(n, c, math.prod(x.shape[2:]))
+    sites = math.prod(x.shape[2:])
+    if (
+        flat.size > sites
+    ):  # every pixel is read about once and more: moved by pixel, whatever is outside by one of zeros
+        by_pixel = np.zeros((n, sites + 1, c), dtype=np.float32)
+        by_pixel[:, :sites] = x.reshape(n, c, sites).transpose(0, 2, 1)
+        moved = np.take(by_pixel, np.where(inside, flat, sites).reshape(-1), axis=1).reshape(n, *flat.shape, c)
+        return np.ascontiguousarray(moved.swapaxes(2, 3)).reshape(n * len(flat), c * read[0].shape[1])
+    pixels = x.reshape(n, c, sites)
     taken = np.take(pixels, flat.reshape(-1), axis=2).reshape(n, c, *flat.shape)
     if not inside.all():
         taken *= inside

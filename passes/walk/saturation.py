@@ -39,7 +39,7 @@ inner channels is right on 84.4 %, with 32768 on 85.0 %."""
 SPACE = 512 << 20
 """Bytes of disk that the rows of layers which read the same input may take."""
 ROUNDS = 2
-"""Rounds of easing: the first brings most of the gain."""
+"""Rounds of easing: the first brings most of the gain, and is enough where no more than a small share is lost."""
 GAIN = 0.01
 """By how much of the error a round must gain to count."""
 FIFTH = 5
@@ -123,16 +123,19 @@ def eased(
     form: Made,
     dense: Callable[[Made], Array],
     refit: Callable[[Target, Made], Made],
+    *,
+    once: bool = False,
 ) -> tuple[Made, Target]:
     """`form`, fitted to `start`, refitted to what the activation asks for, with the target it was fitted to last.
 
     `dense` gives the weights (n, d) that a form stands for, `refit` fits the form anew, starting from what it is.
+    `once` is enough where little is lost.
     """
     target = start
     if saturation is None:
         return form, target
     least = saturation.error(target, dense(form))
-    for _ in range(ROUNDS):
+    for _ in range(1 if once else ROUNDS):
         eased = saturation.ease(target, dense(form), start)
         again = refit(eased, form)
         error = saturation.error(eased, dense(again))

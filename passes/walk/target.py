@@ -127,11 +127,16 @@ def solve_spd(matrix: Real, right: Real) -> Real:
     return np.asarray(cho_solve(factor, right[0].T, check_finite=False).T)[None]
 
 
-def damped(h: Real, ridge: float) -> Real:
-    """H + lam I with lam = ridge * mean(diag H) over all groups, and never zero."""
+def mean_variance(h: Real) -> float:
+    """mean(diag H) over all groups."""
+    return float(np.mean(np.diagonal(h, axis1=1, axis2=2)))
+
+
+def damped(h: Real, ridge: float, scale: float | None = None) -> Real:
+    """H + lam I with lam = ridge * mean(diag H) over all groups, or times another `scale`, and never zero."""
     diagonal = np.arange(h.shape[1])
-    scale = float(np.mean(h[:, diagonal, diagonal]))
-    out = h.copy()
+    scale = mean_variance(h) if scale is None else scale
+    out = np.array(h, order="C")
     out[:, diagonal, diagonal] += ridge * scale if scale > 0.0 else 1.0
     return out
 
@@ -164,11 +169,11 @@ class Ridges:
 def choose_ridges(weight: Array, fit: Statistics, held_out: Statistics) -> Ridges:
     """The ridges that, fitted on `fit`, answer `held_out` best, for `weight` (groups, n, d). Raises DataError where
     there are rows that are not finite, or whose products are not."""
-    if not (fit.finite and held_out.finite):
+    largest = fit.largest, held_out.largest
+    if not np.isfinite(largest).all():
         raise DataError(UNREACHED)
-    for one in (fit, held_out):
-        if max(np.abs(one.covariance).max(), np.abs(one.cross).max(), one.variance.max()) > LARGEST:
-            raise DataError(OVERFLOWS)
+    if max(*largest, fit.variance.max(), held_out.variance.max()) > LARGEST:
+        raise DataError(OVERFLOWS)
     return (
         Ridges(_choose(weight, fit, held_out), _stand_in(weight, fit, held_out))
         if fit.count and held_out.count
@@ -209,12 +214,12 @@ def _stand_in(weight: Array, fit: Statistics, held_out: Statistics) -> float:
         return METRICS[0]
     covariance, judge = fit.covariance.astype(np.float32), held_out.covariance.astype(np.float32)
     goes = weight[:, :, half:].astype(np.float32)
+    stays, lack, scale = covariance[:, :half, :half], goes @ covariance[:, half:, :half], mean_variance(covariance)
     losses: list[float] = []
     for ridge in METRICS:
         if len(losses) > 2 and losses[-3] < losses[-2] < losses[-1]:
             break
-        h = damped(covariance, ridge)
-        kept = solve_spd(h[:, :half, :half], goes @ h[:, half:, :half])
+        kept = solve_spd(damped(stays, ridge, scale), lack)
         off = np.concatenate([kept, -goes], axis=2)
         losses.append(max(float(np.sum((off @ judge) * off)), 0.0))  # below zero by rounding, where inputs hardly vary
     return next(r for r, loss in zip(METRICS, losses, strict=False) if (1.0 - WORTH) * loss <= min(losses))

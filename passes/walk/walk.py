@@ -21,27 +21,26 @@ Edits between two steps may touch only the current layer and what follows it: wh
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import DataError
 from ...ir.graph import Graph, Node, Value
-from ...storage.spill import Data, Spill
+from ...storage.spill import Spill
 from ..base import Context, Report
+from .collect import Collector
 from .frontier import Frontier
 from .linear import Linear
-from .moments import Moments, Products, Statistics
+from .moments import Moments, Statistics
 from .order import Ask, asks_of, in_order, visited_early
 from .pairing import Selections, selections
-from .patches import sample_positions
 from .readers import linear_layers
 from .refit import refit_masked
-from .saturation import Part, Saturation, eased, range_after, rows_to_keep
+from .saturation import Saturation, eased
 from .target import Array, Target, choose_ridges, fit_target
-from .teacher import floats, positions, teach
+from .teacher import teach
 
 ROWS, BATCH = 32768, 16
 """The least number of sampled rows a layer, and the most samples that run at a time."""
@@ -53,8 +52,6 @@ MADE_UP = 0.5
 """Noise that samples made up from the model are taken to have besides, as a share of the mean variance of an input:
 they are not the real ones, and rows held out of them cannot tell. Half of the weights of a keyword spotter gone, 61 %
 of its answers are right without it, 76 % with 0.3, 75 % with 1; ResNet-20 for CIFAR-10 at 70 %: 86.2 and 86.9 %."""
-
-Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +112,6 @@ class Step:
         return np.stack([refit_masked(w, h, keep) for w, h, keep in parts])
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """What one batch adds to the moments, the rows to keep under their keys, and the shape of what they are from."""
-
-    products: list[Products]
-    keep: list[tuple[Hashable, Rows]]
-    shape: tuple[int, ...]
-
-
 def walk(
     graph: Graph,
     ctx: Context,
@@ -133,14 +121,15 @@ def walk(
     batch: int = BATCH,
     report: Report | None = None,
     changing: Container[Linear] | None = None,
+    eases: bool = True,
 ) -> Iterator[Step]:
     """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
 
     `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width); at most `batch`
     samples run at a time. A layer that what is not finite reaches has no step; it is skipped in `report`. `changing`
     are the layers that the caller may change (all by default): the others have a step only where there is something to
-    repair, so that a walk begins at the first layer that may change, and ends with the last where none did. Raises
-    DataError where there are no samples.
+    repair, so that a walk begins at the first layer that may change, and ends with the last where none did. Steps know
+    what a saturating activation forgives only where the caller `eases`. Raises DataError where there are no samples.
     """
     if ctx.fit is None or ctx.fit.count == 0:
         raise DataError("this pass needs calibration samples; give some with --data")
@@ -172,11 +161,14 @@ def walk(
             for number, group in enumerate(asks[: len(groups)]):
                 if number > last and not disturbed:
                     break
-                behind = group[0].layer in early
-                *moments, shape = _collect(number, group, frontier, selected, kept, rows, ctx.seed, ahead=behind)
+                common = frontier, selected, kept, rows, ctx.seed
+                collector = Collector(number, group, *common, ahead=group[0].layer in early, eases=eases)
+                *moments, shape = collector.moments()
                 for other in ahead[number]:
-                    *more, _ = _collect(other, asks[other], frontier, selected, kept, rows, ctx.seed, ahead=True)
+                    later = Collector(other, asks[other], *common, ahead=True, eases=False)
+                    *more, _ = later.moments()
                     moments = [one.merged(two) for one, two in zip(moments, more, strict=True)]
+                    later.drop()
                 start = 0
                 for ask in group:
                     part = slice(start, start + ask.layer.shape[1])
@@ -191,15 +183,12 @@ def walk(
                         if ask is group[-1]:  # hundreds of megabytes where the layer is wide
                             moments.clear()
                     before = _reads(ask.layer)
-                    fixed = ask.layer.bias_place is None or not ask.layer.alone
-                    saturation = None if fixed else _saturation(number, ask, kept)
                     first, *rest = shape
                     each = (max(1, first // together), *rest)
                     twins = tuple(shapes[twin] for twin in ask.layer.twins)
-                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, saturation, each, twins)
+                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, collector.saturation(ask), each, twins)
                     disturbed = disturbed or _reads(ask.layer) != before
-                for key in [("rows", number), *((word, ask.layer) for ask in group for word in ("teacher", "other"))]:
-                    kept.drop(key)
+                collector.drop()
                 tick(1)
 
 
@@ -227,84 +216,6 @@ def too_wide(layer: Linear) -> str:
     return f"{d} inputs a row, more than the {WIDEST} whose covariance is kept" if d > WIDEST else ""
 
 
-def _collect(
-    number: int,
-    group: list[Ask],
-    frontier: Frontier,
-    selected: Selections,
-    kept: Spill,
-    count: int,
-    seed: int,
-    *,
-    ahead: bool = False,
-) -> tuple[Moments, Moments, tuple[int, ...]]:
-    """Moments of the group's rows, those to fit on and every fifth batch held out, and the shape of the value that they
-    are from, in the first batch.
-
-    Rows from `ahead` are those that would be, were nothing changed between here and the layer. Where a saturating
-    activation follows, some of the rows are kept, drawn at random: any regular step would meet the same few places of
-    every image again and again.
-    """
-    first = group[0].layer
-    groups, _, d = first.shape
-    n = sum(ask.layer.shape[1] for ask in group)
-    fit, held_out = Moments(groups, d, n), Moments(groups, d, n)
-    shape: tuple[int, ...] = ()
-    easy = [ask for ask in group if groups == 1 and range_after(ask.answer)]
-    room = rows_to_keep(d, n) if easy else 0
-    batches = kept.count(("at", number))
-    skips = [ask.skip for ask in group if ask.skip is not None]
-    wanted = list(dict.fromkeys([first.source, *skips, *selected.wanted(first.source)]))
-
-    def rows(batch: int, values: Mapping[Value, Data]) -> _Rows:
-        source = floats(values[first.source])
-        output = tuple(kept.get(("shape", number), batch).tolist())
-        paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
-        outcome = selected.take(first.source, batch, values, final=not ahead)
-        paired &= outcome == kept.get(("selected", number), batch).tobytes()
-        if paired:
-            at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
-        else:
-            output = first.output_shape(source.shape, output)
-            at = positions(first, output, count, 1.0 / batches, (seed, number, batch))
-        x = first.inputs(source, at, output)
-        some = sample_positions(len(x), math.ceil(room / batches), np.random.default_rng((seed, number, batch)))
-        keep: list[tuple[Hashable, Rows]] = [(("rows", number), x[some])] if room else []
-        answers = []
-        for ask in group:
-            skip = None if ask.skip is None else ask.layer.targets(floats(values[ask.skip]), at)
-            if paired:
-                t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
-            else:
-                t = ask.layer.answers(x) + (0.0 if skip is None else skip)
-            if room and ask in easy:
-                keep.append((("teacher", ask.layer), t[some]))
-                if skip is not None:
-                    keep.append((("other", ask.layer), skip[some]))
-            if skip is not None:
-                t = t - skip
-            answers.append(t.reshape(len(t), groups, ask.layer.shape[1]))
-        t = np.concatenate(answers, axis=2)
-        part = held_out if batch % 5 == 4 else fit
-        if batch == 0:
-            nothing = np.zeros((1, groups, d), np.float32), np.zeros((1, groups, n), np.float32)
-            for moments in (fit, held_out):
-                moments.shift(*((x, t) if len(x) else nothing))
-        return _Rows(part.products(x, t), keep, values[first.source].shape)
-
-    for batch, read in enumerate(frontier.advance(wanted, rows, ahead_only=ahead)):
-        shape = shape or read.shape
-        for key, array in read.keep:
-            kept.append(key, array)
-        (held_out if batch % 5 == 4 else fit).take(read.products)
-    for ask in group:
-        kept.drop(("answer", ask.layer))
-    kept.drop(("at", number))
-    kept.drop(("shape", number))
-    kept.drop(("selected", number))
-    return fit, held_out, shape
-
-
 def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic: bool) -> Target:
     """What `layer` should become, by `moments` to fit on and held out, of which the `outputs` are its own."""
     weight = layer.weights()
@@ -317,27 +228,6 @@ def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, synthetic
     fit, held_out = moments
     ridges = choose_ridges(weight, statistics(fit), statistics(held_out))
     return fit_target(weight, statistics(fit.merged(held_out)), ridges)
-
-
-def _reads(layer: Linear) -> tuple[tuple[Value | None, ...], ...]:
-    """What the nodes of a layer read: what changes where the layer is changed."""
-    return layer.node.inputs, () if layer.turn is None else layer.turn.inputs
-
-
-def _saturation(number: int, ask: Ask, kept: Spill) -> Saturation | None:
-    """What the activation after the layer forgives; `None` where no rows were kept for it."""
-    bounds = range_after(ask.answer)
-    if bounds is None or ("teacher", ask.layer) not in kept:
-        return None
-
-    def rows(word: str, key: object, batch: int) -> Rows:
-        return np.asarray(kept.get((word, key), batch), dtype=np.float32)
-
-    def read(batch: int) -> Part:
-        other = rows("other", ask.layer, batch) if ("other", ask.layer) in kept else None
-        return rows("rows", number, batch), rows("teacher", ask.layer, batch), other
-
-    return Saturation(bounds, kept.count(("rows", number)), read)
 
 
 def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
@@ -363,3 +253,8 @@ def _measured(graph: Graph, layers: list[Linear], ctx: Context) -> int:
     assert ctx.fit is not None
     session = Session(graph, outputs=[layer.output for layer in layers], threads=ctx.threads)
     return sum(array.nbytes for array in session.run(next(ctx.fit.batches(1))))
+
+
+def _reads(layer: Linear) -> tuple[tuple[Value | None, ...], ...]:
+    """What the nodes of a layer read: what changes where the layer is changed."""
+    return layer.node.inputs, () if layer.turn is None else layer.turn.inputs

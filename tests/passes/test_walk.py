@@ -368,7 +368,7 @@ def test_a_step_leaves_no_moments_behind(monkeypatch: pytest.MonkeyPatch) -> Non
             super().__init__(groups, inputs, outputs)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr("optc.passes.walk.walk.Moments", Watched)
+    monkeypatch.setattr("optc.passes.walk.collect.Moments", Watched)
     graph = residual_net()
     for step in walk(graph, context(graph)):
         assert made

@@ -56,6 +56,7 @@ class Rounding(Layerwise[Scheme, Encoded]):
     """Rounds the target weights of each layer by its scheme; they stay floats."""
 
     begins_late = False
+    looks_again = False
 
     def __init__(self, ctx: Context, *, fit_biases: bool) -> None:
         super().__init__(Scheme(), ctx)

@@ -1,0 +1,193 @@
+"""What the layers of a group read and are asked for, row by row: their moments as the student comes by, and the rows
+again for what a saturating activation forgives.
+
+Rows that are looked at again are taken anew from the value they were taken from, which waits at hand until the layer
+has run, where that is no larger than the rows are; else they are kept. Patches of a 3 x 3 kernel at most positions are
+nine times as large as the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.graph import Value
+from ...storage.spill import Data, Spill
+from .frontier import Frontier
+from .moments import Moments, Products
+from .order import Ask
+from .pairing import Selections
+from .patches import sample_positions
+from .saturation import Part, Saturation, range_after, rows_to_keep
+from .teacher import floats, positions
+
+Rows = NDArray[np.float32]
+
+FIFTH = 5
+"""Of so many batches one is held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one batch adds to the moments, the rows to keep under their keys, and the shape of what they are from."""
+
+    products: list[Products]
+    keep: list[tuple[Hashable, Rows]]
+    shape: tuple[int, ...]
+
+
+class Collector:
+    """The rows of one group, the `number`-th that is asked; `count` of them at least.
+
+    Rows from `ahead` are those that would be, were nothing changed between here and the layer. With `eases`, some rows
+    of layers before a saturating activation can be looked at again, drawn at random: any regular step would meet the
+    same few places of every image again and again.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        group: list[Ask],
+        frontier: Frontier,
+        selected: Selections,
+        kept: Spill,
+        count: int,
+        seed: int,
+        *,
+        ahead: bool = False,
+        eases: bool = True,
+    ) -> None:
+        self._number = number
+        self._group = group
+        self._layer = group[0].layer
+        self._frontier = frontier
+        self._selected = selected
+        self._kept = kept
+        self._count = count
+        self._seed = seed
+        self._ahead = ahead
+        self._batches = kept.count(("at", number))
+        groups, _, d = self._layer.shape
+        able = [ask for ask in group if ask.layer.bias_place is not None and ask.layer.alone]
+        self._easy = [ask for ask in able if eases and groups == 1 and range_after(ask.answer) is not None]
+        self._room = rows_to_keep(d, sum(ask.layer.shape[1] for ask in group)) if self._easy else 0
+        self._reads = list(dict.fromkeys([self._layer.source, *(ask.skip for ask in group if ask.skip is not None)]))
+        self._again = False
+        """Whether rows are taken anew where they are looked at again: known with the first batch."""
+
+    def moments(self) -> tuple[Moments, Moments, tuple[int, ...]]:
+        """Moments of the rows to fit on and of every fifth batch, held out, and the shape of the value that they are
+        from, in the first batch."""
+        groups, _, d = self._layer.shape
+        n = sum(ask.layer.shape[1] for ask in self._group)
+        fit, held_out = Moments(groups, d, n), Moments(groups, d, n)
+        shape: tuple[int, ...] = ()
+        wanted = list(dict.fromkeys([*self._reads, *self._selected.wanted(self._layer.source)]))
+
+        def summed(batch: int, values: Mapping[Value, Data]) -> _Batch:
+            x, answers = self._rows(batch, values)
+            keep = self._to_keep(batch, values, x, answers)
+            t = np.concatenate(
+                [
+                    (t if skip is None else t - skip).reshape(len(x), groups, ask.layer.shape[1])
+                    for ask, (t, skip) in zip(self._group, answers, strict=True)
+                ],
+                axis=2,
+            )
+            if batch == 0:
+                nothing = np.zeros((1, groups, d), np.float32), np.zeros((1, groups, n), np.float32)
+                for moments in (fit, held_out):
+                    moments.shift(*((x, t) if len(x) else nothing))
+            part = held_out if _is_held_out(batch) else fit
+            return _Batch(part.products(x, t), keep, values[self._layer.source].shape)
+
+        for batch, one in enumerate(self._frontier.advance(wanted, summed, ahead_only=self._ahead)):
+            shape = shape or one.shape
+            for key, array in one.keep:
+                self._kept.append(key, array)
+            (held_out if _is_held_out(batch) else fit).take(one.products)
+        return fit, held_out, shape
+
+    def saturation(self, ask: Ask) -> Saturation | None:
+        """What the activation after a layer forgives; `None` where its rows are not looked at again."""
+        bounds = range_after(ask.answer)
+        if bounds is None or not self._room or ask not in self._easy or not self._batches:
+            return None
+        which = self._group.index(ask)
+
+        def read(batch: int) -> Part:
+            if self._again:
+                x, answers = self._rows(batch, self._frontier.at_hand(self._reads, batch))
+                some = self._some(batch, len(x))
+                t, skip = answers[which]
+                return x[some], t[some], None if skip is None else skip[some]
+            other = self._kept_rows("other", ask.layer, batch) if ("other", ask.layer) in self._kept else None
+            return self._kept_rows("rows", self._number, batch), self._kept_rows("teacher", ask.layer, batch), other
+
+        return Saturation(bounds, self._batches, read)
+
+    def drop(self) -> None:
+        """Forget the rows, once no layer of the group looks at them again."""
+        for word in ("at", "shape", "selected", "rows"):
+            self._kept.drop((word, self._number))
+        for ask in self._group:
+            for word in ("answer", "teacher", "other"):
+                self._kept.drop((word, ask.layer))
+
+    def _rows(self, batch: int, values: Mapping[Value, Data]) -> tuple[Rows, list[tuple[Rows, Rows | None]]]:
+        """The inputs, and for each layer what it is asked for and what is added to its own output before that."""
+        first, kept, number = self._layer, self._kept, self._number
+        source = floats(values[first.source])
+        output = tuple(kept.get(("shape", number), batch).tolist())
+        paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
+        outcome = self._selected.take(first.source, batch, values, final=not self._ahead)
+        paired &= outcome == kept.get(("selected", number), batch).tobytes()
+        if paired:
+            at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
+        else:
+            output = first.output_shape(source.shape, output)
+            at = positions(first, output, self._count, 1.0 / self._batches, (self._seed, number, batch))
+        x = first.inputs(source, at, output)
+        answers: list[tuple[Rows, Rows | None]] = []
+        for ask in self._group:
+            skip = None if ask.skip is None else ask.layer.targets(floats(values[ask.skip]), at)
+            if paired:
+                t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
+            else:
+                t = ask.layer.answers(x) + (0.0 if skip is None else skip)
+            answers.append((t, skip))
+        return x, answers
+
+    def _to_keep(
+        self, batch: int, values: Mapping[Value, Data], x: Rows, answers: list[tuple[Rows, Rows | None]]
+    ) -> list[tuple[Hashable, Rows]]:
+        if not self._room:
+            return []
+        some = self._some(batch, len(x))
+        if batch == 0:
+            lasting = not self._ahead and all(self._frontier.keeps(value) for value in self._reads)
+            self._again = lasting and sum(values[value].nbytes for value in self._reads) <= x[:1].nbytes * len(some)
+        if self._again:
+            return []
+        keep: list[tuple[Hashable, Rows]] = [(("rows", self._number), x[some])]
+        for ask, (t, skip) in zip(self._group, answers, strict=True):
+            if ask in self._easy:
+                keep.append((("teacher", ask.layer), t[some]))
+                if skip is not None:
+                    keep.append((("other", ask.layer), skip[some]))
+        return keep
+
+    def _some(self, batch: int, rows: int) -> NDArray[np.intp]:
+        each = math.ceil(self._room / self._batches)
+        return sample_positions(rows, each, np.random.default_rng((self._seed, self._number, batch)))
+
+    def _kept_rows(self, word: str, key: object, batch: int) -> Rows:
+        return np.asarray(self._kept.get((word, key), batch), dtype=np.float32)
+
+
+def _is_held_out(batch: int) -> bool:
+    return batch % FIFTH == FIFTH - 1

@@ -26,7 +26,7 @@ from ..walk.linear import Linear
 from ..walk.refit import fit_masked
 from ..walk.target import Array, Target, inverse_factor
 from ..walk.walk import Step
-from .exchange import GAIN, exchange, single
+from .exchange import FEW, GAIN, ROUNDS, exchange, settled, single
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
 from .storage import store_sparse
 
@@ -80,14 +80,19 @@ class PruneWeights(Layerwise["Prune", Pruned]):
             pattern = Unstructured(options.ratio)
         else:
             pattern = _sparsest(step.target, options.error or 0.0)
-        weight = prune_layer(step.target, pattern, step.layer)
+        few = allotted is None and options.kind != "nm" and options.ratio is None
+        weight = prune_layer(step.target, pattern, step.layer, rounds=FEW if few else ROUNDS)
         return Choice(float(np.mean(weight != 0.0)), step.target.error(weight), "prune", form=Pruned(weight, pattern))
 
     def dense(self, form: Pruned) -> Array:
         return form.weight
 
     def refit(self, layer: Linear, target: Target, form: Pruned) -> Pruned:
-        return Pruned(prune_layer(target, form.pattern, layer, form.weight), form.pattern)
+        if self.tolerance(self.options) is None:
+            return Pruned(prune_layer(target, form.pattern, layer, form.weight), form.pattern)
+        # Little is lost, and the target has moved by a part of that: the same weights stay.
+        parts = zip(target.weight, target.hessian, form.weight, strict=True)
+        return Pruned(np.stack([settled(*part) for part in parts]), form.pattern)
 
     def write(self, layer: Linear, form: Pruned, bias: Array | None) -> None:
         layer.write(form.weight, bias)
@@ -106,7 +111,9 @@ class PruneWeights(Layerwise["Prune", Pruned]):
         report.notes.append(f"weights stored sparse: {stored}{rest}")
 
 
-def prune_layer(target: Target, pattern: Pattern, layer: Linear, start: Array | None = None) -> Array:
+def prune_layer(
+    target: Target, pattern: Pattern, layer: Linear, start: Array | None = None, *, rounds: int = ROUNDS
+) -> Array:
     """The pruned weights (groups, n, d) nearest to the target under `pattern`, found from those of `start` on."""
     if isinstance(pattern, Grouped) and layer.channels < pattern.m:
         raise Skip(f"{layer.channels} input channels are fewer than m={pattern.m}")
@@ -115,7 +122,7 @@ def prune_layer(target: Target, pattern: Pattern, layer: Linear, start: Array | 
     for group in range(len(out)):
         w, h = target.weight[group][:, order], target.hessian[group][np.ix_(order, order)]
         mask = _first_mask(w, h, pattern) if start is None else start[group][:, order]
-        out[group][:, order] = exchange(w, h, pattern, mask)
+        out[group][:, order] = exchange(w, h, pattern, mask, rounds=rounds)
     return out
 
 

@@ -15,6 +15,7 @@ from ...errors import DataError, TargetError
 from ...ir.cost import cost
 from ...ir.graph import Graph
 from ...ir.shapes.infer import infer
+from ...runtime.first_run import FirstRun, first_run
 from ...runtime.profile import node_seconds
 from ...runtime.session import Session
 from ...runtime.sizes import sizes
@@ -55,6 +56,8 @@ class Evidence:
     spreads: list[Spread] = field(default_factory=list)
     answers: Answers | None = None
     timed: bool = False
+    starts: tuple[FirstRun, FirstRun] | None = None
+    """How the original and the result start."""
     alignment: int = 1
     """Channels that the target's vectors take at once."""
     notes: list[str] = field(default_factory=list)
@@ -80,6 +83,9 @@ def gather(build: Built) -> Evidence:
 
 def _run(evidence: Evidence, samples: Samples, report: BuildReport, dims: Mapping[str, int], threads: int) -> None:
     feeds = next(samples.batches(1))
+    # The result first: memory that one model has given back to the process is not seen to be taken by the next.
+    after_passes = first_run(evidence.result, feeds, threads=threads)
+    evidence.starts = first_run(evidence.original, feeds, threads=threads), after_passes
     for graph, after in ((evidence.original, False), (evidence.result, True)):
         seconds = node_seconds(graph, feeds, threads=threads)
         count_seconds(evidence.rows, seconds, after=after)

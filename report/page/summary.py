@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..agreement import percent
 from ..amount import amount
@@ -17,7 +17,11 @@ from . import charts
 from .markup import Child, Markup, element, join
 from .waterfall import waterfall
 
+if TYPE_CHECKING:
+    from ...runtime.first_run import FirstRun
+
 Document = Mapping[str, Any]
+Starts: TypeAlias = "tuple[FirstRun, FirstRun]"
 
 
 _MEASURES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
@@ -76,14 +80,14 @@ def header(document: Document) -> Markup:
     )
 
 
-def summary(document: Document) -> Markup:
+def summary(document: Document, starts: Starts | None = None) -> Markup:
     """Four figures, two charts, the budget and what the user should know."""
     return section(
         "summary",
         "Summary",
         element("div", *_tiles(document), class_="tiles"),
         element("div", *_charts(document), class_="charts"),
-        _sheet(document),
+        _sheet(document, starts),
         _targets(document["targets"]),
         _budget(document),
         _outputs(document),
@@ -91,8 +95,8 @@ def summary(document: Document) -> Markup:
     )
 
 
-def _sheet(document: Document) -> Markup | None:
-    """What whoever ships the result writes down of it."""
+def _sheet(document: Document, starts: Starts | None) -> Markup | None:
+    """What whoever ships the result writes down of it; `starts` are those of the original and the result."""
     latency = document["latency"]
     rows: list[tuple[str, Child]] = [
         ("file", figure(document, "after.bytes", amount(document["after"]["bytes"], "B"))),
@@ -108,6 +112,14 @@ def _sheet(document: Document) -> Markup | None:
         rows.append(("p50 of a run", join(median, f", batch {latency['batch']}, {threads} threads")))
         rows.append(("quartiles of the ratio", join(low, " to ", high)))
         rows.append(("measured or estimated", table_note or "measured on the machine that built it"))
+    if starts is not None:
+        before, after = starts
+        varies = f"{1e3 * after.p90:.3g} ms, {after.p90 / after.p50:.2f} times the p50 of the same runs"
+        opens = f"{1e3 * after.seconds:.0f} ms to the first answer (original {1e3 * before.seconds:.0f} ms)"
+        rows += [("p90 of a run", varies), ("cold start", opens)]
+        if after.memory:
+            rows.append(("peak memory", f"{amount(after.memory, 'B')} more than before the model was opened"))
+        rows.append(("the lines since p90", "measured on the machine that drew the page"))
     versions = document["versions"]
     if "onnxruntime" in versions:
         rows.append(

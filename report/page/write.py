@@ -64,7 +64,7 @@ def page(build: Built, evidence: Evidence, command: str = "") -> str:
     report = build.report
     document = report.as_dict()
     sections = [
-        summary(document),
+        summary(document, evidence.starts),
         passes(document),
         layers(evidence, report),
         distributions(evidence),

@@ -61,7 +61,7 @@ def test_a_pass_that_was_undone_is_grey_and_says_why() -> None:
 
 
 def test_the_page_has_them_all(written: Written) -> None:
-    for mark in ('class="waterfall"', 'class="treemap"', "For the phone", "quantized"):
+    for mark in ('class="waterfall"', 'class="treemap"', "For the phone", "cold start", "p90 of a run", "quantized"):
         assert mark in written.text, mark
 
 

@@ -82,3 +82,13 @@ def test_import_brings_in_nothing_heavy() -> None:
 def test_looking_at_a_pass_brings_in_no_runtime(name: str) -> None:
     """`optc passes` imports every pass to list its options."""
     assert brought_in(f"from optc.passes.table import find; find({name!r})", RUNTIMES) == ""
+
+
+def test_the_citation_names_this_version() -> None:
+    import tomllib
+
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    citation = (root / "CITATION.cff").read_text()
+    assert f"\nversion: {project['version']}\n" in citation
+    assert f"\nlicense: {project['license']}\n" in citation

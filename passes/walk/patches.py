@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.spill import Data
+
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
@@ -107,5 +109,9 @@ def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
 def take_outputs(y: Floats, positions: Indices) -> NDArray[np.float32]:
     """Values of a convolution's output `y` (N, n, *spatial) at flat `positions`, as rows (N * len(positions), n)."""
     n, channels = y.shape[:2]
-    taken = np.take(y.reshape(n, channels, math.prod(y.shape[2:])), positions, axis=2)
-    return np.ascontiguousarray(taken.transpose(0, 2, 1), dtype=np.float32).reshape(-1, channels)
+    return rows_of(np.take(y.reshape(n, channels, math.prod(y.shape[2:])), positions, axis=2))
+
+
+def rows_of(sites: Data) -> NDArray[np.float32]:
+    """(N, n, positions) as rows (N * positions, n)."""
+    return np.ascontiguousarray(sites.transpose(0, 2, 1), dtype=np.float32).reshape(-1, sites.shape[1])

@@ -30,7 +30,7 @@ from ..base import Context
 from .linear import Linear
 from .order import Ask
 from .pairing import Selections, digest
-from .patches import sample_positions
+from .patches import rows_of, sample_positions
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds
@@ -82,27 +82,55 @@ def _answers(
 ) -> Iterator[tuple[float, list[_Answers]]]:
     """Batch by batch, what `reference`, by its own values in `twins`, says to every group that is asked anything, and
     the seconds that its run took."""
-    from ...runtime.session import Session
+    from .sampled import Sampled, can_pick
 
     samples = ctx.fit
     assert samples is not None
     values = tuple(dict.fromkeys(twins.values()))
     threads = threads_for(reference, ctx.threads)
-    session = Session(reference, outputs=values, threads=threads_each(threads), spins=False)
+    session = Sampled(reference, (), values, threads_each(threads))
+    sizes: dict[int, list[tuple[int, ...]]] = {}
+    """The shapes of the answers, but for the number of samples, of groups that are picked inside of the graph."""
+
+    def picking(arrays: Mapping[Value, Data], count: int) -> Sampled:
+        """The session for all batches but the first, whose `arrays` tell what can be picked."""
+        picks, whole = [], []
+        for number, group in wanted.items():
+            answers = [twins[ask.answer] for ask in group]
+            if group[0].layer.is_conv and all(can_pick(reference, v, arrays[v].shape, count) for v in answers):
+                sizes[number] = [arrays[value].shape[1:] for value in answers]
+                picks += [(number, value) for value in answers]
+            else:
+                whole += answers
+            whole += [twins[choice] for choice in selections.before(group[0].layer.source)]
+        return Sampled(reference, picks, whole, threads_each(threads))
 
     def work(item: tuple[int, Feeds]) -> tuple[float, list[_Answers]]:
+        nonlocal session
         batch, feeds = item
+        count = samples.size_of(feeds)
+
+        def sites(number: int, shape: tuple[int, ...]) -> NDArray[np.intp]:
+            return positions(wanted[number][0].layer, shape, rows, count / samples.count, (ctx.seed, number, batch))
+
+        at = {number: sites(number, (count, *size[0])) for number, size in sizes.items()}
         start = time.perf_counter()
-        arrays = dict(zip(values, session.run(feeds), strict=True))
+        picked, arrays = session.run(feeds, at)
         seconds = (time.perf_counter() - start) / beside(threads)
-        share = samples.size_of(feeds) / samples.count
         answers = []
         for number, group in wanted.items():
-            ys = [floats(arrays[twins[ask.answer]]) for ask in group]
-            at = positions(group[0].layer, ys[0].shape, rows, share, (ctx.seed, number, batch))
-            sampled = [ask.layer.targets(y, at) for ask, y in zip(group, ys, strict=True)]
+            if number in at:
+                shapes = [(count, *size) for size in sizes[number]]
+                sampled = [rows_of(picked[number, twins[ask.answer]]) for ask in group]
+            else:
+                ys = [floats(arrays[twins[ask.answer]]) for ask in group]
+                shapes = [y.shape for y in ys]
+                at[number] = sites(number, shapes[0])
+                sampled = [ask.layer.targets(y, at[number]) for ask, y in zip(group, ys, strict=True)]
             outcome = [digest([arrays[twins[choice]]]) for choice in selections.before(group[0].layer.source)]
-            answers.append(_Answers(number, at, group, [y.shape for y in ys], sampled, b"".join(outcome)))
+            answers.append(_Answers(number, at[number], group, shapes, sampled, b"".join(outcome)))
+        if batch == 0:
+            session = picking(arrays, count)
         return seconds, answers
 
     return imap(work, enumerate(samples.batches(size)), threads)

@@ -58,6 +58,20 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
+@pytest.mark.parametrize("name", ["docs/design.md", "docs/contributing.md"])
+def test_what_a_page_names_of_the_house_is_there(name: str) -> None:
+    """Files and folders by their paths or names, and classes."""
+    folders = [path for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
+    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    names = {path.stem for path in paths if path.suffix == ".py" or path.is_dir()}
+    classes = {c for path in paths if path.suffix == ".py" for c in re.findall(r"^class (\w+)", path.read_text(), re.M)}
+    prose = re.sub(r"```.*?```", "", (ROOT / name).read_text(), flags=re.DOTALL)
+    for word in re.findall(r"`([\w./]+)`", prose):
+        there = (ROOT / word).exists() or any(path.as_posix().endswith(f"/{word.rstrip('/')}") for path in paths)
+        if "/" in word or word.endswith(".py") or name == "docs/design.md":
+            assert there or word in names | classes, word
+
+
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_command_lines_are_understood(page: Path) -> None:
     """What a page tells the reader to type is a command with options that there are."""

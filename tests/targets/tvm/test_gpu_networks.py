@@ -21,7 +21,14 @@ from optc.targets.onnx import newest_loadable
 
 Array = npt.NDArray[np.generic]
 
-TRAINED = ("digits_dscnn", "digits_efficientnet", "digits_mobilenet_v3", "digits_resnet", "digits_transformer")
+TRAINED = {
+    "digits_dscnn": ("floats", "halves", "codes"),
+    "digits_efficientnet": ("floats", "halves"),
+    "digits_mobilenet_v3": ("floats", "codes"),
+    "digits_resnet": ("floats", "codes"),
+    "digits_transformer": ("floats", "halves", "codes"),
+}
+"""What each network is built in; of two that have the same operators, one in halves and the other with codes."""
 FLOAT_DB, HALF_DB, CODES_DB = 80.0, 45.0, 25.0
 """What roundings leave of a signal: of floats, of one half a tensor, and of codes, where some fall the other way."""
 
@@ -72,9 +79,11 @@ def test_networks_of_the_zoo(name: str) -> None:
     graph = loaded(f"zoo:{name}", input=[1, 1, 16, 16])
     x = np.random.default_rng(0).normal(size=(8, 1, 16, 16)).astype(np.float32)
     assert sqnr(graph.clone(), {"input": x[:1]}) > FLOAT_DB
-    assert sqnr(halved(graph.clone()), {"input": x[:1].astype(np.float16)}) > HALF_DB
-    quantized(graph, {"input": x})
-    assert sqnr(graph, {"input": x[:1]}) > CODES_DB
+    if "halves" in TRAINED[name]:
+        assert sqnr(halved(graph.clone()), {"input": x[:1].astype(np.float16)}) > HALF_DB
+    if "codes" in TRAINED[name]:
+        quantized(graph, {"input": x})
+        assert sqnr(graph, {"input": x[:1]}) > CODES_DB
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "kws_dscnn", "silero_vad16k"])

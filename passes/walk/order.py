@@ -94,7 +94,7 @@ def _only_reader(value: Value) -> Node | None:
 
 
 def _latest_before(value: Value, place: dict[Node, int], latest: dict[Node, int]) -> int:
-    """The last of the groups that have a layer before `value`, -1 for none; `known` are the answers so far, by node."""
+    """The last of the groups that have a layer before `value`, -1 for none; `latest` has those so far, by node."""
     stack = [] if value.producer is None else [value.producer]
     while stack:
         node = stack[-1]

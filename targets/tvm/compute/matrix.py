@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cpu.tiling import Tile
+from . import codes
 from .conv import Window, reader
 
 if TYPE_CHECKING:
@@ -20,13 +21,8 @@ if TYPE_CHECKING:
 
 
 def pack(weights: npt.NDArray[np.int8], tile: Tile, inner: int, block: int, terms: int) -> npt.NDArray[np.int8]:
-    """[Co, Ci, KH, KW] as [Co / (m b), Ci / inner, KH, KW, inner / terms, m, b, terms], missing ones zero."""
-    co, ci, kh, kw = weights.shape
-    wide = tile.chunks * block
-    outer, blocks = -(-co // wide), -(-ci // inner)
-    padded = np.pad(weights, ((0, outer * wide - co), (0, blocks * inner - ci), (0, 0), (0, 0)))
-    cut = padded.reshape(outer, tile.chunks, block, blocks, inner // terms, terms, kh, kw)
-    return np.ascontiguousarray(cut.transpose(0, 3, 6, 7, 4, 1, 2, 5))
+    """As `codes.pack`, with the parts of a tile side by side: [..., inner / terms, m, b, terms]."""
+    return np.ascontiguousarray(codes.pack(weights, tile, inner, block, terms).swapaxes(4, 5))
 
 
 def conv_matrix(

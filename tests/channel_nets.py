@@ -32,10 +32,10 @@ class Net:
     def __call__(self, op: str, *inputs: Value | None, outputs: int = 1, **attributes: object) -> Value:
         return self.graph.add(op, inputs, attributes, outputs=outputs, name=f"{op}.{len(self.graph)}").output  # type: ignore[arg-type]
 
-    def conv(self, x: Value, read: int, made: int, kernel: int = 1, group: int = 1) -> Value:
+    def conv(self, x: Value, read: int, outputs: int, kernel: int = 1, group: int = 1) -> Value:
         pads = [kernel // 2] * 4
-        weight = self.weight(made, read // group, kernel, kernel)
-        return self("Conv", x, weight, self.weight(made), group=group, pads=pads)
+        weight = self.weight(outputs, read // group, kernel, kernel)
+        return self("Conv", x, weight, self.weight(outputs), group=group, pads=pads)
 
     def finish(self, y: Value) -> Graph:
         self.graph.add_output(y, "y")

@@ -37,18 +37,18 @@ def cases(kind: str) -> tuple[Case, ...]:
         if kind == "node":
             from onnx.backend.test.case import node
 
-            found = [_made(case, kind) for case in node.collect_testcases(None)]
+            listed = [_made(case, kind) for case in node.collect_testcases(None)]
         elif kind == "light":
-            found = [_light(path) for path in (_data() / "light").glob("*.onnx")]
+            listed = [_light(path) for path in (_data() / "light").glob("*.onnx")]
         else:
-            found = [_stored(folder, kind) for folder in (_data() / kind).iterdir()]
+            listed = [_stored(folder, kind) for folder in (_data() / kind).iterdir()]
             if kind == "simple":
                 from onnx.backend.test.case import model
 
-                known = {case.name for case in found}
-                made = [c for c in model.collect_testcases() if c.kind == kind and c.model is not None]
-                found += [_made(case, kind) for case in made if case.name not in known]
-    return tuple(sorted(found, key=lambda case: case.name))
+                names = {case.name for case in listed}
+                models = [c for c in model.collect_testcases() if c.kind == kind and c.model is not None]
+                listed += [_made(case, kind) for case in models if case.name not in names]
+    return tuple(sorted(listed, key=lambda case: case.name))
 
 
 def _data() -> Path:
@@ -56,8 +56,8 @@ def _data() -> Path:
 
 
 def _made(case: TestCase, kind: str) -> Case:
-    given = case.data_sets[0][0]
-    feeds = [numpy_helper.to_array(item) if isinstance(item, onnx.TensorProto) else item for item in given]
+    first = case.data_sets[0][0]
+    feeds = [numpy_helper.to_array(item) if isinstance(item, onnx.TensorProto) else item for item in first]
     return Case(case.name, kind, case.model, feeds)
 
 

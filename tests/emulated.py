@@ -48,8 +48,8 @@ class Emulator:
         flags = ["-std=c++17", "-O1", "-rdynamic", f"-I{toolchain.SOURCES}"]
         command = [machine.compiler, *flags, str(_SOURCE), "-o", str(self.runner), "-ldl", "-lm"]
         subprocess.run(command, check=True)
-        asked = [machine.compiler, "-print-libgcc-file-name"]
-        self.builtins = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        words = [machine.compiler, "-print-libgcc-file-name"]
+        self.builtins = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     def answers(self, models: Sequence[tuple[onnx.ModelProto | Graph, Sequence[Any]]]) -> Iterator[Run]:
         """What each model answers to its inputs."""

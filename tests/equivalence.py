@@ -56,19 +56,19 @@ def distance(before: object, after: object) -> float:
 def feeds(graph: Graph, seed: int = 0, *, size: int = 2, dims: dict[str, int] | None = None) -> list[Array]:
     """Seeded inputs for `graph`: normal floats, integers in [0, 4), sizes that are not numbers set to `size`."""
     random = np.random.default_rng(seed)
-    made: list[Array] = []
+    arrays: list[Array] = []
     for value in graph.inputs:
         assert isinstance(value.type, TensorType), f"input {value.name!r} is no tensor"
         assert value.type.shape is not None, f"input {value.name!r} has no known rank"
         shape = [d if isinstance(d, int) else (dims or {}).get(d or "", size) for d in value.type.shape]
         dtype = value.type.dtype.numpy
         if dtype.kind == "f":
-            made.append(random.standard_normal(shape).astype(dtype))
+            arrays.append(random.standard_normal(shape).astype(dtype))
         elif dtype.kind == "b":
-            made.append(random.integers(0, 2, shape).astype(dtype))
+            arrays.append(random.integers(0, 2, shape).astype(dtype))
         else:
-            made.append(random.integers(0, 4, shape).astype(dtype))
-    return made
+            arrays.append(random.integers(0, 4, shape).astype(dtype))
+    return arrays
 
 
 def assert_equivalent(

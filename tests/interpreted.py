@@ -109,17 +109,17 @@ class _Run:
     def _call(self, step: Call) -> None:
         import tvm
 
-        given = [self.size(one) if isinstance(one, str) else self.view(one) for one in step.arguments]
+        arguments = [self.size(one) if isinstance(one, str) else self.view(one) for one in step.arguments]
         tensors = {}
-        for index, (one, array) in enumerate(zip(step.arguments, given, strict=True)):
+        for index, (one, array) in enumerate(zip(step.arguments, arguments, strict=True)):
             if isinstance(one, Tensor):
                 tensors[index] = tvm.runtime.empty(array.shape, one.dtype)
                 if array.size:
                     tensors[index].copyfrom(np.asarray(array, order="C"))
-        self.kernels[step.kernel](*[tensors.get(index, one) for index, one in enumerate(given)])
+        self.kernels[step.kernel](*[tensors.get(index, one) for index, one in enumerate(arguments)])
         for index, tensor in tensors.items():
-            if given[index].size:
-                given[index][...] = tensor.numpy().view(given[index].dtype).reshape(given[index].shape)
+            if arguments[index].size:
+                arguments[index][...] = tensor.numpy().view(arguments[index].dtype).reshape(arguments[index].shape)
 
 
 def step_shape(step: Fill) -> tuple[int, ...]:

@@ -100,19 +100,19 @@ class Device:
     def program(self, text: str) -> Any:
         source = ctypes.c_char_p(text.encode())
         size = ctypes.c_size_t(len(text.encode()))
-        made = self._make("clCreateProgramWithSource", self.context, 1, ctypes.byref(source), ctypes.byref(size))
-        if self.cl.clBuildProgram(made, 1, ctypes.byref(self.device), _OPTIONS, None, None):
+        program = self._make("clCreateProgramWithSource", self.context, 1, ctypes.byref(source), ctypes.byref(size))
+        if self.cl.clBuildProgram(program, 1, ctypes.byref(self.device), _OPTIONS, None, None):
             log = ctypes.create_string_buffer(4096)
-            self.cl.clGetProgramBuildInfo(made, self.device, _LOG, ctypes.c_size_t(4095), log, None)
+            self.cl.clGetProgramBuildInfo(program, self.device, _LOG, ctypes.c_size_t(4095), log, None)
             raise DriverError(log.value.decode(errors="replace"))
-        return made
+        return program
 
     def buffer(self, data: bytes) -> Any:
-        made = self._make(
+        buffer = self._make(
             "clCreateBuffer", self.context, ctypes.c_uint64(_READ_WRITE), ctypes.c_size_t(len(data)), None
         )
-        self._do("clEnqueueWriteBuffer", self.queue, made, 1, _size(0), _size(len(data)), data, 0, None, None)
-        return made
+        self._do("clEnqueueWriteBuffer", self.queue, buffer, 1, _size(0), _size(len(data)), data, 0, None, None)
+        return buffer
 
     def launch(
         self, program: Any, name: str, buffers: Sequence[Any], points: Sequence[int], threads: Sequence[int]

@@ -52,9 +52,9 @@ class Outputs:
 
     def add(self, op: str, *inputs: str | Value | None, **attributes: object) -> Value:
         values = [self.values[one] if isinstance(one, str) else one for one in inputs]
-        found = self.graph.add(op, values, attributes).output  # type: ignore[arg-type]
-        self.graph.add_output(found, f"{op}_{len(self.graph.outputs)}")
-        return found
+        value = self.graph.add(op, values, attributes).output  # type: ignore[arg-type]
+        self.graph.add_output(value, f"{op}_{len(self.graph.outputs)}")
+        return value
 
     def check(self, folder: Path, spec: str = "opencl", most: float = 2e-6) -> None:
         infer(self.graph)

@@ -72,8 +72,8 @@ def optc(
 
 def model(nodes: list[onnx.NodeProto], *, opset: int = 17, **graph: object) -> onnx.ModelProto:
     weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), "w")
-    made = helper.make_graph(nodes, "g", [_X], [_Y], initializer=[weight])
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    proto = helper.make_graph(nodes, "g", [_X], [_Y], initializer=[weight])
+    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def write(path: Path, content: bytes | onnx.ModelProto) -> str:

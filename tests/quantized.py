@@ -22,11 +22,11 @@ from optc.targets.tvm.legal.integer_layers import coded_layer
 
 def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = None, **facts: object) -> Report:
     """Quantize in place, as the runner would."""
-    held = load_samples(samples, graph)
+    held_out = load_samples(samples, graph)
     ctx = Context(
         facts_of(**facts),  # type: ignore[arg-type]
-        fit=held,
-        held=held,
+        fit=held_out,
+        held=held_out,
         threads=1,
     )
     # Which layers do not pay is measured, so a test that does not ask for that must not depend on it.

@@ -282,8 +282,8 @@ def judged(model: Model, target: str) -> Verdict:
         return Verdict("crash", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     for output, one, other in zip(model.graph.outputs, got, want, strict=True):
         if why := _difference(one, other):
-            made = output.value.producer
-            return Verdict("wrong", f"{output.name} ({made.op if made is not None else ''}): {why}")
+            maker = output.value.producer
+            return Verdict("wrong", f"{output.name} ({maker.op if maker is not None else ''}): {why}")
     return Verdict("equal")
 
 

@@ -45,8 +45,8 @@ class Maker:
         for name, value in outputs.items():
             self.nodes.append(helper.make_node("Identity", [value], [name]))
         taken = [helper.make_tensor_value_info(n, types.get(n, FLOAT), shape) for n, shape in inputs.items()]
-        given = [helper.make_tensor_value_info(n, types.get(n, FLOAT), None) for n in outputs]
-        graph = helper.make_graph(self.nodes, "g", taken, given, initializer=self.tensors)
+        ports = [helper.make_tensor_value_info(n, types.get(n, FLOAT), None) for n in outputs]
+        graph = helper.make_graph(self.nodes, "g", taken, ports, initializer=self.tensors)
         imports = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
         return helper.make_model(graph, opset_imports=imports, ir_version=8)
 

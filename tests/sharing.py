@@ -17,8 +17,8 @@ def fill(folder: str, seed: int) -> bool:
     for i in range(60):
         digest = add(store, bytes([i % 20]) * 5000)
         store.put(f"{i % 20:040x}", bytes([i % 20]) * 100)
-        found = store.get(f"{(i + seed) % 20:040x}")
-        if found is not None and found != bytes([(i + seed) % 20]) * 100:
+        data = store.get(f"{(i + seed) % 20:040x}")
+        if data is not None and data != bytes([(i + seed) % 20]) * 100:
             return False
         path = store.object(digest)
         if i % 10 == 9:

@@ -39,8 +39,8 @@ def test_products_are_those_of_the_sample(name: str | None, tmp_path: Path) -> N
     graph = network(("N", 3, name, name), said=name)
     build = optc.compile(graph, "clean", data={"x": PICTURES}, output=tmp_path / "o.onnx")
     assert build.report.before.macs == build.report.after.macs == 16 * 40 * 8 * 3 * 9
-    told = [note for note in build.report.notes if "are not one" in note]
-    assert told == ([] if name is None else [
+    notes = [note for note in build.report.notes if "are not one" in note]
+    assert notes == ([] if name is None else [
         f"the sizes that the model names '{name}' are not one: 16 in axis 2 of 'x'; 40 in axis 3 of 'x'"
     ])  # fmt: skip
     one, other = Session(graph).run({"x": PICTURES})[0], Session.open(str(tmp_path / "o.onnx")).run({"x": PICTURES})[0]
@@ -67,7 +67,7 @@ def test_inputs_that_go_together_keep_one_name() -> None:
         "b": np.zeros((9, 7, 5), np.float32),
         "c": np.zeros((9, 6), np.float32),
     }
-    found, _ = runnable(graph, arrays, graph, Context(TargetFacts("onnx")))
-    assert len(tell_apart(graph, found)) == 1
+    samples, _ = runnable(graph, arrays, graph, Context(TargetFacts("onnx")))
+    assert len(tell_apart(graph, samples)) == 1
     assert [v.shape for v in graph.inputs] == [("N", "d", 4), ("N", "d_3", "d"), ("N", "d_2")]
-    assert sizes(graph, found) == {"N": 1, "d": 5, "d_3": 7, "d_2": 6}
+    assert sizes(graph, samples) == {"N": 1, "d": 5, "d_3": 7, "d_2": 6}

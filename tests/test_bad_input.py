@@ -23,12 +23,12 @@ def good(tmp_path: Path) -> str:
 
 
 def external(location: str) -> onnx.ModelProto:
-    made = model([MATMUL])
-    tensor = made.graph.initializer[0]
+    proto = model([MATMUL])
+    tensor = proto.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
-    return made
+    return proto
 
 
 POINTER = (
@@ -223,7 +223,7 @@ def test_one_model_of_two_that_is_none(arguments: list[str], good: str) -> None:
     ],
 )
 def test_mistakes_of_every_command(arguments: list[str], word: str, good: str, tmp_path: Path) -> None:
-    done = optc(*[good if given == "MODEL" else given for given in arguments], cwd=tmp_path)
+    done = optc(*[good if argument == "MODEL" else argument for argument in arguments], cwd=tmp_path)
     assert_one_line(done, 2, word)
     assert os.listdir(tmp_path) == ["good.onnx"]
 
@@ -240,14 +240,14 @@ def graph(
     y: tuple[int, list[int | str]] = (TensorProto.FLOAT, ["N", 3]),
     opset: int = 17,
 ) -> onnx.ModelProto:
-    made = helper.make_graph(
+    proto = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x or ["N", 4])],
         [helper.make_tensor_value_info("y", *y)],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def branches() -> onnx.ModelProto:
@@ -287,9 +287,9 @@ def loop() -> onnx.ModelProto:
 
 
 def sequence() -> onnx.ModelProto:
-    made = graph([node("MatMul", "x w", "a"), node("SequenceConstruct", "a a", "y")], {"w": W})
-    made.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, ["N", 3]))
-    return made
+    proto = graph([node("MatMul", "x w", "a"), node("SequenceConstruct", "a a", "y")], {"w": W})
+    proto.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, ["N", 3]))
+    return proto
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
@@ -373,8 +373,8 @@ ODD_MODELS = {
 """Graphs that are odd by nobody's mistake: each is compiled, and what cannot be done is skipped by name."""
 
 
-def answers(made: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+def answers(proto: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     # A sequence of tensors is as good as its tensors.
     return np.stack([np.asarray(session.run(None, {"x": row[None]})[0]) for row in rows])
 
@@ -382,9 +382,9 @@ def answers(made: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD_MODELS)
 def test_an_odd_model_comes_out_right_with_every_layer_accounted_for(name: str, tmp_path: Path) -> None:
-    made = ODD_MODELS[name]
-    path = write(tmp_path / "odd.onnx", made)
-    shape = [40, *[d.dim_value or 6 for d in made.graph.input[0].type.tensor_type.shape.dim][1:]]
+    proto = ODD_MODELS[name]
+    path = write(tmp_path / "odd.onnx", proto)
+    shape = [40, *[d.dim_value or 6 for d in proto.graph.input[0].type.tensor_type.shape.dim][1:]]
     rows = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     data = npz(tmp_path / "rows.npz", x=rows)
     before = Path(path).read_bytes()
@@ -396,11 +396,11 @@ def test_an_odd_model_comes_out_right_with_every_layer_accounted_for(name: str, 
         for layer in step["layers"]:
             assert layer["outcome"] == "done" or layer["reason"], layer
     out = onnx.load(tmp_path / "odd.optc.onnx")
-    assert [list(found) for found in (out.graph.input, out.graph.output)] == [
-        list(made.graph.input),
-        list(made.graph.output),
+    assert [list(ports) for ports in (out.graph.input, out.graph.output)] == [
+        list(proto.graph.input),
+        list(proto.graph.output),
     ]
-    old, new = (answers(form, rows) for form in (made, out))
+    old, new = (answers(form, rows) for form in (proto, out))
     assert old.shape == new.shape
     finite = np.isfinite(old)
     error = np.where(finite, old, 0) - np.where(finite, new, 0)
@@ -408,7 +408,7 @@ def test_an_odd_model_comes_out_right_with_every_layer_accounted_for(name: str, 
     if name in ("nan-weights", "infinite-weights", "quantized", "qoperator"):
         # A reason says so, and nothing was quantized twice.
         count = sum("QuantizeLinear" in node.op_type for node in out.graph.node)
-        assert count <= sum("QuantizeLinear" in node.op_type for node in made.graph.node)
+        assert count <= sum("QuantizeLinear" in node.op_type for node in proto.graph.node)
 
 
 def odd_rows(kind: str) -> np.ndarray:

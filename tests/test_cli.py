@@ -43,8 +43,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_at_once_and_leaves_nothing(told: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_at_once_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     (tmp_path / "temporary").mkdir()
     process = subprocess.Popen(
@@ -58,7 +58,7 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing(told: signal.Signals, tmp_path:
     # The first line says that `clean` has run: the build is then in the middle of its work.
     assert process.stderr.readline().startswith("clean")
     start = time.monotonic()
-    process.send_signal(told)
+    process.send_signal(number)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert rest.strip().splitlines()[-1] == "optc: interrupted; no output was written"
@@ -137,8 +137,8 @@ def test_the_runtime_sends_nothing_home_and_leaves_nothing_behind(good: str, tmp
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_names_that_the_terminal_cannot_show(encoding: str, tmp_path: Path) -> None:
     odd = os.fsdecode(b"odd-\xff\xe2\x9c\x93[red].onnx")
-    made = model([helper.make_node("MatMul", ["x", "w"], ["y"], "[red]\u2713 %s")])
-    write(tmp_path / odd, made)
+    proto = model([helper.make_node("MatMul", ["x", "w"], ["y"], "[red]\u2713 %s")])
+    write(tmp_path / odd, proto)
     environment = {"PYTHONIOENCODING": encoding}
     for flags in (["-o", "out.onnx", "--verbose", "--report", "r.json"], ["-o", "out.onnx", "--json"]):
         done = optc(odd, "--passes", "clean", *flags, cwd=tmp_path, environment=environment)

@@ -87,14 +87,14 @@ def test_command_lines_are_understood(page: Path) -> None:
 
 @pytest.mark.parametrize("name", pass_table.TABLE)
 def test_the_page_of_a_pass_names_its_options(name: str) -> None:
-    told = documented(ROOT / "docs" / "passes" / f"{name}.md")
-    assert told == {one.name.replace("_", "-") for one in options(pass_table.find(name))}
+    options_named = documented(ROOT / "docs" / "passes" / f"{name}.md")
+    assert options_named == {one.name.replace("_", "-") for one in options(pass_table.find(name))}
 
 
 @pytest.mark.parametrize("name", target_table.TABLE)
 def test_the_page_of_a_target_names_its_options(name: str) -> None:
-    told = documented(ROOT / "docs" / "targets" / f"{name}.md")
-    assert told == {one.name.replace("_", "-") for one in options(target_table.find(name))}
+    options_named = documented(ROOT / "docs" / "targets" / f"{name}.md")
+    assert options_named == {one.name.replace("_", "-") for one in options(target_table.find(name))}
 
 
 def documented(page: Path) -> set[str]:
@@ -155,8 +155,8 @@ def test_the_commands_of_the_readme_are_marked() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "[[model]]" in page.read_text()], ids=relative)
 def test_configurations_load(page: Path, tmp_path: Path) -> None:
-    found = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
-    assert found
-    for block in found:
+    texts = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert texts
+    for block in texts:
         (tmp_path / "optc.toml").write_text(block)
         assert load_config(str(tmp_path / "optc.toml")).entries

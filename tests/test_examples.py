@@ -102,9 +102,9 @@ def test_cmake(generator: str, tmp_path: Path) -> None:
 def test_cmake_without_optc_says_so(tmp_path: Path) -> None:
     project = Project("cmake", tmp_path)
     for tool in ("cmake", "make"):
-        if (found := shutil.which(tool, path=project.place["PATH"])) is not None:
+        if (path := shutil.which(tool, path=project.place["PATH"])) is not None:
             (tmp_path / "tools").mkdir(exist_ok=True)
-            (tmp_path / "tools" / tool).symlink_to(found)
+            (tmp_path / "tools" / tool).symlink_to(path)
     project.place["PATH"] = os.pathsep.join([str(tmp_path / "tools"), "/usr/bin", "/bin"])
     assert "Optc" in project.run("cmake", "-B", "build", status=1)
 
@@ -187,7 +187,7 @@ def test_the_build_script(tmp_path: Path) -> None:
 
 
 def test_the_configurations_of_the_examples_are_read() -> None:
-    found = sorted(EXAMPLES.rglob("optc.toml"))
-    assert len(found) >= 2
-    for path in found:
+    paths = sorted(EXAMPLES.rglob("optc.toml"))
+    assert len(paths) >= 2
+    for path in paths:
         assert load_config(str(path)).entries

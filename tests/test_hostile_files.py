@@ -34,10 +34,10 @@ DEEP = "[" * 200_000
 
 
 def graph(*shape: int | str) -> Graph:
-    made = Graph("net", opsets={"": 17})
-    x = made.add_input("x", TensorType(DType.FLOAT, shape or ("N", 3, 8, 8)))
-    made.add_output(made.add("Relu", [x]).output, "y")
-    return made
+    net = Graph("net", opsets={"": 17})
+    x = net.add_input("x", TensorType(DType.FLOAT, shape or ("N", 3, 8, 8)))
+    net.add_output(net.add("Relu", [x]).output, "y")
+    return net
 
 
 def packed(path: Path, size: int = 64) -> None:
@@ -101,8 +101,8 @@ def test_only_documented_formats_are_decoded(tmp_path: Path) -> None:
         image.new("RGB", (8, 8)).save(tmp_path / "0.png", kind)
         with pytest.raises(DataError, match="cannot be read as an image"):
             next(load_samples(tmp_path, graph()).batches(1))
-    known = {image.registered_extensions()[one] for one in images.SUFFIXES}
-    assert known == set(images._FORMATS)
+    formats = {image.registered_extensions()[one] for one in images.SUFFIXES}
+    assert formats == set(images._FORMATS)
 
 
 def test_a_tensor_of_samples_reads_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,8 @@ def test_what_finished_passes_made_is_kept(tmp_path: Path) -> None:
     assert process.returncode == 130
     out = tmp_path / "out" / "out.onnx"
     where = "(during 'prune'|after 'quant')"  # the signal may come before `prune` has begun
-    told = rf"optc: interrupted {where}; the result of clean, quant is kept at {re.escape(str(out))}"
-    assert re.fullmatch(told, rest.strip().splitlines()[-1])
+    pattern = rf"optc: interrupted {where}; the result of clean, quant is kept at {re.escape(str(out))}"
+    assert re.fullmatch(pattern, rest.strip().splitlines()[-1])
     assert "Traceback" not in rest
     assert sorted(os.listdir(tmp_path / "out")) == ["out.onnx", "report.json"]
     assert os.listdir(tmp_path / "temporary") == []

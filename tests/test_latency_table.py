@@ -26,8 +26,8 @@ def rows() -> tuple[Row, ...]:
 
 def table(target: str = "onnx") -> LatencyTable:
     """Each layer of the network takes its index in microseconds."""
-    found = {one.text: one for _, one in workloads(read("zoo:digits_dscnn"))}
-    return LatencyTable(target, "here", 1, 1.5, tuple(Row(one, (i + 1) * 1e-6) for i, one in enumerate(found.values())))
+    works = {one.text: one for _, one in workloads(read("zoo:digits_dscnn"))}
+    return LatencyTable(target, "here", 1, 1.5, tuple(Row(one, (i + 1) * 1e-6) for i, one in enumerate(works.values())))
 
 
 def test_the_cost_model_finds_call_work_and_traffic() -> None:
@@ -45,8 +45,8 @@ def test_known_layers_take_what_was_measured() -> None:
     graph = read("zoo:digits_dscnn")
     count = len(list(workloads(graph)))
     assert count == 12
-    known = {row.work.text: row.seconds for row in table().rows}
-    assert table().estimate(graph) == pytest.approx(1.5 * sum(known[one.text] for _, one in workloads(graph)))
+    seconds = {row.work.text: row.seconds for row in table().rows}
+    assert table().estimate(graph) == pytest.approx(1.5 * sum(seconds[one.text] for _, one in workloads(graph)))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_build_takes_its_latency_from_the_table(tmp_path: Path) -> None:
 
 def test_layers_are_profiled_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profile", "zoo:digits_dscnn", "-o", str(tmp_path / "t.json"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    found = from_json((tmp_path / "t.json").read_text(), "t")
-    assert told["layers"] == len(found.rows) > 5
-    assert found.whole > 0
+    document = json.loads(capsys.readouterr().out)
+    read_back = from_json((tmp_path / "t.json").read_text(), "t")
+    assert document["layers"] == len(read_back.rows) > 5
+    assert read_back.whole > 0

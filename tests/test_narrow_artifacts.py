@@ -31,12 +31,12 @@ def network(height: Dim = "H", *, flat: bool = False) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize(("shape", "given"), [((1, 3, 16, 16), True), ((8, 3, 16, 16), False)])
-def test_an_artifact_of_fixed_sizes_is_fed_what_it_takes(shape: tuple[int, ...], given: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shape", "real"), [((1, 3, 16, 16), True), ((8, 3, 16, 16), False)])
+def test_an_artifact_of_fixed_sizes_is_fed_what_it_takes(shape: tuple[int, ...], real: bool, tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("m.onnx", "o.onnx")]
     save(network(), paths[0])
     optc.compile(paths[0], "clean", shapes={"x": shape}, output=paths[1])
-    data = {"x": RANDOM.standard_normal((24, 3, 16, 16)).astype(np.float32)} if given else None
+    data = {"x": RANDOM.standard_normal((24, 3, 16, 16)).astype(np.float32)} if real else None
     report = check(paths[1], paths[0], data=data)
     assert report.agreement is not None
     assert report.agreement.share > 0.999
@@ -66,6 +66,6 @@ def test_sequences_of_several_lengths_are_fed_singly_to_a_model_of_one() -> None
     graph.add_output(y, "y", TensorType(DType.FLOAT))
     lengths = [3, 5, *[4] * 40]
     feeds = [{"x": RANDOM.standard_normal((1, length, 4)).astype(np.float32)} for length in lengths]
-    found, _ = runnable(graph, feeds, graph, Context(TargetFacts("onnx")))
-    assert not found.batched
+    samples, _ = runnable(graph, feeds, graph, Context(TargetFacts("onnx")))
+    assert not samples.batched
     assert optc.compile(graph, "quant", data=feeds, check=False)

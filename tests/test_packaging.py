@@ -22,8 +22,8 @@ RUNTIMES = tuple(name for name in HEAVY if name not in ("numpy", "ml_dtypes"))
 
 def settings() -> dict[str, dict[str, object]]:
     with open(ROOT / "pyproject.toml", "rb") as file:
-        found: dict[str, dict[str, object]] = tomllib.load(file)
-    return found
+        document: dict[str, dict[str, object]] = tomllib.load(file)
+    return document
 
 
 def modules() -> list[Path]:

@@ -42,9 +42,9 @@ def model(name: str, path: Path) -> None:
     ]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(f"own{name}", 1)]
     graph = helper.make_graph(nodes, f"net{name}", [x], [y], [weight])
-    made = helper.make_model(graph, ir_version=10, opset_imports=opsets, producer_name=f"me{name}\x1b[2J")
-    made.doc_string = "\x9b"
-    path.write_bytes(made.SerializeToString())
+    proto = helper.make_model(graph, ir_version=10, opset_imports=opsets, producer_name=f"me{name}\x1b[2J")
+    proto.doc_string = "\x9b"
+    path.write_bytes(proto.SerializeToString())
 
 
 @pytest.mark.parametrize("name", NAMES)

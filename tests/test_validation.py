@@ -104,18 +104,18 @@ def test_wrong_code_is_not_put_in_its_place(
     with pytest.raises(EmissionError, match=r"does not answer as the graph .* output 'y': .* nothing was written"):
         compile(net(), "clean", target=target, output=tmp_path / "out.tar", threads=1)
     assert not list(tmp_path.iterdir())
-    found = compile(net(), "clean", target=target, output=tmp_path / "out.tar", threads=1, check=False)
-    assert found.report.validation is not None
-    assert found.report.validation.text == "not run: left out, --no-check"
+    build = compile(net(), "clean", target=target, output=tmp_path / "out.tar", threads=1, check=False)
+    assert build.report.validation is not None
+    assert build.report.validation.text == "not run: left out, --no-check"
 
 
 @pytest.mark.parametrize("target", ["onnx", "host", "arm64", "armv7", "opencl"])
 def test_right_code_is(target: str, tmp_path: Path) -> None:
     if target != "onnx":
         need(target)
-    found = compile(net(), "clean", target=target, output=tmp_path / "out.tar", threads=1)
-    assert found.report.validation is not None
-    assert found.report.validation.samples == (8 if target in ("onnx", "host") else 2)
+    build = compile(net(), "clean", target=target, output=tmp_path / "out.tar", threads=1)
+    assert build.report.validation is not None
+    assert build.report.validation.samples == (8 if target in ("onnx", "host") else 2)
 
 
 def test_what_cannot_be_run_here_is_said_in_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,5 +243,5 @@ def test_what_is_wrong_with_an_output_is_said(
 def test_rounding_and_chance_are_not_wrong() -> None:
     graph = every_kind()
     samples = load_samples({"x": np.random.default_rng(1).normal(size=(8, 16)).astype(np.float32)}, graph)
-    found = validate(graph, Answering(graph, changed(0, lambda y: y * np.float32(1 + 1e-6))), samples)
-    assert (found.samples, found.random) == (8, ("drawn",))
+    validation = validate(graph, Answering(graph, changed(0, lambda y: y * np.float32(1 + 1e-6))), samples)
+    assert (validation.samples, validation.random) == (8, ("drawn",))

@@ -24,7 +24,7 @@ def built(name: str) -> Graph:
     graph = Net()
     if name == "attention":
         # Gelu is an operator from opset 20 on; a square does as well here.
-        made = CASES[name]
+        case = CASES[name]
 
         class Squared(Net):
             def __call__(self, op: str, *inputs: Value | None, outputs: int = 1, **attributes: object) -> Value:
@@ -33,7 +33,7 @@ def built(name: str) -> Graph:
                 return super().__call__(op, *inputs, outputs=outputs, **attributes)
 
         graph = Squared()
-        return graph.finish(made(graph))
+        return graph.finish(case(graph))
     return graph.finish(CASES[name](graph))
 
 
@@ -151,8 +151,8 @@ def reasons(build: Callable[[Net], Value], net: Net | None = None) -> list[str]:
     ],
 )
 def test_what_must_stay_says_why(build: Callable[[Net], Value], reason: str) -> None:
-    found = reasons(build)[0]
-    assert found.endswith(reason) if reason else not found
+    why = reasons(build)[0]
+    assert why.endswith(reason) if reason else not why
 
 
 def test_a_node_without_name_and_outputs_holds_what_it_reads() -> None:
@@ -205,13 +205,13 @@ def test_sizes_sliced_from_a_shape_by_attributes_do_not_hold_channels() -> None:
 def test_prune_refuses_what_would_break() -> None:
     channels = Channels(built("residual"))
     free = next(g for g in channels.groups if g.prunable)
-    held = next(g for g in channels.groups if not g.prunable)
+    fixed = next(g for g in channels.groups if not g.prunable)
     with pytest.raises(ValueError, match="keeps at least one"):
         channels.prune({free: np.zeros(free.size, bool)})
     with pytest.raises(ValueError, match="keeps at least one"):
         channels.prune({free: np.ones(free.size + 1, bool)})
     with pytest.raises(ValueError, match="must stay: graph output"):
-        channels.prune({held: np.arange(held.size) > 0})
+        channels.prune({fixed: np.arange(fixed.size) > 0})
 
 
 def test_keeping_all_changes_nothing() -> None:

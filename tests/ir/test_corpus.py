@@ -34,9 +34,9 @@ COUNTS = {"node": 1800, "simple": 26, "pytorch-converted": 82, "pytorch-operator
     [*(("node", chunk) for chunk in range(CHUNKS)), *((kind, 0) for kind in COUNTS if kind != "node")],
 )
 def test_round_trip_keeps_the_outputs(kind: str, chunk: int) -> None:
-    found = cases(kind)
-    assert len(found) >= COUNTS[kind]
-    share = found[chunk::CHUNKS] if kind == "node" else found
+    corpus = cases(kind)
+    assert len(corpus) >= COUNTS[kind]
+    share = corpus[chunk::CHUNKS] if kind == "node" else corpus
     ran = 0
     failures = []
     for case in share:

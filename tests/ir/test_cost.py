@@ -23,12 +23,12 @@ def test_a_grouped_convolution() -> None:
         "Conv", [x, weight(graph, 16, 4, 3, 3), weight(graph, 16)], {"group": 2, "pads": [1] * 4, "strides": [2, 2]}
     )
     graph.add_output(node.output, "y")
-    found = cost(graph)
-    assert found.macs == 16 * 5 * 5 * 4 * 9
-    assert found.params == 16 * 4 * 9 + 16
-    assert found.bytes == 4 * found.params
-    assert found.activations == 4 * 16 * 25
-    assert cost(graph, {"N": 3}).macs == 3 * found.macs
+    total = cost(graph)
+    assert total.macs == 16 * 5 * 5 * 4 * 9
+    assert total.params == 16 * 4 * 9 + 16
+    assert total.bytes == 4 * total.params
+    assert total.activations == 4 * 16 * 25
+    assert cost(graph, {"N": 3}).macs == 3 * total.macs
 
 
 def test_a_transposed_convolution_counts_its_input() -> None:
@@ -72,10 +72,10 @@ def test_quantized_forms_count_like_float_ones() -> None:
     matrix = graph.add("DequantizeLinear", [weight(graph, 8, 4, dtype=np.int8), scales, zeros], {"axis": 1}).output
     bias = graph.add("DequantizeLinear", [weight(graph, 4, dtype=np.int32), scales], {"axis": 0}).output
     graph.add_output(graph.add("Gemm", [activation, matrix, bias]).output, "y")
-    found = cost(graph)
-    assert found.macs == found.integer_macs == 32
-    assert found.params == 32 + 4
-    assert found.bytes == 32 + 16 + 16 + 4 + 4 + 1
+    total = cost(graph)
+    assert total.macs == total.integer_macs == 32
+    assert total.params == 32 + 4
+    assert total.bytes == 32 + 16 + 16 + 4 + 4 + 1
 
 
 def test_a_shared_constant_counts_once() -> None:
@@ -85,11 +85,11 @@ def test_a_shared_constant_counts_once() -> None:
     first = graph.add("MatMul", [x, matrix])
     second = graph.add("MatMul", [first.output, matrix])
     graph.add_output(second.output, "y")
-    found = cost(graph)
-    assert found.params == 16
-    assert found.bytes == 64
-    assert found.nodes[first].params == found.nodes[second].params == 16
-    assert found.macs == 32
+    total = cost(graph)
+    assert total.params == 16
+    assert total.bytes == 64
+    assert total.nodes[first].params == total.nodes[second].params == 16
+    assert total.macs == 32
 
 
 @pytest.mark.parametrize(("limit", "trips"), [(5, 5), (0, 0), (2**31 - 1, 1), (2**63 - 1, 1)])
@@ -106,10 +106,10 @@ def test_a_loop_costs_its_trips(limit: int, trips: int) -> None:
     body.add_output(inner.output, "so")
     loop = graph.add("Loop", [graph.constant(np.int64(limit)), None, x], {"body": body})
     graph.add_output(loop.output, "y")
-    found = cost(graph)
-    assert found.macs == trips * 2 * 16
-    assert found.nodes[inner].macs == 2 * 16
-    assert found.params == 16
+    total = cost(graph)
+    assert total.macs == trips * 2 * 16
+    assert total.nodes[inner].macs == 2 * 16
+    assert total.params == 16
 
 
 def test_an_if_costs_its_costlier_branch() -> None:
@@ -119,14 +119,14 @@ def test_an_if_costs_its_costlier_branch() -> None:
     branches = []
     for columns in (4, 6):
         branch = Graph("b")
-        made = branch.add("MatMul", [x, branch.constant(np.zeros((4, columns), np.float32))])
-        branch.add_output(made.output, "o")
+        value = branch.add("MatMul", [x, branch.constant(np.zeros((4, columns), np.float32))])
+        branch.add_output(value.output, "o")
         branches.append(branch)
     node = graph.add("If", [condition], {"then_branch": branches[0], "else_branch": branches[1]})
     graph.add_output(node.output, "y")
-    found = cost(graph)
-    assert found.macs == 2 * 4 * 6
-    assert found.params == 16 + 24
+    total = cost(graph)
+    assert total.macs == 2 * 4 * 6
+    assert total.params == 16 + 24
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_an_if_costs_its_costlier_branch() -> None:
 def test_trained_models(kit: Path, model: str, params: float, macs: float) -> None:
     from optc.ir.onnx.reader import load
 
-    found = cost(load(kit / "models" / f"{model}.onnx"), {"T": 48})
-    assert round(found.params / 1e6, 2) == params
-    assert round(found.macs / 1e6, 1 if macs < 10 else 0) == macs
+    total = cost(load(kit / "models" / f"{model}.onnx"), {"T": 48})
+    assert round(total.params / 1e6, 2) == params
+    assert round(total.macs / 1e6, 1 if macs < 10 else 0) == macs
 
 
 @pytest.mark.parametrize("network", ["digits_dscnn", "digits_resnet", "digits_transformer"])
@@ -179,11 +179,11 @@ def test_what_onnx_runtime_makes_of_a_model_costs_the_same(network: str, tmp_pat
         quantize_static(source, tmp_path / f"{form.name}.onnx", Zeros(), quant_format=form)
     wanted = cost(graph)
     for name in ("fused", "QOperator", "QDQ"):
-        made = load(tmp_path / f"{name}.onnx")
-        infer(made, fresh=True)
-        for node in made:
+        optimised = load(tmp_path / f"{name}.onnx")
+        infer(optimised, fresh=True)
+        for node in optimised:
             for value in node.outputs:
                 assert not value.uses or (value.shape is not None and None not in value.shape), (name, node)
-        found = cost(made)
-        assert found.macs == wanted.macs, name
-        assert found.integer_macs == (0 if name == "fused" else found.macs), name
+        total = cost(optimised)
+        assert total.macs == wanted.macs, name
+        assert total.integer_macs == (0 if name == "fused" else total.macs), name

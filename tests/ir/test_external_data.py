@@ -131,18 +131,18 @@ def test_a_process_killed_between_two_files_leaves_a_whole_model(
     with monkeypatch.context() as patch:
         patch.setattr(writer, "LIMIT", 300_000)
         save(layered(), path)
-        made = staged()
-        assert len(made.files) == 2
+        files = staged()
+        assert len(files.files) == 2
         patch.setattr(os, "replace", killed)
         with pytest.raises(Killed):
-            save(layered(seed=1), path) if way == "save" else target.place(made, str(path))
+            save(layered(seed=1), path) if way == "save" else target.place(files, str(path))
     assert to_bytes(load(path)) == old
     np.testing.assert_array_equal(run(path)[0], run(old)[0])
     with monkeypatch.context() as patch:
         patch.setattr(writer, "LIMIT", 300_000)
-        made = target.place(staged(), str(path))
+        files = target.place(staged(), str(path))
     assert to_bytes(load(path)) == new
-    assert set(map(str, tmp_path.glob("m.onnx*"))) == set(made.files), "the old data is gone"
+    assert set(map(str, tmp_path.glob("m.onnx*"))) == set(files.files), "the old data is gone"
 
 
 def test_data_of_another_model_stays(tmp_path: Path) -> None:

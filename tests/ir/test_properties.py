@@ -78,11 +78,11 @@ def attributes(draw: st.DrawFn) -> dict[str, object]:
 
 def fill(draw: st.DrawFn, graph: Graph, around: list[Value], depth: int) -> list[Value]:
     """Nodes and constants for `graph`; returns every value that it may return."""
-    made = list(graph.inputs)
+    values = list(graph.inputs)
     for _ in range(draw(st.integers(0, 3))):
-        made.append(graph.constant(draw(tensors()), draw(HINTS)))
+        values.append(graph.constant(draw(tensors()), draw(HINTS)))
     for _ in range(draw(st.integers(0, 4))):
-        visible = made + around
+        visible = values + around
         reads = draw(st.lists(st.one_of(st.none(), st.sampled_from(visible)), max_size=3)) if visible else []
         kinds = ["relu", "custom", "call"] + (["if"] if depth and visible else [])
         kind = draw(st.sampled_from(kinds))
@@ -102,15 +102,15 @@ def fill(draw: st.DrawFn, graph: Graph, around: list[Value], depth: int) -> list
             node.doc = draw(STRINGS)
         for value in node.outputs:
             value.type = draw(types())
-            made.append(value)
-    return made
+            values.append(value)
+    return values
 
 
 def body(draw: st.DrawFn, around: list[Value], depth: int, count: int) -> Graph:
     graph = Graph(draw(HINTS))
-    made = fill(draw, graph, around, depth) + around
+    values = fill(draw, graph, around, depth) + around
     for index in range(count):
-        graph.add_output(draw(st.sampled_from(made)), f"out{index}")
+        graph.add_output(draw(st.sampled_from(values)), f"out{index}")
     return graph
 
 
@@ -127,9 +127,9 @@ def graphs(draw: st.DrawFn) -> Graph:
     if draw(st.integers(0, 3)) == 0:
         values = ArrayTensor(np.float32([1, 2]))
         graph.constant(SparseTensor(values, ArrayTensor(np.int64([0, 5])), (2, 3)), "sparse")
-    made = fill(draw, graph, [], depth=2)
+    pool = fill(draw, graph, [], depth=2)
     for index in range(draw(st.integers(1, 3))):
-        output = graph.add_output(draw(st.sampled_from(made)), f"y{index}")
+        output = graph.add_output(draw(st.sampled_from(pool)), f"y{index}")
         output.doc = draw(STRINGS)
     inner = Graph("f", opsets={"": 18})
     inner.add_output(inner.add("Elu", [inner.add_input("a", None)]).output, "b")
@@ -185,15 +185,15 @@ def test_names_are_unique_where_they_meet(graph: Graph) -> None:
     names = unique_names(graph)
 
     def check(one: Graph, outer: set[str]) -> None:
-        found = [names[v] for v in (*one.inputs, *one.constants, *(v for n in one for v in n.outputs))]
-        found = [name for name in found if name] + [
+        met = [names[v] for v in (*one.inputs, *one.constants, *(v for n in one for v in n.outputs))]
+        met = [name for name in met if name] + [
             names[o] for o in one.outputs if o.value.graph is not one or names[o] != names[o.value]
         ]
-        assert len(set(found)) == len(found)
-        assert not outer.intersection(found)
+        assert len(set(met)) == len(met)
+        assert not outer.intersection(met)
         for node in one:
             for inner in node.bodies:
-                check(inner, outer | set(found))
+                check(inner, outer | set(met))
 
     check(graph, set())
     assert all(names[v] for g in graph.graphs() for n in g for v in n.outputs if v.uses)
@@ -257,11 +257,11 @@ def test_any_run_of_edits_leaves_a_sound_graph(graph: Graph, data: st.DataObject
 
 def bits(graph: Graph) -> list[tuple[DType, tuple[int, ...], bytes | list[bytes]]]:
     """The data of every constant, exactly."""
-    found: list[tuple[DType, tuple[int, ...], bytes | list[bytes]]] = []
+    tensors: list[tuple[DType, tuple[int, ...], bytes | list[bytes]]] = []
     for one in graph.graphs():
         for value in one.constants:
             assert value.constant is not None
             array = value.constant.numpy()
             data = array.reshape(-1).tolist() if value.dtype is DType.STRING else pack(array, value.constant.dtype)
-            found.append((value.constant.dtype, value.constant.shape, data))
-    return found
+            tensors.append((value.constant.dtype, value.constant.shape, data))
+    return tensors

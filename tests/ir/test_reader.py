@@ -39,9 +39,9 @@ def model(
 
 
 def weight(graph: Graph, name: str) -> npt.NDArray[np.generic]:
-    found = {value.name: value for value in graph.constants}[name].numpy()
-    assert found is not None
-    return found
+    array = {value.name: value for value in graph.constants}[name].numpy()
+    assert array is not None
+    return array
 
 
 NUMBERED = [dtype for dtype in DType if dtype not in (DType.UNDEFINED, DType.STRING)]
@@ -51,17 +51,17 @@ NUMBERED = [dtype for dtype in DType if dtype not in (DType.UNDEFINED, DType.STR
 @pytest.mark.parametrize("dtype", NUMBERED, ids=lambda dtype: dtype.text)
 def test_every_element_type_is_read_as_onnx_reads_it(dtype: DType, raw: bool) -> None:
     values = [1, 0, 1, 1, 0, 1, 1]
-    made = helper.make_tensor("w", int(dtype), [7], values)
+    proto = helper.make_tensor("w", int(dtype), [7], values)
     if raw:
-        array = numpy_helper.to_array(made)
-        made = numpy_helper.from_array(array, "w")
-        assert made.data_type == dtype
-        assert made.HasField("raw_data")
-    read = weight(from_proto(model([helper.make_node("Identity", ["x"], ["y"])], [made])), "w")
+        array = numpy_helper.to_array(proto)
+        proto = numpy_helper.from_array(array, "w")
+        assert proto.data_type == dtype
+        assert proto.HasField("raw_data")
+    read = weight(from_proto(model([helper.make_node("Identity", ["x"], ["y"])], [proto])), "w")
     assert read.dtype == dtype.numpy
-    assert read.tobytes() == numpy_helper.to_array(made).astype(dtype.numpy).tobytes()
-    written = to_proto(from_proto(model([helper.make_node("Identity", ["x"], ["y"])], [made]))).graph.initializer[0]
-    assert numpy_helper.to_array(written).tobytes() == numpy_helper.to_array(made).tobytes()
+    assert read.tobytes() == numpy_helper.to_array(proto).astype(dtype.numpy).tobytes()
+    written = to_proto(from_proto(model([helper.make_node("Identity", ["x"], ["y"])], [proto]))).graph.initializer[0]
+    assert numpy_helper.to_array(written).tobytes() == numpy_helper.to_array(proto).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT, DType.BFLOAT16, DType.INT4, DType.UINT2, DType.FLOAT6E2M3, DType.BOOL])

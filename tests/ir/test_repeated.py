@@ -24,8 +24,8 @@ def adding(tensor: Tensor) -> Graph:
     graph = Graph("add", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, (8, 100)))
     for name in ("y", "z"):
-        made = graph.add("Add", [x, graph.constant(tensor, f"c{name}")])
-        graph.add_output(made.output, name, TensorType(DType.FLOAT, (8, 100)))
+        value = graph.add("Add", [x, graph.constant(tensor, f"c{name}")])
+        graph.add_output(value.output, name, TensorType(DType.FLOAT, (8, 100)))
     return graph
 
 

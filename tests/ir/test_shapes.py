@@ -86,14 +86,14 @@ CASES = [
 
 def graph_of(inputs: str, lines: str, outputs: str = "y") -> Graph:
     """The graph of a few lines of text, with a constant for each tensor written among a node's inputs."""
-    made: list[str] = []
+    texts: list[str] = []
 
     def constant(match: re.Match[str]) -> str:
-        made.append(match[0])
-        return f"k{len(made)}"
+        texts.append(match[0])
+        return f"k{len(texts)}"
 
     body = re.sub(r"(?<!=)\b(?:float|u?int\d+|bool)(?:\[[\d, ]*\])? \{[^}]*\}", constant, lines)
-    constants = "\n".join(f"k{i + 1} = {text}" for i, text in enumerate(made))
+    constants = "\n".join(f"k{i + 1} = {text}" for i, text in enumerate(texts))
     return parse(f"opset 21\nopset com.example 1\ngraph g({inputs}) -> ({outputs}) {{\n{constants}\n{body}\n}}")
 
 
@@ -109,9 +109,9 @@ def test_an_operator(inputs: str, line: str, expected: str) -> None:
 
 
 def known(graph: Graph, name: str = "s") -> list[str]:
-    found = analyse(graph).known
+    elements = analyse(graph).known
     [value] = [value for node in graph for value in node.outputs if value.name == name]
-    return [str(element) for element in found[value]]
+    return [str(element) for element in elements[value]]
 
 
 @pytest.mark.parametrize(

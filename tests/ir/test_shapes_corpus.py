@@ -68,24 +68,24 @@ def with_symbols(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, int
 
 def wrong(graph: Graph, inference: Inference, real: list[object], sizes: dict[str, int]) -> list[str]:
     """What the inference claims of the outputs and the run refutes."""
-    found = []
+    faults = []
     for output, array in zip(graph.outputs, real):
         if not isinstance(array, np.ndarray | np.generic) or output.value.constant is not None:
             continue
         shape, fact = inference.shape(output.value), inference.facts[output.value]
         if fact.dtype not in (DType.UNDEFINED, DType.STRING) and fact.dtype.numpy != array.dtype:
-            found.append(f"{output.name}: {fact.dtype.text}, not {array.dtype}")
+            faults.append(f"{output.name}: {fact.dtype.text}, not {array.dtype}")
         if shape is None:
             continue
         bound = [symbol(str(s), sizes) if isinstance(s, Sym) and s.named else s for s in shape]
         if len(shape) != array.ndim or any(isinstance(s, int) and s != r for s, r in zip(bound, array.shape)):
-            found.append(f"{output.name}: {[str(s) for s in shape]}, not {array.shape}")
+            faults.append(f"{output.name}: {[str(s) for s in shape]}, not {array.shape}")
         elif fact.elements is not None and fact.dtype in (DType.INT64, DType.INT32, DType.BOOL):
             for element, right in zip(fact.elements.reshape(-1).tolist(), array.reshape(-1).tolist(), strict=True):
                 value = symbol(str(element), sizes) if isinstance(element, Sym) else element
                 if isinstance(value, int) and value != right:
-                    found.append(f"{output.name}: element {element}, not {right}")
-    return found
+                    faults.append(f"{output.name}: element {element}, not {right}")
+    return faults
 
 
 def full(inference: Inference, value: Value) -> bool:

@@ -64,9 +64,9 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["simple", "pytorch-converted", "light"])
 def test_the_corpus_comes_back(kind: str, tmp_path: Path) -> None:
-    found = cases(kind)
-    assert len(found) > 5
-    for case in found:
+    corpus = cases(kind)
+    assert len(corpus) > 5
+    for case in corpus:
         graph = from_proto(case.model)
         back = round_trip(graph, tmp_path / "s")
         assert dump(back, tensors="inline") == dump(graph, tensors="inline"), case.name

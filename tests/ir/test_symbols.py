@@ -25,8 +25,8 @@ bindings = st.fixed_dictionaries({name: st.integers(1, 9) for name in NAMES})
 
 
 def grown(children: st.SearchStrategy[Size]) -> st.SearchStrategy[Size]:
-    binary = st.tuples(st.sampled_from(OPERATIONS), children, children).map(lambda made: made[0](made[1], made[2]))
-    halves = st.tuples(children, st.integers(1, 4)).map(lambda made: floor_divide(*made))
+    binary = st.tuples(st.sampled_from(OPERATIONS), children, children).map(lambda parts: parts[0](parts[1], parts[2]))
+    halves = st.tuples(children, st.integers(1, 4)).map(lambda parts: floor_divide(*parts))
     return binary | halves
 
 
@@ -34,9 +34,9 @@ sizes = st.recursive(st.sampled_from([atom(name) for name in NAMES]) | numbers, 
 
 
 def value(size: Size, bound: dict[str, int]) -> int:
-    found = symbol(str(size), bound) if isinstance(size, Sym) else size
-    assert isinstance(found, int)
-    return found
+    number = symbol(str(size), bound) if isinstance(size, Sym) else size
+    assert isinstance(number, int)
+    return number
 
 
 @given(sizes, sizes, bindings)

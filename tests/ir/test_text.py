@@ -115,15 +115,15 @@ def test_constants_of_every_type_keep_every_bit(dtype: DType, size: int) -> None
     graph = Graph("g")
     graph.constant(ArrayTensor(array, dtype), "w")
     graph.constant(FillTensor(array[-1:] if size else np.zeros(1), (2, 9), dtype), "f")
-    found, fill = (value.constant for value in again(graph).constants)
-    assert found is not None
-    assert found.dtype is dtype
-    assert found.shape == (size,)
+    constant, fill = (value.constant for value in again(graph).constants)
+    assert constant is not None
+    assert constant.dtype is dtype
+    assert constant.shape == (size,)
     assert isinstance(fill, FillTensor)
     if dtype is DType.STRING:
-        assert found.numpy().tolist() == array.tolist()
+        assert constant.numpy().tolist() == array.tolist()
     else:
-        assert pack(found.numpy(), dtype) == pack(array, dtype)
+        assert pack(constant.numpy(), dtype) == pack(array, dtype)
 
 
 def test_the_numbers_of_small_constants_are_readable() -> None:
@@ -192,13 +192,13 @@ def test_attributes_of_every_kind() -> None:
         node.set_attribute(f"ref {kind.name}", Attribute(kind, None, "other"))
         if kind.name.endswith("S") and isinstance(value, tuple):
             node.set_attribute(f"empty {kind.name}", Attribute(kind, ()))
-    (found,) = again(graph)
-    assert {name: a.kind for name, a in found.attributes.items()} == {n: a.kind for n, a in node.attributes.items()}
+    (back,) = again(graph)
+    assert {name: a.kind for name, a in back.attributes.items()} == {n: a.kind for n, a in node.attributes.items()}
     for kind in (AttributeKind.FLOATS, AttributeKind.INTS, AttributeKind.STRINGS, AttributeKind.TYPE_PROTOS):
-        assert found.attributes[kind.name] == node.attributes[kind.name]
-    assert found.attributes["TYPE_PROTO"] == node.attributes["TYPE_PROTO"]
-    assert found.attributes["ref TENSOR"] == Attribute(AttributeKind.TENSOR, None, "other")
-    assert found.bodies[0].parent is found
+        assert back.attributes[kind.name] == node.attributes[kind.name]
+    assert back.attributes["TYPE_PROTO"] == node.attributes["TYPE_PROTO"]
+    assert back.attributes["ref TENSOR"] == Attribute(AttributeKind.TENSOR, None, "other")
+    assert back.bodies[0].parent is back
 
 
 def test_the_payload_of_a_nan_attribute_survives() -> None:
@@ -215,10 +215,10 @@ def test_header_functions_and_opsets_come_back() -> None:
     inner = Graph("f", opsets={"": 3})
     inner.add_output(inner.add("Elu", [inner.add_input("x", None)]).output, "y")
     graph.functions["d.e", "f", "o"] = Function("d.e", "f", "o", inner, ("a",), {"b": Attribute.of([1])})
-    found = again(graph)
-    assert found.header == graph.header
-    assert found.opsets == {}
-    function = found.functions["d.e", "f", "o"]
+    back = again(graph)
+    assert back.header == graph.header
+    assert back.opsets == {}
+    function = back.functions["d.e", "f", "o"]
     assert (function.attributes, function.defaults) == (("a",), {"b": Attribute.of([1])})
     assert function.graph.opsets == {"": 3}
 
@@ -230,10 +230,10 @@ def test_awkward_names_are_quoted() -> None:
     graph = Graph("#")
     for name in names + plain:
         graph.add(name, [graph.add_input(name, None)], name=name, domain=name, origin=Origin((name,), (name,)))
-    found = again(graph)
-    assert [value.name for value in found.inputs] == names + plain
-    assert [node.op for node in found] == names + plain
-    assert [node.domain for node in found] == names + plain
+    back = again(graph)
+    assert [value.name for value in back.inputs] == names + plain
+    assert [node.op for node in back] == names + plain
+    assert [node.domain for node in back] == names + plain
     text = dump(graph)
     assert all(f"({name})" in text for name in plain)
     assert text.isascii()

@@ -43,9 +43,9 @@ def one(text: str, opset: int = 18) -> Break:
     """Make the graph hold one more node, written as `text`; it may read x (float) and w."""
 
     def add(graph: Graph) -> None:
-        made = parse(f"graph(c: bool[], x: float[2], n: int64[]) -> () {{ w = float[2] {{1, 2}} {text} }}")
-        made.opsets = {"": opset}
-        graph.become(made)
+        parsed = parse(f"graph(c: bool[], x: float[2], n: int64[]) -> () {{ w = float[2] {{1, 2}} {text} }}")
+        parsed.opsets = {"": opset}
+        graph.become(parsed)
 
     return add
 
@@ -87,9 +87,9 @@ def from_inside(graph: Graph) -> None:
 
 
 def removed(graph: Graph) -> None:
-    made = graph.add("Relu", [graph.inputs[1]])
-    value = made.output
-    graph.remove(made)
+    result = graph.add("Relu", [graph.inputs[1]])
+    value = result.output
+    graph.remove(result)
     graph.add("Relu", [value])
 
 

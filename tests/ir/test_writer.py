@@ -55,9 +55,9 @@ def test_weights_are_streamed_wherever_they_are(tmp_path: Path) -> None:
     function.add_output(function.constant(large(7), "inside"), "o")
     graph.functions["own", "F", ""] = Function("own", "F", "", function)
     graph.add_output(node.output, "y")
-    held = GraphWriter(large=1 << 14, limit=LIMIT)
-    proto = held.model(graph)
-    assert len(held.held) == 8  # the else branch has a copy of its own
+    writer = GraphWriter(large=1 << 14, limit=LIMIT)
+    proto = writer.model(graph)
+    assert len(writer.held) == 8  # the else branch has a copy of its own
     assert len(proto.SerializeToString()) < 10_000 + 2 * 6400  # indices of sparse data are packed in the message
     data = to_bytes(graph)
     assert data == to_proto(graph).SerializeToString(deterministic=True)
@@ -89,8 +89,8 @@ def test_absent_inputs_and_outputs_stay_absent() -> None:
 def test_only_nodes_that_a_pass_touched_say_where_they_come_from(ir_version: int) -> None:
     graph = new(ir_version=ir_version)
     x = graph.add_input("x", FLOATS)
-    made = graph.add("Neg", [x], origin=Origin.merge([Origin(("a", "b,c"))], by="clean"))
-    kept = graph.add("Abs", [made.output], origin=Origin(("d",)))
+    value = graph.add("Neg", [x], origin=Origin.merge([Origin(("a", "b,c"))], by="clean"))
+    kept = graph.add("Abs", [value.output], origin=Origin(("d",)))
     kept.metadata = {"key": "value"}
     graph.add_output(kept.output, "y", FLOATS)
     proto = to_proto(graph)
@@ -100,7 +100,7 @@ def test_only_nodes_that_a_pass_touched_say_where_they_come_from(ir_version: int
         return
     assert stored == [{"optc.origin": '["a", "b,c"]', "optc.passes": '["clean"]'}, {"key": "value"}]
     first, second = from_proto(proto)
-    assert first.origin == made.origin
+    assert first.origin == value.origin
     assert first.metadata is None
     assert (second.origin.passes, second.metadata) == ((), {"key": "value"})
 

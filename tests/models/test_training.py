@@ -26,8 +26,8 @@ def test_torch_and_onnx_runtime_agree(name: str) -> None:
     session = onnxruntime.InferenceSession(to_bytes(graph), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"input": images})
     with torch.no_grad():
-        found = TorchGraph(graph)(torch.tensor(images)).numpy()
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        logits = TorchGraph(graph)(torch.tensor(images)).numpy()
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_one_step_moves_weights_and_statistics() -> None:

@@ -126,20 +126,20 @@ def test_every_parameter_of_a_published_state_dict_has_its_place(
     named = parameters(graph, scheme)
     assert named is not None
     assert {source for source, _ in named.values()} == arrays.keys()
-    held = constants(graph)
+    tensors = constants(graph)
     for name, (source, _) in named.items():
-        assert np.array_equal(held[name].ravel(), arrays[source].ravel())
+        assert np.array_equal(tensors[name].ravel(), arrays[source].ravel())
 
 
 @pytest.mark.parametrize("save", [save_zip, save_stream])
 def test_both_forms_of_pytorch_are_read(save: Callable[[Path, object], None], tmp_path: Path) -> None:
     arrays = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32([[1, 2], [3, 4]]).T}
     save(tmp_path / "net.pth", tensors(arrays))
-    held = files.read(str(tmp_path / "net.pth"))
-    assert held.keys() == arrays.keys()
+    read = files.read(str(tmp_path / "net.pth"))
+    assert read.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert held[name].shape == array.shape
-    assert np.array_equal(held["a.weight"], arrays["a.weight"])
+        assert read[name].shape == array.shape
+    assert np.array_equal(read["a.weight"], arrays["a.weight"])
 
 
 def test_a_checkpoint_s_state_dict_is_taken_without_what_stands_beside_it(tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_every_cut_is_a_clear_refusal(save: Callable[[Path, object], None], tmp_
 def slim(graph: Graph, name: str) -> dict[str, np.ndarray[Any, Any]]:
     """The parameters of a network as a TensorFlow scheme calls and lays them out."""
     (scheme,) = [one for one in SCHEMES if one.name == name]
-    held, arrays = constants(graph), {}
+    tensors, arrays = constants(graph), {}
     for ours, (source, depthwise) in (parameters(graph, scheme) or {}).items():
-        array = held[ours]
+        array = tensors[ours]
         if array.ndim == 4:
             array = array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
         elif array.ndim == 2:
@@ -224,8 +224,8 @@ def test_kernels_of_tensorflow_are_turned(scheme: str, network: str, tmp_path: P
     source = zoo.load(f"{network}:seed=7")
     np.savez(tmp_path / "net.npz", **slim(source, scheme))
     graph = zoo.load(f"{network}:weights={tmp_path}/net.npz")
-    expected, held = constants(source), constants(graph)
-    assert all(np.array_equal(held[name], array) for name, array in expected.items() if "relu6" not in name)
+    expected, tensors = constants(source), constants(graph)
+    assert all(np.array_equal(tensors[name], array) for name, array in expected.items() if "relu6" not in name)
     stem = next(node for node in graph if node.name == "stem")
     assert stem.attributes["pads"].value == (0, 0, 1, 1), "TensorFlow pads at the end"
 
@@ -237,8 +237,8 @@ def test_keras_files_are_read(tmp_path: Path) -> None:
         for name, array in slim(source, "Keras").items():
             layer = name.rpartition("/")[0]
             file.create_dataset(f"{layer}/{name}:0", data=array)
-    held = constants(zoo.load(f"{TINY}:weights={tmp_path}/net.h5"))
-    assert np.array_equal(held["block3.pointwise.weight"], constants(source)["block3.pointwise.weight"])
+    tensors = constants(zoo.load(f"{TINY}:weights={tmp_path}/net.h5"))
+    assert np.array_equal(tensors["block3.pointwise.weight"], constants(source)["block3.pointwise.weight"])
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ def layers(seed: int, count: int = 4) -> list[list[Choice[None]]]:
 def test_knapsack_is_exact_for_costs_on_the_grid(seed: int) -> None:
     options = layers(seed)
     budget = 220.0
-    found = knapsack(options, budget, buckets=220)
-    assert sum(c.cost for c in found) <= budget
+    chosen = knapsack(options, budget, buckets=220)
+    assert sum(c.cost for c in chosen) <= budget
     best = min(
         sum(c.error for c in pick) for pick in itertools.product(*options) if sum(c.cost for c in pick) <= budget
     )
-    assert sum(c.error for c in found) == pytest.approx(best)
+    assert sum(c.error for c in chosen) == pytest.approx(best)
 
 
 def test_a_budget_of_everything_keeps_everything() -> None:

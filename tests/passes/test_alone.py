@@ -73,12 +73,12 @@ def test_a_form_that_runs_longer_is_not_taken(one: Svd | Depthwise, monkeypatch:
 
 @pytest.mark.parametrize("one", [Svd(error=0.01, align=1), Depthwise(error=0.01)])
 def test_layers_alike_are_measured_once_and_told(one: Svd | Depthwise, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    known: dict[str, str] = {}
+    questions: list[str] = []
+    answers: dict[str, str] = {}
 
     def recall(question: str, decide: Callable[[], str]) -> str:
-        asked.append(question)
-        return known.setdefault(question, decide())
+        questions.append(question)
+        return answers.setdefault(question, decide())
 
     monkeypatch.setattr(alone, "_measured", lambda *arguments: 0.5)
     graph = net()
@@ -88,7 +88,7 @@ def test_layers_alike_are_measured_once_and_told(one: Svd | Depthwise, monkeypat
     assert {x.name for x in done} >= {"a", "b"}
     assert all(x.detail["time"] == 0.5 for x in done)
     if isinstance(one, Svd):
-        convolutions = [question for question in asked if "Conv" in question]
+        convolutions = [question for question in questions if "Conv" in question]
         assert len(convolutions) == 2
         assert len(set(convolutions)) == 1
 
@@ -100,9 +100,9 @@ def test_nothing_is_measured_for_another_machine_or_where_the_amount_is_told(mon
     monkeypatch.setattr(alone, "_measured", fail)
     graph = net()
     assert Svd(error=0.01, align=1).run(graph, context(graph, measurable=False)).changed
-    for told in (Svd(ratio=0.5, align=1), Depthwise(rank=3)):
+    for one_pass in (Svd(ratio=0.5, align=1), Depthwise(rank=3)):
         graph = net()
-        assert told.run(graph, context(graph)).changed
+        assert one_pass.run(graph, context(graph)).changed
 
 
 def test_forms_are_really_timed() -> None:

@@ -62,10 +62,10 @@ class Net:
 
 
 def net(mid: Array | None = None, shape: Shape = ("N", 4, 6, 6)) -> Graph:
-    made = Net(shape)
-    hidden = made.relu(made.conv(made.x, made.weight(12, 4, 3, 3), "stem"))
-    hidden = made.relu(made.conv(hidden, made.weight(12, 12, 3, 3) if mid is None else mid, "mid"))
-    return made.head(made.relu(made.conv(hidden, made.weight(8, 12, 1, 1), "last")), 8)
+    one = Net(shape)
+    hidden = one.relu(one.conv(one.x, one.weight(12, 4, 3, 3), "stem"))
+    hidden = one.relu(one.conv(hidden, one.weight(12, 12, 3, 3) if mid is None else mid, "mid"))
+    return one.head(one.relu(one.conv(hidden, one.weight(8, 12, 1, 1), "last")), 8)
 
 
 def samples(count: int = 96, *shape: int) -> Array:
@@ -156,9 +156,9 @@ def test_weights_that_are_not_numbers_are_skipped(passes: str) -> None:
     build = built(graph, passes, samples())
     assert "not finite" in reasons(build)
     assert outcomes(build).get("mid") is not Outcome.DONE
-    found = next(node for node in build.graph if node.name == "mid").inputs[1]
-    assert found is not None
-    np.testing.assert_array_equal(found.numpy(), weight)
+    left = next(node for node in build.graph if node.name == "mid").inputs[1]
+    assert left is not None
+    np.testing.assert_array_equal(left.numpy(), weight)
 
 
 @each_pass
@@ -190,20 +190,20 @@ def test_a_batch_of_one(passes: str) -> None:
     assert max(parts) < 0.5
 
 
-def with_default(made: Net, name: str, array: Array) -> Value:
-    return made.graph.add_input(name, TensorType(DType.FLOAT, array.shape), default=ArrayTensor(array))
+def with_default(net: Net, name: str, array: Array) -> Value:
+    return net.graph.add_input(name, TensorType(DType.FLOAT, array.shape), default=ArrayTensor(array))
 
 
 @each_pass
 def test_inputs_with_a_default_that_no_samples_hold(passes: str) -> None:
     """One scales what layers read, another is a weight, which a caller may override."""
-    made = Net()
-    x = made.graph.add("Mul", [made.x, with_default(made, "scale", np.asarray([2.0], np.float32))]).output
-    hidden = made.relu(made.conv(x, made.weight(12, 4, 3, 3), "stem"))
-    hidden = made.relu(made.conv(hidden, made.weight(12, 12, 3, 3), "mid"))
-    kernel = with_default(made, "kernel", made.weight(8, 12, 3, 3))
-    hidden = made.graph.add("Conv", [hidden, kernel], name="given").output
-    graph = made.head(made.relu(hidden), 8)
+    net = Net()
+    x = net.graph.add("Mul", [net.x, with_default(net, "scale", np.asarray([2.0], np.float32))]).output
+    hidden = net.relu(net.conv(x, net.weight(12, 4, 3, 3), "stem"))
+    hidden = net.relu(net.conv(hidden, net.weight(12, 12, 3, 3), "mid"))
+    kernel = with_default(net, "kernel", net.weight(8, 12, 3, 3))
+    hidden = net.graph.add("Conv", [hidden, kernel], name="given").output
+    graph = net.head(net.relu(hidden), 8)
     x = samples()
     build = built(graph, passes, x)
     assert Outcome.DONE in outcomes(build).values()
@@ -213,12 +213,12 @@ def test_inputs_with_a_default_that_no_samples_hold(passes: str) -> None:
 
 def shared() -> Graph:
     """Two layers of one weight."""
-    made = Net()
-    hidden = made.relu(made.conv(made.x, made.weight(12, 4, 3, 3), "stem"))
-    weight = made.graph.constant(made.weight(12, 12, 3, 3))
+    net = Net()
+    hidden = net.relu(net.conv(net.x, net.weight(12, 4, 3, 3), "stem"))
+    weight = net.graph.constant(net.weight(12, 12, 3, 3))
     for name in ("mid0", "mid1"):
-        hidden = made.relu(made.conv(hidden, weight, name))
-    return made.head(made.relu(made.conv(hidden, made.weight(8, 12, 3, 3), "last")), 8)
+        hidden = net.relu(net.conv(hidden, weight, name))
+    return net.head(net.relu(net.conv(hidden, net.weight(8, 12, 3, 3), "last")), 8)
 
 
 def weight_of(graph: Graph, name: str) -> Value:
@@ -240,13 +240,13 @@ def test_a_weight_of_two_layers_is_left_to_both(passes: str) -> None:
 
 @pytest.mark.parametrize("passes", [*PASSES, *DEFAULTS])
 def test_a_weight_that_something_else_reads_too(passes: str) -> None:
-    made = Net()
-    hidden = made.relu(made.conv(made.x, made.weight(12, 4, 3, 3), "stem"))
-    weight = made.graph.constant(made.weight(12, 12, 3, 3))
-    hidden = made.relu(made.conv(hidden, weight, "mid"))
-    norm: Node = made.graph.add("ReduceSumSquare", [weight], {"keepdims": 0})
-    hidden = made.graph.add("Mul", [hidden, norm.output]).output
-    graph = made.head(made.relu(made.conv(hidden, made.weight(8, 12, 3, 3), "last")), 8)
+    net = Net()
+    hidden = net.relu(net.conv(net.x, net.weight(12, 4, 3, 3), "stem"))
+    weight = net.graph.constant(net.weight(12, 12, 3, 3))
+    hidden = net.relu(net.conv(hidden, weight, "mid"))
+    norm: Node = net.graph.add("ReduceSumSquare", [weight], {"keepdims": 0})
+    hidden = net.graph.add("Mul", [hidden, norm.output]).output
+    graph = net.head(net.relu(net.conv(hidden, net.weight(8, 12, 3, 3), "last")), 8)
     x = samples()
     # `clean` would compute the norm and leave the weight to its layer
     build = compile(graph, passes, data={"x": x}, guard=False, check=False, clean=False, threads=1)

@@ -143,8 +143,8 @@ def blurred(one: Blur, floor: float | None = None, opset: int = 17, graph: Graph
     graph = graph or chain()
     graph.opsets[""] = opset
     rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
-    fit, held = load_samples({"x": rows}, graph).split(32)
-    ctx = Context(TargetFacts("test", measurable=False), fit=fit, held=held, threads=1)
+    fit, held_out = load_samples({"x": rows}, graph).split(32)
+    ctx = Context(TargetFacts("test", measurable=False), fit=fit, held=held_out, threads=1)
     (report,) = run(Pipeline((one,)), graph, ctx, guard=Guard(floor))
     return graph, report
 
@@ -206,8 +206,8 @@ def test_quant_tells_the_model_that_it_scaled() -> None:
     graph.add_output(x, x.name)
     before = graph.clone()
     rows = rng.standard_normal((96, 8, 4, 4)).astype(np.float32)
-    fit, held = load_samples({"x": rows}, graph).split(32)
-    ctx = Context(TargetFacts("test", measurable=False), before, fit, held, threads=1)
+    fit, held_out = load_samples({"x": rows}, graph).split(32)
+    ctx = Context(TargetFacts("test", measurable=False), before, fit, held_out, threads=1)
     report = Quant().run(graph, ctx)
     assert any("scaled" in note for note in report.notes)
     assert ctx.rewritten is not None

@@ -68,9 +68,9 @@ def test_made_up_samples_are_not() -> None:
 def test_an_image_and_its_mirror_image_stay_together() -> None:
     ctx = context(classifier((3, 6, 8), sees_sides=False), 20, (3, 6, 8))
     assert ctx.fit is not None
-    fit, held = Mirrored(ctx.fit, 3).split(10)
-    assert (fit.count, held.count) == (30, 10)
-    for part in (fit, held, fit.take(8)):
+    fit, held_out = Mirrored(ctx.fit, 3).split(10)
+    assert (fit.count, held_out.count) == (30, 10)
+    for part in (fit, held_out, fit.take(8)):
         x = np.concatenate([feeds["x"] for feeds in part.batches(3)])
         assert len(x) == part.count
         assert np.array_equal(np.flip(x[::2], 3), x[1::2])

@@ -22,15 +22,15 @@ def test_statistics_equal_their_definitions(groups: int, d: int, n: int) -> None
     moments = Moments(groups, d, n)
     for start in range(0, 20000, 3000):
         moments.add(x[start : start + 3000], t[start : start + 3000])
-    found = moments.statistics()
+    statistics = moments.statistics()
     x, t = x.astype(float), t.astype(float)
     dx, dt = x - x.mean(0), t - t.mean(0)
-    assert found.count == 20000
-    np.testing.assert_allclose(found.mean, x.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.target_mean, t.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.covariance, np.einsum("ngi,ngj->gij", dx, dx) / 20000, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.cross, np.einsum("ngi,ngj->gij", dt, dx) / 20000, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.variance, t.var(0), rtol=1e-5)
+    assert statistics.count == 20000
+    np.testing.assert_allclose(statistics.mean, x.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(statistics.target_mean, t.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(statistics.covariance, np.einsum("ngi,ngj->gij", dx, dx) / 20000, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics.cross, np.einsum("ngi,ngj->gij", dt, dx) / 20000, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(statistics.variance, t.var(0), rtol=1e-5)
 
 
 def test_broadened_is_as_if_noise_had_been_added_that_the_layer_answers() -> None:
@@ -39,25 +39,25 @@ def test_broadened_is_as_if_noise_had_been_added_that_the_layer_answers() -> Non
     weight = rng.normal(size=(2, 2, 3))
     plain, noisy = Moments(2, 3, 2), Moments(2, 3, 2)
     plain.add(x, t)
-    found = plain.statistics().broadened(weight, 0.5)
+    statistics = plain.statistics().broadened(weight, 0.5)
     lam = 0.5 * float(np.mean(np.einsum("gii->gi", plain.statistics().covariance)))
     noise = rng.normal(0.0, np.sqrt(lam), x.shape)
     answer = np.einsum("gnd,rgd->rgn", weight, noise)
     noisy.add((x + noise).astype(np.float32), (t + answer).astype(np.float32))
     for name in ("mean", "target_mean", "covariance", "cross", "variance"):
-        np.testing.assert_allclose(getattr(found, name), getattr(noisy.statistics(), name), rtol=0.03, atol=0.06)
+        np.testing.assert_allclose(getattr(statistics, name), getattr(noisy.statistics(), name), rtol=0.03, atol=0.06)
 
 
 def test_about_zero_where_there_is_no_bias() -> None:
     x, t = rows(1, 4, 2, 5000)
     moments = Moments(1, 4, 2)
     moments.add(x, t)
-    found = moments.statistics(slice(1, 2), centred=False)
+    statistics = moments.statistics(slice(1, 2), centred=False)
     x, t = x[:, 0].astype(float), t[:, 0, 1:].astype(float)
-    assert not found.mean.any()
-    np.testing.assert_allclose(found.covariance[0], x.T @ x / 5000, rtol=1e-5)
-    np.testing.assert_allclose(found.cross[0], t.T @ x / 5000, rtol=1e-5)
-    np.testing.assert_allclose(found.variance[0], (t**2).mean(0), rtol=1e-5)
+    assert not statistics.mean.any()
+    np.testing.assert_allclose(statistics.covariance[0], x.T @ x / 5000, rtol=1e-5)
+    np.testing.assert_allclose(statistics.cross[0], t.T @ x / 5000, rtol=1e-5)
+    np.testing.assert_allclose(statistics.variance[0], (t**2).mean(0), rtol=1e-5)
 
 
 def test_merging_is_the_moments_of_all_rows() -> None:

@@ -118,11 +118,11 @@ def test_a_mistake_gets_a_caret_under_it(text: str, caret: int, words: str) -> N
 
 
 def test_options_come_from_the_fields() -> None:
-    found = {one.name: one for one in options(Toy)}
-    assert list(found) == ["ratio", "steps", "fast", "scope", "kind", "keep_names"]
-    assert found["ratio"].type_text == "float|none"
-    assert found["scope"].type_text == "global|layer"
-    assert found["steps"].help == "a count"
+    by_name = {one.name: one for one in options(Toy)}
+    assert list(by_name) == ["ratio", "steps", "fast", "scope", "kind", "keep_names"]
+    assert by_name["ratio"].type_text == "float|none"
+    assert by_name["scope"].type_text == "global|layer"
+    assert by_name["steps"].help == "a count"
 
 
 @pytest.mark.parametrize("name", table.TABLE)

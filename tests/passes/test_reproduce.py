@@ -49,9 +49,9 @@ def run(words: list[str], folder: Path, place: dict[str, str]) -> subprocess.Com
 def message(done: subprocess.CompletedProcess[str]) -> str:
     """What the process says went wrong, without the position of the pass and the way to reproduce it."""
     assert done.returncode == 1, done.stderr
-    found = re.findall(r"pass \d+ \(function\): (.*); to reproduce: optc ", done.stderr)
-    assert found, done.stderr
-    return str(found[-1])
+    match = re.findall(r"pass \d+ \(function\): (.*); to reproduce: optc ", done.stderr)
+    assert match, done.stderr
+    return str(match[-1])
 
 
 @pytest.mark.parametrize(

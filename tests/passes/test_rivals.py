@@ -65,12 +65,12 @@ def layers(report: Report) -> dict[str, Layer]:
 
 def makers(graph: Graph) -> dict[str, set[str]]:
     """The passes that made what stands for each layer."""
-    found: dict[str, set[str]] = {}
+    passes_of: dict[str, set[str]] = {}
     for node in graph:
         if node.op == "Conv":
             for name in node.origin.nodes or (node.name,):
-                found.setdefault(name.split(".")[0], set()).update(node.origin.passes)
-    return found
+                passes_of.setdefault(name.split(".")[0], set()).update(node.origin.passes)
+    return passes_of
 
 
 @pytest.mark.parametrize("passes", BOTH)
@@ -93,15 +93,15 @@ def test_each_layer_takes_the_better_form(passes: str) -> None:
 def test_what_is_done_tells_what_lost(passes: str) -> None:
     _, (first, second) = built(passes)
     done = [layer for layer in first.layers if layer.outcome is Outcome.DONE]
-    told = [layer for layer in done if "over" in layer.detail]
-    for layer in told:
-        found = TOLD.fullmatch(str(layer.detail["over"]))
-        assert found is not None
-        rival, error, share = found.groups()
+    compared = [layer for layer in done if "over" in layer.detail]
+    for layer in compared:
+        match = TOLD.fullmatch(str(layer.detail["over"]))
+        assert match is not None
+        rival, error, share = match.groups()
         assert rival != first.spec.split(":")[0]
         assert float(error) >= 0.999 * float(layer.detail["error"])
         assert float(share) <= 0.5
-    assert told
+    assert compared
     word = first.spec.split(":")[0]
     for layer in done:
         parts = [one for one in second.layers if one.name.startswith(f"{layer.name}.")]

@@ -36,8 +36,8 @@ def graph_of_one_layer() -> Graph:
 
 def context(graph: Graph) -> Context:
     rows = np.random.default_rng(1).standard_normal((64, 4)).astype(np.float32)
-    fit, held = load_samples({"x": rows}, graph).split(16)
-    return Context(TargetFacts("test", contrib_ops=True), fit=fit, held=held, threads=1)
+    fit, held_out = load_samples({"x": rows}, graph).split(16)
+    return Context(TargetFacts("test", contrib_ops=True), fit=fit, held=held_out, threads=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,9 @@ def test_the_reproducer_holds_the_model_and_the_command(tmp_path: Path, monkeypa
     graph = graph_of_one_layer()
     with pytest.raises(PassError) as raised:
         run(Pipeline((Crash(),)), graph, context(graph), observers=[Reproduce()])
-    found = re.search(r"to reproduce: (optc .*)", str(raised.value))
-    assert found is not None
-    words = shlex.split(found[1])
+    match = re.search(r"to reproduce: (optc .*)", str(raised.value))
+    assert match is not None
+    words = shlex.split(match[1])
     assert words[2:5] == ["--no-clean", "--passes", "crash"]
     assert next(iter(load(words[1]))).name == "layer", "the graph as the pass was given it"
 
@@ -163,15 +163,15 @@ def test_a_pass_on_its_defaults_must_keep_the_answers() -> None:
 
 
 def test_a_loss_that_the_user_asked_for_stays_unless_a_floor_is_given() -> None:
-    asked = Pipeline((Scale(30.0),))
+    pipeline = Pipeline((Scale(30.0),))
     graph = graph_of_one_layer()
-    (report,) = run(asked, graph, context(graph), guard=Guard())
+    (report,) = run(pipeline, graph, context(graph), guard=Guard())
     assert report.count(Outcome.DONE) == 1
     graph = graph_of_one_layer()
-    (report,) = run(asked, graph, context(graph), guard=Guard(floor=0.9))
+    (report,) = run(pipeline, graph, context(graph), guard=Guard(floor=0.9))
     assert report.count(Outcome.REVERTED) == 1
     graph = graph_of_one_layer()
-    (report,) = run(asked, graph, context(graph), guard=None)
+    (report,) = run(pipeline, graph, context(graph), guard=None)
     assert report.count(Outcome.DONE) == 1
 
 

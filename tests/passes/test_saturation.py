@@ -50,8 +50,8 @@ def test_a_split_fitted_to_eased_targets_shows_less_error(low: float, high: floa
         return a @ b
 
     plain = fitted(start)
-    made, target = eased(saturation, start, plain, lambda one: one, lambda target, _: fitted(target))
-    assert shown(saturation, target, made) < 0.985 * shown(saturation, start, plain)
+    form, target = eased(saturation, start, plain, lambda one: one, lambda target, _: fitted(target))
+    assert shown(saturation, target, form) < 0.985 * shown(saturation, start, plain)
 
 
 def test_rounds_never_raise_the_bound() -> None:
@@ -77,8 +77,8 @@ def test_an_activation_that_never_saturates_changes_nothing() -> None:
 
 def test_without_rows_the_fit_stays() -> None:
     _, start = problem(0.0, np.inf)
-    made, target = eased(None, start, 3, lambda one: start.weight, lambda target, one: one + 1)
-    assert made == 3
+    form, target = eased(None, start, 3, lambda one: start.weight, lambda target, one: one + 1)
+    assert form == 3
     assert target is start
 
 
@@ -92,14 +92,14 @@ def after(op: str, *inputs: float | None, **attributes: float) -> tuple[Graph, V
 
 
 def test_ranges() -> None:
-    for found, expected in (
+    for bounds, expected in (
         (after("Relu"), Range(0.0, np.inf)),
         (after("Clip", 0.0, 6.0), Range(0.0, 6.0)),
         (after("Clip", None, 6.0), Range(-np.inf, 6.0)),
         (after("Clip", min=-1.0, max=1.0), Range(-1.0, 1.0)),
         (after("Sigmoid"), None),
     ):
-        assert range_after(found[1]) == expected
+        assert range_after(bounds[1]) == expected
 
 
 def test_no_range_where_another_node_reads_the_value() -> None:
@@ -135,10 +135,10 @@ def pruned(one: Prune) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("one", "same"), [(Prune(kind="nm"), True), (Prune(ratio=0.5), False)])
 def test_groups_are_fitted_without_easing(one: Prune, same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = pruned(one)
-    assert all(np.mean(weight == 0.0) == 0.5 for weight in found[1:])
+    kept = pruned(one)
+    assert all(np.mean(weight == 0.0) == 0.5 for weight in kept[1:])
     monkeypatch.setattr(module, "ROUNDS", 0)
-    assert all(np.array_equal(a, b) for a, b in zip(found, pruned(one), strict=True)) is same
+    assert all(np.array_equal(a, b) for a, b in zip(kept, pruned(one), strict=True)) is same
 
 
 def test_easing_that_does_not_hold_elsewhere_is_left_out() -> None:
@@ -149,6 +149,6 @@ def test_easing_that_does_not_hold_elsewhere_is_left_out() -> None:
     batches = [(x[i::5], exact[i::5] if i == 4 else np.full_like(exact[i::5], -5.0), None) for i in range(5)]
     torn = Saturation(saturation.range, 5, lambda batch: batches[batch])
     assert not np.allclose(torn.ease(start, start.weight, start).weight, start.weight, atol=0.01)
-    made, target = eased(torn, start, start.weight, lambda one: one, lambda target, _: target.weight)
+    form, target = eased(torn, start, start.weight, lambda one: one, lambda target, _: target.weight)
     assert target is start
-    assert made is start.weight
+    assert form is start.weight

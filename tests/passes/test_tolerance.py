@@ -47,19 +47,19 @@ def test_the_loosest_safe_amount_is_found_by_bisection(least: int, tried: list[i
     ctx = context(graph, 32)
     ctx.held = ctx.fit
     amounts = (8.0, 4.0, 2.0, 1.0)
-    asked: list[int] = []
+    trials: list[int] = []
 
     def run(trial: Graph, amount: float) -> Report:
-        asked.append(amounts.index(amount))
+        trials.append(amounts.index(amount))
         report = Report()
         report.done("head", "Gemm")
         head = next(node for node in trial if node.name == "head")
-        head.set_attribute("alpha", 1.0 if asked[-1] >= least else -1.0)
+        head.set_attribute("alpha", 1.0 if trials[-1] >= least else -1.0)
         return report
 
-    found = safest(graph, ctx, amounts, run)
-    assert (asked, found.amount) == (tried, taken)
-    assert found.share >= SAFE
+    safe = safest(graph, ctx, amounts, run)
+    assert (trials, safe.amount) == (tried, taken)
+    assert safe.share >= SAFE
     assert agreement(ctx.teacher, graph, ctx.held).share >= SAFE
 
 

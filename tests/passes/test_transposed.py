@@ -50,8 +50,8 @@ def test_rows_times_weights_are_the_answer(name: str) -> None:
     rows = layer.inputs(data, at, answer.shape).reshape(-1, groups, d)
     shift = layer.bias()
     assert shift is not None
-    made = np.einsum("gnd,pgd->pgn", layer.weights(), rows).reshape(len(rows), groups * n) + shift
-    np.testing.assert_allclose(made, layer.targets(answer, at), rtol=1e-4, atol=1e-4)
+    products = np.einsum("gnd,pgd->pgn", layer.weights(), rows).reshape(len(rows), groups * n) + shift
+    np.testing.assert_allclose(products, layer.targets(answer, at), rtol=1e-4, atol=1e-4)
     layer.write(layer.weights(), layer.bias())
     np.testing.assert_array_equal(layer.weight.numpy(), weight)
 

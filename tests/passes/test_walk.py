@@ -79,9 +79,9 @@ def test_every_node_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Node] = []
     compile_ = Frontier._compile
 
-    def watch(self: Frontier, nodes: list[Node], reads: list[Value], made: list[Value]) -> object:
+    def watch(self: Frontier, nodes: list[Node], reads: list[Value], outputs: list[Value]) -> object:
         ran.extend(nodes)
-        return compile_(self, nodes, reads, made)
+        return compile_(self, nodes, reads, outputs)
 
     monkeypatch.setattr(Frontier, "_compile", watch)
     for _ in walk(graph, context(graph)):
@@ -160,13 +160,13 @@ def test_svd_finds_the_rank_that_weights_really_have() -> None:
 def test_the_same_run_gives_the_same_bytes() -> None:
     from optc.ir.onnx.writer import to_bytes
 
-    made = []
+    results = []
     for _ in range(2):
         graph = residual_net()
         Prune(ratio=0.5).run(graph, context(graph))
         graph.sweep()
-        made.append(to_bytes(graph))
-    assert made[0] == made[1]
+        results.append(to_bytes(graph))
+    assert results[0] == results[1]
 
 
 def test_zeros_of_an_earlier_pass_stay_zero() -> None:
@@ -229,8 +229,8 @@ def test_zero_weights_and_dead_channels_do_no_harm() -> None:
 def test_products_with_and_without_a_bias() -> None:
     rng = np.random.default_rng(0)
     graph = Graph("tokens", opsets={"": 17})
-    given = graph.add_input("x", TensorType(DType.FLOAT, ("N", "T", 12)))
-    x = graph.add("Tanh", [given]).output
+    source = graph.add_input("x", TensorType(DType.FLOAT, ("N", "T", 12)))
+    x = graph.add("Tanh", [source]).output
 
     def constant(*shape: int) -> Value:
         return graph.constant((rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32))
@@ -361,18 +361,18 @@ def test_the_cost_of_a_walk_is_told_in_forward_passes() -> None:
 
 def test_a_step_leaves_no_moments_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are d x d each, and whoever takes the step needs some of that size of its own."""
-    made: list[weakref.ref[Moments]] = []
+    alive: list[weakref.ref[Moments]] = []
 
     class Watched(Moments):
         def __init__(self, groups: int, inputs: int, outputs: int) -> None:
             super().__init__(groups, inputs, outputs)
-            made.append(weakref.ref(self))
+            alive.append(weakref.ref(self))
 
     monkeypatch.setattr("optc.passes.walk.collect.Moments", Watched)
     graph = residual_net()
     for step in walk(graph, context(graph)):
-        assert made
-        assert all(moments() is None for moments in made), step.layer.name
+        assert alive
+        assert all(moments() is None for moments in alive), step.layer.name
 
 
 def test_open_sizes_count_as_large_as_they_are() -> None:

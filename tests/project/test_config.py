@@ -205,9 +205,9 @@ def test_what_init_writes_is_read_back(name: str, tmp_path: Path) -> None:
     model = tmp_path / "my model.onnx"
     save(zoo.load(name), model)
     text = init.text(str(model), read(str(model)), str(tmp_path))
-    found = config(tmp_path, text)
-    assert found.entries[0].path == str(model)
-    assert found.entries[0].options == Options()
+    parsed = config(tmp_path, text)
+    assert parsed.entries[0].path == str(model)
+    assert parsed.entries[0].options == Options()
     # Every key that is offered as a comment is one that is known.
     offered = [line[2:] for line in text.splitlines() if line.startswith("# ") and " = " in line and "`" not in line]
     keys = [line for line in offered if line.split(" = ")[0].replace("-", "").isalnum()]

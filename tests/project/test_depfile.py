@@ -20,8 +20,8 @@ def test_external_data_of_an_input_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     graph = zoo.load("digits_dscnn")
     weight = next(value for value in graph.constants if len(value.shape or ()) == 4)
-    given = graph.add_input("w", weight.type, default=weight.constant)
-    weight.replace_uses(given)
+    source = graph.add_input("w", weight.type, default=weight.constant)
+    weight.replace_uses(source)
     graph.sweep()
     _, data = save(graph, "m.onnx", external=True)
     assert load("m.onnx").inputs[-1].default is not None

@@ -32,10 +32,10 @@ def report(**changed: object) -> BuildReport:
 def small() -> Graph:
     graph = Graph("small", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 3, 8, 8)))
-    made = graph.add("Conv", [x, graph.constant(np.ones((4, 3, 3, 3), np.float32))], name="first").output
-    made = graph.add("Flatten", [made]).output
-    made = graph.add("MatMul", [made, graph.constant(np.ones((144, 5), np.float32))], name="last").output
-    graph.add_output(made, "y", TensorType(DType.FLOAT, ("N", 5)))
+    value = graph.add("Conv", [x, graph.constant(np.ones((4, 3, 3, 3), np.float32))], name="first").output
+    value = graph.add("Flatten", [value]).output
+    value = graph.add("MatMul", [value, graph.constant(np.ones((144, 5), np.float32))], name="last").output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, ("N", 5)))
     return graph
 
 
@@ -149,15 +149,15 @@ def test_a_budget_is_text_and_back(bounds: dict[str, float], data: st.DataObject
 
 
 def test_a_missed_budget_names_the_layers_to_look_at() -> None:
-    made = report()
+    whole = report()
     record = Report("quant")
     record.done("last", "MatMul", error=0.02)
     record.done("first", "Conv", error=0.3)
     record.skipped("other", "Conv", "too small", error=9.0)
-    made.steps.append(Step("quant", record, made.after))
+    whole.steps.append(Step("quant", record, whole.after))
     graph = small()
-    assert judge(Budget.parse("size=1x"), made, graph).layers == ()
-    verdict = judge(Budget.parse("size=0.1x,macs=0.1x,agreement=99%"), made, graph)
+    assert judge(Budget.parse("size=1x"), whole, graph).layers == ()
+    verdict = judge(Budget.parse("size=0.1x,macs=0.1x,agreement=99%"), whole, graph)
     by = {key: [one.name for one in verdict.layers if one.by == key] for key in ("bytes", "macs", "error")}
     assert by == {"bytes": ["last", "first"], "macs": ["first", "last"], "error": ["first", "last"]}
     document = verdict.as_dict()

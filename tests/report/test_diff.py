@@ -19,31 +19,31 @@ KERNEL = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
 def model(*, named: str = "fc", kernel: np.ndarray = KERNEL, extra: bool = True) -> Graph:
     graph = Graph("g", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
-    made = graph.add("MatMul", [x, graph.constant(kernel)], name=named).output
-    made = graph.add("Relu", [made], name="act").output
+    value = graph.add("MatMul", [x, graph.constant(kernel)], name=named).output
+    value = graph.add("Relu", [value], name="act").output
     if extra:
-        made = graph.add("Softmax", [made], {"axis": -1}, name="[soft]").output
-    graph.add_output(made, "y", TensorType(DType.FLOAT, ("N", kernel.shape[1])))
+        value = graph.add("Softmax", [value], {"axis": -1}, name="[soft]").output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, ("N", kernel.shape[1])))
     return graph
 
 
 def test_a_model_is_the_same_as_itself() -> None:
-    found = diff(model(), model(), ("a", "b"))
-    assert found.changes == ()
-    assert found.same == 3
-    assert found.sizes[0] == found.sizes[1]
+    difference = diff(model(), model(), ("a", "b"))
+    assert difference.changes == ()
+    assert difference.same == 3
+    assert difference.sizes[0] == difference.sizes[1]
 
 
 def test_nodes_removed_added_and_changed() -> None:
     other = model(kernel=np.where(np.arange(32).reshape(8, 4) < 16, 0, KERNEL), extra=False)
     other.add("Abs", [other.outputs[0].value], name="new")
-    found = diff(model(), other, ("a", "b"))
-    kinds = {change.name: change.kind for change in found.changes}
+    difference = diff(model(), other, ("a", "b"))
+    kinds = {change.name: change.kind for change in difference.changes}
     assert kinds == {"fc": "changed", "[soft]": "removed", "new": "added"}
-    (changed,) = (change for change in found.changes if change.kind == "changed")
+    (changed,) = (change for change in difference.changes if change.kind == "changed")
     assert [weight.text for weight in changed.old] == ["float[8, 4]"]
     assert [weight.text for weight in changed.new] == ["float[8, 4] 50 % zeros"]
-    assert found.ops == {"Abs": (0, 1), "MatMul": (1, 1), "Relu": (1, 1), "Softmax": (1, 0)}
+    assert difference.ops == {"Abs": (0, 1), "MatMul": (1, 1), "Relu": (1, 1), "Softmax": (1, 0)}
 
 
 def test_a_node_without_name_and_outputs() -> None:
@@ -90,11 +90,11 @@ def looped(*, bias: float = 1.0, op: str = "Add", turned: bool = False, extra: b
     graph = Graph("g", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, (4,)))
     outer = [graph.add("Abs", [x], name="abs").output, graph.add("Neg", [x], name="neg").output]
-    made = body.add(op, [state, body.constant(np.float32([bias] * 4))], name="inner").output
-    made = body.add("Sub", [made, outer[turned]], name="captures").output
+    result = body.add(op, [state, body.constant(np.float32([bias] * 4))], name="inner").output
+    result = body.add("Sub", [result, outer[turned]], name="captures").output
     if extra:
-        made = body.add("Relu", [made], name="last").output
-    for value, name in ((going, "going_out"), (made, "state_out")):
+        result = body.add("Relu", [result], name="last").output
+    for value, name in ((going, "going_out"), (result, "state_out")):
         body.add_output(body.add("Identity", [value], name=name).output, name)
     trips = graph.constant(np.int64(3))
     loop = graph.add("Loop", [trips, None, x], {"body": body}, name="loop").output
@@ -112,9 +112,9 @@ def test_bodies_are_compared_node_by_node() -> None:
         ({"extra": False}, [("removed", "loop/body/last")]),
         ({"turned": True}, [("changed", "loop/body/captures"), ("changed", "end")]),
     ):
-        found = diff(looped(), looped(**other), ("a", "b"))  # type: ignore[arg-type]
-        assert [(one.kind, one.name) for one in found.changes] == wanted
-        assert found.differs
+        difference = diff(looped(), looped(**other), ("a", "b"))  # type: ignore[arg-type]
+        assert [(one.kind, one.name) for one in difference.changes] == wanted
+        assert difference.differs
 
 
 def test_functions_are_compared_too() -> None:
@@ -131,13 +131,13 @@ def test_functions_are_compared_too() -> None:
 
 
 def test_a_diff_is_json_and_a_table() -> None:
-    found = diff(model(), model(kernel=KERNEL[:, :3], extra=False), ("a.onnx", "b.onnx"))
-    assert json.loads(json.dumps(as_dict(found)))["schema"] == "optc.diff/1"
+    difference = diff(model(), model(kernel=KERNEL[:, :3], extra=False), ("a.onnx", "b.onnx"))
+    assert json.loads(json.dumps(as_dict(difference)))["schema"] == "optc.diff/1"
     console = Console(file=io.StringIO(), width=120)
-    console.print(render(found, 5))
+    console.print(render(difference, 5))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for part in ("- output y float[N, 4]", "+ output y float[N, 3]", "[soft]", "Softmax 1 -> 0", "float[8, 3]"):
         assert part in text
     console = Console(file=io.StringIO(), width=120)
-    console.print(render(found, 0))
+    console.print(render(difference, 0))
     assert "... and 1 more removed" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -22,23 +22,23 @@ def report() -> BuildReport:
 
 def test_every_pass_speaks_of_a_layer(report: BuildReport) -> None:
     document = json.loads(report.to_json())
-    found = events(document, "block5.pointwise")
-    assert [event.spec for event in found] == ["svd", "quant"]
-    assert [event.position for event in found] == [2, 3]
-    for event, step in zip(found, document["passes"][1:3], strict=True):
+    listed = events(document, "block5.pointwise")
+    assert [event.spec for event in listed] == ["svd", "quant"]
+    assert [event.position for event in listed] == [2, 3]
+    for event, step in zip(listed, document["passes"][1:3], strict=True):
         (layer,) = (one for one in step["layers"] if one["name"] == "block5.pointwise")
         assert (event.outcome, event.reason, event.detail) == (layer["outcome"], layer["reason"], layer["detail"])
 
 
 def test_a_glob_finds_many_layer_by_layer(report: BuildReport) -> None:
-    found = events(json.loads(report.to_json()), "block[12].*")
-    names = [event.layer for event in found]
+    listed = events(json.loads(report.to_json()), "block[12].*")
+    names = [event.layer for event in listed]
     assert set(names) == {"block1.depthwise", "block1.pointwise", "block2.depthwise", "block2.pointwise"}
     assert sorted(set(names), key=names.index) == [name for i, name in enumerate(names) if name not in names[:i]]
     console = Console(file=io.StringIO(), width=200)
-    console.print(render(found))
+    console.print(render(listed))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for event in found:
+    for event in listed:
         assert event.layer in text
         assert event.reason in text
 

@@ -20,11 +20,11 @@ def small() -> Graph:
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 3, 8, 8)))
     kernel = np.ones((4, 3, 3, 3), np.float32)
     kernel[0] = 0
-    made = graph.add("Conv", [x, graph.constant(kernel)], {"pads": [1] * 4}, name="first").output
-    made = graph.add("Relu", [made], name="[act]").output
-    made = graph.add("Flatten", [made]).output
-    made = graph.add("MatMul", [made, graph.constant(np.ones((256, 5), np.float32))], name="last").output
-    graph.add_output(made, "y", TensorType(DType.FLOAT, ("N", 5)))
+    value = graph.add("Conv", [x, graph.constant(kernel)], {"pads": [1] * 4}, name="first").output
+    value = graph.add("Relu", [value], name="[act]").output
+    value = graph.add("Flatten", [value]).output
+    value = graph.add("MatMul", [value, graph.constant(np.ones((256, 5), np.float32))], name="last").output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, ("N", 5)))
     return graph
 
 
@@ -44,20 +44,20 @@ def test_types_that_are_no_tensors_are_told_in_words() -> None:
 
 
 def test_the_figures_of_a_summary() -> None:
-    found = summary(small(), top=2)
-    assert [(port.name, port.type) for port in found.inputs] == [("x", "float[N, 3, 8, 8]")]
-    assert [(port.name, port.type) for port in found.outputs] == [("y", "float[N, 5]")]
-    assert found.ops == {"Conv": 1, "Flatten": 1, "MatMul": 1, "Relu": 1}
-    assert found.params == 4 * 27 + 256 * 5
-    assert found.macs == 4 * 27 * 64 + 256 * 5
-    assert [layer.name for layer in found.layers] == ["first", "last"]
-    assert found.layers[0].output == "float[N, 4, 8, 8]"
-    assert sum(layer.share for layer in found.layers) == 1
-    assert found.layers[1].stored == pytest.approx(256 * 5 * 4 / found.bytes)
-    assert [layer.name for layer in found.largest] == ["last", "first"]
-    [weights] = found.weights
-    assert weights.zeros == 27 / found.params
-    assert found.dims == ("N",)
+    facts = summary(small(), top=2)
+    assert [(port.name, port.type) for port in facts.inputs] == [("x", "float[N, 3, 8, 8]")]
+    assert [(port.name, port.type) for port in facts.outputs] == [("y", "float[N, 5]")]
+    assert facts.ops == {"Conv": 1, "Flatten": 1, "MatMul": 1, "Relu": 1}
+    assert facts.params == 4 * 27 + 256 * 5
+    assert facts.macs == 4 * 27 * 64 + 256 * 5
+    assert [layer.name for layer in facts.layers] == ["first", "last"]
+    assert facts.layers[0].output == "float[N, 4, 8, 8]"
+    assert sum(layer.share for layer in facts.layers) == 1
+    assert facts.layers[1].stored == pytest.approx(256 * 5 * 4 / facts.bytes)
+    assert [layer.name for layer in facts.largest] == ["last", "first"]
+    [weights] = facts.weights
+    assert weights.zeros == 27 / facts.params
+    assert facts.dims == ("N",)
 
 
 def test_a_node_without_name_and_outputs() -> None:
@@ -65,9 +65,9 @@ def test_a_node_without_name_and_outputs() -> None:
     graph.opsets["my"] = 1
     graph.add("Print", [graph.outputs[0].value], domain="my", outputs=0)
     graph.add("Send", [graph.outputs[0].value, graph.constant(np.ones(64, np.float32))], domain="my", outputs=0)
-    found = summary(graph)
-    assert found.nodes == 6
-    assert ("Send", "") in [(layer.name, layer.output) for layer in found.largest]
+    facts = summary(graph)
+    assert facts.nodes == 6
+    assert ("Send", "") in [(layer.name, layer.output) for layer in facts.largest]
 
 
 def test_the_weights_of_the_costliest_layers() -> None:
@@ -86,8 +86,8 @@ def test_the_rank_holds_99_percent_of_the_energy() -> None:
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 20)))
     kernel = ((u * [10.0, 5.0, 1.0, 0.5]) @ v.T).astype(np.float32)  # energies 100, 25, 1, 0.25: the first two are 99 %
     graph.add_output(graph.add("MatMul", [x, graph.constant(kernel)]).output, "y")
-    (found,) = summary(graph).tensors
-    assert (found.rank, found.full_rank) == (2, 9)
+    (tensor,) = summary(graph).tensors
+    assert (tensor.rank, tensor.full_rank) == (2, 9)
 
 
 def test_codes_belong_to_the_layer_that_reads_what_they_stand_for() -> None:
@@ -97,10 +97,10 @@ def test_codes_belong_to_the_layer_that_reads_what_they_stand_for() -> None:
     scale, zero = graph.constant(np.float32(0.5)), graph.constant(np.int8(0))
     weight = graph.add("DequantizeLinear", [codes, scale, zero], name="decode").output
     graph.add_output(graph.add("MatMul", [x, weight], name="last").output, "y")
-    found = summary(graph)
-    assert [layer.name for layer in found.largest] == ["last"]
-    assert found.largest[0].params == 32
-    (tensor,) = found.tensors
+    facts = summary(graph)
+    assert [layer.name for layer in facts.largest] == ["last"]
+    assert facts.largest[0].params == 32
+    (tensor,) = facts.tensors
     assert (tensor.layer, tensor.weight.dtype, tensor.weight.low, tensor.rank) == ("last", "int8", -16.0, None)
 
 
@@ -121,8 +121,8 @@ def test_a_summary_leaves_the_graph_as_it_is() -> None:
 
 
 def test_a_summary_is_json() -> None:
-    found = as_dict(summary(small()))
-    assert json.loads(json.dumps(found))["opsets"] == {"ai.onnx": 17}
+    facts = as_dict(summary(small()))
+    assert json.loads(json.dumps(facts))["opsets"] == {"ai.onnx": 17}
 
 
 def test_a_summary_is_drawn_with_names_as_they_are() -> None:

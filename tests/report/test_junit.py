@@ -18,15 +18,15 @@ def parsed(name: str = "conv", budget: str | None = "size=0.1x,macs=1x,kl=0.1") 
     undone.revert("it would run 1.20 times as long")
     before, after = Size(4000, 1000, 300, 5), Size(1000, 0, 300, 8)
     steps = [Step("quant", kept, after), Step("svd", undone, after)]
-    made = BuildReport(f"{name}.onnx", "quant", "onnx", 0, {}, before, after, steps)
+    report = BuildReport(f"{name}.onnx", "quant", "onnx", 0, {}, before, after, steps)
     if budget is not None:
         limits = Budget.parse(budget)
         layers = (
             CostlyLayer("bytes", name, "Conv", 900, 100, None),
             CostlyLayer("error", name, "Conv", None, None, 0.1),
         )
-        made.budget = Verdict(limits, limits.judge(made), layers)
-    return ElementTree.fromstring(render(made).encode())
+        report.budget = Verdict(limits, limits.judge(report), layers)
+    return ElementTree.fromstring(render(report).encode())
 
 
 def test_a_case_a_limit_and_a_pass() -> None:

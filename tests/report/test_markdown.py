@@ -18,11 +18,11 @@ def build(name: str = "conv") -> BuildReport:
     record.done(name, "Conv", error=0.02)
     record.notes.append("mind <this> | *that*")
     before, after = Size(4000, 1000, 300, 5), Size(1000, 0, 300, 8)
-    made = BuildReport("m|.onnx", "quant", "onnx", 0, {}, before, after, [Step("quant", record, after)])
+    report = BuildReport("m|.onnx", "quant", "onnx", 0, {}, before, after, [Step("quant", record, after)])
     budget = Budget.parse("size=0.1x,macs=1x")
     layers = (CostlyLayer("bytes", name, "Conv", 900, None, None),)
-    made.budget = Verdict(budget, budget.judge(made), layers)
-    return made
+    report.budget = Verdict(budget, budget.judge(report), layers)
+    return report
 
 
 def test_every_row_of_a_table_has_the_same_cells() -> None:

@@ -37,11 +37,11 @@ def unknown(value: Any, schema: Any, root: Any, at: str = "") -> list[str]:
         return [name for one in value for name in unknown(one, schema["items"], root, f"{at}[]")]
     if not isinstance(value, dict):
         return []
-    found = []
+    fields = []
     for key, inner in value.items():
         described = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
-        found += [f"{at}.{key}"] if described is None else unknown(inner, described, root, f"{at}.{key}")
-    return found
+        fields += [f"{at}.{key}"] if described is None else unknown(inner, described, root, f"{at}.{key}")
+    return fields
 
 
 def test_the_schema_is_one_and_names_its_version(schema: Any) -> None:

@@ -29,25 +29,25 @@ def measured(kind: Kind, teacher: np.ndarray, student: np.ndarray, parts: int = 
 def test_logits_by_definition() -> None:
     t = RNG.standard_normal((50, 7)).astype(np.float32)
     s = t + 0.5 * RNG.standard_normal((50, 7)).astype(np.float32)
-    found = measured(Kind.LOGITS, t, s)
+    agreed = measured(Kind.LOGITS, t, s)
     p, q = softmax(t.astype(np.float64)), softmax(s.astype(np.float64))
-    assert found.kl == pytest.approx((p * np.log(p / q)).sum(1).mean())
-    assert found.top1 == (t.argmax(1) == s.argmax(1)).mean() == found.share
-    assert found.sqnr_db == pytest.approx(10 * np.log10((t**2.0).sum() / ((t - s) ** 2.0).sum()), rel=1e-5)
-    assert found.cosine == pytest.approx((t * s).sum() / np.linalg.norm(t) / np.linalg.norm(s), rel=1e-5)
+    assert agreed.kl == pytest.approx((p * np.log(p / q)).sum(1).mean())
+    assert agreed.top1 == (t.argmax(1) == s.argmax(1)).mean() == agreed.share
+    assert agreed.sqnr_db == pytest.approx(10 * np.log10((t**2.0).sum() / ((t - s) ** 2.0).sum()), rel=1e-5)
+    assert agreed.cosine == pytest.approx((t * s).sum() / np.linalg.norm(t) / np.linalg.norm(s), rel=1e-5)
     probabilities = measured(Kind.PROBABILITIES, p, q)
-    assert probabilities.kl == pytest.approx(found.kl)
-    assert probabilities.top1 == found.top1
-    assert probabilities.expected == pytest.approx(found.expected)
-    assert found.expected is not None
-    assert found.expected < 1
+    assert probabilities.kl == pytest.approx(agreed.kl)
+    assert probabilities.top1 == agreed.top1
+    assert probabilities.expected == pytest.approx(agreed.expected)
+    assert agreed.expected is not None
+    assert agreed.expected < 1
 
 
 def test_decisions_are_judged_at_one_half() -> None:
     t, s = np.array([0.9, 0.2, 0.6, 0.4]), np.array([0.8, 0.7, 0.55, 0.1])
-    found = measured(Kind.DECISIONS, t, s, 1)
-    assert found.top1 == 0.75
-    assert found.kl == pytest.approx((t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).mean())
+    agreed = measured(Kind.DECISIONS, t, s, 1)
+    assert agreed.top1 == 0.75
+    assert agreed.kl == pytest.approx((t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).mean())
 
 
 def test_many_decisions_a_sample_are_judged_beyond_chance() -> None:
@@ -56,9 +56,9 @@ def test_many_decisions_a_sample_are_judged_beyond_chance() -> None:
     t[:, :2] = (0, 1)  # two places of a hundred are not background
     blind = np.zeros_like(t)
     blind[..., 0] = 1
-    found = measured(Kind.PROBABILITIES, t, blind)
-    assert found.top1 == pytest.approx(0.98)
-    assert found.share == found.kappa == pytest.approx(0)
+    agreed = measured(Kind.PROBABILITIES, t, blind)
+    assert agreed.top1 == pytest.approx(0.98)
+    assert agreed.share == agreed.kappa == pytest.approx(0)
     half = t.copy()
     half[:, 1] = (1, 0)
     chance = 0.02 * 0.01 + 0.98 * 0.99
@@ -72,36 +72,36 @@ def test_many_decisions_a_sample_are_judged_beyond_chance() -> None:
 def test_equal_outputs_agree_wholly() -> None:
     t = RNG.standard_normal((6, 3))
     for kind in (Kind.LOGITS, Kind.VALUES, Kind.DECISIONS):
-        found = measured(kind, t, t)
-        assert found.sqnr_db == CEILING_DB
-        assert found.share == pytest.approx(1)
-        assert found.kl in (None, 0.0)
+        agreed = measured(kind, t, t)
+        assert agreed.sqnr_db == CEILING_DB
+        assert agreed.share == pytest.approx(1)
+        assert agreed.kl in (None, 0.0)
     assert measured(Kind.VALUES, 0 * t, 0 * t).share == 1
     assert measured(Kind.VALUES, 0 * t, t).sqnr_db == -CEILING_DB
 
 
 def test_discrete_outputs_count_equal_elements() -> None:
-    found = measured(Kind.DISCRETE, np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4]), 2)
-    assert (found.equal, found.sqnr_db, found.share) == (0.75, None, 0.75)
+    agreed = measured(Kind.DISCRETE, np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4]), 2)
+    assert (agreed.equal, agreed.sqnr_db, agreed.share) == (0.75, None, 0.75)
     assert measured(Kind.DISCRETE, np.array([1, 2]), np.array([1, 2, 3]), 1).equal == 0
 
 
 def test_nan_counts_as_zero_and_is_counted() -> None:
     t = np.array([[1.0, 2.0], [3.0, 1.0]])
     s = np.array([[1.0, np.nan], [3.0, np.inf]])
-    found = measured(Kind.LOGITS, t, s, 1)
-    assert found.broken == 2
-    assert found.sqnr_db == pytest.approx(10 * np.log10(15 / 5))
-    assert found.top1 == 0.5
-    assert np.isfinite(found.kl)
+    agreed = measured(Kind.LOGITS, t, s, 1)
+    assert agreed.broken == 2
+    assert agreed.sqnr_db == pytest.approx(10 * np.log10(15 / 5))
+    assert agreed.top1 == 0.5
+    assert np.isfinite(agreed.kl)
     masked = np.array([[-np.inf, 1.0]])
     assert measured(Kind.VALUES, masked, masked, 1).broken == 0
 
 
 def test_another_shape_is_no_answer() -> None:
-    found = measured(Kind.VALUES, np.ones((2, 3)), np.ones((2, 4)), 1)
-    assert found.broken == 6
-    assert found.sqnr_db == 0
+    agreed = measured(Kind.VALUES, np.ones((2, 3)), np.ones((2, 4)), 1)
+    assert agreed.broken == 6
+    assert agreed.sqnr_db == 0
 
 
 def ending(*ops: str, shape: Shape, dtype: DType = DType.FLOAT, opset: int = 17, **attributes: int) -> Graph:
@@ -155,9 +155,9 @@ def test_whole_graphs_over_samples_in_batches() -> None:
     samples = load_samples(data, teacher)
     t, s = data @ np.ones((4, 4)), data * [1, 1, 1, 0]
     for batch in (3, 10):
-        found = agreement(teacher, student, samples, batch=batch, threads=1)
-        assert found.samples == 10
-        assert found.sqnr_db == pytest.approx(10 * np.log10((t**2).sum() / ((t - s) ** 2).sum()), abs=1e-3)
+        agreed = agreement(teacher, student, samples, batch=batch, threads=1)
+        assert agreed.samples == 10
+        assert agreed.sqnr_db == pytest.approx(10 * np.log10((t**2).sum() / ((t - s) ** 2).sum()), abs=1e-3)
     same = agreement(teacher, teacher, samples, threads=1)
     assert (same.share, same.top1, same.kl, same.sqnr_db) == (1, 1, 0, CEILING_DB)
 

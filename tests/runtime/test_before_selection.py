@@ -97,9 +97,9 @@ def test_boxes_are_judged_where_there_is_a_score() -> None:
     rng = np.random.default_rng(0)
     scores = np.where(rng.random((6, 1, 400, 2)) < 0.02, 0.9, 0.01)
     boxes = rng.uniform(0, 300, (6, 1, 400, 4))
-    found = scores.max(-1, keepdims=True) > 0.5
+    scored = scores.max(-1, keepdims=True) > 0.5
     shares = []
-    for off in (~found, found):
+    for off in (~scored, scored):
         total = Sums("y", Kind.VALUES)
         for one, other, here in zip(boxes, scores, off, strict=True):
             moved = one + 80 * rng.standard_normal(one.shape) * here

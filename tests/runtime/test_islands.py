@@ -41,8 +41,8 @@ def test_islands_are_what_no_kernel_took(between: tuple[str, ...], expected: lis
     graph = network(*between)
     report = quantized(graph, {"x": np.random.default_rng(1).normal(size=(40, 4, 8, 8)).astype(np.float32)})
     assert [(i.name, i.op, i.why) for i in islands(graph)] == expected
-    told = [(layer.name, layer.op, layer.reason) for layer in report.layers if layer.outcome is Outcome.SKIPPED]
-    assert told == expected
+    reported = [(layer.name, layer.op, layer.reason) for layer in report.layers if layer.outcome is Outcome.SKIPPED]
+    assert reported == expected
     assert any("between integer kernels" in note for note in report.notes) is bool(expected)
 
 

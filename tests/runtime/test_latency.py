@@ -41,9 +41,9 @@ def _whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+    clock_stub = Clock()
+    monkeypatch.setattr(module, "time", clock_stub)
+    return clock_stub
 
 
 def test_ratio_of_two(clock: Clock) -> None:

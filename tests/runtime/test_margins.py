@@ -10,9 +10,9 @@ def expected(teacher: np.ndarray, student: np.ndarray) -> float:
     margins = Margins()
     for t, s in zip(np.array_split(teacher, 3), np.array_split(student, 3), strict=True):
         margins.add(t, s)
-    found = margins.expected()
-    assert found is not None
-    return found
+    totals = margins.expected()
+    assert totals is not None
+    return totals
 
 
 def test_by_definition() -> None:
@@ -36,9 +36,9 @@ def test_few_samples_tell_what_many_show() -> None:
     truth = (t.argmax(1) == s.argmax(1)).mean()
     draws = rng.integers(0, len(t), (200, 50))
     counted = np.array([(t[d].argmax(1) == s[d].argmax(1)).mean() for d in draws])
-    told = np.array([expected(t[d], s[d]) for d in draws])
-    assert told.mean() == pytest.approx(truth, abs=0.01)
-    assert told.std() < counted.std()
+    estimates = np.array([expected(t[d], s[d]) for d in draws])
+    assert estimates.mean() == pytest.approx(truth, abs=0.01)
+    assert estimates.std() < counted.std()
 
 
 def test_equal_answers_and_none() -> None:

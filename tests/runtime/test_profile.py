@@ -19,16 +19,16 @@ def convolution() -> Graph:
     x = graph.add_input("x", TensorType(DType.FLOAT, (1, 16, 64, 64)))
     weight = graph.constant(np.ones((16, 16, 3, 3), np.float32))
     one = [graph.constant(np.ones(16, np.float32)) for _ in range(4)]
-    made = graph.add("Conv", [x, weight], {"pads": [1, 1, 1, 1]}).output
-    normal = graph.add("BatchNormalization", [made, *one]).output
+    value = graph.add("Conv", [x, weight], {"pads": [1, 1, 1, 1]}).output
+    normal = graph.add("BatchNormalization", [value, *one]).output
     graph.add_output(graph.add("Relu", [normal]).output, "y")
     return graph
 
 
 def test_what_is_fused_counts_at_the_layer() -> None:
-    found = node_seconds(convolution(), FEEDS, threads=1)
-    assert {node.op for node in found} == {"Conv"}
-    assert 0 < sum(found.values()) < 1
+    seconds = node_seconds(convolution(), FEEDS, threads=1)
+    assert {node.op for node in seconds} == {"Conv"}
+    assert 0 < sum(seconds.values()) < 1
 
 
 def test_the_graph_stays_as_it_is() -> None:

@@ -182,11 +182,11 @@ def test_every_sabotage_costs_agreement(output: str, sabotage: str, change: Call
 def test_the_worst_part_is_named() -> None:
     sums = Sums("y", Kind.VALUES)
     sums.add(detector(), without(every, 7)(detector()))
-    found = sums.result()
-    assert (found.part.split(" at ")[0], found.worst) == ("[:, 7]", 0)
-    assert found.share == 0
-    assert found.cosine is not None
-    assert found.cosine > 0.999  # which is why it is not judged by
+    agreed = sums.result()
+    assert (agreed.part.split(" at ")[0], agreed.worst) == ("[:, 7]", 0)
+    assert agreed.share == 0
+    assert agreed.cosine is not None
+    assert agreed.cosine > 0.999  # which is why it is not judged by
 
 
 def test_nothing_compared_is_no_figure() -> None:
@@ -196,9 +196,9 @@ def test_nothing_compared_is_no_figure() -> None:
     ):  # fmt: skip
         sums = Sums("y", kind)
         sums.add(empty, empty)
-        found = sums.result()
-        assert np.isnan(found.share)
-        assert "nothing was compared" in found.remark
+        agreed = sums.result()
+        assert np.isnan(agreed.share)
+        assert "nothing was compared" in agreed.remark
 
 
 def boxes(rng: np.random.Generator) -> list[Array]:
@@ -234,9 +234,9 @@ def reordered(arrays: list[Array]) -> list[Array]:
 def test_rows_are_matched_not_compared_by_place(
     change: Callable[[list[Array]], list[Array]], least: float, most: float
 ) -> None:
-    found = matched(change)
-    assert found is not None
-    assert least - 1e-9 <= found <= most + 1e-9
+    agreed = matched(change)
+    assert agreed is not None
+    assert least - 1e-9 <= agreed <= most + 1e-9
 
 
 def test_rows_without_boxes_are_matched_by_integers_or_by_nearness() -> None:

@@ -214,12 +214,12 @@ def test_split_is_disjoint_whole_and_holds_all_kinds() -> None:
     data = np.repeat(np.arange(10, dtype=np.float32), 20)[:, None]
     for ordered in (data, np.tile(data[::20], (20, 1))):
         samples = load_samples(ordered, graph_of(x=("N", 1)))
-        fit, held = samples.split(60)
-        assert (fit.count, held.count) == (140, 60)
-        both = np.concatenate([joined(fit, "x"), joined(held, "x")])
+        fit, held_out = samples.split(60)
+        assert (fit.count, held_out.count) == (140, 60)
+        both = np.concatenate([joined(fit, "x"), joined(held_out, "x")])
         np.testing.assert_array_equal(np.sort(both, 0), data)
-        assert len(np.unique(joined(held, "x"))) == 10
-        np.testing.assert_array_equal(joined(held, "x"), joined(samples.split(60)[1], "x"))
+        assert len(np.unique(joined(held_out, "x"))) == 10
+        np.testing.assert_array_equal(joined(held_out, "x"), joined(samples.split(60)[1], "x"))
     assert [part.count for part in load_samples(data[:1], graph_of(x=("N", 1))).split(5)] == [1, 1]
     assert samples.take(50).count == 50
     assert len(np.unique(joined(samples.take(50), "x"))) == 10

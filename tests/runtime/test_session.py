@@ -37,9 +37,9 @@ def test_runs_the_outputs(optimise: bool) -> None:
 
 def test_any_value_is_an_output_in_any_order_and_twice() -> None:
     graph, (x, two, a, b, c) = chain()
-    found = Session(graph, outputs=[c, x, b, a, two, b], threads=1).run({"x": X})
+    arrays = Session(graph, outputs=[c, x, b, a, two, b], threads=1).run({"x": X})
     want = [[[-2, 0, -6, 0]], X, [[2, 0, 6, 0]], [[2, -4, 6, -8]], [2, 2, 2, 2], [[2, 0, 6, 0]]]
-    for got, expected in zip(found, want, strict=True):
+    for got, expected in zip(arrays, want, strict=True):
         np.testing.assert_array_equal(got, expected)
     assert [o.name for o in graph.outputs] == ["y"]
     assert len(graph) == 3
@@ -55,8 +55,8 @@ def test_outputs_must_be_the_graphs_own() -> None:
 def test_out_of_date_shapes_do_no_harm() -> None:
     graph, (_, _, a, _, _) = chain()
     a.type = TensorType(DType.FLOAT, ("N", 9))
-    (found,) = Session(graph, outputs=[a], threads=1).run({"x": X})
-    assert found.shape == (1, 4)
+    (array,) = Session(graph, outputs=[a], threads=1).run({"x": X})
+    assert array.shape == (1, 4)
 
 
 def test_a_session_is_the_graph_as_it_was() -> None:

@@ -49,9 +49,9 @@ def test_files_keep_element_type_and_shape() -> None:
         for array in arrays:
             kept.append("mixed", array)
         for i, array in enumerate(arrays):
-            found = kept.get("mixed", i)
-            assert found.dtype == array.dtype
-            np.testing.assert_array_equal(found, array)
+            kept_array = kept.get("mixed", i)
+            assert kept_array.dtype == array.dtype
+            np.testing.assert_array_equal(kept_array, array)
 
 
 def test_what_a_file_would_cost_more_than_stays_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -172,6 +172,6 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert cache_folder() == str(tmp_path)
     monkeypatch.delenv("OPTC_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
-    found = cache_folder()
-    assert found is not None
-    assert found.endswith("optc")
+    folder = cache_folder()
+    assert folder is not None
+    assert folder.endswith("optc")

@@ -43,10 +43,10 @@ def stem(mean: np.ndarray, covariance: np.ndarray) -> Graph:
 def test_input_statistics_are_those_that_batch_normalization_saw() -> None:
     mean = np.array([0.5, -1.0, 0.2])
     root = np.array([[1.0, 0, 0], [0.8, 0.3, 0], [0.7, 0.1, 0.4]])
-    found = input_statistics(stem(mean, root @ root.T).inputs[0])
-    assert found is not None
-    np.testing.assert_allclose(found.mean, mean, atol=0.02)
-    np.testing.assert_allclose(found.covariance, root @ root.T, atol=0.05)
+    statistics = input_statistics(stem(mean, root @ root.T).inputs[0])
+    assert statistics is not None
+    np.testing.assert_allclose(statistics.mean, mean, atol=0.02)
+    np.testing.assert_allclose(statistics.covariance, root @ root.T, atol=0.05)
 
 
 def test_pictures_have_those_statistics() -> None:
@@ -169,15 +169,15 @@ def test_statistics_are_nearer_to_real_ones_than_those_of_noise(kit: Path) -> No
     session = Session(graph, outputs=[v for node in norms if (v := node.input(0)) is not None], threads=1)
 
     def error(feeds: dict[str, np.ndarray]) -> float:
-        found = []
+        moments = []
         for node, x in zip(norms, session.run(feeds), strict=True):
             mean, variance = (np.asarray(v.numpy(), np.float64) for v in node.inputs[3:5] if v is not None)
-            found.append(np.mean(abs(x.mean((0, 2, 3)) - mean) / np.sqrt(variance + 1e-5)))
-        return float(np.mean(found))
+            moments.append(np.mean(abs(x.mean((0, 2, 3)) - mean) / np.sqrt(variance + 1e-5)))
+        return float(np.mean(moments))
 
-    made = next(synthesise(graph, 64).batches(64))
-    noise = np.random.default_rng(0).standard_normal(made["input"].shape).astype(np.float32)
-    assert error(made) < 0.6 * error({"input": noise})
+    drawn = next(synthesise(graph, 64).batches(64))
+    noise = np.random.default_rng(0).standard_normal(drawn["input"].shape).astype(np.float32)
+    assert error(drawn) < 0.6 * error({"input": noise})
 
 
 def test_what_cannot_be_made_up_is_said() -> None:

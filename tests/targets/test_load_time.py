@@ -78,10 +78,10 @@ def test_rows_of_large_tables_are_told_apart_soon(count: int, width: int, kinds:
     table = RANDOM.standard_normal((kinds, width)).astype(np.float32)
     numbers = table[RANDOM.integers(0, kinds, count)]
     start = time.perf_counter()
-    found = _rows(numbers if width > 1 else numbers[:, 0], width)
+    distinct = _rows(numbers if width > 1 else numbers[:, 0], width)
     assert time.perf_counter() - start < 5
-    assert found is not None
-    rows, which = found
+    assert distinct is not None
+    rows, which = distinct
     assert np.array_equal(rows[which].reshape(numbers.shape), numbers)
     texts = [row.tobytes() for row in rows]
     assert texts == sorted({row.tobytes() for row in table})

@@ -51,21 +51,21 @@ def test_case(path: Path, request: pytest.FixtureRequest) -> None:
     verify(original)
     report = clean(graph)
     verify(graph)
-    made = dump(graph, tensors="inline", origin=False)
+    text = dump(graph, tensors="inline", origin=False)
     if unchanged:
         assert not report.rewrites
-        assert made == dump(original, tensors="inline", origin=False)
+        assert text == dump(original, tensors="inline", origin=False)
     else:
         assert report.rewrites.get(path.stem.split("--")[0]), f"the rule did not fire; these did: {report.rewrites}"
         if request.config.getoption("--update-golden"):
-            path.write_text(f"{before}---\n{made}")
+            path.write_text(f"{before}---\n{text}")
         else:
-            assert made == expected
+            assert text == expected
     if path.stem not in NOT_RUN:
         assert_equivalent(original, graph, feeds(original, dims={"H": 3}), ulps=ULPS)
     again = clean(graph)
     assert not again.rewrites
-    assert dump(graph, tensors="inline", origin=False) == made
+    assert dump(graph, tensors="inline", origin=False) == text
 
 
 def test_every_rule_has_a_case_that_fires_and_one_that_does_not() -> None:

@@ -251,8 +251,8 @@ def test_a_batchnorm_after_a_large_matmul_makes_a_gemm() -> None:
     graph = Graph("g", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 64)))
     weight = graph.constant(random.standard_normal((64, 48)).astype(np.float32))
-    given = [graph.constant(random.uniform(0.5, 1, 48).astype(np.float32)) for _ in range(4)]
-    y = graph.add("BatchNormalization", [graph.add("MatMul", [x, weight]).output, *given]).output
+    constants = [graph.constant(random.uniform(0.5, 1, 48).astype(np.float32)) for _ in range(4)]
+    y = graph.add("BatchNormalization", [graph.add("MatMul", [x, weight]).output, *constants]).output
     graph.add_output(y, "y", TensorType(DType.FLOAT, ("N", 48)))
     original = graph.clone()
     assert clean(graph).rewrites == {"batchnorm-after": 1}

@@ -96,8 +96,8 @@ class Grower:
         op = str(self.random.choice(["Relu", "Neg", "Identity", "Abs", "Sigmoid", "Clip", "Cast", "Dropout"]))
         if op == "Clip":
             bounds = sorted(self.random.uniform(-2, 2, 2).astype(np.float32).tolist())
-            given = [value, *(self.graph.constant(np.float32(b)) for b in bounds)]
-            self.keep(self.graph.add(op, given[: int(self.random.integers(2, 4))]), shape)
+            operands = [value, *(self.graph.constant(np.float32(b)) for b in bounds)]
+            self.keep(self.graph.add(op, operands[: int(self.random.integers(2, 4))]), shape)
         else:
             self.keep(self.graph.add(op, [value], {"to": 1} if op == "Cast" else {}), shape)
 
@@ -105,10 +105,10 @@ class Grower:
         kind = self.random.integers(5)
         if kind == 0:
             axis = int(self.random.integers(0, len(shape) + 1))
-            made = self.axes("Unsqueeze", value, [axis], 13)
-            self.keep(made, (*shape[:axis], 1, *shape[axis:]))
+            result = self.axes("Unsqueeze", value, [axis], 13)
+            self.keep(result, (*shape[:axis], 1, *shape[axis:]))
             if self.random.random() < 0.7:
-                self.keep(self.axes("Squeeze", made.output, [axis], 13), shape)
+                self.keep(self.axes("Squeeze", result.output, [axis], 13), shape)
         elif kind == 1:
             self.keep(self.graph.add("Flatten", [value], {"axis": 1}), (shape[0], int(np.prod(shape[1:]))))
         elif kind == 2 and len(shape) > 2:
@@ -118,17 +118,17 @@ class Grower:
             batch = self.graph.add("Gather", [self.graph.add("Shape", [value]).output, self.integers(0)])
             rest = self.integers(int(np.prod(shape[1:])))
             target = self.graph.add("Concat", [batch.output, rest], {"axis": 0})
-            made = self.graph.add("Reshape", [value, target.output])
-            self.keep(made, (shape[0], int(np.prod(shape[1:]))))
-            self.keep(self.graph.add("Reshape", [made.output, self.integers(-1, *shape[1:])]), shape)
+            result = self.graph.add("Reshape", [value, target.output])
+            self.keep(result, (shape[0], int(np.prod(shape[1:]))))
+            self.keep(self.graph.add("Reshape", [result.output, self.integers(-1, *shape[1:])]), shape)
 
     def move(self, value: Value, shape: tuple[int, ...]) -> None:
         perm = [0, *(1 + self.random.permutation(len(shape) - 1)).tolist()]
-        made = self.graph.add("Transpose", [value], {"perm": perm})
-        self.keep(made, [shape[p] for p in perm])
+        result = self.graph.add("Transpose", [value], {"perm": perm})
+        self.keep(result, [shape[p] for p in perm])
         if self.random.random() < 0.5:
             back = np.argsort(perm).tolist()
-            self.keep(self.graph.add("Transpose", [made.output], {"perm": back}), shape)
+            self.keep(self.graph.add("Transpose", [result.output], {"perm": back}), shape)
 
     def cut(self, value: Value, shape: tuple[int, ...]) -> None:
         axis = int(self.random.integers(1, len(shape)))
@@ -152,27 +152,27 @@ class Grower:
         pad = int(self.random.choice([0, kernel // 2]))
         if self.random.random() < 0.25:
             weight = self.constant(channels, out // groups, kernel, kernel)
-            made = self.graph.add("ConvTranspose", [value, weight, *bias], {"group": groups})
-            self.keep(made, (2, out, height + kernel - 1, width + kernel - 1))
+            result = self.graph.add("ConvTranspose", [value, weight, *bias], {"group": groups})
+            self.keep(result, (2, out, height + kernel - 1, width + kernel - 1))
             return
         weight = self.constant(out, channels // groups, kernel, kernel)
-        made = self.graph.add("Conv", [value, weight, *bias], {"group": groups, "pads": [pad] * 4})
-        self.keep(made, (2, out, height + 2 * pad - kernel + 1, width + 2 * pad - kernel + 1))
+        result = self.graph.add("Conv", [value, weight, *bias], {"group": groups, "pads": [pad] * 4})
+        self.keep(result, (2, out, height + 2 * pad - kernel + 1, width + 2 * pad - kernel + 1))
 
     def normalise(self, value: Value, shape: tuple[int, ...]) -> None:
-        given = [self.constant(shape[1], low=0.5) for _ in range(4)]
-        self.keep(self.graph.add("BatchNormalization", [value, *given]), shape)
+        figures = [self.constant(shape[1], low=0.5) for _ in range(4)]
+        self.keep(self.graph.add("BatchNormalization", [value, *figures]), shape)
 
     def pad_or_pool(self, value: Value, shape: tuple[int, ...]) -> None:
         kind = self.random.integers(3)
         if kind == 0:
             low, high = self.random.integers(0, 2, 2).tolist()
-            made = self.graph.add("Pad", [value, self.integers(0, 0, low, low, 0, 0, high, high)])
-            self.keep(made, (*shape[:2], shape[2] + low + high, shape[3] + low + high))
+            result = self.graph.add("Pad", [value, self.integers(0, 0, low, low, 0, 0, high, high)])
+            self.keep(result, (*shape[:2], shape[2] + low + high, shape[3] + low + high))
         elif kind == 1 and min(shape[2:]) > 1:
             op = str(self.random.choice(["AveragePool", "MaxPool"]))
-            made = self.graph.add(op, [value], {"kernel_shape": [2, 2]})
-            self.keep(made, (*shape[:2], shape[2] - 1, shape[3] - 1))
+            result = self.graph.add(op, [value], {"kernel_shape": [2, 2]})
+            self.keep(result, (*shape[:2], shape[2] - 1, shape[3] - 1))
         else:
             pooled = self.graph.add("GlobalAveragePool", [value])
             self.keep(pooled, (*shape[:2], 1, 1))
@@ -187,15 +187,15 @@ class Grower:
             scales = {"transB": turned, "alpha": 0.5, "beta": float(self.random.choice([1.0, 2.0]))}
             self.keep(self.graph.add("Gemm", [value, weight, *bias], scales), (shape[0], out))
             return
-        made = self.graph.add("MatMul", [value, self.constant(shape[-1], out)])
-        self.keep(made, (*shape[:-1], out))
+        result = self.graph.add("MatMul", [value, self.constant(shape[-1], out)])
+        self.keep(result, (*shape[:-1], out))
         if self.random.random() < 0.5:
-            self.keep(self.graph.add("Add", [made.output, self.constant(out)]), (*shape[:-1], out))
+            self.keep(self.graph.add("Add", [result.output, self.constant(out)]), (*shape[:-1], out))
 
     def finish(self) -> Graph:
         unread = [value for value, _ in self.pool if value.producer is not None and not value.uses]
-        made = [value for value, _ in self.pool if value.producer is not None and value.uses]
-        for index, value in enumerate(unread[-5:] + made[-1:]):
+        values = [value for value, _ in self.pool if value.producer is not None and value.uses]
+        for index, value in enumerate(unread[-5:] + values[-1:]):
             self.graph.add_output(value, f"y{index}")
         infer(self.graph)
         for output in self.graph.outputs:

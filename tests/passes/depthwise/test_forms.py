@@ -31,8 +31,8 @@ FORMS = [(dw_pw, dw_pw.dw_pw), (pw_dw, pw_dw.pw_dw)]
 def test_rank_of_all_taps_is_exact(module, fit) -> None:
     w, h = problem(9, 4 * 9)
     rank = 9 if module is dw_pw else 4
-    found = module.merged(*fit(w, h, 4, rank))
-    assert loss(found, w, h) < 1e-5 * loss(0 * w, w, h)
+    merged = module.merged(*fit(w, h, 4, rank))
+    assert loss(merged, w, h) < 1e-5 * loss(0 * w, w, h)
 
 
 @pytest.mark.parametrize(("module", "fit"), FORMS)

@@ -40,8 +40,8 @@ def hurt(graph: Graph, share: float = 0.2, *, zeros: float = 0.0) -> None:
 def ctx() -> Context:
     teacher = read(f"zoo:{NAME}")
     infer(teacher)
-    fit, held = load_samples(zoo.samples(NAME, "calib"), teacher).take(160).split(48)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held, threads=1)
+    fit, held_out = load_samples(zoo.samples(NAME, "calib"), teacher).take(160).split(48)
+    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held_out, threads=1)
 
 
 def student(**options: float) -> Graph:
@@ -135,8 +135,8 @@ def test_without_parameters_there_is_nothing_to_learn() -> None:
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
     graph.add_output(graph.add("Relu", [x]).output, "y", TensorType(DType.FLOAT, ("N", 8)))
     infer(graph)
-    fit, held = load_samples({"x": np.ones((4, 8), np.float32)}, graph).split(2)
-    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=fit, held=held)
+    fit, held_out = load_samples({"x": np.ones((4, 8), np.float32)}, graph).split(2)
+    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=fit, held=held_out)
     report = Distill(steps=1).run(graph, ctx)
     assert report.notes == ["nothing is learnt: the model has no parameters that may move"]
 

@@ -68,8 +68,8 @@ def context(graph: Graph, count: int = 64, seed: int = 0, align: int = 4, **size
     assert shape is not None
     fixed = [size if isinstance(size, int) else sizes.get(size, 6) for size in shape]
     x = np.random.default_rng(seed).normal(size=(count, *fixed[1:])).astype(np.float32)
-    fit, held = load_samples({graph.inputs[0].name: x}, graph).split(count // 4)
-    return Context(TargetFacts("test", channel_alignment=align), graph.clone(), fit, held, threads=1)
+    fit, held_out = load_samples({graph.inputs[0].name: x}, graph).split(count // 4)
+    return Context(TargetFacts("test", channel_alignment=align), graph.clone(), fit, held_out, threads=1)
 
 
 def run(graph: Graph, ctx: Context, **options: object) -> Report:
@@ -146,10 +146,10 @@ def test_the_refit_beats_taking_channels_away() -> None:
     ctx = context(graph, 256)
     plain = graph.clone()
     run(graph, ctx, ratio=0.25)
-    found = Channels(plain)
-    group = next(g for g in found.groups if g.prunable)
+    channels = Channels(plain)
+    group = next(g for g in channels.groups if g.prunable)
     norm = np.abs(next(m for m in group.consumers).value.numpy()).sum(axis=(0, 2, 3))
-    found.prune({group: norm > np.sort(norm)[3]})
+    channels.prune({group: norm > np.sort(norm)[3]})
     assert error(ctx, graph) < 0.5 * error(ctx, plain)
 
 
@@ -179,7 +179,7 @@ def test_readers_that_share_a_weight_are_left_with_the_reason() -> None:
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_layers_that_share_a_bias_are_pruned_each_for_itself(scope: str) -> None:
-    made = {}
+    results = {}
     for tied in (False, True):
         net = Net("N", 3, 6, 6)
         hidden = net.relu(net.conv(net.x, net.weight(8, 3), np.full(8, 0.1), name="conv1"))
@@ -191,9 +191,9 @@ def test_layers_that_share_a_bias_are_pruned_each_for_itself(scope: str) -> None
             graph.sweep()
         ctx = context(graph, 128)
         report = run(graph, ctx, ratio=0.5 if scope == "layer" else 0.3, scope=scope)
-        made[tied] = done(report), error(ctx, graph)
-    assert made[True] == made[False]
-    assert made[True][0]
+        results[tied] = done(report), error(ctx, graph)
+    assert results[True] == results[False]
+    assert results[True][0]
 
 
 def residual(seed: int = 0) -> Graph:

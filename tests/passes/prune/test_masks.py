@@ -46,15 +46,15 @@ def test_sparsegpt_keeps_the_share_and_with_one_column_left_to_choose_is_optimal
     assert mask.sum() == 60
     # a diagonal metric has no compensation: the mask is by w^2 h_jj
     diagonal = np.diag(np.linspace(1.0, 3.0, 20))
-    found = sparsegpt_mask(w, inverse_factor(diagonal), Unstructured(0.5), block=20)
-    np.testing.assert_array_equal(found, keep_largest(w**2 * np.diagonal(diagonal), Unstructured(0.5)))
+    pruned = sparsegpt_mask(w, inverse_factor(diagonal), Unstructured(0.5), block=20)
+    np.testing.assert_array_equal(pruned, keep_largest(w**2 * np.diagonal(diagonal), Unstructured(0.5)))
 
 
 def test_refit_solves_every_row_exactly() -> None:
     w, h = problem(5, 12)
     mask = np.random.default_rng(1).random((5, 12)) < 0.5
-    found = refit_masked(w, h, mask, steps=200)
-    for row, target, keep in zip(found, w, mask, strict=True):
+    refitted = refit_masked(w, h, mask, steps=200)
+    for row, target, keep in zip(refitted, w, mask, strict=True):
         k = np.flatnonzero(keep)
         exact = np.linalg.solve(h[np.ix_(k, k)], h[k] @ target)
         np.testing.assert_allclose(row[k], exact, rtol=1e-5, atol=1e-7)
@@ -95,28 +95,28 @@ def exact_error(consumers: list[Consumer], kept: np.ndarray, width: int) -> floa
 def test_removal_errors_are_those_of_the_refit_on_what_is_kept(width: int) -> None:
     at = np.arange(6 * width).reshape(6, width)
     consumers = [Consumer(*problem(n, 6 * width, seed), energy=float(n), columns=at) for seed, n in enumerate((4, 7))]
-    found = removal_order(consumers)
-    assert sorted(found.order.tolist()) == list(range(6))
+    removal = removal_order(consumers)
+    assert sorted(removal.order.tolist()) == list(range(6))
     for count in range(1, 6):
-        kept = np.flatnonzero(found.keep(count))
-        assert found.errors[6 - count] == pytest.approx(exact_error(consumers, kept, width), rel=1e-6)
+        kept = np.flatnonzero(removal.keep(count))
+        assert removal.errors[6 - count] == pytest.approx(exact_error(consumers, kept, width), rel=1e-6)
 
 
 def test_the_first_removal_is_the_best_one() -> None:
     consumers = [Consumer(*problem(5, 16), energy=1.0, columns=np.arange(16).reshape(8, 2))]
-    found = removal_order(consumers)
+    removal = removal_order(consumers)
     best = min(itertools.combinations(range(8), 7), key=lambda k: exact_error(consumers, np.array(k), 2))
-    assert tuple(np.flatnonzero(found.keep(7))) == best
+    assert tuple(np.flatnonzero(removal.keep(7))) == best
 
 
 @pytest.mark.parametrize("pattern", [Unstructured(0.7), Grouped(2, 4)])
 def test_exchanging_weights_lowers_the_loss_and_keeps_the_pattern(pattern: Unstructured | Grouped) -> None:
     w, h = problem(12, 32)
     start = refit_masked(w, h, keep_largest(w**2, pattern))
-    found = exchange(w, h, pattern, start)
-    kept = (found != 0).reshape(12, 8, 4).sum(axis=2)
+    exchanged = exchange(w, h, pattern, start)
+    kept = (exchanged != 0).reshape(12, 8, 4).sum(axis=2)
     assert (kept == 2).all() if isinstance(pattern, Grouped) else kept.sum() == round(0.3 * 12 * 32)
-    assert loss(found, w, h) < 0.93 * loss(start, w, h)
+    assert loss(exchanged, w, h) < 0.93 * loss(start, w, h)
 
 
 def test_exchanging_finds_the_best_groups_of_a_small_row() -> None:
@@ -124,5 +124,5 @@ def test_exchanging_finds_the_best_groups_of_a_small_row() -> None:
     pairs = list(itertools.combinations(range(4), 2))
     masks = [np.isin(np.arange(8), (*a, *(4 + i for i in b)))[None] for a in pairs for b in pairs]
     exact = min(loss(refit_masked(w, h, mask, steps=200), w, h) for mask in masks)
-    found = exchange(w, h, Grouped(2, 4), refit_masked(w, h, keep_largest(w**2, Grouped(2, 4))))
-    assert loss(found, w, h) <= 1.1 * exact
+    exchanged = exchange(w, h, Grouped(2, 4), refit_masked(w, h, keep_largest(w**2, Grouped(2, 4))))
+    assert loss(exchanged, w, h) <= 1.1 * exact

@@ -30,8 +30,10 @@ def uneven() -> Graph:
 def kept(*overrides: Override) -> list[int]:
     graph = uneven()
     rows = np.random.default_rng(1).standard_normal((512, 8)).astype(np.float32)
-    fit, held = load_samples({"x": rows}, graph).split(64)
-    ctx = Context(TargetFacts("test", channel_alignment=1), graph.clone(), fit, held, overrides=overrides, threads=1)
+    fit, held_out = load_samples({"x": rows}, graph).split(64)
+    ctx = Context(
+        TargetFacts("test", channel_alignment=1), graph.clone(), fit, held_out, overrides=overrides, threads=1
+    )
     Prune(kind="channels", ratio=0.5).run(graph, ctx)
     return [node.inputs[1].constant.shape[1] for node in graph if node.op == "Gemm"][:2]  # type: ignore[union-attr]
 

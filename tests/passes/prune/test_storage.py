@@ -58,8 +58,8 @@ def test_the_file_is_smaller_and_answers_equally(tmp_path: Path) -> None:
     report = Prune(ratio=0.8, store="sparse").run(graph, context(graph))
     assert any("stored sparse: 2" in note for note in report.notes)
     assert size(graph, tmp_path / "sparse.onnx") < 0.75 * size(dense, tmp_path / "dense.onnx")
-    found = [Session(load(tmp_path / f"{name}.onnx"), threads=1).run({"x": X})[0] for name in ("sparse", "dense")]
-    np.testing.assert_array_equal(*found)
+    answers = [Session(load(tmp_path / f"{name}.onnx"), threads=1).run({"x": X})[0] for name in ("sparse", "dense")]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_a_target_without_sparse_initializers_is_told(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_weights_that_would_not_shrink_stay_dense() -> None:
 def test_a_third_is_the_limit(kept: int) -> None:
     data = np.zeros(10, dtype=np.float32)
     data[:kept] = 1.0
-    found = sparse(ArrayTensor(data))
-    assert (found is not None) == (kept == 3)
-    if found is not None:
-        np.testing.assert_array_equal(found.numpy(), data)
+    packed = sparse(ArrayTensor(data))
+    assert (packed is not None) == (kept == 3)
+    if packed is not None:
+        np.testing.assert_array_equal(packed.numpy(), data)
 
 
 def test_quantizing_afterwards_keeps_the_zeros() -> None:

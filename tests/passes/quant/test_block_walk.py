@@ -23,8 +23,8 @@ FOUR_BITS = Quant(weights="int4", activations="none")
 
 
 def signal_to_noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
-    want, found = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    return float(10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()))
+    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
+    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
 
 
 def problem(groups: int, n: int, d: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -41,12 +41,12 @@ def test_codes_and_scales_are_found_together() -> None:
     codes, scale = round_blocks(goal, metric, box, 8)
     assert np.array_equal(codes, np.rint(np.clip(codes, *box)))
     assert np.array_equal(scale, scale.astype(np.float16))
-    found = losses(codes, goal, metric, scale)
+    errors = losses(codes, goal, metric, scale)
     widest = np.abs(goal).reshape(2, 12, 4, 8).max(axis=3) / 7
     nearest = np.rint(goal / widest.repeat(8, axis=2))
-    assert found.sum() < 0.25 * losses(nearest, goal, metric, widest).sum()
+    assert errors.sum() < 0.25 * losses(nearest, goal, metric, widest).sum()
     one = np.abs(goal).max(axis=2) / 7
-    assert found.sum() < 0.5 * losses(np.rint(goal / one[..., None]), goal, metric, one).sum()
+    assert errors.sum() < 0.5 * losses(np.rint(goal / one[..., None]), goal, metric, one).sum()
 
 
 def test_scales_are_the_best_for_their_codes() -> None:
@@ -54,12 +54,12 @@ def test_scales_are_the_best_for_their_codes() -> None:
     scale = np.abs(goal).reshape(1, 6, 3, 8).max(axis=3) / 7
     codes = np.rint(goal / scale.repeat(8, axis=2))
     codes[0, 2, 8:16] = 0.0
-    found = refit_scales(codes[0], goal[0], metric[0], scale[0])
-    assert found[2, 1] == scale[0, 2, 1]
-    least = losses(codes, goal, metric, found[None])
+    scales = refit_scales(codes[0], goal[0], metric[0], scale[0])
+    assert scales[2, 1] == scale[0, 2, 1]
+    least = losses(codes, goal, metric, scales[None])
     assert (least <= losses(codes, goal, metric, scale)).all()
     for factor in (0.99, 1.01):
-        moved = found.copy()
+        moved = scales.copy()
         moved[:, 0] *= factor
         assert (losses(codes, goal, metric, moved[None]) >= least - 1e-4 * least).all()
 

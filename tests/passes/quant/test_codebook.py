@@ -36,9 +36,9 @@ def test_levels_are_the_best_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
             for tried in itertools.combinations(range(-6, 7), 4)
             if 0 in tried
         )
-        found = best_levels(values, weight)
-        assert len(found) == 4
-        assert off(values, weight, found) == pytest.approx(best, rel=0.02)
+        levels = best_levels(values, weight)
+        assert len(levels) == 4
+        assert off(values, weight, levels) == pytest.approx(best, rel=0.02)
 
 
 @pytest.mark.parametrize("values", [np.zeros(9), np.full(9, 5.0), np.asarray([-64.0, 64.0, 0.5])])

@@ -38,8 +38,8 @@ def chain(between: str, depthwise: bool = False) -> Graph:
 
 
 def scaled(graph: Graph, samples: dict[str, np.ndarray]) -> int:
-    held = load_samples(samples, graph)
-    return equalise(graph, find_layers(graph)[0], Context(TargetFacts("test"), fit=held, threads=1), held)
+    held_out = load_samples(samples, graph)
+    return equalise(graph, find_layers(graph)[0], Context(TargetFacts("test"), fit=held_out, threads=1), held_out)
 
 
 @pytest.mark.parametrize("between", ["Relu", "Clip", "Identity"])
@@ -50,8 +50,8 @@ def test_channels_fill_the_range_and_answers_stay(between: str, depthwise: bool)
     middle = next(v for node in graph for v in node.outputs if v.name == "z")
     want, before = Session(graph, outputs=[graph.outputs[0].value, middle], threads=1).run(x)
     assert scaled(graph, x) >= 4
-    found, after = Session(graph, outputs=[graph.outputs[0].value, middle], threads=1).run(x)
-    assert found == pytest.approx(want, abs=1e-4 * float(np.abs(want).max()))
+    scaled_output, after = Session(graph, outputs=[graph.outputs[0].value, middle], threads=1).run(x)
+    assert scaled_output == pytest.approx(want, abs=1e-4 * float(np.abs(want).max()))
     spread = [np.ptp(np.log(np.abs(a).max(axis=(0, 2, 3)))) for a in (before, after)]
     assert spread[1] < 0.7 * spread[0]
     assert np.abs(after).max() <= np.abs(before).max() * 1.0001
@@ -67,10 +67,10 @@ def test_tensors_that_share_a_class_are_weighed_together_and_frozen_channels_tie
     }
     ones = np.ones(3)
     tensors = {v: _Tensor(np.asarray(c), -ones, ones, ones) for v, c in classes.items()}
-    found = _parts(tensors, [], 6)
+    parts = _parts(tensors, [], 6)
     names = {id(t): value.name for value, t in tensors.items()}
-    assert [[names[id(t)] for t in part.tensors] for part in found] == [["a", "c", "d"], ["b"]]
-    assert [part.classes().tolist() for part in found] == [[1, 2, 4, 5], [3]]
+    assert [[names[id(t)] for t in part.tensors] for part in parts] == [["a", "c", "d"], ["b"]]
+    assert [part.classes().tolist() for part in parts] == [[1, 2, 4, 5], [3]]
 
 
 def test_an_operator_that_does_not_commute_freezes_its_channels() -> None:

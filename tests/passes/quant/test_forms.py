@@ -22,17 +22,17 @@ from optc.runtime.session import Session
 
 
 def signal_to_noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
-    want, found = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    return float(10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()))
+    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
+    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
 
 
 def stored_types(graph: Graph) -> Counter[DType]:
     """Elements of constants by type."""
-    found: Counter[DType] = Counter()
+    types: Counter[DType] = Counter()
     for value in graph.constants:
         assert value.constant is not None
-        found[value.constant.dtype] += value.constant.size
-    return found
+        types[value.constant.dtype] += value.constant.size
+    return types
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,10 @@ def test_only_means_that_a_convolution_feeds_are_pooled_on_three_axes_and_only_o
 def test_narrower_weights_use_so_many_codes(weights: str, most: int) -> None:
     graph = cleaned("digits_resnet")
     quantized(graph, zoo.samples("digits_resnet", "calib"), Quant(weights=weights, slower="int8"))  # type: ignore[arg-type]
-    made = [node.output for node in graph if node.op in ("Cast", "Reshape") and node.output.name.startswith("wide")]
-    assert made
+    values = [node.output for node in graph if node.op in ("Cast", "Reshape") and node.output.name.startswith("wide")]
+    assert values
     feeds = {name: array[:1] for name, array in zoo.samples("digits_resnet", "calib").items()}
-    assert max(len(np.unique(codes)) for codes in Session(graph, outputs=made, threads=1).run(feeds)) == most
+    assert max(len(np.unique(codes)) for codes in Session(graph, outputs=values, threads=1).run(feeds)) == most
 
 
 def test_pruned_zeros_stay_zeros_in_four_bits() -> None:
@@ -114,13 +114,13 @@ def test_bits_by_layer_keep_to_a_budget_and_spare_who_minds_most() -> None:
     graph = cleaned("digits_resnet")
     samples = zoo.samples("digits_resnet", "calib")
     layers = list(find_layers(graph)[0].values())
-    held = load_samples(samples, graph)
-    weighed = weigh(graph, layers, {}, Context(TargetFacts("test"), fit=held, held=held, threads=1))
+    held_out = load_samples(samples, graph)
+    weighed = weigh(graph, layers, {}, Context(TargetFacts("test"), fit=held_out, held=held_out, threads=1))
     loss = {layer.name: choices[1].error / choices[1].cost for layer, choices in zip(layers, weighed)}
     report = quantized(graph, samples, Quant(weights="auto", size=0.18))
-    found = widths(report)
-    assert found[4]
-    assert found[8]
+    width_of = widths(report)
+    assert width_of[4]
+    assert width_of[8]
     bits = {layer.name: layer.detail["bits"] for layer in report.layers if layer.name in loss}
     assert bits[max(loss, key=loss.__getitem__)] == 8
     packed = sum(v.constant.size for v in graph.constants if v.dtype is DType.INT4)  # type: ignore[union-attr]

@@ -31,8 +31,8 @@ def test_the_runtime_multiplies_as_it_loads(shape: tuple[int, ...], few: tuple[i
     graph = Graph("g", opsets={"": 21})
     x = graph.add_input("x", TensorType(DType.INT32, ()))
     first = graph.add("Identity", [x])
-    made = store_codes(graph, codes, "w", bits=4, before=first, multipliers=multipliers)
-    wide = graph.add("Cast", [made], {"to": int(DType.INT32)}).output
+    stored = store_codes(graph, codes, "w", bits=4, before=first, multipliers=multipliers)
+    wide = graph.add("Cast", [stored], {"to": int(DType.INT32)}).output
     graph.add_output(graph.add("Mul", [wide, first.output]).output, "y", TensorType(DType.INT32, shape))
     axis = next(i for i in range(len(shape)) if shape[i] != few[i])
     expected = codes * np.repeat(multipliers, shape[axis] // few[axis], axis).astype(np.int32)
@@ -45,9 +45,9 @@ def test_blocks_of_unlike_size_lose_less_than_on_one_scale() -> None:
     inputs = RANDOM.standard_normal((500, d))
     metric = (inputs.T @ inputs / 500)[None]
     box = np.full_like(goal, -8.0), np.full_like(goal, 7.0)
-    known = [Elimination.of(h) for h in metric]
+    eliminations = [Elimination.of(h) for h in metric]
     weigh = np.stack([np.diagonal(h) for h in metric])
-    codes, scale, multipliers = round_multipliers(goal, metric, weigh, known, box, np.zeros((1, n)), 32)
+    codes, scale, multipliers = round_multipliers(goal, metric, weigh, eliminations, box, np.zeros((1, n)), 32)
     assert np.abs(codes * np.repeat(multipliers, 32, axis=2)).max() <= 64
     blocks = losses(codes, goal, metric, scale[..., None] * multipliers).sum()
     plain = np.inf

@@ -48,8 +48,8 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
 
 
-def built(given: onnx.ModelProto, passes: str, feeds: Mapping[str, np.ndarray]) -> Build:
-    return compile(given, passes, data=dict(feeds), threads=1, guard=False, check=False)
+def built(proto: onnx.ModelProto, passes: str, feeds: Mapping[str, np.ndarray]) -> Build:
+    return compile(proto, passes, data=dict(feeds), threads=1, guard=False, check=False)
 
 
 def noise(done: Build, feeds: Mapping[str, np.ndarray], output: int = 0) -> float:
@@ -143,8 +143,8 @@ def test_a_mask_between_layers_stays_float(low: float, moved: bool) -> None:
     if moved:
         constants["k"] = floats(8 * 64, 5)
     feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
-    given = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", None)], constants)
-    done = built(given, "quant:slower=int8", feeds)
+    proto = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", None)], constants)
+    done = built(proto, "quant:slower=int8", feeds)
     assert count(done) == 3
     masked = next(node for node in done.graph if node.name == "masked")
     assert not any(v.producer is not None and v.producer.op == "DequantizeLinear" for v in masked.inputs)
@@ -167,8 +167,8 @@ def test_a_layer_whose_inputs_overflow_stays_float_and_the_others_do_not(weights
     if images:  # they are codes without rounding
         feeds = {"x": (RANDOM.integers(0, 256, (40, 3, 8, 8)) / 32 - 4).astype(np.float32)}
     outputs = [value("y", ["N", 4, 8, 8]), value("z", ["N", 4, 8, 8])]
-    given = model(nodes, [value("x", ["N", 3, 8, 8])], outputs, constants)
-    done = built(given, f"quant:slower=int8:weights={weights}", feeds)
+    proto = model(nodes, [value("x", ["N", 3, 8, 8])], outputs, constants)
+    done = built(proto, f"quant:slower=int8:weights={weights}", feeds)
     assert list(reasons(done)) == ["after"]
     assert "not finite" in reasons(done)["after"]
     assert count(done) == 2
@@ -183,8 +183,8 @@ def test_two_convolutions_that_share_a_weight(weights: str) -> None:
         helper.make_node("Conv", ["b", "w"], ["y"], "second", pads=[1, 1, 1, 1]),
     ]
     feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
-    given = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 3, 8, 8])], {"w": floats(3, 3, 3, 3)})
-    done = built(given, f"quant:slower=int8:weights={weights}", feeds)
+    proto = model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 3, 8, 8])], {"w": floats(3, 3, 3, 3)})
+    done = built(proto, f"quant:slower=int8:weights={weights}", feeds)
     assert count(done) == 2
     assert noise(done, feeds) > {"int8": 25, "int4": 12, "int3": 6, "int2": 1}[weights]
 
@@ -303,8 +303,8 @@ def test_recurrent_cells_are_stored_small_or_say_why_not(passes: str, op: str, g
     ]
     constants = {"w": floats(8, 6), "i": floats(1, hidden * gates, 6), "r": 0.2 * floats(1, hidden * gates, hidden)}
     feeds = {"x": RANDOM.standard_normal((7, 40, 8)).astype(np.float32)}
-    given = model(nodes, [value("x", [7, "N", 8])], [value("y", [7, 1, "N", hidden])], constants)
-    done = compile(given, passes, data={"x": np.moveaxis(feeds["x"], 1, 0)}, threads=1, guard=False, check=False)
+    proto = model(nodes, [value("x", [7, "N", 8])], [value("y", [7, 1, "N", hidden])], constants)
+    done = compile(proto, passes, data={"x": np.moveaxis(feeds["x"], 1, 0)}, threads=1, guard=False, check=False)
     if hidden * gates * (6 + hidden) < 512:
         assert reasons(done) == {"cell": f"{op} has no integer kernel, and fewer than 512 weights to store smaller"}
         assert count(done) == 1

@@ -21,11 +21,11 @@ def run(model: onnx.ModelProto, passes: str, **shapes: tuple[int, ...]) -> tuple
     """The share of the bytes that is left, and the relative squared error of the worst output."""
     build = compile(model, passes, data=samples(48, **shapes), guard=False, check=False)
     feeds = samples(8, 2, **shapes)
-    made = to_bytes(build.graph)
+    data = to_bytes(build.graph)
     pairs = zip(
-        *(onnxruntime.InferenceSession(m).run(None, feeds) for m in (made, model.SerializeToString())), strict=True
+        *(onnxruntime.InferenceSession(m).run(None, feeds) for m in (data, model.SerializeToString())), strict=True
     )
-    return len(made) / len(model.SerializeToString()), max(float(np.sum((y - t) ** 2) / np.sum(t**2)) for y, t in pairs)
+    return len(data) / len(model.SerializeToString()), max(float(np.sum((y - t) ** 2) / np.sum(t**2)) for y, t in pairs)
 
 
 @pytest.mark.parametrize("passes", FORMS)
@@ -89,9 +89,9 @@ def test_places(build: Callable[[], onnx.ModelProto], passes: str) -> None:
     if build is modulated:
         compiled = compile(model, passes, data=samples(24, x=(128,)), guard=False, check=False)
         feeds = samples(1, 2, x=(128,))
-        made = to_bytes(compiled.graph)
-        (y,), (t,) = (onnxruntime.InferenceSession(m).run(None, feeds) for m in (made, model.SerializeToString()))
-        left, error = len(made) / len(model.SerializeToString()), float(np.sum((y - t) ** 2) / np.sum(t**2))
+        data = to_bytes(compiled.graph)
+        (y,), (t,) = (onnxruntime.InferenceSession(m).run(None, feeds) for m in (data, model.SerializeToString()))
+        left, error = len(data) / len(model.SerializeToString()), float(np.sum((y - t) ** 2) / np.sum(t**2))
     else:
         left, error = run(model, passes, x=(128,))
     assert left < 0.45

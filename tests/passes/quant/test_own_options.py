@@ -130,7 +130,7 @@ def test_wishes_that_cannot_be_met(options: dict[str, object], said: str) -> Non
 
 
 def test_a_configuration_spells_them() -> None:
-    found = override({"op": "Gemm", "passes": {"quant": {"weights": "int4", "activations": "dynamic"}}})
-    assert found.passes == {"quant": {"weights": "int4", "activations": "dynamic"}}
+    parsed = override({"op": "Gemm", "passes": {"quant": {"weights": "int4", "activations": "dynamic"}}})
+    assert parsed.passes == {"quant": {"weights": "int4", "activations": "dynamic"}}
     with pytest.raises(SpecError, match=r"a layer can have its own .*weights"):
         override({"op": "Gemm", "passes": {"quant": {"size": 0.2}}})

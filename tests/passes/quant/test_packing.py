@@ -27,12 +27,12 @@ def test_stored_codes_come_back(bits: int, shape: tuple[int, ...]) -> None:
     x = graph.add_input("x", TensorType(DType.FLOAT, (1,)))
     last = graph.add("Identity", [x])
     graph.add_output(last.output, "y", TensorType(DType.FLOAT, (1,)))
-    made = store_codes(graph, codes, "w", bits=bits, before=last)
-    wide = graph.add("Cast", [made], {"to": int(DType.FLOAT)}, after=last).output
+    value = store_codes(graph, codes, "w", bits=bits, before=last)
+    wide = graph.add("Cast", [value], {"to": int(DType.FLOAT)}, after=last).output
     graph.add_output(wide, "codes", TensorType(DType.FLOAT, shape))
     for optimise in (False, True):
-        found = Session(graph, threads=1, optimise=optimise).run({"x": np.zeros(1, np.float32)})[1]
-        np.testing.assert_array_equal(found, codes)
+        answers = Session(graph, threads=1, optimise=optimise).run({"x": np.zeros(1, np.float32)})[1]
+        np.testing.assert_array_equal(answers, codes)
     stored = sum(v.constant.nbytes for v in graph.constants if v.constant is not None and v.name == "w")
     packed = bits if codes.size >= LEAST else max(bits, 4)
     assert stored <= codes.size * packed / 8 + 3

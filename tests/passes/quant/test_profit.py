@@ -41,14 +41,14 @@ def samples() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_cut_is_the_cheapest_of_all_assignments(seed: int) -> None:
     graph = chain()
-    found, _ = find_layers(graph)
+    layers, _ = find_layers(graph)
     data = load_samples(samples(), graph)
     ctx = Context(facts_of(), fit=data, held=data, threads=1)
     rng = np.random.default_rng(seed)
-    floats: dict[Node, float] = {node: 1e-5 * rng.random() for node in found}
-    codes: dict[Node, float] = {node: 1e-5 * rng.random() for node in found}
-    plan = place(graph, found)
-    nodes = list(found)
+    floats: dict[Node, float] = {node: 1e-5 * rng.random() for node in layers}
+    codes: dict[Node, float] = {node: 1e-5 * rng.random() for node in layers}
+    plan = place(graph, layers)
+    nodes = list(layers)
     change = profit.CALL + profit.ELEMENT * 4 * 8 * 8
 
     def cost(integer: tuple[bool, ...]) -> float:
@@ -65,7 +65,7 @@ def test_the_cut_is_the_cheapest_of_all_assignments(seed: int) -> None:
 def test_layers_that_do_not_pay_run_in_float_and_are_stored_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain()
     monkeypatch.setattr(
-        profit, "slower_layers", lambda graph, found, kept, ctx: {n: "slow" for n in found if n.name in ("conv0",)}
+        profit, "slower_layers", lambda graph, layers, kept, ctx: {n: "slow" for n in layers if n.name in ("conv0",)}
     )
     report = quantized(graph, samples(), Quant())
     slow = [layer for layer in report.layers if layer.name == "conv0"]

@@ -86,9 +86,9 @@ def test_branches_stay_integer_and_close(keep_relu_input: bool, tmp_path: Path) 
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)
     assert not {"Conv", "Add", "Relu"} & set(ops)
     exact = Session(graph, threads=1, optimise=False).run({"x": x})[0]
-    want, found = (Session(g, threads=1).run({"x": x})[0] for g in (teacher, graph))
-    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 30
-    assert np.abs(exact - found).max() <= 2.1 * np.abs(exact).max() / 255  # the fused kernels do the same arithmetic
+    want, got = (Session(g, threads=1).run({"x": x})[0] for g in (teacher, graph))
+    assert 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()) > 30
+    assert np.abs(exact - got).max() <= 2.1 * np.abs(exact).max() / 255  # the fused kernels do the same arithmetic
 
 
 def test_pruned_zeros_stay_zeros() -> None:
@@ -143,8 +143,8 @@ def test_constant_activations(value: float) -> None:
     teacher = graph.clone()
     x = np.full((4, 4, 8, 8), value, np.float32)
     quantized(graph, {"x": x})
-    want, found = (Session(g, threads=1).run({"x": x})[0] for g in (teacher, graph))
-    assert np.abs(want - found).max() < 0.05 * np.abs(want).max()
+    want, got = (Session(g, threads=1).run({"x": x})[0] for g in (teacher, graph))
+    assert np.abs(want - got).max() < 0.05 * np.abs(want).max()
 
 
 def linear(weight: np.ndarray, *, uses: int = 1, attributes: dict[str, float] | None = None) -> Graph:
@@ -236,8 +236,8 @@ def test_large_channels_are_scaled_into_the_norm_and_the_table_is_stored_as_code
     }
     assert not any(node.op == "Mul" for node in graph)  # 1/s went into the normalisation
     assert not any(v.dtype is DType.FLOAT and len(v.shape or ()) == 2 for v in graph.constants)
-    want, found = (Session(g, threads=1).run({"ids": ids})[0] for g in (teacher, graph))
-    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 32
+    want, got = (Session(g, threads=1).run({"ids": ids})[0] for g in (teacher, graph))
+    assert 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()) > 32
 
 
 def test_a_table_with_another_reader_stays_float() -> None:
@@ -258,13 +258,13 @@ def test_a_table_that_the_last_layer_reads_too_is_stored_once_for_both(tmp_path:
     teacher = graph.clone()
     ids = np.random.default_rng(1).integers(0, 50, size=(64, 6))
     report = quantized(graph, {"ids": ids})
-    told = {layer.name: layer for layer in report.layers}
-    assert told["embed"].detail["form"] == "stored"
-    assert told["head"].reason == "its weight is a constant that others read the other way round"
+    by_name = {layer.name: layer for layer in report.layers}
+    assert by_name["embed"].detail["form"] == "stored"
+    assert by_name["head"].reason == "its weight is a constant that others read the other way round"
     assert not any(v.dtype is DType.FLOAT and v.shape == (50, 32) for v in graph.constants)
     assert "Cast" not in runtime_ops(graph, tmp_path)
-    want, found = (Session(g, threads=1).run({"ids": ids})[1] for g in (teacher, graph))
-    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 40
+    want, got = (Session(g, threads=1).run({"ids": ids})[1] for g in (teacher, graph))
+    assert 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()) > 40
 
 
 def picked(kind: str, *, layer: bool) -> Graph:
@@ -312,9 +312,9 @@ def test_only_rows_of_embeddings_become_codes(kind: str, layer: bool, reason: st
     graph = picked(kind, layer=layer)
     x = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
     feeds = {"x": x, "ids": np.arange(64, dtype=np.int32) + 1} if kind == "ids" else {"x": x}
-    told = {one.name: one for one in quantized(graph, feeds).layers if "island" not in one.detail}
-    assert told["pick"].outcome is (Outcome.SKIPPED if reason else Outcome.DONE)
-    assert reason in told["pick"].reason
+    by_name = {one.name: one for one in quantized(graph, feeds).layers if "island" not in one.detail}
+    assert by_name["pick"].outcome is (Outcome.SKIPPED if reason else Outcome.DONE)
+    assert reason in by_name["pick"].reason
 
 
 def test_weights_alone_are_stored_in_int8_and_folded_by_the_runtime(tmp_path: Path) -> None:

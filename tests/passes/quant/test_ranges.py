@@ -38,12 +38,12 @@ def test_mse_is_close_to_the_best_of_many(kind: str) -> None:
         "negative": -np.abs(rng.normal(size=60000)) * 0.01,
         "uniform": rng.random(60000) * 7,
     }[kind].astype(np.float32)
-    found = measured(x, *find_range(of(x), "mse", 256))
+    error = measured(x, *find_range(of(x), "mse", 256))
     shrinks = np.linspace(0.02, 1, 50)
     lows = min(x.min(), 0) * shrinks if x.min() < 0 else np.zeros(1)
     highs = max(x.max(), 0) * shrinks if x.max() > 0 else np.zeros(1)
     best = min(measured(x, float(a), float(b)) for a in lows for b in highs)
-    assert found <= best * 1.05
+    assert error <= best * 1.05
 
 
 def test_minmax_keeps_the_extremes_and_zero() -> None:

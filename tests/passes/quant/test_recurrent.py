@@ -39,8 +39,8 @@ def cell(op: str, *, hidden: int = 32, layout: int = 0) -> Graph:
 
 
 def noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
-    want, found = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    return float(10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()))
+    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
+    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
 
 
 @pytest.mark.parametrize("op", list(GATES))
@@ -105,8 +105,8 @@ def test_transposed_convolutions(weights: str, dtype: DType, groups: int, output
     report = quantized(graph, feeds, Quant(weights=weights))  # type: ignore[arg-type]
     assert any(v.dtype is dtype and len(v.shape or ()) >= 4 for v in graph.constants)
     assert set(runtime_ops(graph, tmp_path)) == {"ConvTranspose"}
-    want, found = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    power, off = ((a**2).sum(axis=(0, 2, 3)) for a in (want, want - found))
+    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
+    power, off = ((a**2).sum(axis=(0, 2, 3)) for a in (want, want - got))
     assert 10 * np.log10(power / off).min() > 38
     assert not any("eight bits" in note for note in report.notes)
 

@@ -73,9 +73,9 @@ def told(build: Build) -> Report:
     return next(step.report for step in build.report.steps if step.name == "quant")
 
 
-def noise(found: Graph) -> float:
+def noise(graph: Graph) -> float:
     """The signal-to-noise ratio against the float network, in decibels."""
-    want, have = (np.asarray(Session(g, threads=1).run(FEEDS)[0], np.float64) for g in (network(), found))
+    want, have = (np.asarray(Session(g, threads=1).run(FEEDS)[0], np.float64) for g in (network(), graph))
     return float(10 * np.log10((want**2).sum() / ((want - have) ** 2).sum()))
 
 

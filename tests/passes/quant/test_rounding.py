@@ -22,10 +22,10 @@ def problem(groups: int, n: int, d: int) -> tuple[np.ndarray, ...]:
 
 def test_each_step_lowers_the_loss() -> None:
     target, hessian, scale, low, high = problem(1, 24, 40)
-    given = target[0], hessian[0], scale[0], low[0], high[0]
+    operands = target[0], hessian[0], scale[0], low[0], high[0]
     nearest = np.clip(np.rint(target / scale[..., None]), low, high)
-    ordered = gptq(*given)
-    descended = descend(ordered, *given)
+    ordered = gptq(*operands)
+    descended = descend(ordered, *operands)
     first, second, third = (
         losses(q.reshape(target.shape), target, hessian, scale).sum() for q in (nearest, ordered, descended)
     )
@@ -53,11 +53,11 @@ def test_rounding_is_never_worse_than_to_the_nearest() -> None:
 def test_exhaustive_finds_the_best_of_all_ways_to_round() -> None:
     target, hessian, scale, low, high = problem(5, 1, 4)
     codes = exhaustive(target[:, 0], hessian, scale[:, 0], low[:, 0], high[:, 0])
-    found = losses(codes[:, None], target, hessian, scale)[:, 0]
+    errors = losses(codes[:, None], target, hessian, scale)[:, 0]
     floor = np.floor(target[:, 0] / scale)
     for pattern in itertools.product((0, 1), repeat=4):
         other = np.clip(floor + np.asarray(pattern), -8, 7)
-        assert (found <= losses(other[:, None], target, hessian, scale)[:, 0] + 1e-12).all()
+        assert (errors <= losses(other[:, None], target, hessian, scale)[:, 0] + 1e-12).all()
 
 
 def test_the_box_pins_codes() -> None:

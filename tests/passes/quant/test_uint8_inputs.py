@@ -37,11 +37,11 @@ def network(pads: int) -> Graph:
 
 
 def test_lattices_are_found_and_other_numbers_are_not() -> None:
-    found = find_lattice(lambda: [images(COLOURS)])
-    assert found is not None
-    assert found.step == pytest.approx(1 / 255 / STD, rel=1e-5)
-    assert found.zero == pytest.approx(255 * MEAN, abs=0.01)
-    assert not found.uniform
+    steps = find_lattice(lambda: [images(COLOURS)])
+    assert steps is not None
+    assert steps.step == pytest.approx(1 / 255 / STD, rel=1e-5)
+    assert steps.zero == pytest.approx(255 * MEAN, abs=0.01)
+    assert not steps.uniform
     even = find_lattice(lambda: [images(HALVES)])
     assert even is not None
     assert even.uniform
@@ -76,9 +76,9 @@ def test_the_rewritten_input_is_encoded_without_error(norm: tuple[np.ndarray, np
     want = Session(graph, threads=1).run({"x": x})[0]
     samples = load_samples({"x": x}, graph)
     ((value, grid),) = encode_inputs(graph, find_layers(graph)[0], samples, DType.UINT8).items()
-    levels, found = Session(graph, outputs=[value, graph.outputs[0].value], threads=1).run({"x": x})
+    levels, got = Session(graph, outputs=[value, graph.outputs[0].value], threads=1).run({"x": x})
     inside = np.s_[..., 1:-1, 1:-1] if norm is HALVES and pads else np.s_[...]  # a half step of padding
-    assert found[inside] == pytest.approx(want[inside], abs=1e-3)
+    assert got[inside] == pytest.approx(want[inside], abs=1e-3)
     pixels = np.s_[..., 1:-1, 1:-1] if norm is COLOURS and pads else np.s_[...]  # padding is 0, which is no byte
     assert grid.dequantize(grid.quantize(levels))[pixels] == pytest.approx(levels[pixels], abs=0.03 * float(grid.scale))
 
@@ -103,6 +103,6 @@ def test_the_whole_pass_takes_images_as_codes() -> None:
     x = images(COLOURS)
     quantized(graph, {"x": x}, saturating_int8=False)
     want = Session(teacher, threads=1).run({"x": x})[0]
-    found = Session(graph, threads=1, optimise=False).run({"x": x})[0]
+    answers = Session(graph, threads=1, optimise=False).run({"x": x})[0]
     # Rounding the answer itself to 8 bits costs about 40 dB.
-    assert 10 * np.log10((want**2).sum() / ((want - found) ** 2).sum()) > 37
+    assert 10 * np.log10((want**2).sum() / ((want - answers) ** 2).sum()) > 37

@@ -38,8 +38,8 @@ def test_importance_moves_error_to_where_it_matters_less() -> None:
     plain = quantize_rows(rows, DType.INT8)
     weighted = quantize_rows(rows, DType.INT8, importance=importance)
 
-    def weighed(found: tuple[np.ndarray, np.ndarray]) -> float:
-        codes, scale = found
+    def weighed(encoded: tuple[np.ndarray, np.ndarray]) -> float:
+        codes, scale = encoded
         return float(np.sum((rows - codes * scale[:, None]) ** 2 * importance))
 
     assert weighed(weighted) < weighed(plain)

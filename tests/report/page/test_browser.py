@@ -54,21 +54,21 @@ def opened(browser: Browser, path: Path, width: int = 1280, scheme: str = "light
         color_scheme="dark" if scheme == "dark" else "light",
         java_script_enabled=scripts,
     )
-    found = Opened(context.new_page())
-    found.page.on("console", lambda message: found.complaints.append(message.text))
-    found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    found.page.on("request", lambda request: found.requests.append(request.url))
-    found.page.goto(path.as_uri(), timeout=120_000)  # milliseconds: two thousand layers take a while on a busy machine
-    return found
+    opened = Opened(context.new_page())
+    opened.page.on("console", lambda message: opened.complaints.append(message.text))
+    opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.page.on("request", lambda request: opened.requests.append(request.url))
+    opened.page.goto(path.as_uri(), timeout=120_000)  # milliseconds: two thousand layers take a while on a busy machine
+    return opened
 
 
 def test_it_renders_without_complaints_and_asks_for_nothing(browser: Browser, written: Written) -> None:
-    found = opened(browser, written.path)
-    assert found.page.locator("h1").inner_text() == Path(written.document["model"]).name
-    assert found.page.locator("section").count() == 7
-    assert found.complaints == []
-    assert [url for url in found.requests if not url.startswith("data:")] == [written.path.as_uri()]
-    assert found.page.locator("figure.chart svg").count() >= 4
+    answers = opened(browser, written.path)
+    assert answers.page.locator("h1").inner_text() == Path(written.document["model"]).name
+    assert answers.page.locator("section").count() == 7
+    assert answers.complaints == []
+    assert [url for url in answers.requests if not url.startswith("data:")] == [written.path.as_uri()]
+    assert answers.page.locator("figure.chart svg").count() >= 4
 
 
 def test_its_figures_are_those_of_the_record(browser: Browser, written: Written) -> None:
@@ -154,8 +154,8 @@ def test_layers_sort_and_filter(browser: Browser, written: Written) -> None:
     page.get_by_label("Show").select_option("")
     assert not any("empty" in str(one.get_attribute("data-is")) for one in rows.all() if one.is_visible())
     page.get_by_role("button", name="bytes before").click()
-    found = [one.get_attribute("data-v") for one in page.locator('#layer-table td[data-head="bytes before"]').all()]
-    figures = [float(one) for one in found if one]
+    cells = [one.get_attribute("data-v") for one in page.locator('#layer-table td[data-head="bytes before"]').all()]
+    figures = [float(one) for one in cells if one]
     assert figures == sorted(figures, reverse=True)
     assert page.locator('th[aria-sort="descending"]').count() == 1
     page.get_by_label("Find").fill("alert")
@@ -252,8 +252,8 @@ def test_mobilenetv2(browser: Browser, kit: Path, tmp_path: Path) -> None:
     assert path.stat().st_size < 3_000_000
     paints = []
     for _ in range(3):
-        found = opened(browser, path)
-        entry = found.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+        answers = opened(browser, path)
+        entry = answers.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
         paints += [entry] if entry else []
-        assert found.complaints == []
+        assert answers.complaints == []
     assert min(paints) < FIRST_PAINT

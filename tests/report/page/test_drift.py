@@ -36,11 +36,11 @@ def net(scale: np.ndarray = PLAIN, noise: float = 0.0) -> Graph:
 def snr(other: Graph) -> dict[str, float]:
     samples = np.random.default_rng(1).normal(size=(8, 3, 8, 8)).astype(np.float32)
     original = net()
-    found = rows(original, other, SimpleNamespace(steps=[]), {})  # type: ignore[arg-type]
-    held = load_samples({"x": samples}, original)
-    assert isinstance(held, Samples)
-    drift(original, other, found, held, {}, 1)
-    return {row.name: row.snr_db for row in found.all if row.name in ("a", "b") and row.snr_db is not None}
+    table = rows(original, other, SimpleNamespace(steps=[]), {})  # type: ignore[arg-type]
+    samples_of = load_samples({"x": samples}, original)
+    assert isinstance(samples_of, Samples)
+    drift(original, other, table, samples_of, {}, 1)
+    return {row.name: row.snr_db for row in table.all if row.name in ("a", "b") and row.snr_db is not None}
 
 
 def test_a_scale_that_the_next_layer_takes_back_is_no_drift() -> None:
@@ -75,10 +75,10 @@ def test_histograms_of_weights_lie_on_each_other_whatever_scale_channels_have() 
     original, other = net(), net(np.asarray([1, 800, 0.01, 30], np.float32))
     for node in other:
         node.origin = Origin.merge([node.origin], "clean")
-    found = rows(original, other, SimpleNamespace(steps=[]), {})  # type: ignore[arg-type]
+    table = rows(original, other, SimpleNamespace(steps=[]), {})  # type: ignore[arg-type]
     samples = np.random.default_rng(1).normal(size=(8, 3, 8, 8)).astype(np.float32)
     spreads = {
-        one.row.name: one for one in drift(original, other, found, load_samples({"x": samples}, original), {}, 1)
+        one.row.name: one for one in drift(original, other, table, load_samples({"x": samples}, original), {}, 1)
     }
     weights = spreads["a"].weights
     assert weights is not None

@@ -59,16 +59,16 @@ def test_every_figure_is_the_records(written: Written) -> None:
 
 
 def test_the_page_carries_the_whole_record(written: Written) -> None:
-    found = re.search(r'<script type="application/json" id="report">(.*?)</script>', written.text, re.DOTALL)
-    assert found is not None
-    assert json.loads(found[1]) == written.document
+    match = re.search(r'<script type="application/json" id="report">(.*?)</script>', written.text, re.DOTALL)
+    assert match is not None
+    assert json.loads(match[1]) == written.document
 
 
 def test_counts_of_answers_are_those_of_the_record(written: Written) -> None:
-    found = evidence.gather(written.build).answers
-    assert found is not None
-    assert found.samples == written.document["agreement"]["samples"]
-    assert found.agreed / found.rows == written.document["agreement"]["outputs"][0]["top1"]
+    gathered = evidence.gather(written.build).answers
+    assert gathered is not None
+    assert gathered.samples == written.document["agreement"]["samples"]
+    assert gathered.agreed / gathered.rows == written.document["agreement"]["outputs"][0]["top1"]
 
 
 def test_layers_add_up_to_the_model(written: Written) -> None:
@@ -87,14 +87,14 @@ def test_layers_add_up_to_the_model(written: Written) -> None:
 
 
 def test_names_cannot_become_tags(written: Written) -> None:
-    found = Reader(written.text)
-    assert sum(tag == "script" for tag, _ in found.tags) == 2
-    assert not any("onerror" in attributes for _, attributes in found.tags)
-    assert not any(tag in ("i", "b") for tag, _ in found.tags)
+    page = Reader(written.text)
+    assert sum(tag == "script" for tag, _ in page.tags) == 2
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert not any(tag in ("i", "b") for tag, _ in page.tags)
     assert EVIL not in written.text
     assert html.escape(EVIL) in written.text
-    assert EVIL in "".join(found.text)
-    assert WORSE in "".join(found.text)
+    assert EVIL in "".join(page.text)
+    assert WORSE in "".join(page.text)
 
 
 def test_nothing_comes_from_outside(written: Written) -> None:
@@ -106,8 +106,8 @@ def test_nothing_comes_from_outside(written: Written) -> None:
 
 
 def test_the_policy_allows_only_the_pages_own_script_and_style(written: Written) -> None:
-    found = Reader(written.text)
-    policy = next(a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy")
+    page = Reader(written.text)
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
@@ -115,19 +115,19 @@ def test_the_policy_allows_only_the_pages_own_script_and_style(written: Written)
         text = files("optc.report.page").joinpath(name).read_text(encoding="utf-8")
         assert text in written.text
         assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
-    assert not any("style" in attributes for _, attributes in found.tags)
+    assert not any("style" in attributes for _, attributes in page.tags)
 
 
 def test_the_same_evidence_gives_the_same_page(written: Written) -> None:
-    found = evidence.gather(written.build)
-    assert page(written.build, found) == page(written.build, found)
+    gathered = evidence.gather(written.build)
+    assert page(written.build, gathered) == page(written.build, gathered)
 
 
 def test_ids_are_unique_and_every_link_leads_somewhere(written: Written) -> None:
-    found = Reader(written.text)
-    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    page = Reader(written.text)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    links = {a["href"] for tag, a in found.tags if tag == "a"}
+    links = {a["href"] for tag, a in page.tags if tag == "a"}
     assert {str(link).removeprefix("#") for link in links} <= {str(one) for one in ids}
 
 

@@ -109,10 +109,10 @@ def test_the_hot_loop_is_the_dot_product(spec: str, objdump: str, instruction: s
         pytest.skip("names a CPU of x86-64")
     net = CodedNet(np.int8)
     graph = net.done(net.conv(net.rounded(net.input("x", 1, 16, 9, 9)), 16, 16, 3, 3, pads=[1, 1, 1, 1]))
-    found = max(innermost_loops(listing(graph, spec, objdump, tmp_path)), key=lambda loop: loop[instruction])
-    assert found[instruction] >= 16
+    hot = max(innermost_loops(listing(graph, spec, objdump, tmp_path)), key=lambda loop: loop[instruction])
+    assert hot[instruction] >= 16
     # One product in three is vpmaddwd: codes are spread and sums are added by others.
-    assert found[instruction] > (0.3 if instruction == "vpmaddwd" else 0.4) * found.total()
+    assert hot[instruction] > (0.3 if instruction == "vpmaddwd" else 0.4) * hot.total()
 
 
 X86_CPUS = ("x86-64", "x86-64-v2", "x86-64-v3", "alderlake", "skylake-avx512", "cascadelake")
@@ -189,17 +189,17 @@ def listing(graph: Graph, spec: str, objdump: str, folder: Path) -> str:
 
 def innermost_loops(listing: str) -> Iterator[Counter[str]]:
     """How often each instruction stands in each loop without branches: what a backward branch goes around."""
-    found = [
+    instructions = [
         (int(m[1], 16), m[2], m[3])
         for m in re.finditer(r"^ *([0-9a-f]+):\t(?:\{vex\} )?(\S+) *(.*)$", listing, re.MULTILINE)
     ]
-    at = {address: index for index, (address, _, _) in enumerate(found)}
+    at = {address: index for index, (address, _, _) in enumerate(instructions)}
     branch = re.compile(r"b\.|cbn?z|tbn?z|j")
-    for index, (address, name, rest) in enumerate(found):
+    for index, (address, name, rest) in enumerate(instructions):
         goal = re.search(r"(?:^|[\s,])([0-9a-f]+) <", rest)
         if not branch.match(name) or goal is None or int(goal[1], 16) >= address or int(goal[1], 16) not in at:
             continue
-        body = [one[1] for one in found[at[int(goal[1], 16)] : index + 1]]
+        body = [one[1] for one in instructions[at[int(goal[1], 16)] : index + 1]]
         if not any(branch.match(one) for one in body[:-1]):
             yield Counter(body)
 
@@ -235,9 +235,9 @@ def test_each_layer_gives_the_codes_of_the_reference(tmp_path: Path) -> None:
         parts.add_output(value, f"made{index}")
     built(parts, "host", tmp_path / "a.tar")
     opened = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1)
-    made = opened.run({**feeds, **{f"codes{i}": one for i, one in enumerate(want)}})[len(graph.outputs) :]
-    assert len(made) == len(want) == 11
-    apart = np.concatenate([np.abs(x.astype(int) - y).ravel() for x, y in zip(made, want, strict=True)])
+    got = opened.run({**feeds, **{f"codes{i}": one for i, one in enumerate(want)}})[len(graph.outputs) :]
+    assert len(got) == len(want) == 11
+    apart = np.concatenate([np.abs(x.astype(int) - y).ravel() for x, y in zip(got, want, strict=True)])
     assert apart.size > 30_000
     assert apart.max() <= 1
     assert np.mean(apart) < 1e-4
@@ -288,12 +288,12 @@ def test_a_model_may_have_any_number_of_inputs(tmp_path: Path) -> None:
     net = CodedNet(np.int8)
     inputs = [net.input(f"x{i}", 5) for i in range(70)]
     built(net.done(*(net.add("Relu", x) for x in inputs)), "host", tmp_path / "a.tar")
-    held = np.zeros(70 * 6 + 1, np.float32)  # none of them aligned
-    feeds = {f"x{i}": held[6 * i + 1 : 6 * i + 6] for i in range(70)}
+    numbers = np.zeros(70 * 6 + 1, np.float32)  # none of them aligned
+    feeds = {f"x{i}": numbers[6 * i + 1 : 6 * i + 6] for i in range(70)}
     for i, one in enumerate(feeds.values()):
         one += i
-    found = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1).run(feeds)
-    assert [one[0] for one in found] == list(range(70))
+    answers = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1).run(feeds)
+    assert [one[0] for one in answers] == list(range(70))
 
 
 @pytest.mark.parametrize(("spec", "dtype"), [("host", np.int8), ("host", np.uint8), ("arm64", np.uint8)])

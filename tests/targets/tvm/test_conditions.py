@@ -29,18 +29,18 @@ OPSETS = {"BitCast": 26}
 
 def _declared(operands: str, call: str, sizes: str = "2, 3", kind: str = "float") -> tuple[str, str]:
     """A graph whose result has sizes that the model declares, and one whose result has not."""
-    known, unknown = (f"({operands}) => ({kind}[{one}] y) {{ y = {call} }}" for one in (sizes, "N, M"[: len(sizes)]))
-    return known, unknown
+    fixed, unknown = (f"({operands}) => ({kind}[{one}] y) {{ y = {call} }}" for one in (sizes, "N, M"[: len(sizes)]))
+    return fixed, unknown
 
 
 def _cell(op: str) -> tuple[str, str]:
     rows = 2 * {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
     weights = f"float[1, {rows}, 2] w, float[1, {rows}, 2] r"
-    known, long = (
+    fixed, long = (
         f"(float[{steps}, 1, 2] x, {weights}) => (float[{steps}, 1, 1, 2] y) {{ y = {op} <hidden_size = 2> (x, w, r) }}"
         for steps in (2, 513)
     )
-    return known, long
+    return fixed, long
 
 
 def _reduced(op: str) -> tuple[str, str]:

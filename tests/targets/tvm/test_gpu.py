@@ -61,17 +61,17 @@ def test_kernels_answer_as_before(spec: str, most: float, tmp_path: Path) -> Non
         except TargetError as error:
             pytest.skip(str(error))
     target.emit(tiny(), str(tmp_path / "a.tar"))
-    found = target.open(str(tmp_path / "a.tar"))
-    answers(found, most)
+    opened = target.open(str(tmp_path / "a.tar"))
+    answers(opened, most)
     with pytest.raises(TargetError, match="the model takes"):
-        found.run({"x": np.zeros((2, 3, 13, 11), np.float32)})
+        opened.run({"x": np.zeros((2, 3, 13, 11), np.float32)})
 
 
-def answers(found: Runnable, most: float) -> None:
+def answers(artifact: Runnable, most: float) -> None:
     """Twice, since what a run leaves behind must not tell in the next."""
     wanted = Session(tiny(), threads=1, optimise=False).run(FEEDS)
     for _ in range(2):
-        for got, want in zip(found.run(FEEDS), wanted, strict=True):
+        for got, want in zip(artifact.run(FEEDS), wanted, strict=True):
             assert got.shape == want.shape
             assert got.dtype == want.dtype
             np.testing.assert_allclose(got, want, rtol=0, atol=most * float(np.abs(want).max()))
@@ -93,10 +93,10 @@ def test_shaders_that_cannot_run_here_are_emitted(
     need_tvm()
     monkeypatch.setattr("optc.targets.tvm.gpu.wgpu_run.adapter", lambda: None)
     folder = tmp_path / "out"
-    found = compile(small(), "clean", target=spec, output=folder, threads=1)
-    assert found.report.agreement is None
-    assert found.report.validation is not None
-    assert "cannot run here: needs" in found.report.validation.reason
+    build = compile(small(), "clean", target=spec, output=folder, threads=1)
+    assert build.report.agreement is None
+    assert build.report.validation is not None
+    assert "cannot run here: needs" in build.report.validation.reason
     with pytest.raises(SpecError, match="a budget on agreement needs the check"):
         compile(small(), "clean", target=spec, budget="agreement=99%", threads=1)
     said = json.loads((folder / "manifest.json").read_text())["gpu"]
@@ -160,8 +160,8 @@ def coded() -> Graph:
         [constant(np.arange(-8, 8, dtype=np.int32)), constant(np.linspace(0.1, 0.2, 16).astype(np.float32))],
         {"axis": 0},
     ).output
-    found = graph.add("Relu", [graph.add("Conv", [rounded, weights(16, 8, 3, 3), bias]).output]).output
-    flat = graph.add("Flatten", [graph.add("GlobalAveragePool", [found]).output]).output
+    activation = graph.add("Relu", [graph.add("Conv", [rounded, weights(16, 8, 3, 3), bias]).output]).output
+    flat = graph.add("Flatten", [graph.add("GlobalAveragePool", [activation]).output]).output
     graph.add_output(graph.add("Gemm", [flat, weights(40, 16)], {"transB": 1}).output, "y")
     infer(graph)
     return graph
@@ -169,10 +169,10 @@ def coded() -> Graph:
 
 def test_int8_weights_stay_so(tmp_path: Path) -> None:
     need_driver()
-    found = compile(coded(), "clean", target="opencl:device=mali", output=tmp_path / "out", threads=1)
-    assert [step.name for step in found.report.steps] == ["clean", "scale-behind"]
-    assert found.report.agreement is not None
-    assert found.report.agreement.outputs[0].sqnr_db > 50  # type: ignore[operator]
+    build = compile(coded(), "clean", target="opencl:device=mali", output=tmp_path / "out", threads=1)
+    assert [step.name for step in build.report.steps] == ["clean", "scale-behind"]
+    assert build.report.agreement is not None
+    assert build.report.agreement.outputs[0].sqnr_db > 50  # type: ignore[operator]
     said = manifest.read(str(tmp_path / "out"))["gpu"]
     assert said["weights"]["int8"] == 16 * 8 * 9 + 48 * 16  # columns up to whole tiles
     assert "convert_float4(vload4" in (tmp_path / "out" / "kernels.cl").read_text()

@@ -26,15 +26,15 @@ RANDOM = np.random.default_rng(0)
 def test_a_padded_convolution_reads_another(tmp_path: Path) -> None:
     """Rows beyond the border are zeros chosen for four channels by one condition."""
     need_driver()
-    made = Outputs(x=RANDOM.normal(size=(1, 4, 9, 11)).astype(np.float32))
+    net = Outputs(x=RANDOM.normal(size=(1, 4, 9, 11)).astype(np.float32))
     last: str | Value = "x"
     for pads, group in (([1, 1, 1, 1], 1), ([2, 0, 1, 1], 1), ([1, 1, 1, 1], 8), ([0, 1, 2, 1], 2)):
         shape = (8, (4 if last == "x" else 8) // group, 3, 3)
-        weights = made.constant(RANDOM.normal(size=shape) / 3)
-        last = made.add("Conv", last, weights, pads=pads, group=group)
-    made.add("AveragePool", last, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    made.add("MaxPool", last, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    made.check(tmp_path)
+        weights = net.constant(RANDOM.normal(size=shape) / 3)
+        last = net.add("Conv", last, weights, pads=pads, group=group)
+    net.add("AveragePool", last, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    net.add("MaxPool", last, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    net.check(tmp_path)
 
 
 def test_the_zoo_network_with_such_convolutions(tmp_path: Path) -> None:
@@ -48,28 +48,28 @@ def test_the_zoo_network_with_such_convolutions(tmp_path: Path) -> None:
 def test_functions_and_kernels_whose_names_the_language_has(tmp_path: Path) -> None:
     need_driver()
     x = RANDOM.uniform(-0.9, 0.9, size=(3, 8)).astype(np.float32)
-    made = Outputs(x=x, y=RANDOM.uniform(0.1, 0.9, size=(3, 8)).astype(np.float32))
+    net = Outputs(x=x, y=RANDOM.uniform(0.1, 0.9, size=(3, 8)).astype(np.float32))
     for op in ("Max", "Min", "Pow", "Add", "Mod"):
-        made.add(op, *(("y", "x") if op == "Pow" else ("x", "y")), **({"fmod": 1} if op == "Mod" else {}))
+        net.add(op, *(("y", "x") if op == "Pow" else ("x", "y")), **({"fmod": 1} if op == "Mod" else {}))
     for op in ("Erf", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Atanh", "Tanh", "Sin", "Cos", "Round"):
-        made.add(op, "x")
+        net.add(op, "x")
     for op in ("Log", "Sqrt", "Exp", "Floor", "Ceil", "Sign", "Abs", "Hardmax", "Softplus"):
-        made.add(op, "y")
-    made.add("Acosh", made.add("Add", "y", made.constant(1.5)))
+        net.add(op, "y")
+    net.add("Acosh", net.add("Add", "y", net.constant(1.5)))
     for op in ("ArgMax", "ArgMin"):
-        made.add(op, "x", axis=1)
-        made.add(op, "x", axis=0, keepdims=0, select_last_index=1)
-    made.check(tmp_path)
+        net.add(op, "x", axis=1)
+        net.add(op, "x", axis=0, keepdims=0, select_last_index=1)
+    net.check(tmp_path)
 
 
 def test_scattering(tmp_path: Path) -> None:
     need_driver()
-    made = Outputs(x=RANDOM.normal(size=(4, 6)).astype(np.float32), u=RANDOM.normal(size=(2, 6)).astype(np.float32))
-    rows = made.constant([[0, 1, 2, 3, 0, 1], [2, 3, 1, 0, 3, 2]], np.int64)
-    made.add("ScatterElements", "x", rows, "u", axis=0)
-    made.add("ScatterElements", "x", rows, "u", axis=0, reduction="add")
-    made.add("ScatterND", "x", made.constant([[3], [1]], np.int64), "u")
-    made.check(tmp_path)
+    net = Outputs(x=RANDOM.normal(size=(4, 6)).astype(np.float32), u=RANDOM.normal(size=(2, 6)).astype(np.float32))
+    rows = net.constant([[0, 1, 2, 3, 0, 1], [2, 3, 1, 0, 3, 2]], np.int64)
+    net.add("ScatterElements", "x", rows, "u", axis=0)
+    net.add("ScatterElements", "x", rows, "u", axis=0, reduction="add")
+    net.add("ScatterND", "x", net.constant([[3], [1]], np.int64), "u")
+    net.check(tmp_path)
 
 
 @pytest.mark.parametrize("last", [8, 7])
@@ -79,7 +79,7 @@ def test_conditions_and_narrow_types(last: int, tmp_path: Path) -> None:
     shape = (3, last)
     x = RANDOM.normal(size=shape).astype(np.float32) * 3
     x[0, :2] = np.nan, np.inf
-    made = Outputs(
+    net = Outputs(
         x=x,
         b=RANDOM.integers(0, 2, shape).astype(bool),
         i8=RANDOM.integers(-128, 128, shape).astype(np.int8),
@@ -87,27 +87,27 @@ def test_conditions_and_narrow_types(last: int, tmp_path: Path) -> None:
         i64=RANDOM.integers(-(2**40), 2**40, shape),
         j64=np.arange(last) - 2**50,
     )
-    zero = made.constant(0.0)
-    less = made.add("Less", "x", zero)
-    both = made.add("And", less, "b")
-    for mask in ("b", less, both, made.add("Not", "b"), made.add("IsNaN", "x"), made.add("IsInf", "x")):
-        made.add("Where", mask, "x", zero)
-        made.add("Where", mask, "i64", "j64")
-        made.add("Where", mask, "i8", made.constant(-3, np.int8))
+    zero = net.constant(0.0)
+    less = net.add("Less", "x", zero)
+    both = net.add("And", less, "b")
+    for mask in ("b", less, both, net.add("Not", "b"), net.add("IsNaN", "x"), net.add("IsInf", "x")):
+        net.add("Where", mask, "x", zero)
+        net.add("Where", mask, "i64", "j64")
+        net.add("Where", mask, "i8", net.constant(-3, np.int8))
     for value in ("i8", "u8"):
-        made.add("Add", value, value)
-        made.add("Cast", made.add("Mul", value, value), to=int(DType.FLOAT))
-        made.add("Sub", made.constant(5, np.int8 if value == "i8" else np.uint8), value)
-        made.add("Cast", value, to=int(DType.BOOL))
-    made.add("Add", "i64", "i64")
-    made.add("Cast", "b", to=int(DType.FLOAT))
-    made.add("Cast", "b", to=int(DType.INT64))
-    made.add("Equal", "i8", made.constant(1, np.int8))
+        net.add("Add", value, value)
+        net.add("Cast", net.add("Mul", value, value), to=int(DType.FLOAT))
+        net.add("Sub", net.constant(5, np.int8 if value == "i8" else np.uint8), value)
+        net.add("Cast", value, to=int(DType.BOOL))
+    net.add("Add", "i64", "i64")
+    net.add("Cast", "b", to=int(DType.FLOAT))
+    net.add("Cast", "b", to=int(DType.INT64))
+    net.add("Equal", "i8", net.constant(1, np.int8))
     for op, slope in (("LeakyRelu", {"alpha": 0.3}), ("Elu", {}), ("Selu", {}), ("ThresholdedRelu", {}), ("Relu", {})):
-        made.add(op, made.add("Where", made.add("IsNaN", "x"), zero, "x"), **slope)
-    made.add("Pad", "i8", made.constant([1, 2, 0, 3], np.int64), made.constant(9, np.int8))
-    made.add("Pad", "x", made.constant([1, 4, 0, 4], np.int64), made.constant(2.0))
-    made.check(tmp_path)
+        net.add(op, net.add("Where", net.add("IsNaN", "x"), zero, "x"), **slope)
+    net.add("Pad", "i8", net.constant([1, 2, 0, 3], np.int64), net.constant(9, np.int8))
+    net.add("Pad", "x", net.constant([1, 4, 0, 4], np.int64), net.constant(2.0))
+    net.check(tmp_path)
 
 
 def half_net() -> tuple[Graph, dict[str, Array]]:
@@ -165,21 +165,21 @@ def test_models_in_half_precision_build_for_every_machine(spec: str, tmp_path: P
 )
 def test_what_a_gpu_lacks_is_refused_by_the_node(spec: str, dtype: type, why: str, tmp_path: Path) -> None:
     need_tvm()
-    made = Outputs(x=np.zeros((2, 4), dtype))
-    first = made.graph.add("Neg", [made.values["x"]], name="first").output
-    last = made.graph.add("ArgMax", [first], {"axis": 1}, name="last").output
-    made.graph.add_output(last, "y")
-    infer(made.graph)
+    net = Outputs(x=np.zeros((2, 4), dtype))
+    first = net.graph.add("Neg", [net.values["x"]], name="first").output
+    last = net.graph.add("ArgMax", [first], {"axis": 1}, name="last").output
+    net.graph.add_output(last, "y")
+    infer(net.graph)
     with pytest.raises(TargetError, match=rf"node '(first|last)' cannot be compiled for {spec}{why}; replace it"):
-        table.one(spec).emit(made.graph, str(tmp_path / "a.tar"))
+        table.one(spec).emit(net.graph, str(tmp_path / "a.tar"))
 
 
 def test_a_driver_that_is_not_there_is_told_of(tmp_path: Path) -> None:
     need_driver()
-    made = Outputs(x=np.zeros((2, 4), np.float32))
-    made.add("Relu", "x")
-    infer(made.graph)
-    table.one("opencl").emit(made.graph, str(tmp_path / "a.tar"))
+    net = Outputs(x=np.zeros((2, 4), np.float32))
+    net.add("Relu", "x")
+    infer(net.graph)
+    table.one("opencl").emit(net.graph, str(tmp_path / "a.tar"))
     code = f"from optc.targets import table; table.one('opencl').open({str(tmp_path / 'a.tar')!r})"
     environment = {**os.environ, "OPTC_OPENCL": "/nowhere/libOpenCL.so"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -189,24 +189,24 @@ def test_a_driver_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_what_is_known_only_when_it_runs_is_looked_at_then(tmp_path: Path) -> None:
     need_driver()
     axes = np.array([1], np.int64)
-    made = Outputs(x=RANDOM.normal(size=(2, 3)).astype(np.float32), axes=axes)
-    summed = made.graph.add("ReduceSum", [made.values["x"], made.values["axes"]], name="sum").output
-    made.graph.add_output(summed, "y", TensorType(DType.FLOAT, (2, 1)))
-    made.check(tmp_path)
+    net = Outputs(x=RANDOM.normal(size=(2, 3)).astype(np.float32), axes=axes)
+    summed = net.graph.add("ReduceSum", [net.values["x"], net.values["axes"]], name="sum").output
+    net.graph.add_output(summed, "y", TensorType(DType.FLOAT, (2, 1)))
+    net.check(tmp_path)
     program = table.one("opencl").open(str(tmp_path / "a"))
     with pytest.raises(TargetError, match="'sum'"):
-        program.run({**made.feeds, "axes": axes * 0})
+        program.run({**net.feeds, "axes": axes * 0})
 
 
 def test_many_operators_in_one_kernel_make_no_name_that_is_too_long(tmp_path: Path) -> None:
     need_driver()
-    made = Outputs(x=RANDOM.normal(size=(2, 4)).astype(np.float32))
+    net = Outputs(x=RANDOM.normal(size=(2, 4)).astype(np.float32))
     last: str | Value = "x"
     for op in ("Sigmoid", "Tanh", "Exp", "Neg") * 12:
-        last = made.graph.add(op, [made.values["x"] if last == "x" else last]).output  # type: ignore[list-item]
+        last = net.graph.add(op, [net.values["x"] if last == "x" else last]).output  # type: ignore[list-item]
     assert isinstance(last, Value)
-    made.graph.add_output(last, "y")
-    made.check(tmp_path)
+    net.graph.add_output(last, "y")
+    net.check(tmp_path)
     kernels = re.findall(r"(\w+)\(", (tmp_path / "a" / "kernels.cl").read_text())
     assert max(map(len, kernels)) < 128
 
@@ -231,12 +231,12 @@ def test_numbers_of_few_bits(dtype: DType) -> None:
 
 def test_an_output_that_no_kernel_gives_is_named(tmp_path: Path) -> None:
     need_tvm()
-    made = Outputs(x=np.zeros((1, 1, 4, 4), np.float32))
-    node = made.graph.add("MaxPool", [made.values["x"]], {"kernel_shape": [2, 2]}, outputs=["most", "where"], name="p")
-    made.graph.add_output(node.outputs[1], "where")
-    infer(made.graph)
+    net = Outputs(x=np.zeros((1, 1, 4, 4), np.float32))
+    node = net.graph.add("MaxPool", [net.values["x"]], {"kernel_shape": [2, 2]}, outputs=["most", "where"], name="p")
+    net.graph.add_output(node.outputs[1], "where")
+    infer(net.graph)
     with pytest.raises(TargetError, match="MaxPool node 'p' cannot be compiled: no kernel gives 'where'"):
-        table.one("opencl").emit(made.graph, str(tmp_path / "a.tar"))
+        table.one("opencl").emit(net.graph, str(tmp_path / "a.tar"))
 
 
 def test_remainders_of_floats() -> None:
@@ -244,18 +244,18 @@ def test_remainders_of_floats() -> None:
     from launched import answers as launched
 
     x = RANDOM.normal(size=(3, 5)).astype(np.float32)
-    made = Outputs(x=x)
-    made.add("Mod", "x", made.constant(-0.3))
-    infer(made.graph)
-    np.testing.assert_allclose(launched(made.graph, [x])[0], np.mod(x, np.float32(-0.3)), atol=1e-6)
+    net = Outputs(x=x)
+    net.add("Mod", "x", net.constant(-0.3))
+    infer(net.graph)
+    np.testing.assert_allclose(launched(net.graph, [x])[0], np.mod(x, np.float32(-0.3)), atol=1e-6)
 
 
 def test_maxima_of_regions_are_refused(tmp_path: Path) -> None:
     need_tvm()
-    made = Outputs(x=np.zeros((1, 1, 4, 4), np.float32), rois=np.zeros((1, 4), np.float32))
-    at = made.constant([0], np.int64)
-    node = made.graph.add("RoiAlign", [made.values["x"], made.values["rois"], at], {"mode": "max"}, name="r")
-    made.graph.add_output(node.output, "y")
-    infer(made.graph)
+    net = Outputs(x=np.zeros((1, 1, 4, 4), np.float32), rois=np.zeros((1, 4), np.float32))
+    at = net.constant([0], np.int64)
+    node = net.graph.add("RoiAlign", [net.values["x"], net.values["rois"], at], {"mode": "max"}, name="r")
+    net.graph.add_output(node.output, "y")
+    infer(net.graph)
     with pytest.raises(TargetError, match="RoiAlign node 'r' cannot be compiled: it takes the maxima"):
-        table.one("opencl").emit(made.graph, str(tmp_path / "a.tar"))
+        table.one("opencl").emit(net.graph, str(tmp_path / "a.tar"))

@@ -30,9 +30,9 @@ SPEC = "arm64:fp16=true"
 
 def legal(graph: Graph, spec: str = SPEC) -> Graph:
     target = table.parse(spec)[0]
-    found = graph.clone()
-    run(target.legalisation(), found, Context(target.facts))
-    return found
+    copy = graph.clone()
+    run(target.legalisation(), copy, Context(target.facts))
+    return copy
 
 
 def built(graph: Graph, path: Path, spec: str = SPEC) -> Path:
@@ -42,12 +42,12 @@ def built(graph: Graph, path: Path, spec: str = SPEC) -> Path:
 
 def noise_db(graph: Graph, path: Path, feeds: dict[str, np.ndarray]) -> list[float]:
     """How far below each output of the float model what is wrong with it lies."""
-    found = table.parse(SPEC)[0].open(str(built(graph, path)), threads=2).run(feeds)
+    answers = table.parse(SPEC)[0].open(str(built(graph, path)), threads=2).run(feeds)
     wanted = Session(graph, threads=1, optimise=False).run(feeds)
-    assert [(one.shape, one.dtype) for one in found] == [(one.shape, one.dtype) for one in wanted]
+    assert [(one.shape, one.dtype) for one in answers] == [(one.shape, one.dtype) for one in wanted]
     return [
         float(10 * np.log10(np.sum(want**2) / np.sum((got - want) ** 2)))
-        for got, want in zip(found, wanted, strict=True)
+        for got, want in zip(answers, wanted, strict=True)
     ]
 
 
@@ -81,9 +81,9 @@ def test_the_hot_loop_multiplies_eight_halves_at_once(ci: int, size: int, tmp_pa
     command = ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", str(tmp_path / "model.so")]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     named = re.sub(r"\tfmla\t(v\d+\.8h)", r"\tfmla.8h\t\1", listing)
-    found = max(innermost_loops(named), key=lambda loop: loop["fmla.8h"])
-    assert found["fmla.8h"] >= 16
-    assert found["fmla.8h"] > 0.4 * found.total()
+    hot = max(innermost_loops(named), key=lambda loop: loop["fmla.8h"])
+    assert hot["fmla.8h"] >= 16
+    assert hot["fmla.8h"] > 0.4 * hot.total()
     assert "\tfmla\t" not in named
 
 
@@ -127,13 +127,13 @@ def test_what_halves_cannot_carry_stays_float() -> None:
     huge = net.add("MatMul", shifted, net.graph.constant(np.full((16, 2), 1e5, np.float32)))
     bound = [net.graph.constant(np.float32(one)) for one in (0, 1e9)]
     clipped = net.add("MatMul", net.add("Clip", mixed, *bound), net.constant(16, 3))
-    found = legal(net.done(squares, huge, clipped))
-    verify(found)
-    assert halves(found) == ["MatMul", "MatMul", "MatMul", "MatMul", "Clip", "MatMul"]
-    clip = next(node for node in found if node.op == "Clip")
+    lowered = legal(net.done(squares, huge, clipped))
+    verify(lowered)
+    assert halves(lowered) == ["MatMul", "MatMul", "MatMul", "MatMul", "Clip", "MatMul"]
+    clip = next(node for node in lowered if node.op == "Clip")
     assert [float(v.constant.numpy()) for v in clip.inputs[1:]] == [0, 65504]  # type: ignore[union-attr]
-    assert [output.value.dtype for output in found.outputs] == [DType.FLOAT] * 3
-    assert Half().run(found, Context(table.parse(SPEC)[0].facts)).rewrites == {}
+    assert [output.value.dtype for output in lowered.outputs] == [DType.FLOAT] * 3
+    assert Half().run(lowered, Context(table.parse(SPEC)[0].facts)).rewrites == {}
 
 
 def test_a_mask_of_large_numbers_makes_no_nan(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_rounded_kernels_keep_their_sums() -> None:
     weights = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32) * 30
     wanted = weights.sum((2, 3))
     plain, kept = (
-        np.abs(found.astype(np.float32).sum((2, 3)) - wanted).mean()
-        for found in (weights.astype(np.float16), rounded(weights))
+        np.abs(kernel.astype(np.float32).sum((2, 3)) - wanted).mean()
+        for kernel in (weights.astype(np.float16), rounded(weights))
     )
     assert kept < plain / 10
     assert np.abs(rounded(weights) - weights).max() < 0.07

@@ -194,13 +194,13 @@ def _held(name: str) -> int:
     maps = Path("/proc/self/smaps")
     if not maps.exists() or not cpu.is_x86():
         return 0
-    held, inside = 0, False
+    lines, inside = 0, False
     for line in maps.read_text().splitlines():
         if "-" in line.split(" ", 1)[0]:
             inside = name in line
         elif inside and line.startswith("Rss:"):
-            held += 1024 * int(line.split()[1])
-    return held
+            lines += 1024 * int(line.split()[1])
+    return lines
 
 
 def test_sequences_of_any_length_answer_as_before(tmp_path: Path) -> None:
@@ -231,9 +231,9 @@ def test_a_build_is_a_folder_that_is_checked(tmp_path: Path) -> None:
     need("host")
     folder = tmp_path / "out"
     for _ in range(2):  # the second takes the place of the first
-        found = compile(small(), "clean", target="host", output=folder, threads=1)
-    assert found.report.agreement is not None
-    assert found.report.agreement.outputs[0].sqnr_db > 100  # type: ignore[operator]
+        build = compile(small(), "clean", target="host", output=folder, threads=1)
+    assert build.report.agreement is not None
+    assert build.report.agreement.outputs[0].sqnr_db > 100  # type: ignore[operator]
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.h", "model.so", "runner.cc"}
     said = json.loads((folder / "manifest.json").read_text())
     assert said["inputs"] == [{"name": "x", "dtype": "<f4", "shape": ["N", 3, 8, 8]}]
@@ -282,9 +282,9 @@ def test_an_operator_that_is_not_taken_is_named(tmp_path: Path) -> None:
 
 def test_targets_are_listed_without_tvm() -> None:
     assert {"host", "arm64", "armv7"} <= set(table.names())
-    found = table.parse("arm64:dotprod=true:cpu=cortex-a76")[0]
-    assert table.spec(found) == "arm64:cpu=cortex-a76:dotprod=true"
-    assert found.facts.name == "arm64:cpu=cortex-a76:dotprod=true"
+    target = table.parse("arm64:dotprod=true:cpu=cortex-a76")[0]
+    assert table.spec(target) == "arm64:cpu=cortex-a76:dotprod=true"
+    assert target.facts.name == "arm64:cpu=cortex-a76:dotprod=true"
 
 
 def test_quantized_weights_without_an_integer_kernel_become_the_floats_they_stand_for(tmp_path: Path) -> None:
@@ -299,9 +299,9 @@ def test_quantized_weights_without_an_integer_kernel_become_the_floats_they_stan
     rounded = net.add("DequantizeLinear", net.add("QuantizeLinear", x, *step), *step)
     graph = net.done(net.add("ConvTranspose", rounded, weights))
     target = table.parse("host")[0]
-    found = compile(graph, "clean", target=target, output=tmp_path / "a.tar", threads=1)
-    assert [step.name for step in found.report.steps] == ["clean", "float-weights"]
-    assert "runs in floats" in found.report.steps[-1].report.notes[0]
+    build = compile(graph, "clean", target=target, output=tmp_path / "a.tar", threads=1)
+    assert [step.name for step in build.report.steps] == ["clean", "float-weights"]
+    assert "runs in floats" in build.report.steps[-1].report.notes[0]
     agree(graph, "host", tmp_path / "a.tar", [{"x": net.random.normal(size=(2, 4, 8, 8)).astype(np.float32)}])
 
 
@@ -315,9 +315,9 @@ def test_a_library_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.C
     np.savez(tmp_path / "x.npz", x=np.zeros((3, 3, 8, 8), np.float32))
     words = ["run", str(tmp_path / "a.tar"), "--data", str(tmp_path / "x.npz"), "--against", str(tmp_path / "m.onnx")]
     assert run([*words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["agreement"] == 1
-    assert found["outputs"] == ["float32[1, 8, 6, 6]"]
+    document = json.loads(capsys.readouterr().out)
+    assert document["agreement"] == 1
+    assert document["outputs"] == ["float32[1, 8, 6, 6]"]
     assert run(["run", str(tmp_path / "none.tar"), "--data", str(tmp_path / "x.npz")]) == 2
     capsys.readouterr()
     files = [str(tmp_path / name) for name in ("m.onnx", "a.tar")]
@@ -379,6 +379,6 @@ def test_a_kernel_that_no_rule_can_cut_is_named(
         artifact.unpack(str(tmp_path / f"{name}.tar"), str(tmp_path / name))
         left = manifest.read(str(tmp_path / name)).get("unscheduled", [])
         assert bool(left) == broken == ("no rule could schedule" in caplog.text)
-        assert all(found in caplog.text for found in left)
+        assert all(name in caplog.text for name in left)
     x = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
     assert np.array_equal(table.parse("host")[0].open(str(tmp_path / "left.tar")).run({"x": x})[0], np.maximum(x, 0))

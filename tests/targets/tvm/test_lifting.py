@@ -36,8 +36,8 @@ def lifted(text: str) -> Graph:
 def answer(graph: Graph, feeds: dict[str, Array]) -> Array:
     import onnxruntime
 
-    found: Array = onnxruntime.InferenceSession(to_bytes(graph)).run(None, feeds)[0]
-    return found
+    output: Array = onnxruntime.InferenceSession(to_bytes(graph)).run(None, feeds)[0]
+    return output
 
 
 @pytest.mark.parametrize(

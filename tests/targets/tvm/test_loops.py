@@ -24,16 +24,16 @@ def loops(text: str) -> list[list[str]]:
     """The instructions of every stretch that a branch back closes and that holds no other such, operands and all."""
     code = instructions(text)
     index = {at: i for i, (at, _) in enumerate(code)}
-    found: list[list[str]] = []
+    bodies: list[list[str]] = []
     last = -1
     for i, (at, rest) in enumerate(code):
         target = re.match(r"(?:b\.\w+|cbn?z|tbn?z)\t(?:.*, )?(?:#\d+, )?([0-9a-f]+) <", rest)
         if target is None or int(target[1], 16) not in index or int(target[1], 16) > at:
             continue
         if (start := index[int(target[1], 16)]) > last:
-            found.append([one for _, one in code[start : i + 1]])
+            bodies.append([one for _, one in code[start : i + 1]])
         last = i
-    return found
+    return bodies
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,8 @@ def tools() -> None:
 def test_sums_of_codes_and_weights_of_several_groups_stay_in_registers(tmp_path: Path) -> None:
     net = CodedNet(np.int8)
     graph = net.done(net.conv(net.rounded(net.input("x", 1, 64, 12, 20)), 64, 64, 1, 1))
-    found = loops(listing(graph, "arm64:dotprod=true", OBJDUMP, tmp_path))
-    hot = max(found, key=lambda loop: sum(one.startswith("sdot") for one in loop))
+    inner = loops(listing(graph, "arm64:dotprod=true", OBJDUMP, tmp_path))
+    hot = max(inner, key=lambda loop: sum(one.startswith("sdot") for one in loop))
     assert sum(one.startswith("sdot") for one in hot) >= 16
     assert not [one for one in hot if "[sp" in one]
 
@@ -82,8 +82,8 @@ def test_what_is_rounded_is_the_product_as_a_float() -> None:
             x = te.placeholder(sums.shape, "int32")
             by = te.placeholder((1,), "float32")
             bias = te.compute((1,), lambda _: tvm.tirx.const(0, "int32"))
-            made = codes.encode(codes.scaled(x, bias, by), 1.0, zero, -128, 127, "int8", bounded=True)
-            function = te.create_prim_func([x, by, made]).with_attr("global_symbol", "kernel")
+            rounded = codes.encode(codes.scaled(x, bias, by), 1.0, zero, -128, 127, "int8", bounded=True)
+            function = te.create_prim_func([x, by, rounded]).with_attr("global_symbol", "kernel")
             target = Target({"kind": "llvm", "mcpu": str(tvm.target.codegen.llvm_get_system_cpu())})
             kernel = tvm.tirx.build(tvm.IRModule({"kernel": function}), target=target)
             answer = tvm.runtime.empty(sums.shape, "int8")

@@ -36,9 +36,9 @@ class IntegerNet(Net):
     def rounded(self, x: Value, scale: float, zero: int) -> Value:
         """`zero` is counted from the least code."""
         parts = self.graph.constant(np.float32(scale)), self.graph.constant(np.array(zero + self.low, self.dtype))
-        found = self.add("DequantizeLinear", self.add("QuantizeLinear", x, *parts), *parts)
-        self.scales[found] = float(np.float32(scale))
-        return found
+        value = self.add("DequantizeLinear", self.add("QuantizeLinear", x, *parts), *parts)
+        self.scales[value] = float(np.float32(scale))
+        return value
 
     def decoded(self, codes: np.ndarray, scales: np.ndarray, axis: int = 0) -> Value:
         parts = (codes, scales.astype(np.float32), np.zeros(scales.shape, codes.dtype))
@@ -84,9 +84,9 @@ def check(graph: Graph, spec: str, feeds: dict[str, np.ndarray], path: Path, spr
     built(graph, spec, path / "a.tar")
     got = table.parse(spec)[0].open(str(path / "a.tar"), threads=1).run(feeds)
     for one, other in zip(got, Session(reference, threads=1).run(feeds), strict=True):
-        found = one.astype(np.int16) + 128 if one.dtype == np.int8 else one
+        shifted = one.astype(np.int16) + 128 if one.dtype == np.int8 else one
         assert np.ptp(other.astype(np.float64)) > spread
-        assert np.array_equal(found, other)
+        assert np.array_equal(shifted, other)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the kernels that are the reference are those for x86")

@@ -100,9 +100,9 @@ def test_wrong_code_on_a_device_is_not_put_in_its_place(
         return right(copy, *rest)  # type: ignore[arg-type]
 
     device = Device(f"127.0.0.1:{server}")
-    found = compile(graph(), "clean", target="host", output=tmp_path / "a.tar", device=device, threads=1)
-    assert found.report.validation is not None
-    assert found.report.validation.samples == 8
+    build = compile(graph(), "clean", target="host", output=tmp_path / "a.tar", device=device, threads=1)
+    assert build.report.validation is not None
+    assert build.report.validation.samples == 8
     monkeypatch.setattr(module, "import_graph", wrong)
     with pytest.raises(EmissionError, match="does not answer as the graph"):
         compile(graph(), "clean", target="host", output=tmp_path / "b.tar", device=device, threads=1)
@@ -123,8 +123,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         pytest.skip(f"{WHEELS} names no folder with the wheels of TVM for aarch64: see docs/targets/arm64.md")
     folder = tmp_path_factory.mktemp("board")
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as held:
-            held.extractall(folder, [name for name in held.namelist() if name.startswith(PARTS)])
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [name for name in archive.namelist() if name.startswith(PARTS)])
     for name in ("tvm/lib/libtvm_runtime.so", "tvm_ffi/lib/libtvm_ffi.so"):
         shutil.copy(folder / name, folder)
     command = [
@@ -206,13 +206,13 @@ def test_a_build_is_tuned_checked_and_timed_on_a_device(
 ) -> None:
     words = [str(library.parent / "wide.onnx"), "--target", "host", "--rpc", f"127.0.0.1:{server}"]
     save(wide(), library.parent / "wide.onnx")
-    asked = ["--tune", "1s", "--tune-records", str(tmp_path / "r.jsonl"), "--budget", "latency=9x", "--no-cache"]
+    options = ["--tune", "1s", "--tune-records", str(tmp_path / "r.jsonl"), "--budget", "latency=9x", "--no-cache"]
     # Status 3 would tell of a budget that is missed.
-    assert run([*words, *asked, "--passes", "clean", "-o", str(tmp_path / "a.tar"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["agreement"]["share"] == 1
-    assert told["latency"]["ratio"] > 0
-    assert f"run and timed on the device 127.0.0.1:{server}, the original built for it too" in told["notes"]
+    assert run([*words, *options, "--passes", "clean", "-o", str(tmp_path / "a.tar"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["agreement"]["share"] == 1
+    assert document["latency"]["ratio"] > 0
+    assert f"run and timed on the device 127.0.0.1:{server}, the original built for it too" in document["notes"]
     assert (tmp_path / "r.jsonl").read_text().startswith('{"default"')
     assert run(["profile", *words, "-o", str(tmp_path / "t.json"), "--json"]) == 0
     assert json.loads((tmp_path / "t.json").read_text())["device"] == f"127.0.0.1:{server}"
@@ -220,11 +220,11 @@ def test_a_build_is_tuned_checked_and_timed_on_a_device(
 
 def wide() -> Graph:
     """A product that has more than one tile to choose from."""
-    made = Graph("net", opsets={"": 17})
-    x = made.add_input("x", TensorType(DType.FLOAT, (8, 4)))
-    w = made.constant(np.arange(128, dtype=np.float32).reshape(4, 32))
-    made.add_output(made.add("MatMul", [x, w]).output, "y")
-    return made
+    graph = Graph("net", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (8, 4)))
+    w = graph.constant(np.arange(128, dtype=np.float32).reshape(4, 32))
+    graph.add_output(graph.add("MatMul", [x, w]).output, "y")
+    return graph
 
 
 MIDDLE = 4000

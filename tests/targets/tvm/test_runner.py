@@ -23,11 +23,11 @@ NAMES = ("y", "block/0:out", "Y", "..", "")
 
 
 def graph() -> Graph:
-    made = Graph("net", opsets={"": 17})
-    x = made.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    net = Graph("net", opsets={"": 17})
+    x = net.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
     for index, name in enumerate(NAMES):
-        made.add_output(made.add("Add", [x, made.constant(np.full(4, index, np.float32))]).output, name or "z")
-    return made
+        net.add_output(net.add("Add", [x, net.constant(np.full(4, index, np.float32))]).output, name or "z")
+    return net
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ def runtime(text: str, x: Array) -> list[Array]:
     import onnxruntime
 
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}')
-    found: list[Array] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    return found
+    outputs: list[Array] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    return outputs
 
 
 def agree(text: str, x: Array) -> None:

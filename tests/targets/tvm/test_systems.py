@@ -102,12 +102,12 @@ def test_a_library_for_android_is_run_under_the_emulator(tmp_path: Path) -> None
     need("arm64")
     if shutil.which("qemu-aarch64-static") is None:
         pytest.skip("qemu-aarch64-static is not here: apt-get install qemu-user-static")
-    found = compile(net(), "clean", target="arm64:os=android", output=tmp_path / "a.tar", threads=2)
-    assert found.report.validation is not None
-    assert found.report.validation.samples == 2
-    found = compile(net(), "clean", target="armv7:os=android", output=tmp_path / "b.tar", threads=2)
-    assert found.report.validation is not None
-    assert found.report.validation.text.startswith("not run: it cannot run here")
+    build = compile(net(), "clean", target="arm64:os=android", output=tmp_path / "a.tar", threads=2)
+    assert build.report.validation is not None
+    assert build.report.validation.samples == 2
+    build = compile(net(), "clean", target="armv7:os=android", output=tmp_path / "b.tar", threads=2)
+    assert build.report.validation is not None
+    assert build.report.validation.text.startswith("not run: it cannot run here")
 
 
 def test_the_development_kit_compiles_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,8 @@ def test_any_cut_answers_as_the_default_does(coded: bool, tmp_path: Path) -> Non
     target.emit_tuned(graph, str(tmp_path / "a.tar"), Choice(len(cuts), "", 1.0, tuple(cuts)).to_text())
     shape = [size if isinstance(size, int) else 1 for size in graph.inputs[0].shape or ()]
     feeds = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)} if coded else picture(1)
-    found = target.open(str(tmp_path / "a.tar"), threads=1).run(feeds)
-    for one, other in zip(found, Session(graph, threads=1, exact=True).run(feeds), strict=True):
+    answers = target.open(str(tmp_path / "a.tar"), threads=1).run(feeds)
+    for one, other in zip(answers, Session(graph, threads=1, exact=True).run(feeds), strict=True):
         apart = np.abs(one - other) > 1e-5 * np.abs(other).max()
         assert apart.mean() <= (0.001 if coded else 0)  # codes may fall to the other side of a tie
 
@@ -175,8 +175,8 @@ def test_a_model_is_tuned_and_records_make_the_same_bytes(once: Path, capsys: py
     lines = (once / "r.jsonl").read_text().splitlines()
     assert lines
     with artifact.opened(str(once / "a.tar")) as folder:
-        told = manifest.read(folder)["tuning"]
-    assert told["kernels"] == 1
+        tuning = manifest.read(folder)["tuning"]
+    assert tuning["kernels"] == 1
     words = [str(once / "m.onnx"), "--passes", "clean", "--target", "host", "--threads", "1", "--no-cache", "--json"]
     assert run([*words, "--tune-records", str(once / "r.jsonl"), "-o", str(once / "b.tar")]) == 0
     assert (once / "a.tar").read_bytes() == (once / "b.tar").read_bytes()

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def optc(
         status, memory, seconds = json.loads(_server.stdout.readline())
         said = [file.read().decode(errors="surrogateescape") for file in (out, err)]
     return Done(arguments, status, said, memory, seconds)
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ended(group: int) -> None:
+    """Waits for all processes of the group to end, and fails where one does not."""
+    end = time.monotonic() + 10
+    while alive(group):
+        assert time.monotonic() < end, "a process is still there"
+        time.sleep(0.05)
 
 
 def model(nodes: list[onnx.NodeProto], *, opset: int = 17, **graph: object) -> onnx.ModelProto:

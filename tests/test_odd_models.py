@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from protos import model, value
 
 from optc.compiler import Data, compile
 from optc.errors import DataError, PassError, TargetError
@@ -25,32 +26,11 @@ MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
 Build = Callable[[], onnx.ModelProto]
 
 
-def value(name: str, shape: Sequence[object] | None, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, dtype, shape)
-
-
-def model(
-    nodes: Sequence[onnx.NodeProto],
-    inputs: Sequence[onnx.ValueInfoProto],
-    outputs: Sequence[onnx.ValueInfoProto],
-    constants: Mapping[str, np.ndarray] | None = None,
-    *,
-    opsets: Mapping[str, int] | None = None,
-    ir_version: int = 8,
-) -> onnx.ModelProto:
-    tensors = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=tensors)
-    imports = [helper.make_opsetid(domain, number) for domain, number in (opsets or {"": 17}).items()]
-    return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
-
-
 X, Y = value("x", ["N", 4]), value("y", ["N", 3])
 
 DOES_NOT_RUN: dict[str, tuple[Build, type[Exception], str]] = {
     "custom operator": (
-        lambda: model(
-            [helper.make_node("Magic", ["x"], ["y"], domain="com.acme")], [X], [Y], opsets={"": 17, "com.acme": 1}
-        ),
+        lambda: model([helper.make_node("Magic", ["x"], ["y"], domain="com.acme")], [X], [Y], others={"com.acme": 1}),
         TargetError,
         "com.acme:Magic",
     ),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from processes import ended
 
 from optc.cli import console
 from optc.cli.app import run
@@ -114,18 +115,7 @@ def test_nothing_outlives_a_build(how: str, tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGHUP)
     process.wait()
     assert process.returncode == (-signal.SIGKILL if how == "kill" else 130)
-    end = time.monotonic() + 10
-    while alive(process.pid):
-        assert time.monotonic() < end, "a process is still there"
-        time.sleep(0.05)
-
-
-def alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    ended(process.pid)
 
 
 def test_a_full_output_does_not_stop_the_other_builds(tmp_path: Path) -> None:

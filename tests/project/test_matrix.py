@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from processes import ended
 
 from optc.compiler.options import Options
 from optc.errors import LockError, SpecError
@@ -168,18 +169,7 @@ def test_an_interrupt_ends_all_and_leaves_nothing_half_done(how: signal.Signals,
     assert errors.splitlines()[-1].startswith("optc: interrupted")
     left = [str(path) for path in tmp_path.rglob("*") if path.name.startswith(".optc-")]
     assert not left
-    end = time.monotonic() + 10
-    while alive(process.pid):
-        assert time.monotonic() < end, "a process is still there"
-        time.sleep(0.05)
-
-
-def alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    ended(process.pid)
 
 
 def test_a_lock_file_that_is_none(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from least_squares import loss, problem
 
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
@@ -12,17 +13,6 @@ from optc.passes.base import Context, TargetFacts
 from optc.passes.depthwise import Depthwise, dw_pw, pw_dw
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
-
-
-def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(4 * d, d)) @ rng.normal(size=(d, d))
-    return rng.normal(size=(n, d)), x.T @ x / len(x) + 0.01 * np.eye(d)
-
-
-def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
-    return float(np.sum(((w - target) @ h) * (w - target)))
-
 
 FORMS = [(dw_pw, dw_pw.dw_pw), (pw_dw, pw_dw.pw_dw)]
 

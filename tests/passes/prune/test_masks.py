@@ -4,22 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from least_squares import loss, problem
 
 from optc.passes.prune.exchange import exchange
 from optc.passes.prune.masks import Grouped, Unstructured, keep_largest, sparsegpt_mask
 from optc.passes.prune.structured import Consumer, removal_order
 from optc.passes.walk.refit import fit_masked, refit_columns, refit_masked
 from optc.passes.walk.target import inverse_factor
-
-
-def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(4 * d, d)) @ rng.normal(size=(d, d))
-    return rng.normal(size=(n, d)), x.T @ x / len(x) + 0.01 * np.eye(d)
-
-
-def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
-    return float(np.sum(((w - target) @ h) * (w - target)))
 
 
 def test_unstructured_drops_exactly_the_share_even_with_ties() -> None:

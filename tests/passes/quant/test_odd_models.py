@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from protos import model, value
 
 from optc.compiler import Build, compile
 from optc.passes.base import Outcome
@@ -27,25 +28,8 @@ def same_numbers() -> None:
     RANDOM.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
-def value(name: str, shape: Sequence[object] | None, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, dtype, shape)
-
-
 def floats(*shape: int) -> np.ndarray:
     return (RANDOM.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
-
-
-def model(
-    nodes: Sequence[onnx.NodeProto],
-    inputs: Sequence[onnx.ValueInfoProto],
-    outputs: Sequence[onnx.ValueInfoProto],
-    constants: Mapping[str, np.ndarray] | None = None,
-    opset: int = 17,
-) -> onnx.ModelProto:
-    tensors = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=tensors)
-    version = {7: 3, 8: 3, 9: 4, 10: 5}.get(opset, 8 if opset < 21 else 10)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
 
 
 def built(proto: onnx.ModelProto, passes: str, feeds: Mapping[str, np.ndarray]) -> Build:
@@ -86,7 +70,9 @@ def test_opsets(opset: int) -> None:
     ]
     constants = {"k": floats(8, 3, 3, 3), "b": floats(8), "w": floats(8, 5), "a": floats(5)}
     feeds = {"x": RANDOM.standard_normal((40, 3, 8, 8)).astype(np.float32)}
-    done = built(model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 5])], constants, opset), PASSES[0], feeds)
+    done = built(
+        model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 5])], constants, opset=opset), PASSES[0], feeds
+    )
     assert count(done) == 2
     assert noise(done, feeds) > 25
 

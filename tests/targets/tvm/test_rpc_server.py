@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import alive
 from sent import library, started
 
 from optc.errors import TargetError
@@ -90,14 +90,6 @@ def test_sessions_go_with_the_server(
         time.sleep(0.05)
     process.stdout.close()
     connection.close()
-
-
-def alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_session_has_its_time(library: Path, native: str) -> None:

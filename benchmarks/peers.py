@@ -150,17 +150,17 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def table(work: Work, envs: dict[str, Path], folder: Path) -> None:
     """Print the rows of one model."""
-    made = []
+    rows = []
     for who in (*PEERS, *OURS):
         out = folder / f"{work.name}.{who.replace(' ', '-')}.onnx"
-        made.append(run(who, command(who, envs, work.model, work.fit, out), out))
-    written = [one for one in made if one.status == 0 and one.out.exists()]
+        rows.append(run(who, command(who, envs, work.model, work.fit, out), out))
+    written = [one for one in rows if one.status == 0 and one.out.exists()]
     with np.load(work.fit) as arrays:
         feeds = {name: arrays[name][:1] for name in arrays.files}
     ratios = dict(zip([one.who for one in written], latencies([work.model, *(one.out for one in written)], feeds)[1:]))
     print(f"\n{work.name}\n\n| tool | status | file | latency | agreement | KL | metric | seconds | memory |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for one in made:
+    for one in rows:
         cost = f"{one.seconds:.1f} | {one.memory >> 20} MiB |"
         if one not in written:
             reason = (one.said.strip().splitlines() or ["nothing said"])[-1][:100]
@@ -198,7 +198,7 @@ def bad_input(work: Work, envs: dict[str, Path], folder: Path) -> None:
 
 
 def works(kit: Path | None, names: list[str], count: int, folder: Path) -> list[Work]:
-    found = []
+    faults = []
     if kit is None:
         from optc.ir.onnx.writer import save
 
@@ -206,15 +206,15 @@ def works(kit: Path | None, names: list[str], count: int, folder: Path) -> list[
             model, fit = folder / f"{name}.onnx", folder / f"{name}.fit.npz"
             save(zoo.load(name), model)
             np.savez(fit, **{key: array[:count] for key, array in zoo.samples(name, "calib").items()})
-            found.append(Work(name, model, fit, None))
-        return found
+            faults.append(Work(name, model, fit, None))
+        return faults
     for name in names or [path.stem for path in sorted((kit / "models").glob("*.onnx"))]:
         every, fit = folder / f"{name}.all.npz", folder / f"{name}.fit.npz"
         subprocess.run([sys.executable, kit / "feeds.py", name, every], check=True, stdout=subprocess.DEVNULL)
         with np.load(every) as arrays:
             np.savez(fit, **{key: arrays[key][:count] for key in arrays.files})
-        found.append(Work(name, kit / "models" / f"{name}.onnx", fit, kit))
-    return found
+        faults.append(Work(name, kit / "models" / f"{name}.onnx", fit, kit))
+    return faults
 
 
 def processor() -> str:

@@ -111,9 +111,9 @@ class BlockStage:
             rng = np.random.default_rng((ctx.seed, turn))
             name = self.graph.inputs[0].name
             rows += [np.asarray(self.views(feeds, rng)[name], np.float32) for feeds in samples.batches(RUN)]
-        held = _all((ctx.held or ctx.fit).take(JUDGES, ctx.seed))
+        held_out = _all((ctx.held or ctx.fit).take(JUDGES, ctx.seed))
         read = np.concatenate(rows)
-        end = _End(read, read, held, held)
+        end = _End(read, read, held_out, held_out)
         first = self.blocks[0]
         return end if first.begin.producer is None else self._moved(end, None, first.begin, None, first.taught_begin)
 
@@ -134,7 +134,7 @@ class BlockStage:
         if not mine:
             return 0, None
         theirs = Session(part(self.teacher, block.taught_begin, block.taught_end)[0], threads=self.ctx.threads)
-        answers, held = _run(theirs, end.teacher), _run(theirs, end.held_teacher)
+        answers, held_out = _run(theirs, end.teacher), _run(theirs, end.held_teacher)
         term = Term(copies[block.end], block.taught_end, "values", channel_axis(block.taught_end))
         scale = variance_of(term, [answers])
         loss = append_loss(graph, [term], {term: scale}, 1.0)
@@ -158,7 +158,7 @@ class BlockStage:
         def judge() -> float:
             parameters.write()
             answered = _run(Session(graph, outputs=[copies[block.end]], threads=self.ctx.threads), end.held)
-            return _error(answered, held, scale, term.axis)
+            return _error(answered, held_out, scale, term.axis)
 
         course = Training(trainer, Rows(FED, end.student, answers, batch=self.batch, seed=self.ctx.seed), judge)
         steps = pace.steps or self._steps(number, course, pace.seconds)

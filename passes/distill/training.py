@@ -149,9 +149,9 @@ class Training:
     def offer(self, flat: Floats) -> bool:
         """Take `flat` for the best where its held-out loss is the least so far; whether it is."""
         self.parameters.flat[...] = flat
-        held = self.judge()
-        if math.isfinite(held) and held < self.loss:
-            self.loss, self.best = held, flat.copy()
+        judged = self.judge()
+        if math.isfinite(judged) and judged < self.loss:
+            self.loss, self.best = judged, flat.copy()
             return True
         self.parameters.flat[...] = self.best
         return False

@@ -40,8 +40,8 @@ def test_it_answers_as_the_result_does(build: Build, tmp_path: Path) -> None:
 
     build.report.save(tmp_path / "seen.onnx")
     feeds = zoo.samples("digits_dscnn", "test")
-    seen, made = (Session(graph, threads=1).run(feeds)[0] for graph in (load(tmp_path / "seen.onnx"), build.graph))
-    np.testing.assert_array_equal(seen, made)
+    seen, wanted = (Session(graph, threads=1).run(feeds)[0] for graph in (load(tmp_path / "seen.onnx"), build.graph))
+    np.testing.assert_array_equal(seen, wanted)
     assert not any("quant" in key for node in build.graph for key in node.metadata or ())
 
 

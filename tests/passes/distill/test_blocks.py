@@ -44,8 +44,8 @@ def student() -> Graph:
 @pytest.fixture(scope="module")
 def ctx() -> Context:
     teacher = network()
-    fit, held = load_samples(zoo.samples(NAME, "calib"), teacher).take(128).split(32)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held, threads=1)
+    fit, held_out = load_samples(zoo.samples(NAME, "calib"), teacher).take(128).split(32)
+    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held_out, threads=1)
 
 
 def divergence(graph: Graph, ctx: Context) -> float:

@@ -198,7 +198,7 @@ def bad_input(work: Work, envs: dict[str, Path], folder: Path) -> None:
 
 
 def works(kit: Path | None, names: list[str], count: int, folder: Path) -> list[Work]:
-    faults = []
+    listed = []
     if kit is None:
         from optc.ir.onnx.writer import save
 
@@ -206,15 +206,15 @@ def works(kit: Path | None, names: list[str], count: int, folder: Path) -> list[
             model, fit = folder / f"{name}.onnx", folder / f"{name}.fit.npz"
             save(zoo.load(name), model)
             np.savez(fit, **{key: array[:count] for key, array in zoo.samples(name, "calib").items()})
-            faults.append(Work(name, model, fit, None))
-        return faults
+            listed.append(Work(name, model, fit, None))
+        return listed
     for name in names or [path.stem for path in sorted((kit / "models").glob("*.onnx"))]:
         every, fit = folder / f"{name}.all.npz", folder / f"{name}.fit.npz"
         subprocess.run([sys.executable, kit / "feeds.py", name, every], check=True, stdout=subprocess.DEVNULL)
         with np.load(every) as arrays:
             np.savez(fit, **{key: arrays[key][:count] for key in arrays.files})
-        faults.append(Work(name, kit / "models" / f"{name}.onnx", fit, kit))
-    return faults
+        listed.append(Work(name, kit / "models" / f"{name}.onnx", fit, kit))
+    return listed
 
 
 def processor() -> str:

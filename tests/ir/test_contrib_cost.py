@@ -7,13 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from real_models import Maker, samples
 
 from optc.compiler import compile
 from optc.compiler.model import read
 from optc.ir.cost import cost
 from optc.ir.onnx.writer import to_bytes
-
-from ..real_models import Maker, samples
 
 MS = "com.microsoft"
 

@@ -6,13 +6,12 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
+from real_models import half_precision, samples
 
 from optc.compiler import compile
 from optc.compiler.model import read
 from optc.ir.onnx.writer import size, to_bytes
 from optc.passes.half import look_through, restore
-
-from ..real_models import half_precision, samples
 
 PASSES = {
     "prune:ratio=0.5": 1.01,

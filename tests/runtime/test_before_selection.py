@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from quantized import quantized
 
 from optc.ir.attributes import Attribute
 from optc.ir.graph import Graph
@@ -17,8 +18,6 @@ from optc.runtime.before_selection import as_table
 from optc.runtime.kinds import Kind
 from optc.runtime.samples import Samples, load_samples
 from optc.runtime.session import Session
-
-from ..quantized import quantized
 
 ANCHORS, CLASSES = 80, 3
 

@@ -7,12 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as native
+from real_models import Maker, samples
 
 from optc.compiler import compile
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.verify.conformance import UNSPECIFIED
-
-from ..real_models import Maker, samples
 
 
 def test_every_operator_that_the_runtime_has_and_onnx_has_not_is_listed() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from real_models import Maker
 
 from optc.compiler import compile
 from optc.compiler.model import read
@@ -14,8 +15,6 @@ from optc.runtime.agreement import agreement
 from optc.runtime.ort_values import from_value, is_foreign, to_value
 from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
-
-from ..real_models import Maker
 
 TYPES = {
     "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16, [1.5, -2.0, 3.0]),

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from quantized import cleaned, quantized
 
 from optc.ir.graph import Graph
 from optc.ir.onnx.writer import to_bytes
@@ -22,8 +23,6 @@ from optc.targets.load_time import LoadTime
 from optc.targets.packed import pack
 from optc.targets.qlinear import fuse_convolutions
 from optc.targets.small_files import shorten
-
-from ..quantized import cleaned, quantized
 
 CTX = Context(TargetFacts("onnx"))
 RANDOM = np.random.default_rng(0)

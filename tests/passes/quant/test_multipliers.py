@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quantized import quantized, runtime_ops
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
@@ -14,8 +15,6 @@ from optc.passes.quant.numbers.multipliers import MOST, round_multipliers
 from optc.passes.quant.numbers.rounding import Elimination, losses, round_to_grid
 from optc.passes.quant.qdq.packing import store_codes
 from optc.runtime.session import Session
-
-from ...quantized import quantized, runtime_ops
 
 RANDOM = np.random.default_rng(0)
 

@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from real_models import Maker, samples, with_body
 
 from optc.compiler import compile
 from optc.ir.onnx.writer import to_bytes
-
-from ...real_models import Maker, samples, with_body
 
 FORMS = ("quant", "quant:activations=none", "quant:activations=dynamic", "quant:weights=int4")
 

@@ -7,12 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
+from real_models import FLOAT, Maker, samples, with_body
 
 from optc.compiler import Build, compile
 from optc.ir.onnx.writer import to_bytes
 from optc.passes.base import Layer, Outcome, Override
-
-from ..real_models import FLOAT, Maker, samples, with_body
 
 
 def weighted(op: str, weight: np.ndarray) -> onnx.ModelProto:

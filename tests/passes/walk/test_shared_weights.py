@@ -9,12 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from real_models import FLOAT, Maker, samples
 
 from optc.compiler import Build, compile
 from optc.ir.onnx.writer import to_bytes
 from optc.passes.base import Outcome
-
-from ..real_models import FLOAT, Maker, samples
 
 TOKENS = 60
 

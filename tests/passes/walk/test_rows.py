@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+from real_models import Maker, experts, samples
 from walked import Net, context
 
 from optc.compiler import Build, compile
@@ -15,8 +16,6 @@ from optc.passes.walk.pairing import selections
 from optc.passes.walk.readers import linear_layers
 from optc.passes.walk.walk import walk
 from optc.runtime.samples import load_samples
-
-from ..real_models import Maker, experts, samples
 
 LOSSY = ("prune", "prune:kind=nm", "prune:kind=channels", "svd:ratio=0.5", "depthwise", "quant", "quant:weights=int4",
          "quant:activations=dynamic", "quant:activations=none")  # fmt: skip

@@ -150,8 +150,8 @@ class Trial:
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
-            known = plan.ends(group)
-            ends = known or find_range(merged, rules.get(group, rule), high - low + 1, through=through.get(group))
+            bounds = plan.ends(group)
+            ends = bounds or find_range(merged, rules.get(group, rule), high - low + 1, through=through.get(group))
             params_of[group] = activation_params(*ends, dtype)
         params_of |= {twins[value]: params for value, params in self.exact.items()}
         insertion = Insertion(copy, plan, params_of, dtype)

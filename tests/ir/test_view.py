@@ -89,9 +89,9 @@ def test_what_a_body_captures_flows_into_its_node() -> None:
 def test_what_depends_on_no_input_is_no_way_around() -> None:
     graph, n = diamond()
     first = next(iter(graph))
-    made = graph.add("Neg", [graph.constant(np.ones(4, np.float32))], name="made", before=first)
+    constant = graph.add("Neg", [graph.constant(np.ones(4, np.float32))], name="made", before=first)
     n["e"].set_inputs([n["d"].output])
-    last = graph.add("Add", [n["e"].output, made.output], name="last")
+    last = graph.add("Add", [n["e"].output, constant.output], name="last")
     graph.set_output(0, last.output)
     assert n["d"].output in cut_values(graph)
 
@@ -115,7 +115,7 @@ def separates(graph: Graph, value: Value) -> bool:
 
 @pytest.mark.parametrize("inputs", [1, 2])
 def test_cuts_by_brute_force(inputs: int) -> None:
-    found = 0
+    count = 0
     for seed in range(60):
         graph = random_graph(seed, inputs)
         values = [v for v in (*graph.inputs, *(n.output for n in graph)) if v.uses]
@@ -123,8 +123,8 @@ def test_cuts_by_brute_force(inputs: int) -> None:
         only = sum(bool(v.uses) for v in graph.inputs) == 1
         want = [v for v in values if separates(graph, v) and (only or v.producer is not None)]
         assert cut_values(graph) == want, seed
-        found += len(want)
-    assert found > 60
+        count += len(want)
+    assert count > 60
 
 
 def test_partitions_are_convex_whole_and_in_order() -> None:

@@ -45,13 +45,13 @@ def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
 @pytest.mark.parametrize(("n", "d"), [(6, 18), (18, 6), (8, 8)])
 def test_channel_split_is_optimal_at_every_rank(n: int, d: int) -> None:
     w, h = problem(n, d)
-    found = channel_split(w, h)
-    np.testing.assert_allclose(channel_losses(w, h), found.losses, atol=1e-9 * found.losses[0])
+    split = channel_split(w, h)
+    np.testing.assert_allclose(channel_losses(w, h), split.losses, atol=1e-9 * split.losses[0])
     singular = np.linalg.svd(w @ np.linalg.cholesky(h), compute_uv=False)  # Eckart-Young in the whitened space
     for rank in range(min(n, d) + 1):
-        a, b = found.factors(rank)
-        assert found.losses[rank] == pytest.approx(np.sum(singular[rank:] ** 2), abs=1e-8 * np.sum(singular**2))
-        assert loss(a @ b, w, h) == pytest.approx(found.losses[rank], abs=1e-8 * np.sum(singular**2))
+        a, b = split.factors(rank)
+        assert split.losses[rank] == pytest.approx(np.sum(singular[rank:] ** 2), abs=1e-8 * np.sum(singular**2))
+        assert loss(a @ b, w, h) == pytest.approx(split.losses[rank], abs=1e-8 * np.sum(singular**2))
 
 
 def test_channel_factors_are_equally_large() -> None:
@@ -63,8 +63,8 @@ def test_channel_split_of_a_singular_metric() -> None:
     w, h = problem(4, 10)
     h[:, 5:] = 0.0
     h[5:, :] = 0.0
-    found = channel_split(w, h)
-    a, b = found.factors(4)
+    split = channel_split(w, h)
+    a, b = split.factors(4)
     assert loss(a @ b, w, h) < 1e-9 * loss(0 * w, w, h)
 
 
@@ -159,12 +159,12 @@ def test_a_spatial_split_takes_the_order_that_fits(first: tuple[int, int]) -> No
     moments.add(rows, rows @ weight.reshape(6, -1).T)
     target = fit_target(layer.weights(), moments.statistics())
     both = Begun()
-    made = resplit(layer, target, split(target, layer, "spatial", 2, begun=both), begun=both)
-    assert made.factors[0].shape == (2, 4, *first)
-    assert made.loss < 1e-6 * target.energy
+    form = resplit(layer, target, split(target, layer, "spatial", 2, begun=both), begun=both)
+    assert form.factors[0].shape == (2, 4, *first)
+    assert form.loss < 1e-6 * target.energy
     feeds = {"x": rng.normal(size=(2, 4, 7, 7)).astype(np.float32)}
     before = Session(graph).run(feeds)[0]
-    made.apply(layer, target.bias(made.merged))
+    form.apply(layer, target.bias(form.merged))
     np.testing.assert_allclose(Session(graph).run(feeds)[0], before, atol=0.02 * np.abs(before).max())
 
 

@@ -43,7 +43,7 @@ _CARRY = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flat
 def synthesise(graph: Graph, count: int | None = None, seed: int = 0) -> Samples:
     """`count` samples for the inputs of `graph`; the same ones for the same seed.
 
-    By default 64 to 512 of them, the more the smaller they are.
+    By default 64 to 512 of them, the more the smaller they are and the fewer pictures a fixed batch holds.
     Raises `DataError` where no sizes are found at which the model runs.
     """
     axes = batch_axes(graph)
@@ -52,8 +52,10 @@ def synthesise(graph: Graph, count: int | None = None, seed: int = 0) -> Samples
         raise DataError("the model has no inputs, so there is nothing to make samples for")
     sizes = _sizes(graph, inputs, axes, seed)
     if count is None:
-        elements = sum(math.prod(_row_shape(value, axes[value.name], sizes)) for value in inputs)
-        count = min(max(_ELEMENTS // max(elements, 1), _FEWEST), _MOST)
+        shapes = [_row_shape(value, axes[value.name], sizes) for value in inputs]
+        pictures = max([shape[0] for shape in shapes if len(shape) == 4], default=1)
+        most = max(_MOST // max(pictures, 1), _FEWEST)
+        count = min(max(_ELEMENTS // max(sum(map(math.prod, shapes)), 1), _FEWEST), most)
     return Samples(_columns(graph, inputs, axes, sizes, count, seed), axes, synthetic=True)
 
 

@@ -84,6 +84,16 @@ def test_small_samples_are_many() -> None:
     assert counts == [512, 256, 64]
 
 
+def test_a_sample_that_is_a_batch_of_pictures_counts_as_many() -> None:
+    counts = []
+    for batch in (1, 4, 32):
+        graph = Graph("g", opsets={"": 17})
+        x = graph.add_input("x", TensorType(DType.FLOAT, (batch, 3, 4, 4)))
+        graph.add_output(graph.add("Relu", [x]).output, "y", TensorType(DType.FLOAT))
+        counts.append(synthesise(graph).count)
+    assert counts == [512, 128, 64]
+
+
 def test_inputs_of_a_transformer_and_of_a_cell() -> None:
     graph = Graph("g", opsets={"": 17})
     ids = graph.add_input("ids", TensorType(DType.INT64, ("N", 7)))

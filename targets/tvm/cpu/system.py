@@ -112,14 +112,14 @@ def _glibc(old: _Glibc) -> tuple[StandIn, ...]:
         "libpthread.so.0": _THREADS, "libm.so.6": _MATH, "libdl.so.2": _LOADING, "libc.so.6": _C,
         old.loader: _THREAD_VARIABLES,
     }  # fmt: skip
-    names = []
+    stand_ins = []
     for name, functions in libraries.items():
         by_version: dict[str, list[str]] = {}
         for function in functions:
             by_version.setdefault(old.newer.get(function, old.first), []).append(function)
         versions = sorted(by_version, key=lambda text: [int(n) for n in text.removeprefix("GLIBC_").split(".")])
-        names.append(StandIn(name, tuple((version, tuple(by_version[version])) for version in versions)))
-    return tuple(names)
+        stand_ins.append(StandIn(name, tuple((version, tuple(by_version[version])) for version in versions)))
+    return tuple(stand_ins)
 
 
 def own_system() -> str:

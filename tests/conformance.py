@@ -98,7 +98,7 @@ def verdict(case: Case, answers: Callable[[onnx.ModelProto, Sequence[Any]], Sequ
         outputs = answers(case.model, case.feeds)
     except OptcError as error:
         text = str(error)
-        named = any(node.op_type in text for node in case.model.graph.node) or "put '" in text
+        named = any(op in text for op in _operators(case.model.graph)) or "put '" in text
         return Verdict(case.name, "refused", text) if named else Verdict(case.name, "unnamed", text)
     except Exception as error:
         return Verdict(case.name, "crash", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
@@ -107,6 +107,15 @@ def verdict(case: Case, answers: Callable[[onnx.ModelProto, Sequence[Any]], Sequ
         # Where the suite and ONNX Runtime differ, as in where a corner is when sizes are rounded, either is right.
         why = _difference(case, outputs, runtime) and why
     return Verdict(case.name, "wrong" if why else "equal", why)
+
+
+def _operators(graph: onnx.GraphProto) -> Iterator[str]:
+    """The operators of a graph and of the bodies in it, which may be written out."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _operators(body)
 
 
 def _runtime(case: Case) -> list[np.ndarray] | None:

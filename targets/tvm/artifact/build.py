@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,12 +73,15 @@ def build(
             text.write(codegen.source(plan, inputs, outputs, "weights.bin"))
         for name in os.listdir(toolchain.SOURCES):
             shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
-        with ThreadPoolExecutor(1) as beside:
-            command = [compiler, *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"]
-            planned = beside.submit(toolchain.run, command, folder=work, what="compiling the plan")
+        planned = toolchain.start(
+            [compiler, *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"], folder=work
+        )
+        try:
             kernels = pipeline.write_objects(mod, machine, work)
             runtime = place(machine, ("runtime.cc", "rpc.cc"), work)
-            planned.result()
+            toolchain.finish(planned, what="compiling the plan")
+        finally:
+            toolchain.stop(planned)
         library = os.path.abspath(os.path.join(folder, "model.so"))
         toolchain.run(
             [

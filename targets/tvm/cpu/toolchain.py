@@ -61,10 +61,39 @@ def emulator(machine: Machine) -> tuple[str, ...] | None:
 
 def run(command: Sequence[str], *, folder: str, what: str) -> None:
     """Run a tool. Raises `TargetError` with the first line of what it complained about."""
+    finish(start(command, folder=folder), what=what)
+
+
+def start(command: Sequence[str], *, folder: str) -> subprocess.Popen[str]:
+    """Run a tool beside this process."""
     # A time stamp or a random name would make the same input give other bytes.
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
-    if process.returncode:
-        lines = process.stderr.splitlines()
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def finish(tool: subprocess.Popen[str], *, what: str) -> None:
+    """Wait for a tool. Raises `TargetError` with the first line of what it complained about."""
+    try:
+        _, complaint = tool.communicate()
+    except BaseException:
+        stop(tool)
+        raise
+    if tool.returncode:
+        lines = complaint.splitlines()
         said = [line for line in lines if "undefined reference" in line or "error:" in line.lower()] or lines
-        raise TargetError(f"{what} failed: {command[0]}: {(said or ['no message'])[0].strip()}")
+        command = os.fsdecode(tool.args[0]) if isinstance(tool.args, list | tuple) else "it"
+        raise TargetError(f"{what} failed: {command}: {(said or ['no message'])[0].strip()}")
+
+
+def stop(tool: subprocess.Popen[str]) -> None:
+    """End a tool whose work is not wanted any more, where it has not ended."""
+    with tool:
+        tool.kill()

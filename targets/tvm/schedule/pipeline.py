@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..cpu.beside import both
 from ..cpu.machine import Machine
 
 if TYPE_CHECKING:
     import tvm
     from tvm import relax, tirx
 
+_FEWEST = 4
+"""Kernels that are worth to be compiled in two halves."""
 DEEPEST = 12
 """Operators in one kernel at most. One that reads its operand several times, as HardSwish does, multiplies what is
 fused before it: six in a row took the compiler for ever."""
@@ -66,13 +70,35 @@ def unscheduled(mod: tvm.IRModule) -> list[str]:
 def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str, ...]:
     """Compile the kernels of a lowered module into object files in `folder`; returns their names.
 
-    Those on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
-    library of a small quantized model what LLVM writes out besides would be a tenth. One file after the other: TVM's
-    compilation, which calls back into Python, may wait for itself for ever where two threads are in it.
+    Half of them may be compiled by a copy of this process (see `beside`): TVM's compilation, which calls back into
+    Python, may wait for itself for ever where two threads are in it.
     """
-    import tvm
+    halves = _halves(mod, machine)
+
+    def write(half: list[_Part]) -> None:
+        for part in half:
+            _write(part, machine, os.path.join(folder, part.name))
+
+    both(lambda: write(halves[0]), lambda: write(halves[1]))
+    return tuple(part.name for half in halves for part in half)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An object file to be: its kernels, and LLVM's level of optimisation."""
+
+    name: str
+    level: int
+    kernels: dict[str, tirx.PrimFunc]
+
+
+def _halves(mod: tvm.IRModule, machine: Machine) -> tuple[list[_Part], list[_Part]]:
+    """The files to be in two halves, the same whoever compiles them.
+
+    Kernels on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
+    library of a small quantized model what LLVM writes out besides would be a tenth.
+    """
     from tvm import tirx
-    from tvm.target import Target
 
     kernels = {
         var.name_hint: function.with_attr("global_symbol", var.name_hint)
@@ -81,17 +107,25 @@ def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str
     }
     small = machine.dot is not None and machine.dot.grouped
     coded = {name for name, kernel in kernels.items() if small and _on_codes(kernel)}
-    names = []
-    for name, level, chosen in (("kernels.o", 3, kernels.keys() - coded), ("codes.o", 2, coded)):
-        if not chosen and (name != "kernels.o" or coded):
-            continue
-        target = Target({**machine.target(), "opt-level": level})
-        # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
-        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-            built = tvm.tirx.build(tvm.IRModule({one: kernels[one] for one in sorted(chosen)}), target=target)
-        built.write_to_file(os.path.join(folder, name), "o")
-        names.append(name)
-    return tuple(names)
+    halves: tuple[list[_Part], list[_Part]] = ([], [])
+    for word, level, chosen in (("kernels", 3, sorted(kernels.keys() - coded)), ("codes", 2, sorted(coded))):
+        count = 2 if len(chosen) >= _FEWEST else 1
+        for index in range(count):
+            names = chosen[index::count]
+            if names or (word == "kernels" and not coded):
+                halves[index].append(_Part(f"{word}{index}.o", level, {name: kernels[name] for name in names}))
+    return halves
+
+
+def _write(part: _Part, machine: Machine, path: str) -> None:
+    import tvm
+    from tvm.target import Target
+
+    target = Target({**machine.target(), "opt-level": part.level})
+    # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        built = tvm.tirx.build(tvm.IRModule(part.kernels), target=target)
+    built.write_to_file(path, "o")
 
 
 def _on_codes(kernel: tirx.PrimFunc) -> bool:

@@ -33,13 +33,14 @@ def efficientnet(
     resolution: int,
     classes: int = 1000,
     *,
+    channels: int = 3,
     lite: bool = False,
     batch_norm: bool = True,
     pads: str = "torch",
     epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
-    """EfficientNet, or its lite form, on (N, 3, resolution, resolution), random weights.
+    """EfficientNet, or its lite form, on (N, channels, resolution, resolution), random weights.
 
     `width` multiplies the channels, `depth` the repeats of each stage.
     """
@@ -47,14 +48,14 @@ def efficientnet(
     build = Builder(name, he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     act: Activation = "relu6" if lite else "silu"
     stem = 32 if lite else divisible(32 * width)
-    x = build.conv(build.input("input", 3, resolution, resolution), "stem", stem, 3, stride=2, activation=act)
-    for stage, (expansion, channels, repeats, stride, kernel) in enumerate(STAGES, start=1):
+    x = build.conv(build.input("input", channels, resolution, resolution), "stem", stem, 3, stride=2, activation=act)
+    for stage, (expansion, outputs, repeats, stride, kernel) in enumerate(STAGES, start=1):
         fixed = lite and stage in (1, len(STAGES))
         for index in range(repeats if fixed else math.ceil(repeats * depth)):
             inputs = sizes(x)[0]
             block = Block(
                 inputs * expansion,
-                divisible(channels * width),
+                divisible(outputs * width),
                 kernel,
                 1 if index else stride,
                 act,

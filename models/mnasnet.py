@@ -21,21 +21,22 @@ def mnasnet_a1(
     resolution: int = 224,
     classes: int = 1000,
     *,
+    channels: int = 3,
     batch_norm: bool = True,
     pads: str = "torch",
     epsilon: float = 1e-5,
     seed: int = 0,
 ) -> Graph:
-    """MnasNet-A1 with width multiplier `width` on (N, 3, resolution, resolution), random weights."""
+    """MnasNet-A1 with width multiplier `width` on (N, channels, resolution, resolution), random weights."""
     build = Builder("mnasnet_a1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     stem = divisible(32 * width)
-    x = build.conv(build.input("input", 3, resolution, resolution), "stem", stem, 3, stride=2, activation="relu")
-    for stage, (expansion, channels, repeats, stride, kernel, gated) in enumerate(STAGES, start=1):
+    x = build.conv(build.input("input", channels, resolution, resolution), "stem", stem, 3, stride=2, activation="relu")
+    for stage, (expansion, outputs, repeats, stride, kernel, gated) in enumerate(STAGES, start=1):
         for index in range(repeats):
             inputs = sizes(x)[0]
             block = Block(
                 inputs * expansion,
-                divisible(channels * width),
+                divisible(outputs * width),
                 kernel,
                 1 if index else stride,
                 "relu",

@@ -28,17 +28,23 @@ def mobilenet_v1(
     resolution: int = 224,
     classes: int = 1000,
     *,
+    channels: int = 3,
     batch_norm: bool = True,
     pads: str = "torch",
     epsilon: float = 1e-5,
     seed: int = 0,
 ) -> Graph:
-    """MobileNetV1 with width multiplier `alpha` on (N, 3, resolution, resolution), random weights."""
+    """MobileNetV1 with width multiplier `alpha` on (N, channels, resolution, resolution), random weights."""
     build = Builder("mobilenet_v1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     x = build.conv(
-        build.input("input", 3, resolution, resolution), "stem", _thin(32, alpha), 3, stride=2, activation="relu6"
+        build.input("input", channels, resolution, resolution),
+        "stem",
+        _thin(32, alpha),
+        3,
+        stride=2,
+        activation="relu6",
     )
-    x = separable(build, x, ((_thin(channels, alpha), stride) for channels, stride in V1_BLOCKS))
+    x = separable(build, x, ((_thin(outputs, alpha), stride) for outputs, stride in V1_BLOCKS))
     return build.finish(build.classifier(x, classes), "logits")
 
 
@@ -55,22 +61,28 @@ def mobilenet_v2(
     resolution: int = 224,
     classes: int = 1000,
     *,
+    channels: int = 3,
     batch_norm: bool = True,
     pads: str = "torch",
     epsilon: float = 1e-5,
     seed: int = 0,
 ) -> Graph:
-    """MobileNetV2 with width multiplier `width` on (N, 3, resolution, resolution), random weights.
+    """MobileNetV2 with width multiplier `width` on (N, channels, resolution, resolution), random weights.
 
     The last convolution is widened by a multiplier above 1 but not narrowed by one below (section 6.1).
     """
     build = Builder("mobilenet_v2", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     x = build.conv(
-        build.input("input", 3, resolution, resolution), "stem", divisible(32 * width), 3, stride=2, activation="relu6"
+        build.input("input", channels, resolution, resolution),
+        "stem",
+        divisible(32 * width),
+        3,
+        stride=2,
+        activation="relu6",
     )
-    for stage, (expansion, channels, repeats, stride) in enumerate(V2_STAGES, start=1):
+    for stage, (expansion, outputs, repeats, stride) in enumerate(V2_STAGES, start=1):
         for block in range(repeats):
-            step = Block(sizes(x)[0] * expansion, divisible(channels * width), 3, 1 if block else stride)
+            step = Block(sizes(x)[0] * expansion, divisible(outputs * width), 3, 1 if block else stride)
             x = inverted_residual(build, x, f"stage{stage}.block{block + 1}", step)
     x = build.conv(x, "head", divisible(1280 * max(1.0, width)), activation="relu6")
     return build.finish(build.classifier(x, classes), "logits")

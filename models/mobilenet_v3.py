@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.graph import Graph
+from ..ir.node import Value
 from .builder import Activation, Builder, he, sizes
 from .inverted_residual import Block, divisible, inverted_residual
 
@@ -63,15 +64,17 @@ def mobilenet_v3_large(
     resolution: int = 224,
     classes: int = 1000,
     *,
+    channels: int = 3,
     minimalistic: bool = False,
     batch_norm: bool = True,
     pads: str = "torch",
     epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
-    """MobileNetV3-Large on (N, 3, resolution, resolution), random weights."""
+    """MobileNetV3-Large on (N, channels, resolution, resolution), random weights."""
     build = Builder("mobilenet_v3_large", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
-    return _mobilenet_v3(build, LARGE, 1280, width, resolution, classes, minimalistic)
+    image = build.input("input", channels, resolution, resolution)
+    return _mobilenet_v3(build, image, LARGE, 1280, width, classes, minimalistic)
 
 
 def mobilenet_v3_small(
@@ -79,28 +82,30 @@ def mobilenet_v3_small(
     resolution: int = 224,
     classes: int = 1000,
     *,
+    channels: int = 3,
     minimalistic: bool = False,
     batch_norm: bool = True,
     pads: str = "torch",
     epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
-    """MobileNetV3-Small on (N, 3, resolution, resolution), random weights."""
+    """MobileNetV3-Small on (N, channels, resolution, resolution), random weights."""
     build = Builder("mobilenet_v3_small", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
-    return _mobilenet_v3(build, SMALL, 1024, width, resolution, classes, minimalistic)
+    image = build.input("input", channels, resolution, resolution)
+    return _mobilenet_v3(build, image, SMALL, 1024, width, classes, minimalistic)
 
 
 def _mobilenet_v3(
     build: Builder,
+    image: Value,
     rows: tuple[_Row, ...],
     features: int,
     width: float,
-    resolution: int,
     classes: int,
     minimalistic: bool,
 ) -> Graph:
     hard: Activation = "relu" if minimalistic else "hard_swish"
-    x = build.conv(build.input("input", 3, resolution, resolution), "stem", 16, 3, stride=2, activation=hard)
+    x = build.conv(image, "stem", 16, 3, stride=2, activation=hard)
     stage, index = 0, 0
     for before, row in zip((None, *rows), rows):
         # A stage ends where the table's number of channels changes.

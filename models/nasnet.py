@@ -21,12 +21,13 @@ def nasnet(
     resolution: int,
     classes: int = 1000,
     *,
+    channels: int = 3,
     batch_norm: bool = True,
     pads: str = "tf",
     epsilon: float = 1e-3,
     seed: int = 0,
 ) -> Graph:
-    """NASNet-A on (N, 3, resolution, resolution), random weights.
+    """NASNet-A on (N, channels, resolution, resolution), random weights.
 
     `repeats` are the normal cells of each of the three stages, `filters` the channels of the last feature map, a
     multiple of 96, and `stem` those of the first convolution. With `skip_reduction` the cell behind a reduction reads,
@@ -35,7 +36,7 @@ def nasnet(
     if filters % 96:
         raise SpecError(f"filters={filters} is no multiple of 96; take 1056 or 4032")
     build = Builder("nasnet_a", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
-    image = build.input("input", 3, resolution, resolution)
+    image = build.input("input", channels, resolution, resolution)
     x = build.conv(image, "stem", stem, 3, stride=2, pads=[0] * 4, gain=1.0)
     width = filters // 24
     previous, x = x, _reduction(build, x, x, width // 4, "stem1")

@@ -205,6 +205,7 @@ class _Course:
         rates = RATES if options.rate is None else (options.rate,)
         with self.ctx.progress.task("try rates", len(rates) * TRIED) as tick:
             rate, seconds = course.try_rates(rates, tick)
+        rate = rate if options.rate is None else options.rate
         if options.steps:
             return rate, options.steps
         question = f"steps in {options.minutes:g} minutes"

@@ -104,3 +104,18 @@ def test_what_a_family_does_not_have_is_refused() -> None:
         zoo.load("mobilenet_v2:pads=same")
     with pytest.raises(SpecError, match="multiple of 96"):
         zoo.load("nasnet_mobile:filters=100")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "efficientnet_b0",
+        "efficientnet_lite0", "mnasnet_a1", "nasnet_mobile",
+    ],
+)  # fmt: skip
+def test_an_input_may_have_other_channels(name: str) -> None:
+    narrow = "alpha=0.25" if name == "mobilenet_v1" else "filters=96:repeats=1" if "nasnet_m" in name else "width=0.25"
+    grey, coloured = (zoo.load(f"{name}:{narrow}:channels={n}:resolution=32:classes=10") for n in (1, 3))
+    assert grey.inputs[0].shape == ("N", 1, 32, 32)
+    kernel = next(node for node in grey if node.op == "Conv").inputs[1].static_shape  # type: ignore[union-attr]
+    assert parameters(coloured) - parameters(grey) == 2 * kernel[0] * kernel[2] * kernel[3]  # type: ignore[index]

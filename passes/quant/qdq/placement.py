@@ -184,7 +184,9 @@ def _supported(node: Node, opset: int, plan: Placement) -> bool:
                 and (fill is None or fill.constant is not None)
             )
         case "Resize":
-            return opset >= 11 and node.get_string("mode", "nearest") == "nearest" and node.input(1) is None
+            # Only cropping reads the second input, which exporters write as an empty constant.
+            crops = node.get_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+            return opset >= 11 and node.get_string("mode", "nearest") == "nearest" and not crops
         case "Concat":
             return all(v is not None and v.constant is None for v in node.inputs)
         case _:

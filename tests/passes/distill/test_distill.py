@@ -111,6 +111,7 @@ def test_layers_that_the_user_keeps_do_not_move(ctx: Context) -> None:
     weight = np.asarray(kept.inputs[1].numpy()).copy()
     ctx.overrides = (Override(match=kept.name, keep=True),)
     report = Distill(steps=3, rate=1e-3).run(graph, ctx)
+    assert any("at rate 0.001 " in note for note in report.notes)
     assert np.array_equal(np.asarray(kept.inputs[1].numpy()), weight)
     assert next(layer for layer in report.layers if layer.name == kept.name).outcome is Outcome.SKIPPED
 

@@ -38,6 +38,17 @@ def squeeze_and_excite(graph: Graph, x: Value) -> Value:
     return graph.add("Mul", [x, hard_sigmoid(graph, excited)]).output
 
 
+def feature_pyramid(graph: Graph, x: Value) -> Value:
+    """A coarse map, enlarged as exporters write it, with an empty constant for the region that it does not crop."""
+    weight = np.random.default_rng(4).normal(size=(8, 8, 1, 1)).astype(np.float32) / 3
+    coarse = graph.add("Conv", [x, graph.constant(weight)], {"strides": [2, 2]}, name="coarse").output
+    empty, scales = graph.constant(np.zeros(0, np.float32)), graph.constant(np.array([1, 1, 2, 2], np.float32))
+    nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    enlarged = graph.add("Resize", [hard_swish(graph, coarse), empty, scales], nearest).output
+    fine = graph.add("Add", [x, enlarged]).output
+    return graph.add("Concat", [fine, enlarged], {"axis": 1}).output
+
+
 def network(activation: object, scale: float = 4.0, opset: int = 17) -> Graph:
     """x -> 1x1 Conv -> activation -> 1x1 Conv -> y. The first answers far to both sides of the ramp."""
     rng = np.random.default_rng(3)
@@ -45,7 +56,8 @@ def network(activation: object, scale: float = 4.0, opset: int = 17) -> Graph:
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 6, 6)))
     first = graph.constant((scale * rng.standard_normal((8, 4, 1, 1))).astype(np.float32))
     y = activation(graph, graph.add("Conv", [x, first], name="first").output)  # type: ignore[operator]
-    second = graph.constant((rng.standard_normal((8, 8, 1, 1)) / 3).astype(np.float32))
+    width = 16 if activation is feature_pyramid else 8
+    second = graph.constant((rng.standard_normal((8, width, 1, 1)) / 3).astype(np.float32))
     graph.add_output(graph.add("Conv", [y, second], name="second").output, "y", MAP)
     infer(graph)
     return graph
@@ -55,7 +67,7 @@ def samples() -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(1).normal(size=(48, 4, 6, 6)).astype(np.float32)}
 
 
-@pytest.mark.parametrize("activation", [hard_sigmoid, hard_swish, silu, squeeze_and_excite])
+@pytest.mark.parametrize("activation", [hard_sigmoid, hard_swish, silu, squeeze_and_excite, feature_pyramid])
 @pytest.mark.parametrize("dtype", [DType.UINT8, DType.INT8])
 def test_gates_answer_right_and_leave_no_islands(activation: object, dtype: DType) -> None:
     graph = network(activation)

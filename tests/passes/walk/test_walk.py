@@ -404,7 +404,7 @@ def test_a_walk_goes_no_further_than_what_may_change(monkeypatch: pytest.MonkeyP
 
 def test_rows_for_the_activation_come_from_everywhere_in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 64th row of batches of 8 images of 8 x 8 would be the same corner of each image."""
-    monkeypatch.setattr("optc.passes.walk.walk.rows_to_keep", lambda width, answers: 40)
+    monkeypatch.setattr("optc.passes.walk.collect.rows_to_keep", lambda width, answers: 40)
     net = Net(channels=1, size=8)
     graph = net.done(net.add("Relu", net.conv(net.x, 4, 1, 1)))
     ctx = context(graph, 40)

@@ -86,12 +86,13 @@ def search(
     no_cache
         Neither use nor fill the cache.
     report
-        File that receives the record of the search, a .json. May be given several times.
+        File that receives the record of the search, in the form its extension names: .json, or .html (a page to look
+        at; needs optc[html]). May be given several times.
 
     Examples
     --------
         optc search model.onnx --data samples.npz --budget size=10%,agreement=98%
-        optc search model.onnx --data images/ --budget macs=50% --time 20m -o small.onnx
+        optc search model.onnx --data images/ --budget macs=50% --time 20m -o small.onnx --report search.html
         optc build --config small.plan.toml
     """
     from ..targets.tuning import duration
@@ -149,8 +150,6 @@ def run(
     errors = console(stderr=True)
     stopped: Stopped | None = None
     result: Search | None
-    if voice.loud:
-        out(f"optc: searches for {seconds:g} s (--time); the best so far is kept at {out_path}", error=True)
     with voice.progress() as progress:
 
         def tell(line: str) -> None:

@@ -88,7 +88,7 @@ class SearchReport:
             "chosen": self.chosen,
             "budget": self.budget.as_dict(),
             "candidates": [_finite(asdict(one)) for one in self.candidates],
-            "sites": [asdict(one) for one in self.sites],
+            "sites": [{**asdict(one), "options": [asdict(option) for option in one.options]} for one in self.sites],
             "notes": self.notes,
             "artifacts": self.artifacts,
         }

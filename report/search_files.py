@@ -8,19 +8,29 @@ from ..errors import SpecError
 from ..storage.atomic import Replacement
 from .search import SearchReport
 
-FORMS = (".json",)
+FORMS = (".json", ".html")
 
 
 def check(path: str) -> str:
-    """The extension of `path`. Raises `SpecError` for one that no record of a search has."""
+    """The extension of `path`. Raises `SpecError` for one that no record of a search has, and `OutputError` where the
+    page cannot be drawn here."""
     extension = os.path.splitext(path)[1].lower()
     if extension not in FORMS:
         raise SpecError(f"{path}: the record of a search is written by its extension, one of {', '.join(FORMS)}")
+    if extension == ".html":
+        from .page.charts import require
+
+        require()
     return extension
 
 
 def write(report: SearchReport, path: str) -> None:
     """Write `report` to `path`, whole or not at all. Raises `SpecError` as `check` does, and `OutputError`."""
-    check(path)
+    if check(path) == ".html":
+        from .page.search import page
+
+        text = page(report)
+    else:
+        text = report.to_json()
     with Replacement(path) as files:
-        files.open().write(report.to_json().encode(errors="backslashreplace"))
+        files.open().write(text.encode(errors="backslashreplace"))

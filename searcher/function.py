@@ -108,6 +108,8 @@ def search_with(
         check_place(os.fspath(plan), "--plan")
     if options.output is not None:
         check_place(os.path.abspath(options.output))
+    where = "" if options.output is None else f"; the best so far is kept at {os.fspath(options.output)}"
+    tell(f"searches for {time:g} s{where}")
     key = key_of(digest(read(model)), options, model)
     with ExitStack() as stack:
         folder = options.cache if options.cache is not None else stack.enter_context(Workspace())
@@ -136,8 +138,7 @@ def search_with(
         judge.store.trim()
         result = Search(build, report)
         if stopped:
-            where = "nothing was written" if options.output is None else f"the best so far is kept at {options.output}"
-            raise Stopped(f"interrupted after {len(task.judged)} candidates; {where}", result)
+            raise Stopped(f"interrupted after {len(task.judged)} candidates{where}", result)
         return result
 
 

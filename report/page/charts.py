@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -162,6 +162,61 @@ def scatter(answers: Answers, what: str) -> Markup:
 
     said = f"{len(answers.points)} points of output {answers.output}, {sum(answers.moved)} with another answer"
     return _figure(draw, "Result against original", said, height=3.0)
+
+
+def search_front(
+    metric: str,
+    points: Sequence[tuple[float, float, str, bool]],
+    chosen: tuple[float, float | None],
+    cap: float | None,
+    floor: float | None,
+) -> Markup:
+    """Candidates by a cost (a share of the original) and agreement (a share of 1), those that keep the budget filled;
+    the budget's lines, and the answer ringed."""
+
+    def draw(axes: Axes) -> None:
+        for kept in (False, True):
+            some = [(100 * cost, 100 * share) for cost, share, _, met in points if met == kept]
+            if some:
+                across, up = zip(*some, strict=True)
+                face = AFTER if kept else "none"
+                label = "keeps the budget" if kept else "does not"
+                axes.scatter(across, up, s=18, facecolors=face, edgecolors=AFTER, linewidths=0.8, label=label)
+        if cap is not None:
+            axes.axvline(100 * cap, color=ALARM, linewidth=1, linestyle=(0, (3, 2)))
+        if floor is not None:
+            axes.axhline(100 * floor, color=ALARM, linewidth=1, linestyle=(0, (3, 2)))
+        if chosen[1] is not None:
+            axes.scatter([100 * chosen[0]], [100 * chosen[1]], s=90, facecolors="none", edgecolors=INK, linewidths=1.2)
+        _legend(axes)
+        axes.set_xlabel(f"{metric}, % of the original")
+        axes.set_ylabel("agreement, %")
+        axes.tick_params(length=0)
+
+    each = (f"{name}: {metric} {100 * cost:.1f} %, agreement {100 * share:.2f} %" for cost, share, name, _ in points)
+    said = "; ".join(each)
+    return _figure(draw, "Candidates, the budget (dashed) and the answer (ringed)", said, height=3.2)
+
+
+def over_time(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """The least loss of a candidate that keeps the budget, by who proposed it, over seconds."""
+    marks = ("o", "s", "^", "D", "v", "P", "X")
+
+    def draw(axes: Axes) -> None:
+        for mark, (name, curve) in zip(marks, curves.items(), strict=False):
+            times, losses = zip(*curve, strict=True)
+            axes.step(times, losses, where="post", color=AFTER, linewidth=1, marker=mark, markersize=4, label=name)
+        if curves:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:.3g}")
+            axes.yaxis.set_minor_formatter("{x:.2g}")
+            _legend(axes)
+        axes.set_xlabel("seconds")
+        axes.set_ylabel("loss of the answers")
+        axes.tick_params(length=0)
+
+    said = "; ".join(f"{name}: {curve[-1][1]:.3g} after {curve[-1][0]:.0f} s" for name, curve in curves.items())
+    return _figure(draw, "The best so far that keeps the budget", said or "none kept it", height=2.6)
 
 
 def _legend(axes: Axes) -> None:

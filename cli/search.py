@@ -50,6 +50,7 @@ def search(
     time: Annotated[str, Parameter(group=_RUN)] = "5m",
     strategy: Annotated[str, Parameter(group=_RUN)] = STRATEGY,
     teach: Annotated[bool, Parameter(group=_RUN)] = True,
+    forms: Annotated[str | None, Parameter(group=_RUN)] = None,
     candidates: Annotated[int, Parameter(group=_RUN, validator=Number(gte=0))] = 0,
     keep: Annotated[list[str] | None, Parameter(group=_RUN, negative=())] = None,
     plan: str | None = None,
@@ -71,6 +72,9 @@ def search(
         How candidates are proposed: knapsack, evolution, reinforce, gradient, or random as a control.
     teach
         Let the end of the time go to the pass `distill` on the best candidate (yes, unless --no-teach).
+    forms
+        Forms that layers may compute in, parted by commas: float, int8, dynamic (ranges found as the model runs), none
+        (only weights stored); those worth trying under the budget unless given.
     candidates
         Stop after so many candidates; 0 lets the time alone decide.
     keep
@@ -98,9 +102,8 @@ def search(
     from ..targets.tuning import duration
 
     chosen = choose(model, config, options.values, keep or ())
-    return run(
-        chosen, duration(time, "--time"), strategy, plan, cache_place(cache, no_cache), report or [], voice, teach
-    )
+    place, seconds = cache_place(cache, no_cache), duration(time, "--time")
+    return run(chosen, seconds, strategy, plan, place, report or [], voice, teach, candidates, forms)
 
 
 def searches(chosen: Chosen, options: OptionValues) -> bool:
@@ -128,6 +131,7 @@ def run(
     voice: Voice,
     teach: bool = True,
     candidates: int = 0,
+    forms: str | None = None,
 ) -> int:
     """Search as `chosen`, and tell; the exit status."""
     from ..report.search_files import check, write
@@ -160,7 +164,9 @@ def run(
             whole = replace(
                 chosen.options, target=chosen.target, output=out_path, cache=cache, progress=progress, observers=()
             )
-            result = search_with(chosen.model, whole, seconds, strategy, teach, candidates, plan, tell)
+            result = search_with(
+                chosen.model, whole, seconds, strategy, teach, candidates, forms.split(",") if forms else (), plan, tell
+            )
         except Stopped as stop:
             result, stopped = stop.search, stop
     if result is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -65,6 +65,7 @@ def search(
     strategy: str = STRATEGIES[0],
     teach: bool = True,
     candidates: int = 0,
+    forms: Sequence[str] = (),
     plan: str | os.PathLike[str] | None = None,
     tell: Callable[[str], None] = lambda line: None,
     **options: object,
@@ -75,13 +76,14 @@ def search(
     (and fastest, where latency counts) above them. The best so far is written to `output` and its configuration to
     `plan` after every improvement, once it keeps the budget; at the end what comes nearest, where nothing does
     (`Search.met`). `teach` lets the end of the time go to `distill`. `candidates`
-    bounds their number, 0 does not. `tell` is given a line for each improvement. Every
+    bounds their number, 0 does not. `forms` are those that layers may compute in (`float`, `int8`, `dynamic`, `none`),
+    and those worth trying unless given. `tell` is given a line for each improvement. Every
     other option is one of `optc.Options`. What was surveyed and judged is kept in `cache`, and goes on from there.
 
     Raises what `optc.compile` does, and `SpecError`, `DataError`, `ModelError` for a search that cannot be. A
     `KeyboardInterrupt` is raised as `Stopped`, the best so far written.
     """
-    return search_with(model, Options(budget=budget, **options), time, strategy, teach, candidates, plan, tell)  # type: ignore[arg-type]
+    return search_with(model, Options(budget=budget, **options), time, strategy, teach, candidates, forms, plan, tell)  # type: ignore[arg-type]
 
 
 def search_with(
@@ -91,6 +93,7 @@ def search_with(
     word: str,
     teach: bool,
     candidates: int,
+    forms: Sequence[str],
     plan: str | os.PathLike[str] | None,
     tell: Callable[[str], None],
 ) -> Search:
@@ -99,7 +102,7 @@ def search_with(
     if not time > 0:
         raise SpecError(f"a search takes some time, such as 5m, not {time:g} s")
     strategy(word)
-    budgeted = wanted(model, options)
+    budgeted = wanted(model, options, forms)
     if plan is not None:
         if not isinstance(model, str | os.PathLike):
             raise SpecError("a plan names its model by path: search a file, or leave the plan out")

@@ -107,7 +107,7 @@ class Hunt:
         """Search until the time is up, or the strategy has no more to propose."""
         space = self.space
         assert space is not None
-        first = self._judged(None, space.pick(), "as it is")
+        first = self._judged(None, space.within(space.pick(space.forms[0])), "as it is")
         aim = Aim.of(self.wanted.budget, first.figures.whole, timed=self.wanted.timed)
         task = Task(space, aim, np.random.default_rng(self.wanted.options.seed), Surrogate(space))
         self.task = task

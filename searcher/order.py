@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..compiler.data import Data, source_of
 from ..compiler.model import Model
 from ..compiler.options import Options
 from ..compiler.order import Order
-from ..errors import DataError, SpecError
+from ..errors import DataError, SpecError, nearest
 from ..report.budget import METRICS, Budget
 from ..targets import table
-from .space import FLOAT
+from .space import FLOAT, FORMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,11 @@ class Wanted:
     forms: tuple[str, ...]
 
 
-def wanted(model: Model, options: Options) -> Wanted:
-    """What `options` ask for. Raises `SpecError`, `DataError` and `TargetError` in one line."""
+def wanted(model: Model, options: Options, forms: Sequence[str] = ()) -> Wanted:
+    """What `options` ask for, with layers in one of `forms` (none: those worth trying).
+
+    Raises `SpecError`, `DataError` and `TargetError` in one line.
+    """
     if options.budget is None:
         raise SpecError("a search needs a budget to keep: --budget size=30%,agreement=98%")
     order, targets = Order.of(model, replace(options, passes="clean"))
@@ -44,7 +48,7 @@ def wanted(model: Model, options: Options) -> Wanted:
             "goes on; give a table of its layers with --latency-table (see optc profile)"
         )
     _check_samples(model, options, order.budget)
-    return Wanted(options, order.budget, timed, _forms(order.budget))
+    return Wanted(options, order.budget, timed, _forms_of(forms) or _forms(order.budget))
 
 
 def _check_samples(model: Model, options: Options, budget: Budget) -> None:
@@ -58,6 +62,14 @@ def _check_samples(model: Model, options: Options, budget: Budget) -> None:
             f"without --data the samples are made up, and tell nothing of {' and '.join(floors)}: give real samples, "
             "or a budget of costs alone"
         )
+
+
+def _forms_of(words: Sequence[str]) -> tuple[str, ...]:
+    """The forms that a user names, each once. Raises `SpecError`."""
+    for word in words:
+        if word not in FORMS:
+            raise SpecError(f"layers have no form '{word}'.{nearest(word, FORMS)}")
+    return tuple(dict.fromkeys(words))
 
 
 def _forms(budget: Budget) -> tuple[str, ...]:

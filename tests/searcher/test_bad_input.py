@@ -19,6 +19,7 @@ CASES: dict[str, tuple[dict[str, Any], type[OptcError], str]] = {
     "a budget that does not parse": ({"budget": "speed=2"}, SpecError, "no metric is called 'speed'"),
     "no time": ({"time": 0.0}, SpecError, "takes some time"),
     "no such strategy": ({"strategy": "knapsak"}, SpecError, "Did you mean 'knapsack'"),
+    "no such form": ({"forms": ["int9"]}, SpecError, "Did you mean 'int8'"),
     "no check": ({"check": False}, SpecError, "--no-check cannot be"),
     "a floor on made-up samples": (
         {"data": None, "budget": "size=30%,agreement=98%"},

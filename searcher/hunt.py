@@ -38,6 +38,8 @@ TEACHING = 0.4
 """The share of the time that is left for teaching the best candidate."""
 BY_HAND = 0.3
 """The most of the time that goes to single pipelines."""
+STEPS = 0.98
+"""The share of a cap that a single pipeline is told to keep."""
 LEAST_TEACHING = 10.0
 """Seconds of teaching below which it is not begun."""
 STALE = 30
@@ -213,6 +215,8 @@ def singles(aim: Aim) -> list[str]:
     work = min([caps[metric] for metric in ("macs", "params", "latency") if metric in caps], default=1.0)
     if "size" in caps:
         work = min(work, max(4.0 * caps["size"], 0.1))
+    # Ranks and channels come in steps: what is told to keep the cap exactly ends just above it.
+    work = work if work == 1.0 else STEPS * work
     of = ":of=params" if "params" in caps else ""
     forms = [f"svd:ratio={work:.3g}:scope=global", f"prune:kind=channels:ratio={1 - work:.3g}{of}"] if work < 1 else []
     if "size" not in caps and "latency" not in caps:

@@ -7,7 +7,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from optc.passes.pipeline import Pipeline
 from optc.report.budget import Budget
+from optc.searcher.hunt import singles
 from optc.searcher.judge import Figures, Judged
 from optc.searcher.plan import Plan
 from optc.searcher.space import FLOAT, LayerCost, Meter, Option, Pick, Site, Space
@@ -106,3 +108,11 @@ def test_fronts_and_their_area() -> None:
     pairs = [(float(a), float(b)) for a, b in points]
     assert front(pairs) == [0, 1, 2]
     assert hypervolume(pairs, (5.0, 5.0)) == 4 * 1 + 3 * 2 + 1 * 1
+
+
+def test_single_pipelines_are_told_a_little_less_than_the_cap() -> None:
+    aim = Aim.of(Budget.parse("macs=50%"), {"macs": 1.0}, timed=False)
+    assert singles(aim) == ["svd:ratio=0.49:scope=global", "prune:kind=channels:ratio=0.51"]
+    small = singles(Aim.of(Budget.parse("size=10%"), {"size": 1.0}, timed=False))
+    assert "quant:weights=int4" in small
+    assert all(Pipeline.parse(text) for text in small)

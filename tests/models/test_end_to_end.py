@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 REASONS = {
     "prune": (
         "that go at a time", "a residual stream", "graph output", "cheaper elsewhere",
+        "its channels only go all together",
         "it reads the model's input", "every one of them matters", "too few to matter",
     ),
     "svd": (
@@ -48,7 +49,8 @@ def test_a_family_goes_through_the_passes(network: str, passes: str) -> None:
     build = optc.compile(
         spec, passes, target="onnx:cpu=x86", data={"input": IMAGES}, threads=1, check=False, guard=False
     )
-    assert passes is MASKED or build.report.after.macs < 0.95 * build.report.before.macs
+    macs = {step.name: step.after.macs for step in build.report.steps}
+    assert passes is MASKED or macs["svd"] < 0.95 * build.report.before.macs
     assert islands(build.graph) == ()
     for step in build.report.steps:
         if (name := step.name.partition(":")[0]) in REASONS:

@@ -5,7 +5,8 @@ layers that make such channels get rows of zeros, those that read them columns o
 changes: whatever an operator between makes of the new channels is multiplied by zero in the end.
 
 Fires on a depthwise layer where all that makes and reads its channels, through operators that work on each channel by
-itself, are convolutions with weights of their own. Not where the filled model would be larger by more than `GROWTH`.
+itself, are convolutions with weights of their own. Not where the filled model would be larger by more than `GROWTH`, or
+the layer by more than `LARGEST`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ BY_CHANNEL = frozenset(
 """Operators that make each channel of their output from that channel of their inputs."""
 GROWTH = 0.01
 """Share of all weights that may be added."""
+LARGEST = 0.25
+"""Channels that a layer may get, as a share of its own: where they are few, what makes and reads them would pay."""
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ def fill_lanes(graph: Graph, layers: Mapping[Node, Linear], lanes: int) -> int:
     filled: set[Node] = set()
     for node, layer in layers.items():
         missing = -layer.outputs % lanes
-        if not layer.depthwise or node in filled or not missing:
+        if not layer.depthwise or node in filled or not 0 < missing <= LARGEST * layer.outputs:
             continue
         region = _region(layer, layers)
         if region is None or (added := region.added(missing)) > most:

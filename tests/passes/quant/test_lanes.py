@@ -15,7 +15,7 @@ from optc.passes.quant.equivalent.lanes import fill_lanes
 from optc.passes.quant.layers import find_layers
 from optc.runtime.session import Session
 
-CHANNELS = 24
+CHANNELS = 40
 
 
 class Net:
@@ -81,10 +81,15 @@ def test_filling_changes_no_answer() -> None:
     before = Session(graph, threads=1).run(samples(4))[0]
     assert filled(graph) == 1
     depthwise = next(node for node in graph if node.get_int("group", 1) > 1)
-    assert depthwise.get_int("group") == 32
-    assert depthwise.inputs[1].static_shape == (32, 1, 3, 3)  # type: ignore[union-attr]
+    assert depthwise.get_int("group") == 48
+    assert depthwise.inputs[1].static_shape == (48, 1, 3, 3)  # type: ignore[union-attr]
     np.testing.assert_allclose(Session(graph, threads=1).run(samples(4))[0], before, atol=1e-5)
     assert not filled(graph)
+
+
+@pytest.mark.usefixtures("small_growth")
+def test_few_channels_are_not_multiplied() -> None:
+    assert filled(gated(), at_a_time=64) == 0
 
 
 @pytest.mark.usefixtures("small_growth")
@@ -104,7 +109,7 @@ def test_what_would_add_much_stays() -> None:
 
 @pytest.mark.usefixtures("small_growth")
 def test_a_quantized_network_is_filled_where_its_kernels_ask_for_it() -> None:
-    for at_a_time, channels in ((16, 32), (1, CHANNELS)):
+    for at_a_time, channels in ((16, 48), (1, CHANNELS)):
         graph = gated()
         floats = Session(graph, threads=1).run(samples())[0]
         report = quantized(graph, samples(), depthwise_lanes=at_a_time)

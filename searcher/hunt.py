@@ -149,7 +149,8 @@ class Hunt:
         best = task.best
         if best is None or best.plan.passes in ("clean", "quant") or best.figures.failed:
             return
-        minutes = round((self.left - 1.5 * best.figures.seconds) / 60, 2)
+        # The passes before it are in the cache; what follows it, and its own trials, take a part of a candidate's time.
+        minutes = round((self.left - 0.5 * best.figures.seconds) / 60, 2)
         if 60 * minutes < LEAST_TEACHING:
             return
         distil = f"distill:minutes={minutes:g}"

@@ -25,6 +25,7 @@ _COMPILED = (
     "freeze",
     "seed",
     "threads",
+    "provider",
     "clean",
     "guard",
     "min_agreement",

@@ -63,6 +63,14 @@ def check_observers(name: str, value: Any) -> None:
     check_items(name, value, (Observer,), "a list of Observer", single=False)
 
 
+def check_provider(name: str, value: Any) -> None:
+    """Raises `SpecError` where no such execution provider is installed."""
+    from ..runtime.providers import provider_of
+
+    expect(value, str, f"'{name}' is the name of an execution provider", SpecError)
+    provider_of(value)
+
+
 def check_budget(name: str, value: Any) -> None:
     from ..report.budget import Budget
 

@@ -16,6 +16,7 @@ from .arguments import (
     check_overrides,
     check_passes,
     check_progress,
+    check_provider,
     check_target,
 )
 from .fixed_sizes import Fixed
@@ -156,6 +157,14 @@ class Options:
         "CPU threads; 0, unless given, takes what the libraries choose.",
         group=RUN,
         example="0",
+    )
+    provider: str = option(
+        "cpu",
+        checked(check_provider),
+        "Execution provider of ONNX Runtime that `distill` trains on, of those that are installed: cuda, dml, coreml "
+        "...; cpu unless given.",
+        group=RUN,
+        example='"cuda"',
     )
     clean: bool = option(
         True, FLAG, "Run the lossless `clean` pass first (yes, unless --no-clean).", group=RUN, example="true"

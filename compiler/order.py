@@ -124,7 +124,7 @@ class Order:
             "overrides": repr(tuple(one.overrides)),
             "latencies": None if self.latencies is None else self.latencies.digest,
             "tune": None if self.tuning is None else self.tuning.seconds,
-            "run": [one.seed, one.threads, one.clean, one.guard, one.min_agreement, one.check],
+            "run": [one.seed, one.threads, one.provider, one.clean, one.guard, one.min_agreement, one.check],
         }
 
 

@@ -47,8 +47,9 @@ class Reuse:
             return None if staged is None else (*stored, move(staged, order.path, order.target))
 
     def keep(self, order: Order, report: BuildReport, dims: Mapping[str, int], folder: str, graph: Graph) -> None:
-        """Keep a finished build, whose files are in `folder`."""
-        if self.store is not None and self.key:
+        """Keep a finished build, whose files are in `folder`; one that was stopped before its end is made anew."""
+        stopped = any(step.report.interrupted for step in report.steps)
+        if self.store is not None and self.key and not stopped:
             finished.keep(self.store, self.key, Finished.of(report, order.name, dict(dims)), folder, graph)
 
 

@@ -110,6 +110,7 @@ def _context(order: Order) -> Context:
         overrides=tuple(order.options.overrides),
         seed=order.options.seed,
         threads=order.options.threads,
+        provider=order.options.provider,
         progress=order.progress,
     )
 

@@ -1,12 +1,13 @@
 """A student of its own: another network, trained or not, that the model teaches.
 
-It must read what the model reads and answer what the model answers. Inputs and outputs go by their names, or by their
-order where the names differ; the result has the names of the model. Where the model ends in a Softmax or Sigmoid and
+It must read what the model reads and answer what the model answers. Inputs and outputs go by their names, and the
+others by their order; the result has the names of the model. Where the model ends in a Softmax or Sigmoid and
 the student does not, the student gets one: builders of networks end in logits.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import TYPE_CHECKING
 
@@ -57,15 +58,15 @@ def _matched(
             f"({_listed(theirs)}); they must be the same"
         )
     names = {one.name: one for one in theirs}
-    if {one.name for one in mine} != set(names):
-        pairs = list(zip(mine, theirs))
-    else:
-        pairs = [(one, names[one.name]) for one in mine]
+    rest = iter([one for one in theirs if one.name not in {own.name for own in mine}])
+    pairs = [(one, names[one.name] if one.name in names else next(rest)) for one in mine]
     for one, other in pairs:
         if not _fits(_type(one), _type(other)):
+            alike = [each.name for each in theirs if each is not other and _fits(_type(one), _type(each))]
+            hint = f"; nearest to it is '{_nearest(one.name, alike)}'" if alike else ""
             raise ModelError(
                 f"student {name}: its {what} '{one.name}' is {_type(one)}, that of the model, '{other.name}', "
-                f"{_type(other)}"
+                f"{_type(other)}{hint}"
             )
     return [(index, other) for index, (_, other) in enumerate(pairs)]
 
@@ -93,6 +94,11 @@ def _fits(mine: object, theirs: object) -> bool:
         return True
     numbers = ((a, b) for a, b in zip(mine.shape, theirs.shape) if isinstance(a, int) and isinstance(b, int))
     return len(mine.shape) == len(theirs.shape) and all(a == b for a, b in numbers)
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """Of `names`, the one most like `name`, the first where none is."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
 def _listed(values: tuple[Value | Output, ...]) -> str:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from ..ir.types import DType
 
@@ -52,13 +52,24 @@ class Layer:
     detail: dict[str, Detail] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A training after so many steps: the mean loss on what it learns from since the moment before, `None` at its
+    start, and that on held-out samples."""
+
+    step: int
+    fit: float | None
+    held: float
+
+
 @dataclass(slots=True)
 class Report:
     """The record of one run of one pass.
 
     `layers` holds one entry for every layer looked at; `rewrites` counts what a lossless pass did, by rule; `notes` are
     sentences for the user. `forwards` is the time it took in forward passes of the teacher over the samples to fit on,
-    where it walked them. `cached` tells that the pass was not run, because it had been run on the same before.
+    where it walked them. `cached` tells that the pass was not run, because it had been run on the same before. `curve`
+    is how a training went. `interrupted` tells that the user stopped the pass before its end, and took what there was.
     """
 
     spec: str = ""
@@ -68,6 +79,8 @@ class Report:
     seconds: float = 0.0
     forwards: float | None = None
     cached: bool = False
+    curve: list[Moment] = field(default_factory=list)
+    interrupted: bool = False
 
     def done(self, name: str, op: str, **detail: Detail) -> None:
         self.layers.append(Layer(name, op, Outcome.DONE, "", detail))
@@ -135,6 +148,14 @@ class TargetFacts:
     depthwise_lanes: int = 1
 
 
+class Draft(Protocol):
+    """A place for what a long pass has so far, so that the next run of the same goes on from there."""
+
+    def load(self) -> bytes | None: ...
+
+    def save(self, document: bytes) -> None: ...
+
+
 class Progress:
     """Where passes tell how far they are; this one tells nobody. The command line hands in one that draws."""
 
@@ -155,10 +176,11 @@ class Context:
     decide)` answers with what `decide` says, or said when the same pass met the same graph before: what is decided by
     the clock must be asked for so, or no build could be repeated. `measure(question, decide)` answers with what
     `decide` says, or said in any build for a target of the same facts: what is measured of a shape alone. `threads` are
-    those of numerical libraries; 0 lets them choose. `forward` is how many seconds the teacher's run over `fit` took,
-    as the last walk measured it; 0 before the first. `rewritten` is the model as the last pass had it before it lost
-    anything, where that computes the same by other values inside. `latencies` tells how long graphs take on the target,
-    where that was measured before.
+    those of numerical libraries; 0 lets them choose. `provider` names what ONNX Runtime trains on
+    (`runtime/providers.py`). `forward` is how many seconds the teacher's run over `fit` took, as the last walk measured
+    it; 0 before the first. `rewritten` is the model as the last pass had it before it lost anything, where that
+    computes the same by other values inside. `latencies` tells how long graphs take on the target, where that was
+    measured before. `draft` keeps what a killed pass had so far; `None` where nothing is kept.
     """
 
     target: TargetFacts
@@ -172,10 +194,12 @@ class Context:
     measure: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
     seed: int = 0
     threads: int = 0
+    provider: str = "cpu"
     progress: Progress = field(default_factory=Progress)
     forward: float = 0.0
     rewritten: Graph | None = None
     latencies: Estimator | None = None
+    draft: Draft | None = None
 
     @property
     def exact(self) -> bool:

@@ -95,6 +95,7 @@ class PassCache:
             "rivals": [[spec(x) for x in ctx.rivals.before], [spec(x) for x in ctx.rivals.after]],
             "seed": ctx.seed,
             "threads": ctx.threads,
+            "provider": ctx.provider,
             "guard": None if guard is None else asdict(guard),
             # What leaves every answer as it is has no use for samples.
             **({"data": self.data, "teacher": teacher} if one.lossy or code != own_code() else {}),
@@ -132,6 +133,10 @@ class PassCache:
             self.store.put(key, json.dumps(plain(entry)).encode())
         return digest
 
+    def draft(self, key: str | None) -> Kept | None:
+        """Where the pass known by `key` keeps what it has so far."""
+        return None if self.store is None or key is None else Kept(self.store, Fingerprint("draft", key).text)
+
     def judged(self, key: str, report: Report, judge: Callable[[], str]) -> str:
         """The objection known under `key`, or what `judge` says, which writes its notes into `report`."""
         count = len(report.notes)
@@ -160,6 +165,20 @@ class PassCache:
         text = decide()
         self.store.put(key, text.encode())
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The draft of one run of a pass: a record of `store`, which goes as others do that nobody used for long."""
+
+    store: Store
+    key: str
+
+    def load(self) -> bytes | None:
+        return self.store.get(self.key)
+
+    def save(self, document: bytes) -> None:
+        self.store.put(self.key, document)
 
 
 def ruling_key(one: Pass, before: str, *about: str) -> str:

@@ -68,11 +68,11 @@ def run(
                 state, report = stored[1].graph, stored[1].report
                 report.cached = True
             else:
-                ctx.recall = partial(_recall, cache, one, state)
+                ctx.recall, ctx.draft = partial(_recall, cache, one, state), cache.draft(key)
                 ctx.measure = partial(cache.measured, ctx.target, ctx.threads)
                 report = _checked(position, one, graph, ctx, observers, guard, cache, state)
                 _time(report, start, ctx)
-                state = cache.keep(key, graph, report)
+                state = cache.keep(None if report.interrupted else key, graph, report)
         reports.append(report)
         for observer in observers:
             observer.after(position, one, graph, report)

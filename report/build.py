@@ -249,6 +249,8 @@ def _step(step: Step) -> dict[str, Any]:
         **{outcome.value: report.count(outcome) for outcome in Outcome},
         "rewrites": report.rewrites,
         "notes": report.notes,
+        "curve": [_finite(asdict(moment)) for moment in report.curve],
+        "interrupted": report.interrupted,
         "after": asdict(step.after),
         "agreement": None if step.agreement is None else agreement_dict(step.agreement),
         "layers": [

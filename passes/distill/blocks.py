@@ -166,7 +166,8 @@ class BlockStage:
             return course.step, None
         rate, _ = course.try_rates(self.rates, lambda _: None)
         self.rates = (rate / CALMER,)
-        course.run(steps, rate, lambda _: None)
+        course.begin(steps, rate)
+        course.run(lambda _: None)
         if course.loss >= course.start:
             return course.step, None
         better = self.parameters.flat.copy()

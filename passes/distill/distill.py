@@ -34,8 +34,8 @@ class Distill(Pass):
     stage: Literal["both", "blocks", "whole"] = option(
         "both", "what learns: blocks by themselves, the student as a whole, or first the ones and then the other"
     )
-    parameters: Literal["all", "bias", "affine"] = option(
-        "all", "what moves: all, biases, or biases with scales and shifts of normalisations"
+    parameters: Literal["all", "bias", "affine", "rounding"] = option(
+        "all", "what moves: all; biases; these with scales and shifts of normalisations; or codes and their scales"
     )
     views: Literal["auto", "none"] = option(
         "auto", "whether images are moved, mirrored, cropped and mixed, where the teacher answers them alike"

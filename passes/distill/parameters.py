@@ -3,6 +3,7 @@
     weights      of Conv, ConvTranspose, Gemm, MatMul, and of recurrent cells
     biases       of those, and constants of more than one element that are added
     affine       scales and shifts of normalisations, slopes, and constants of more than one element that multiply
+    codes, scales  of quantized values (`quantized/twin.py`)
 
 Zeros that pruning made stay zeros: a weight tensor that holds any keeps them all (n:m patterns are kept so, too).
 Tables that are gathered from, bounds, sizes and the remembered statistics of BatchNormalization are no parameters.
@@ -21,7 +22,7 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.ops import LAYERS
 from ...ir.types import DType
 
-Kind: TypeAlias = Literal["weight", "bias", "affine"]
+Kind: TypeAlias = Literal["weight", "bias", "affine", "codes", "scale"]
 
 _PLACES: dict[str, dict[int, Kind]] = {
     **{op: {1: "weight", 2: "bias"} for op in LAYERS},
@@ -42,11 +43,14 @@ _EITHER: dict[str, Kind] = {"Add": "bias", "Mul": "affine", "Sub": "bias", "MatM
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameter:
-    """A constant of the student. `mask` is 1 where it may change and 0 where it stays zero; `None`: everywhere."""
+    """A constant of the student. `mask` is 1 where it may change and 0 where it stays zero; `None`: everywhere.
+    `bounds` are the least and the greatest number that it may hold; `pace` multiplies the rate."""
 
     value: Value
     kind: Kind
     mask: NDArray[np.bool_] | None = None
+    bounds: tuple[float, float] | None = None
+    pace: float = 1.0
 
     @property
     def size(self) -> int:

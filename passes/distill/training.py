@@ -16,16 +16,23 @@ network for digits that lost channels rose from a KL of .085 to .110 in 60 steps
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...ir.graph import Value
 from ...runtime.training.parameters import Floats, Parameters
-from ...runtime.training.schedule import Constant, Cosine, Schedule
+from ...runtime.training.schedule import Constant, Cosine
 from ...runtime.training.trainer import Trainer
+from ...storage.fingerprint import Fingerprint
+from ...storage.plain import plain, restored
+from ..base import Draft, Moment
 from .lessons import Lessons, Rows
 from .parameters import Parameter
 
@@ -47,6 +54,8 @@ RUNAWAY = 1.5
 """The held-out loss from which the student is taken back, as a multiple of the best."""
 PATIENCE = 3
 """How often the rate is halved before the best is left as it is."""
+KEPT = 20.0
+"""Seconds between two drafts."""
 BY_HEART = 3
 """Judgements in a row without a gain that say that the samples are known by heart."""
 
@@ -64,7 +73,7 @@ def sizes(parameters: Parameters, kinds: Mapping[Value, Parameter], channel_axes
         whole = math.sqrt(float(numbers.mean())) or 1.0
         view = parameters.view(scale, value)
         if kinds[value].kind != "weight" or numbers.ndim < 2:
-            view[...] = whole
+            view[...] = whole * kinds[value].pace
             continue
         axis = channel_axes.get(value, 0) % numbers.ndim
         other = tuple(i for i in range(numbers.ndim) if i != axis)
@@ -82,21 +91,50 @@ def channel_axes(moving: Mapping[Value, Parameter]) -> dict[Value, int]:
     return axes
 
 
-class Training:
-    """The student `graph`, of which `parameters` move, learning from `lessons`; `judge` knows the held-out loss.
+@dataclass(slots=True)
+class Way:
+    """How far a training is: `steps` to take and those `done`; those of the present `leg`, which is one fall of the
+    `rate`; judgements in a row without a gain; how often it was taken back, and how often because a loss was no
+    number."""
 
-    `best` are the parameters that the judge liked best, at first those that the student came with.
+    steps: int = 0
+    rate: float = 0.0
+    leg: int = 0
+    done: int = 0
+    idle: int = 0
+    taken_back: int = 0
+    not_numbers: int = 0
+
+    @property
+    def given_up(self) -> bool:
+        return self.taken_back > PATIENCE
+
+    @property
+    def schedule(self) -> Cosine:
+        return Cosine(self.rate, self.leg, warmup=max(self.leg // 20, 1))
+
+
+class Training:
+    """The student, of which the parameters of `trainer` move, learning from `lessons`; `judge` knows the held-out loss.
+
+    `best` are the parameters that the judge liked best, at first those that the student came with. `draft` keeps how
+    far the training is, every `KEPT` seconds, for a run that goes on after this one was killed.
     """
 
-    def __init__(self, trainer: Trainer, lessons: Lessons | Rows, judge: Judge) -> None:
+    def __init__(self, trainer: Trainer, lessons: Lessons | Rows, judge: Judge, draft: Draft | None = None) -> None:
         self.trainer = trainer
         self.lessons = lessons
         self.judge = judge
+        self.draft = draft
         self.parameters = trainer.parameters
-        self.best = self.parameters.flat.copy()
+        self.first = self.parameters.flat.copy()
+        self.best = self.first
         self.start = self.loss = judge()
-        self.curve: list[tuple[int, float, float]] = []
+        self.curve = [Moment(0, None, self.start)]
         self.step = 0
+        self.way = Way()
+        self.resumed = False
+        self._kept = time.perf_counter()
 
     def try_rates(self, rates: Sequence[float], tick: Tick) -> tuple[float, float]:
         """A rate below the one after whose trial the held-out loss is least, of `rates` from the largest on, and the
@@ -104,7 +142,7 @@ class Training:
         losses: dict[float, float] = {}
         start, begin = self.best, time.perf_counter()
         for rate in rates:
-            self._restart(start, Constant(rate, TRIED, warmup=TRIED // 3))
+            self.trainer.restart(start, Constant(rate, TRIED, warmup=TRIED // 3))
             self._learn(TRIED, tick)
             losses[rate] = self._judged()
             self._keep(losses[rate])
@@ -113,37 +151,55 @@ class Training:
         seconds = (time.perf_counter() - begin) / (TRIED * len(losses))
         return CALMER * min(losses, key=lambda rate: losses[rate]), seconds
 
-    def run(self, steps: int, rate: float, tick: Tick) -> int:
-        """Train for so many steps; returns how often the student was taken back."""
-        taken_back = idle = done = 0
-        self._restart(self.best, _course(rate, steps))
-        while done < steps and taken_back <= PATIENCE:
-            part = min(max(math.ceil(steps / JUDGED), APART), steps - done)
-            loss = self._learn(part, tick)
-            done += part
-            judged = self._judged()
-            self.curve.append((done, loss, judged))
-            if self._keep(judged):
-                idle = 0
-                continue
-            idle += 1
-            if not math.isfinite(loss) or judged > RUNAWAY * max(self.loss, 1e-12):
-                taken_back += 1
-                rate /= 2
-            elif idle < BY_HEART or self.lessons.viewed or not self.lessons.views.views:
-                continue
-            else:
-                self.lessons.viewed = True
-            idle = 0
-            self._restart(self.best, _course(rate, steps - done))
-        self.parameters.flat[...] = self.best
-        return taken_back
+    def begin(self, steps: int, rate: float) -> None:
+        """Set out for so many steps from the best so far."""
+        self.way = Way(steps, rate)
+        self._set_out()
+        self._save()
 
-    def _keep(self, loss: float) -> bool:
+    def run(self, tick: Tick) -> None:
+        """Go the rest of the way."""
+        way = self.way
+        while way.done < way.steps and not way.given_up:
+            part = min(max(math.ceil(way.steps / JUDGED), APART), way.steps - way.done)
+            loss = self._learn(part, tick)
+            way.done += part
+            held = self._judged()
+            self.curve.append(Moment(self.step, loss if math.isfinite(loss) else None, held))
+            self._turn(loss, held)
+            if time.perf_counter() - self._kept > KEPT:
+                self._save()
+        self.parameters.flat[...] = self.best
+        if self.draft is not None:
+            self.draft.save(b"")  # nothing is left to go on with
+
+    def _turn(self, loss: float, held: float) -> None:
+        """Go on, from here or from the best, as the last judgement says."""
+        way = self.way
+        if self._keep(held):
+            way.idle = 0
+            return
+        way.idle += 1
+        if not math.isfinite(loss) or held > RUNAWAY * max(self.loss, 1e-12):
+            way.taken_back += 1
+            way.not_numbers += not math.isfinite(loss)
+            way.rate /= 2
+        elif way.idle < BY_HEART or self.lessons.viewed or not self.lessons.views.views:
+            return
+        else:
+            self.lessons.viewed = True
+        way.idle = 0
+        self._set_out()
+
+    def _set_out(self) -> None:
+        self.way.leg = self.way.steps - self.way.done
+        self.trainer.restart(self.best, self.way.schedule)
+
+    def _keep(self, held: float) -> bool:
         """Take the moving average for the best where its held-out loss is the least so far; whether it is."""
-        if loss >= self.loss:
+        if held >= self.loss:
             return False
-        self.loss, self.best = loss, self._average().copy()
+        self.loss, self.best = held, self._average().copy()
         return True
 
     def offer(self, flat: Floats) -> bool:
@@ -155,9 +211,6 @@ class Training:
             return True
         self.parameters.flat[...] = self.best
         return False
-
-    def _restart(self, flat: Floats, schedule: Schedule) -> None:
-        self.trainer.restart(flat, schedule)
 
     def _learn(self, steps: int, tick: Tick) -> float:
         """So many steps; the mean of their losses, which is no number where one of them is none."""
@@ -178,10 +231,49 @@ class Training:
         flat = self.parameters.flat
         own = flat.copy()
         flat[...] = self._average()
-        loss = self.judge()
+        held = self.judge()
         flat[...] = own
-        return loss if math.isfinite(loss) else math.inf
+        return held if math.isfinite(held) else math.inf
+
+    # -- drafts
+
+    def _save(self) -> None:
+        """Keep how far the training is; where that cannot be written, it goes on without."""
+        if self.draft is None:
+            return
+        told = {"way": plain(self.way), "curve": plain(self.curve), "loss": self.loss, "step": self.step,
+                "viewed": self.lessons.viewed, "from": _digest(self.first)}  # fmt: skip
+        file = io.BytesIO()
+        arrays = {f"trainer.{name}": array for name, array in self.trainer.state().items()}
+        np.savez(file, allow_pickle=False, told=np.array(json.dumps(told)), best=self.best, **arrays)
+        self.draft.save(file.getvalue())
+        self._kept = time.perf_counter()
+
+    def resume(self) -> bool:
+        """Go on from the draft; whether there is one of this training, and of this start."""
+        document = None if self.draft is None else self.draft.load()
+        if document is None:
+            return False
+        try:
+            with np.load(io.BytesIO(document), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            told = json.loads(str(arrays.pop("told")))
+            best = arrays.pop("best")
+            if told["from"] != _digest(self.first):
+                return False
+            way: Way = restored(Way, told["way"])
+            curve: list[Moment] = restored(list[Moment], told["curve"])
+            self.trainer.go_on({name.removeprefix("trainer."): array for name, array in arrays.items()})
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return False
+        self.way, self.curve, self.best = way, curve, best
+        self.loss, self.step, self.lessons.viewed = float(told["loss"]), int(told["step"]), bool(told["viewed"])
+        self.trainer.schedule = way.schedule
+        self.resumed = True
+        return True
 
 
-def _course(rate: float, steps: int) -> Cosine:
-    return Cosine(rate, steps, warmup=max(steps // 20, 1))
+def _digest(flat: Floats) -> str:
+    fingerprint = Fingerprint()
+    fingerprint.write(flat.data.cast("B"))
+    return fingerprint.text

@@ -12,6 +12,7 @@ from ...errors import ModelError
 from ...ir.graph import Graph, Node, Value
 from ...ir.tensor import SparseTensor
 from ...runtime.agreement import agreement
+from ...runtime.providers import provider_of
 from ...runtime.session import Session
 from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Parameters
@@ -21,7 +22,8 @@ from ..prune.storage import sparse
 from .blocks import STEPS, BlockStage, Pace
 from .lessons import Lessons
 from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, variance_of
-from .parameters import Parameter, parameters
+from .parameters import Kind, Parameter
+from .student import Student, student_of
 from .training import AVERAGE, RATES, TRIED, Training, channel_axes, sizes
 from .views import Views, fitting_views
 
@@ -34,6 +36,17 @@ MEMORY = 2 << 30
 """Bytes that a step may take for what lies between the layers of the student, and its gradients."""
 BLOCKS = 0.3
 """The share of the time, or of the steps, in which blocks learn by themselves."""
+MICRO = "samples that are differentiated at a time"
+"""What is asked of the clock."""
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "all": ("weight", "bias", "affine", "codes", "scale"),
+    "bias": ("bias",),
+    "affine": ("bias", "affine"),
+    "rounding": ("codes", "scale"),
+}
+"""What the option `parameters` lets move."""
+LAYER_KINDS: tuple[Kind, ...] = ("weight", "codes")
+"""The kinds of which a layer has one."""
 ALIKE = 1e-6
 """The held-out loss from which on there is nothing to learn."""
 
@@ -43,8 +56,9 @@ def train(options: Distill, graph: Graph, ctx: Context) -> Report:
     report = Report()
     assert ctx.fit is not None
     assert ctx.teacher is not None
-    moving = _moving(options, graph, ctx, report)
-    terms = output_terms(graph, ctx.teacher)
+    student = student_of(graph, ctx)
+    moving = _moving(options, student, ctx, report)
+    terms = output_terms(student.graph, ctx.teacher)
     if not terms:
         report.notes.append("nothing is learnt: no output of the model is one that says how far off it is")
         return report
@@ -52,9 +66,9 @@ def train(options: Distill, graph: Graph, ctx: Context) -> Report:
         report.notes.append("nothing is learnt: the model has no parameters that may move")
         return report
     if options.hints:
-        terms += hint_terms(graph, ctx.teacher, options.hints)
+        terms += hint_terms(student.graph, ctx.teacher, options.hints)
     try:
-        course = _Course(options, graph, ctx, terms, moving, report)
+        course = _Course(options, student, ctx, terms, moving, report)
     except ModelError as error:  # no gradient reaches any parameter
         report.notes.append(f"nothing is learnt: {error}")
         return report
@@ -62,28 +76,33 @@ def train(options: Distill, graph: Graph, ctx: Context) -> Report:
     return report
 
 
-def _moving(options: Distill, graph: Graph, ctx: Context, report: Report) -> list[Parameter]:
+def _moving(options: Distill, student: Student, ctx: Context, report: Report) -> list[Parameter]:
     """The parameters that the options and overrides let move; layers that are kept are skipped in `report`."""
-    kinds = {"all": ("weight", "bias", "affine"), "bias": ("bias",), "affine": ("bias", "affine")}[options.parameters]
     moving = []
-    for one in parameters(graph):
-        reasons = [reason for node in one.value.users if (reason := ctx.kept(options, node))]
-        if reasons and one.kind == "weight":
-            node = one.value.users[0]
-            report.skipped(node.label, node.op, reasons[0])
-        if one.kind in kinds and not reasons:
+    for one in student.parameters():
+        users = student.users(one)
+        reasons = [reason for node in users if (reason := ctx.kept(options, node))]
+        if reasons and one.kind in LAYER_KINDS:
+            report.skipped(users[0].label, users[0].op, reasons[0])
+        if one.kind in KINDS[options.parameters] and not reasons:
             moving.append(one)
     return moving
 
 
 class _Course:
     def __init__(
-        self, options: Distill, graph: Graph, ctx: Context, terms: list[Term], moving: list[Parameter], report: Report
+        self,
+        options: Distill,
+        student: Student,
+        ctx: Context,
+        terms: list[Term],
+        moving: list[Parameter],
+        report: Report,
     ) -> None:
         assert ctx.teacher is not None
         assert ctx.fit is not None
         self.options = options
-        self.graph = graph
+        self.student = student
         self.ctx = ctx
         self.report = report
         self.moving = {one.value: one for one in moving}
@@ -103,7 +122,9 @@ class _Course:
             threads=ctx.threads,
         )
         self.parameters = Parameters(
-            list(self.moving), masks={one.value: one.mask for one in moving if one.mask is not None}
+            list(self.moving),
+            masks={one.value: one.mask for one in moving if one.mask is not None},
+            bounds={one.value: one.bounds for one in moving if one.bounds is not None},
         )
         self.trainer = self._trainer(terms)
 
@@ -114,10 +135,11 @@ class _Course:
             for i, term in enumerate(terms)
             if term.measure == "values"
         }
-        loss = append_loss(self.graph, terms, variances, self.options.temperature)
+        graph = self.student.graph
+        loss = append_loss(graph, terms, variances, self.options.temperature)
         try:
             return Trainer(
-                self.graph,
+                graph,
                 loss,
                 self.parameters,
                 optimizer=AdamW(scale=sizes(self.parameters, self.moving, channel_axes(self.moving))),
@@ -125,57 +147,52 @@ class _Course:
                 memory=MEMORY,
                 axes=self.ctx.fit.axes if self.ctx.fit is not None else {},
                 threads=self.ctx.threads,
+                providers=provider_of(self.ctx.provider),
             )
         finally:
-            drop_loss(self.graph)
+            drop_loss(graph)
 
     def run(self) -> None:
-        report, ctx, options = self.report, self.ctx, self.options
+        report, ctx = self.report, self.ctx
         begin = time.perf_counter()
-        course = Training(self.trainer, self.lessons, self._judge)
-        first = self.parameters.flat.copy()
+        course = Training(self.trainer, self.lessons, self._judge, ctx.draft)
         if course.start < ALIKE:
-            self._put_back(course.best)
+            self._put_back(course)
             report.notes.append("nothing is left to learn: the model answers as its teacher does")
             return
-        rate, steps, taken_back = 0.0, 0, 0
         try:
-            self._blocks(course)
-            if options.stage != "blocks":
-                self._cut()
-                rate, steps = self._pace(course)
-                with ctx.progress.task("train", steps) as tick:
-                    taken_back = course.run(steps, rate, tick)
+            self._set_out(course)
+            way = course.way
+            with ctx.progress.task("train", way.steps - way.done) as tick:
+                course.run(tick)
         except KeyboardInterrupt:
+            report.interrupted = True
             report.notes.append("interrupted: the best so far is kept; interrupt again to end the build")
-        self._put_back(course.best)
-        steps, seconds = course.step, time.perf_counter() - begin
-        if course.loss >= course.start:
-            for node, _ in self._layers():
-                report.skipped(node.label, node.op, f"{steps or 'the'} steps did not make the held-out loss less")
-        else:
-            for node, value in self._layers():
-                change = self.parameters.view(course.best, value) - self.parameters.view(first, value)
-                size = float(np.linalg.norm(self.parameters.view(first, value)))
-                report.done(node.label, node.op, change=round(float(np.linalg.norm(change)) / max(size, 1e-30), 4))
-        if steps:
-            report.notes.append(
-                f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {steps} steps of {self.lessons.batch} "
-                f"samples at rate {rate:g} ({seconds:.0f} s; views: {self.views})"
-            )
-        if taken_back:
-            report.notes.append(
-                f"the student ran away and was taken back {taken_back} times, the rate halved each time"
-            )
-        report.notes += [str(one) for one in self.trainer.backward.frozen]
+        self._put_back(course)
+        self._tell(course, time.perf_counter() - begin)
+
+    def _set_out(self, course: Training) -> None:
+        """Go on from a draft, with what it says was decided, or decide anew."""
+        if course.resume():
+            way = course.way
+            self.ctx.recall(MICRO, lambda: str(self.trainer.micro))
+            if not self.options.steps:
+                self.ctx.recall(self._question, lambda: str(way.steps))
+            self.report.notes.append(f"went on from step {way.done} of {way.steps}, where a build was stopped")
+            return
+        self._blocks(course)
+        if self.options.stage != "blocks":
+            self._cut()
+            rate, steps = self._pace(course)
+            course.begin(steps, rate)
 
     def _blocks(self, course: Training) -> None:
-        """The stage of blocks, where there is one."""
+        """The stage of blocks, where there is one: of students of floats."""
         options = self.options
-        share = {"blocks": 1.0, "both": BLOCKS, "whole": 0.0}[options.stage]
+        share = self._share
         if not share:
             return
-        stage = BlockStage(self.graph, self.parameters, self.moving, self.ctx, self.views, self.lessons.batch)
+        stage = BlockStage(self.student.graph, self.parameters, self.moving, self.ctx, self.views, self.lessons.batch)
         pace = Pace(math.ceil(share * options.steps), 60.0 * share * options.minutes)
         if len(stage.blocks) < 2 or 0 < pace.steps < STEPS:
             return
@@ -185,6 +202,40 @@ class _Course:
             f"{stayed} of {len(stage.blocks)} blocks learnt by themselves: held-out loss {start:.4g} -> "
             f"{course.loss:.4g} in {steps} steps of a block"
         )
+
+    @property
+    def _share(self) -> float:
+        """The share of the time in which blocks learn by themselves."""
+        if self.student.twin is not None:
+            return 0.0
+        return {"blocks": 1.0, "both": BLOCKS, "whole": 0.0}[self.options.stage]
+
+    @property
+    def _question(self) -> str:
+        return f"steps in {self.options.minutes:g} minutes"
+
+    def _tell(self, course: Training, seconds: float) -> None:
+        report, way = self.report, course.way
+        report.curve = course.curve
+        if course.loss >= course.start:
+            for node, _ in self._layers():
+                report.skipped(node.label, node.op, f"{course.step or 'the'} steps did not make the held-out loss less")
+        else:
+            for node, value in self._layers():
+                change = self.parameters.view(course.best, value) - self.parameters.view(course.first, value)
+                size = float(np.linalg.norm(self.parameters.view(course.first, value)))
+                share = round(float(np.linalg.norm(change)) / max(size, 1e-30), 4)
+                report.done(node.label, node.op, change=share, **self.student.told(value))
+        if way.steps:
+            report.notes.append(
+                f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {course.step} steps of {self.lessons.batch} "
+                f"samples at rate {way.rate:g} ({seconds:.0f} s; views: {self.views})"
+            )
+        if way.taken_back:
+            why = "the loss was no number" if way.not_numbers == way.taken_back else "the student ran away"
+            end = "; then it was given up, and the best so far is kept" if way.given_up else ""
+            report.notes.append(f"{why}: taken back {way.taken_back} times, the rate halved each time{end}")
+        report.notes += [str(one) for one in self.trainer.backward.frozen]
 
     def _cut(self) -> None:
         """Decide how many samples of a step are differentiated at a time: as many as fit in `MEMORY`."""
@@ -197,7 +248,7 @@ class _Course:
             self.trainer.gradient(next(iter(self.lessons.steps(0, 1))))
             return str(self.trainer.micro)
 
-        self.trainer.micro = int(self.ctx.recall("samples that are differentiated at a time", measured))
+        self.trainer.micro = int(self.ctx.recall(MICRO, measured))
 
     def _pace(self, course: Training) -> tuple[float, int]:
         """The rate and the number of steps: as asked for, or by trial and by the clock."""
@@ -208,28 +259,31 @@ class _Course:
         rate = rate if options.rate is None else options.rate
         if options.steps:
             return rate, options.steps
-        question = f"steps in {options.minutes:g} minutes"
-        left = 60 * options.minutes * (1 - BLOCKS if options.stage == "both" else 1)
-        steps = self.ctx.recall(question, lambda: str(max(int(left / seconds), 1)))
+        steps = self.ctx.recall(
+            self._question, lambda: str(max(int(60 * options.minutes * (1 - self._share) / seconds), 1))
+        )
         return rate, int(steps)
 
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""
         self._write(self.parameters.flat)
-        samples = self.ctx.held or self.ctx.fit
-        assert samples is not None
-        seen = agreement(self.teacher, self.graph, samples, threads=self.ctx.threads, exact=self.ctx.exact)
+        held = self.ctx.held or self.ctx.fit
+        assert held is not None
+        seen = agreement(self.teacher, self.student.answers, held, threads=self.ctx.threads, exact=self.ctx.exact)
         return sum(output.loss for output in seen.outputs)
 
     def _write(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         self.parameters.write(flat)
+        self.student.write()
 
-    def _put_back(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+    def _put_back(self, course: Training) -> None:
         """Give the graph its final numbers, in the form in which they were stored."""
-        self._write(flat)
+        self._write(course.best)
+        if course.loss >= course.start:
+            self.student.restore()
         for value in self.sparse:
             if value.constant is not None and (stored := sparse(value.constant)) is not None:
                 value.constant = stored
 
     def _layers(self) -> list[tuple[Node, Value]]:
-        return [(v.users[0], v) for v, one in self.moving.items() if one.kind == "weight"]
+        return [(self.student.users(one)[0], v) for v, one in self.moving.items() if one.kind in LAYER_KINDS]

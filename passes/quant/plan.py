@@ -105,7 +105,7 @@ def check_options(options: Quant, graph: Graph, ctx: Context) -> int:
             raise SpecError("weights=auto shares a budget between all layers, so no single layer can have it")
         if (
             "activations" in said
-            and wanted.activations in ("auto", "int16")
+            and wanted.activations in ("auto", "int16", "int4")
             and wanted.activations != options.activations
         ):
             raise SpecError(f"activations={wanted.activations} holds for the whole model, not for a single layer")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...errors import DataError, ModelError
+from ...ir.types import DType
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ LEAST_OPSET = 13
 """Per-channel DequantizeLinear came with it."""
 INT4_OPSET = 21
 """So did 4-bit and 16-bit codes with this."""
+NARROW = ("int16", "int4")
+"""Codes of activations that only layers read: what lies between these stays float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,10 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     lossy: ClassVar[bool] = True
 
-    activations: Literal["int8", "int16", "dynamic", "none", "auto"] = option(
+    activations: Literal["int8", "int16", "int4", "dynamic", "none", "auto"] = option(
         "int8",
-        "int8, int16 codes; dynamic: ranges found as the model runs; none: only weights stored; auto: measured",
+        "int8, int16, int4 codes (int4: simulated, no kernel takes them); dynamic: ranges found as the model "
+        "runs; none: only weights stored; auto: measured",
         layer=True,
     )
     weights: Literal["int8", "int4", "int3", "int2", "codebook", "auto", "float16", "bfloat16"] = option(
@@ -177,7 +181,6 @@ class Quant(Pass):
     def _quantize_integers(
         self, graph: Graph, layers: dict[Node, Linear], schemes: Schemes, ctx: Context, report: Report
     ) -> None:
-        from ...ir.types import DType
         from .layers import OPS
         from .mixed import quantize_mixed
         from .plan import with_smallest_kept
@@ -186,11 +189,17 @@ class Quant(Pass):
         from .static import Ranges, Work, quantize_static
         from .stored.floats import leave_float
 
-        if self.activations == "int16":
+        if self.activations in NARROW:
             # Runtimes' kernels for what lies between layers take 8 bits.
-            ctx = replace(ctx, target=replace(ctx.target, activation_dtype=DType.INT16, saturating_int8=False))
             others = (node for node in graph.walk() if node.op not in OPS and not float_reason(schemes, node))
-            schemes = left_float(schemes, dict.fromkeys(others, "no kernel takes 16-bit codes"))
+            bits = self.activations.removeprefix("int")
+            schemes = left_float(schemes, dict.fromkeys(others, f"no kernel takes {bits}-bit codes"))
+        if self.activations == "int16":
+            ctx = replace(ctx, target=replace(ctx.target, activation_dtype=DType.INT16, saturating_int8=False))
+        if self.activations == "int4":
+            report.notes.append(
+                "activations of 4 bits are simulated: no kernel takes them, so layers read 16 levels in codes of 8 bits"
+            )
         # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
         measured = self.slower == "float" and self.bits == 8 and self.activations == "int8" and ctx.target.measurable
         if measured and (slow := slower_layers(graph, layers, schemes, ctx)):
@@ -201,9 +210,11 @@ class Quant(Pass):
         if not layers:
             return
 
+        simulated = 4 if self.activations == "int4" else 0
+
         def quantize(trial: Graph, own: Schemes, record: Report) -> None:
             ranges = Ranges(self.range, self.percentile, self.symmetric)
-            quantize_static(Work(trial, own, ctx, record, ranges, self.bias_correction))
+            quantize_static(Work(trial, own, ctx, record, ranges, self.bias_correction, simulated=simulated))
 
         if self.weights == "auto":
             quantize_mixed(
@@ -215,8 +226,11 @@ class Quant(Pass):
 
     @property
     def may_be_slower(self) -> bool:
-        """Weights of fewer than four bits, or of mixed ones, have no form in float: who wants them wants their size."""
-        return self.slower == "int8" or self.weights in ("auto", "codebook", "int3", "int2")
+        """Weights of fewer than four bits, or of mixed ones, have no form in float: who wants them wants their size.
+        Activations of four bits are a simulation, whose time tells nothing."""
+        return (
+            self.slower == "int8" or self.activations == "int4" or self.weights in ("auto", "codebook", "int3", "int2")
+        )
 
     @property
     def in_float(self) -> Quant | None:

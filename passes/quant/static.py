@@ -60,9 +60,11 @@ class Ranges:
 
 @dataclass(slots=True)
 class Work:
-    """A graph on its way through the stages. `layers` are those whose scheme is integer; `exact` the parameters of
-    values that are integers already, `rules` the range rules of single values, `few` samples for statistics that settle
-    early."""
+    """A graph on its way through the stages. `simulated` are the bits that activations are rounded to, where fewer than
+    their codes have; then layers alone read codes, and answer in floats. `layers` are those whose scheme is integer;
+    `exact` the parameters of values that are integers already, `rules` the range rules of single values, `few` samples
+    for statistics that settle early.
+    """
 
     graph: Graph
     schemes: Schemes
@@ -70,6 +72,7 @@ class Work:
     report: Report
     ranges: Ranges = field(default_factory=Ranges)
     fit_biases: bool = True
+    simulated: int = 0
     layers: dict[Node, Linear] = field(default_factory=dict)
     exact: dict[Value, QuantParams] = field(default_factory=dict)
     rules: dict[Value, str] = field(default_factory=dict)
@@ -105,6 +108,9 @@ class Work:
         if self._trial is None:
             self._trial = Trial(self.graph, self.ctx, self.schemes, self.exact)
         return self._trial
+
+    def placed(self) -> Placement:
+        return place(self.graph, self.layers, self.schemes, answers=not self.simulated)
 
     def unwalked(self) -> list[Linear]:
         """The layers that the walk does not round."""
@@ -181,12 +187,12 @@ def widen(work: Work) -> None:
 
 def smooth_products(work: Work) -> None:
     """Place the quantized values, and scale what float operators hand to MatMul and Gemm, channel by channel."""
-    work.plan = place(work.graph, work.layers, work.schemes)
+    work.plan = work.placed()
     if groups := work.plan.float_products():
         how = ("mse", "minmax") if work.ranges.rule == "mse" else (work.ranges.rule,)
         work.rules = smooth(work.graph, groups, work.ctx, work.few, how=how, schemes=work.schemes)
         work.look()
-        work.plan = place(work.graph, work.layers, work.schemes)
+        work.plan = work.placed()
 
 
 def watch(work: Work) -> None:
@@ -209,7 +215,7 @@ def set_apart(work: Work) -> None:
     if apart := {*endless, *unreached, *dwarfed(work.plan, histograms)}:
         work.schemes = left_float(work.schemes, dict.fromkeys(apart, "does not fit on a grid"))
         work.look()
-        work.plan = place(graph, work.layers, work.schemes)
+        work.plan = work.placed()
         # What a move made on codes has no histogram yet where that move is left in float, too.
         new = [value for value in _ranged(work.plan) if value not in histograms]
         histograms.update(calibrate(graph, new, [], work.ctx).histograms if new and work.layers else {})
@@ -224,15 +230,24 @@ def choose_ranges(work: Work) -> None:
         rules |= deciding(work.graph, plan, work.ctx)
     through = activation_functions(work.graph, plan) if least_squares else {}
     dtype = work.ctx.target.activation_dtype
-    low, high = limits(dtype)
+    ends = _ends(work)
     for group, values in sources.items():
+        low, high = limits(dtype)
+        if work.simulated and not ends.intersection(values):
+            low, high = max(low, -(1 << (work.simulated - 1))), min(high, (1 << (work.simulated - (low < 0))) - 1)
         merged = Histogram()
         for value in values:
             merged.merge(work.seen.histograms[value])
         rule, function = rules.get(group, ranges.rule), through.get(group)
-        ends = plan.ends(group) or find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
-        work.params_of[group] = activation_params(*ends, dtype, symmetric=ranges.symmetric)
+        width = plan.ends(group) or find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
+        work.params_of[group] = activation_params(*width, dtype, symmetric=ranges.symmetric, codes=(low, high))
     work.params_of |= work.exact
+
+
+def _ends(work: Work) -> set[Value]:
+    """What the model reads, and what its last layer does: with fewer than 8 bits these lose most of all."""
+    last = next((work.plan.reads[node] for node in reversed(tuple(work.graph)) if node in work.layers), None)
+    return {*work.graph.inputs, *([] if last is None else [last])}
 
 
 def remember(work: Work) -> None:

@@ -123,6 +123,34 @@ def where(title: str, unit: str, layers: Sequence[tuple[str, float, float]]) -> 
     return _figure(draw, title, f"{unit}: {said}", height=0.7 + 0.26 * len(layers))
 
 
+def curve(title: str, moments: Sequence[tuple[int, float | None, float | None]]) -> Markup:
+    """A training: step, the loss on what is learned from, and that on held-out samples, least of which is marked."""
+
+    def draw(axes: Axes) -> None:
+        fit = [(step, loss) for step, loss, _ in moments if loss is not None]
+        held = [(step, loss) for step, _, loss in moments if loss is not None]
+        for points, colour, label in ((fit, BEFORE, "fit"), (held, AFTER, "held out")):
+            if points:
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, color=colour, linewidth=1.2, marker="o", markersize=2.5, label=label)
+        if held:
+            step, least = min(held, key=lambda point: point[1])
+            axes.scatter([step], [least], s=36, facecolors="none", edgecolors=INK, linewidths=1, zorder=3)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("steps (the best is ringed)")
+        axes.set_ylabel("loss")
+        axes.grid(True, axis="y")
+        if fit or held:
+            _legend(axes)
+        axes.tick_params(length=0)
+
+    losses = [loss for _, _, loss in moments if loss is not None]
+    said = (
+        f"{moments[-1][0]} steps; held-out loss {losses[0]:.4g} at first, {min(losses):.4g} at best" if losses else ""
+    )
+    return _figure(draw, title, said, height=2.2)
+
+
 def histogram(title: str, counted: Histogram) -> Markup:
     """How elements lie, before and after, as shares of each."""
 

@@ -174,11 +174,17 @@ def passes(document: Document) -> Markup:
     said = [
         element("li", element("code", one["name"]), f": {note}") for one in document["passes"] for note in one["notes"]
     ]
+    curves = [
+        charts.curve(f"Training, {one['name']}", [(m["step"], m["fit"], m["held"]) for m in one["curve"]])
+        for one in document["passes"]
+        if one.get("curve")
+    ]
     return section(
         "passes",
         "Passes",
         waterfall(document),
         table(heads, rows, "Passes"),
+        element("div", *curves, class_="charts") if curves else None,
         element("ul", *said, class_="notes") if said else None,
     )
 

@@ -20,7 +20,8 @@ class Parameters:
 
     `ties` are groups of constants that hold the same numbers and move together: they share one view. `masks` say, in
     the shape of a constant, where it may move; `keep_zeros` says so for all of them by where they are zero now, which
-    keeps pruned weights pruned, whatever their pattern is.
+    keeps pruned weights pruned, whatever their pattern is. `bounds` are the least and the greatest number that a
+    constant may hold.
 
     Raises `ModelError` for a value that is no float32 constant, and for ties that differ.
     """
@@ -32,6 +33,7 @@ class Parameters:
         ties: Iterable[Sequence[Value]] = (),
         masks: Mapping[Value, npt.NDArray[np.bool_]] | None = None,
         keep_zeros: bool = False,
+        bounds: Mapping[Value, tuple[float, float]] | None = None,
     ) -> None:
         self.values = tuple(dict.fromkeys(values))
         arrays = {value: _array(value) for value in self.values}
@@ -52,12 +54,19 @@ class Parameters:
             start += arrays[value].size
         self.free = self._free(arrays, masks or {}, keep_zeros)
         """1 where an element may move and 0 where it may not; `None` where all may."""
+        self.bounds = {value: bounds[value] for value in self.leaders if bounds and value in bounds}
 
     def view(self, flat: Floats, value: Value) -> Floats:
         """The part of a buffer like `flat` that belongs to `value`, in its shape."""
         shape = value.static_shape
         assert shape is not None
         return flat[self._place[self.leader[value]]].reshape(shape)
+
+    def confine(self) -> None:
+        """Bring what left its bounds back to them."""
+        for value, (low, high) in self.bounds.items():
+            view = self.view(self.flat, value)
+            np.clip(view, low, high, out=view)
 
     def write(self, flat: Floats | None = None) -> None:
         """Give each constant the numbers of `flat` (by default the current ones), as a new tensor."""

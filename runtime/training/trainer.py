@@ -92,6 +92,7 @@ class Trainer:
         kept = flat[self._still]  # weight decay would move what has no gradient
         self.optimizer.move(flat, gradient, self.moments, self.steps, self.schedule.rate(self.steps))
         flat[self._still] = kept
+        self.parameters.confine()
         if self.averaged is not None and self.average is not None:
             self.averaged += np.float32(1 - self.average) * (flat - self.averaged)
         return loss
@@ -143,9 +144,12 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the next steps depend on, whole or not at all. Raises `OutputError`."""
-        arrays: dict[str, Array] = {"progress": np.array([self.steps, self.micro], np.int64), **self._buffers()}
         with Replacement(path) as replacement:
-            np.savez(replacement.open(), allow_pickle=False, **arrays)
+            np.savez(replacement.open(), allow_pickle=False, **self.state())
+
+    def state(self) -> dict[str, Array]:
+        """All that the next steps depend on but the schedule, by name; buffers are those that the next step writes."""
+        return {"progress": np.array([self.steps, self.micro], np.int64), **self._buffers()}
 
     def _buffers(self) -> dict[str, Floats]:
         buffers = {"parameters": self.parameters.flat} | {f"moment{i}": one for i, one in enumerate(self.moments)}
@@ -158,15 +162,18 @@ class Trainer:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            buffers = self._buffers()
-            if {"progress", *buffers} != set(arrays) or any(arrays[n].shape != b.shape for n, b in buffers.items()):
-                raise ValueError("other parameters or another optimizer")
+                self.go_on({name: file[name] for name in file.files})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{os.fspath(path)}: is no checkpoint of this training: {error}") from error
+
+    def go_on(self, state: Mapping[str, Array]) -> None:
+        """Go on from a `state`. Raises `ValueError` where it is that of another training."""
+        buffers = self._buffers()
+        if {"progress", *buffers} != set(state) or any(state[n].shape != b.shape for n, b in buffers.items()):
+            raise ValueError("other parameters or another optimizer")
         for name, buffer in buffers.items():
-            buffer[...] = arrays[name]
-        self.steps, self.micro = (int(number) for number in arrays["progress"])
+            buffer[...] = state[name]
+        self.steps, self.micro = (int(number) for number in state["progress"])
 
     # -- samples
 

@@ -46,3 +46,8 @@ def test_how_samples_are_read_is_said_once() -> None:
     assert Options(data="folder", mean=(1.0, 2.0, 3.0), samples=7).source == optc.Data(
         "folder", mean=(1.0, 2.0, 3.0), limit=7
     )
+
+
+def test_an_execution_provider_that_is_not_installed_is_one_line() -> None:
+    with pytest.raises(SpecError, match=r"^ONNX Runtime has no execution provider 'nonsense' here; installed.*cpu"):
+        optc.compile("zoo:digits_dscnn", "distill", provider="nonsense")

@@ -71,6 +71,21 @@ def test_a_student_of_another_interface_is_named(tmp_path: Path, options: dict[s
         student_of(small(tmp_path / "s.onnx", **options), read("zoo:digits_dscnn"))
 
 
+def test_the_nearest_output_that_would_fit_is_named(tmp_path: Path) -> None:
+    def ends(path: Path, **outputs: int) -> Path:
+        graph = Graph("ends", opsets={"": 17})
+        x = graph.add_input("x", TensorType(FLOAT, ("N", 4)))
+        for name, width in outputs.items():
+            weight = graph.constant(np.ones((4, width), np.float32))
+            graph.add_output(graph.add("MatMul", [x, weight]).output, name, TensorType(FLOAT, ("N", width)))
+        optc.save(graph, path)
+        return path
+
+    teacher = read(str(ends(tmp_path / "t.onnx", boxes=4, scores=2)))
+    with pytest.raises(ModelError, match=r"its output 'score' is .*, that of the model, 'boxes', .* is 'scores'"):
+        student_of(ends(tmp_path / "s.onnx", score=2, box=4), teacher)
+
+
 def test_names_inside_a_student_mean_nothing_to_its_teacher(tmp_path: Path) -> None:
     teacher = stranger(read("zoo:digits_dscnn"))
     assert all(value.name.startswith("teacher.") for node in teacher for value in node.outputs)

@@ -109,12 +109,15 @@ def shortened(codes: NDArray[np.generic]) -> NDArray[np.int32]:
     return np.asarray(np.ldexp(np.rint(np.ldexp(parts, DIGITS)), exponents - DIGITS), np.int32)
 
 
-def activation_params(low: float, high: float, dtype: DType, *, symmetric: bool = False) -> QuantParams:
-    """The parameters of a tensor over [low, high], widened to hold 0 exactly (padding and Relu need it).
+def activation_params(
+    low: float, high: float, dtype: DType, *, symmetric: bool = False, codes: tuple[int, int] | None = None
+) -> QuantParams:
+    """The parameters of a tensor over [low, high], widened to hold 0 exactly (padding and Relu need it). `codes` are
+    the least and the greatest, where these are not the type's own.
 
     A range of no width (a constant or all-zero activation) still gets a positive scale.
     """
-    first, last = limits(dtype)
+    first, last = ends = limits(dtype) if codes is None else codes
     low, high = min(low, 0.0), max(high, 0.0)
     if symmetric:
         high = max(-low, high)
@@ -124,4 +127,4 @@ def activation_params(low: float, high: float, dtype: DType, *, symmetric: bool 
     if high == low:
         scale = np.float32(1.0)
     zero = int(np.clip(np.rint(first - low / float(scale)), first, last))
-    return QuantParams(np.asarray(scale), zero, dtype, None, *limits(dtype))
+    return QuantParams(np.asarray(scale), zero, dtype, None, *ends)

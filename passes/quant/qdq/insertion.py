@@ -15,7 +15,7 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...walk.linear import Linear
-from ..numbers.params import QuantParams, activation_params
+from ..numbers.params import QuantParams, activation_params, limits
 from .placement import Placement, bounds, operands
 from .ramps import is_ramp, saturates, write_ramp
 
@@ -81,7 +81,7 @@ class Insertion:
         params = self.params(value)
         source = numbers if numbers is not value and self._clamps(params, self._plan.clamp[value]) else value
         origin = after.origin if after is not None else Origin()
-        return self.graph.add(
+        codes = self.graph.add(
             "QuantizeLinear",
             [source, self._constant(params.scale, "scale"), self._zero(params)],
             outputs=["codes"],
@@ -89,6 +89,16 @@ class Insertion:
             origin=Origin.merge([origin], BY),
             before=before,
             after=after,
+        ).output
+        return codes if (params.low, params.high) == limits(params.dtype) else self._cut(codes, params)
+
+    def _cut(self, codes: Value, params: QuantParams) -> Value:
+        """Codes of fewer bits than their type has, cut to their range."""
+        ends = [self._constant(np.asarray(end, params.dtype.numpy), "end") for end in (params.low, params.high)]
+        maker = codes.producer
+        assert maker is not None
+        return self.graph.add(
+            "Clip", [codes, *ends], outputs=["codes"], types=[codes.type], origin=maker.origin, after=maker
         ).output
 
     @staticmethod
@@ -123,12 +133,11 @@ class Insertion:
 
     def _redirect(self, value: Value) -> None:
         plan = self._plan
-        codes = self._codes[value]
         maker = plan.maker.get(value)
         answered = maker is not None and plan.integer(maker)
         for user, index in tuple(value.uses):
             if isinstance(user, Node):
-                if user in plan.moves or (user.op == "QuantizeLinear" and user.output is codes):
+                if user in plan.moves or user.op == "QuantizeLinear":
                     continue
                 reads = user in plan.pointwise or (user in plan.layers and index == 0)
                 if reads or answered:

@@ -60,6 +60,7 @@ class Placement:
 
     layers: Mapping[Node, Linear]
     reads: Mapping[Node, Value]
+    answers: bool = True
     moves: set[Node] = field(default_factory=set)
     pointwise: set[Node] = field(default_factory=set)
     coded: dict[Value, None] = field(default_factory=dict)
@@ -109,9 +110,11 @@ def operands(node: Node) -> tuple[Value, ...]:
     return tuple(v for v in values if v is not None and v.constant is None)
 
 
-def place(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes = MappingProxyType({})) -> Placement:
-    """Decide for `graph`, given its `layers` and which nodes are to stay float."""
-    plan = Placement(layers, {node: layer.source for node, layer in layers.items()})
+def place(
+    graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes = MappingProxyType({}), *, answers: bool = True
+) -> Placement:
+    """Decide for `graph`, given its `layers`, which nodes are to stay float, and whether a Conv `answers` in codes."""
+    plan = Placement(layers, {node: layer.source for node, layer in layers.items()}, answers=answers)
     _find_clamps(graph, plan)
     for node in graph:
         if node.domain or float_reason(schemes, node) or not _supported(node, graph.opset(), plan):
@@ -256,7 +259,9 @@ def _made_as_code(value: Value, plan: Placement) -> bool:
     maker = plan.maker.get(value)
     if maker is None:
         return False
-    return maker in plan.moves or maker in plan.pointwise or (maker in plan.layers and maker.op == "Conv")
+    return (
+        maker in plan.moves or maker in plan.pointwise or (maker in plan.layers and maker.op == "Conv" and plan.answers)
+    )
 
 
 def _is_code(value: Value, plan: Placement) -> bool:
@@ -271,7 +276,7 @@ def _collect(graph: Graph, plan: Placement) -> None:
             plan.coded[plan.reads[node]] = None
         else:
             plan.coded.update(dict.fromkeys(operands(node)))
-        if node.op == "Conv" or node not in plan.layers:
+        if (node.op == "Conv" and plan.answers) or node not in plan.layers:
             plan.coded.update(dict.fromkeys(_answers(node, plan)))
     # A clamp is absorbed only where its answer is held as codes.
     plan.clamp = {value: node for value, node in plan.clamp.items() if value in plan.coded}

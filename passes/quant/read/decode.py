@@ -14,6 +14,8 @@ and whatever carried codes about carries floats. Raises `ModelError` for what fi
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,9 @@ from ..layers import is_quantized
 from ..numbers.params import QuantParams, limits
 from .spread import QOPERATORS, spread
 from .unpack import unpack
+
+Encodings: TypeAlias = "dict[Value, QuantParams]"
+"""Floats that stand for codes, with the grid that they were on."""
 
 
 def decode(graph: Graph) -> int:
@@ -42,19 +47,20 @@ def decode(graph: Graph) -> int:
     spread(graph)
     if left := [node for node in graph if node.op in QOPERATORS]:
         raise ModelError(f"graph '{graph.name}': the scale of {left[0].op} '{left[0].label}' is computed")
-    params: dict[Value, QuantParams] = {}
+    params: Encodings = {}
     for node in tuple(graph):
         if node.op == "QuantizeLinear":
-            _clip(graph, node, params)
+            clip(graph, node, params)
         elif node.op == "DequantizeLinear":
             _decoded(graph, node)
         elif node.inputs and node.inputs[0] in params:
-            _carry(graph, node, params)
+            carry(graph, node, params)
     graph.sweep()
     return len(quantized) - sum(map(is_quantized, graph))
 
 
-def _clip(graph: Graph, node: Node, encoding: dict[Value, QuantParams]) -> None:
+def clip(graph: Graph, node: Node, encoding: Encodings) -> None:
+    """Put the clipping that a QuantizeLinear does in its place."""
     value = node.inputs[0]
     assert value is not None
     if value.constant is not None:  # a weight that is rounded as the model runs
@@ -108,13 +114,18 @@ def _numbers(graph: Graph, node: Node, codes: NDArray[np.generic]) -> NDArray[np
     return np.asarray((codes.astype(np.float32) - spread[1]) * spread[0], np.float32)
 
 
-def _carry(graph: Graph, node: Node, encoding: dict[Value, QuantParams]) -> None:
+def carry(graph: Graph, node: Node, encoding: Encodings) -> None:
     """An op that carried codes about and carries floats now; what a Pad fills with is decoded."""
     params = encoding[node.inputs[0]]  # type: ignore[index]
     for value in node.outputs:
         if value.type is not None and value.dtype is params.dtype:
             encoding[value] = params
             value.type = TensorType(DType.FLOAT, value.shape)
+    if node.op == "Clip":
+        for index in (1, 2):
+            if (end := _number(node.input(index))) is not None:
+                number = np.asarray(params.dequantize(end), np.float32).reshape(())
+                node.set_input(index, graph.constant(number, "bound"))
     if node.op == "Pad" and node.get_string("mode", "constant") == "constant" and node.outputs[0] in encoding:
         fill = _number(node.input(2))
         number = params.dequantize(np.zeros((), np.int32) if fill is None else np.asarray(fill))

@@ -15,11 +15,9 @@ from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.passes.base import Context, Outcome, Override, TargetFacts
 from optc.passes.distill import Distill
-from optc.passes.pipeline import Pipeline
 from optc.passes.prune.storage import sparse
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import Feeds, load_samples
-from optc.runtime.training.trainer import Trainer
+from optc.runtime.samples import load_samples
 
 NAME = "digits_dscnn"
 
@@ -154,34 +152,6 @@ def test_one_sample_is_enough_to_run_on(ctx: Context) -> None:
     before = divergence(graph, ctx)
     Distill(steps=3).run(graph, ctx)
     assert divergence(graph, ctx) <= before
-
-
-def test_integers_are_left_as_they_are(ctx: Context) -> None:
-    graph = read(f"zoo:{NAME}")
-    infer(graph)
-    Pipeline.parse("quant").passes[0].run(graph, ctx)
-    infer(graph)
-    codes = {v: np.asarray(v.numpy()) for v in graph.constants if v.dtype is DType.INT8}
-    Distill(steps=2, rate=1e-3).run(graph, ctx)
-    assert codes
-    assert all(np.array_equal(np.asarray(value.numpy()), before) for value, before in codes.items())
-
-
-def test_an_interruption_keeps_the_best(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = student()
-    before = divergence(graph, ctx)
-    taken = iter(range(10**6))
-    step = Trainer.step
-
-    def interrupted(self: Trainer, feeds: Feeds) -> float:
-        if next(taken) == 24:
-            raise KeyboardInterrupt
-        return step(self, feeds)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    report = Distill(steps=40, rate=1e-2).run(graph, ctx)
-    assert divergence(graph, ctx) < before
-    assert any("interrupted" in note for note in report.notes)
 
 
 def test_a_pipeline_with_it_agrees_better_than_without() -> None:

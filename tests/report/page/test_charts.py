@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optc.report.page.charts import _legend
+from optc.report.page.charts import _legend, curve
 
 pytest.importorskip("matplotlib")
 
@@ -24,3 +24,14 @@ def test_a_legend_covers_nothing_that_is_drawn() -> None:
     assert legend is not None
     assert legend.get_window_extent().y0 >= axes.get_window_extent().y1 - 1
     assert legend.get_window_extent().y1 <= figure.bbox.y1
+
+
+def test_a_training_is_drawn_with_both_losses_and_its_best() -> None:
+    svg = str(curve("Training", [(0, None, 0.3), (8, 0.2, 0.25), (16, 0.1, 0.11), (24, None, 0.4)]))
+    assert "24 steps; held-out loss 0.3 at first, 0.11 at best" in svg
+    assert ">fit<" in svg
+    assert ">held out<" in svg
+
+
+def test_a_training_whose_losses_are_no_numbers_is_drawn() -> None:
+    assert "<svg" in str(curve("Training", [(0, None, None), (8, None, None)]))

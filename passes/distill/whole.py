@@ -121,6 +121,8 @@ class _Course:
             seed=ctx.seed,
             threads=ctx.threads,
         )
+        # What is quantized has the teacher's own size: views do not take what the samples need.
+        self.lessons.viewed = student.twin is not None
         self.parameters = Parameters(
             list(self.moving),
             masks={one.value: one.mask for one in moving if one.mask is not None},

@@ -118,14 +118,24 @@ class Training:
     """The student, of which the parameters of `trainer` move, learning from `lessons`; `judge` knows the held-out loss.
 
     `best` are the parameters that the judge liked best, at first those that the student came with. `draft` keeps how
-    far the training is, every `KEPT` seconds, for a run that goes on after this one was killed.
+    far the training is, every `KEPT` seconds, for a run that goes on after this one was killed. What the judge sees of
+    a `coarse` student, whose numbers are rounded, jumps about: it runs away only where it is worse than at its start.
     """
 
-    def __init__(self, trainer: Trainer, lessons: Lessons | Rows, judge: Judge, draft: Draft | None = None) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        lessons: Lessons | Rows,
+        judge: Judge,
+        draft: Draft | None = None,
+        *,
+        coarse: bool = False,
+    ) -> None:
         self.trainer = trainer
         self.lessons = lessons
         self.judge = judge
         self.draft = draft
+        self.coarse = coarse
         self.parameters = trainer.parameters
         self.first = self.parameters.flat.copy()
         self.best = self.first
@@ -180,7 +190,8 @@ class Training:
             way.idle = 0
             return
         way.idle += 1
-        if not math.isfinite(loss) or held > RUNAWAY * max(self.loss, 1e-12):
+        bound = RUNAWAY * max(self.start if self.coarse else self.loss, 1e-12)
+        if not math.isfinite(loss) or held > bound:
             way.taken_back += 1
             way.not_numbers += not math.isfinite(loss)
             way.rate /= 2

@@ -157,7 +157,7 @@ class _Course:
     def run(self) -> None:
         report, ctx = self.report, self.ctx
         begin = time.perf_counter()
-        course = Training(self.trainer, self.lessons, self._judge, ctx.draft)
+        course = Training(self.trainer, self.lessons, self._judge, ctx.draft, coarse=self.student.twin is not None)
         if course.start < ALIKE:
             self._put_back(course)
             report.notes.append("nothing is left to learn: the model answers as its teacher does")

@@ -59,7 +59,7 @@ class Moment:
 
     step: int
     fit: float | None
-    held: float
+    held_out: float
 
 
 @dataclass(slots=True)

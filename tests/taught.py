@@ -17,10 +17,10 @@ from optc.runtime.samples import load_samples
 NAME = "digits_dscnn"
 
 
-def context(name: str = NAME, samples: int = 160, held: int = 48) -> Context:
+def context(name: str = NAME, samples: int = 160, judges: int = 48) -> Context:
     teacher = read(f"zoo:{name}")
     infer(teacher)
-    fit, rest = load_samples(zoo.samples(name, "calib"), teacher).take(samples).split(held)
+    fit, rest = load_samples(zoo.samples(name, "calib"), teacher).take(samples).split(judges)
     return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=rest, threads=1)
 
 

@@ -174,24 +174,24 @@ class Training:
             part = min(max(math.ceil(way.steps / JUDGED), APART), way.steps - way.done)
             loss = self._learn(part, tick)
             way.done += part
-            held = self._judged()
-            self.curve.append(Moment(self.step, loss if math.isfinite(loss) else None, held))
-            self._turn(loss, held)
+            judged = self._judged()
+            self.curve.append(Moment(self.step, loss if math.isfinite(loss) else None, judged))
+            self._turn(loss, judged)
             if time.perf_counter() - self._kept > KEPT:
                 self._save()
         self.parameters.flat[...] = self.best
         if self.draft is not None:
             self.draft.save(b"")  # nothing is left to go on with
 
-    def _turn(self, loss: float, held: float) -> None:
+    def _turn(self, loss: float, judged: float) -> None:
         """Go on, from here or from the best, as the last judgement says."""
         way = self.way
-        if self._keep(held):
+        if self._keep(judged):
             way.idle = 0
             return
         way.idle += 1
         bound = RUNAWAY * max(self.start if self.coarse else self.loss, 1e-12)
-        if not math.isfinite(loss) or held > bound:
+        if not math.isfinite(loss) or judged > bound:
             way.taken_back += 1
             way.not_numbers += not math.isfinite(loss)
             way.rate /= 2
@@ -206,11 +206,11 @@ class Training:
         self.way.leg = self.way.steps - self.way.done
         self.trainer.restart(self.best, self.way.schedule)
 
-    def _keep(self, held: float) -> bool:
+    def _keep(self, judged: float) -> bool:
         """Take the moving average for the best where its held-out loss is the least so far; whether it is."""
-        if held >= self.loss:
+        if judged >= self.loss:
             return False
-        self.loss, self.best = held, self._average().copy()
+        self.loss, self.best = judged, self._average().copy()
         return True
 
     def offer(self, flat: Floats) -> bool:
@@ -242,9 +242,9 @@ class Training:
         flat = self.parameters.flat
         own = flat.copy()
         flat[...] = self._average()
-        held = self.judge()
+        judged = self.judge()
         flat[...] = own
-        return held if math.isfinite(held) else math.inf
+        return judged if math.isfinite(judged) else math.inf
 
     # -- drafts
 
@@ -252,11 +252,11 @@ class Training:
         """Keep how far the training is; where that cannot be written, it goes on without."""
         if self.draft is None:
             return
-        told = {"way": plain(self.way), "curve": plain(self.curve), "loss": self.loss, "step": self.step,
+        record = {"way": plain(self.way), "curve": plain(self.curve), "loss": self.loss, "step": self.step,
                 "viewed": self.lessons.viewed, "from": _digest(self.first)}  # fmt: skip
         file = io.BytesIO()
         arrays = {f"trainer.{name}": array for name, array in self.trainer.state().items()}
-        np.savez(file, allow_pickle=False, told=np.array(json.dumps(told)), best=self.best, **arrays)
+        np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), best=self.best, **arrays)
         self.draft.save(file.getvalue())
         self._kept = time.perf_counter()
 
@@ -268,17 +268,17 @@ class Training:
         try:
             with np.load(io.BytesIO(document), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            told = json.loads(str(arrays.pop("told")))
+            record = json.loads(str(arrays.pop("record")))
             best = arrays.pop("best")
-            if told["from"] != _digest(self.first):
+            if record["from"] != _digest(self.first):
                 return False
-            way: Way = restored(Way, told["way"])
-            curve: list[Moment] = restored(list[Moment], told["curve"])
+            way: Way = restored(Way, record["way"])
+            curve: list[Moment] = restored(list[Moment], record["curve"])
             self.trainer.go_on({name.removeprefix("trainer."): array for name, array in arrays.items()})
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return False
         self.way, self.curve, self.best = way, curve, best
-        self.loss, self.step, self.lessons.viewed = float(told["loss"]), int(told["step"]), bool(told["viewed"])
+        self.loss, self.step, self.lessons.viewed = float(record["loss"]), int(record["step"]), bool(record["viewed"])
         self.trainer.schedule = way.schedule
         self.resumed = True
         return True

@@ -269,9 +269,9 @@ class _Course:
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""
         self._write(self.parameters.flat)
-        held = self.ctx.held or self.ctx.fit
-        assert held is not None
-        seen = agreement(self.teacher, self.student.answers, held, threads=self.ctx.threads, exact=self.ctx.exact)
+        samples = self.ctx.held or self.ctx.fit
+        assert samples is not None
+        seen = agreement(self.teacher, self.student.answers, samples, threads=self.ctx.threads, exact=self.ctx.exact)
         return sum(output.loss for output in seen.outputs)
 
     def _write(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:

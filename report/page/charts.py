@@ -128,19 +128,19 @@ def curve(title: str, moments: Sequence[tuple[int, float | None, float | None]])
 
     def draw(axes: Axes) -> None:
         fit = [(step, loss) for step, loss, _ in moments if loss is not None]
-        held = [(step, loss) for step, _, loss in moments if loss is not None]
-        for points, colour, label in ((fit, BEFORE, "fit"), (held, AFTER, "held out")):
+        judged = [(step, loss) for step, _, loss in moments if loss is not None]
+        for points, colour, label in ((fit, BEFORE, "fit"), (judged, AFTER, "held out")):
             if points:
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, color=colour, linewidth=1.2, marker="o", markersize=2.5, label=label)
-        if held:
-            step, least = min(held, key=lambda point: point[1])
+        if judged:
+            step, least = min(judged, key=lambda point: point[1])
             axes.scatter([step], [least], s=36, facecolors="none", edgecolors=INK, linewidths=1, zorder=3)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("steps (the best is ringed)")
         axes.set_ylabel("loss")
         axes.grid(True, axis="y")
-        if fit or held:
+        if fit or judged:
             _legend(axes)
         axes.tick_params(length=0)
 

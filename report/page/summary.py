@@ -175,7 +175,7 @@ def passes(document: Document) -> Markup:
         element("li", element("code", one["name"]), f": {note}") for one in document["passes"] for note in one["notes"]
     ]
     curves = [
-        charts.curve(f"Training, {one['name']}", [(m["step"], m["fit"], m["held"]) for m in one["curve"]])
+        charts.curve(f"Training, {one['name']}", [(m["step"], m["fit"], m["held_out"]) for m in one["curve"]])
         for one in document["passes"]
         if one.get("curve")
     ]

@@ -179,9 +179,9 @@ def twin_of(student: Graph, *, saturating: bool, seed: int = 0) -> Twin | None:
     graph.sweep()
     infer(graph, fresh=True)
     own = {copy: value for value, copy in copies.items()}
-    known = {one.value for one in twin.moving}
+    latent = {one.value for one in twin.moving}
     for one in parameters(graph):
-        if one.value not in known and one.value in own:
+        if one.value not in latent and one.value in own:
             twin.others[one.value] = own[one.value]
             twin.moving.append(one)
     alive = set(graph.constants)

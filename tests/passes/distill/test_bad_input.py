@@ -52,8 +52,8 @@ def taught(teacher: Graph, samples: dict[str, np.ndarray], *, steps: int = 4, ba
             value.constant = graph.constant(weight + 0.1 * rng.normal(size=weight.shape).astype(np.float32)).constant
     graph.sweep()
     everything = load_samples(samples, teacher)
-    fit, held = everything.split(max(everything.count // 4, 1)) if everything.count > 1 else (everything, everything)
-    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held, threads=1)
+    fit, judges = everything.split(max(everything.count // 4, 1)) if everything.count > 1 else (everything, everything)
+    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=judges, threads=1)
     return Distill(steps=steps, rate=1e-2, batch=batch).run(graph, ctx), graph
 
 
@@ -97,7 +97,7 @@ def test_fewer_samples_than_a_batch() -> None:
 
 @pytest.fixture(scope="module")
 def ctx() -> Context:
-    return context(samples=80, held=24)
+    return context(samples=80, judges=24)
 
 
 def test_a_loss_that_is_no_number_is_taken_back_and_given_up(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def ctx() -> Context:
-    return context(samples=80, held=24)
+    return context(samples=80, judges=24)
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ from optc.passes.distill import Distill, training
 from optc.storage.store import Store
 
 training.KEPT = 0.0
-ctx = context(samples=80, held=24)
+ctx = context(samples=80, judges=24)
 ctx.draft = Kept(Store(sys.argv[1]), "0" * 40)
 graph = student()
 Distill(steps=24, rate=1e-2, batch=8, views="none").run(graph, ctx)

@@ -26,7 +26,7 @@ from optc.report.page import charts
 
 @pytest.fixture(scope="module")
 def ctx() -> Context:
-    return context(samples=96, held=32)
+    return context(samples=96, judges=32)
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +131,10 @@ def test_a_report_tells_how_a_training_went_and_what_it_changed() -> None:
     assert curve[0]["step"] == 0
     assert curve[0]["fit"] is None
     assert curve[-1]["fit"] > 0
-    assert curve[-1]["held"] > 0
+    assert curve[-1]["held_out"] > 0
     (event,) = [one for one in events(document, "block1.pointwise") if one.spec.startswith("distill")]
     assert event.detail["codes_changed"] >= 0 or event.reason
-    assert charts.curve("Training", [(m["step"], m["fit"], m["held"]) for m in curve])
+    assert charts.curve("Training", [(m["step"], m["fit"], m["held_out"]) for m in curve])
 
 
 def test_activations_of_four_bits_are_simulated_and_learn_their_scales(ctx: Context) -> None:

@@ -1,6 +1,7 @@
 """What an output says, from how the model computes it:
 
-- a Softmax at the end: probabilities along its axis;
+- a Softmax at the end, or exponentials over their sum along an axis, as some exporters spell it: probabilities along
+  that axis;
 - a Sigmoid at the end: independent yes/no probabilities, decided at one half;
 - a MatMul, Gemm or Conv at the end, seen through bias, reshapes and pooling, of shape [rows, classes], or a MatMul or
   Gemm of any rank: logits along the last axis, of which the softmax is compared;
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import enum
 
-from ..ir.graph import Value
+from ..ir.graph import Node, Value
 from ..ir.ops import CODINGS, VIEWS
 
 _RECODED = CODINGS | {"Identity", "Cast", "Dropout"}
 _PASSED = _RECODED | VIEWS
+_SPREAD = VIEWS | {"Expand", "Identity"}
 _POOLED = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Clip", "BatchNormalization"})
 
 
@@ -40,7 +42,7 @@ def output_kind(value: Value) -> Kind:
     at: Value | None = value
     while at is not None and at.producer is not None:
         node = at.producer
-        if node.op == "Softmax":
+        if node.op == "Softmax" or _shares_axis(node) is not None:
             return Kind.PROBABILITIES
         if node.op == "Sigmoid":
             return Kind.DECISIONS
@@ -64,8 +66,36 @@ def output_axis(value: Value) -> int:
     node = value.producer
     while node is not None and node.op in _RECODED and (source := node.input(0)) is not None:
         node = source.producer
+    if node is not None and (axis := _shares_axis(node)) is not None:
+        return axis
     if node is None or node.op not in ("Softmax", "LogSoftmax") or node.graph is None:
         return -1
     opset = node.graph.opset()
     # Before opset 13 Softmax normalised everything from `axis` on; that is one axis only where it is the last.
     return node.get_int("axis", -1) if opset >= 13 else -1
+
+
+def _shares_axis(node: Node) -> int | None:
+    """The one axis along which `node` divides exponentials by their sum, or multiplies them by its reciprocal; `None`
+    where it computes anything else."""
+    if node.op not in ("Div", "Mul") or node.domain:
+        return None
+    pairs = [(node.input(0), node.input(1)), (node.input(1), node.input(0))]
+    for top, below in pairs[: 1 if node.op == "Div" else 2]:
+        total = None if below is None else below.producer
+        inverted = node.op == "Div"
+        while total is not None and (total.op in _SPREAD or (total.op == "Reciprocal" and not inverted)):
+            inverted |= total.op == "Reciprocal"
+            source = total.input(0)
+            total = None if source is None else source.producer
+        if total is None or total.op != "ReduceSum" or not inverted or top is None or total.input(0) is not top:
+            continue
+        if top.producer is not None and top.producer.op == "Exp":
+            axes = total.get_ints("axes") or _integers(total.input(1))
+            return axes[0] if len(axes) == 1 else None
+    return None
+
+
+def _integers(value: Value | None) -> tuple[int, ...]:
+    constant = None if value is None else value.constant
+    return () if constant is None else tuple(int(axis) for axis in constant.numpy().reshape(-1))

@@ -146,6 +146,24 @@ def test_integers_are_discrete_and_softmax_names_its_axis() -> None:
     assert output_axis(ending("Softmax", shape=("N", 4), axis=1, opset=11).outputs[0].value) == -1
 
 
+@pytest.mark.parametrize("ways", ["Div", "Mul", "another sum", "two axes", "no exponential"])
+def test_a_softmax_that_is_spelled_out(ways: str) -> None:
+    graph = Graph("g", opsets={"": 13})
+    scores = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 9)))
+    top = graph.add("Sqrt" if ways == "no exponential" else "Exp", [scores]).output
+    axes = graph.constant(np.asarray([1, 2] if ways == "two axes" else [1]))
+    total = graph.add("ReduceSum", [scores if ways == "another sum" else top, axes], {"keepdims": 0}).output
+    total = graph.add("Reshape", [total, graph.constant(np.asarray([0, 1, 9]))]).output
+    total = graph.add("Expand", [total, graph.constant(np.asarray([1, 4, 9]))]).output
+    inverse = graph.add("Reciprocal", [total]).output
+    shares = graph.add("Mul", [inverse, top]) if ways == "Mul" else graph.add("Div", [top, total])
+    shares.output.type = TensorType(DType.FLOAT, ("N", 4, 9))
+    graph.add_output(shares.output, "y")
+    spelled = ways in ("Div", "Mul")
+    assert output_kind(shares.output) is (Kind.PROBABILITIES if spelled else Kind.VALUES)
+    assert output_axis(shares.output) == (1 if spelled else -1)
+
+
 def test_whole_graphs_over_samples_in_batches() -> None:
     teacher = ending("MatMul", shape=("N", 4))
     student = teacher.clone()

@@ -48,11 +48,11 @@ class Row:
 
 
 ROWS = (
-    Row("cifar_resnet20", "svd:ratio=0.5:form=spatial:align=1", 1024, 89.8),
-    Row("cifar_resnet20", "svd:ratio=0.5:form=channel:align=1", 1024, 85.0, "every layer alike"),
-    Row("cifar_resnet20", "svd:ratio=0.5:form=channel:scope=global:align=1", 1024, 85.0, "spread"),
-    Row("cifar_resnet20", "svd:ratio=0.5:form=channel", 1024, None, "ranks in steps of what the target likes"),
-    Row("cifar_resnet20", "svd:ratio=0.5:scope=global:align=1", 1024, 90.3),
+    Row("cifar_resnet20", "svd:ratio=0.5:form=spatial:scope=layer:align=1", 1024, 89.8),
+    Row("cifar_resnet20", "svd:ratio=0.5:form=channel:scope=layer:align=1", 1024, 85.0, "every layer alike"),
+    Row("cifar_resnet20", "svd:ratio=0.5:form=channel:align=1", 1024, 85.0, "spread"),
+    Row("cifar_resnet20", "svd:ratio=0.5:form=channel:scope=layer", 1024, None, "ranks as the target likes"),
+    Row("cifar_resnet20", "svd:ratio=0.5:align=1", 1024, 90.3),
     Row("cifar_resnet20", "prune:kind=channels:ratio=0.5:scope=layer", 1024, 84.0),
     Row("cifar_resnet20", "prune:kind=channels:ratio=0.3:scope=global", 1024, 89.0),
     Row("cifar_resnet20", "prune:ratio=0.8", 1024, 87.5, "every layer alike", seconds=15),

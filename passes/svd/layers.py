@@ -2,9 +2,10 @@
 
 A layer is offered the unchanged form and, for every form that fits it, ranks from one upwards; kept are only choices
 that save MACs and parameters. Without a ratio each layer takes the cheapest choice whose loss stays within `error` of
-its answer's variance and that does not run longer than the layer, as measured (`layer_time`). With one, each layer
-keeps that share of its MACs (`scope=layer`), or a first walk over the unchanged student records every choice's error
-and the knapsack spreads the share (`scope=global`); it is the user's to know that they pay.
+its answer's variance and that does not run longer than the layer, as measured (`layer_time`). With one, a first walk
+over the unchanged student records every choice's error and the knapsack spreads the share (`scope=global`), or each
+layer keeps that share of its MACs (`scope=layer`, and where a layer has a ratio of its own); it is the user's to know
+that they pay.
 
 Skipped: grouped and depthwise convolutions (already thin), layers that read the graph's input, layers where no rank
 pays, and what a rival does better (`rivals`).

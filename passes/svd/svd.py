@@ -42,7 +42,9 @@ class Svd(LayerPass):
         "channel: kxk then 1x1; spatial: kx1 then 1xk; tucker: 1x1, kxk, 1x1; auto: the best of them",
         layer=True,
     )
-    scope: Literal["layer", "global"] = option("layer", "the same ratio in every layer, or spread where it costs least")
+    scope: Literal["layer", "global"] = option(
+        "global", "layer: the same ratio in every layer; global: spread where it costs least"
+    )
     align: int = option(0, "ranks are multiples of this; 0: of what the target's kernels like", low=0)
 
     @property

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
+from ...errors import BudgetMissed
 from ..base import Context, Detail, Pass, PassT, Report, Skip
 from .allocate import knapsack
 from .bodies import body_layers, white_step
@@ -154,7 +155,7 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
     if own and all(hooks.tolerance(options) is not None for options in own.values()):
         hooks.rows = FEW
-    allotted = _allotted(hooks, graph, own)
+    allotted = _allotted(hooks, graph, own, report)
     for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason)
     changed = set()
@@ -199,8 +200,12 @@ def _staying(hooks: Layerwise[PassT, Form], layers: Sequence[Linear]) -> dict[Li
     return {layer: reason for layer, reason in reasons.items() if reason}
 
 
-def _allotted(hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, PassT]) -> dict[Linear, Choice[Form]]:
-    """One choice a layer under the budget of the pass, from the errors of the unchanged student; {} without a budget.
+def _allotted(
+    hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, PassT], report: Report
+) -> dict[Linear, Choice[Form]]:
+    """One choice a layer under the budget of the pass, from the errors of the unchanged student; {} without a budget,
+    and, as `report` tells, where the layers cannot save that much together. The share is one of the layers that can
+    save anything: the others have no choice.
 
     Errors are shares of each layer's own answer, summed as they are. Weighing them by what each layer alone does to the
     outputs looks better founded and is worse: layers whose loss the others make up for when nothing else is lost are
@@ -211,9 +216,14 @@ def _allotted(hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, 
     if share is None or not layers:
         return {}
     steps = walk(graph, hooks.ctx, layers, eases=False)
-    curves = {step.layer: hooks.candidates(step, own[step.layer]) for step in steps}
+    every = {step.layer: hooks.candidates(step, own[step.layer]) for step in steps}
+    curves = {layer: choices for layer, choices in every.items() if len(choices) > 1}
     budget = sum(max(choice.cost for choice in choices) for choices in curves.values()) * share
-    return dict(zip(curves, knapsack(list(curves.values()), budget), strict=True))
+    try:
+        return dict(zip(curves, knapsack(list(curves.values()), budget), strict=True))
+    except BudgetMissed:
+        report.notes.append(f"the layers together cannot keep {share:g}: each that can has that share of its own")
+        return {}
 
 
 def rewrite(

@@ -13,14 +13,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...errors import SpecError
 from ...ir.types import DType
 from ..base import Context
-from .layers import OPS
+from .layers import OPS, WEIGHTED
 from .scheme import Form, Scheme, Schemes
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph, Node
+    from ...ir.graph import Graph, Node, Value
     from ..walk.linear import Linear
     from .quant import Quant
 
@@ -41,6 +43,8 @@ def plan(graph: Graph, options: Quant, ctx: Context) -> dict[Node, Scheme]:
 def _scheme(node: Node, options: Quant, ctx: Context) -> Scheme:
     if reason := "kept by name" if is_kept(node, options.keep) else ctx.kept(options, node):
         return Scheme(reason=reason)
+    if node.op in WEIGHTED and not node.domain and any(not _finite(value) for value in node.inputs):
+        return Scheme(reason="its weight is not finite")
     own = ctx.options(options, node)
     return Scheme(
         form_of(own),
@@ -51,6 +55,15 @@ def _scheme(node: Node, options: Quant, ctx: Context) -> Scheme:
         DType[own.weights.upper()] if own.weights.endswith("float16") else None,
         "weights" in ctx.wanted(options, node),
     )
+
+
+def _finite(value: Value | None) -> bool:
+    """Whether no element of a constant of floats is infinite or not a number: no grid holds these."""
+    constant = None if value is None else value.constant
+    if constant is None or not constant.dtype.is_float or not constant.size:
+        return True
+    numbers = constant.numpy()
+    return bool(np.isfinite(numbers.min()) and np.isfinite(numbers.max()))
 
 
 def is_kept(node: Node, pattern: str) -> bool:

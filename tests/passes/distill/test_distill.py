@@ -154,6 +154,28 @@ def test_one_sample_is_enough_to_run_on(ctx: Context) -> None:
     assert divergence(graph, ctx) <= before
 
 
+def test_a_state_may_count_samples_along_another_axis() -> None:
+    graph = Graph("stateful", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    state = graph.add_input("state", TensorType(DType.FLOAT, (2, "N", 4)))
+    rng = np.random.default_rng(0)
+    weight = graph.constant(rng.normal(size=(4, 4)).astype(np.float32), "weight")
+    seen = graph.add("Tanh", [graph.add("MatMul", [x, weight]).output]).output
+    graph.add_output(seen, "y", TensorType(DType.FLOAT, ("N", 4)))
+    graph.add_output(graph.add("Add", [state, seen]).output, "next", TensorType(DType.FLOAT, (2, "N", 4)))
+    infer(graph)
+    teacher = graph.clone()
+    weight.constant = ArrayTensor(np.asarray(weight.numpy()) + rng.normal(0, 0.3, (4, 4)).astype(np.float32))
+    feeds = {"x": rng.normal(size=(48, 4)).astype(np.float32), "state": np.zeros((2, 48, 4), np.float32)}
+    samples = load_samples(feeds, graph)
+    assert samples.axes == {"x": 0, "state": 1}
+    fit, held = samples.split(16)
+    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held, threads=1)
+    before = sum(output.loss for output in agreement(teacher, graph, held, threads=1).outputs)
+    Distill(steps=40, rate=1e-2, batch=8).run(graph, ctx)
+    assert sum(output.loss for output in agreement(teacher, graph, held, threads=1).outputs) < before
+
+
 def test_a_pipeline_with_it_agrees_better_than_without() -> None:
     pruned = "prune:kind=channels:ratio=0.6:scope=layer"
     losses = []

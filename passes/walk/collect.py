@@ -9,7 +9,7 @@ nine times as large as the value.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,7 @@ class Collector:
         self._number = number
         self._group = group
         self._layer = group[0].layer
+        self._source = self._layer.source  # rows are taken anew after the first layer was written, whose node is gone
         self._frontier = frontier
         self._selected = selected
         self._kept = kept
@@ -89,7 +90,7 @@ class Collector:
         wanted = list(dict.fromkeys([*self._reads, *self._selected.wanted(self._layer.source)]))
 
         def summed(batch: int, values: Mapping[Value, Data]) -> _Batch:
-            x, answers = self._rows(batch, values)
+            x, answers = self._rows(batch, values, self._group)
             keep = self._to_keep(batch, values, x, answers)
             t = np.concatenate(
                 [
@@ -117,13 +118,11 @@ class Collector:
         bounds = range_after(ask.answer)
         if bounds is None or not self._room or ask not in self._easy or not self._batches:
             return None
-        which = self._group.index(ask)
 
         def read(batch: int) -> Part:
             if self._again:
-                x, answers = self._rows(batch, self._frontier.at_hand(self._reads, batch))
+                x, [(t, skip)] = self._rows(batch, self._frontier.at_hand(self._reads, batch), [ask])
                 some = self._some(batch, len(x))
-                t, skip = answers[which]
                 return x[some], t[some], None if skip is None else skip[some]
             other = self._kept_rows("other", ask.layer, batch) if ("other", ask.layer) in self._kept else None
             return self._kept_rows("rows", self._number, batch), self._kept_rows("teacher", ask.layer, batch), other
@@ -138,13 +137,15 @@ class Collector:
             for word in ("answer", "teacher", "other"):
                 self._kept.drop((word, ask.layer))
 
-    def _rows(self, batch: int, values: Mapping[Value, Data]) -> tuple[Rows, list[tuple[Rows, Rows | None]]]:
-        """The inputs, and for each layer what it is asked for and what is added to its own output before that."""
+    def _rows(
+        self, batch: int, values: Mapping[Value, Data], asks: Sequence[Ask]
+    ) -> tuple[Rows, list[tuple[Rows, Rows | None]]]:
+        """The inputs, and for each of `asks` what it is asked for and what is added to its own output before that."""
         first, kept, number = self._layer, self._kept, self._number
-        source = floats(values[first.source])
+        source = floats(values[self._source])
         output = tuple(kept.get(("shape", number), batch).tolist())
         paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
-        outcome = self._selected.take(first.source, batch, values, final=not self._ahead)
+        outcome = self._selected.take(self._source, batch, values, final=not self._ahead)
         paired &= outcome == kept.get(("selected", number), batch).tobytes()
         if paired:
             at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
@@ -153,7 +154,7 @@ class Collector:
             at = positions(first, output, self._count, 1.0 / self._batches, (self._seed, number, batch))
         x = first.inputs(source, at, output)
         answers: list[tuple[Rows, Rows | None]] = []
-        for ask in self._group:
+        for ask in asks:
             skip = None if ask.skip is None else ask.layer.targets(floats(values[ask.skip]), at)
             if paired:
                 t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)

@@ -198,7 +198,7 @@ class _Course:
         """The stage of blocks, where there is one: of students of floats."""
         options = self.options
         share = self._share
-        if not share or self.student.twin is not None:  # blocks of a quantized student end at integers
+        if not share:
             return
         stage = BlockStage(self.student.graph, self.parameters, self.moving, self.ctx, self.views, self.lessons.batch)
         pace = Pace(math.ceil(share * options.steps), 60.0 * share * options.minutes)

@@ -103,7 +103,7 @@ def compile_model(
         optc model.onnx --data samples.npz
         optc model.onnx --passes svd:ratio=0.5,quant --data images/ -o small.onnx
         optc model.onnx --target onnx,arm64 --shape input=1x3x224x224 -o out
-        optc model.onnx --passes quant --budget size=30%,agreement=99% --report report.json
+        optc model.onnx --passes quant --budget size=30% --report report.json
         optc model.onnx --data samples.npz --budget size=10%,agreement=98%
     """
     typed = command_text(compile_model, {**locals(), **options.words})

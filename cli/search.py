@@ -96,8 +96,7 @@ def search(
     Examples
     --------
         optc search model.onnx --data samples.npz --budget size=10%,agreement=98%
-        optc search model.onnx --data images/ --budget macs=50% --time 20m -o small.onnx --report search.html
-        optc build --config small.plan.toml
+        optc search model.onnx --budget macs=50% --time 20m --report search.html
     """
     from ..targets.tuning import duration
 

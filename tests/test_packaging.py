@@ -85,8 +85,6 @@ def test_looking_at_a_pass_brings_in_no_runtime(name: str) -> None:
 
 
 def test_the_citation_names_this_version() -> None:
-    import tomllib
-
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     citation = (root / "CITATION.cff").read_text()

@@ -293,6 +293,7 @@ def test_every_command_speaks_alike(good: str, tmp_path: Path, monkeypatch: pyte
         '[[model]]\nname = "good"\npath = "good.onnx"\npasses = "clean"\ncheck = false\n'
     )
     np.savez(tmp_path / "rows.npz", x=np.ones((2, 4), np.float32))
+    write(tmp_path / "other.onnx", model([MATMUL]))
     monkeypatch.setenv("HOME", str(tmp_path))
     lines = {
         "compile": f"{good} -o again.onnx --passes clean --no-check",
@@ -305,6 +306,7 @@ def test_every_command_speaks_alike(good: str, tmp_path: Path, monkeypatch: pyte
         "bench": "bench good.onnx --seconds 0.01 --threads 1",
         "profile": "profile good.onnx -o table.json",
         "run": "run small.onnx --data rows.npz",
+        "search": "search other.onnx --budget size=2x --time 1s --candidates 1 --data rows.npz -o best.onnx --no-cache",
         "explain": "explain matmul --report r.json",
         "passes": "passes clean",
         "targets": "targets",

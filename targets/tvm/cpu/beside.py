@@ -23,16 +23,11 @@ _PATIENCE = 30.0
 
 def both(here: Callable[[], None], there: Callable[[], None]) -> None:
     """Do both, the second in a copy of this process where there may be one. It must show only in files."""
-    start = time.monotonic()
-    copy = _copy(there) if _may_copy() else None
-    try:
-        here()
-    except BaseException:
-        if copy is not None:
-            _end(copy)
-        raise
-    if copy is None or not _finished(copy, 10 * (time.monotonic() - start) + _PATIENCE):
-        there()
+    if sys.platform != "win32" and _may_copy():
+        _both(here, there)
+        return
+    here()
+    there()
 
 
 def _may_copy() -> bool:
@@ -42,31 +37,42 @@ def _may_copy() -> bool:
     )
 
 
-def _copy(work: Callable[[], None]) -> int:
-    """The number of a process that does the work and ends, with 0 where it could."""
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        work()
-        status = 0
-    finally:
-        os._exit(status)  # and what the caller would tidy up stays the caller's
+if sys.platform != "win32":
 
+    def _both(here: Callable[[], None], there: Callable[[], None]) -> None:
+        start = time.monotonic()
+        copy = _copy(there)
+        try:
+            here()
+        except BaseException:
+            _end(copy)
+            raise
+        if not _finished(copy, 10 * (time.monotonic() - start) + _PATIENCE):
+            there()
 
-def _finished(process: int, seconds: float) -> bool:
-    """Whether a copy ends in so many seconds, and well; it is ended otherwise."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return status == 0
-        time.sleep(0.002)
-    _end(process)
-    return False
+    def _copy(work: Callable[[], None]) -> int:
+        """The number of a process that does the work and ends, with 0 where it could."""
+        process = os.fork()
+        if process:
+            return process
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)  # and what the caller would tidy up stays the caller's
 
+    def _finished(process: int, seconds: float) -> bool:
+        """Whether a copy ends in so many seconds, and well; it is ended otherwise."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                return status == 0
+            time.sleep(0.002)
+        _end(process)
+        return False
 
-def _end(process: int) -> None:
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
+    def _end(process: int) -> None:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)

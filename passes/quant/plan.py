@@ -63,7 +63,9 @@ def _finite(value: Value | None) -> bool:
     if constant is None or not constant.dtype.is_float or not constant.size:
         return True
     numbers = constant.numpy()
-    return bool(np.isfinite(numbers.min()) and np.isfinite(numbers.max()))
+    finite = bool(np.isfinite(numbers.min()) and np.isfinite(numbers.max()))
+    constant.release()
+    return finite
 
 
 def is_kept(node: Node, pattern: str) -> bool:

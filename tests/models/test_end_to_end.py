@@ -34,6 +34,7 @@ REASONS = {
     ),
     "svd": (
         "it reads the model's input", "too few to matter", "grouped convolution: thin already", "no rank in steps of 2",
+        "cheaper elsewhere",
     ),
     "depthwise": ("separable already", "no spatial kernel", "it reads the model's input"),
     "distill": (),

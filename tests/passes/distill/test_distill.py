@@ -169,11 +169,11 @@ def test_a_state_may_count_samples_along_another_axis() -> None:
     feeds = {"x": rng.normal(size=(48, 4)).astype(np.float32), "state": np.zeros((2, 48, 4), np.float32)}
     samples = load_samples(feeds, graph)
     assert samples.axes == {"x": 0, "state": 1}
-    fit, held = samples.split(16)
-    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held, threads=1)
-    before = sum(output.loss for output in agreement(teacher, graph, held, threads=1).outputs)
+    fit, held_out = samples.split(16)
+    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held_out, threads=1)
+    before = sum(output.loss for output in agreement(teacher, graph, held_out, threads=1).outputs)
     Distill(steps=40, rate=1e-2, batch=8).run(graph, ctx)
-    assert sum(output.loss for output in agreement(teacher, graph, held, threads=1).outputs) < before
+    assert sum(output.loss for output in agreement(teacher, graph, held_out, threads=1).outputs) < before
 
 
 def test_a_pipeline_with_it_agrees_better_than_without() -> None:

@@ -23,9 +23,9 @@ CASES: dict[str, Pass] = {
     "depthwise--pw-dw": Depthwise(rank=2, form="pw-dw"),
     "depthwise--dw-pw": Depthwise(rank=2, form="dw-pw"),
     "prune--channels": Prune(kind="channels", ratio=0.5, align=2, scope="layer"),
-    "svd--channel": Svd(ratio=0.5, form="channel", align=1),
-    "svd--spatial": Svd(ratio=0.5, form="spatial", align=1),
-    "svd--tucker": Svd(ratio=0.5, form="tucker", align=1),
+    "svd--channel": Svd(ratio=0.5, form="channel", align=1, scope="layer"),
+    "svd--spatial": Svd(ratio=0.5, form="spatial", align=1, scope="layer"),
+    "svd--tucker": Svd(ratio=0.5, form="tucker", align=1, scope="layer"),
 }
 
 

@@ -89,7 +89,7 @@ def test_a_missing_tool_is_named_before_the_work(target: str, missing: str, tmp_
 @pytest.mark.parametrize(
     ("op", "dtype", "said"),
     [
-        ("NonZero", DType.FLOAT, "--shape"),
+        ("NonZero", DType.FLOAT, "declare the size of its result"),
         ("StringNormalizer", DType.STRING, "StringNormalizer node 'act': it works on text"),
     ],
 )

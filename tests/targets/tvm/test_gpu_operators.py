@@ -257,5 +257,5 @@ def test_maxima_of_regions_are_refused(tmp_path: Path) -> None:
     node = net.graph.add("RoiAlign", [net.values["x"], net.values["rois"], at], {"mode": "max"}, name="r")
     net.graph.add_output(node.output, "y")
     infer(net.graph)
-    with pytest.raises(TargetError, match="RoiAlign node 'r' cannot be compiled: it takes the maxima"):
+    with pytest.raises(TargetError, match=r"RoiAlign node 'r' cannot be compiled: .* take means, not maxima"):
         table.one("opencl").emit(net.graph, str(tmp_path / "a.tar"))

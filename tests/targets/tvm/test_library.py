@@ -179,10 +179,11 @@ def test_large_weights_are_held_once_for_each_opened_model(tmp_path: Path) -> No
     build(graph, "host", tmp_path / "a.tar")
     data = {"x": np.random.default_rng(0).normal(size=(3, 1024)).astype(np.float32)}
     (want,) = Session(graph, threads=1, optimise=False).run(data)
+    others = _held("model.so")  # of libraries that this process opened before
     first = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1)
     (before,) = first.run(data)
     second = table.parse("host")[0].open(str(tmp_path / "a.tar"), threads=1)
-    assert _held("model.so") < 2 << 20
+    assert _held("model.so") - others < 2 << 20
     assert np.array_equal(second.run(data)[0], before)
     del second
     assert np.array_equal(first.run(data)[0], before)

@@ -50,6 +50,14 @@ OURS = {
 }
 INSTALLED_BESIDE = ("onnx", "onnxruntime", "numpy")
 PROGRAMS = Path(__file__).with_name("peer_programs.py")
+LAUNCHER = """
+import json, resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([code, used.ru_maxrss], file)
+"""
+"""Runs a tool and writes its status and its memory. A child begins with its maker's memory, so this one is small."""
 METRICS = ("top1", "f1_vs_ref", "spearman", "speech_agree", "agree", "kl", "sqnr_db")
 
 
@@ -89,14 +97,15 @@ def run(who: str, command: list[str | Path], out: Path) -> Made:
     """One tool in a process of its own."""
     out.unlink(missing_ok=True)
     start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=out.parent)
-        _, code, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(code)
-        said.seek(0)
-        text = said.read()
-    memory = used.ru_maxrss << (0 if sys.platform == "darwin" else 10)
-    return Made(who, out, process.returncode, time.perf_counter() - start, memory, text)
+    figures = out.with_suffix(".run.json")
+    launched = [sys.executable, "-c", LAUNCHER, figures, *command]
+    done = subprocess.run(
+        launched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=out.parent, check=True
+    )
+    seconds = time.perf_counter() - start
+    status, peak = json.loads(figures.read_text())
+    figures.unlink()
+    return Made(who, out, status, seconds, peak << (0 if sys.platform == "darwin" else 10), done.stdout)
 
 
 def command(who: str, envs: dict[str, Path], model: Path, samples: Path, out: Path) -> list[str | Path]:

@@ -7,11 +7,12 @@ where a node is lowered: what passes in between may have changed it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ....errors import TargetError
-from ....ir.node import Node
+from ....ir.node import Node, Value
 from ....ir.types import DType
 from ..blame import where
 from ..legal import recurrent
@@ -48,7 +49,21 @@ def check(node: Node) -> None:
 def _declared(node: Node) -> bool:
     """Whether how large the results are depends on sizes alone, or the model declares it."""
     open_ones = any(value is not None and value.static_shape is None for value in node.inputs)
-    return open_ones or all(value.static_shape is not None for value in node.outputs if value.uses)
+    return open_ones or all(value.static_shape is not None or _follows(value) for value in node.outputs if value.uses)
+
+
+def _follows(value: Value) -> bool:
+    """Whether the sizes of a value follow from those of the model's inputs, which are known when it runs."""
+    graph = value.graph
+    if graph is None or value.shape is None:
+        return False
+    open_sizes = {size for one in graph.root.inputs for size in one.shape or () if isinstance(size, str)}
+    for size in value.shape:
+        if not isinstance(size, int) and size not in open_sizes:
+            names = set(re.findall(r"[^\W\d]\w*", str(size))) - {"max", "min"}
+            if not names or not names <= open_sizes:
+                return False
+    return True
 
 
 def _few(node: Node) -> bool:

@@ -174,3 +174,16 @@ def test_no_rule_refuses_by_itself() -> None:
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         refusing = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "refuse"]
         assert not refusing or path.name == "call.py", path
+
+
+def test_sizes_that_follow_from_those_of_the_inputs_are_taken() -> None:
+    """A table of positions is cut to the length of the input: what transformers do."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[1, T] x) => (float[1, K] y) <float[1, 4] table = {1, 2, 3, 4}, int64[1] zero = {0}, int64[1] one = {1}>
+        { length = Shape <start = 1, end = 2> (x)  cut = Slice (table, zero, length, one)  y = Neg (cut) }"""
+    )
+    graph = from_proto(proto)
+    infer(graph)
+    (node,) = (node for node in graph if node.op == "Slice")
+    assert CONDITIONS["Slice"].met(node)

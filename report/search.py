@@ -55,7 +55,7 @@ class SiteRow:
 @dataclass(slots=True)
 class SearchReport:
     """A whole search. `chosen` is the place of the answer in `candidates`; `budget` is the answer held against it;
-    `known` counts the candidates that an earlier search had judged."""
+    `recalled` counts the candidates that an earlier search had judged."""
 
     model: str
     target: str
@@ -67,7 +67,7 @@ class SearchReport:
     sites: list[SiteRow]
     chosen: int
     budget: Verdict
-    known: int = 0
+    recalled: int = 0
     notes: list[str] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ class SearchReport:
             "strategy": self.strategy,
             "allowed": self.allowed,
             "seconds": round(self.seconds, 3),
-            "known": self.known,
+            "recalled": self.recalled,
             "chosen": self.chosen,
             "budget": self.budget.as_dict(),
             "candidates": [_finite(asdict(one)) for one in self.candidates],

@@ -18,7 +18,7 @@ def show(report: SearchReport, console: Console, *, layers: bool) -> None:
     console.print(f"[bold]{escape(report.model)}[/]  ->  {escape(report.target)}", soft_wrap=True)
     console.print(
         f"{len(report.candidates)} candidates in {report.seconds:.0f} s ({report.strategy}), "
-        f"{report.known} of them judged before",
+        f"{report.recalled} of them judged before",
         soft_wrap=True,
         highlight=False,
     )

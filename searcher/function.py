@@ -216,7 +216,7 @@ def _report(hunt: Hunt, space: Space, task: Task, best: Judged, build: Build) ->
         ],
         chosen=task.judged.index(best),
         budget=verdict,
-        known=hunt.known,
+        recalled=hunt.recalled,
         notes=list(build.report.notes),
         artifacts=list(build.artifacts),
     )

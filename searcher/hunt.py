@@ -66,7 +66,7 @@ class Hunt:
     begin: float
     space: Space | None = None
     task: Task | None = None
-    known: int = 0
+    recalled: int = 0
     notes: list[str] | None = None
 
     @property
@@ -163,7 +163,7 @@ class Hunt:
         with self._showing():
             before = self.judge.built
             plan, figures = self.judge.figures(self.space, pick, distil)
-        self.known += self.judge.built == before
+        self.recalled += self.judge.built == before
         return Judged(pick, distil, plan, figures, word, self.elapsed)
 
     def _single(self, passes: str) -> Judged:
@@ -171,7 +171,7 @@ class Hunt:
             before = self.judge.built
             plan = Plan(passes, ())
             figures = self.judge.of_plan(plan)
-        self.known += self.judge.built == before
+        self.recalled += self.judge.built == before
         return Judged(None, "", plan, figures, "single", self.elapsed)
 
     def _learn(self, one: Judged) -> None:

@@ -58,7 +58,7 @@ def test_a_search_that_is_asked_for_again_builds_nothing(
     monkeypatch.setattr(Judge, "_built", never)
     monkeypatch.setattr("optc.searcher.survey.layer_options", never)
     again = search(folder)
-    assert again.report.known == len(again.report.candidates)
+    assert again.report.recalled == len(again.report.candidates)
     assert [one.passes for one in again.report.candidates] == [one.passes for one in done.report.candidates]
 
 
@@ -71,7 +71,7 @@ def test_another_models_database_is_never_taken(folder: Path, done: Search, tmp_
     other_search = optc.search(
         str(other), "macs=60%", data=samples(tmp_path), cache=folder / "cache", threads=1, teach=False, candidates=1
     )
-    assert other_search.report.known == 0
+    assert other_search.report.recalled == 0
 
 
 def test_what_is_interrupted_leaves_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The compiler: a model goes in, a smaller one comes out with the record of what was lost.
 
-`options` is what can be asked for, `order` what was, `road` the way through, `result` what comes out; the other files
-are the stations.
+`options` is what can be asked for, `order` what was asked for, `stages` what happens in which order, and `result` what
+comes out; each of the other files is one part of a stage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .options import Options, Passes
     from .place import check_place
     from .result import Build, Interrupted
-    from .road import compile_with
+    from .stages import compile_with
 
 __all__ = [
     "Build",
@@ -56,7 +56,7 @@ _HOME = {
     "check_place": "place",
     "compare": "measure",
     "compile": "function",
-    "compile_with": "road",
+    "compile_with": "stages",
     "fix_shapes": "fixed_sizes",
     "in_batches": "data",
     "name_of": "model",

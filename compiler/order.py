@@ -101,7 +101,7 @@ class Order:
         return self.lock is not None and self.lock.strict
 
     @property
-    def road(self) -> tuple[Pipeline, Pipeline]:
+    def pipelines(self) -> tuple[Pipeline, Pipeline]:
         """The passes with `clean` before them, and those of the target after them."""
         first = (
             Pipeline.parse("clean") if self.options.clean and all(one.name != "clean" for one in self.pipeline) else ()

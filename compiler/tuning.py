@@ -1,4 +1,4 @@
-"""Tuning on the road: kernels of a legal graph measured before it is emitted."""
+"""Tuning as a stage of a compilation: kernels of a legal graph measured before it is emitted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One search over the options of all passes: a budget goes in, the best model that keeps it comes out.
 
 `survey` fills the database of options (`space`), `strategies` propose picks of them, `judge` builds each through the
-passes and holds it against the budget, `hunt` does so for as long as it may, and `plan` writes down the answer.
+passes and holds it against the budget, `loop` does so for as long as it may, and `plan` writes down the answer.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from ..report.budget import Budget
 from ..report.search import Candidate, OptionRow, SearchReport, SiteRow
 from ..storage.store import Store
 from ..storage.workspace import Workspace
-from .hunt import Hunt, best_text, key_of
 from .judge import Judge, Judged
+from .loop import Loop, best_text, key_of
 from .order import wanted
 from .reach import least_reachable
 from .record import write_plan
@@ -121,22 +121,22 @@ def search_with(
         )
         written = _Written(model, options, judge, plan, tell)
         progress = options.progress or Progress()
-        hunt = Hunt(judge, budgeted, word, time, candidates, progress, written.improved, begin)
+        loop = Loop(judge, budgeted, word, time, candidates, progress, written.improved, begin)
         stopped = False
         try:
-            space = hunt.survey(model, key)
-            task = hunt.run(teaches=teach and _real(model, options))
+            space = loop.survey(model, key)
+            task = loop.run(teaches=teach and _real(model, options))
         except KeyboardInterrupt:
             stopped = True
-            if hunt.task is None or hunt.task.best is None or hunt.space is None:
+            if loop.task is None or loop.task.best is None or loop.space is None:
                 raise Stopped("interrupted before a candidate was built; nothing was written", None) from None
-            space, task = hunt.space, hunt.task
+            space, task = loop.space, loop.task
         best = task.best
         if best is None:
             reasons = sorted({one.figures.failed for one in task.judged})
             raise SpecError(f"no candidate could be built: {reasons[0]}")
         build = written.final(best)
-        report = _report(hunt, space, task, best, build)
+        report = _report(loop, space, task, best, build)
         report.notes = [*_notes(space, task, report.met), *report.notes]
         judge.store.trim()
         result = Search(build, report)
@@ -191,19 +191,19 @@ def _notes(space: Space, task: Task, met: bool) -> list[str]:
     return notes
 
 
-def _report(hunt: Hunt, space: Space, task: Task, best: Judged, build: Build) -> SearchReport:
+def _report(loop: Loop, space: Space, task: Task, best: Judged, build: Build) -> SearchReport:
     verdict = build.report.budget
     assert verdict is not None
     chosen = (
         {} if best.pick is None else {(site.name, site.kind): option.word for site, option in space.chosen(best.pick)}
     )
     return SearchReport(
-        model=name_of(hunt.judge.model),
+        model=name_of(loop.judge.model),
         target=build.report.target,
         wanted=str(verdict.budget),
-        strategy=hunt.strategy,
-        allowed=hunt.seconds,
-        seconds=hunt.elapsed,
+        strategy=loop.strategy,
+        allowed=loop.seconds,
+        seconds=loop.elapsed,
         candidates=[_candidate(one) for one in task.judged],
         sites=[
             SiteRow(
@@ -216,7 +216,7 @@ def _report(hunt: Hunt, space: Space, task: Task, best: Judged, build: Build) ->
         ],
         chosen=task.judged.index(best),
         budget=verdict,
-        recalled=hunt.recalled,
+        recalled=loop.recalled,
         notes=list(build.report.notes),
         artifacts=list(build.artifacts),
     )

@@ -16,7 +16,7 @@ from ..compiler.locked import Locked
 from ..compiler.model import Model
 from ..compiler.options import Options
 from ..compiler.result import Build
-from ..compiler.road import compile_with
+from ..compiler.stages import compile_with
 from ..errors import OptcError
 from ..passes.cached import Ruling
 from ..report.budget import Budget

@@ -23,7 +23,7 @@ import scipy.optimize  # noqa: F401
 from short_timing import shorten
 
 import optc.cli.app
-import optc.compiler.road
+import optc.compiler.stages
 import optc.gate
 import optc.report.page  # noqa: F401
 from optc.__main__ import main

@@ -1,4 +1,4 @@
-"""Odd but valid models through the whole road: right results, or a named reason why not."""
+"""Odd but valid models through a whole compilation: right results, or a named reason why not."""
 
 from __future__ import annotations
 

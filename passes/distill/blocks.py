@@ -22,8 +22,8 @@ from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Floats, Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context
+from .batches import Rows
 from .cuts import FED, Block, blocks, part
-from .lessons import Rows
 from .loss import Term, append_loss, channel_axis, drop_loss, least_variance, variance_of
 from .parameters import Parameter
 from .training import AVERAGE, CALMER, RATES, Training, channel_axes, sizes
@@ -180,7 +180,7 @@ class BlockStage:
 
         def measured() -> str:
             begin = time.perf_counter()
-            for feeds in course.lessons.steps(0, 3):
+            for feeds in course.batches.steps(0, 3):
                 course.trainer.step(feeds)
             each = (time.perf_counter() - begin) / 3
             return str(int(seconds / len(self.blocks) / each))

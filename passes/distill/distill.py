@@ -51,7 +51,7 @@ class Distill(Pass):
             convert(graph, OLDEST)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
-        from .whole import train
+        from .end_to_end import train
 
         return train(self, graph, ctx)
 

@@ -3,7 +3,7 @@
     weights      of Conv, ConvTranspose, Gemm, MatMul, and of recurrent cells
     biases       of those, and constants of more than one element that are added
     affine       scales and shifts of normalisations, slopes, and constants of more than one element that multiply
-    codes, scales  of quantized values (`quantized/twin.py`)
+    codes, scales  of quantized values (`quantized/simulated.py`)
 
 Zeros that pruning made stay zeros: a weight tensor that holds any keeps them all (n:m patterns are kept so, too).
 Tables that are gathered from, bounds, sizes and the remembered statistics of BatchNormalization are no parameters.

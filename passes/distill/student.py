@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...ir.graph import Graph, Node, Value
 from ..base import Context, Detail
 from .parameters import Parameter, parameters
-from .quantized.twin import Twin, twin_of
+from .quantized.simulated import Twin, twin_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from ...runtime.training.trainer import Trainer
 from ...storage.fingerprint import Fingerprint
 from ...storage.plain import plain, restored
 from ..base import Draft, Moment
-from .lessons import Lessons, Rows
+from .batches import Batches, Rows
 from .parameters import Parameter
 
 RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
@@ -115,7 +115,7 @@ class Way:
 
 
 class Training:
-    """The student, of which the parameters of `trainer` move, learning from `lessons`; `judge` knows the held-out loss.
+    """The student, of which the parameters of `trainer` move, learning from `batches`; `judge` knows the held-out loss.
 
     `best` are the parameters that the judge liked best, at first those that the student came with. `draft` keeps how
     far the training is, every `KEPT` seconds, for a run that goes on after this one was killed. What the judge sees of
@@ -125,14 +125,14 @@ class Training:
     def __init__(
         self,
         trainer: Trainer,
-        lessons: Lessons | Rows,
+        batches: Batches | Rows,
         judge: Judge,
         draft: Draft | None = None,
         *,
         coarse: bool = False,
     ) -> None:
         self.trainer = trainer
-        self.lessons = lessons
+        self.batches = batches
         self.judge = judge
         self.draft = draft
         self.coarse = coarse
@@ -195,10 +195,10 @@ class Training:
             way.taken_back += 1
             way.not_numbers += not math.isfinite(loss)
             way.rate /= 2
-        elif way.idle < BY_HEART or self.lessons.viewed or not self.lessons.views.views:
+        elif way.idle < BY_HEART or self.batches.viewed or not self.batches.views.views:
             return
         else:
-            self.lessons.viewed = True
+            self.batches.viewed = True
         way.idle = 0
         self._set_out()
 
@@ -226,7 +226,7 @@ class Training:
     def _learn(self, steps: int, tick: Tick) -> float:
         """So many steps; the mean of their losses, which is no number where one of them is none."""
         total = 0.0
-        for feeds in self.lessons.steps(self.step, steps):
+        for feeds in self.batches.steps(self.step, steps):
             total += self.trainer.step(feeds)
             self.step += 1
             tick(1)
@@ -253,7 +253,7 @@ class Training:
         if self.draft is None:
             return
         record = {"way": plain(self.way), "curve": plain(self.curve), "loss": self.loss, "step": self.step,
-                "viewed": self.lessons.viewed, "from": _digest(self.first)}  # fmt: skip
+                "viewed": self.batches.viewed, "from": _digest(self.first)}  # fmt: skip
         file = io.BytesIO()
         arrays = {f"trainer.{name}": array for name, array in self.trainer.state().items()}
         np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), best=self.best, **arrays)
@@ -278,7 +278,7 @@ class Training:
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return False
         self.way, self.curve, self.best = way, curve, best
-        self.loss, self.step, self.lessons.viewed = float(record["loss"]), int(record["step"]), bool(record["viewed"])
+        self.loss, self.step, self.batches.viewed = float(record["loss"]), int(record["step"]), bool(record["viewed"])
         self.trainer.schedule = way.schedule
         self.resumed = True
         return True

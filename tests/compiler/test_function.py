@@ -1,4 +1,4 @@
-"""The whole road as a library: every form of a model, what the record says, and what reaches the disk."""
+"""A whole compilation as a library: every form of a model, what the record says, and what reaches the disk."""
 
 from __future__ import annotations
 

@@ -114,10 +114,10 @@ def test_what_breaks_the_budget_is_written_at_the_end_alone(tmp_path: Path) -> N
 
 def test_a_key_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from optc.compiler.options import Options
-    from optc.searcher import hunt
+    from optc.searcher import loop
 
     options = Options(data=samples(tmp_path))
-    first = hunt.key_of("digest", options, model(tmp_path))
-    assert first == hunt.key_of("digest", options, model(tmp_path))
-    monkeypatch.setattr(hunt, "own_code", lambda: cached.own_code() + "x")
-    assert hunt.key_of("digest", options, model(tmp_path)) != first
+    first = loop.key_of("digest", options, model(tmp_path))
+    assert first == loop.key_of("digest", options, model(tmp_path))
+    monkeypatch.setattr(loop, "own_code", lambda: cached.own_code() + "x")
+    assert loop.key_of("digest", options, model(tmp_path)) != first

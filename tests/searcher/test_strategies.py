@@ -9,8 +9,8 @@ import pytest
 
 from optc.passes.pipeline import Pipeline
 from optc.report.budget import Budget
-from optc.searcher.hunt import singles
 from optc.searcher.judge import Figures, Judged
+from optc.searcher.loop import singles
 from optc.searcher.plan import Plan
 from optc.searcher.space import FLOAT, LayerCost, Meter, Option, Pick, Site, Space
 from optc.searcher.strategies import STRATEGIES, strategy

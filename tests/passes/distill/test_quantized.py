@@ -18,7 +18,7 @@ from optc.ir.types import DType
 from optc.passes.base import Context
 from optc.passes.distill import Distill
 from optc.passes.distill.quantized.codes import codes_of
-from optc.passes.distill.quantized.twin import twin_of
+from optc.passes.distill.quantized.simulated import twin_of
 from optc.passes.pipeline import Pipeline
 from optc.report.explain import events
 from optc.report.page import charts

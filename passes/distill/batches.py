@@ -14,7 +14,7 @@ from .loss import Floats
 from .views import Views
 
 
-class Lessons:
+class Batches:
     """What `teacher` answers in its `values` to batches of `samples` under `views`.
 
     Each pass over the samples is in an order of its own. Which samples and views a step has depends on `seed` and the

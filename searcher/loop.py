@@ -16,7 +16,7 @@ import numpy as np
 from ..compiler.data import source_of
 from ..compiler.model import Model
 from ..compiler.options import Options
-from ..compiler.road import compile_with
+from ..compiler.stages import compile_with
 from ..errors import ModelError
 from ..ir.graph import Graph
 from ..passes.base import Context, Progress
@@ -50,7 +50,7 @@ Tell = Callable[[Judged, Task], None]
 
 
 @dataclass(slots=True)
-class Hunt:
+class Loop:
     """One search that goes on, for so many `seconds` and `most` candidates (0: as many as there is time for).
 
     `improved` is called with each candidate that is better than all before it.
@@ -189,11 +189,11 @@ class Hunt:
 class Showing:
     """A bar of the whole search while a candidate is built, which names the best so far."""
 
-    def __init__(self, hunt: Hunt) -> None:
-        best = None if hunt.task is None else hunt.task.best
+    def __init__(self, loop: Loop) -> None:
+        best = None if loop.task is None else loop.task.best
         words = "nothing yet" if best is None else best_text(best)
-        self._task = hunt.progress.task(f"search, best so far: {words}", hunt.seconds)
-        self._elapsed = hunt.elapsed
+        self._task = loop.progress.task(f"search, best so far: {words}", loop.seconds)
+        self._elapsed = loop.elapsed
 
     def __enter__(self) -> None:
         self._task.__enter__()(self._elapsed)

@@ -19,8 +19,8 @@ from ...runtime.training.parameters import Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context, Report
 from ..prune.storage import sparse
+from .batches import Batches
 from .blocks import STEPS, BlockStage, Pace
-from .lessons import Lessons
 from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, variance_of
 from .parameters import Kind, Parameter
 from .student import Student, student_of
@@ -112,7 +112,7 @@ class _Course:
         if options.views == "auto":
             views = fitting_views(ctx.teacher, ctx.fit, seed=ctx.seed, threads=ctx.threads)
         self.views = views
-        self.lessons = Lessons(
+        self.batches = Batches(
             ctx.teacher,
             [term.teacher for term in terms],
             ctx.fit,
@@ -122,7 +122,7 @@ class _Course:
             threads=ctx.threads,
         )
         # What is quantized has the teacher's own size: views do not take what the samples need.
-        self.lessons.viewed = student.twin is not None
+        self.batches.viewed = student.twin is not None
         self.parameters = Parameters(
             list(self.moving),
             masks={one.value: one.mask for one in moving if one.mask is not None},
@@ -131,7 +131,7 @@ class _Course:
         self.trainer = self._trainer(terms)
 
     def _trainer(self, terms: list[Term]) -> Trainer:
-        rows = list(self.lessons.plain(PROBED))
+        rows = list(self.batches.plain(PROBED))
         variances = {
             term: variance_of(term, [batch[i] for batch in rows])
             for i, term in enumerate(terms)
@@ -163,7 +163,7 @@ class _Course:
     def run(self) -> None:
         report, ctx = self.report, self.ctx
         begin = time.perf_counter()
-        course = Training(self.trainer, self.lessons, self._judge, ctx.draft, coarse=self.student.twin is not None)
+        course = Training(self.trainer, self.batches, self._judge, ctx.draft, coarse=self.student.twin is not None)
         if course.start < ALIKE:
             self._put_back(course)
             report.notes.append("nothing is left to learn: the model answers as its teacher does")
@@ -200,7 +200,7 @@ class _Course:
         share = self._share
         if not share:
             return
-        stage = BlockStage(self.student.graph, self.parameters, self.moving, self.ctx, self.views, self.lessons.batch)
+        stage = BlockStage(self.student.graph, self.parameters, self.moving, self.ctx, self.views, self.batches.batch)
         pace = Pace(math.ceil(share * options.steps), 60.0 * share * options.minutes)
         if len(stage.blocks) < 2 or 0 < pace.steps < STEPS:
             return
@@ -236,7 +236,7 @@ class _Course:
                 report.done(node.label, node.op, change=share, **self.student.told(value))
         if way.steps:
             report.notes.append(
-                f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {course.step} steps of {self.lessons.batch} "
+                f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {course.step} steps of {self.batches.batch} "
                 f"samples at rate {way.rate:g} ({seconds:.0f} s; views: {self.views})"
             )
         if way.taken_back:
@@ -249,11 +249,11 @@ class _Course:
         """Decide how many samples of a step are differentiated at a time: as many as fit in `MEMORY`."""
         axes = set(self.trainer.axes.values())
         if axes != {0}:
-            self.trainer.micro = self.lessons.batch  # which axis of an answer counts samples is not known
+            self.trainer.micro = self.batches.batch  # which axis of an answer counts samples is not known
             return
 
         def measured() -> str:
-            self.trainer.gradient(next(iter(self.lessons.steps(0, 1))))
+            self.trainer.gradient(next(iter(self.batches.steps(0, 1))))
             return str(self.trainer.micro)
 
         self.trainer.micro = int(self.ctx.recall(MICRO, measured))

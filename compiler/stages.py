@@ -1,4 +1,4 @@
-"""The one road: read, clean, passes, each judged, legalise, emit, check, report."""
+"""The stages of a compilation, in order: read, clean, passes, each judged, legalise, emit, check, report."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def compile_with(model: Model, options: Options) -> Build:
 
 
 def build(order: Order) -> Build:
-    """Go the road for one target, or take what was made before out of the cache. Raises as `compile` does."""
+    """Compile for one target, or take what was made before out of the cache. Raises as `compile` does."""
     start = time.perf_counter()
     if order.path is not None:
         check_place(order.path, target=order.target)
@@ -177,7 +177,7 @@ def _made(order: Order, original: Graph, student: Graph | None, reuse: Reuse) ->
             )
     recorder = Recorder(dims, ctx if order.options.trail else None)
     warden = Guard(order.options.min_agreement) if order.options.guard and ctx.held is not None else None
-    passes, last = order.road
+    passes, last = order.pipelines
     observers = (recorder, Log(), *order.options.observers)
     stopped = ""
     try:

@@ -1,7 +1,8 @@
 """Half precision around a lossy pass: it fits in float, and what it leaves is stored as the model stores it.
 
-Weights kept as float16 or bfloat16 behind a Cast are float constants to every pass (`look_through`); afterwards those
-that are left get their Cast back, and new weights of the same layers one of their own (`restore`).
+Weights kept as float16 or bfloat16 behind a Cast are float constants to every pass (`look_through`), and so are tables
+that are cast as a whole in one place, and by the rows that are looked up in another. Afterwards those that are left get
+their Cast back, and new weights of the same names or layers one of their own (`restore`).
 
 A graph that computes in half precision is turned into one that computes in float, with Casts at its inputs and outputs
 (`widen`), where a pass has no kernels in half precision to aim at. Runtimes compute so on CPUs anyway.
@@ -32,15 +33,18 @@ LEAST = 256
 @dataclass(slots=True)
 class Stored:
     """What is stored in half precision: the float constants that stand for it, each with its numbers and the half
-    that they are of, and the layers that read one, with the names of the nodes that they were made from."""
+    that they are of; by their names, which what a pass writes in their place has, too, the type and the name of what
+    was cast; and the layers that read one, with the names of the nodes that they were made from."""
 
     halves: dict[Value, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    cast: dict[str, tuple[DType, str]] = field(default_factory=dict)
     layers: dict[Node, DType] = field(default_factory=dict)
     names: dict[str, DType] = field(default_factory=dict)
 
-    def remember(self, wide: Value, half: Tensor) -> None:
+    def remember(self, wide: Value, half: Tensor, name: str) -> None:
         assert wide.constant is not None
         self.halves[wide] = wide.constant, half
+        self.cast[wide.name] = half.dtype, name
 
     def read_by(self, node: Node, dtype: DType) -> None:
         self.layers[node] = dtype
@@ -69,8 +73,29 @@ def look_through(graph: Graph) -> Stored:
                     stored.read_by(user, half.dtype)
             node.output.replace_uses(wide)
             part.remove(node)
-            stored.remember(wide, half)
+            if source is not None:
+                stored.remember(wide, half, source.name)
+                _look_up(source, wide)
     return stored
+
+
+def _look_up(table: Value, wide: Value) -> None:
+    """Let nodes that look up rows of a `table` in half precision and cast them look up the same rows in `wide`."""
+    for node, index in tuple(table.uses):
+        if not isinstance(node, Node) or (node.domain, node.op, index) != ("", "Gather", 0):
+            continue
+        casts = [user for user, _ in node.output.uses]
+        if node.graph is wide.graph and casts and all(isinstance(cast, Node) and _widens(cast) for cast in casts):
+            node.set_input(0, wide)
+            node.output.type = _type_in(DType.FLOAT, node.output.type)
+            for cast in casts:
+                if isinstance(cast, Node) and cast.graph is not None:
+                    cast.output.replace_uses(node.output)
+                    cast.graph.remove(cast)
+
+
+def _widens(cast: Node) -> bool:
+    return cast.op == "Cast" and cast.get_int("to") == int(DType.FLOAT) and not cast.output.is_output
 
 
 def restore(graph: Graph, stored: Stored) -> None:
@@ -80,6 +105,12 @@ def restore(graph: Graph, stored: Stored) -> None:
         for value, (wide, half) in stored.halves.items():
             if value.graph is part and value.uses and value.constant is not None:
                 new[value] = half if value.constant is wide else _narrowed(value.constant, half.dtype)
+        for value in part.constants:
+            constant, (dtype, _) = value.constant, stored.cast.get(value.name, (None, ""))
+            if value in new or dtype is None or constant is None or constant.dtype is not DType.FLOAT:
+                continue
+            if value.uses and _fits(constant, dtype):
+                new[value] = _narrowed(constant, dtype)
         for node in part:
             dtype = stored.type_of(node) if node.op in _LAYERS else None
             for read in node.inputs[1:3] if dtype is not None else ():
@@ -88,7 +119,7 @@ def restore(graph: Graph, stored: Stored) -> None:
                     continue
                 if constant.size >= LEAST and dtype is not None and _fits(constant, dtype):
                     new[read] = _narrowed(constant, dtype)
-        _cast(part, new)
+        _cast(part, new, stored)
 
 
 def computes_in_half(graph: Graph) -> bool:
@@ -109,7 +140,7 @@ def widen(graph: Graph) -> Stored:
                     if isinstance(user, Node) and user.op in _LAYERS and index == 1:
                         stored.read_by(user, half.dtype)
                 value.replace_uses(wide)
-                stored.remember(wide, half)
+                stored.remember(wide, half, value.name)
         for node in part:
             _widen_attributes(node)
             for value in node.outputs:
@@ -154,9 +185,11 @@ def _widen_attributes(node: Node) -> None:
 
 
 def _wide_type(kind: Type | None) -> Type | None:
-    if isinstance(kind, TensorType) and kind.dtype in HALVES:
-        return replace(kind, dtype=DType.FLOAT)
-    return kind
+    return _type_in(DType.FLOAT, kind) if isinstance(kind, TensorType) and kind.dtype in HALVES else kind
+
+
+def _type_in(dtype: DType, kind: Type | None) -> Type | None:
+    return replace(kind, dtype=dtype) if isinstance(kind, TensorType) else kind
 
 
 def _widened(half: Tensor) -> Tensor:
@@ -173,12 +206,14 @@ def _fits(tensor: Tensor, dtype: DType) -> bool:
     return bool(np.abs(np.asarray(tensor.numpy())).max(initial=0.0) <= largest)
 
 
-def _cast(part: Graph, halves: Mapping[Value, Tensor]) -> None:
+def _cast(part: Graph, halves: Mapping[Value, Tensor], stored: Stored) -> None:
     """Let the readers of each value read it from a Cast of its half."""
     first = next(iter(part), None)
     for value, half in halves.items():
         origin = Origin.merge([user.origin for user, _ in value.uses if isinstance(user, Node)], "")
-        stored = part.constant(half, value.name)
-        cast = part.add("Cast", [stored], {"to": int(DType.FLOAT)}, outputs=[value.name], types=[value.type],
-                        origin=origin, before=first)  # fmt: skip
+        _, name = stored.cast.get(value.name, (None, value.name))
+        cast = part.add(
+            "Cast", [part.constant(half, name)], {"to": int(DType.FLOAT)}, outputs=[value.name], types=[value.type],
+            origin=origin, before=first,
+        )  # fmt: skip
         value.replace_uses(cast.output)

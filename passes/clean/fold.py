@@ -10,7 +10,8 @@ which of them are worth storing. So a large intermediate value costs nothing whe
 Does not fire for random operators, for operators outside the default domain, for nodes with bodies, for
 DequantizeLinear (it is how a quantized weight is stored), and where the result would make the file larger: it is
 stored only when it is no larger than the constants it makes superfluous plus `SMALL` bytes, or the scale of a quantized
-value, which passes and runtimes want to see. A generated constant
+value, which passes and runtimes want to see. What a layer reads that is kept in half precision stays behind its Cast,
+however small: passes look through it. A generated constant
 (ConstantOfShape, Expand) is stored as one element and a shape, never written out; Range and Tile stay nodes when
 their result is large, and so does whatever would take more memory than is allowed (`allowance`), or nobody knows how
 much.
@@ -25,7 +26,7 @@ import numpy as np
 from ...ir.allowance import MOST
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
-from ...ir.ops import RANDOM
+from ...ir.ops import LAYERS, RANDOM
 from ...ir.tensor import SparseTensor
 from ...ir.types import DType
 from .evaluate import Unknown, evaluate
@@ -130,6 +131,9 @@ def _choose(nodes: list[Node], constants: Mapping[Value, Array]) -> list[Node]:
         if any(constants[v].nbytes > MOST for v in read):  # its readers might write it out
             kept.add(node)
             continue
+        if _widens_weights(node):
+            kept.add(node)
+            continue
         cost = sum(stored_bytes(constants[v]) for v in read)
         if cost > SMALL and not all(_is_scale(v) for v in read):
             leaves = _leaves(node, computed, kept) - credited
@@ -139,6 +143,17 @@ def _choose(nodes: list[Node], constants: Mapping[Value, Array]) -> list[Node]:
             credited |= leaves
         stored.append(node)
     return stored
+
+
+def _widens_weights(node: Node) -> bool:
+    """Whether a node casts a constant in half precision for layers that compute in single."""
+    half = node.inputs[0].constant if node.op == "Cast" and node.inputs[0] is not None else None
+    return (
+        half is not None
+        and half.dtype in (DType.FLOAT16, DType.BFLOAT16)
+        and half.size > 1
+        and all(isinstance(user, Node) and user.op in LAYERS and index > 0 for user, index in node.output.uses)
+    )
 
 
 def _is_scale(value: Value) -> bool:

@@ -285,7 +285,8 @@ def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], opti
         report.layers += choice.report.layers
         report.notes += choice.report.notes
         return
+    least_share = min(removed.values())  # which steps of whole units may take beyond what was tried
     for i in curves:
         one = scene.groups[i]
-        reason = f"removing {SHARES[-1]:.0%} of the {options.of} would leave an agreement of {choice.share:.4f}"
+        reason = f"removing {least_share:.1%} of the {options.of} would leave an agreement of {choice.share:.4f}"
         report.skipped(one.name, one.node.op, f"{reason}, below {choice.floor:.4g}", channels=one.size)

@@ -266,7 +266,7 @@ class Linear:
             self.write_bias(bias)
 
     def write_bias(self, bias: Array) -> None:
-        """Make `bias` (groups * n,) the layer's own; a layer without one stays so."""
+        """Make `bias` (groups * n,), or one number for all, the layer's own; a layer without one stays so."""
         place = self.bias_place
         if place is None:
             return

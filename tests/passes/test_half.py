@@ -6,7 +6,8 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
-from real_models import half_precision, samples
+from onnx import TensorProto
+from real_models import FLOAT, Maker, half_precision, samples
 
 from optc.compiler import compile
 from optc.compiler.model import read
@@ -61,3 +62,38 @@ def test_what_no_pass_touched_is_as_it_was() -> None:
     graph.sweep()
     graph.sort()
     assert {v.constant.numpy().tobytes() for v in graph.constants if v.constant is not None} == before
+
+
+def test_biases_behind_a_cast_stay_in_half_precision_and_no_file_grows() -> None:
+    model = half_precision("cast")
+    cleaned, pruned = (
+        compile(model, passes, data=samples(64, x=(3, 16, 16)), guard=False, check=False).graph
+        for passes in ("clean", "prune:ratio=0.5")
+    )
+    for graph in (cleaned, pruned):
+        assert size(graph) <= size(read(model))
+        assert {v.constant.dtype.text for v in graph.constants if v.constant is not None} == {"float16"}
+
+
+@pytest.mark.parametrize("rows", ["looked up in half", "looked up in float"])
+def test_a_table_behind_a_cast_that_answers_too_is_pruned_once(rows: str) -> None:
+    make = Maker()
+    table, weight = (make.weight(*shape, dtype=np.float16, scale=0.1) for shape in ((128, 64), (64, 64)))
+    wide = make.add("Cast", table, to=FLOAT)
+    inner = rows == "looked up in half"
+    h = make.add("Gather", table if inner else wide, "x")
+    h = make.add("Cast", h, to=FLOAT) if inner else h
+    h = make.add("Relu", make.add("MatMul", h, make.add("Cast", weight, to=FLOAT)))
+    y = make.add("MatMul", h, make.add("Transpose", wide, perm=[1, 0]))
+    model = make.build({"x": ["N", 12]}, {"y": y}, {"x": TensorProto.INT64})
+    words = np.random.default_rng(1).integers(0, 128, (96, 12))
+    build = compile(model, "prune:ratio=0.5", data={"x": words}, guard=False, check=False)
+    assert size(build.graph) <= size(read(model))
+    (stored,) = [v.constant for v in build.graph.constants if v.constant is not None and v.constant.shape == (128, 64)]
+    assert stored.dtype.text == "float16"
+    assert np.mean(np.asarray(stored.numpy()) == 0) > 0.4
+    (t,), (y_,) = (
+        onnxruntime.InferenceSession(m).run(None, {"x": words})
+        for m in (model.SerializeToString(), to_bytes(build.graph))
+    )
+    assert np.sum((t - y_) ** 2) < 0.2 * np.sum(t**2)

@@ -73,11 +73,12 @@ def dequantized(
     name: str = "",
     type: Type | None = None,
 ) -> Value:
-    """Cast(values) * scale in the place of `weight`: an expression over constants, which runtimes fold when they load
-    the model, so that everybody computes as before."""
+    """Cast(values) * scale in the place of `weight`, in its type: an expression over constants, which runtimes fold
+    when they load the model, so that everybody computes as before."""
     stored = graph.constant(values, weight.name)
-    wide = graph.add("Cast", [stored], {"to": int(DType.FLOAT)}, origin=origin, before=before).output
-    factors = scale if isinstance(scale, Value) else graph.constant(np.ascontiguousarray(scale), "scale")
+    dtype = DType.DOUBLE if weight.dtype is DType.DOUBLE else DType.FLOAT
+    wide = graph.add("Cast", [stored], {"to": int(dtype)}, origin=origin, before=before).output
+    factors = scale if isinstance(scale, Value) else graph.constant(np.ascontiguousarray(scale, dtype.numpy), "scale")
     return graph.add("Mul", [wide, factors], outputs=[name], types=[type], origin=origin, before=before).output
 
 

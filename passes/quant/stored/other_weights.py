@@ -7,6 +7,7 @@ is an expression over constants, which runtimes fold when they load the model (`
     weights inside the bodies of If, Loop and Scan, and outer ones that a body reads
     weights of products that `layers` refuses: of rank 3 and more, on the left, transposed inputs, scaled Gemms, Einsum
     constants that weights are computed from (a convolution modulated by a style)
+    weights in double precision, which no integer kernel stands in for
     matrices of operators of other domains (Attention, FusedMatMul, EmbedLayerNormalization of ONNX Runtime)
 
 There is a scale for each slice along the axis, or the first and another axis, that rounds the numbers best. Not done:
@@ -112,7 +113,12 @@ def _constants(value: Value, through: Collection[str]) -> Iterator[Value]:
         constant = value.constant
         if constant is not None:
             matrix = sum(size > 1 for size in constant.shape) >= 2
-            if constant.dtype is DType.FLOAT and constant.size >= LEAST and matrix and _read_by_weights(value):
+            if (
+                constant.dtype in (DType.FLOAT, DType.DOUBLE)
+                and constant.size >= LEAST
+                and matrix
+                and _read_by_weights(value)
+            ):
                 yield value
         maker = value.producer
         if maker is not None and maker.op in through and not maker.domain:

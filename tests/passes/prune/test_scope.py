@@ -45,3 +45,29 @@ def test_a_ratio_of_channels_is_spread_where_it_costs_least() -> None:
 
 def test_a_layer_with_a_ratio_of_its_own_makes_ratios_those_of_layers() -> None:
     assert kept(Override("layer0", passes={"prune": {"ratio": 0.25}})) == [12, 8]
+
+
+def test_a_refusal_names_the_share_that_was_tried() -> None:
+    graph = uneven()
+    rows = np.random.default_rng(1).standard_normal((512, 8)).astype(np.float32)
+    fit, held_out = load_samples({"x": rows}, graph).split(64)
+    ctx = Context(TargetFacts("test", channel_alignment=8), graph.clone(), fit, held_out, threads=1)
+    report = Prune(kind="channels").run(graph, ctx)
+    reasons = {layer.reason for layer in report.layers if "would leave an agreement" in layer.reason}
+    assert reasons
+    # Half of the channels of the one layer or of the other is the least that goes at a time.
+    assert all(float(reason.split()[1].rstrip("%")) > 25 for reason in reasons)
+
+
+def test_one_number_that_is_the_bias_of_all_outputs_stays_one() -> None:
+    graph = uneven()
+    for node in graph:
+        if node.op == "Gemm":
+            node.set_input(2, graph.constant(np.asarray([0.1], np.float32), "b"))
+    rows = np.random.default_rng(1).standard_normal((512, 8)).astype(np.float32)
+    fit, held_out = load_samples({"x": rows}, graph).split(64)
+    report = Prune(ratio=0.3).run(graph, Context(TargetFacts("test"), graph.clone(), fit, held_out, threads=1))
+    assert report.changed
+    biases = [node.inputs[2].constant for node in graph if node.op == "Gemm"]  # type: ignore[union-attr]
+    assert [bias.shape for bias in biases if bias is not None] == [(1,)] * 3
+    assert any(bias.numpy()[0] != np.float32(0.1) for bias in biases if bias is not None)

@@ -95,3 +95,22 @@ def test_places(build: Callable[[], onnx.ModelProto], passes: str) -> None:
         left, error = run(model, passes, x=(128,))
     assert left < 0.45
     assert error < (0.03 if passes.endswith("int4") else 5e-3)
+
+
+@pytest.mark.parametrize("passes", ["quant", "quant:activations=none", "quant:activations=dynamic"])
+def test_weights_in_double_precision(passes: str) -> None:
+    make = Maker()
+    h = make.add(
+        "Relu", make.add("Gemm", "x", make.weight(64, 96, dtype=np.float64), make.weight(96, dtype=np.float64))
+    )
+    y = make.add("MatMul", h, make.weight(96, 16, dtype=np.float64))
+    model = make.build({"x": ["N", 64]}, {"y": y}, dict.fromkeys("xy", onnx.TensorProto.DOUBLE))
+    rows = np.random.default_rng(1).standard_normal((64, 64))
+    build = compile(model, passes, data={"x": rows}, guard=False, check=False)
+    data = to_bytes(build.graph)
+    assert len(data) < 0.2 * len(model.SerializeToString())
+    (answer,), (t,) = (
+        onnxruntime.InferenceSession(m).run(None, {"x": rows}) for m in (data, model.SerializeToString())
+    )
+    assert answer.dtype == np.float64
+    assert np.sum((answer - t) ** 2) < 1e-3 * np.sum(t**2)

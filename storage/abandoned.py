@@ -11,13 +11,13 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 
-from .workspace import NAME, OWNER
+from .workspace import DEEPEST, NAME, OWNER
 
 if sys.platform != "win32":
     import fcntl
 assert sys.platform != "win32"
 
-_LONGEST = 1 << 20
+_LONGEST = 1 << 24
 
 
 def remove(folder: str) -> None:
@@ -56,22 +56,27 @@ def _says(folder: int) -> list[str]:
 
 
 def _remove_recorded(workspace: int, recorded: Sequence[str]) -> None:
-    """Remove the files that a workspace recorded, each in a folder right in it, and these folders where that is all."""
-    inside: dict[str, list[str]] = {}
-    for line in recorded:
-        folder, _, name = line.partition("/")
-        if _is_single(folder) and _is_single(name):
-            inside.setdefault(folder, []).append(name)
-    for folder, names in inside.items():
+    """Remove the files that a workspace recorded, and the folders of it that led to them, where that is all."""
+    paths = [line.split("/") for line in recorded]
+    _remove_files(workspace, [path for path in paths if 2 <= len(path) <= DEEPEST + 1 and all(map(_is_single, path))])
+
+
+def _remove_files(folder: int, paths: Sequence[Sequence[str]]) -> None:
+    below: dict[str, list[Sequence[str]]] = {}
+    for head, *rest in paths:
+        if rest:
+            below.setdefault(head, []).append(rest)
+            continue
         with contextlib.suppress(FileNotFoundError):
-            with _opened(folder, workspace) as descriptor:
-                if os.fstat(descriptor).st_dev != os.fstat(workspace).st_dev:
+            if stat.S_ISREG(os.stat(head, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(head, dir_fd=folder)
+    for name, rests in below.items():
+        with contextlib.suppress(OSError):  # what stays keeps the workspace
+            with _opened(name, folder) as descriptor:
+                if os.fstat(descriptor).st_dev != os.fstat(folder).st_dev:
                     raise OSError  # somebody has mounted it
-                for name in names:
-                    with contextlib.suppress(FileNotFoundError):
-                        if stat.S_ISREG(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                            os.unlink(name, dir_fd=descriptor)
-            os.rmdir(folder, dir_fd=workspace)
+                _remove_files(descriptor, rests)
+            os.rmdir(name, dir_fd=folder)
 
 
 def _is_single(name: str) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
 from .fingerprint import Fingerprint, file_digest
-from .workspace import Workspace, remove_abandoned
+from .workspace import Workspace, record, remove_abandoned
 
 DEFAULT_LIMIT = 4 << 30
 """Bytes that the user's cache may take."""
@@ -176,6 +176,7 @@ class _Copy(Fingerprint):
             with self._guarded():
                 self._file.flush()
                 place = self._store.place(kind, name)
+                record(self._store.folder, f"{kind}/{name[:2]}", [name])  # a temporary cache goes though it is killed
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 os.replace(self._file.name, place)
 

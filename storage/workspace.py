@@ -5,7 +5,7 @@ works in it. Only a folder that says so, belongs to the user and is locked by no
 is ever touched, whatever it is called. Of an abandoned one the files go, and then the folder, if it is empty.
 
 Folders in it are not entered, but for those that its maker recorded: of these, the plain files that it recorded go, by
-their names, and then the folder, if it is empty. What else is there stays, and the workspace with it.
+their names, and then the folders, if they are empty. What else is there stays, and the workspace with it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _PREFIX = ".optc-"
 NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8,}")
 OWNER = ".owner"
 """The file in a workspace that says the name of the workspace, and in each line behind it a file in a folder of it."""
+DEEPEST = 3
+"""Folders of a workspace that lead to a recorded file."""
 
 
 class Workspace(tempfile.TemporaryDirectory[str]):
@@ -36,6 +38,7 @@ class Workspace(tempfile.TemporaryDirectory[str]):
     def __init__(self, folder: str | None = None) -> None:
         super().__init__(prefix=_PREFIX, dir=None if folder is None else os.path.abspath(folder))
         self._lock = -1
+        self._recorded: dict[str, set[str]] = {}
         try:
             if sys.platform != "win32":
                 self._lock = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY)
@@ -49,22 +52,28 @@ class Workspace(tempfile.TemporaryDirectory[str]):
             raise
 
     def record(self, folder: str, names: Iterable[str]) -> None:
-        """Let whoever finds this workspace abandoned remove the files `names` of its `folder`, and that.
+        """Let `cleanup`, and whoever finds this workspace abandoned, remove of its `folder` the files `names` alone.
 
-        Recorded before they are made. Raises `OSError`.
+        Recorded before they are made. What else comes to be in that folder stays, and the workspace with it. Raises
+        `OSError`.
         """
-        with open(os.path.join(self.name, OWNER), "a", encoding="utf-8") as file:
-            file.writelines(f"\n{folder}/{name}" for name in names)
+        recorded = self._recorded.setdefault(folder, set())
+        recorded |= (fresh := set(names) - recorded)
+        record(self.name, folder, sorted(fresh))
 
     def cleanup(self) -> None:
-        with contextlib.suppress(OSError):  # what cannot be removed is for the next process
+        try:
             for name in files(self.name):  # what tells whose they are goes last
                 inside = os.path.join(self.name, name)
-                if os.path.isdir(inside) and not os.path.islink(inside):
+                if name in self._recorded:
+                    _remove_files(inside, self._recorded[name])
+                elif os.path.isdir(inside) and not os.path.islink(inside):
                     shutil.rmtree(inside)
                 else:
                     os.unlink(inside)
             super().cleanup()
+        except OSError:  # what cannot be removed is for the next process, and not for the end of this one
+            self._finalizer.detach()  # type: ignore[attr-defined]
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
@@ -72,6 +81,25 @@ class Workspace(tempfile.TemporaryDirectory[str]):
     def __del__(self) -> None:
         if getattr(self, "_lock", -1) >= 0:
             os.close(self._lock)
+
+
+def record(workspace: str, folder: str, names: Iterable[str]) -> None:
+    """Let whoever finds `workspace` abandoned remove the files `names` of its `folder`, and that; nothing is recorded
+    where `workspace` is a folder of another kind. Raises `OSError`."""
+    if not NAME.fullmatch(os.path.basename(workspace)):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        with open(os.open(os.path.join(workspace, OWNER), flags), "rb+", buffering=0) as file:
+            if file.readline().rstrip(b"\n").decode(errors="replace") == os.path.basename(workspace):
+                file.write("".join(f"\n{folder}/{name}" for name in names).encode())
+
+
+def _remove_files(folder: str, names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+    os.rmdir(folder)
 
 
 def files(folder: str) -> list[str]:

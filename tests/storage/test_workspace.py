@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from optc.compiler.place import staging
 from optc.errors import OutputError
+from optc.storage.exchange import exchange
 from optc.storage.store import Store
 from optc.storage.workspace import Workspace, files, remove_abandoned
 from optc.targets.tvm.artifact.folder import check_folder, place_folder
@@ -138,8 +140,44 @@ os.kill(os.getpid(), signal.SIGKILL)
         remove_abandoned(str(tmp_path))
         assert (tmp_path / "mine" / "a").read_text() == "mine", what
         assert not (left / "new" / "a").exists(), what
-        assert left.exists() == (what != "nothing"), what
+        assert left.exists() == (what not in ("nothing", "a linked folder")), what
         shutil.rmtree(left, ignore_errors=True)
+
+
+STORED = """
+import os, signal, sys
+from optc.storage.exchange import exchange
+from optc.storage.store import Store
+from optc.storage.workspace import Workspace
+folder = Workspace(sys.argv[1])
+store = Store(folder.name)
+for index in range(3):
+    store.add(lambda file: file.write(bytes([index])))
+    store.put(f"{index:040x}", b"document")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_temporary_cache_of_a_killed_process_goes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", STORED, str(tmp_path)], check=False)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 7, "what was kept, and what tells of it"
+    (left,) = tmp_path.iterdir()
+    (left / "objects" / "mine").write_text("mine")
+    remove_abandoned(str(tmp_path))
+    assert everything(left) == [".owner", "objects", "objects/mine"]
+    (left / "objects" / "mine").unlink()
+    (left / "objects").rmdir()
+    remove_abandoned(str(tmp_path))
+    assert not everything(tmp_path)
+
+
+def test_a_cache_of_the_users_records_nothing(tmp_path: Path) -> None:
+    """Whatever it is called, and whatever it holds."""
+    for name, text in ((".optc-my_cache", "mine"), ("cache", "cache"), (".optc-12345678", "")):
+        (tmp_path / name).mkdir(0o700)
+        (tmp_path / name / ".owner").write_text(text)
+        Store(str(tmp_path / name)).put("a" * 40, b"document")
+        assert (tmp_path / name / ".owner").read_text() == text
 
 
 def old(path: Path) -> None:
@@ -209,6 +247,30 @@ def test_what_belongs_to_another_user_stays(tmp_path: Path, monkeypatch: pytest.
     assert left.exists()
 
 
+def test_what_comes_into_an_artifact_while_it_is_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optc.targets.tvm.artifact import folder
+
+    (tmp_path / "from").mkdir()
+    first, second = (artifact(tmp_path / "from" / one, "a.so") for one in ("first", "second"))
+    place = tmp_path / "out"
+    place_folder(str(first), str(place))
+
+    def slow(fresh: str, path: str) -> bool:
+        (place / "thesis").mkdir()
+        (place / "thesis" / "text").write_text("three years of work")
+        return exchange(fresh, path)
+
+    monkeypatch.setattr(folder, "exchange", slow)
+    place_folder(str(second), str(place))
+    gc.collect()
+    assert content(place) == content(tmp_path / "from" / "second")
+    (kept,) = tmp_path.glob(".optc-*/new/thesis/text")
+    remove_abandoned(str(tmp_path))
+    assert kept.read_text() == "three years of work"
+
+
 @pytest.mark.parametrize("text", ["{}", '{"name": "an app", "files": {"keep.txt": ""}}', "no json", "[" * 100_000])
 def test_a_folder_with_a_manifest_of_its_own_is_no_artifact(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
@@ -223,4 +285,17 @@ def test_an_artifact_with_something_beside_its_files_is_not_replaced(tmp_path: P
     check_folder(str(tmp_path))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"notes\.txt"):
+        check_folder(str(tmp_path))
+
+
+def test_a_folder_or_a_link_that_a_manifest_calls_a_file_is_no_part_of_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"schema": "optc.library/1", "files": {"photos": "", "link": ""}}')
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_text("mine")
+    with pytest.raises(OutputError, match="photos"):
+        check_folder(str(tmp_path))
+    (tmp_path / "photos" / "one.png").unlink()
+    (tmp_path / "photos").rmdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="link"):
         check_folder(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,8 +93,13 @@ def check_folder(path: str) -> None:
         return
     if not os.path.isdir(path):
         raise OutputError(f"{path} is a file, and the artifact is a folder; name another with -o, or NAME.tar")
-    if others := sorted(set(os.listdir(path)) - manifest.listed(path)):
+    listed = manifest.listed(path)
+    if others := [name for name in sorted(os.listdir(path)) if name not in listed or not _is_plain(path, name)]:
         raise OutputError(f"{path} holds what is no part of an artifact ({others[0]}); name a new folder, or NAME.tar")
+
+
+def _is_plain(folder: str, name: str) -> bool:
+    return stat.S_ISREG(os.lstat(os.path.join(folder, name)).st_mode)
 
 
 def target_of(path: str) -> str:

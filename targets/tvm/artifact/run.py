@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ....errors import TargetError
 from ....runtime import cpu
-from ....storage.workspace import Workspace
+from ....storage.workspace import Workspace, record
 from ..cpu import features, toolchain
 from ..cpu.machine import Machine
 from ..cpu.system import bare, runner_compiler
@@ -108,7 +108,8 @@ class Emulated:
             for index, array in enumerate(fitting(feeds, self.inputs)):
                 names.append(os.path.join(work, f"in{index}.npy"))
                 np.save(names[-1], array)
-            out = os.path.join(work, "out")
+            out, outputs = os.path.join(work, "out"), manifest.file_names(self.outputs)
+            record(work, "out", outputs)
             command = [*self._command, self._runner, "--threads", str(self.threads), "--out", out, *names]
             environment = {**os.environ, "QEMU_SET_ENV": f"LD_LIBRARY_PATH={self._sources}:{self._folder.name}"}
             done = subprocess.run(
@@ -117,7 +118,7 @@ class Emulated:
             if done.returncode:
                 said = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
                 raise TargetError(f"the compiled model failed under {self._command[0]}: {said}")
-            files = zip(manifest.file_names(self.outputs), self.outputs, strict=True)
+            files = zip(outputs, self.outputs, strict=True)
             return [np.load(os.path.join(out, name)).view(port.dtype) for name, port in files]
 
 

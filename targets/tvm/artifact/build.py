@@ -17,6 +17,7 @@ from ..cpu import toolchain
 from ..cpu.machine import Machine
 from ..cpu.objects import place, version
 from ..cpu.system import linking
+from ..loading import load
 from . import codegen, manifest
 from .codegen import Port
 
@@ -33,7 +34,7 @@ _PINNED = "0.27"
 
 
 def require_tvm() -> None:
-    """Raises `TargetError` with the way to install it where TVM is missing or of another series."""
+    """Load TVM. Raises `TargetError` with the way to install it where TVM is missing or of another series."""
     from importlib.util import find_spec
 
     if find_spec("tvm") is None or find_spec("tvm_ffi") is None:
@@ -42,6 +43,7 @@ def require_tvm() -> None:
 
     if not version("apache-tvm").startswith(_PINNED):
         raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
+    load()
 
 
 def build(

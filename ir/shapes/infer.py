@@ -142,9 +142,14 @@ def _bound(type: Type | None, dims: Mapping[str, int]) -> Type | None:
     return replace(type, shape=tuple(sizes))
 
 
-def analyse(graph: Graph, dims: Mapping[str, int] | None = None, *, fresh: bool = False) -> Inference:
-    """What `infer` would write, with the sizes in `dims` fixed; changes nothing. Raises as `infer` does."""
+def analyse(
+    graph: Graph, dims: Mapping[str, int] | None = None, *, fresh: bool = False, declared: bool = True
+) -> Inference:
+    """What `infer` would write, with the sizes in `dims` fixed; changes nothing. Without `declared`, what the model
+    declares of its outputs is left aside. Raises as `infer` does."""
     walk = _Walk(graph, dims or {}, fresh)
+    if not declared:
+        walk.declared.clear()
     walk.run(graph, None)
     return walk.inference
 

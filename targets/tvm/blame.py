@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...errors import EmissionError, OptcError, TargetError
 from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Node, Value
+from .open_sizes import leaves_open
 
 if TYPE_CHECKING:
     from ...ir.types import Type
@@ -33,10 +34,10 @@ def blamed(graph: Graph, compile: Callable[[Graph], object], target: str, why: s
         try:
             compile(part)
         except TargetError as error:
-            reason = str(error).removesuffix(f"; {_ADVICE}")
-            return TargetError(f"{_named(node)} cannot be compiled for {target}: {reason}; {_ADVICE}")
+            reason = str(error).removesuffix(f"; {_advice(part)}")
+            return TargetError(f"{_named(node)} cannot be compiled for {target}: {reason}; {_advice(graph)}")
         except Exception:
-            return TargetError(f"{_named(node)} cannot be compiled for {target}; {_ADVICE}")
+            return TargetError(f"{_named(node)} cannot be compiled for {target}; {_advice(graph)}")
     return EmissionError(f"graph '{graph.name}' cannot be compiled for {target}, though each node can: {why}")
 
 
@@ -56,10 +57,13 @@ def without_kernel(node: Node, error: Exception) -> TargetError:
     _LOG.debug("%s: %s", where(node), " ".join(str(error).split()))
     operands = [value for value in node.inputs if value is not None]
     reads = " and ".join(f"{'unknown' if v.dtype is None else v.dtype.text}{list(v.shape or ())}" for v in operands)
-    return TargetError(f"TVM has no kernel for {where(node)}{f' that reads {reads}' if reads else ''}; {_ADVICE}")
+    what = f"{where(node)}{f' that reads {reads}' if reads else ''}"
+    return TargetError(f"TVM has no kernel for {what}; {_advice(node.graph)}")
 
 
-_ADVICE = "replace it by other operators, or build for onnx"
+def _advice(graph: Graph | None) -> str:
+    shape = "fix the sizes of the inputs with --shape, " if leaves_open(graph) else ""
+    return f"{shape}replace it by other operators, or build for onnx"
 
 
 def _named(node: Node) -> str:

@@ -7,20 +7,22 @@ where a node is lowered: what passes in between may have changed it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ....errors import TargetError
 from ....ir.node import Node, Value
+from ....ir.ops import RANDOM
 from ....ir.types import DType
 from ..blame import where
 from ..legal import recurrent
 from ..legal.primitive import FIXED
+from ..open_sizes import follows, leaves_open
 from .rules import casts, reductions, selection, sorting
 
 _REPLACE = "replace it by other operators, or build for onnx"
-_FIX = "fix the sizes of the inputs with --shape, or build for onnx"
+_SHAPE = "fix the sizes of the inputs with --shape"
+_DECLARE = "declare the size of its result in the model where it is always the same, or build for onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +45,16 @@ def check(node: Node) -> None:
     if not met(node):
         condition = CONDITIONS[node.op]
         taken = f"of {node.op}, targets of TVM take {condition.text}"
-        raise TargetError(f"{where(node)} cannot be compiled: {taken}; {condition.advice}")
+        advice = condition.advice
+        if leaves_open(node.graph):
+            advice = f"{_SHAPE}, {advice}"  # what follows from them may be what is missing
+        raise TargetError(f"{where(node)} cannot be compiled: {taken}; {advice}")
 
 
 def _declared(node: Node) -> bool:
     """Whether how large the results are depends on sizes alone, or the model declares it."""
     open_ones = any(value is not None and value.static_shape is None for value in node.inputs)
-    return open_ones or all(value.static_shape is not None or _follows(value) for value in node.outputs if value.uses)
-
-
-def _follows(value: Value) -> bool:
-    """Whether the sizes of a value follow from those of the model's inputs, which are known when it runs."""
-    graph = value.graph
-    if graph is None or value.shape is None:
-        return False
-    open_sizes = {size for one in graph.root.inputs for size in one.shape or () if isinstance(size, str)}
-    for size in value.shape:
-        if not isinstance(size, int) and size not in open_sizes:
-            names = set(re.findall(r"[^\W\d]\w*", str(size))) - {"max", "min"}
-            if not names or not names <= open_sizes:
-                return False
-    return True
+    return open_ones or all(value.static_shape is not None or follows(value) for value in node.outputs if value.uses)
 
 
 def _few(node: Node) -> bool:
@@ -93,13 +84,26 @@ def _short_rows(node: Node) -> bool:
 
 
 def _constant(*indices: int) -> Callable[[Node], bool]:
-    """Whether these operands are absent or constants."""
+    """Whether these operands are absent, constants, or computed from constants alone, as what a file stores packed."""
 
     def met(node: Node) -> bool:
-        operands = [node.input(index) for index in indices]
-        return all(value is None or value.constant is not None for value in operands)
+        return all(_settled(node.input(index)) for index in indices)
 
     return met
+
+
+def _settled(value: Value | None) -> bool:
+    values, seen = [value], {value}
+    while values:
+        one = values.pop()
+        if one is None or one.constant is not None:
+            continue
+        if one.producer is None or one.producer.op in RANDOM or one.producer.bodies:
+            return False
+        before = [operand for operand in one.producer.inputs if operand not in seen]
+        seen.update(before)
+        values += before
+    return True
 
 
 def _infers(node: Node) -> bool:
@@ -118,18 +122,19 @@ def _written_out(node: Node) -> bool:
     return False
 
 
-_SIZES = Condition("sizes that are operands: those that the model declares, made sure of when it runs", _declared)
+_SIZES = Condition(
+    "sizes that are operands: those that the model declares, made sure of when it runs", _declared, _DECLARE
+)
 _CELLS = Condition(
     f"a known number of steps, at most {recurrent.MOST}, of a known batch, and activations that have defaults",
     recurrent.fits,
-    _FIX,
 )
 _CODES = Condition("scales and zero points that are constants", _constant(1, 2, 4, 5, 6, 7))
 _ROWS = Condition(f"rows of at most {sorting.MOST:,} elements", _short_rows)
 _CHOSEN = Condition(
     f"as many results as the model declares, made sure of when it runs, among at most {selection.MOST:,} elements",
     _few,
-    "declare the size of its result in the model where it is always the same, or build for onnx",
+    _DECLARE,
 )
 _AXES = Condition(
     f"axes that are constants, or of which at most {reductions.MOST} sets give the sizes of the result",
@@ -151,9 +156,9 @@ CONDITIONS: dict[str, Condition] = {
         casts.fits,
     ),
     "Dropout": Condition("inference, not training mode", _infers, "set training_mode to false"),
-    "If": Condition("branches whose results have the same known sizes, or a constant condition", _written_out, _FIX),
-    "Loop": Condition("a constant number of rounds", _written_out, _FIX),
+    "If": Condition("branches whose results have the same known sizes, or a constant condition", _written_out),
+    "Loop": Condition("a constant number of rounds", _written_out),
     "RoiAlign": Condition("means, not maxima", lambda node: node.get_string("mode", "avg") != "max"),
-    "Scan": Condition("a known number of rounds, from opset 9 on", _written_out, _FIX),
+    "Scan": Condition("a known number of rounds, from opset 9 on", _written_out),
 }
 """What stands in none of these is taken in every form, or in none."""

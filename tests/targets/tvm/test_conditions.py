@@ -176,14 +176,57 @@ def test_no_rule_refuses_by_itself() -> None:
         assert not refusing or path.name == "call.py", path
 
 
-def test_sizes_that_follow_from_those_of_the_inputs_are_taken() -> None:
-    """A table of positions is cut to the length of the input: what transformers do."""
+@pytest.mark.parametrize("name", ["T", "sequence.length", "batch-size", "7", None])
+@pytest.mark.parametrize("end", ["length", "shorter"])
+@pytest.mark.parametrize("last", ["cut", "y"])
+def test_sizes_that_follow_from_those_of_the_inputs_are_taken(name: str | None, end: str, last: str) -> None:
+    """A table of positions is cut to the length of the input: what transformers do, whatever the size is called."""
     proto = onnx.parser.parse_model(
-        """<ir_version: 10, opset_import: ["" : 18]>
-        g (float[1, T] x) => (float[1, K] y) <float[1, 4] table = {1, 2, 3, 4}, int64[1] zero = {0}, int64[1] one = {1}>
-        { length = Shape <start = 1, end = 2> (x)  cut = Slice (table, zero, length, one)  y = Neg (cut) }"""
+        f"""<ir_version: 10, opset_import: ["" : 18]>
+        g (float[1, T] x) => (float[1, K] y) <float[1, 4] table = {{1, 2, 3, 4}}, int64[1] zero = {{0}},
+        int64[1] one = {{1}}> {{ length = Shape <start = 1, end = 2> (x) shorter = Sub (length, one)
+        {last} = Slice (table, zero, {end}, one)  {"y = Neg (cut)" * (last == "cut")} }}"""
     )
+    dim = proto.graph.input[0].type.tensor_type.shape.dim[1]
+    dim.Clear()
+    if name is not None:
+        dim.dim_param = name
     graph = from_proto(proto)
     infer(graph)
     (node,) = (node for node in graph if node.op == "Slice")
     assert CONDITIONS["Slice"].met(node)
+
+
+@pytest.mark.parametrize("name", ["T", "loo", "oor", "K"])
+def test_sizes_that_do_not_follow_are_refused(name: str) -> None:
+    """Nor do they where the name of another is a part of what they are called."""
+    graph = read("Range", f"(int64 a, int64 b, int64 c, float[{name}] x) => (int64[floor] y) {{ y = Range (a, b, c) }}")
+    infer(graph)
+    (node,) = graph
+    assert not CONDITIONS["Range"].met(node)
+
+
+def test_advice_says_to_fix_sizes_where_some_are_open() -> None:
+    for size, open_ones in (("N", True), ("2", False)):
+        graph = read("NonZero", f"(float[{size}] x) => (int64[1, M] y) {{ y = NonZero (x) }}")
+        with pytest.raises(TargetError) as refusal:
+            table.parse("host")[0].check_inputs(graph)
+        assert ("--shape" in str(refusal.value)) is open_ones
+        assert "declare the size of its result" in str(refusal.value)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_scales_that_follow_from_constants_are_taken(packed: bool) -> None:
+    """A file may store scales packed, behind operators that fold as it is loaded; not those that are random."""
+    made = "e = Cast <to = 1> (codes) two = Cast <to = 1> (base) s = Pow (two, e)"
+    graph = read(
+        "QLinearConv",
+        "(uint8[1, 1, 2, 2] x) => (uint8[1, 1, 2, 2] y) <int8[1] codes = {-1}, int8 base = {2}, float t = {2}, "
+        f"uint8 o = {{0}}, uint8[1, 1, 1, 1] w = {{3}}> {{ {made if packed else 's = RandomNormal <shape = [1]> ()'} "
+        "y = QLinearConv (x, t, o, w, s, o, t, o) }",
+    )
+    if packed:
+        lower(graph)
+        table.parse("host")[0].check_inputs(graph)
+    infer(graph)
+    assert all(CONDITIONS["QLinearConv"].met(node) is packed for node in graph if node.op == "QLinearConv")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .....errors import TargetError
 from .....ir.node import Node, Value
+from ...open_sizes import follows
 from ..expressions import OPAQUE
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Call:
         sizes = value.static_shape
         if sizes is None:
             sized = all(one is None or one.static_shape is not None for one in self.node.inputs)
-            if sized and value in self.node.outputs:
+            if sized and value in self.node.outputs and not follows(value):
                 self.refuse(f"how large '{value.name}' is depends on data, and the model declares no size of it")
             self.refuse(f"'{value.name}' has open sizes", "fix those of the inputs: --shape INPUT=1x3x224x224")
         return sizes

@@ -132,6 +132,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("stored", "equivalent"),
     ),
     "targets/tvm": (
+        ("loading", "open_sizes"),
         ("blame", "quiet"),
         ("cpu", "legal"),
         ("compute",),

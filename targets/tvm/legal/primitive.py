@@ -15,6 +15,7 @@ from ....ir.node import Node, Value
 from ....ir.types import TensorType
 from ....passes.base import Context, Pass, Report
 from .lifting import lift_affine_grid
+from .norms import LIFTED
 
 if TYPE_CHECKING:
     import onnx
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 BODIES = frozenset({
     "AffineGrid", "Attention", "BlackmanWindow", "CastLike", "CausalConvWithState", "Celu", "FlexAttention",
-    "GroupNormalization", "HammingWindow", "HannWindow", "LinearAttention", "MeanVarianceNormalization",
-    "NegativeLogLikelihoodLoss", "RMSNormalization", "RotaryEmbedding", "SoftmaxCrossEntropyLoss", "SwiGLU",
-    "Swish",
+    "GlobalLpPool", "GroupNormalization", "HammingWindow", "HannWindow", "LinearAttention", "MeanVarianceNormalization",
+    "NegativeLogLikelihoodLoss", "RMSNormalization", "RotaryEmbedding", "SimplifiedLayerNormalization",
+    "SoftmaxCrossEntropyLoss", "SwiGLU", "Swish",
 })  # fmt: skip
 """Operators that are taken by their bodies."""
 FIXED = {"AffineGrid": 1, "BlackmanWindow": 0, "HammingWindow": 0, "HannWindow": 0}
@@ -157,6 +158,8 @@ def _expand(node: Node, opset: int) -> bool:
         return _cast(node)
     if node.op == "AffineGrid":
         return lift_affine_grid(node)
+    if node.op in LIFTED:
+        return LIFTED[node.op](node)
     if node.op in FIXED and (size := node.input(FIXED[node.op])) is not None and size.constant is None:
         return False
     body = body_of(node, opset)

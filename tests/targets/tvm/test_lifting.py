@@ -102,3 +102,34 @@ def test_the_points_of_a_grid_whose_size_is_known(image: tuple[int, ...], corner
     x = np.random.default_rng(0).standard_normal((2, rank, rank + 1)).astype(np.float32)
     want = answer(from_proto(onnx.parser.parse_model(text)), {"x": x})
     assert np.allclose(answer(lifted(text), {"x": x}), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("opset", [11, 17, 20])
+def test_global_norms_of_images(power: int, opset: int) -> None:
+    interface = "(float[2, 3, 4, 5] x) => (float[2, 3, 1, 1] y)"
+    graph = lifted(
+        f'<ir_version: 8, opset_import: ["": {opset}]> net {interface} {{ y = GlobalLpPool <p = {power}> (x) }}'
+    )
+    expected = (np.abs(X) ** power).sum((2, 3), keepdims=True) ** (1 / power)
+    assert "GlobalLpPool" not in {node.op for node in graph}
+    np.testing.assert_allclose(answer(graph, {"x": X}), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "near"), [("float", 1e-6), ("float16", 2e-3)])
+@pytest.mark.parametrize("axis", [-1, 2])
+def test_norms_in_the_words_of_the_runtime_are_taken_as_it_answers(kind: str, near: float, axis: int) -> None:
+    import onnxruntime
+
+    sizes = "5" if axis == -1 else "4, 5"
+    text = (
+        f'<ir_version: 8, opset_import: ["": 17]> net ({kind}[2, 3, 4, 5] x, {kind}[{sizes}] w) => '
+        f"({kind}[2, 3, 4, 5] y) {{ y = SimplifiedLayerNormalization <axis = {axis}, epsilon = 0.5> (x, w) }}"
+    )
+    feeds = {"x": X, "w": X[0, 0, 0] if axis == -1 else X[0, 0]}
+    feeds = {name: array.astype(np.float16 if kind == "float16" else np.float32) for name, array in feeds.items()}
+    proto = onnx.parser.parse_model(text)
+    (expected,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feeds)
+    graph = lifted(text)
+    assert "SimplifiedLayerNormalization" not in {node.op for node in graph}
+    np.testing.assert_allclose(answer(graph, feeds), expected, rtol=near, atol=near)

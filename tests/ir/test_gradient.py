@@ -177,6 +177,21 @@ def test_clip_passes_at_its_bounds() -> None:
     np.testing.assert_array_equal(answer, [0, 1, 1, 1, 0])
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 6.0), (None, 6.0), (-1.0, None)])
+def test_a_clip_behind_a_convolution_is_told_from_its_result_alone(bounds: tuple[float | None, float | None]) -> None:
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, 1, 4)))
+    weight = graph.constant(np.ones((1, 1, 1), np.float32))
+    summed = graph.add("Conv", [x, weight]).output
+    y = graph.add("Clip", [summed, *(None if b is None else graph.constant(np.float32(b)) for b in bounds)]).output
+    gradients = differentiate(graph, {y: None}, [x])
+    assert [node.op for node in summed.users] == ["Clip"], "what a runtime does not fuse is kept for the gradient"
+    data = np.array([[[-5, 1, 5, 8]]], np.float32)
+    (answer,) = runtime(returning(graph, gradients[x]), {"x": data})
+    low, high = (-np.inf if bounds[0] is None else bounds[0]), (np.inf if bounds[1] is None else bounds[1])
+    np.testing.assert_array_equal(answer, (data > low) & (data < high))
+
+
 def test_the_first_maximum_takes_all() -> None:
     graph = Graph("g", opsets={"": 17})
     x = graph.add_input("x", TensorType(DType.FLOAT, (1, 1, 4)))

@@ -74,9 +74,13 @@ def celu(call: Call, build: Builder) -> Sequence[Value | None]:
 
 
 def clip(call: Call, build: Builder) -> Sequence[Value | None]:
-    """The argument passes unchanged exactly where it lies inside the bounds or at one."""
-    g, x, y = call.gradient, call.input(0), call.output
-    gradients: list[Value | None] = [build.where(build("Equal", x, y), g, x)]
+    """The argument passes unchanged exactly where it lies inside the bounds or at one.
+
+    Behind a convolution, whose result is at a bound by chance only, the bounds count as outside: then the result alone
+    tells, and a runtime can clip what the layer computes as it writes it.
+    """
+    g, x = call.gradient, call.input(0)
+    gradients: list[Value | None] = [build.where(_inside(call, build), g, x)]
     for index, outside in ((1, "Less"), (2, "Greater")):
         bound = call.node.input(index)
         if bound is None or not call.wants(index):
@@ -85,6 +89,20 @@ def clip(call: Call, build: Builder) -> Sequence[Value | None]:
         cut = build.where(build(outside, x, bound), g, x)
         gradients.append(build.reshape_as(build.sum(cut, range(build.rank(x))), bound))
     return gradients
+
+
+def _inside(call: Call, build: Builder) -> Value:
+    """Whether the argument of a Clip lies inside its bounds."""
+    x, y = call.input(0), call.output
+    layer = x.producer is not None and x.producer.op == "Conv" and not x.is_output
+    sides = [
+        build(op, y, bound)
+        for op, index in (("Greater", 1), ("Less", 2))
+        if layer and (bound := call.node.input(index)) is not None
+    ]
+    if not sides:
+        return build("Equal", x, y)
+    return build("And", *sides) if len(sides) > 1 else sides[0]
 
 
 def sigmoid(call: Call, build: Builder) -> Sequence[Value | None]:

@@ -86,7 +86,7 @@ class Recorder(Observer):
         agreed: Agreement | None = None
         ctx = self._ctx
         if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
-            agreed = agreement(ctx.teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact)
+            agreed = ctx.agreement(graph)
         if report.changed or self._size is None:
             self._size = size_of(graph, self._dims)
         self.steps.append(Step(one.name, report, self._size, agreed))

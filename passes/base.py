@@ -19,7 +19,9 @@ from ..ir.types import DType
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
+    from ..runtime.agreement import Agreement
     from ..runtime.latency_table import Estimator
+    from ..runtime.original import Original
     from ..runtime.samples import Samples
 
 Detail: TypeAlias = "str | int | float | bool"
@@ -180,7 +182,8 @@ class Context:
     (`runtime/providers.py`). `forward` is how many seconds the teacher's run over `fit` took, as the last walk measured
     it; 0 before the first. `rewritten` is the model as the last pass had it before it lost anything, where that
     computes the same by other values inside. `latencies` tells how long graphs take on the target, where that was
-    measured before. `draft` keeps what a killed pass had so far; `None` where nothing is kept.
+    measured before. `draft` keeps what a killed pass had so far; `None` where nothing is kept. `original` is the
+    teacher with what it was asked already (`agreement`).
     """
 
     target: TargetFacts
@@ -200,6 +203,18 @@ class Context:
     rewritten: Graph | None = None
     latencies: Estimator | None = None
     draft: Draft | None = None
+    original: Original | None = None
+
+    def agreement(self, graph: Graph) -> Agreement:
+        """How far `graph` agrees with the teacher on the samples held out, both of which must be there. Raises as
+        `runtime.agreement.agreement` does."""
+        from ..runtime.original import Original
+
+        assert self.teacher is not None
+        assert self.held is not None
+        if self.original is None or self.original.graph is not self.teacher or self.original.samples is not self.held:
+            self.original = Original(self.teacher, self.held, threads=self.threads)
+        return self.original.agreement(graph, exact=self.exact)
 
     @property
     def exact(self) -> bool:

@@ -84,12 +84,10 @@ class Guard:
         return OWN_FLOOR if self.floor is None and spec(one) == one.name else self.floor
 
     def _disagreement(self, one: Pass, before: Graph, after: Graph, ctx: Context, report: Report) -> str:
-        from ..runtime.agreement import agreement
-
         floor = self.floor_of(one)
         if floor is None or ctx.teacher is None or ctx.held is None:
             return ""
-        agreed = agreement(ctx.teacher, after, ctx.held, threads=ctx.threads, exact=ctx.exact)
+        agreed = ctx.agreement(after)
         if math.isnan(agreed.share):
             said = "; ".join(agreed.remarks)
             if self.floor is not None:
@@ -99,7 +97,7 @@ class Guard:
         objection = _below(agreed, floor, lenient=self.floor is None)
         if objection and self.floor is None:
             # What passes before were told to lose is not held against this one.
-            start = agreement(ctx.teacher, before, ctx.held, threads=ctx.threads, exact=ctx.exact).share
+            start = ctx.agreement(before).share
             objection = _below(agreed, floor * min(start, 1.0), lenient=True)
         return objection
 
@@ -130,7 +128,7 @@ def _slowdown(before: Graph, after: Graph, held_out: Samples, threads: int) -> f
     feeds: Feeds = next(held_out.batches(1))
     ratio = 1.0
     for seconds in (0.5, 1.5, 1.5):
-        measured = latency(sessions, feeds, limit=seconds)[1]
+        measured = latency(sessions, feeds, limit=seconds, border=_SLOWER)[1]
         if measured.ratio <= _SLOWER or measured.low <= 1:
             return 1.0
         ratio = measured.ratio

@@ -2,7 +2,8 @@
 
 Runnables take turns, in an order that is reversed every round, so that a machine that grows warm or busy slows all of
 them alike; what is compared is the ratio within a round. A measurement is the fastest of a few runs: what a busy
-machine adds to a run is never negative. Rounds go on until the ratio is known well enough or the time is up.
+machine adds to a run is never negative. Rounds go on until the ratio is known well enough or the time is up; where the
+caller only asks on which side of a border the ratio lies, until that is known.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _REPEATS = 3
 _FEWEST, _MOST = 5, 1000
 _ENOUGH = 0.005
 """The standard error of the median ratio at which measuring stops."""
+_SURE = 4.0
+"""Standard errors, and `_ENOUGH` besides, that a ratio must be away from a border to be surely on its side of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,21 @@ def latency(
     *,
     limit: float = 3.0,
     stretch: float = _STRETCH,
+    border: float | None = None,
 ) -> tuple[Latency, ...]:
     """Time `sessions` on `feeds` (the same for all, or one for each) in about `limit` seconds, at least five rounds.
 
-    One measurement is the fastest run of about `stretch` seconds. Threads are the sessions' own. Raises `TargetError`
-    where a run fails.
+    One measurement is the fastest run of about `stretch` seconds. With a `border`, the last session's ratio is measured
+    no longer than it takes to tell on which side it lies. Threads are the sessions' own. Raises `TargetError` where a
+    run fails.
     """
     each = [feeds] * len(sessions) if isinstance(feeds, Mapping) else list(feeds)
     repeats = [_warm(session, feed, stretch) for session, feed in zip(sessions, each, strict=True)]
     rows: list[list[float]] = []
     end = time.perf_counter() + limit
-    while len(rows) < _FEWEST or (len(rows) < _MOST and time.perf_counter() < end and not _settled(rows)):
+    while len(rows) < _FEWEST or (
+        len(rows) < _MOST and time.perf_counter() < end and not _settled(rows) and not _decided(rows, border)
+    ):
         row = [0.0] * len(sessions)
         order = range(len(sessions)) if len(rows) % 2 == 0 else reversed(range(len(sessions)))
         for i in order:
@@ -93,3 +100,17 @@ def _settled(rows: list[list[float]]) -> bool:
     low, high = np.quantile(times[:, 1:] / times[:, :1], (0.25, 0.75), axis=0)
     spread = (high - low).max(initial=0.0) / 1.35
     return bool(1.25 * spread / np.sqrt(len(rows)) < _ENOUGH)
+
+
+def _decided(rows: list[list[float]], border: float | None) -> bool:
+    """Whether the last session's ratio is surely on one side of `border`: in all rounds but a tenth, and its median."""
+    if border is None:
+        return False
+    times = np.asarray(rows)
+    ratios = times[:, -1] / times[:, 0]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    above = np.count_nonzero(ratios > border)
+    error = 1.25 * (high - low) / 1.35 / np.sqrt(len(ratios))
+    return bool(
+        10 * min(above, len(ratios) - above) <= len(ratios) and abs(middle - border) > _SURE * error + _ENOUGH * border
+    )

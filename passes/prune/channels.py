@@ -280,7 +280,7 @@ def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], opti
 
     choice = safest(scene.graph, ctx, SHARES, run)
     if choice.amount is not None:
-        agrees = "" if ctx.held is None else f", at an agreement of {choice.share:.4f}"
+        agrees = "" if choice.share is None else f", at an agreement of {choice.share:.4f}"
         report.notes.append(f"removed {removed[choice.amount]:.1%} of the {options.of}{agrees}")
         report.layers += choice.report.layers
         report.notes += choice.report.notes

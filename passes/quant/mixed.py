@@ -70,9 +70,7 @@ def quantize_mixed(
         picked = [int(c.settings["bits"]) for c in knapsack(choices, share * whole + fixed)]
         trial, record = graph.clone(), Report()
         quantize(trial, of_copy(_with_bits(schemes, layers, picked), graph, trial), record)
-        assert ctx.teacher is not None
-        assert ctx.held is not None
-        kept = agreement(ctx.teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).share
+        kept = ctx.agreement(trial).share
         if kept >= min_agreement:
             graph.become(trial)
             report.layers += record.layers

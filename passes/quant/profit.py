@@ -75,7 +75,7 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     feeds = next(ctx.fit.batches(1))
     trial, twins = _trial(graph, schemes, ctx)
     sessions = [Session(g, threads=ctx.threads) for g in (graph, trial)]
-    before, after = latency(sessions, feeds, limit=0.5)
+    before, after = latency(sessions, feeds, limit=0.5, border=1.0 / PAYS)
     if after.ratio <= 1.0 / PAYS or before.seconds < LEAST:
         return {}
     floats, codes = _fastest(graph, feeds, ctx), _fastest(trial, feeds, ctx)

@@ -25,7 +25,7 @@ from .linear import Linear
 from .readers import linear_layer
 from .walk import Step
 
-LIMIT, STRETCH = 0.1, 2e-3
+LIMIT, STRETCH = 0.1, 1e-3
 """Seconds that a comparison may take beyond its fewest rounds, and of one measurement in it."""
 
 
@@ -73,7 +73,7 @@ def _measured(step: Step, ctx: Context, apply: Callable[[Linear], None]) -> floa
     apply(layer)
     sessions = [Session(graph, threads=ctx.threads) for graph in (whole, other)]
     data = np.random.default_rng(0).standard_normal(step.input).astype(step.layer.dtype)
-    return latency(sessions, {"x": data}, limit=LIMIT, stretch=STRETCH)[1].ratio
+    return latency(sessions, {"x": data}, limit=LIMIT, stretch=STRETCH, border=1.0)[1].ratio
 
 
 def _cut_out(step: Step) -> tuple[Graph, Linear]:

@@ -31,11 +31,12 @@ network was trained on, of which it is surer than of others: a result of which t
 @dataclass(frozen=True, slots=True)
 class Safe:
     """The outcome of a search: the amount that was taken (`None`: none was safe), the pass's report on it (on the
-    strictest where none was safe), the agreement it has, and the one that was demanded."""
+    strictest where none was safe), the agreement it has (`None`: not judged, or nothing was changed), and the one that
+    was demanded."""
 
     amount: float | None
     report: Report
-    share: float
+    share: float | None
     floor: float
 
 
@@ -46,23 +47,17 @@ def safest(graph: Graph, ctx: Context, amounts: Sequence[float], run: Callable[[
     held-out samples or a teacher there is nothing to judge by, and the strictest is taken.
     """
     if ctx.held is None or ctx.teacher is None:
-        return Safe(amounts[-1], run(graph, amounts[-1]), 1.0, SAFE)
-    from ...runtime.agreement import agreement
-    from ...runtime.session import Session
-
-    teacher = Session(ctx.teacher, threads=ctx.threads)
-    before = agreement(teacher, graph, ctx.held, threads=ctx.threads, exact=ctx.exact).cautious
-    floor = _floor(before)
+        return Safe(amounts[-1], run(graph, amounts[-1]), None, SAFE)
     best: tuple[Graph, Safe] | None = None
     low, high = 0, len(amounts)
     while low < high:
         middle = (low + high - 1) // 2
         trial = graph.clone()
         report = run(trial, amounts[middle])
-        share = before
-        if report.changed:
-            share = agreement(teacher, trial, ctx.held, threads=ctx.threads, exact=ctx.exact).cautious
-        if share >= floor:
+        share = ctx.agreement(trial).cautious if report.changed else None
+        # How far the graph agrees by itself is asked only where that decides.
+        floor = SAFE if share is None or share >= SAFE else min(SAFE, ctx.agreement(graph).cautious)
+        if share is None or share >= floor:
             best = trial, Safe(amounts[middle], report, share, floor)
             high = middle
         else:
@@ -73,17 +68,13 @@ def safest(graph: Graph, ctx: Context, amounts: Sequence[float], run: Callable[[
     return best[1]
 
 
-def _floor(before: float) -> float:
-    return min(SAFE, before)
-
-
 def loosest(graph: Graph, ctx: Context, run: Callable[[Graph, float], Report]) -> Report:
     """Run a pass, given as a function of graph and tolerance, at the loosest of `TOLERANCES` that is safe."""
     safe = safest(graph, ctx, TOLERANCES, run)
     if safe.amount is None:
         reason = f"even at an error of {TOLERANCES[-1]:g} a layer, agreement would fall to {safe.share:.4f}"
         safe.report.revert(f"{reason}, below {safe.floor:.4g}")
-    elif safe.report.changed and ctx.held is not None:
+    elif safe.share is not None:
         note = f"lost at most {safe.amount:g} of a layer's answer; agreement {safe.share:.4f}"
         safe.report.notes.append(note)
     return safe.report

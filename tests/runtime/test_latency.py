@@ -81,6 +81,25 @@ def test_short_runs_are_repeated_and_time_is_bounded(clock: Clock) -> None:
     assert slow[0].rounds == 5
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.02, 5), (0.00995, 20), (0.005, 5)])
+def test_a_side_of_a_border_is_told_sooner_than_a_ratio(clock: Clock, seconds: float, rounds: int) -> None:
+    """Steady times: what is far off is plain at the first look, what is close is measured as any ratio is."""
+    sessions = [Sleeper(clock, "a", 0.01), Sleeper(clock, "b", seconds)]
+    _, second = latency(sessions, {}, border=1.0)  # type: ignore[arg-type]
+    assert second.rounds == rounds
+    assert second.ratio == pytest.approx(seconds / 0.01)
+
+
+def test_noise_across_a_border_is_measured_on(clock: Clock) -> None:
+    class Noisy(Sleeper):
+        def run(self, feeds: object) -> list[object]:
+            self.clock.now += 0.01 * ((len(self.clock.order) // 6) % 2)  # slow in every other round
+            return super().run(feeds)
+
+    _, second = latency([Sleeper(clock, "a", 0.01), Noisy(clock, "b", 0.008)], {}, limit=2.0, border=1.0)  # type: ignore[list-item]
+    assert second.rounds > 20
+
+
 def test_real_sessions() -> None:
     from optc.ir.graph import Graph
     from optc.ir.types import DType, TensorType

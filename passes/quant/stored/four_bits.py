@@ -39,7 +39,7 @@ def _ratio(rows: int, reduction: int, outputs: int, block: int, ctx: Context) ->
 
     sessions = [Session(_product(rows, reduction, outputs, bits, block), threads=ctx.threads) for bits in (32, 4)]
     x = np.random.default_rng(0).standard_normal((rows, reduction)).astype(np.float32)
-    return latency(sessions, {"x": x}, limit=0.2)[1].ratio
+    return latency(sessions, {"x": x}, limit=0.2, border=1.0)[1].ratio
 
 
 def _product(rows: int, reduction: int, outputs: int, bits: int, block: int) -> Graph:

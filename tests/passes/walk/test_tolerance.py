@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from walked import context, distance, residual_net
 
 from optc.ir.graph import Graph
-from optc.passes.base import Outcome, Report
+from optc.passes.base import Context, Outcome, Report
 from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
@@ -31,8 +33,10 @@ def test_a_pass_without_an_amount_loses_only_what_is_safe(one: Prune | Svd | Dep
 
 
 def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optc.passes.walk.tolerance._floor", lambda before: 1.1)
     graph = residual_net()
+    monkeypatch.setattr(
+        Context, "agreement", lambda ctx, trial: SimpleNamespace(cautious=1.0 if trial is graph else 0.5)
+    )
     ctx = context(graph, 128)
     ctx.held = ctx.fit
     report = Prune().run(graph, ctx)
@@ -59,6 +63,7 @@ def test_the_loosest_safe_amount_is_found_by_bisection(least: int, tried: list[i
 
     safe = safest(graph, ctx, amounts, run)
     assert (trials, safe.amount) == (tried, taken)
+    assert safe.share is not None
     assert safe.share >= SAFE
     assert agreement(ctx.teacher, graph, ctx.held).share >= SAFE
 

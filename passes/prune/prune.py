@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...errors import SpecError
@@ -25,14 +25,15 @@ class Prune(LayerPass):
 
     name: ClassVar[str] = "prune"
 
-    kind: Literal["unstructured", "nm", "channels"] = option(
+    kind: Literal["unstructured", "nm", "channels", "blocks"] = option(
         "unstructured",
-        "unstructured: any weight; nm: keep n of every m along the reduction axis; channels: whole channels",
+        "unstructured: any weight; nm: keep n of every m along the reduction axis; channels: whole channels; "
+        "blocks: whole residual branches, gates and layers",
     )
     ratio: float | None = option(
         None,
-        "share to drop of the weights, of the cost (channels), or of the channels of every group (scope=layer); "
-        "none: as many weights as `error` allows, and as many channels as are safe",
+        "share to drop of the weights, of the cost (channels, blocks), or of the channels of every group "
+        "(scope=layer); none: as many weights as `error` allows, and as many channels or blocks as are safe",
         low=0.0,
         high=0.99,
         layer=True,
@@ -55,7 +56,11 @@ class Prune(LayerPass):
     groups: Literal["inner", "all"] = option(
         "inner", "channels inside of blocks, or those of residual streams too (channels)"
     )
-    of: Literal["macs", "params"] = option("macs", "the cost that scope=global counts (channels)")
+    of: Literal["auto", "macs", "params", "latency"] = option(
+        "auto", "the cost that `ratio` is of (blocks; with scope=global, channels); auto: latency of blocks where "
+        "anything tells it, else macs"
+    )  # fmt: skip
+    remove: bool = option(False, "whether the block that ends there goes, whatever it loses (blocks)", layer=True)
     align: int = option(
         0, "kept channels are multiples of this; 0: of what the target's kernels like (channels)", low=0
     )
@@ -74,10 +79,16 @@ class Prune(LayerPass):
         return PruneWeights(self, ctx)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
+        if self.kind == "blocks":
+            from .blocks import prune_blocks
+
+            return prune_blocks(self, graph, ctx)
         if self.kind == "channels":
+            if self.of == "latency":
+                raise SpecError("channels are counted by macs or params; of=latency is for kind=blocks")
             from .channels import prune_channels
 
-            return prune_channels(self, graph, ctx)
+            return prune_channels(replace(self, of="macs") if self.of == "auto" else self, graph, ctx)
         if self.kind == "nm" and self.n >= self.m:
             raise SpecError(f"n={self.n} of m={self.m} keeps everything; n must be less than m")
         return LayerPass.run(self, graph, ctx)

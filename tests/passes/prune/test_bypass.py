@@ -1,0 +1,39 @@
+"""What a graph can do without, and what stays has the names of what it stands for.
+
+A file of `tests/golden/blocks` holds a graph, a line `---`, and the graph without the block whose node is called
+`goes`; `--- none` says that there is none. `--update-golden` writes what comes out now; read the difference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optc.ir.shapes.infer import infer
+from optc.ir.text.dump import dump
+from optc.ir.text.parse import parse
+from optc.ir.verify.verify import verify
+from optc.passes.prune.blocks import names
+from optc.passes.prune.bypass import bypass
+
+CASES = sorted((Path(__file__).parents[2] / "golden" / "blocks").glob("*.txt"), key=lambda path: path.stem)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
+    before, _, expected = path.read_text().partition("\n---")
+    graph = parse(before + "\n")
+    verify(graph)
+    blocks = names(graph)
+    if expected.strip() == "none":
+        assert not blocks
+        return
+    bypass(graph, blocks["goes"])
+    verify(graph)
+    infer(graph, fresh=True)
+    text = dump(graph, tensors="inline", origin=False)
+    if request.config.getoption("--update-golden"):
+        path.write_text(f"{before}\n---\n{text}")
+    else:
+        assert f"\n{text}" == expected

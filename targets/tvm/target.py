@@ -80,12 +80,13 @@ class LibraryTarget(Target):
         check(graph)
 
     def legalisation(self) -> Pipeline:
+        from .legal.computed_weights import ComputedWeights
         from .legal.legal import FloatWeights, Spread
         from .legal.primitive import Primitive
         from .legal.widen import Widen
 
         widen = () if self.halves else (Widen(),)
-        return Pipeline((Primitive(), *widen, Spread(), FloatWeights(integer=True)))
+        return Pipeline((Primitive(), *widen, Spread(), ComputedWeights(), FloatWeights(integer=True)))
 
     def check_tuning(self, how: Tuning) -> None:
         from .artifact.run import check_features

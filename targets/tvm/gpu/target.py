@@ -85,12 +85,13 @@ class GpuTarget(LibraryTarget):
                 )
 
     def legalisation(self) -> Pipeline:
+        from ..legal.computed_weights import ComputedWeights
         from ..legal.legal import FloatWeights, Spread
         from ..legal.primitive import Primitive
         from ..legal.widen import Widen
         from .legal import ScaleBehind
 
-        return Pipeline((Primitive(), Widen(), Spread(), ScaleBehind(), FloatWeights()))
+        return Pipeline((Primitive(), Widen(), Spread(), ComputedWeights(), ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
         from ..artifact import folder as artifact

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .passes.base import Context, Pass, Report
     from .passes.pipeline import Pipeline
     from .report.budget import Budget
-    from .runtime.samples import Samples, load_samples
+    from .runtime.samples import Samples
+    from .runtime.sources import load_samples
     from .searcher import search
 
 __all__ = [
@@ -75,7 +76,7 @@ _HOME = {
     "compile": "compiler",
     "differentiate": "ir.gradient.differentiate",
     "load": "ir.onnx.reader",
-    "load_samples": "runtime.samples",
+    "load_samples": "runtime.sources",
     "save": "ir.onnx.writer",
     "search": "searcher",
 }

@@ -28,7 +28,7 @@ from optc.ir.onnx.reader import load
 from optc.ir.onnx.writer import save
 from optc.models import zoo
 from optc.runtime.islands import islands
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 FAMILIES = (
     "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0",

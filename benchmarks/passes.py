@@ -62,7 +62,7 @@ COUNTING = "while True:\n    pass"
 def read_case(kit: Path, model: str, count: int) -> tuple[str, Graph, Samples]:
     """Where a model is, the model, and samples of it."""
     from optc.compiler import read
-    from optc.runtime.samples import load_samples
+    from optc.runtime.sources import load_samples
     from optc.runtime.synthesise import synthesise
 
     path = model if ":" in model else str(kit / "models" / f"{model}.onnx")

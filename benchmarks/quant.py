@@ -36,7 +36,8 @@ import onnxruntime as ort
 from optc.compiler import Data, compile
 from optc.ir.onnx.reader import load
 from optc.runtime.islands import is_integer, islands, optimised
-from optc.runtime.samples import Samples, load_samples
+from optc.runtime.samples import Samples
+from optc.runtime.sources import load_samples
 from optc.targets.onnx import OnnxTarget
 
 NARROW = "quant:weights=int4"

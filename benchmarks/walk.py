@@ -90,8 +90,8 @@ QUICK_SAMPLES, QUICK_TESTS = 64, 256
 def measure(kit: Path, row: Row, quick: bool) -> dict[str, object]:
     """Build one row and judge it; runs in a process of its own."""
     from optc.compiler import compile, read
-    from optc.runtime.samples import load_samples
     from optc.runtime.session import Session
+    from optc.runtime.sources import load_samples
 
     path = kit / "models" / f"{row.model}.onnx"
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from .bench import bench
 from .build import build
 from .check import check
 from .compile import compile_model
-from .completion import install_completion
+from .completion import completion
 from .console import listening, out, silence
 from .diff import diff
 from .explain import explain
@@ -64,6 +64,7 @@ app = App(
 for word, command in COMMANDS.items():
     if word:
         app.command(command, name=word, help_epilogue=EXAMPLES[word])
+install_completion = completion(app)
 app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))
 
 

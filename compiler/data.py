@@ -20,9 +20,10 @@ from ..ir.types import DType
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
 from ..runtime.columns import Array
-from ..runtime.samples import Samples, load_samples
+from ..runtime.samples import Samples
 from ..runtime.session import Session
 from ..runtime.sizes import sizes as sizes
+from ..runtime.sources import load_samples
 from ..runtime.synthesise import synthesise
 from .fixed_sizes import narrowed
 from .model import Model

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 
 from ..errors import OutputError
 from ..ir.printable import has_control
-from ..storage.workspace import Workspace, remove_abandoned
+from ..storage.workspace import Workspace
 from ..targets.base import Artifact, Target
+
+if sys.platform != "win32":
+    from ..storage.abandoned import remove_abandoned
 
 
 def check_place(path: str, flag: str = "-o", target: Target | None = None) -> None:
@@ -37,7 +41,8 @@ def staging(path: str | None, flag: str = "-o") -> Iterator[str]:
     """A folder to emit into, beside the output so that moving the files there is a rename; gone afterwards."""
     beside = tempfile.gettempdir() if path is None else os.path.dirname(os.path.abspath(path))
     for folder in {beside, tempfile.gettempdir()}:
-        remove_abandoned(folder)
+        if sys.platform != "win32":
+            remove_abandoned(folder)
     try:
         workspace = Workspace(beside)
     except OSError as error:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from ..errors import DataError
 from .columns import Array, Column, Index, LoadedColumn, SharedColumn, runs
-
-if TYPE_CHECKING:
-    from ..ir.graph import Graph
 
 Feeds: TypeAlias = dict[str, Array]
 """Input name -> tensor: what a session runs on."""
@@ -163,25 +160,3 @@ class Samples:
     def __repr__(self) -> str:
         kind = "synthetic" if self.synthetic else "real"
         return f"Samples({self.count} {kind}, axes={self.axes})"
-
-
-def load_samples(
-    source: Source,
-    graph: Graph,
-    *,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    layout: Literal["auto", "NCHW", "NHWC"] = "auto",
-    resize: int | tuple[int, int] | None = None,
-) -> Samples:
-    """Samples for the inputs of `graph` out of files or arrays.
-
-    `source` is an `.npz` (input name -> array), a `.npy`, a folder of `.npy` (of subfolders named by input where there
-    are several), a folder of images, a folder of ONNX `test_data_set_*`, an array, a mapping of arrays, or an iterable
-    of feeds: mappings, arrays, or tuples of arrays in the order of the inputs, as a loader gives them.
-    Arrays are stacked samples first, or as the graph wants its batch. `mean`, `std`, `layout` and `resize`
-    are for images (`images.py`). Raises `DataError`, in one line that says how to put it right.
-    """
-    from .sources import open_source
-
-    return open_source(source, graph, mean=mean, std=std, layout=layout, resize=resize)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,16 +24,23 @@ from .spool import Spool
 _TAKEN = "an .npz, a .npy, or a folder of .npy files, of images or of test_data_set_*"
 
 
-def open_source(
+def load_samples(
     source: Source,
     graph: Graph,
     *,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-    layout: str,
-    resize: int | tuple[int, int] | None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto",
+    resize: int | tuple[int, int] | None = None,
 ) -> Samples:
-    """See `load_samples`."""
+    """Samples for the inputs of `graph` out of files or arrays.
+
+    `source` is an `.npz` (input name -> array), a `.npy`, a folder of `.npy` (of subfolders named by input where there
+    are several), a folder of images, a folder of ONNX `test_data_set_*`, an array, a mapping of arrays, or an iterable
+    of feeds: mappings, arrays, or tuples of arrays in the order of the inputs, as a loader gives them.
+    Arrays are stacked samples first, or as the graph wants its batch. `mean`, `std`, `layout` and `resize`
+    are for images (`images.py`). Raises `DataError`, in one line that says how to put it right.
+    """
     expect(graph, Graph, "samples are for the inputs of a Graph", ModelError)
     expect(source, (str, os.PathLike, Iterable), f"samples are arrays, feeds, {_TAKEN}", DataError)
     inputs = fed_inputs(graph)

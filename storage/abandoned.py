@@ -20,7 +20,7 @@ assert sys.platform != "win32"
 _LONGEST = 1 << 24
 
 
-def remove(folder: str) -> None:
+def remove_abandoned(folder: str) -> None:
     """Remove the workspaces in `folder` whose processes were killed."""
     with contextlib.suppress(OSError):
         for name in [name for name in os.listdir(folder) if NAME.fullmatch(name)]:

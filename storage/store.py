@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
 from .fingerprint import Fingerprint, file_digest
-from .workspace import Workspace, record, remove_abandoned
+from .workspace import Workspace, record
+
+if sys.platform != "win32":
+    from .abandoned import remove_abandoned
 
 DEFAULT_LIMIT = 4 << 30
 """Bytes that the user's cache may take."""
@@ -114,7 +117,8 @@ class Store:
         """Remove what killed processes left, and the files used least recently, down to nine tenths of the limit."""
         if not self.keeps:
             return
-        remove_abandoned(self.folder)
+        if sys.platform != "win32":
+            remove_abandoned(self.folder)
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         if total <= self.limit:

@@ -105,11 +105,3 @@ def _remove_files(folder: str, names: Iterable[str]) -> None:
 def files(folder: str) -> list[str]:
     """The names of what was put into a workspace, in order."""
     return sorted(name for name in os.listdir(folder) if name != OWNER)
-
-
-def remove_abandoned(folder: str) -> None:
-    """Remove the workspaces in `folder` whose processes were killed."""
-    if sys.platform != "win32":
-        from .abandoned import remove
-
-        remove(folder)

@@ -25,7 +25,7 @@ from optc.project.lock import Lock
 from optc.report import explain
 from optc.runtime import archive, images
 from optc.runtime.latency_table import from_json
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 from optc.runtime.synthesise import synthesise
 from optc.targets.tvm.artifact import manifest
 from optc.targets.tvm.artifact.folder import unpack

@@ -143,6 +143,48 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("support", "tuning"),
         ("target",),
     ),
+    "storage": (("fingerprint", "workspace"), ("abandoned", "atomic", "spill")),
+    "runtime": (
+        ("axes", "classes", "columns", "cpu", "first_layer", "kinds", "margins", "noise", "rows", "slices"),
+        ("archive", "before_selection", "deviation", "images", "layout", "ort_values", "parallel", "samples"),
+        ("spool", "states"),
+        ("identity", "profile", "session", "sources"),
+        ("agreement", "answers", "latency", "providers", "synthesise", "training"),
+    ),
+    "report": (
+        ("agreement", "amount", "budget", "layers", "weights"),
+        ("annotated", "changes", "inspect", "on_device", "progress", "targets", "verdict"),
+        ("junit", "markdown", "model_explorer", "search"),
+        ("files", "search_terminal"),
+        ("build",),
+        ("explain", "page", "terminal"),
+    ),
+    "compiler": (
+        ("constant_inputs", "dimension_names", "finished", "fixed_sizes", "model", "place", "result", "validate"),
+        ("artifact", "data", "growth", "measure", "option", "student"),
+        ("arguments", "locked", "options", "profiling"),
+        ("order",),
+        ("device", "emission", "reuse", "several_targets", "tuning"),
+        ("road",),
+    ),
+    "project": (("lock", "overrides"), ("config",)),
+    "searcher": (
+        ("knapsack", "space"),
+        ("layer_options", "order", "plan"),
+        ("channel_options", "judge", "record"),
+        ("surrogate", "survey"),
+        ("task",),
+        ("additive", "hunt", "relaxed", "repair"),
+        ("reach",),
+    ),
+    "cli": (("chosen", "console", "flags", "help"), ("completion", "explain", "listing", "values"), ("profile", "run")),
+    "targets": (("base", "load_time", "packed", "qlinear", "tuning"), ("table", "tvm")),
+    "models": (
+        ("builder", "torch_graph"),
+        ("inverted_residual", "nasnet", "resnet", "transformer", "weights"),
+        ("efficientnet", "mnasnet", "mobilenet", "mobilenet_v3"),
+        ("digits",),
+    ),
 }
 """The floors of a folder from the ground up, by folders and modules in it; what is not listed stands above them all."""
 DRIVER = frozenset({"bisection", "cached", "guard", "observers", "pipeline", "runner"})
@@ -177,7 +219,7 @@ def circle(edges: set[tuple[str, str]]) -> list[str]:
 def test_no_file_of_a_folder_imports_from_a_floor_above(folder: str) -> None:
     heights = {part: height for height, floor in enumerate(FLOORS[folder]) for part in floor}
     edges = arrows(folder)
-    assert len(edges) > 20
+    assert len(edges) > 3
     assert {part for part in heights if not (ROOT / folder / part).is_dir()} <= {a for edge in edges for a in edge}
 
     def height(module: str) -> int:
@@ -191,7 +233,7 @@ def test_no_pass_knows_what_runs_it() -> None:
     assert not [(a, b) for a, b in arrows("passes") if a.partition("/")[0] in rooms and b in DRIVER]
 
 
-@pytest.mark.parametrize("folder", [*FLOORS, "compiler", "project", "report", "targets"])
+@pytest.mark.parametrize("folder", sorted({path.parent.as_posix() for path in sources()} - {"."}))
 def test_no_files_of_a_folder_import_each_other_in_a_circle(folder: str) -> None:
     assert circle({("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")}) == ["a", "b", "c"]
     methods = METHODS.get(folder, frozenset())

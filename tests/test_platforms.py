@@ -16,7 +16,7 @@ from optc.ir.onnx.writer import save
 from optc.ir.tensor import SourceFile
 from optc.ir.types import DType, TensorType
 from optc.storage.store import Store
-from optc.storage.workspace import Workspace, remove_abandoned
+from optc.storage.workspace import Workspace
 
 
 @pytest.fixture
@@ -43,7 +43,6 @@ def test_files_are_read_written_and_kept(windows: None, tmp_path: Path) -> None:
     assert store.get("key") == b"document"
     with Workspace(str(tmp_path)):
         pass
-    remove_abandoned(str(tmp_path))
     store.trim()
     assert not store.faults
     assert not list(tmp_path.glob("**/.optc-*"))

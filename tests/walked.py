@@ -9,8 +9,8 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, TargetFacts
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 class Net:

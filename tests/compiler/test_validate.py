@@ -19,8 +19,8 @@ from optc.ir.graph import Graph
 from optc.ir.onnx.writer import save
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 from optc.targets.onnx import OnnxTarget
 
 TOOLS = {

@@ -9,7 +9,7 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, Shape, TensorType
 from optc.runtime.agreement import CEILING_DB, OutputAgreement, Sums, agreement
 from optc.runtime.kinds import Kind, output_axis, output_kind
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 RNG = np.random.default_rng(0)
 

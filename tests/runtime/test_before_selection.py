@@ -16,8 +16,9 @@ from optc.passes.quant import Quant
 from optc.runtime.agreement import OutputAgreement, Sums, agreement
 from optc.runtime.before_selection import as_table
 from optc.runtime.kinds import Kind
-from optc.runtime.samples import Samples, load_samples
+from optc.runtime.samples import Samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 ANCHORS, CLASSES = 80, 3
 

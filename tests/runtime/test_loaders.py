@@ -10,7 +10,7 @@ import pytest
 from optc.errors import DataError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 ROWS = np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)
 

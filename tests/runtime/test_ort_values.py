@@ -13,8 +13,8 @@ from optc.compiler import compile
 from optc.compiler.model import read
 from optc.runtime.agreement import agreement
 from optc.runtime.ort_values import from_value, is_foreign, to_value
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 TYPES = {
     "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16, [1.5, -2.0, 3.0]),

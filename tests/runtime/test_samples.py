@@ -12,7 +12,8 @@ from optc.errors import DataError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, Shape, TensorType
 from optc.runtime.axes import batch_axes
-from optc.runtime.samples import Samples, load_samples
+from optc.runtime.samples import Samples
+from optc.runtime.sources import load_samples
 
 
 def graph_of(**inputs: Shape | tuple[DType, Shape]) -> Graph:

@@ -15,9 +15,10 @@ import pytest
 
 from optc.compiler.place import staging
 from optc.errors import OutputError
+from optc.storage.abandoned import remove_abandoned
 from optc.storage.exchange import exchange
 from optc.storage.store import Store
-from optc.storage.workspace import Workspace, files, remove_abandoned
+from optc.storage.workspace import Workspace, files
 from optc.targets.tvm.artifact.folder import check_folder, place_folder
 
 KILLED = """

@@ -11,8 +11,8 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.passes.depthwise import Depthwise, dw_pw, pw_dw
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 FORMS = [(dw_pw, dw_pw.dw_pw), (pw_dw, pw_dw.pw_dw)]
 

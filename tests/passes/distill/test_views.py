@@ -10,7 +10,7 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.passes.distill.views import MIXED, Views, crop, fitting_views, mirror, mix, shift
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def ramp(count: int, height: int = 16, width: int = 12) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

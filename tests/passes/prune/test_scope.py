@@ -8,7 +8,7 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Override, TargetFacts
 from optc.passes.prune import Prune
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def uneven() -> Graph:

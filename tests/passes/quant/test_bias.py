@@ -14,7 +14,7 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.qdq.bias import answer_means, correct, correctable
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def chain(*, bias: bool) -> tuple[Graph, Context]:

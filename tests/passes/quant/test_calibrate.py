@@ -11,7 +11,7 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
 from optc.passes.quant.calibrate import calibrate, channel_statistics
 from optc.passes.quant.layers import find_layers
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 X = np.random.default_rng(0).normal(size=(37, 3, 4, 5)).astype(np.float32) * np.asarray([1, 2, 4]).reshape(1, 3, 1, 1)
 

@@ -14,8 +14,8 @@ from optc.passes.base import Context, TargetFacts
 from optc.passes.quant.equivalent.equalise import _parts, _Tensor, equalise
 from optc.passes.quant.equivalent.homogeneous import FROZEN, scale_classes
 from optc.passes.quant.layers import find_layers
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 def chain(between: str, depthwise: bool = False) -> Graph:

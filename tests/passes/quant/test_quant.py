@@ -16,8 +16,8 @@ from optc.models import zoo
 from optc.passes.base import Outcome
 from optc.passes.quant import Quant
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 @pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet", "digits_transformer"])

@@ -14,7 +14,7 @@ from optc.passes.quant.numbers.histogram import Histogram
 from optc.passes.quant.numbers.params import activation_params
 from optc.passes.quant.numbers.ranges import find_range
 from optc.passes.quant.qdq.placement import place
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def measured(x: np.ndarray, low: float, high: float) -> float:

@@ -13,8 +13,8 @@ from optc.passes.base import Context
 from optc.passes.quant.equivalent.smooth import smooth
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.scheme import FREE
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 def product(*, outlier: float, norm: bool) -> tuple[Graph, Context]:

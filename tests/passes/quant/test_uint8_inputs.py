@@ -11,8 +11,9 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.quant.equivalent.uint8_inputs import encode_inputs, find_lattice
 from optc.passes.quant.layers import find_layers
-from optc.runtime.samples import Samples, load_samples
+from optc.runtime.samples import Samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
 COLOURS = (MEAN, STD)

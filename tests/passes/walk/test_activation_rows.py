@@ -12,7 +12,7 @@ from walked import Net, context
 from optc.ir.graph import Value
 from optc.passes.walk.frontier import Frontier
 from optc.passes.walk.walk import walk
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 from optc.storage.spill import Data
 
 

@@ -15,8 +15,8 @@ from optc.passes.depthwise import Depthwise
 from optc.passes.svd import Svd
 from optc.passes.walk import layer_time as alone
 from optc.passes.walk.walk import Step, walk
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 def net() -> Graph:

@@ -9,7 +9,7 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.passes.walk.mirror import MANY, Mirrored, with_mirror_images
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 RANDOM = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from optc.passes.depthwise import Depthwise
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.passes.svd import Svd
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 from optc.storage.store import Store
 
 FIRST = "svd:ratio=0.5:align=1"

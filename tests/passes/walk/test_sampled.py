@@ -11,8 +11,8 @@ from optc.passes.base import Context
 from optc.passes.walk import sampled
 from optc.passes.walk.sampled import Sampled, can_pick
 from optc.passes.walk.walk import walk
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 X = np.random.default_rng(0).normal(size=(23, 8, 6, 6)).astype(np.float32)
 

@@ -15,7 +15,7 @@ from optc.passes.walk import saturation as module
 from optc.passes.walk.moments import Moments
 from optc.passes.walk.saturation import ROWS, SPACE, Range, Saturation, eased, range_after, rows_to_keep
 from optc.passes.walk.target import Target, fit_target
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def problem(low: float, high: float) -> tuple[Saturation, Target]:

@@ -14,8 +14,8 @@ from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
 from optc.passes.walk.readers import linear_layer
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 GEOMETRIES = {
     "plain": {},

@@ -22,8 +22,8 @@ from optc.passes.walk.moments import Moments
 from optc.passes.walk.order import asks_of, in_order
 from optc.passes.walk.readers import linear_layers
 from optc.passes.walk.walk import _batch_size, walk
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 def test_made_up_samples_are_believed_less() -> None:

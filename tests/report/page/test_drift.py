@@ -12,7 +12,8 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.report.page.drift import _Pair, drift
 from optc.report.page.rows import rows
-from optc.runtime.samples import Samples, load_samples
+from optc.runtime.samples import Samples
+from optc.runtime.sources import load_samples
 
 PLAIN = np.ones(4, np.float32)
 

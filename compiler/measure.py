@@ -85,7 +85,7 @@ class Recorder(Observer):
     def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
         agreed: Agreement | None = None
         ctx = self._ctx
-        if ctx is not None and ctx.teacher is not None and ctx.held is not None and report.changed:
+        if ctx is not None and ctx.teacher is not None and ctx.held_out is not None and report.changed:
             agreed = ctx.agreement(graph)
         if report.changed or self._size is None:
             self._size = size_of(graph, self._dims)

@@ -18,7 +18,7 @@ class Build:
     """What a compilation gives: the graph as emitted, the record of how it came to be, and the files if any.
 
     `original` is the graph as it was read, for whoever wants to look closer. `key` is what the cache knows the build
-    by, empty where it is not kept; `judges` draws the samples that judged (see `held`).
+    by, empty where it is not kept; `judges` draws the samples that judged (see `held_out`).
     Where several targets were asked for, this is the first one's, and `others` are the builds for the rest in order.
     """
 
@@ -45,7 +45,7 @@ class Build:
         return f"<Build {self.report!r}{more}>"
 
     @property
-    def held(self) -> Samples | None:
+    def held_out(self) -> Samples | None:
         """The samples that judged, where there are any; those of a build out of the cache are drawn anew."""
         return self.judges()
 

@@ -37,7 +37,7 @@ class Reuse:
         wants to see every pass run."""
         if self.store is None or not self.key or not all(observer.passive for observer in order.options.observers):
             return None
-        stored = finished.find(self.store, self.key, order.name, self.passes.known)
+        stored = finished.find(self.store, self.key, order.name, self.passes.locked)
         if stored is None or order.path is None:
             return None if stored is None else (*stored, None)
         if order.lock is not None:
@@ -60,7 +60,7 @@ def reuse_of(order: Order, original: Graph, student: Graph | None) -> Reuse:
     """
     store = None if order.cache is None else Store(order.cache)
     codes = [*map(code_of, order.pipeline), code_of_module(type(order.target).__module__)]
-    passes = PassCache(store, known={} if order.lock is None else order.lock.rulings)
+    passes = PassCache(store, locked={} if order.lock is None else order.lock.rulings)
     hashes = {
         "model": Fingerprint(*map(snapshot.digest, (original, student))).text if student else snapshot.digest(original),
         "data": identity(source_of(order.model, order.data)) if order.runs else "",

@@ -176,7 +176,7 @@ def _made(order: Order, original: Graph, student: Graph | None, reuse: Reuse) ->
                 "ones; profile a quantized form of the model beside it"
             )
     recorder = Recorder(dims, ctx if order.options.trail else None)
-    warden = Guard(order.options.min_agreement) if order.options.guard and ctx.held is not None else None
+    warden = Guard(order.options.min_agreement) if order.options.guard and ctx.held_out is not None else None
     passes, last = order.pipelines
     observers = (recorder, Log(), *order.options.observers)
     stopped = ""
@@ -202,8 +202,8 @@ def _made(order: Order, original: Graph, student: Graph | None, reuse: Reuse) ->
         steps=[step for i, step in enumerate(recorder.steps) if step.report.changed or i < len(passes)],
         rulings=reuse.passes.rulings,
     )
-    if samples is not None and ctx.fit is not None and ctx.held is not None:
-        report.samples = SampleRecord(ctx.data, samples.synthetic, ctx.fit.count, ctx.held.count)
+    if samples is not None and ctx.fit is not None and ctx.held_out is not None:
+        report.samples = SampleRecord(ctx.data, samples.synthetic, ctx.fit.count, ctx.held_out.count)
     return _Made(graph, report, ctx, teacher, dims, recorder.kept is not None and not order.strict, stopped)
 
 
@@ -228,7 +228,7 @@ def _samples(
             raise type(error)(f"{error}; to clean it without running it: --passes clean --no-check") from error
         notes.append(f"the result was not run beside the original: {error}")
         return None, None
-    ctx.fit, ctx.held = samples.split(held_count(samples.count, order.options.min_agreement), order.options.seed)
+    ctx.fit, ctx.held_out = samples.split(held_count(samples.count, order.options.min_agreement), order.options.seed)
     ctx.data = source_text(data)
     notes += sample_notes(samples, order.pipeline)
     return samples, teacher
@@ -239,7 +239,7 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Bui
     build that was."""
     report, graph = outcome.report, outcome.graph
     with staging(order.path) as folder:
-        with reproducible(order, graph, outcome.ctx.held):
+        with reproducible(order, graph, outcome.ctx.held_out):
             choice, broken = ("", False) if outcome.stopped else tuned_choice(order, graph, reuse, report.notes)
             if broken:
                 if order.path is None or order.strict:
@@ -251,7 +251,7 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Bui
         report.after = replace(after, bytes=staged.bytes, nodes=staged.nodes or after.nodes)
         report.notes += growth(order, report)
         try:
-            with reproducible(order, graph, outcome.ctx.held):
+            with reproducible(order, graph, outcome.ctx.held_out):
                 _check(order, original, outcome, staged)
         except KeyboardInterrupt:
             if stopped or order.path is None or not outcome.keeps:
@@ -266,7 +266,7 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Bui
             report.budget = judge(order.budget, report, graph, outcome.dims)
         artifact = None if order.path is None else move(staged, order.path, order.target)
     report.artifacts = [] if artifact is None else list(artifact.files)
-    held_out = outcome.ctx.held
+    held_out = outcome.ctx.held_out
     built = Build(graph, report, order.target, original, artifact, "" if stopped else reuse.key, lambda: held_out)
     if stopped:
         ran = ", ".join(step.name for step in report.steps)
@@ -278,7 +278,7 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Bui
 def _check(order: Order, original: Graph, outcome: _Made, staged: Artifact) -> None:
     """Hold the artifact against the graph that it was built from, and run it beside the original as it was read, as a
     user's runtime would open it. Raises `EmissionError` where it does not answer as its graph."""
-    held_out, report = outcome.ctx.held, outcome.report
+    held_out, report = outcome.ctx.held_out, outcome.report
     if not order.options.check:
         report.validation = Validation(0, "left out, --no-check")
         return

@@ -172,7 +172,7 @@ class Context:
     """What a pass is given besides the graph.
 
     `teacher` is the model as the first lossy pass found it: what every lossy pass answers to. `fit` are the samples to
-    fit on, `held` the ones kept out of every fit to judge by; both are `None` where nothing runs the model
+    fit on, `held_out` the ones kept out of every fit to judge by; both are `None` where nothing runs the model
     (`Pass.needs_samples`). `data` is where the samples came from, as the user wrote it. `overrides` say what single
     layers want; the later ones win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question,
     decide)` answers with what `decide` says, or said when the same pass met the same graph before: what is decided by
@@ -189,7 +189,7 @@ class Context:
     target: TargetFacts
     teacher: Graph | None = None
     fit: Samples | None = None
-    held: Samples | None = None
+    held_out: Samples | None = None
     data: str = ""
     overrides: tuple[Override, ...] = ()
     rivals: Rivals = field(default_factory=lambda: Rivals())

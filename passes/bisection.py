@@ -134,10 +134,10 @@ class _Trials:
     def __init__(self, before: Graph, after: Graph, report: Report, ctx: Context) -> None:
         from ..runtime.session import Session
 
-        assert ctx.held is not None
+        assert ctx.held_out is not None
         assert ctx.teacher is not None
         self._before, self._after, self._ctx = before, after, ctx
-        self._samples = ctx.held.take(SAMPLES, ctx.seed)
+        self._samples = ctx.held_out.take(SAMPLES, ctx.seed)
         self._teacher = Session(ctx.teacher, threads=ctx.threads)
         self._there = _by_name(after)
         self._here = _by_name(before)

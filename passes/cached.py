@@ -69,12 +69,12 @@ class PassCache:
     """Keys, finished passes and rulings of one build.
 
     `store` keeps the passes, `None` where only rulings are wanted. `data` is the digest of the samples as they are fed.
-    `known` are rulings from a lock file; `rulings` collects those of this build.
+    `locked` are rulings from a lock file; `rulings` collects those of this build.
     """
 
     store: Store | None
     data: str = ""
-    known: Mapping[str, Ruling] = field(default_factory=dict)
+    locked: Mapping[str, Ruling] = field(default_factory=dict)
     rulings: dict[str, Ruling] = field(default_factory=dict)
     _latest: dict[str, Ruling] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ class PassCache:
         except (ValueError, RecursionError, ModelError):
             self.store.forget(key)
             return None
-        if any(self.known.get(name, ruling) != ruling for name, ruling in entry.rulings.items()):
+        if any(self.locked.get(name, ruling) != ruling for name, ruling in entry.rulings.items()):
             return None
         self.rulings.update(entry.rulings)
         return graph, entry
@@ -140,7 +140,7 @@ class PassCache:
     def judged(self, key: str, report: Report, judge: Callable[[], str]) -> str:
         """The objection known under `key`, or what `judge` says, which writes its notes into `report`."""
         count = len(report.notes)
-        ruling = self.known.get(key)
+        ruling = self.locked.get(key)
         if ruling is None:
             text = judge()
             ruling = Ruling(text, tuple(report.notes[count:]))
@@ -150,7 +150,7 @@ class PassCache:
 
     def recalled(self, key: str, decide: Callable[[], str]) -> str:
         """The answer known under `key`, from a lock file or from before in this pass, or what `decide` says."""
-        ruling = self.known.get(key) or self._latest.get(key) or Ruling(decide())
+        ruling = self.locked.get(key) or self._latest.get(key) or Ruling(decide())
         self._latest[key] = self.rulings[key] = ruling
         return ruling.text
 

@@ -56,7 +56,7 @@ class Guard:
         old, new = cost(before).bytes, cost(after).bytes
         if new > old:
             return f"the weights would grow from {old:,} to {new:,} bytes"
-        if ctx.held is None or ctx.teacher is None:
+        if ctx.held_out is None or ctx.teacher is None:
             return ""
         objection = self._disagreement(one, before, after, ctx, report)
         if objection:
@@ -67,7 +67,7 @@ class Guard:
             ratio = ctx.latencies.ratio(before, after)
             ratio = ratio if ratio > _SLOWER else 1.0
         else:
-            ratio = _slowdown(before, after, ctx.held, ctx.threads)
+            ratio = _slowdown(before, after, ctx.held_out, ctx.threads)
         if ratio > 1 and (new > _HALVED * old or (ratio > BOUND and not one.may_be_slower)):
             return f"{SLOW} {ratio:.2f} times as long"
         if ratio > 1:
@@ -85,7 +85,7 @@ class Guard:
 
     def _disagreement(self, one: Pass, before: Graph, after: Graph, ctx: Context, report: Report) -> str:
         floor = self.floor_of(one)
-        if floor is None or ctx.teacher is None or ctx.held is None:
+        if floor is None or ctx.teacher is None or ctx.held_out is None:
             return ""
         agreed = ctx.agreement(after)
         if math.isnan(agreed.share):

@@ -15,7 +15,7 @@ from ..errors import SpecError, expect
 from . import table
 from .base import Pass
 from .function import FunctionPass
-from .spec import Token, given, items, text_of
+from .spec import Token, items, options_from, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,4 @@ def _parse(text: str, item: Sequence[Token]) -> Pass:
             raise SpecError(f"'{head.text}' needs one function: {head.text}:function", text=text, position=at)
         return FunctionPass(head.text, rest[0].text)
     cls = table.find(head.text, text=text, position=head.position)
-    return cls(**given(text, cls, item))
+    return cls(**options_from(text, cls, item))

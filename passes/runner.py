@@ -230,7 +230,7 @@ def _runs(graph: Graph, ctx: Context) -> bool:
 
     try:
         session = Session(graph, threads=ctx.threads)
-        for part in (ctx.fit, ctx.held):
+        for part in (ctx.fit, ctx.held_out):
             for feeds in () if part is None else part.batches(32):
                 session.run(feeds)
     except OptcError:

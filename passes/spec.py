@@ -105,7 +105,7 @@ def items(text: str) -> Iterator[list[Token]]:
             buffer += char
 
 
-def given(text: str, cls: type[DataclassInstance], item: Sequence[Token]) -> dict[str, object]:
+def options_from(text: str, cls: type[DataclassInstance], item: Sequence[Token]) -> dict[str, object]:
     """The options that the tokens after an item's word set, by field name.
 
     Raises `SpecError` with a caret under the place of `text` that is wrong.

@@ -80,7 +80,7 @@ class SampleRecord:
     source: str
     synthetic: bool
     fit: int
-    held: int
+    held_out: int
 
 
 @dataclass(frozen=True, slots=True)

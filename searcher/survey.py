@@ -92,8 +92,8 @@ class Survey:
         ctx = self.ctx
         if ctx.latencies is not None:
             return ctx.latencies.by_node(graph)
-        assert ctx.held is not None
-        return node_seconds(graph, next(ctx.held.batches(1)), threads=ctx.threads)
+        assert ctx.held_out is not None
+        return node_seconds(graph, next(ctx.held_out.batches(1)), threads=ctx.threads)
 
     def _layers(self, scene: Scene) -> dict[str, tuple[Option, ...]]:
         """Layer -> its options, of those that time sufficed for."""
@@ -105,7 +105,7 @@ class Survey:
         missing = [layer for layer in scene.layers if layer.name not in done]
         if not missing or time.monotonic() > self.deadline:
             return done
-        small, ctx, held_out = too_small(scene.layers), self.ctx, self.ctx.held
+        small, ctx, held_out = too_small(scene.layers), self.ctx, self.ctx.held_out
         assert held_out is not None
         with (
             Damage(scene.graph, held_out.take(TRIAL, ctx.seed), ctx.threads) as damage,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 from ..errors import SpecError, nearest
-from ..passes.spec import given, items, text_of
+from ..passes.spec import items, options_from, text_of
 from .base import Target
 
 GROUP = "optc.targets"
@@ -51,7 +51,7 @@ def parse(text: str) -> tuple[Target, ...]:
     targets: list[Target] = []
     for item in items(text):
         cls = find(item[0].text, text=text, position=item[0].position)
-        targets.append(cls(**given(text, cls, item)))
+        targets.append(cls(**options_from(text, cls, item)))
     return tuple(targets)
 
 

@@ -16,7 +16,7 @@ from optc.models import zoo
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.quant import Quant
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 from optc.targets.tvm.legal.integer_layers import coded_layer
 
 
@@ -26,7 +26,7 @@ def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = 
     ctx = Context(
         facts_of(**facts),  # type: ignore[arg-type]
         fit=held_out,
-        held=held_out,
+        held_out=held_out,
         threads=1,
     )
     # Which layers do not pay is measured, so a test that does not ask for that must not depend on it.

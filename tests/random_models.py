@@ -43,7 +43,7 @@ class Verdict:
 
 
 def random_model(seed: int, operators: int = 14) -> Model:
-    return _Maker(seed).made(operators)
+    return _Maker(seed).model(operators)
 
 
 class _Maker:
@@ -55,7 +55,7 @@ class _Maker:
         self.kind = str(self.draw.choice(["float32", "float32", "float32", "float16", "float64"]))
         self.values: list[Value] = []
 
-    def made(self, operators: int) -> Model:
+    def model(self, operators: int) -> Model:
         batch, channels = int(self.draw.integers(1, 4)), int(self.draw.choice([1, 3, 5, 8, 16]))
         height, width = (int(self.draw.integers(3, 10)) for _ in range(2))
         self._input("image", (batch, channels, height, width), self.kind)

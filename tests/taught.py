@@ -12,7 +12,7 @@ from optc.ir.types import DType
 from optc.models import zoo
 from optc.passes.base import Context, TargetFacts
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 NAME = "digits_dscnn"
 
@@ -21,7 +21,7 @@ def context(name: str = NAME, samples: int = 160, judges: int = 48) -> Context:
     teacher = read(f"zoo:{name}")
     infer(teacher)
     fit, rest = load_samples(zoo.samples(name, "calib"), teacher).take(samples).split(judges)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=rest, threads=1)
+    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=rest, threads=1)
 
 
 def hurt(graph: Graph, share: float = 0.2) -> Graph:
@@ -44,7 +44,7 @@ def student(share: float = 0.2) -> Graph:
 
 def divergence(graph: Graph, ctx: Context) -> float:
     assert ctx.teacher is not None
-    assert ctx.held is not None
-    kl = agreement(ctx.teacher, graph, ctx.held, threads=1).kl
+    assert ctx.held_out is not None
+    kl = agreement(ctx.teacher, graph, ctx.held_out, threads=1).kl
     assert kl is not None
     return kl

@@ -46,7 +46,7 @@ def test_a_check_measures_what_a_build_measures(small: str) -> None:
     assert report.budget is not None
     assert report.budget.met
     assert report.samples is not None
-    assert (report.samples.fit, report.samples.held, report.samples.synthetic) == (0, 300, False)
+    assert (report.samples.fit, report.samples.held_out, report.samples.synthetic) == (0, 300, False)
 
 
 def test_a_check_that_fails_names_the_layers(small: str) -> None:

@@ -173,7 +173,7 @@ def test_the_number_of_samples_holds_for_made_up_ones_too() -> None:
     build = compile(model([MATMUL], [X], [Y], {"w": W43}), "clean", data=Data(limit=6), threads=1)
     assert build.report.samples is not None
     assert build.report.samples.synthetic
-    assert build.report.samples.fit + build.report.samples.held == 6
+    assert build.report.samples.fit + build.report.samples.held_out == 6
 
 
 def test_options_for_images_are_not_ignored_in_silence() -> None:

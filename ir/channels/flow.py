@@ -85,7 +85,7 @@ class Flow:
             return None
         if value.constant is not None:
             return [int(i) for i in np.asarray(value.numpy()).reshape(-1)]
-        elements = self.inference.known.get(value) if value.producer is not None else None
+        elements = self.inference.elements.get(value) if value.producer is not None else None
         if elements is None:
             return None
         whole = [e for e in elements if isinstance(e, int)]

@@ -30,14 +30,14 @@ from .type_proto import write_type
 class GraphWriter:
     """Builds one ModelProto.
 
-    Data of `large` bytes or more is kept out of it: `held` has those weights, each with the TensorProto whose
+    Data of `large` bytes or more is kept out of it: `streamed` has those weights, each with the TensorProto whose
     `raw_data` is `wire.stand_in` of its index. Raises `ModelError` where the rest takes more than `limit` bytes.
     """
 
     def __init__(self, *, large: int | None, limit: int) -> None:
         self.large = large
         self.limit = limit
-        self.held: list[tuple[onnx.TensorProto, Tensor]] = []
+        self.streamed: list[tuple[onnx.TensorProto, Tensor]] = []
         self.inlined = 0
         self.taken: set[str] = set()
         self.shapes: dict[tuple[Graph | None, tuple[int, ...]], str] = {}
@@ -290,8 +290,8 @@ class GraphWriter:
             if self.large is None or not raw.startswith(wire.STAND_IN):
                 proto.raw_data = raw
                 return
-        proto.raw_data = wire.stand_in(len(self.held))
-        self.held.append((proto, tensor))
+        proto.raw_data = wire.stand_in(len(self.streamed))
+        self.streamed.append((proto, tensor))
 
 
 _REPEATED = 256

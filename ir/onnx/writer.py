@@ -53,7 +53,7 @@ def save(graph: Graph, path: str | os.PathLike[str], *, external: bool | None = 
         file = files.open()
         if external is None:
             external = message.length > LIMIT
-        if external and message.held:
+        if external and message.streamed:
             data = files.open(_SUFFIX.format(16 * "0"))
             place = files.name(data, _SUFFIX.format(message.move_out(data)[:16]))
             message.name_data(os.path.basename(place))
@@ -106,7 +106,7 @@ class _Message:
     def __init__(self, graph: Graph) -> None:
         writer = GraphWriter(large=_LARGE, limit=LIMIT)
         self.model = writer.model(graph)
-        self.held = writer.held
+        self.streamed = writer.streamed
         self._serialise()
 
     def _serialise(self) -> None:
@@ -114,20 +114,20 @@ class _Message:
             data = self.model.SerializeToString(deterministic=True)
         except EncodeError as error:
             raise ModelError(f"the model without its large weights takes more than {LIMIT} bytes: {error}") from error
-        self.pieces, self.length = wire.splice(data, [tensor.nbytes for _, tensor in self.held])
+        self.pieces, self.length = wire.splice(data, [tensor.nbytes for _, tensor in self.streamed])
 
     def write(self, file: BinaryIO) -> None:
         check_length(self.length, LIMIT)
         for piece in self.pieces:
             if isinstance(piece, int):
-                _stream(self.held[piece][1], file)
+                _stream(self.streamed[piece][1], file)
             else:
                 file.write(piece)
 
     def move_out(self, file: BinaryIO) -> str:
         """Write the large weights to `file`; returns the digest of it."""
         copy = _Hashed(file)
-        for proto, tensor in self.held:
+        for proto, tensor in self.streamed:
             copy.write(bytes(-file.tell() % _ALIGNMENT))
             proto.ClearField("raw_data")
             proto.data_location = onnx.TensorProto.EXTERNAL
@@ -139,9 +139,9 @@ class _Message:
 
     def name_data(self, location: str) -> None:
         """Let the model say that the weights that were moved out are at `location`."""
-        for proto, _ in self.held:
+        for proto, _ in self.streamed:
             proto.external_data[0].value = location
-        self.held = []
+        self.streamed = []
         self._serialise()
 
 

@@ -53,7 +53,7 @@ class Inference:
         return None if fact is None else fact.shape
 
     @property
-    def known(self) -> dict[Value, tuple[Size, ...]]:
+    def elements(self) -> dict[Value, tuple[Size, ...]]:
         """The elements, in row-major order, of the small integer tensors that nodes make and that are known from the
         shapes alone. An element is a number or a symbol; one that starts with `?` is an unknown."""
         arrays = {}

@@ -26,7 +26,7 @@ def integers(graph: Graph) -> dict[Value, Array]:
     finally:
         for output, type in zip(graph.outputs, declared):
             output.type = type
-    for value, elements in inference.known.items():
+    for value, elements in inference.elements.items():
         if value.dtype is None or value.static_shape is None or value.constant is not None:
             continue
         if all(isinstance(e, int) for e in elements):

@@ -58,8 +58,8 @@ class _End:
 
     student: Floats
     teacher: Floats
-    held: Floats
-    held_teacher: Floats
+    held_out: Floats
+    held_out_teacher: Floats
 
 
 class BlockStage:
@@ -111,7 +111,7 @@ class BlockStage:
             rng = np.random.default_rng((ctx.seed, turn))
             name = self.graph.inputs[0].name
             rows += [np.asarray(self.views(feeds, rng)[name], np.float32) for feeds in samples.batches(RUN)]
-        held_out = _all((ctx.held or ctx.fit).take(JUDGES, ctx.seed))
+        held_out = _all((ctx.held_out or ctx.fit).take(JUDGES, ctx.seed))
         read = np.concatenate(rows)
         end = _End(read, read, held_out, held_out)
         first = self.blocks[0]
@@ -124,7 +124,10 @@ class BlockStage:
         mine = Session(part(self.graph, begin or self.graph.inputs[0], to)[0], threads=self.ctx.threads)
         theirs = Session(part(self.teacher, taught or self.teacher.inputs[0], taught_to)[0], threads=self.ctx.threads)
         return _End(
-            _run(mine, end.student), _run(theirs, end.teacher), _run(mine, end.held), _run(theirs, end.held_teacher)
+            _run(mine, end.student),
+            _run(theirs, end.teacher),
+            _run(mine, end.held_out),
+            _run(theirs, end.held_out_teacher),
         )
 
     def _learn(self, number: int, block: Block, end: _End, pace: Pace) -> tuple[int, Floats | None]:
@@ -134,7 +137,7 @@ class BlockStage:
         if not mine:
             return 0, None
         theirs = Session(part(self.teacher, block.taught_begin, block.taught_end)[0], threads=self.ctx.threads)
-        answers, held_out = _run(theirs, end.teacher), _run(theirs, end.held_teacher)
+        answers, held_out = _run(theirs, end.teacher), _run(theirs, end.held_out_teacher)
         term = Term(copies[block.end], block.taught_end, "values", channel_axis(block.taught_end))
         scale = variance_of(term, [answers])
         loss = append_loss(graph, [term], {term: scale}, 1.0)
@@ -157,7 +160,7 @@ class BlockStage:
 
         def judge() -> float:
             parameters.write()
-            answered = _run(Session(graph, outputs=[copies[block.end]], threads=self.ctx.threads), end.held)
+            answered = _run(Session(graph, outputs=[copies[block.end]], threads=self.ctx.threads), end.held_out)
             return _error(answered, held_out, scale, term.axis)
 
         course = Training(trainer, Rows(FED, end.student, answers, batch=self.batch, seed=self.ctx.seed), judge)

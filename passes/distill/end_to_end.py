@@ -233,7 +233,7 @@ class _Course:
                 change = self.parameters.view(course.best, value) - self.parameters.view(course.first, value)
                 size = float(np.linalg.norm(self.parameters.view(course.first, value)))
                 share = round(float(np.linalg.norm(change)) / max(size, 1e-30), 4)
-                report.done(node.label, node.op, change=share, **self.student.told(value))
+                report.done(node.label, node.op, change=share, **self.student.details(value))
         if way.steps:
             report.notes.append(
                 f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {course.step} steps of {self.batches.batch} "
@@ -275,7 +275,7 @@ class _Course:
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""
         self._write(self.parameters.flat)
-        samples = self.ctx.held or self.ctx.fit
+        samples = self.ctx.held_out or self.ctx.fit
         assert samples is not None
         seen = agreement(self.teacher, self.student.answers, samples, threads=self.ctx.threads, exact=self.ctx.exact)
         return sum(output.loss for output in seen.outputs)

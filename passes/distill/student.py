@@ -40,9 +40,9 @@ class Student:
         if self.twin is not None:
             self.twin.restore()
 
-    def told(self, value: Value) -> dict[str, Detail]:
+    def details(self, value: Value) -> dict[str, Detail]:
         """What a report tells of the layer whose weight is the parameter `value`."""
-        return {} if self.twin is None else self.twin.told(value)
+        return {} if self.twin is None else self.twin.details(value)
 
 
 def student_of(graph: Graph, ctx: Context) -> Student:

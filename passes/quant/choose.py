@@ -49,8 +49,8 @@ def run_best(run: Callable[[Form, Graph], Report], graph: Graph, ctx: Context) -
     ratios = [1.0] * len(forms)
     if ctx.latencies is not None:
         ratios = [ctx.latencies.ratio(graph, copy) for copy in copies]
-    elif ctx.target.measurable and ctx.held is not None:
-        feeds = next(ctx.held.batches(1))
+    elif ctx.target.measurable and ctx.held_out is not None:
+        feeds = next(ctx.held_out.batches(1))
 
         def measured() -> str:
             sessions = [Session(g, threads=ctx.threads) for g in (graph, *copies)]
@@ -82,8 +82,8 @@ def _pick(tried: list[Tried], ctx: Context) -> Tried:
 def _share(student: Graph, graph: Graph, ctx: Context) -> float:
     from ...runtime.agreement import agreement
 
-    if ctx.held is None:
+    if ctx.held_out is None:
         return 1.0
     return agreement(
-        graph if ctx.teacher is None else ctx.teacher, student, ctx.held, threads=ctx.threads, exact=ctx.exact
+        graph if ctx.teacher is None else ctx.teacher, student, ctx.held_out, threads=ctx.threads, exact=ctx.exact
     ).share

@@ -65,7 +65,7 @@ def quantize_mixed(
         _tell(report, picked, f"a budget of {size:g} of the float weights")
         quantize(graph, _with_bits(schemes, layers, picked), report)
         return
-    for share in SHARES if ctx.held is not None and ctx.teacher is not None else ():
+    for share in SHARES if ctx.held_out is not None and ctx.teacher is not None else ():
         fixed = sum(c[0].cost - share * _float_bytes(c) for c in choices if len(c) == 1)
         picked = [int(c.settings["bits"]) for c in knapsack(choices, share * whole + fixed)]
         trial, record = graph.clone(), Report()
@@ -84,7 +84,7 @@ def quantize_mixed(
 def weigh(graph: Graph, layers: Sequence[Linear], schemes: Schemes, ctx: Context) -> list[list[Choice[None]]]:
     """What each layer may become, 8 bits first: its bytes, and what the outputs lose by it. A layer that asked for its
     bits has no choice."""
-    samples = ctx.held or ctx.fit
+    samples = ctx.held_out or ctx.fit
     assert samples is not None
     few = samples.take(SAMPLES, ctx.seed)
     teacher = Session(graph, threads=ctx.threads)

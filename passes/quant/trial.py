@@ -67,7 +67,7 @@ class Trial:
     def keeps(self, layers: Mapping[Node, Linear], change: Callable[[], int]) -> int:
         """What `change` returns, how much it changed in the weights and biases of `layers`; 0 where it did not help,
         and then all is as it was."""
-        if self.ctx.held is None:
+        if self.ctx.held_out is None:
             return change()
         if self._loss is None:
             before = {node: node.inputs for node in layers}
@@ -92,7 +92,7 @@ class Trial:
         """Whether ranges that cut nothing off answer clearly better than those of least squares, where outputs are more
         than one decision a sample: what a detector finds is rare in every tensor on the way to it."""
         kinds = [output_kind(o.value) for o in self.graph.outputs]
-        if self.ctx.held is None or all(kind in (Kind.LOGITS, Kind.PROBABILITIES, Kind.DISCRETE) for kind in kinds):
+        if self.ctx.held_out is None or all(kind in (Kind.LOGITS, Kind.PROBABILITIES, Kind.DISCRETE) for kind in kinds):
             return False
         if self._loss is None:
             self._loss = self._measured()
@@ -104,7 +104,7 @@ class Trial:
 
         ctx = self.ctx
         assert ctx.fit is not None
-        assert ctx.held is not None
+        assert ctx.held_out is not None
         copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed), rule)
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         threads = threads_for(copy, ctx.threads)
@@ -116,7 +116,7 @@ class Trial:
         def run(item: tuple[int, Feeds]) -> tuple[list[Array], list[Array]]:
             return self._answer(*item), student.run(item[1])
 
-        batches = enumerate(ctx.held.take(SAMPLES, ctx.seed).batches(1 if judge.picked else BATCH))
+        batches = enumerate(ctx.held_out.take(SAMPLES, ctx.seed).batches(1 if judge.picked else BATCH))
         for number, (answers, student_answers) in enumerate(imap(run, batches, threads)):
             self._keep(number, answers)
             judge.add(answers, student_answers)

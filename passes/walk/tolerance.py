@@ -46,7 +46,7 @@ def safest(graph: Graph, ctx: Context, amounts: Sequence[float], run: Callable[[
     Safe is an agreement of `SAFE`, or no less than `graph` has where a pass before was told to lose more. Without
     held-out samples or a teacher there is nothing to judge by, and the strictest is taken.
     """
-    if ctx.held is None or ctx.teacher is None:
+    if ctx.held_out is None or ctx.teacher is None:
         return Safe(amounts[-1], run(graph, amounts[-1]), None, SAFE)
     best: tuple[Graph, Safe] | None = None
     low, high = 0, len(amounts)

@@ -225,7 +225,7 @@ def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, ctx: Cont
     """What `layer` should become, by `moments` to fit on and held out, of which the `outputs` are its own."""
     assert ctx.fit is not None
     weight = layer.weights()
-    judged = ctx.held is not None and ctx.held is not ctx.fit  # of one sample both are the whole
+    judged = ctx.held_out is not None and ctx.held_out is not ctx.fit  # of one sample both are the whole
     few = sum(one.count for one in moments) < THIN * layer.shape[2]
     unlike = ctx.fit.synthetic or (few and not judged)
 

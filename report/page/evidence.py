@@ -37,7 +37,7 @@ class Built(Protocol):
     @property
     def graph(self) -> Graph: ...
     @property
-    def held(self) -> Samples | None: ...
+    def held_out(self) -> Samples | None: ...
     @property
     def report(self) -> BuildReport: ...
     @property
@@ -65,7 +65,7 @@ class Evidence:
 
 def gather(build: Built) -> Evidence:
     """Look at a build from all sides; its graphs stay as they are. Raises `ModelError` where shape inference does."""
-    original, result, samples, report = build.original, build.graph.clone(), build.held, build.report
+    original, result, samples, report = build.original, build.graph.clone(), build.held_out, build.report
     infer(result)
     dims = sizes(original, samples)
     evidence = Evidence(original, result, rows(original, result, report, dims))

@@ -110,7 +110,7 @@ def reproduce(document: Document, command: str, machine: Mapping[str, str]) -> M
     samples = document["samples"]
     if samples is not None:
         source = "made up" if samples["synthetic"] else samples["source"] or "given in memory"
-        fit, held_out = (figure(document, f"samples.{key}", str(samples[key])) for key in ("fit", "held"))
+        fit, held_out = (figure(document, f"samples.{key}", str(samples[key])) for key in ("fit", "held_out"))
         facts.append(("samples", join(source, ": ", fit, " to fit on, ", held_out, " held out to judge by")))
     for key, words in (("hashes", "digest of the {}"), ("outputs", "digest of {}")):
         facts += [(words.format(name), element("code", digest)) for name, digest in document[key].items() if digest]

@@ -50,7 +50,7 @@ def test_the_record_of_a_build(calib: dict[str, np.ndarray], tmp_path: Path) -> 
     assert report.before.nodes > report.steps[0].after.nodes
     assert report.after.bytes == out.stat().st_size < 0.5 * report.before.bytes
     assert report.samples is not None
-    assert (report.samples.fit, report.samples.held) == (48, 16)
+    assert (report.samples.fit, report.samples.held_out) == (48, 16)
     assert not report.samples.synthetic
     assert report.agreement is not None
     assert report.agreement.share > 0.9

@@ -14,7 +14,7 @@ FLOAT = TensorType(DType.FLOAT, (2,))
 BOOL = TensorType(DType.BOOL, ())
 
 
-def made(graph: Graph) -> list[str]:
+def names_after_export(graph: Graph) -> list[str]:
     """The names of what the nodes of `graph` make, in order."""
     names = unique_names(graph)
     return [names[value] for node in graph for value in node.outputs]
@@ -35,7 +35,7 @@ def test_a_taken_hint_gets_a_suffix_and_displaces_no_other_hint() -> None:
     x = graph.add_input("x", FLOAT)
     for hint in ("a", "a", "a_1", "a"):
         graph.add("Relu", [x], outputs=[hint])
-    assert made(graph) == ["a", "a_2", "a_1", "a_3"]
+    assert names_after_export(graph) == ["a", "a_2", "a_1", "a_3"]
 
 
 def test_an_unnamed_value_is_named_after_its_operator() -> None:
@@ -44,7 +44,7 @@ def test_an_unnamed_value_is_named_after_its_operator() -> None:
     graph.add("MatMul", [first, first])
     names = unique_names(graph)
     assert [names[value] for value in graph.constants] == ["constant", "constant_1"]
-    assert made(graph) == ["matmul", "matmul_1"]
+    assert names_after_export(graph) == ["matmul", "matmul_1"]
 
 
 def test_an_optional_output_that_nobody_named_or_reads_stays_out() -> None:
@@ -52,7 +52,7 @@ def test_an_optional_output_that_nobody_named_or_reads_stays_out() -> None:
     x = graph.add_input("x", FLOAT)
     graph.add("LSTM", [x], outputs=["", "last", ""])
     graph.add("MaxPool", [x], outputs=2)
-    assert made(graph) == ["", "last", "", "maxpool", "maxpool_1"]
+    assert names_after_export(graph) == ["", "last", "", "maxpool", "maxpool_1"]
 
 
 def test_returning_twice_or_returning_an_input_needs_a_name_of_its_own() -> None:
@@ -101,7 +101,7 @@ def test_names_are_the_same_on_every_call_and_all_different() -> None:
     for index in range(3000):
         value = graph.add("Relu", [value], outputs=[("", "a", f"a_{index}")[index % 3]]).output
     assert unique_names(graph) == unique_names(graph)
-    assert len(set(made(graph))) == 3000
+    assert len(set(names_after_export(graph))) == 3000
 
 
 def test_a_node_whose_name_another_has_gets_a_new_one() -> None:

@@ -108,8 +108,8 @@ def test_an_operator(inputs: str, line: str, expected: str) -> None:
     assert [value.type for value in node.outputs] == wanted
 
 
-def known(graph: Graph, name: str = "s") -> list[str]:
-    elements = analyse(graph).known
+def elements_of(graph: Graph, name: str = "s") -> list[str]:
+    elements = analyse(graph).elements
     [value] = [value for node in graph for value in node.outputs if value.name == name]
     return [str(element) for element in elements[value]]
 
@@ -140,7 +140,7 @@ def known(graph: Graph, name: str = "s") -> list[str]:
 )  # fmt: skip
 def test_shape_arithmetic(lines: str, elements: list[str]) -> None:
     graph = graph_of("x: float[N, 3, H, W]", lines, "s")
-    assert known(graph) == elements
+    assert elements_of(graph) == elements
 
 
 def test_a_size_of_which_nothing_is_known_stays_the_same_one() -> None:

@@ -57,7 +57,7 @@ def test_weights_are_streamed_wherever_they_are(tmp_path: Path) -> None:
     graph.add_output(node.output, "y")
     writer = GraphWriter(large=1 << 14, limit=LIMIT)
     proto = writer.model(graph)
-    assert len(writer.held) == 8  # the else branch has a copy of its own
+    assert len(writer.streamed) == 8  # the else branch has a copy of its own
     assert len(proto.SerializeToString()) < 10_000 + 2 * 6400  # indices of sparse data are packed in the message
     data = to_bytes(graph)
     assert data == to_proto(graph).SerializeToString(deterministic=True)

@@ -16,8 +16,8 @@ from optc.passes.guard import Guard
 from optc.passes.pipeline import Pipeline
 from optc.passes.quant import Quant
 from optc.passes.runner import run
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 LAYERS = 6
 
@@ -144,7 +144,7 @@ def blurred(one: Blur, floor: float | None = None, opset: int = 17, graph: Graph
     graph.opsets[""] = opset
     rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
     fit, held_out = load_samples({"x": rows}, graph).split(32)
-    ctx = Context(TargetFacts("test", measurable=False), fit=fit, held=held_out, threads=1)
+    ctx = Context(TargetFacts("test", measurable=False), fit=fit, held_out=held_out, threads=1)
     (report,) = run(Pipeline((one,)), graph, ctx, guard=Guard(floor))
     return graph, report
 

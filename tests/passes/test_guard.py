@@ -15,7 +15,7 @@ from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
 from optc.passes.guard import Guard
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def finder() -> Graph:
 
 def judged(graph: Graph, x: np.ndarray, by: float, floor: float | None) -> Report:
     samples = load_samples({"x": x}, graph)
-    ctx = Context(TargetFacts("test"), fit=samples, held=samples, threads=1)
+    ctx = Context(TargetFacts("test"), fit=samples, held_out=samples, threads=1)
     (report,) = run(Pipeline((Shift(by),)), graph, ctx, guard=Guard(floor))
     return report
 

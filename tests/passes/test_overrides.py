@@ -14,7 +14,7 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Layer, Outcome, Override, Report
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 LOSSY = [
     "prune:ratio=0.5",
@@ -54,7 +54,7 @@ def build(passes: str, *overrides: Override) -> tuple[Graph, Report]:
     graph = read(net())
     data = np.random.default_rng(1).normal(size=(48, 8, 8, 8)).astype(np.float32)
     ctx = Context(facts_of(measurable=False), overrides=overrides, threads=1)
-    ctx.fit, ctx.held = load_samples({"x": data}, graph).split(8)
+    ctx.fit, ctx.held_out = load_samples({"x": data}, graph).split(8)
     return graph, run(Pipeline.parse(f"clean,{passes}"), graph, ctx)[-1]
 
 

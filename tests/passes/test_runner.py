@@ -21,7 +21,7 @@ from optc.passes.guard import Guard
 from optc.passes.observers import Dump, Observer, Reproduce
 from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 WEIGHT = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 
@@ -37,7 +37,7 @@ def graph_of_one_layer() -> Graph:
 def context(graph: Graph) -> Context:
     rows = np.random.default_rng(1).standard_normal((64, 4)).astype(np.float32)
     fit, held_out = load_samples({"x": rows}, graph).split(16)
-    return Context(TargetFacts("test", contrib_ops=True), fit=fit, held=held_out, threads=1)
+    return Context(TargetFacts("test", contrib_ops=True), fit=fit, held_out=held_out, threads=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class Call:
             return None
         return tuple(s for s in sizes if isinstance(s, int))
 
-    def given(self, name: str, index: int) -> bool:
+    def states(self, name: str, index: int) -> bool:
         return name in self.node.attributes or self.has(index)
 
     def axis(self, default: int, rank: int, name: str = "axis") -> int:

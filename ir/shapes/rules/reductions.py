@@ -13,7 +13,7 @@ def reduce(call: Call) -> list[Fact]:
     x, shape = call.fact(0), call.shape(0)
     keep = call.node.get_int("keepdims", 1)
     axes = call.numbers("axes", 1)
-    if axes is None and call.given("axes", 1):
+    if axes is None and call.states("axes", 1):
         length = call.fact(1).shape
         if keep:
             return [Fact(x.dtype, call.unknown(len(shape)))]

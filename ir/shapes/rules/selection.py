@@ -44,7 +44,7 @@ def split(call: Call) -> list[Fact]:
     size, count = shape[axis], len(call.node.outputs)
     chunk: Size
     sizes: tuple[Size, ...] | None = call.ints("split", 1)
-    if sizes is None and not call.given("split", 1):
+    if sizes is None and not call.states("split", 1):
         if isinstance(size, int):
             chunk = -(-size // count)
             sizes = tuple(max(0, min(chunk, size - chunk * i)) for i in range(count))
@@ -71,7 +71,7 @@ def slice_(call: Call) -> list[Fact]:
     axes = call.numbers("axes", 3)
     steps: tuple[Size, ...] | None = call.ints("steps", 4)
     cut: list[Size] = list(shape)
-    if axes is None and not call.given("axes", 3):
+    if axes is None and not call.states("axes", 3):
         length = call.fact(1).shape if call.has(1) else None
         number = len(starts) if starts is not None else length[0] if length else None
         axes = tuple(range(number)) if isinstance(number, int) else None

@@ -116,7 +116,7 @@ def squeeze(call: Call) -> list[Fact]:
     x, shape = call.fact(0), call.shape(0)
     axes = call.numbers("axes", 1)
     if axes is None:
-        if call.given("axes", 1) or not all(isinstance(s, int) for s in shape):
+        if call.states("axes", 1) or not all(isinstance(s, int) for s in shape):
             length = call.fact(1).shape if call.has(1) else None
             if length and isinstance(length[0], int):
                 return [Fact(x.dtype, call.unknown(len(shape) - length[0]))]

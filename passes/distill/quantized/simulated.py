@@ -129,7 +129,7 @@ class Twin:
             return self.steps[parameter.value].users
         return self.others[parameter.value].users
 
-    def told(self, latent: Value) -> dict[str, Detail]:
+    def details(self, latent: Value) -> dict[str, Detail]:
         """What became of the weight of these latent codes: the share of codes that changed."""
         for weight in self.weights:
             if weight.latent is latent:

@@ -103,7 +103,7 @@ def build(
     if left := pipeline.unscheduled(mod):
         _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(left))
         document["unscheduled"] = left
-    manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.told})
+    manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.record})
 
 
 def lowered(

@@ -90,7 +90,7 @@ def launch_plan(mod: tvm.IRModule, plan: Plan, gpu: Gpu, half: bool) -> LaunchPl
 class _Maker:
     def __init__(self, plan: Plan, scheduled: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool) -> None:
         self.plan, self.gpu, self.half = plan, gpu, half
-        self.found = LaunchPlan()
+        self.launches = LaunchPlan()
         used = dict.fromkeys(step.kernel for step in plan.steps if isinstance(step, Call))
         self.device, self.functions = kernels.lower({name: scheduled[name] for name in used}, gpu, half)
         self.written = {name: _written(scheduled[name]) for name in used}
@@ -107,15 +107,15 @@ class _Maker:
             if isinstance(step, Call):
                 self._call(at, step)
             elif isinstance(step, Copy):
-                self.found.steps.append(Step("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
+                self.launches.steps.append(Step("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
             elif isinstance(step, Require):
-                self.found.required.append(Required(self._buffer(step.truth)[0], step.what))
+                self.launches.required.append(Required(self._buffer(step.truth)[0], step.what))
             else:
                 self._fill(step)
         # Inputs that nothing reads have a buffer all the same: programs count on one for each.
         for tensor in (*self.plan.inputs, *self.plan.outputs):
             self._buffer(tensor)
-        return self.found
+        return self.launches
 
     def _kept_whole(self) -> set[int]:
         """The steps whose result is copied to where the caller wants it, byte by byte."""
@@ -161,7 +161,7 @@ class _Maker:
         for launch in function.launches:
             name = self._source(launch, stored)
             used = tuple(buffers[place] for place in launch.arguments)
-            self.found.steps.append(Step(name, used, launch.groups, launch.threads))
+            self.launches.steps.append(Step(name, used, launch.groups, launch.threads))
 
     def _source(self, launch: kernels.Launch, narrow: Mapping[int, str]) -> str:
         """The name of the kernel for arguments of these types; its text is written when it is first asked for."""
@@ -170,13 +170,13 @@ class _Maker:
         name = f"optc_{_short(launch.kernel.removesuffix('_kernel'))}"
         if places:
             name += "_" + "".join(_LETTERS[places.get(i, "")] for i in range(len(launch.arguments)))
-        if name not in self.found.source:
+        if name not in self.launches.source:
             function = self.device[launch.kernel]
             if places:
                 function = narrowed(function, places, self.gpu.kind)
             text = kernels.source(name, function.with_attr("global_symbol", name), self.gpu)
             self._check(text)
-            self.found.source[name] = text
+            self.launches.source[name] = text
         return name
 
     def _check(self, text: str) -> None:
@@ -192,7 +192,7 @@ class _Maker:
 
     def _fill(self, step: Fill) -> None:
         data = np.array([int(value) for value in step.values], np.int64).tobytes()
-        self.found.steps.append(Step("", (self._weights(data), self._buffer(step.to)[0])))
+        self.launches.steps.append(Step("", (self._weights(data), self._buffer(step.to)[0])))
 
     def _buffer(self, tensor: Tensor) -> tuple[int, str]:
         """The number of the buffer that holds a tensor, and the type that it is stored in."""
@@ -207,7 +207,7 @@ class _Maker:
         dtype = self._storage(tensor, data)
         key = ("weights", space.index)
         if key not in self._numbers:
-            self.found.stored[dtype] += tensor.elements
+            self.launches.stored[dtype] += tensor.elements
             if dtype != tensor.dtype:
                 data = np.frombuffer(data, tensor.dtype).astype(dtype).tobytes()
             self._numbers[key] = self._weights(data)
@@ -224,9 +224,9 @@ class _Maker:
         return "float16" if self.half and fits(values) else "float32"
 
     def _weights(self, data: bytes) -> int:
-        self.found.weights += bytes(-len(self.found.weights) % ALIGNMENT)
-        at = len(self.found.weights)
-        self.found.weights += data or b"\0"
+        self.launches.weights += bytes(-len(self.launches.weights) % ALIGNMENT)
+        at = len(self.launches.weights)
+        self.launches.weights += data or b"\0"
         return self._add(Buffer("weights", len(data), at))
 
     def _number(self, key: Any, buffer: Buffer) -> int:
@@ -235,8 +235,8 @@ class _Maker:
         return self._numbers[key]
 
     def _add(self, buffer: Buffer) -> int:
-        self.found.buffers.append(replace(buffer, bytes=max(1, buffer.bytes)))
-        return len(self.found.buffers) - 1
+        self.launches.buffers.append(replace(buffer, bytes=max(1, buffer.bytes)))
+        return len(self.launches.buffers) - 1
 
 
 def _short(name: str) -> str:

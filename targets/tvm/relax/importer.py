@@ -47,7 +47,7 @@ class Importer:
         self._blocked: dict[Value, Blocked] = {}
         self.parts: dict[Value, list[Blocked]] = {}  # what images of floats were joined from
         self._declared: dict[Value, Any] = {}
-        self.held: set[Value] = set()
+        self.quantized: set[Value] = set()
         self.products: dict[Value, Product] = {}
         self.numbers: dict[Value, Callable[[], relax.Expr]] = {}
         """How to make, in registers, the floats that are the unsigned form of codes which a layer gives."""
@@ -65,7 +65,7 @@ class Importer:
 
     def plain(self, value: Value) -> relax.Expr:
         """The value in the layout and the type that ONNX gives it."""
-        if value not in self.held:
+        if value not in self.quantized:
             return self.flat(value)
         if value not in self._declared:
             assert value.dtype is not None
@@ -97,7 +97,7 @@ class Importer:
         self._declared[value] = self._plain[value]
         self._blocked.pop(value, None)
         self._plain[value] = expr
-        self.held.add(value)
+        self.quantized.add(value)
 
     def define(self, value: Value, result: relax.Expr | Blocked) -> None:
         """What a rule made is the value."""

@@ -71,13 +71,13 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
         if str(expr.ty.dtype.dtype) != "float32":
             return None
         result = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, dtype=dot.codes, **options)
-    importer.held.add(node.output)
+    importer.quantized.add(node.output)
     return result if image is None else Blocked(result, image.channels, image.height, image.width, image.block)
 
 
 def lower_dequantize(importer: Importer, node: Node) -> Lowered:
     x, grid = node.inputs[0], grid_of(node)
-    if x is None or grid is None or x not in importer.held:
+    if x is None or grid is None or x not in importer.quantized:
         return None
     zero = grid.zero - importer.shift(grid.dtype)
     image = importer.blocked(x)
@@ -91,7 +91,7 @@ def lower_coded(importer: Importer, node: Node) -> Lowered:
     layer = coded_layer(node) if importer.machine.dot is not None else None
     if layer is None:
         return None
-    if layer.codes not in importer.held:
+    if layer.codes not in importer.quantized:
         _hold(importer, layer.codes)
     if node.op != "Conv":
         return _dense(importer, node, layer)
@@ -251,7 +251,7 @@ def _unfolded(importer: Importer, value: Value, place: Window, block: int, zero:
 def lower_pad(importer: Importer, node: Node) -> Lowered:
     """Channels of one code before and behind those of an image in blocks."""
     x, pads, fill = node.inputs[0], node.input(1), node.input(2)
-    image = importer.blocked(x) if x is not None and x in importer.held else None
+    image = importer.blocked(x) if x is not None and x in importer.quantized else None
     if image is None or pads is None or pads.constant is None or node.get_string("mode", "constant") != "constant":
         return None
     if node.input(3) is not None or x is None or x.dtype is None or (fill is not None and fill.constant is None):
@@ -270,7 +270,7 @@ def lower_pad(importer: Importer, node: Node) -> Lowered:
         total=total,
         fill=code - importer.shift(x.dtype),
     )
-    importer.held.add(node.output)
+    importer.quantized.add(node.output)
     return Blocked(padded, total, image.height, image.width, image.block)
 
 

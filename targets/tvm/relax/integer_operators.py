@@ -60,7 +60,7 @@ def _source(importer: Importer, value: Value | None) -> tuple[Value, Grid] | Non
     if decode is None or decode.op != "DequantizeLinear" or decode.domain or decode.inputs[0] is None:
         return None
     codes, grid = decode.inputs[0], grid_of(decode)
-    return None if grid is None or codes not in importer.held else (codes, grid)
+    return None if grid is None or codes not in importer.quantized else (codes, grid)
 
 
 def _sources(importer: Importer, node: Node) -> list[tuple[Value, Grid]] | None:

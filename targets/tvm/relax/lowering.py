@@ -229,7 +229,9 @@ def lower_concat(importer: Importer, node: Node) -> Lowered:
 def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
     """Images joined along their channels, for those that do not read them apart."""
     joined = importer.te(layout.concatenate, *(part.expr for part in parts), pattern=OPAQUE, axis=1)
-    if len(parts) <= _PARTS and not importer.held.intersection(value for value in node.inputs if value is not None):
+    if len(parts) <= _PARTS and not importer.quantized.intersection(
+        value for value in node.inputs if value is not None
+    ):
         importer.parts[node.outputs[0]] = parts
     first = parts[0]
     return Blocked(joined, sum(part.channels for part in parts), first.height, first.width, first.block)
@@ -310,7 +312,7 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
 
 def lower_elementwise(importer: Importer, node: Node) -> Lowered:
     """What treats every element alike stays in blocks where an input is in them already."""
-    images = [importer.blocked(v) if v is not None and v not in importer.held else None for v in node.inputs]
+    images = [importer.blocked(v) if v is not None and v not in importer.quantized else None for v in node.inputs]
     first = next((one for one in images if one is not None), None)
     if first is None:
         return None

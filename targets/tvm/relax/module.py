@@ -109,7 +109,7 @@ def _lower(importer: Importer, node: Node) -> None:
         return
     check(node)
     rule = LOWERINGS.get(node.op) if node.domain == "" else None
-    codes = [value for value in node.inputs if value in importer.held]
+    codes = [value for value in node.inputs if value in importer.quantized]
     moves = node.op in MOVES and node.inputs[0] in codes and (node.op != "Concat" or len(codes) == len(node.inputs))
     if codes and not moves and node.op not in CODED:
         rule = None
@@ -124,7 +124,7 @@ def _lower(importer: Importer, node: Node) -> None:
             operands[place] = within(Call(importer, node), operands[0], operands[place])
         lowered = convert(importer, node, operands)
     if moves:
-        importer.held.update(node.outputs)
+        importer.quantized.update(node.outputs)
     results = lowered if isinstance(lowered, list) else [lowered]
     if missing := [value.name for value in node.outputs[len(results) :] if value.uses]:
         raise TargetError(f"{where(node)} cannot be compiled: no kernel gives '{missing[0]}'; build for onnx")
@@ -138,7 +138,7 @@ def _check(importer: Importer, node: Node, value: Value, expr: Any) -> None:
     """Raises `TargetError` where a value is made in another type or of other sizes than ONNX gives it."""
     from tvm import relax
 
-    if value.dtype is None or value in importer.held or not isinstance(expr.ty, relax.TensorType):
+    if value.dtype is None or value in importer.quantized or not isinstance(expr.ty, relax.TensorType):
         return
     dtype = str(expr.ty.dtype.dtype)
     if dtype != value.dtype.numpy.name:

@@ -48,7 +48,7 @@ class Connection:
         self._silence = silence
         self._relay = Relay(there, min(silence, _PATIENCE), silence)
         try:
-            self.session: Any = self.told("connecting", lambda: _connect(self._relay.port, name))
+            self.session: Any = self.attempt("connecting", lambda: _connect(self._relay.port, name))
         except TargetError:
             self._relay.close()
             raise
@@ -63,7 +63,7 @@ class Connection:
         self.session = None
         self._relay.close()
 
-    def told(self, doing: str, work: Callable[[], _T]) -> _T:
+    def attempt(self, doing: str, work: Callable[[], _T]) -> _T:
         """What `work` gives. Raises `TargetError` that says what was being done where it fails."""
         try:
             return work()

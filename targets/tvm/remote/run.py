@@ -46,9 +46,9 @@ class Remote:
                 raise TargetError(
                     f"{path} was built for {document['target']}, and holds no library that a device can load"
                 )
-            connection.told("sending the library", lambda: connection.session.upload(library, name))
+            connection.attempt("sending the library", lambda: connection.session.upload(library, name))
         try:
-            self._library = connection.told("loading the library", lambda: connection.session.load_module(name))
+            self._library = connection.attempt("loading the library", lambda: connection.session.load_module(name))
         except TargetError as error:
             raise TargetError(
                 f"{error}; it was built for {document['target']} ({document['machine']['triple']})"
@@ -75,7 +75,7 @@ class Remote:
         return outputs, fastest
 
     def _told(self, inputs: list[Array], runs: int) -> tuple[list[Array], float]:
-        return self._connection.told("running the model", lambda: self._run(inputs, runs))
+        return self._connection.attempt("running the model", lambda: self._run(inputs, runs))
 
     def _run(self, inputs: list[Array], runs: int) -> tuple[list[Array], float]:
         fed = [self._put(array) for array in inputs]

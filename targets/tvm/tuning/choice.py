@@ -32,7 +32,7 @@ class Choice:
         return {cut.workload: cut.tile for cut in self.cuts}
 
     @property
-    def told(self) -> dict[str, object]:
+    def record(self) -> dict[str, object]:
         """What the manifest says of it."""
         return {"kernels": self.kernels, "tuned": len(self.cuts), "records": self.records}
 

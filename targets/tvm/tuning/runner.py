@@ -67,7 +67,7 @@ class There(Runner):
     def __init__(self, machine: Machine, threads: int, device: tuning.Device) -> None:
         super().__init__(machine, threads)
         self._connection = Connection(device)
-        self._connection.told("setting threads", self._set_threads)
+        self._connection.attempt("setting threads", self._set_threads)
 
     def _set_threads(self) -> None:
         self._connection.session.get_function("runtime.config_threadpool")(1, self.threads)
@@ -79,10 +79,10 @@ class There(Runner):
             built.write_to_file(os.path.join(folder, "kernel.o"), "o")
             command = [toolchain.compiler(self.machine), *self.machine.flags, "-shared", "kernel.o", "-o", name]
             toolchain.run(command, folder=folder, what="linking a kernel")
-            there = self._connection.told("loading a kernel", lambda: self._sent(os.path.join(folder, name), name))
+            there = self._connection.attempt("loading a kernel", lambda: self._sent(os.path.join(folder, name), name))
         session = self._connection.session
-        timer = self._connection.told("sending numbers", lambda: _timed(there, session.cpu(), kernel))
-        return lambda runs: self._connection.told("timing a kernel", lambda: timer(runs))
+        timer = self._connection.attempt("sending numbers", lambda: _timed(there, session.cpu(), kernel))
+        return lambda runs: self._connection.attempt("timing a kernel", lambda: timer(runs))
 
     def _sent(self, path: str, name: str) -> Any:
         self._connection.session.upload(path)

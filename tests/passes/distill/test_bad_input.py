@@ -13,7 +13,8 @@ from optc.ir.types import DType, SequenceType, TensorType
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.distill import Distill
 from optc.passes.distill.training import PATIENCE
-from optc.runtime.samples import Feeds, load_samples
+from optc.runtime.samples import Feeds
+from optc.runtime.sources import load_samples
 from optc.runtime.training.trainer import Trainer
 
 FLOAT = DType.FLOAT
@@ -53,7 +54,7 @@ def taught(teacher: Graph, samples: dict[str, np.ndarray], *, steps: int = 4, ba
     graph.sweep()
     everything = load_samples(samples, teacher)
     fit, judges = everything.split(max(everything.count // 4, 1)) if everything.count > 1 else (everything, everything)
-    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=judges, threads=1)
+    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=judges, threads=1)
     return Distill(steps=steps, rate=1e-2, batch=batch).run(graph, ctx), graph
 
 

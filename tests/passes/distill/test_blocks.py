@@ -18,8 +18,8 @@ from optc.passes.distill.blocks import STEPS
 from optc.passes.distill.cuts import FED, LAYERS_EACH, blocks, part
 from optc.passes.distill.parameters import parameters
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 NAME = "digits_resnet"
 
@@ -45,13 +45,13 @@ def student() -> Graph:
 def ctx() -> Context:
     teacher = network()
     fit, held_out = load_samples(zoo.samples(NAME, "calib"), teacher).take(128).split(32)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held_out, threads=1)
+    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=held_out, threads=1)
 
 
 def divergence(graph: Graph, ctx: Context) -> float:
     assert ctx.teacher is not None
-    assert ctx.held is not None
-    kl = agreement(ctx.teacher, graph, ctx.held, threads=1).kl
+    assert ctx.held_out is not None
+    kl = agreement(ctx.teacher, graph, ctx.held_out, threads=1).kl
     assert kl is not None
     return kl
 
@@ -79,8 +79,8 @@ def test_values_of_other_shapes_end_no_block() -> None:
 def test_a_part_computes_what_the_graph_computes_there(ctx: Context) -> None:
     graph = network()
     block = blocks(graph, network(), {one.value for one in parameters(graph)})[1]
-    assert ctx.held is not None
-    begin, end = Session(graph, outputs=[block.begin, block.end], threads=1).run(next(ctx.held.batches(8)))
+    assert ctx.held_out is not None
+    begin, end = Session(graph, outputs=[block.begin, block.end], threads=1).run(next(ctx.held_out.batches(8)))
     (answer,) = Session(part(graph, block.begin, block.end)[0], threads=1).run({FED: begin})
     np.testing.assert_allclose(answer, end, rtol=1e-5, atol=1e-5)
 

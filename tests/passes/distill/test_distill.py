@@ -17,7 +17,7 @@ from optc.passes.base import Context, Outcome, Override, TargetFacts
 from optc.passes.distill import Distill
 from optc.passes.prune.storage import sparse
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 NAME = "digits_dscnn"
 
@@ -39,7 +39,7 @@ def ctx() -> Context:
     teacher = read(f"zoo:{NAME}")
     infer(teacher)
     fit, held_out = load_samples(zoo.samples(NAME, "calib"), teacher).take(160).split(48)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held_out, threads=1)
+    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=held_out, threads=1)
 
 
 def student(**options: float) -> Graph:
@@ -51,8 +51,8 @@ def student(**options: float) -> Graph:
 
 def divergence(graph: Graph, ctx: Context) -> float:
     assert ctx.teacher is not None
-    assert ctx.held is not None
-    kl = agreement(ctx.teacher, graph, ctx.held, threads=1).kl
+    assert ctx.held_out is not None
+    kl = agreement(ctx.teacher, graph, ctx.held_out, threads=1).kl
     assert kl is not None
     return kl
 
@@ -135,7 +135,7 @@ def test_without_parameters_there_is_nothing_to_learn() -> None:
     graph.add_output(graph.add("Relu", [x]).output, "y", TensorType(DType.FLOAT, ("N", 8)))
     infer(graph)
     fit, held_out = load_samples({"x": np.ones((4, 8), np.float32)}, graph).split(2)
-    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=fit, held=held_out)
+    ctx = Context(TargetFacts("onnx"), teacher=graph.clone(), fit=fit, held_out=held_out)
     report = Distill(steps=1).run(graph, ctx)
     assert report.notes == ["nothing is learnt: the model has no parameters that may move"]
 
@@ -147,7 +147,7 @@ def test_samples_are_wanted() -> None:
 
 def test_one_sample_is_enough_to_run_on(ctx: Context) -> None:
     assert ctx.fit is not None
-    ctx.fit = ctx.held = ctx.fit.take(1)
+    ctx.fit = ctx.held_out = ctx.fit.take(1)
     graph = student()
     before = divergence(graph, ctx)
     Distill(steps=3).run(graph, ctx)
@@ -170,7 +170,7 @@ def test_a_state_may_count_samples_along_another_axis() -> None:
     samples = load_samples(feeds, graph)
     assert samples.axes == {"x": 0, "state": 1}
     fit, held_out = samples.split(16)
-    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held=held_out, threads=1)
+    ctx = Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=held_out, threads=1)
     before = sum(output.loss for output in agreement(teacher, graph, held_out, threads=1).outputs)
     Distill(steps=40, rate=1e-2, batch=8).run(graph, ctx)
     assert sum(output.loss for output in agreement(teacher, graph, held_out, threads=1).outputs) < before

@@ -19,8 +19,9 @@ from optc.passes.clean import Clean
 from optc.passes.prune import Prune
 from optc.passes.walk import tolerance
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import Samples, load_samples
+from optc.runtime.samples import Samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 FACTS = TargetFacts("test", channel_alignment=4)
 
@@ -83,8 +84,8 @@ def run(graph: Graph, ctx: Context, **options: object) -> Report:
 def error(ctx: Context, graph: Graph) -> float:
     """Relative error of the outputs on the held-out samples."""
     assert ctx.teacher is not None
-    assert ctx.held is not None
-    feeds = next(ctx.held.batches(64))
+    assert ctx.held_out is not None
+    feeds = next(ctx.held_out.batches(64))
     t, s = Session(ctx.teacher, threads=1).run(feeds)[0], Session(graph, threads=1).run(feeds)[0]
     assert t.shape == s.shape
     return float(np.sum((t - s) ** 2) / np.sum((t - t.mean()) ** 2))
@@ -318,7 +319,7 @@ def digits(name: str, align: int = 8) -> tuple[Graph, Context, Samples]:
     Clean().run(graph, ctx)
     infer(graph, fresh=True)
     ctx.teacher = graph.clone()
-    ctx.fit, ctx.held = load_samples(zoo.samples(name, "calib"), graph).split(60)
+    ctx.fit, ctx.held_out = load_samples(zoo.samples(name, "calib"), graph).split(60)
     return graph, ctx, load_samples(zoo.samples(name, "test"), graph)
 
 
@@ -365,8 +366,8 @@ def test_kit_keyword_spotter(kit: Path) -> None:
     infer(graph, fresh=True)
     ctx.teacher = graph.clone()
     data = np.load(kit / "data" / "kws.npz")
-    ctx.fit, ctx.held = load_samples({graph.inputs[0].name: data["calib_x"]}, graph).split(40)
+    ctx.fit, ctx.held_out = load_samples({graph.inputs[0].name: data["calib_x"]}, graph).split(40)
     before = cost(graph)
     run(graph, ctx, ratio=0.15, scope="global")
     assert cost(graph).macs <= 0.86 * before.macs
-    assert agreement(ctx.teacher, graph, ctx.held, threads=1).share >= 0.85
+    assert agreement(ctx.teacher, graph, ctx.held_out, threads=1).share >= 0.85

@@ -18,8 +18,8 @@ from optc.passes.base import Context, Outcome, TargetFacts
 from optc.passes.prune import Prune
 from optc.passes.prune.storage import sparse
 from optc.passes.quant import Quant
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 X = np.random.default_rng(1).normal(size=(64, 8, 6, 6)).astype(np.float32)
 
@@ -41,7 +41,7 @@ def net() -> Graph:
 def context(graph: Graph, **facts: bool) -> Context:
     ctx = Context(replace(TargetFacts("test"), **facts), threads=1)
     samples = load_samples({"x": X}, graph)
-    ctx.fit, ctx.held = samples.split(8, 0)
+    ctx.fit, ctx.held_out = samples.split(8, 0)
     ctx.teacher = graph.clone()
     return ctx
 

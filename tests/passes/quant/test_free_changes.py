@@ -16,8 +16,8 @@ from optc.passes.quant.equivalent.absorb import absorb
 from optc.passes.quant.equivalent.rotate import rotate
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.trial import Trial
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(24, 6, 5, 5)).astype(np.float32)}
 Made = Callable[[Graph, Value], Value]
@@ -38,7 +38,7 @@ def network(*ops: Made, classes: int = 4) -> Graph:
 def conv(outputs: int, *, size: int = 1, pad: int = 0, bias: float = 0.0, seed: int = 0, spread: float = 1.0) -> Made:
     """A convolution whose outputs have means of about `bias` times 1, 2, ... and inputs weighed down to `spread`."""
 
-    def made(graph: Graph, x: Value) -> Value:
+    def convolution(graph: Graph, x: Value) -> Value:
         rng = np.random.default_rng(seed)
         channels = x.shape[1]  # type: ignore[index]
         weight = rng.normal(size=(outputs, channels, size, size)) / np.sqrt(channels * size * size)
@@ -47,7 +47,7 @@ def conv(outputs: int, *, size: int = 1, pad: int = 0, bias: float = 0.0, seed: 
         parts = [x, graph.constant(weight.astype(np.float32)), shift]
         return graph.add("Conv", parts, {"pads": [pad] * 4}, name=f"conv{seed}").output
 
-    return made
+    return convolution
 
 
 def op(name: str, **attributes: int) -> Made:
@@ -67,7 +67,7 @@ def twice(graph: Graph, x: Value) -> Value:
 
 def context(graph: Graph) -> Context:
     samples = load_samples(FEEDS, graph)
-    return Context(facts_of(), fit=samples, held=samples, threads=1)
+    return Context(facts_of(), fit=samples, held_out=samples, threads=1)
 
 
 def answers(graph: Graph) -> np.ndarray:
@@ -177,7 +177,7 @@ def test_ranges_are_widened_where_more_than_one_decision_a_sample_is_better_for_
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
     graph.add_output(graph.add(kind, [x], types=[TensorType(DType.FLOAT, ("N", 4))]).output, "y")
     samples = load_samples({"x": np.zeros((8, 4), np.float32)}, graph)
-    trial = Trial(graph, Context(facts_of(), fit=samples, held=samples), {})
+    trial = Trial(graph, Context(facts_of(), fit=samples, held_out=samples), {})
     monkeypatch.setattr(Trial, "_measured", lambda self, rule="mse": {"mse": 1.0, "minmax": 0.5}[rule])
     assert trial.widest() is wide
     monkeypatch.setattr(Trial, "_measured", lambda self, rule="mse": {"mse": 1.0, "minmax": 0.95}[rule])

@@ -22,8 +22,8 @@ from optc.passes.quant.layers import find_layers
 from optc.passes.quant.mixed import weigh
 from optc.passes.quant.plan import SPARED, smallest
 from optc.runtime.agreement import agreement
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 
 @pytest.mark.parametrize("name", ["digits_dscnn", "digits_resnet"])
@@ -115,7 +115,7 @@ def test_bits_by_layer_keep_to_a_budget_and_spare_who_minds_most() -> None:
     samples = zoo.samples("digits_resnet", "calib")
     layers = list(find_layers(graph)[0].values())
     held_out = load_samples(samples, graph)
-    weighed = weigh(graph, layers, {}, Context(TargetFacts("test"), fit=held_out, held=held_out, threads=1))
+    weighed = weigh(graph, layers, {}, Context(TargetFacts("test"), fit=held_out, held_out=held_out, threads=1))
     loss = {layer.name: choices[1].error / choices[1].cost for layer, choices in zip(layers, weighed)}
     report = quantized(graph, samples, Quant(weights="auto", size=0.18))
     width_of = widths(report)
@@ -132,7 +132,7 @@ def test_an_agreement_floor_that_nothing_meets_leaves_eight_bits() -> None:
     graph = cleaned("digits_dscnn")
     teacher = graph.clone()
     samples = load_samples(zoo.samples("digits_dscnn", "calib"), graph)
-    ctx = Context(facts_of(), teacher=teacher, fit=samples, held=samples, threads=1)
+    ctx = Context(facts_of(), teacher=teacher, fit=samples, held_out=samples, threads=1)
     one = Quant(weights="auto", min_agreement=1.0)
     one.requires(graph, ctx)
     report = one.run(graph, ctx)

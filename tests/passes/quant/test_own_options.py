@@ -16,8 +16,8 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Override, Report
 from optc.passes.quant import Quant
 from optc.project.overrides import override
-from optc.runtime.samples import load_samples
 from optc.runtime.session import Session
+from optc.runtime.sources import load_samples
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(40, 32)).astype(np.float32)}
 
@@ -40,7 +40,7 @@ def chain(length: int = 4) -> Graph:
 def build(one: Quant, *overrides: Override) -> tuple[Graph, Report]:
     graph = chain()
     samples = load_samples(FEEDS, graph)
-    ctx = Context(facts_of(), teacher=graph.clone(), fit=samples, held=samples, overrides=overrides, threads=1)
+    ctx = Context(facts_of(), teacher=graph.clone(), fit=samples, held_out=samples, overrides=overrides, threads=1)
     one.requires(graph, ctx)
     report = one.run(graph, ctx)
     graph.sweep()

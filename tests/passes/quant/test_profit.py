@@ -16,7 +16,7 @@ from optc.passes.base import Context, Outcome
 from optc.passes.quant import Quant, profit
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.qdq.placement import place
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def chain(length: int = 5) -> Graph:
@@ -43,7 +43,7 @@ def test_the_cut_is_the_cheapest_of_all_assignments(seed: int) -> None:
     graph = chain()
     layers, _ = find_layers(graph)
     data = load_samples(samples(), graph)
-    ctx = Context(facts_of(), fit=data, held=data, threads=1)
+    ctx = Context(facts_of(), fit=data, held_out=data, threads=1)
     rng = np.random.default_rng(seed)
     floats: dict[Node, float] = {node: 1e-5 * rng.random() for node in layers}
     codes: dict[Node, float] = {node: 1e-5 * rng.random() for node in layers}

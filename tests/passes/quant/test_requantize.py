@@ -68,7 +68,7 @@ def built(model: onnx.ModelProto | Graph, passes: str) -> Build:
     return compile(model, passes, data=FEEDS, threads=1, guard=False)
 
 
-def told(build: Build) -> Report:
+def report_of(build: Build) -> Report:
     """What `quant` says, the last pass but for what makes the graph fit the target."""
     return next(step.report for step in build.report.steps if step.name == "quant")
 
@@ -83,7 +83,7 @@ def test_kept(theirs: onnx.ModelProto) -> None:
     before = built(theirs, "clean").graph
     done = built(theirs, "quant:slower=int8")
     assert sorted(node.op for node in done.graph) == sorted(node.op for node in before)
-    report = told(done)
+    report = report_of(done)
     assert report.count(Outcome.DONE) == 0
     assert {layer.reason for layer in report.layers if "island" not in layer.detail} == {"already quantized"}
 
@@ -94,12 +94,12 @@ def test_refused(theirs: onnx.ModelProto) -> None:
 
 
 def test_a_float_model_is_not_refused() -> None:
-    assert told(built(network(), "quant:requantize=refuse")).count(Outcome.DONE) == 3
+    assert report_of(built(network(), "quant:requantize=refuse")).count(Outcome.DONE) == 3
 
 
 def test_done_anew(theirs: onnx.ModelProto) -> None:
     done = built(theirs, "quant:requantize=redo:slower=int8")
-    report = told(done)
+    report = report_of(done)
     assert {layer.op for layer in report.layers if layer.outcome is Outcome.DONE} == {"Conv", "MatMul"}
     assert not any(node.op.startswith("QLinear") for node in done.graph)
     # Hardly more than in one that was never quantized before: nothing is doubled.

@@ -19,7 +19,7 @@ from optc.passes.quant import Quant
 from optc.passes.quant.plan import plan
 from optc.passes.quant.scheme import Scheme
 from optc.passes.quant.static import STAGES, Ranges, Work, quantize_static
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 
 def work(graph: Graph, one: Quant | None = None) -> Work:
@@ -107,7 +107,7 @@ def test_weights_are_written_after_activations() -> None:
 def test_all_stages_are_the_whole() -> None:
     graph = cleaned("digits_dscnn")
     samples = load_samples(zoo.samples("digits_dscnn", "calib"), graph)
-    ctx = dataclasses.replace(context(graph), fit=samples, held=samples, target=facts_of(measurable=False))
+    ctx = dataclasses.replace(context(graph), fit=samples, held_out=samples, target=facts_of(measurable=False))
     report = Report()
     quantize_static(Work(graph, plan(graph, Quant(), ctx), ctx, report))
     assert len(report.layers) == sum(node.op in ("Conv", "Gemm") for node in graph)

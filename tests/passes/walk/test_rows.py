@@ -15,13 +15,13 @@ from optc.passes.base import Context, Layer, Outcome, TargetFacts
 from optc.passes.walk.pairing import selections
 from optc.passes.walk.readers import linear_layers
 from optc.passes.walk.walk import walk
-from optc.runtime.samples import load_samples
+from optc.runtime.sources import load_samples
 
 LOSSY = ("prune", "prune:kind=nm", "prune:kind=channels", "svd:ratio=0.5", "depthwise", "quant", "quant:weights=int4",
          "quant:activations=dynamic", "quant:activations=none")  # fmt: skip
 
 
-def told(build: Build) -> list[Layer]:
+def layers_of(build: Build) -> list[Layer]:
     """What became of the layers, of all lossy passes."""
     return [layer for step in build.report.steps for layer in step.report.layers]
 
@@ -36,7 +36,7 @@ def test_layers_that_some_or_all_samples_do_not_reach(passes: str, threshold: fl
     (t,) = onnxruntime.InferenceSession(experts(threshold=threshold).SerializeToString()).run(None, feeds)
     assert np.sum((y - t) ** 2) < 0.5 * np.sum(t**2)
     if threshold == 1e9 and passes.startswith("quant"):
-        unreached = [layer for layer in told(build) if "no sample reaches" in layer.reason]
+        unreached = [layer for layer in layers_of(build) if "no sample reaches" in layer.reason]
         assert len(unreached) == 2 or passes != "quant"
 
 
@@ -120,7 +120,7 @@ def test_weights_that_overflow(passes: str, size: float) -> None:
     d = net.conv(net.add("Relu", c), 16, 16)
     graph = net.done(b, d)
     build = compile(graph, passes, data=samples(32, x=(8, 6, 6)), guard=False, check=False)
-    layers = told(build)
+    layers = layers_of(build)
     assert layers
     if passes == "prune":
         assert [x.outcome for x in layers].count(Outcome.DONE) >= 1

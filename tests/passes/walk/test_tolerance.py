@@ -21,9 +21,9 @@ def test_a_pass_without_an_amount_loses_only_what_is_safe(one: Prune | Svd | Dep
     graph = residual_net()
     ctx = context(graph, 128)
     assert ctx.fit is not None
-    ctx.fit, ctx.held = ctx.fit.split(32)
+    ctx.fit, ctx.held_out = ctx.fit.split(32)
     report = one.run(graph, ctx)
-    share = agreement(ctx.teacher, graph, ctx.held).share
+    share = agreement(ctx.teacher, graph, ctx.held_out).share
     assert report.layers
     assert share >= SAFE
     if report.changed:
@@ -38,7 +38,7 @@ def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPa
         Context, "agreement", lambda ctx, trial: SimpleNamespace(cautious=1.0 if trial is graph else 0.5)
     )
     ctx = context(graph, 128)
-    ctx.held = ctx.fit
+    ctx.held_out = ctx.fit
     report = Prune().run(graph, ctx)
     assert not report.changed
     assert report.count(Outcome.REVERTED)
@@ -49,7 +49,7 @@ def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPa
 def test_the_loosest_safe_amount_is_found_by_bisection(least: int, tried: list[int], taken: float) -> None:
     graph = residual_net()
     ctx = context(graph, 32)
-    ctx.held = ctx.fit
+    ctx.held_out = ctx.fit
     amounts = (8.0, 4.0, 2.0, 1.0)
     trials: list[int] = []
 
@@ -65,16 +65,16 @@ def test_the_loosest_safe_amount_is_found_by_bisection(least: int, tried: list[i
     assert (trials, safe.amount) == (tried, taken)
     assert safe.share is not None
     assert safe.share >= SAFE
-    assert agreement(ctx.teacher, graph, ctx.held).share >= SAFE
+    assert agreement(ctx.teacher, graph, ctx.held_out).share >= SAFE
 
 
 def test_after_a_pass_that_was_told_to_lose_much_no_more_is_lost() -> None:
     graph = residual_net()
     ctx = context(graph, 32)
-    ctx.held = ctx.fit
+    ctx.held_out = ctx.fit
     head = next(node for node in graph if node.name == "head")
     head.set_attribute("alpha", -1.0)
-    before = agreement(ctx.teacher, graph, ctx.held).cautious
+    before = agreement(ctx.teacher, graph, ctx.held_out).cautious
     assert before < SAFE
 
     def run(trial: Graph, amount: float) -> Report:

@@ -191,10 +191,10 @@ def test_a_build_out_of_the_cache_has_a_page_of_its_own(written: Written, tmp_pa
     data = Data({"x": np.random.default_rng(1).normal(size=(40, 3, 16, 16)).astype(np.float32)})
     first, second = (compile(written.build.report.model, data=data, trail=True, **same) for _ in range(2))
     assert second.report.cached
-    assert second.held is not None
-    assert first.held is not None
-    assert [feeds["x"].tobytes() for feeds in first.held.batches(8)] == [
-        feeds["x"].tobytes() for feeds in second.held.batches(8)
+    assert second.held_out is not None
+    assert first.held_out is not None
+    assert [feeds["x"].tobytes() for feeds in first.held_out.batches(8)] == [
+        feeds["x"].tobytes() for feeds in second.held_out.batches(8)
     ]
     write(second, tmp_path / "page.html")
     assert 'id="answers"' in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -58,7 +58,7 @@ class Call:
             return tuple(int(one) for one in np.ravel(array))
         return self.node.get_ints(attribute) if attribute in self.node.attributes else None
 
-    def known(self, index: int) -> bool:
+    def is_known(self, index: int) -> bool:
         """Whether an operand is absent or a constant."""
         return not self.has(index) or self.array(index) is not None
 

@@ -41,7 +41,7 @@ def lower_reduce(call: Call) -> relax.Expr:
 
     sizes = _sizes(call)
     keep = bool(call.node.get_int("keepdims", 1))
-    if call.known(1):
+    if call.is_known(1):
         axes = call.ints(1, "axes") or ()
         if not axes and call.node.get_int("noop_with_empty_axes"):
             return _identity(call)

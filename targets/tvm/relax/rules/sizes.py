@@ -137,7 +137,7 @@ def is_one_of(operand: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> 
 
 
 def lower_range(call: Call) -> relax.Expr | None:
-    if all(call.known(index) for index in range(3)):
+    if all(call.is_known(index) for index in range(3)):
         return None
     result = call.result()
     operands = [call.expr(index) for index in range(3)]
@@ -252,7 +252,7 @@ def _computed(call: Call, index: int) -> bool:
     """Whether an operand is a tensor that is known only when the model runs: sizes computed from sizes are not."""
     from tvm import relax
 
-    if call.known(index):
+    if call.is_known(index):
         return False
     kind = call.expr(index).ty
     return isinstance(kind, relax.TensorType) and call.node.outputs[0].static_shape is not None

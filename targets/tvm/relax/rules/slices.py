@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def lower_slice(call: Call) -> relax.Expr | None:
-    if call.node.outputs[0].static_shape is None or all(call.known(index) for index in range(1, 5)):
+    if call.node.outputs[0].static_shape is None or all(call.is_known(index) for index in range(1, 5)):
         return None
     sizes, result = call.sizes(0), call.result()
     count = call.sizes(1)[0]
@@ -86,8 +86,8 @@ def lower_pad(call: Call) -> relax.Expr | None:
         return None
     sizes, result = call.sizes(0), call.result()
     mode = call.node.get_string("mode", "constant")
-    computed = not call.known(1) or not call.known(3)
-    if mode == "constant" and not computed and call.known(2):
+    computed = not call.is_known(1) or not call.is_known(3)
+    if mode == "constant" and not computed and call.is_known(2):
         return None
     if call.has(1):
         pads = call.cast(call.expr(1), "int64")

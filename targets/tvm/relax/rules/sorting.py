@@ -25,7 +25,7 @@ def lower_top_k(call: Call) -> list[relax.Expr]:
 
     sizes, result = call.sizes(0), call.result()
     axis = call.node.get_int("axis", -1) % len(sizes)
-    if not call.known(1):
+    if not call.is_known(1):
         agree(call, call.reshape(call.expr(1), (1,)), lambda _, count: count == result[axis], 1)
     rank = len(sizes)
     order = [index for index in range(rank) if index != axis] + [axis]

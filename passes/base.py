@@ -211,9 +211,13 @@ class Context:
         from ..runtime.original import Original
 
         assert self.teacher is not None
-        assert self.held is not None
-        if self.original is None or self.original.graph is not self.teacher or self.original.samples is not self.held:
-            self.original = Original(self.teacher, self.held, threads=self.threads)
+        assert self.held_out is not None
+        if (
+            self.original is None
+            or self.original.graph is not self.teacher
+            or self.original.samples is not self.held_out
+        ):
+            self.original = Original(self.teacher, self.held_out, threads=self.threads)
         return self.original.agreement(graph, exact=self.exact)
 
     @property

@@ -165,7 +165,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("arguments", "locked", "options", "profiling"),
         ("order",),
         ("device", "emission", "reuse", "several_targets", "tuning"),
-        ("road",),
+        ("stages",),
     ),
     "project": (("lock", "overrides"), ("config",)),
     "searcher": (

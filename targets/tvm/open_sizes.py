@@ -21,9 +21,9 @@ def follows(value: Value) -> bool:
     graph = value.graph
     if graph is None or value.shape is None:
         return False
-    known = [symbol(s) for one in graph.root.inputs for s in one.shape or () if isinstance(s, str)]
+    symbols = [symbol(s) for one in graph.root.inputs for s in one.shape or () if isinstance(s, str)]
     named = [symbol(size) if isinstance(size, str) else size for size in value.shape if size is not None]
-    if len(named) == len(value.shape) and _made_of(named, known):
+    if len(named) == len(value.shape) and _made_of(named, symbols):
         return True
     # What has no name is told apart by a walk over the whole graph alone; an output may be declared with a name.
     inference = analyse(graph.root, fresh=True, declared=False)

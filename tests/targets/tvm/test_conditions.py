@@ -218,11 +218,11 @@ def test_advice_says_to_fix_sizes_where_some_are_open() -> None:
 @pytest.mark.parametrize("packed", [True, False])
 def test_scales_that_follow_from_constants_are_taken(packed: bool) -> None:
     """A file may store scales packed, behind operators that fold as it is loaded; not those that are random."""
-    made = "e = Cast <to = 1> (codes) two = Cast <to = 1> (base) s = Pow (two, e)"
+    scale = "e = Cast <to = 1> (codes) two = Cast <to = 1> (base) s = Pow (two, e)"
     graph = read(
         "QLinearConv",
         "(uint8[1, 1, 2, 2] x) => (uint8[1, 1, 2, 2] y) <int8[1] codes = {-1}, int8 base = {2}, float t = {2}, "
-        f"uint8 o = {{0}}, uint8[1, 1, 1, 1] w = {{3}}> {{ {made if packed else 's = RandomNormal <shape = [1]> ()'} "
+        f"uint8 o = {{0}}, uint8[1, 1, 1, 1] w = {{3}}> {{ {scale if packed else 's = RandomNormal <shape = [1]> ()'} "
         "y = QLinearConv (x, t, o, w, s, o, t, o) }",
     )
     if packed:

@@ -174,7 +174,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("channel_options", "judge", "record"),
         ("surrogate", "survey"),
         ("task",),
-        ("additive", "hunt", "relaxed", "repair"),
+        ("additive", "loop", "relaxed", "repair"),
         ("reach",),
     ),
     "cli": (("chosen", "console", "flags", "help"), ("completion", "explain", "listing", "values"), ("profile", "run")),

@@ -18,7 +18,13 @@ or through TVM's `converter`; each is held against ONNX's node tests (`python be
 codes are computed with the `floats` that they stand for where no kernel adds up codes. Types with fewer than eight bits
 are neither inputs nor outputs. GPUs need fixed sizes, and refuse kernels that compute with a type that their language
 lacks: halves in OpenCL, which has them as memory alone, and doubles on GPUs without them; doubles and whole numbers of
-other sizes than 32 bits in WebGPU. This page is written by `docs/operators.py`.
+other sizes than 32 bits in WebGPU.
+
+Tensors of a library have sizes that are known when it is built, or that follow from those of its inputs. So TopK is
+taken; NonZero and Compress are where the model declares how much they give: a run that gives another number fails by
+the name of the node. NonMaxSuppression and Unique are not: how much they give differs from input to input, and a
+library that answers some pictures and fails on others is of no use. End the model before them, so that boxes and scores
+are its outputs, and let the program that calls the library select. This page is written by `docs/operators.py`.
 
 """
 

@@ -40,7 +40,9 @@ _REASONS = {
         "it works on sequences of tensors",
     ),
     "ImageDecoder": "it decodes files",
-    **dict.fromkeys(("NonMaxSuppression", "Unique"), "how much it gives depends on data"),
+    **dict.fromkeys(
+        ("NonMaxSuppression", "Unique"), "how much it gives depends on data: end the model before it, and select there"
+    ),
 }  # fmt: skip
 
 

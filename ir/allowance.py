@@ -21,9 +21,9 @@ MOST = 512 << 20
 """Bytes of one array that is written out of fewer."""
 RESULTS = 512 << 20
 """Bytes of all results that one pass evaluates, besides twice what the model stores."""
-MACS = 1 << 34
+MACS = 1 << 33
 """Multiply-accumulates of all that one pass evaluates: seconds."""
-RUNS = 1024
+RUNS = 512
 """Nodes that one pass hands to a runtime, each in a session of its own of about a millisecond."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from .attributes import Attribute, AttributeKind, AttributeValue
 from .graph import Function, Graph, Node, Output, Value
+from .uncollected import uncollected
 
 
 def clone(graph: Graph, values: dict[Value, Value] | None = None) -> Graph:
@@ -14,7 +15,11 @@ def clone(graph: Graph, values: dict[Value, Value] | None = None) -> Graph:
     `values` maps values of the graphs around `graph` to what the copy reads in their place (the same value where
     absent), and receives the copy of every value inside.
     """
-    values = {} if values is None else values
+    with uncollected():
+        return _clone(graph, {} if values is None else values)
+
+
+def _clone(graph: Graph, values: dict[Value, Value]) -> Graph:
     copy = Graph(graph.name, opsets=graph.opsets)
     copy.doc, copy.metadata, copy.header, copy.extra = graph.doc, dict(graph.metadata), graph.header, graph.extra
     for value in graph.inputs:

@@ -24,7 +24,7 @@ _LONGER = frozenset({"StringConcat"})
 def check_constant_work(graph: Graph, inference: Inference) -> None:
     """Raises `TargetError` where what follows from the constants of `graph` takes far more than `clean`
     would compute."""
-    most = Effort(2 * Effort.of(graph).bytes, 16 * MACS)
+    most = Effort(2 * Effort.of(graph).bytes, 32 * MACS)
     longest: dict[Value, int] = {}  # of what is known before the model runs: bytes of its longest string, 1 for numbers
     size = products = 0
     for node in graph:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 NODES_KEY = "optc.origin"
 PASSES_KEY = "optc.passes"
+MOST_NAMES = 256
+"""Names that a node keeps: one that is made of a chain of any length, link by link, would copy them all each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,12 @@ class Origin:
 
     @staticmethod
     def merge(origins: Iterable[Origin], by: str) -> Origin:
-        """The origin of a node that the pass `by` made out of nodes of these `origins`."""
+        """The origin of a node that the pass `by` made out of nodes of these `origins`; the first names of too many."""
         nodes: dict[str, None] = {}
         passes: dict[str, None] = {}
         for origin in origins:
-            nodes.update(dict.fromkeys(origin.nodes))
+            if len(nodes) < MOST_NAMES:
+                nodes.update(dict.fromkeys(origin.nodes))
             passes.update(dict.fromkeys(origin.passes))
         passes[by] = None
-        return Origin(tuple(nodes), tuple(passes))
+        return Origin(tuple(nodes)[:MOST_NAMES], tuple(passes))

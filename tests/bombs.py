@@ -138,8 +138,8 @@ def contraction() -> onnx.ModelProto:
 
 
 def scalars() -> onnx.ModelProto:
-    nodes = [helper.make_node("Cos", [f"c{i}"], [f"c{i + 1}"]) for i in range(8_000)]
-    return _model(nodes, "c8000", c0=np.ones(1, np.float32))
+    nodes = [helper.make_node("Cos", [f"c{i}"], [f"c{i + 1}"]) for i in range(12_000)]
+    return _model(nodes, "c12000", c0=np.ones(1, np.float32))
 
 
 def rank() -> onnx.ModelProto:
@@ -229,5 +229,5 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     "calls-400": lambda: laughs(400, 1),
     "calls-3000": lambda: laughs(3000, 1),
     "calls-wide": lambda: laughs(4, 30),
-    "chain-5000": lambda: chain(5000),
+    "chain-12000": lambda: chain(12_000),
 }

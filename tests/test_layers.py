@@ -102,7 +102,7 @@ def test_layers(path: Path) -> None:
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ir": (
-        ("types", "origin", "printable"),
+        ("types", "origin", "printable", "uncollected"),
         ("allowance",),
         ("tensor", "text/literal", "text/scan"),
         ("spilled",),

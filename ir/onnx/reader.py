@@ -6,10 +6,7 @@ data file, and is mapped when a pass asks for it.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-from collections.abc import Iterator
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -18,6 +15,7 @@ from ...errors import ModelError, expect
 from ..graph import Graph
 from ..printable import has_control
 from ..tensor import POINTER, SourceFile
+from ..uncollected import uncollected
 from . import wire
 from .graph_reader import GraphReader
 from .tensor_proto import TensorReader
@@ -79,18 +77,5 @@ def _parse(data: wire.Buffer) -> onnx.ModelProto:
 
 
 def _read(model: onnx.ModelProto, tensors: TensorReader) -> Graph:
-    with _no_collection():
+    with uncollected():
         return GraphReader(tensors).model(model)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the cyclic garbage collector: it would visit the growing graph over and over, and find no garbage."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -22,6 +22,7 @@ from ..instantiate import instantiate
 from ..node import Node, Value
 from ..tensor import Tensor
 from ..types import Dim, DType, TensorType, Type
+from ..uncollected import uncollected
 from .control_flow import control_flow
 from .onnx_inference import fact_of, onnx_facts, type_of
 from .rules import RULES, Call, Cannot, Fact
@@ -150,7 +151,8 @@ def analyse(
     walk = _Walk(graph, dims or {}, fresh)
     if not declared:
         walk.declared.clear()
-    walk.run(graph, None)
+    with uncollected():
+        walk.run(graph, None)
     return walk.inference
 
 

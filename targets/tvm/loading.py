@@ -7,11 +7,12 @@ loaded again and again, though nothing of it is to be given back.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+
+from ...ir.uncollected import uncollected
 
 _NAMES = "ffi.FunctionListGlobalNamesFunctor"
 _LIST = "list_global_func_names"
@@ -21,19 +22,8 @@ def load() -> None:
     """Import TVM, where it is not imported yet."""
     if "tvm" in sys.modules:
         return
-    with _uncollected(), _listed_once():
+    with uncollected(), _listed_once():
         import_module("tvm")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 @contextmanager

@@ -367,3 +367,11 @@ def test_origins_merge_in_order_and_each_once() -> None:
 
 def values(graph: Graph) -> list[Value]:
     return [*graph.inputs, *graph.constants, *(v for node in graph for v in node.outputs)]
+
+
+def test_a_node_made_of_a_long_chain_keeps_the_first_names() -> None:
+    origin = Origin.own("n0")
+    for index in range(1, 5000):
+        origin = Origin.merge([origin, Origin.own(f"n{index}")], "clean")
+    assert origin.nodes == tuple(f"n{index}" for index in range(256))
+    assert origin.passes == ("clean",)

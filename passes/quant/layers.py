@@ -1,6 +1,6 @@
 """The layers whose weights are quantized: Conv, Gemm and MatMul with constant float32 weights.
 
-Each other node with weights of its own is a named skip; see `layer_of`.
+Each other node with weights of its own is a named skip; see `quantizable`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_quantized(node: Node) -> bool:
     return node.op in QUANTIZED or node.op.startswith(_INTEGER)
 
 
-def layer_of(node: Node, schemes: Schemes = MappingProxyType({}), form: Form | None = None) -> Linear:
+def quantizable(node: Node, schemes: Schemes = MappingProxyType({}), form: Form | None = None) -> Linear:
     """The layer of a Conv, Gemm or MatMul node. Raises `Skip` with the reason why it cannot be quantized."""
     scheme = schemes.get(node, FREE)
     if scheme.reason:
@@ -103,7 +103,7 @@ def find_layers(
             skipped[node] = "inside the body of a control-flow node"
             continue
         try:
-            layers[node] = layer_of(node, schemes, form)
+            layers[node] = quantizable(node, schemes, form)
         except Skip as skip:
             skipped[node] = skip.reason
     for node, other in _conflicts(layers).items():

@@ -59,10 +59,18 @@ class QuantParams:
         return (values.astype(np.float32) - np.float32(self.zero_point)) * self.spread(values.ndim)
 
     @property
+    def unit(self) -> float:
+        """The scale of a whole tensor."""
+        return float(self.scale)
+
+    def same(self, other: QuantParams) -> bool:
+        """Whether values quantized by these parameters of a whole tensor stand for the same as by `other`."""
+        return (self.unit, self.zero_point, self.dtype) == (other.unit, other.zero_point, other.dtype)
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """The least and the greatest number that parameters of a whole tensor hold."""
-        scale = float(self.scale)
-        return scale * (self.low - self.zero_point), scale * (self.high - self.zero_point)
+        return self.unit * (self.low - self.zero_point), self.unit * (self.high - self.zero_point)
 
 
 def limits(dtype: DType) -> tuple[int, int]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ....ir.graph import Value
 from ....ir.node import Node
 from ....ir.types import DType
+from ....passes.quant.numbers.params import QuantParams, limits
 
 _BYTES = (DType.INT8, DType.UINT8)
 _GROUP = 16
@@ -34,15 +35,6 @@ Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
-    """x = scale (code - zero), for codes of `dtype`."""
-
-    scale: float
-    zero: int
-    dtype: DType
-
-
-@dataclass(frozen=True, slots=True)
 class CodedLayer:
     """A Conv, Gemm or MatMul on codes.
 
@@ -52,7 +44,7 @@ class CodedLayer:
     """
 
     codes: Value
-    grid: Grid
+    params: QuantParams
     weights: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
     bias: npt.NDArray[np.int32]
@@ -60,15 +52,15 @@ class CodedLayer:
 
     @property
     def most(self) -> float:
-        """A bound of what it answers: no code is further than 255 from the zero of its grid."""
+        """A bound of what it answers: no quantized value is further than 255 from its zero point."""
         axes = tuple(range(1, 4)) if self.weights.ndim == 4 else (0,)
         sums = 255.0 * np.abs(self.weights.astype(np.int64)).sum(axes) + np.abs(self.bias.astype(np.int64))
         beyond = 0 if self.rest is None else np.abs(self.rest)
         return float(np.max(2 * sums * self.scales + beyond, initial=0))
 
 
-def grid_of(node: Node) -> Grid | None:
-    """The grid of a QuantizeLinear or DequantizeLinear with one scale for all and codes of 8 bits."""
+def params_of(node: Node) -> QuantParams | None:
+    """The parameters of a QuantizeLinear or DequantizeLinear to or from 8 bits with one scale for the whole tensor."""
     scale, zero = node.input(1), node.input(2)
     if scale is None or scale.constant is None or scale.constant.numpy().size != 1:
         return None
@@ -78,7 +70,8 @@ def grid_of(node: Node) -> Grid | None:
     if codes is None or codes.dtype not in _BYTES:
         return None
     at = 0 if zero is None or zero.constant is None else int(zero.constant.numpy().reshape(()))
-    return Grid(float(scale.constant.numpy().reshape(())), at, codes.dtype)
+    unit = np.asarray(scale.constant.numpy().reshape(()), np.float32)
+    return QuantParams(unit, at, codes.dtype, None, *limits(codes.dtype))
 
 
 def coded_layer(node: Node) -> CodedLayer | None:
@@ -89,15 +82,15 @@ def coded_layer(node: Node) -> CodedLayer | None:
     decode = None if x is None else x.producer
     if decode is None or decode.op != "DequantizeLinear" or decode.inputs[0] is None or w is None:
         return None
-    codes, grid, kernel = decode.inputs[0], grid_of(decode), _weights(node, w)
-    if grid is None or kernel is None or codes.constant is not None or not _fits(node, codes):
+    codes, params, kernel = decode.inputs[0], params_of(decode), _weights(node, w)
+    if params is None or kernel is None or codes.constant is not None or not _fits(node, codes):
         return None
     weights, scales = kernel
     reduced = tuple(range(1, 4)) if node.op == "Conv" else (0,)
-    units = scales.astype(np.float64) * grid.scale
+    units = scales.astype(np.float64) * params.unit
     if units.min(initial=1) <= 0:
         return None
-    offset = -grid.zero * weights.sum(reduced, dtype=np.int64)
+    offset = -params.zero_point * weights.sum(reduced, dtype=np.int64)
     rest = None
     if bias is not None:
         parts = _bias(bias, units)
@@ -107,7 +100,7 @@ def coded_layer(node: Node) -> CodedLayer | None:
         offset = offset + whole
     if np.abs(offset).max(initial=0) > _MOST:
         return None
-    return CodedLayer(codes, grid, weights, units.astype(np.float32), offset.astype(np.int32), rest)
+    return CodedLayer(codes, params, weights, units.astype(np.float32), offset.astype(np.int32), rest)
 
 
 def is_depthwise(node: Node, weights: Array) -> bool:

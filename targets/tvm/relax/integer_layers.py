@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ....ir.node import Node, Value
+from ....passes.quant.numbers.params import QuantParams
 from ..compute import codes
 from ..compute import conv as convs
 from ..compute.conv import Window
 from ..compute.matrix import conv_matrix
 from ..compute.matrix import pack as pack_matrix
-from ..legal.integer_layers import CodedLayer, Grid, coded_layer, grid_of, is_depthwise
+from ..legal.integer_layers import CodedLayer, coded_layer, is_depthwise, params_of
 from .expressions import FUSABLE, INJECTIVE, OPAQUE, Blocked, Product
 from .importer import Importer
 from .integer_operators import clamped, lower_operator, offset
@@ -37,21 +38,20 @@ _ELEMENTWISE = 0
 
 
 def lower_quantize(importer: Importer, node: Node) -> Lowered:
-    x, grid = node.inputs[0], grid_of(node)
+    x, params = node.inputs[0], params_of(node)
     dot = importer.machine.dot
-    if x is None or grid is None or dot is None or x.constant is not None:
+    if x is None or params is None or dot is None or x.constant is not None:
         return None
-    shift = importer.shift(grid.dtype)
-    bounds = np.iinfo(grid.dtype.numpy.str)
-    low, high = int(bounds.min) - shift, int(bounds.max) - shift
-    options = {"zero": grid.zero - shift, "low": low, "high": high}
-    source = clamped(x, grid)
+    shift = importer.shift(params.dtype)
+    low, high = params.low - shift, params.high - shift
+    options = {"zero": params.zero_point - shift, "low": low, "high": high}
+    source = clamped(x, params)
     product = importer.products.get(source)
     result: Lowered
     if product is not None:
         image = importer.blocked(source)
-        number = _requantized(importer, product, grid)
-        bounded = dot.codes == "int8" and product.most / grid.scale < codes.BOUND
+        number = _requantized(importer, product, params)
+        bounded = dot.codes == "int8" and product.most / params.unit < codes.BOUND
         result = importer.te(
             codes.encode, number, pattern=_ELEMENTWISE, scale=1.0, bounded=bounded, dtype=dot.codes, **options
         )
@@ -61,28 +61,28 @@ def lower_quantize(importer: Importer, node: Node) -> Lowered:
             pattern=_ELEMENTWISE,
             scale=1.0,
             dtype="float32",
-            **{key: value + offset(importer, grid.dtype) for key, value in options.items()},
+            **{key: value + offset(importer, params.dtype) for key, value in options.items()},
         )
-    elif (result := lower_operator(importer, source, grid)) is not None:
+    elif (result := lower_operator(importer, source, params)) is not None:
         image = None
     else:
         image = importer.blocked(x)
         expr = image.expr if image is not None else importer.plain(x)
         if str(expr.ty.dtype.dtype) != "float32":
             return None
-        result = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=grid.scale, dtype=dot.codes, **options)
+        result = importer.te(codes.encode, expr, pattern=_ELEMENTWISE, scale=params.unit, dtype=dot.codes, **options)
     importer.quantized.add(node.output)
     return result if image is None else Blocked(result, image.channels, image.height, image.width, image.block)
 
 
 def lower_dequantize(importer: Importer, node: Node) -> Lowered:
-    x, grid = node.inputs[0], grid_of(node)
-    if x is None or grid is None or x not in importer.quantized:
+    x, params = node.inputs[0], params_of(node)
+    if x is None or params is None or x not in importer.quantized:
         return None
-    zero = grid.zero - importer.shift(grid.dtype)
+    zero = params.zero_point - importer.shift(params.dtype)
     image = importer.blocked(x)
     expr = image.expr if image is not None else importer.flat(x)
-    floats = importer.te(codes.decode, expr, pattern=_ELEMENTWISE, scale=grid.scale, zero=zero)
+    floats = importer.te(codes.decode, expr, pattern=_ELEMENTWISE, scale=params.unit, zero=zero)
     return floats if image is None else Blocked(floats, image.channels, image.height, image.width, image.block)
 
 
@@ -108,14 +108,14 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     terms = (matrix or dot).terms
     groups, block, out = node.get_int("group", 1), machine.block, weights.shape[0]
     height, width = place.output
-    shift = importer.shift(layer.grid.dtype)
+    shift = importer.shift(layer.params.dtype)
     # The zero of the codes as they are held.
     bias = layer.bias + shift * weights.sum((1, 2, 3), dtype=np.int32)
     inner = -(-weights.shape[1] // terms) * terms
     beside = -(-weights.shape[1] * weights.shape[3] // terms) * terms
     fewer = beside * _GAIN <= inner * weights.shape[3] and machine.block % beside == 0
     if fewer and groups == 1 and importer.blocked(layer.codes) is None:
-        image = _unfolded(importer, layer.codes, place, beside, layer.grid.zero - shift)
+        image = _unfolded(importer, layer.codes, place, beside, layer.params.zero_point - shift)
         place = place.rows
         weights = np.ascontiguousarray(weights.transpose(0, 3, 1, 2).reshape(out, -1, weights.shape[2], 1))
     else:
@@ -135,7 +135,7 @@ def _conv(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
         window=place,
         tile=tile,
         groups=groups,
-        zero=layer.grid.zero - shift,
+        zero=layer.params.zero_point - shift,
         **({} if matrix is None else {"rows": matrix.rows}),
     )
     return _product(importer, node, Blocked(sums, out, height, width, block), bias, layer)
@@ -152,7 +152,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     if place is None:
         return None
     out = weights.shape[0]
-    beside = layer.bias + layer.grid.zero * weights.sum((1, 2, 3), dtype=np.int32)
+    beside = layer.bias + layer.params.zero_point * weights.sum((1, 2, 3), dtype=np.int32)
     exact = np.abs(beside.astype(np.int64)).max(initial=0) < _WHOLE
     dtype = np.float32 if exact and not (machine.dot is not None and machine.dot.grouped) else np.int8
     height, width = place.output
@@ -164,7 +164,7 @@ def _depthwise(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
         pattern=FUSABLE,
         window=place,
         tile=tile,
-        zero=layer.grid.zero - importer.shift(layer.grid.dtype),
+        zero=layer.params.zero_point - importer.shift(layer.params.dtype),
     )
     return _product(importer, node, Blocked(sums, out, height, width, machine.block), beside, layer)
 
@@ -192,10 +192,9 @@ def _scaled(importer: Importer, product: Product) -> relax.Expr:
     return importer.te(codes.scaled, product.sums, *map(_const, parts), pattern=_ELEMENTWISE)
 
 
-def _requantized(importer: Importer, product: Product, grid: Grid) -> relax.Expr:
-    """A product in units of `grid`: the sums times one number that was rounded as the quotient of that of the product,
-    which is what integer kernels take."""
-    scale = np.float32(grid.scale)
+def _requantized(importer: Importer, product: Product, params: QuantParams) -> relax.Expr:
+    """A product in units of the scale of `params`: the sums times one number, rounded as integer kernels take it."""
+    scale = np.float32(params.unit)
     parts = [product.bias, product.scale / scale, *(() if product.rest is None else (product.rest / scale,))]
     return importer.te(codes.scaled, product.sums, *map(_const, parts), pattern=_ELEMENTWISE)
 
@@ -211,7 +210,7 @@ def _dense(importer: Importer, node: Node, layer: CodedLayer) -> Lowered:
     tile = importer.tile("dense_codes", x, weights.shape)
     packed = _const(codes.pack_dense(weights, tile, machine.block, dot.terms))
     sums = importer.te(codes.dense_codes, x, packed, pattern=FUSABLE, columns=columns, tile=tile)
-    bias = layer.bias + importer.shift(layer.grid.dtype) * weights.sum(0, dtype=np.int32)
+    bias = layer.bias + importer.shift(layer.params.dtype) * weights.sum(0, dtype=np.int32)
     product = Product(sums, bias, layer.scales, layer.rest, layer.most)
     importer.products[node.output] = product
     return _scaled(importer, product)

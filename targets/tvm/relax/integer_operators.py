@@ -15,8 +15,9 @@ import numpy as np
 from ....ir.node import Node, Value
 from ....ir.ops import clamp_bounds
 from ....ir.types import DType
+from ....passes.quant.numbers.params import QuantParams
 from ..compute import layout, operators
-from ..legal.integer_layers import Grid, grid_of
+from ..legal.integer_layers import params_of
 from .expressions import BROADCAST, ELEMENTWISE, OPAQUE, Blocked
 from .importer import Importer
 
@@ -28,22 +29,21 @@ Lowered: TypeAlias = "relax.Expr | Blocked | None"
 """TVM's numbers for how freely a kernel may be fused."""
 
 
-def lower_operator(importer: Importer, value: Value, grid: Grid) -> Lowered:
-    """The codes, on `grid`, of what an operator on codes gives; none where `value` is not made by one with a rule."""
+def lower_operator(importer: Importer, value: Value, params: QuantParams) -> Lowered:
+    """`value`, quantized by `params`, from quantized operands; none where its operator has no rule."""
     maker = value.producer
     rule = _RULES.get(maker.op) if maker is not None and maker.domain == "" else None
-    return rule(importer, maker, grid) if rule is not None and maker is not None else None
+    return rule(importer, maker, params) if rule is not None and maker is not None else None
 
 
-def clamped(value: Value, grid: Grid) -> Value:
-    """What is rounded to `grid`, but for activations that only keep to what its codes reach anyway."""
-    bounds = np.iinfo(grid.dtype.numpy.str)
+def clamped(value: Value, params: QuantParams) -> Value:
+    """What `params` quantize, without activations that only clip to what quantized values reach anyway."""
     while (maker := value.producer) is not None and maker.domain == "" and maker.inputs and maker.inputs[0] is not None:
         ends = clamp_bounds(maker)
         if ends is None:
             break
-        low, high = np.rint(np.asarray(ends, np.float32) / np.float32(grid.scale)) + grid.zero
-        if low > bounds.min or high < bounds.max:
+        low, high = np.rint(np.asarray(ends, np.float32) / np.float32(params.unit)) + params.zero_point
+        if low > params.low or high < params.high:
             break
         value = maker.inputs[0]
     return value
@@ -54,49 +54,48 @@ def offset(importer: Importer, dtype: DType) -> int:
     return importer.shift(dtype) + (128 if dtype is DType.INT8 else 0)
 
 
-def _source(importer: Importer, value: Value | None) -> tuple[Value, Grid] | None:
-    """The codes that a value decodes, and their grid; none where they are not held."""
+def _source(importer: Importer, value: Value | None) -> tuple[Value, QuantParams] | None:
+    """The quantized values that `value` is dequantized from, and their parameters; none where they are not kept."""
     decode = None if value is None else value.producer
     if decode is None or decode.op != "DequantizeLinear" or decode.domain or decode.inputs[0] is None:
         return None
-    codes, grid = decode.inputs[0], grid_of(decode)
-    return None if grid is None or codes not in importer.quantized else (codes, grid)
+    codes, params = decode.inputs[0], params_of(decode)
+    return None if params is None or codes not in importer.quantized else (codes, params)
 
 
-def _sources(importer: Importer, node: Node) -> list[tuple[Value, Grid]] | None:
+def _sources(importer: Importer, node: Node) -> list[tuple[Value, QuantParams]] | None:
     sources = [_source(importer, value) for value in node.inputs]
     return None if None in sources else [one for one in sources if one is not None]
 
 
-def _output(importer: Importer, grid: Grid) -> dict[str, object]:
+def _output(importer: Importer, params: QuantParams) -> dict[str, object]:
     assert importer.machine.dot is not None
-    return {"shift": -offset(importer, grid.dtype), "dtype": importer.machine.dot.codes}
+    return {"shift": -offset(importer, params.dtype), "dtype": importer.machine.dot.codes}
 
 
-def _clamps(importer: Importer, grid: Grid) -> dict[str, object]:
+def _clamps(importer: Importer, params: QuantParams) -> dict[str, object]:
     """What rounds a number without the zero."""
     assert importer.machine.dot is not None
-    bounds = np.iinfo(grid.dtype.numpy.str)
-    shift = grid.zero - importer.shift(grid.dtype)
-    low, high = int(bounds.min) - grid.zero, int(bounds.max) - grid.zero
+    shift = params.zero_point - importer.shift(params.dtype)
+    low, high = params.low - params.zero_point, params.high - params.zero_point
     return {"low": low, "high": high, "shift": shift, "dtype": importer.machine.dot.codes}
 
 
-def _add(importer: Importer, node: Node, grid: Grid) -> Lowered:
+def _add(importer: Importer, node: Node, params: QuantParams) -> Lowered:
     sources = _sources(importer, node)
     if sources is None or sources[0][0].shape is None or sources[0][0].shape != sources[1][0].shape:
         return None
     one = np.float32
-    y = one(grid.scale)
-    zeros = [g.zero + (128 if g.dtype is DType.INT8 else 0) for g in (*(g for _, g in sources), grid)]
-    rx, ry = (one(one(g.scale) / y) for _, g in sources)
+    y = one(params.unit)
+    zeros = [g.zero_point + (128 if g.dtype is DType.INT8 else 0) for g in (*(g for _, g in sources), params)]
+    rx, ry = (one(one(g.unit) / y) for _, g in sources)
     # The kernel's compiler made a multiply-add of the first product and the sum, too.
     inner = one(np.float64(rx) * zeros[0] + np.float64(one(ry * one(zeros[1]))))
     options = {
         "ratios": (float(rx), float(ry)),
         "fixed": float(one(zeros[2]) - inner),
         "offsets": tuple(offset(importer, g.dtype) for _, g in sources),
-        **_output(importer, grid),
+        **_output(importer, params),
     }
     parts = _beside(importer, [codes for codes, _ in sources])
     if parts is None:
@@ -122,7 +121,7 @@ def _outputs(codes: Value) -> list[Value]:
     return [user.output for user in codes.users]
 
 
-def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
+def _multiply(importer: Importer, node: Node, params: QuantParams) -> Lowered:
     sources = _sources(importer, node)
     if sources is None:
         return None
@@ -142,16 +141,16 @@ def _multiply(importer: Importer, node: Node, grid: Grid) -> Lowered:
         return None
     operands, place = parts
     one = np.float32
-    ratio = one(one(one(sources[0][1].scale) * one(sources[1][1].scale)) / one(grid.scale))
+    ratio = one(one(one(sources[0][1].unit) * one(sources[1][1].unit)) / one(params.unit))
     moved = importer.te(
         operators.multiply_codes,
         *operands,
         pattern=ELEMENTWISE if full == other else BROADCAST,
-        offsets=tuple(importer.shift(g.dtype) - g.zero for _, g in sources),
+        offsets=tuple(importer.shift(g.dtype) - g.zero_point for _, g in sources),
         ratio=float(ratio),
-        zero=grid.zero + (128 if grid.dtype is DType.INT8 else 0),
+        zero=params.zero_point + (128 if params.dtype is DType.INT8 else 0),
         single=full != other,
-        **_output(importer, grid),
+        **_output(importer, params),
     )
     return _placed(moved, place)
 
@@ -169,26 +168,26 @@ def _placed(expr: relax.Expr, place: Blocked | None) -> relax.Expr | Blocked:
     return expr if place is None else Blocked(expr, place.channels, place.height, place.width, place.block)
 
 
-def _mean(importer: Importer, node: Node, grid: Grid) -> Lowered:
+def _mean(importer: Importer, node: Node, params: QuantParams) -> Lowered:
     """GlobalAveragePool of an image in blocks."""
     source = _source(importer, node.inputs[0])
     image = None if source is None else importer.packed(source[0])
     if source is None or image is None:
         return None
     one, pixels = np.float32, image.height * image.width
-    scale = one(one(source[1].scale) / one(one(grid.scale) * one(pixels)))
+    scale = one(one(source[1].unit) / one(one(params.unit) * one(pixels)))
     mean = importer.te(
         operators.mean_codes,
         image.expr,
         pattern=OPAQUE,
-        zero=source[1].zero - importer.shift(source[1].dtype),
+        zero=source[1].zero_point - importer.shift(source[1].dtype),
         scale=float(scale),
-        **_clamps(importer, grid),
+        **_clamps(importer, params),
     )
     return Blocked(mean, image.channels, 1, 1, image.block)
 
 
-def _concat(importer: Importer, node: Node, grid: Grid) -> Lowered:
+def _concat(importer: Importer, node: Node, params: QuantParams) -> Lowered:
     sources = _sources(importer, node)
     rank = None if node.output.shape is None else len(node.output.shape)
     if sources is None or rank is None:
@@ -198,7 +197,7 @@ def _concat(importer: Importer, node: Node, grid: Grid) -> Lowered:
     blocks = [one for one in images if one is not None and one.whole]
     whole = axis == 1 and len(blocks) == len(images) and len({one.block for one in blocks}) == 1
     exprs = [one.expr for one in blocks] if whole else [importer.flat(codes) for codes, _ in sources]
-    moved = [_moved(importer, expr, g, grid) for expr, (_, g) in zip(exprs, sources, strict=True)]
+    moved = [_moved(importer, expr, g, params) for expr, (_, g) in zip(exprs, sources, strict=True)]
     joined = importer.te(layout.concatenate, *moved, pattern=OPAQUE, axis=axis)
     if not whole:
         return joined
@@ -206,26 +205,25 @@ def _concat(importer: Importer, node: Node, grid: Grid) -> Lowered:
     return Blocked(joined, sum(block.channels for block in blocks), first.height, first.width, first.block)
 
 
-def _moved(importer: Importer, expr: relax.Expr, source: Grid, grid: Grid) -> relax.Expr:
-    """Codes on another grid: x = (code - zero) scale, divided by the other scale. There are 256 of them: where one
-    product gives all of these the same code, it is taken instead of the division."""
-    if source == grid:
+def _moved(importer: Importer, expr: relax.Expr, source: QuantParams, params: QuantParams) -> relax.Expr:
+    """Values quantized anew: x = (q - zero point) scale, divided by the other scale. There are 256 of them: where one
+    product gives the same for all, it is taken instead of the division."""
+    if source.same(params):
         return expr
     one = np.float32
-    bounds = np.iinfo(source.dtype.numpy.str)
-    units = (np.arange(bounds.min, bounds.max + 1) - source.zero).astype(one)
-    want = np.rint(units * one(source.scale) / one(grid.scale))
-    ratio = one(one(source.scale) / one(grid.scale))
+    units = (np.arange(source.low, source.high + 1) - source.zero_point).astype(one)
+    want = np.rint(units * one(source.unit) / one(params.unit))
+    ratio = one(one(source.unit) / one(params.unit))
     tried = (ratio, np.nextafter(ratio, one(0)), np.nextafter(ratio, one(np.inf)))
     single = next((ratio for ratio in tried if np.array_equal(np.rint(units * ratio), want)), None)
     return importer.te(
         operators.move_codes,
         expr,
         pattern=ELEMENTWISE,
-        zero=source.zero - importer.shift(source.dtype),
-        scale=source.scale if single is None else float(single),
-        divisor=grid.scale if single is None else 1.0,
-        **_clamps(importer, grid),
+        zero=source.zero_point - importer.shift(source.dtype),
+        scale=source.unit if single is None else float(single),
+        divisor=params.unit if single is None else 1.0,
+        **_clamps(importer, params),
     )
 
 

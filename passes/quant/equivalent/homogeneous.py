@@ -15,28 +15,24 @@ capture, outputs of the graph, and channels of layers that are not quantized or 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ....ir.channels.flow import FIXED, Cannot, Flow, Labels, Rule, operand
 from ....ir.graph import Graph, Node, Value
 from ...walk.linear import Linear
 
-Labels = NDArray[np.int64]
-
-FROZEN = 0
-SPATIAL = frozenset(
-    {"Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout"}
-)  # fmt: skip
+FROZEN = FIXED
+_NONE = np.zeros(0, np.int64)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Classes:
     """`of` maps a value to the class of each of its channels (axis 1); `count` classes, 0 being the frozen one."""
 
-    of: dict[Value, Labels] = field(default_factory=dict)
-    count: int = 1
+    of: Mapping[Value, Labels]
+    count: int
 
     def readers(self, layers: Mapping[Node, Linear]) -> list[Linear]:
         """The layers whose input channels may be scaled."""
@@ -47,132 +43,105 @@ class Classes:
         return [layer for layer in layers.values() if (self.of.get(layer.node.output, _NONE) != FROZEN).any()]
 
 
-_NONE = np.zeros(0, np.int64)
-
-
 def scale_classes(graph: Graph, layers: Mapping[Node, Linear]) -> Classes:
     """The classes of `graph`, whose quantized layers are `layers`."""
-    flow = _Flow(graph, layers)
-    for node in graph:
-        flow.visit(node)
-    for output in graph.outputs:
-        flow.freeze(output.value)
-    return flow.result()
+
+    def linear(flow: Flow, node: Node) -> None:
+        if node not in layers:
+            raise Cannot("it is not quantized")
+        _linear(flow, layers[node])
+
+    flow = Flow(graph, {**_RULES, **dict.fromkeys(("Conv", "Gemm", "MatMul"), linear)})
+    classes, frozen = flow.classes()
+    classes[np.isin(classes, list(frozen))] = FROZEN
+    distinct, place = np.unique(np.append(classes, FROZEN), return_inverse=True)
+    return Classes({value: place[axes[1]] for value, axes in flow.arrays.items()}, len(distinct))
 
 
-class _Flow:
-    def __init__(self, graph: Graph, layers: Mapping[Node, Linear]) -> None:
-        self._graph = graph
-        self._layers = layers
-        self._labels: dict[Value, Labels] = {}
-        self._parent = [FROZEN]
+def _channels(flow: Flow, value: Value | None) -> Labels:
+    """The labels of axis 1. Raises `Cannot` where it has none."""
+    labels = None if value is None else flow.arrays.get(value, [None, None])[1]
+    if labels is None:
+        raise Cannot("its channels are not scaled")
+    return labels
 
-    def visit(self, node: Node) -> None:
-        layer = self._layers.get(node)
-        if layer is not None:
-            self._layer(layer)
-            return
-        labels = None if node.domain or node.bodies else self._pass(node)
-        if labels is None:
-            for value in (*node.inputs, *node.captures):
-                if value is not None:
-                    self.freeze(value)
-        else:
-            self._labels[node.outputs[0]] = labels
-            for value in node.outputs[1:]:
-                if value.uses:
-                    self.freeze(node.outputs[0])
 
-    def freeze(self, value: Value) -> None:
-        for label in self._labels.get(value, ()):
-            self._join(FROZEN, int(label))
+def _give(flow: Flow, node: Node, labels: Labels) -> None:
+    if any(value.uses for value in node.outputs[1:]):
+        raise Cannot("its second output is read")
+    flow.give(node.outputs[0], [None, labels])
 
-    def result(self) -> Classes:
-        roots = np.asarray([self._find(i) for i in range(len(self._parent))])
-        distinct = np.unique(np.append(roots, FROZEN))
-        place = np.searchsorted(distinct, roots)
-        return Classes({v: place[labels] for v, labels in self._labels.items()}, len(distinct))
 
-    def _layer(self, layer: Linear) -> None:
-        value = layer.source
-        rank = None if value.shape is None else len(value.shape)
-        channels, plain = layer.groups * layer.channels, layer.unshared
-        if not plain or (layer.op != "Conv" and rank != 2) or len(self._labels.get(value, _NONE)) != channels:
-            self.freeze(value)
-        if plain and layer.op != "MatMul" and (layer.op == "Conv" or rank == 2):
-            self._labels[layer.node.output] = self._fresh(layer.outputs)
+def _linear(flow: Flow, layer: Linear) -> None:
+    value, node = layer.source, layer.node
+    two = layer.op == "Conv" or (value.shape is not None and len(value.shape) == 2)
+    if not layer.unshared:
+        raise Cannot("its weight is shared")
+    labels = flow.arrays.get(value, [None, _NONE])[1]
+    if not two or labels is None or len(labels) != layer.groups * layer.channels:
+        flow.pin_all(value, "it is read along another axis")
+    if two and layer.op != "MatMul":
+        _give(flow, node, flow.fresh(layer.outputs))
 
-    def _pass(self, node: Node) -> Labels | None:
-        """The labels of the output of an operator that scales as its inputs do, or `None`."""
-        x = node.input(0)
-        labels = None if x is None else self._labels.get(x)
-        match node.op:
-            case op if op in SPATIAL:
-                return labels
-            case "Add":
-                other = node.input(1)
-                second = None if other is None else self._labels.get(other)
-                if labels is None or second is None or len(labels) != len(second):
-                    return None
-                for a, b in zip(labels, second):
-                    self._join(int(a), int(b))
-                return labels
-            case "Concat":
-                if node.get_int("axis") != 1:
-                    return None
-                parts = [self._labels.get(v) if v is not None else None for v in node.inputs]
-                return None if any(p is None for p in parts) else np.concatenate([p for p in parts if p is not None])
-            case "Flatten":
-                if labels is None or x is None or x.shape is None or node.get_int("axis", 1) != 1:
-                    return None
-                sizes = [d for d in x.shape[2:] if isinstance(d, int)]
-                return np.repeat(labels, int(np.prod(sizes))) if len(sizes) == len(x.shape) - 2 else None
-            case "Slice":
-                return None if labels is None else self._slice(node, labels)
-            case "Pad":
-                return None if labels is None else self._pad(node, labels)
-        return None
 
-    def _slice(self, node: Node, labels: Labels) -> Labels | None:
-        bounds = [None if v is None else v.numpy() for v in (node.input(1), node.input(2), node.input(3))]
-        if any(f is None for f in bounds):
-            return None
-        steps = node.input(4)
-        stride = np.ones(len(bounds[0]), np.int64) if steps is None else steps.numpy()  # type: ignore[arg-type]
-        if stride is None:
-            return None
-        for begin, end, axis, step in zip(*(f.tolist() for f in bounds if f is not None), stride.tolist()):
-            if axis == 0 or axis < 0:
-                return None
-            if axis == 1:
-                labels = labels[slice(begin, end, step)]
-        return labels
+def _same(flow: Flow, node: Node) -> None:
+    _give(flow, node, _channels(flow, node.input(0)))
 
-    def _pad(self, node: Node, labels: Labels) -> Labels | None:
-        """Zeros that are padded on have any factor."""
-        pads, fill, axes = node.input(1), node.input(2), node.input(3)
-        sizes = None if pads is None else pads.numpy()
-        filled = 0.0 if fill is None else fill.numpy()
-        if sizes is None or filled is None or np.any(filled) or axes is not None:
-            return None
-        if node.get_string("mode", "constant") != "constant":
-            return None
-        before, after = int(sizes[1]), int(sizes[len(sizes) // 2 + 1])
-        if before < 0 or after < 0 or sizes[0] or sizes[len(sizes) // 2]:
-            return None
-        return np.concatenate([self._fresh(before), labels, self._fresh(after)])
 
-    def _fresh(self, count: int) -> Labels:
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
-        return np.arange(start, start + count, dtype=np.int64)
+def _add(flow: Flow, node: Node) -> None:
+    first, second = (_channels(flow, node.input(i)) for i in (0, 1))
+    if len(first) != len(second):
+        raise Cannot("one operand is repeated")
+    flow.unify(first, second)
+    _give(flow, node, first)
 
-    def _find(self, label: int) -> int:
-        while self._parent[label] != label:
-            self._parent[label] = self._parent[self._parent[label]]
-            label = self._parent[label]
-        return label
 
-    def _join(self, a: int, b: int) -> None:
-        first, second = sorted((self._find(a), self._find(b)))
-        self._parent[second] = first
+def _concat(flow: Flow, node: Node) -> None:
+    if node.get_int("axis") != 1:
+        raise Cannot("it joins another axis")
+    _give(flow, node, np.concatenate([_channels(flow, value) for value in node.inputs]))
+
+
+def _flatten(flow: Flow, node: Node) -> None:
+    x = operand(node)
+    sizes = [size for size in (x.shape or ())[2:] if isinstance(size, int)]
+    if x.shape is None or node.get_int("axis", 1) != 1 or len(sizes) != len(x.shape) - 2:
+        raise Cannot("its sizes are not known")
+    _give(flow, node, np.repeat(_channels(flow, x), int(np.prod(sizes))))
+
+
+def _slice(flow: Flow, node: Node) -> None:
+    labels = _channels(flow, node.input(0))
+    starts, ends, axes, steps = (None if v is None else v.numpy() for v in map(node.input, (1, 2, 3, 4)))
+    if node.input(4) is None and starts is not None:
+        steps = np.ones_like(starts)
+    arrays = [array for array in (starts, ends, axes, steps) if array is not None]
+    if len(arrays) != 4:
+        raise Cannot("its bounds are not known")
+    for begin, end, axis, step in zip(*(array.tolist() for array in arrays), strict=True):
+        if axis <= 0:
+            raise Cannot("it cuts along the batch, or an axis counted from behind")
+        if axis == 1:
+            labels = labels[slice(begin, end, step)]
+    _give(flow, node, labels)
+
+
+def _pad(flow: Flow, node: Node) -> None:
+    """Zeros that are padded on have any factor."""
+    labels = _channels(flow, node.input(0))
+    pads, fill, axes = node.input(1), node.input(2), node.input(3)
+    sizes = None if pads is None else pads.numpy()
+    filled = 0.0 if fill is None else fill.numpy()
+    plain = axes is None and node.get_string("mode", "constant") == "constant"
+    if sizes is None or filled is None or np.any(filled) or not plain:
+        raise Cannot("it does not pad by zeros")
+    half = len(sizes) // 2
+    if sizes[0] or sizes[half] or min(sizes[1], sizes[half + 1]) < 0:
+        raise Cannot("it pads the batch, or cuts channels")
+    _give(flow, node, np.concatenate([flow.fresh(int(sizes[1])), labels, flow.fresh(int(sizes[half + 1]))]))
+
+
+_SAME = ("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout")
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(_SAME, _same), "Add": _add, "Concat": _concat, "Flatten": _flatten, "Slice": _slice, "Pad": _pad,
+}  # fmt: skip

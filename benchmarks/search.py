@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from optc.searcher.strategies import STRATEGIES
-from optc.searcher.surrogate import hypervolume
+from optc.searcher.surrogate import front
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,18 @@ def line(row: Row, way: str, document: dict[str, Any]) -> str:
         verdict,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def hypervolume(points: list[tuple[float, float]], corner: tuple[float, float]) -> float:
+    """The area between the front of `points` (cost, loss) and `corner`, where both are smaller (Zitzler and Thiele
+    1999)."""
+    area, before = 0.0, corner[1]
+    for i in front(points):
+        cost, loss = points[i]
+        if cost < corner[0] and loss < before:
+            area += (corner[0] - cost) * (before - loss)
+            before = loss
+    return area
 
 
 def main() -> None:

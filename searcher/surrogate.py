@@ -94,15 +94,3 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
         if not best or points[i][1] < points[best[-1]][1]:
             best.append(i)
     return best
-
-
-def hypervolume(points: Sequence[tuple[float, float]], corner: tuple[float, float]) -> float:
-    """The area between the front of `points` (cost, loss) and `corner`, where both are smaller (Zitzler and Thiele
-    1999)."""
-    area, before = 0.0, corner[1]
-    for i in front(points):
-        cost, loss = points[i]
-        if cost < corner[0] and loss < before:
-            area += (corner[0] - cost) * (before - loss)
-            before = loss
-    return area

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..report.budget import METRICS as FIGURES
 from ..report.budget import Budget
 from .judge import Figures, Judged
 from .space import METRICS, Metric, Pick, Space
@@ -99,8 +98,3 @@ class Task:
     def predicted(self, pick: Pick) -> tuple[float, float]:
         """What a pick is taken to lack of the caps, and to lose."""
         return self.excess(self.surrogate.costs(pick)), self.surrogate.loss(pick)
-
-
-def floors(budget: Budget) -> list[str]:
-    """The metrics of the budget that samples are judged by."""
-    return [one.metric for one in budget.limits if FIGURES[one.metric].floor or one.metric == "kl"]

@@ -38,17 +38,6 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True, slots=True)
-class Steps(Schedule):
-    """Multiplied by `factor` at each of the parts `at` of what follows the warm-up."""
-
-    factor: float = 0.1
-    at: tuple[float, ...] = (0.5, 0.75)
-
-    def share(self, done: float) -> float:
-        return float(self.factor ** sum(done >= part for part in self.at))
-
-
-@dataclass(frozen=True, slots=True)
 class Constant(Schedule):
     def share(self, done: float) -> float:
         return 1.0

@@ -7,8 +7,6 @@ same parameters, bit by bit.
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,12 +15,11 @@ import numpy.typing as npt
 
 from ...errors import DataError
 from ...ir.graph import Graph, Value
-from ...storage.atomic import Replacement
 from ..columns import Array
 from ..parallel import beside, threads_each
 from ..session import CPU
 from .backward import Backward, Run
-from .optimizer import AdamW, Floats, Optimizer, clip_by_norm
+from .optimizer import AdamW, Floats, clip_by_norm
 from .parameters import Parameters
 from .peak import Peak
 from .schedule import Constant, Schedule
@@ -43,7 +40,7 @@ class Trainer:
         loss: Value,
         parameters: Parameters,
         *,
-        optimizer: Optimizer | None = None,
+        optimizer: AdamW | None = None,
         schedule: Schedule | None = None,
         memory: int | None = None,
         clip: float | None = None,
@@ -142,11 +139,6 @@ class Trainer:
 
     # -- checkpoints
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all that the next steps depend on, whole or not at all. Raises `OutputError`."""
-        with Replacement(path) as replacement:
-            np.savez(replacement.open(), allow_pickle=False, **self.state())
-
     def state(self) -> dict[str, Array]:
         """All that the next steps depend on but the schedule, by name; buffers are those that the next step writes."""
         return {"progress": np.array([self.steps, self.micro], np.int64), **self._buffers()}
@@ -155,19 +147,11 @@ class Trainer:
         buffers = {"parameters": self.parameters.flat} | {f"moment{i}": one for i, one in enumerate(self.moments)}
         return buffers if self.averaged is None else buffers | {"averaged": self.averaged}
 
-    def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on from what `save` wrote: the same steps give the same parameters as if nothing had stopped.
-
-        Raises `DataError` where the file belongs to another training.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self.go_on({name: file[name] for name in file.files})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{os.fspath(path)}: is no checkpoint of this training: {error}") from error
-
     def go_on(self, state: Mapping[str, Array]) -> None:
-        """Go on from a `state`. Raises `ValueError` where it is that of another training."""
+        """Go on from a `state`: the same steps give the same parameters as if nothing had stopped.
+
+        Raises `ValueError` where it is that of another training.
+        """
         buffers = self._buffers()
         if {"progress", *buffers} != set(state) or any(state[n].shape != b.shape for n, b in buffers.items()):
             raise ValueError("other parameters or another optimizer")

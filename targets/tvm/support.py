@@ -6,7 +6,7 @@ out`, round by round; or through TVM's `converter`. What is in none of these is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,11 +131,3 @@ def _legalise(graph: Graph) -> None:
     Clean().run(graph, ctx)
     Primitive().run(graph, ctx)
     infer(graph)
-
-
-def markdown(entries: Iterable[Support]) -> str:
-    """The table as `docs/targets/operators.md` shows it."""
-    lines = ["| operator | CPUs | GPUs | what is taken, where not all, or why not |", "|---|---|---|---|"]
-    for one in entries:
-        lines.append(f"| `{one.operator}` | {one.way or 'refused'} | {one.gpu or 'refused'} | {one.note} |")
-    return "\n".join(lines) + "\n"

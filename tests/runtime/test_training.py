@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,10 +12,10 @@ from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.runtime.session import Session
 from optc.runtime.training import losses
-from optc.runtime.training.optimizer import SGD, AdamW, Floats, Optimizer, clip_by_norm
+from optc.runtime.training.optimizer import AdamW, Floats, clip_by_norm
 from optc.runtime.training.parameters import Parameters
 from optc.runtime.training.peak import Peak
-from optc.runtime.training.schedule import Constant, Cosine, Steps
+from optc.runtime.training.schedule import Constant, Cosine
 from optc.runtime.training.trainer import Trainer
 
 
@@ -123,7 +121,7 @@ def test_what_may_not_move_stays_whatever_it_holds() -> None:
     assert (moved[1:] != start[1:]).all()
 
 
-def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_where_it_stopped() -> None:
     task = Task()
     options: dict[str, object] = {"schedule": Cosine(1e-3, 6, 2), "average": 0.9}
     straight = task.trainer(**options)
@@ -132,20 +130,20 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     first = task.trainer(**options)
     for _ in range(3):
         first.step(task.feeds)
-    first.save(tmp_path / "state")
+    state = {name: array.copy() for name, array in first.state().items()}
     second = task.trainer(**options)
-    second.restore(tmp_path / "state")
+    second.go_on(state)
     for _ in range(3):
         second.step(task.feeds)
     np.testing.assert_array_equal(second.parameters.flat, straight.parameters.flat)
     assert straight.averaged is not None
     assert second.averaged is not None
     np.testing.assert_array_equal(second.averaged, straight.averaged)
-    with pytest.raises(DataError, match="no checkpoint of this training"):
-        task.trainer(optimizer=SGD()).restore(tmp_path / "state")
-    (tmp_path / "torn").write_bytes((tmp_path / "state").read_bytes()[:1000])
-    with pytest.raises(DataError, match="no checkpoint of this training"):
-        task.trainer(**options).restore(tmp_path / "torn")
+    for other in ({**options, "average": None}, options):
+        if other is options:
+            del state["moment1"]
+        with pytest.raises(ValueError, match="other parameters or another optimizer"):
+            task.trainer(**other).go_on(state)
 
 
 def test_ties_move_together() -> None:
@@ -210,8 +208,8 @@ def test_a_provider_that_is_not_installed_is_named() -> None:
         Task().trainer(providers=["NowhereExecutionProvider"])
 
 
-@pytest.mark.parametrize("optimizer", [AdamW(decay=0.01), SGD(), SGD(nesterov=True, decay=0.01)])
-def test_optimizers_find_the_minimum(optimizer: Optimizer) -> None:
+def test_the_minimum_is_reached() -> None:
+    optimizer = AdamW(decay=0.01)
     goal = np.array([1.0, -2.0, 3.0], np.float32)
     place: Floats = np.zeros(3, np.float32)
     state = optimizer.state(3)
@@ -236,8 +234,6 @@ def test_schedules() -> None:
     cosine = Cosine(1.0, 101, 1, floor=0.1)
     assert [cosine.rate(s) for s in (1, 2, 101)] == pytest.approx([1.0, 1.0, 0.1])
     assert Cosine(1.0, 10, 4).rate(2) == pytest.approx(0.5)
-    steps = Steps(1.0, 100)
-    assert [steps.rate(s) for s in (10, 60, 90)] == pytest.approx([1.0, 0.1, 0.01])
     assert Constant(0.3, 5).rate(99) == 0.3
 
 

@@ -120,10 +120,6 @@ def straight(call: Call, build: Builder) -> Sequence[Value | None]:
     return (call.gradient,)
 
 
-def _plus(build: Builder, x: Value, number: float) -> Value:
-    return build("Add", x, build.scalar(number, x))
-
-
 def _square(build: Builder, x: Value) -> Value:
     return build("Mul", x, x)
 

@@ -39,10 +39,6 @@ class QuantParams:
     low: int = 0
     high: int = 0
 
-    @property
-    def per_channel(self) -> bool:
-        return self.scale.ndim == 1
-
     def spread(self, rank: int) -> Floats:
         """The scale, shaped to broadcast against a tensor of `rank`."""
         if self.axis is None:

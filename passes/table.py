@@ -17,6 +17,7 @@ GROUP = "optc.passes"
 
 TABLE = {
     "clean": "optc.passes.clean:Clean",
+    "merge": "optc.passes.merge:Merge",
     "prune": "optc.passes.prune:Prune",
     "svd": "optc.passes.svd:Svd",
     "depthwise": "optc.passes.depthwise:Depthwise",

@@ -121,7 +121,8 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("bisection", "cached"),
         ("runner",),
         ("walk", "clean"),
-        ("depthwise", "prune", "quant", "svd"),
+        ("structure",),
+        ("depthwise", "merge", "prune", "quant", "svd"),
     ),
     "passes/quant": (
         ("numbers",),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops import LAYERS
+from ..structure.edit import Edit
 
 _JOINS = frozenset({"Add", "Mul"})
 _ONCE = frozenset({"Relu", "Clip", "LayerNormalization"})
@@ -23,24 +24,14 @@ _ONCE = frozenset({"Relu", "Clip", "LayerNormalization"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """The readers of `out` can read `stays` instead, which its node reads as input `index`; `nodes` are then read by
+class Block(Edit):
+    """The readers of `out` can read `stays` instead, which its node reads as input `number`; `nodes` are then read by
     nobody."""
 
-    index: int
     stays: Value
-    out: Value
-    nodes: tuple[Node, ...]
 
-    @property
-    def node(self) -> Node:
-        """The node that names the block: the one that joins it to the rest, or its layer."""
-        assert self.out.producer is not None
-        return self.out.producer
-
-    @property
-    def layers(self) -> tuple[Node, ...]:
-        return tuple(node for node in self.nodes if node.op in LAYERS)
+    def apply(self, graph: Graph) -> frozenset[str]:
+        return bypass(graph, self)
 
 
 def blocks(graph: Graph) -> list[Block]:
@@ -58,7 +49,7 @@ def blocks(graph: Graph) -> list[Block]:
 
 def block_at(node: Node, index: int) -> Block | None:
     """The block whose node reads as input `index` what stays; `None` where there is none (any more)."""
-    return next((side for side in _sides(node) if side.index == index), None) if node.graph is not None else None
+    return next((side for side in _sides(node) if side.number == index), None) if node.graph is not None else None
 
 
 def _sides(node: Node) -> Iterator[Block]:
@@ -73,7 +64,7 @@ def _sides(node: Node) -> Iterator[Block]:
             continue  # what has a name of its own cannot have the output's
         nodes = _orphans(node, stays)
         if nodes is not None and any(one.op in LAYERS and not _is_product(one) for one in nodes):
-            yield Block(index, stays, node.output, nodes)
+            yield Block(index, node.output, nodes, stays)
 
 
 def _stands_for(value: Value, other: Value) -> bool:

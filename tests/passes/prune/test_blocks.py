@@ -19,10 +19,10 @@ from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Outcome, Override, Report
-from optc.passes.prune import Prune, saving
-from optc.passes.prune.blocks import names
-from optc.passes.prune.bypass import bypass
-from optc.runtime.samples import load_samples
+from optc.passes.prune import Prune
+from optc.passes.prune.blocks import Blocks
+from optc.passes.structure import saving
+from optc.runtime.sources import load_samples
 
 
 def context(graph: Graph, *overrides: Override) -> Context:
@@ -106,7 +106,7 @@ def test_repair_is_worth_something() -> None:
     name = next(node.label for node in graph if node.op == "Add")
     ctx = context(graph, Override(name, passes={"prune": {"remove": True}}))
     run(graph, ctx, ratio=0.0)
-    bypass(plain, names(plain)[name])
+    Blocks().named(plain)[name].apply(plain)
     assert ctx.teacher is not None
     assert distance(ctx.teacher, graph, ctx) < 0.7 * distance(ctx.teacher, plain, ctx)
 

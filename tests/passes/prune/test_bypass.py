@@ -14,8 +14,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.text.dump import dump
 from optc.ir.text.parse import parse
 from optc.ir.verify.verify import verify
-from optc.passes.prune.blocks import names
-from optc.passes.prune.bypass import bypass
+from optc.passes.prune.blocks import Blocks
 
 CASES = sorted((Path(__file__).parents[2] / "golden" / "blocks").glob("*.txt"), key=lambda path: path.stem)
 
@@ -25,11 +24,11 @@ def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
     before, _, expected = path.read_text().partition("\n---")
     graph = parse(before + "\n")
     verify(graph)
-    blocks = names(graph)
+    blocks = Blocks().named(graph)
     if expected.strip() == "none":
         assert not blocks
         return
-    bypass(graph, blocks["goes"])
+    blocks["goes"].apply(graph)
     verify(graph)
     infer(graph, fresh=True)
     text = dump(graph, tensors="inline", origin=False)

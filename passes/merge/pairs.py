@@ -1,0 +1,298 @@
+"""Pairs of layers that can be one.
+
+With y = B f(A x + b) + d and f ~ s u + t, channel by channel, the pair is about
+
+    (B s A) x  +  B (s b + t) + d,
+
+where s and t are the least-squares line through what f makes of its inputs on some samples; 1 and 0 where there is no
+activation, and then it is exact but for what a padding of B sees of b. For convolutions B s A is their composition:
+kernels of k and l taps are one of k + l - 1. What is lost besides is made up for as far as it goes: the merged layer is
+fitted to what the teacher has behind B.
+
+Not merged: a layer whose answer others read, too; dilated ones, and a stride before a kernel of more than one tap;
+where the merged weights would be more than both have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.clone import copy_nodes
+from ...ir.cost import cost
+from ...ir.graph import Graph, Node, Value
+from ...ir.types import DType, TensorType
+from ..base import Context, Skip
+from ..structure.edit import Edit, Kind
+from ..walk.linear import Linear
+from ..walk.readers import linear_layer
+from ..walk.target import Array
+
+ACTIVATIONS = frozenset({
+    *("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid"),
+    *("HardSwish", "Tanh", "Softplus", "Softsign", "Gelu", "Mish"),
+})  # fmt: skip
+SAMPLES = 64
+"""Samples that lines through activations are drawn by."""
+LIMIT, STRETCH = 0.2, 2e-3
+"""Seconds that a pair is timed beside what would stand for it, and of one measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """f ~ slope u + offset, (channels,) each."""
+
+    slope: Array
+    offset: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair(Edit):
+    """`second` takes in `first`; `line` stands for the activation between them, if there is one."""
+
+    first: Linear
+    second: Linear
+    line: Line | None
+
+    def apply(self, graph: Graph) -> frozenset[str]:
+        _join(self)
+        graph.sweep()
+        return frozenset({self.out.name})
+
+
+class Pairs(Kind):
+    """Pairs of layers that become one. Lines through activations are those of the graph as it came in."""
+
+    verb = "merging saved"
+    none = "no two layers follow each other that could be one"
+    worth = 0.002  # what is linear loses nothing
+
+    def __init__(self, graph: Graph, ctx: Context) -> None:
+        self._lines: list[Line | None] = [None]
+        self._numbers: dict[str, int] = {}
+        self._fit(graph, ctx)
+
+    def edits(self, graph: Graph) -> list[Edit]:
+        pairs = (self.at(node, self._numbers.get(_before(node), 0)) for node in graph)
+        return [pair for pair in pairs if pair is not None]
+
+    def at(self, node: Node, number: int) -> Pair | None:
+        second = _layer(node)
+        chain = None if second is None else _chain(second)
+        if second is None or chain is None:
+            return None
+        first, between = chain
+        line = self._lines[number]
+        if (between is None) != (line is None) or not _composes(first, second):
+            return None
+        middle = () if between is None else (between,)
+        added = tuple(one.add for one in (first, second) if one.add is not None)
+        return Pair(number, second.output, (first.node, *added, *middle, second.node), first, second, line)
+
+    def left(self, graph: Graph, name: str, edit: Edit, ctx: Context, of: str) -> float:
+        assert isinstance(edit, Pair)
+        if of != "latency":
+            whole, other = self._apart(edit, None)
+            return float(getattr(cost(other), of)) / max(float(getattr(cost(whole), of)), 1.0)
+        shape = _shape_of(graph, edit.first.source, ctx)
+        whole, other = self._apart(edit, shape)
+        if ctx.latencies is not None:
+            return ctx.latencies.ratio(whole, other)
+        return float(ctx.recall(f"time of '{name}' merged", lambda: f"{_timed(whole, other, shape, ctx):.3f}"))
+
+    def _apart(self, pair: Pair, shape: tuple[int, ...] | None) -> tuple[Graph, Graph]:
+        """The pair alone as a graph from "x" to "y", and what would stand for it."""
+        graphs = []
+        for merged in (False, True):
+            source = pair.second.node.graph
+            assert source is not None
+            part = Graph("pair", opsets=source.opsets)
+            kind = pair.first.source.type if shape is None else TensorType(DType.of(pair.first.dtype), shape)
+            twins: dict[Value, Value] = {pair.first.source: part.add_input("x", kind)}
+            copy_nodes(source, [node for node in source if node in pair.nodes], part, twins)
+            part.add_output(twins[pair.out], "y", None)
+            if merged:
+                node = twins[pair.second.node.output].producer
+                twin = None if node is None else self.at(node, pair.number)
+                assert twin is not None
+                twin.apply(part)
+            part.sweep()
+            for node in part:
+                for value in node.outputs:
+                    value.type = None
+            graphs.append(part)
+        return graphs[0], graphs[1]
+
+    def _fit(self, graph: Graph, ctx: Context) -> None:
+        """Draw a line through each activation between two layers."""
+        from ...runtime.session import Session
+
+        nodes = {}
+        for node in graph:
+            second = _layer(node)
+            chain = None if second is None else _chain(second)
+            if chain is not None and chain[1] is not None:
+                nodes[chain[1]] = chain[0]
+        if not nodes or ctx.fit is None:
+            return
+        values = [value for node, first in nodes.items() for value in (first.output, node.output)]
+        session = Session(graph, outputs=values, threads=ctx.threads)
+        sums = {node: np.zeros((5, first.outputs)) for node, first in nodes.items()}
+        for feeds in ctx.fit.take(min(SAMPLES, ctx.fit.count), ctx.seed).batches(16):
+            arrays = session.run(feeds)
+            for place, (node, first) in enumerate(nodes.items()):
+                x, y = (_rows(array, first) for array in arrays[2 * place : 2 * place + 2])
+                sums[node] += [np.full(first.outputs, len(x)), x.sum(0), y.sum(0), (x * x).sum(0), (x * y).sum(0)]
+        for node, (count, x, y, xx, xy) in sums.items():
+            spread = count * xx - x * x
+            slope = np.where(spread > 1e-9 * count * xx, (count * xy - x * y) / np.maximum(spread, 1e-30), 0.0)
+            self._numbers[node.output.name] = len(self._lines)
+            self._lines.append(Line(slope, (y - slope * x) / np.maximum(count, 1.0)))
+
+
+def _layer(node: Node) -> Linear | None:
+    """A layer that nobody shares and that has its weights on the right; `None` for any other node."""
+    try:
+        layer = linear_layer(node) if node.op in ("Conv", "Gemm", "MatMul") and not node.domain else None
+    except Skip:
+        return None
+    if layer is None or not layer.alone or layer.left or layer.turn is not None:
+        return None
+    return layer
+
+
+def _before(node: Node) -> str:
+    """The name of what a layer reads."""
+    layer = _layer(node)
+    return "" if layer is None else layer.source.name
+
+
+def _chain(second: Linear) -> tuple[Linear, Node | None] | None:
+    """The layer before one, of which nobody else reads anything, and the activation between them."""
+    value, between = second.source, None
+    if _read_once(value) and value.producer is not None and value.producer.op in ACTIVATIONS:
+        between = value.producer
+        inner = between.inputs[0]
+        if inner is None or any(other is not None and other.constant is None for other in between.inputs[1:]):
+            return None
+        value = inner
+    node = value.producer
+    if not _read_once(value) or node is None:
+        return None
+    if node.op == "Add":  # the bias of a MatMul
+        node = next((v.producer for v in node.inputs if v is not None and v.producer is not None), None)
+    first = None if node is None else _layer(node)
+    return (first, between) if first is not None and first.output is value else None
+
+
+def _read_once(value: Value) -> bool:
+    return len(value.uses) == 1 and not value.is_output
+
+
+def _composes(first: Linear, second: Linear) -> bool:
+    """Whether both are of one kind, and one layer of no more weights than both have can stand for them."""
+    if first.is_conv != second.is_conv or first.dtype != second.dtype:
+        return False
+    if not first.is_conv:
+        rows = first.source.shape
+        if second.bias_place is None and first.bias_place is not None:
+            return False
+        merged = first.shape[2] * second.shape[1]
+        return rows is not None and merged <= math.prod(first.shape) + math.prod(second.shape)
+    nodes = first.node, second.node
+    if any(node.get_string("auto_pad", "NOTSET") not in ("", "NOTSET") for node in nodes):
+        return False
+    if {*first.dilations, *second.dilations} != {1} or len(first.kernel) != len(second.kernel):
+        return False
+    pointwise = set(second.kernel) == {1}
+    if set(first.strides) != {1} and not pointwise:
+        return False
+    if pointwise and any(second.node.get_ints("pads")):
+        return False
+    taps = math.prod(a + b - 1 for a, b in zip(first.kernel, second.kernel, strict=True))
+    inputs = first.channels * first.groups
+    return inputs * second.outputs * taps <= math.prod(first.shape) + math.prod(second.shape)
+
+
+def _join(pair: Pair) -> None:
+    """Let the second layer do what both did."""
+    first, second, line = pair.first, pair.second, pair.line
+    slope = np.ones(first.outputs) if line is None else line.slope
+    offset = np.zeros(first.outputs) if line is None else line.offset
+    before, after = _dense(first), _dense(second)
+    bias = first.bias()
+    inner = offset if bias is None else slope * bias + offset
+    shift = after.reshape(*after.shape[:2], -1).sum(axis=2) @ inner
+    weight = _composed(slope[:, None] * before.reshape(len(slope), -1), before.shape, after)
+    node, place = second.place
+    source = first.source
+    if second.is_conv:
+        ends = [one.node.get_ints("pads") or (0,) * (2 * len(one.kernel)) for one in (first, second)]
+        node.set_attribute("pads", [a + b for a, b in zip(*ends, strict=True)])
+        node.set_attribute("strides", [a * b for a, b in zip(first.strides, second.strides, strict=True)])
+        node.set_attribute("kernel_shape", list(weight.shape[2:]))
+        node.set_attribute("group", 1)
+        constant = second.constant(weight, second.weight.name)
+    else:
+        flat = weight.reshape(weight.shape[:2]) / second.node.get_float("alpha", 1.0)
+        constant = second.constant(flat if second.turned else flat.T, second.weight.name)
+    node.set_input(place, constant)
+    second.node.set_input(1 - second.operand, source)
+    if shift.any():
+        linear_layer(second.node).shift_bias(shift)
+
+
+def _dense(layer: Linear) -> Array:
+    """The weights (outputs, inputs, *kernel) as of one group."""
+    groups, n, _ = layer.shape
+    weights = layer.weights().reshape(groups, n, layer.channels, *layer.kernel)
+    dense = np.zeros((groups * n, groups * layer.channels, *layer.kernel))
+    for g in range(groups):
+        dense[g * n : (g + 1) * n, g * layer.channels : (g + 1) * layer.channels] = weights[g]
+    return dense
+
+
+def _composed(flat: Array, shape: tuple[int, ...], after: Array) -> Array:
+    """The weights of `after` behind those of shape `shape` in `flat` (channels, rest)."""
+    before = flat.reshape(shape)
+    kernels = before.shape[2:], after.shape[2:]
+    size = tuple(a + b - 1 for a, b in zip(*kernels, strict=True))
+    whole = np.zeros((after.shape[0], before.shape[1], *size))
+    for v in np.ndindex(*kernels[1]):
+        for u in np.ndindex(*kernels[0]):
+            at = tuple(i + j for i, j in zip(u, v, strict=True))
+            whole[(slice(None), slice(None), *at)] += after[(..., *v)] @ before[(..., *u)]
+    return whole
+
+
+def _rows(array: object, layer: Linear) -> Array:
+    """(rows, channels) of what a layer, or the activation behind it, answers."""
+    values = np.asarray(array, np.float64)
+    values = np.moveaxis(values, 1 if layer.is_conv else -1, -1)
+    return values.reshape(-1, values.shape[-1])
+
+
+def _shape_of(graph: Graph, value: Value, ctx: Context) -> tuple[int, ...]:
+    """The shape of a value for one sample."""
+    from ...runtime.session import Session
+
+    assert ctx.fit is not None
+    feeds = next(ctx.fit.batches(1))
+    if value.is_input:
+        return np.shape(feeds[value.name])
+    return tuple(np.shape(Session(graph, outputs=[value], threads=ctx.threads).run(feeds)[0]))
+
+
+def _timed(whole: Graph, other: Graph, shape: tuple[int, ...], ctx: Context) -> float:
+    """How many times as long the merged layer takes as the pair."""
+    from ...runtime.latency import latency
+    from ...runtime.session import Session
+
+    sessions = [Session(graph, threads=ctx.threads) for graph in (whole, other)]
+    kind = whole.inputs[0].dtype
+    assert kind is not None
+    feeds: Mapping[str, object] = {"x": np.random.default_rng(0).standard_normal(shape).astype(kind.numpy)}
+    return latency(sessions, feeds, limit=LIMIT, stretch=STRETCH)[1].ratio  # type: ignore[arg-type]

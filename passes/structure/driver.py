@@ -1,0 +1,157 @@
+"""The driver of passes that edit the structure: what may be edited, what is, in what order, and what is told of it.
+
+What is edited in the end is edited in the model as it came in, and one walk over all layers behind the first edit
+repairs what is left to repair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...ir.graph import Graph, Node
+from ..base import Context, Detail, Outcome, Pass, Report, Skip
+from ..walk.mirror import NOTE, with_mirror_images
+from ..walk.tolerance import safest
+from .edit import Edit, Kind
+from .order import Tried, in_order_of_price, words
+from .repair import repair
+from .saving import Saving
+
+MOST = 0.35
+"""The share of the cost that a pass left to its own choice tries to save."""
+FINAL = 65536
+"""Rows a layer for the last fit: what is compensated is large."""
+
+
+class Amount(Protocol):
+    """The options that the driver reads."""
+
+    @property
+    def ratio(self) -> float | None: ...
+
+    @property
+    def of(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Restructuring:
+    """One run of the pass `one` with edits of a `kind`; `wants` says whether the options of a node ask for its edit."""
+
+    one: Pass
+    amount: Amount
+    kind: Kind
+    wants: str
+    ctx: Context
+    report: Report
+
+    def run(self, graph: Graph) -> Report:
+        kind, ctx, report = self.kind, self.ctx, self.report
+        forced, open_ = self._sorted(kind.named(graph))
+        if not forced and not open_:
+            if not report.layers:
+                report.notes.append(kind.none)
+            return report
+        saving = Saving.in_graph(graph, ctx, self.amount.of)
+        ratio = self.amount.ratio
+        if forced or ratio == 0.0:
+            self._carry_out(graph, {name: {} for name in forced}, report)
+            return report
+        left = {name: kind.left(graph, name, edit, ctx, saving.of) for name, edit in open_.items()}
+        saved = {name: saving.share(edit.nodes) * (1.0 - left[name]) for name, edit in open_.items()}
+        worth = {name: edit for name, edit in open_.items() if saved[name] >= kind.worth}
+        nodes = {name: (edit.node, set(edit.nodes)) for name, edit in open_.items()}
+        order = in_order_of_price(kind, graph, ctx, saving, worth, left, MOST if ratio is None else ratio)
+        if not order:
+            reason = ""
+        elif ratio is None:
+            reason = self._as_many_as_are_safe(graph, saving, order)
+        else:
+            reason = self._all(graph, saving, order, ratio)
+        done = {layer.name for layer in report.layers if layer.outcome is Outcome.DONE}
+        for name, (node, _) in nodes.items():
+            if name in done:
+                continue
+            why = reason if name in worth else _little(saved[name], left[name], kind.worth, saving.of)
+            if any(node in nodes[other][1] for other in done):
+                why = "it went with another one, that it lies in"
+            report.skipped(name, node.op, why)
+        return report
+
+    def _sorted(self, named: Mapping[str, Edit]) -> tuple[dict[str, Edit], dict[str, Edit]]:
+        """The edits that must be made, and those that may; the others are reported."""
+        forced: dict[str, Edit] = {}
+        open_: dict[str, Edit] = {}
+        for name, edit in named.items():
+            try:
+                for node in edit.nodes:
+                    self.ctx.options(self.one, node)
+                wanted = getattr(self.ctx.options(self.one, edit.node), self.wants)
+            except Skip as skip:
+                self.report.skipped(name, edit.node.op, skip.reason)
+                continue
+            (forced if wanted else open_)[name] = edit
+        return forced, open_
+
+    def _all(self, graph: Graph, saving: Saving, order: Sequence[Tried], ratio: float) -> str:
+        """Make all edits of `order`; returns why no others."""
+        before = graph.clone()
+        self._carry_out(graph, _figures(order), self.report)
+        left = saving.left(before, graph, self.ctx, words(order))
+        most = "no more than " if 1.0 - left < ratio else ""
+        self.report.notes.append(f"{self.kind.verb} {most}{1.0 - left:.1%} of the {saving.of}")
+        return "others lose less for what they save"
+
+    def _as_many_as_are_safe(self, graph: Graph, saving: Saving, order: Sequence[Tried]) -> str:
+        """Make the most edits of `order` that are safe; returns why no others."""
+
+        def run(trial: Graph, count: float) -> Report:
+            outcome = Report()
+            self._carry_out(trial, _figures(order[: int(count)]), outcome)
+            return outcome
+
+        choice = safest(graph, self.ctx, range(len(order), 0, -1), run)
+        if choice.amount is None:
+            return f"even the cheapest would leave an agreement of {choice.share:.4f}, below {choice.floor:.4g}"
+        self.report.layers += choice.report.layers
+        saved = sum(one.saved for one in order[: int(choice.amount)])
+        agreed = "" if choice.share is None else f", at an agreement of {choice.share:.4f}"
+        self.report.notes += [*choice.report.notes, f"{self.kind.verb} {saved:.1%} of the {saving.of}{agreed}"]
+        return "with it, too, the model would agree less than is safe"
+
+    def _carry_out(self, graph: Graph, chosen: Mapping[str, Mapping[str, Detail]], report: Report) -> None:
+        """Make the edits `chosen`, with what is told of each, in the order of `graph`, and repair what follows."""
+        edits = {name: edit for name, edit in self.kind.named(graph).items() if name in chosen}
+        planned = {name: (edit.node, edit.number, len(edit.layers)) for name, edit in edits.items()}
+        touched: set[str] = set()
+        for name, (node, number, layers) in planned.items():
+            edit = self.kind.at(node, number) if node.graph is not None else None
+            if edit is not None:  # else another one left nothing of it
+                touched |= edit.apply(graph)
+            report.done(name, node.op, layers=layers, **chosen[name])
+        if not touched:
+            return
+        seen = with_mirror_images(self.ctx)
+        if seen is not self.ctx:
+            report.notes.append(NOTE)
+
+        def kept(node: Node) -> str:
+            return self.ctx.kept(self.one, node)
+
+        repair(graph, seen, touched, FINAL, kept=kept)
+
+
+def _little(saved: float, left: float, worth: float, of: str) -> str:
+    if left >= 1.0:
+        return f"what would stand for it takes {left:.2f} times as much {of}"
+    return f"it saves {max(saved, 0.0):.1%} of the {of}, less than {worth:.1%}"
+
+
+def _figures(order: Sequence[Tried]) -> dict[str, dict[str, Detail]]:
+    """What is told of each edit; of several that are made together the last has the figures."""
+    figures: dict[str, dict[str, Detail]] = {}
+    for one in order:
+        figures |= {name: {"with": one.names[-1]} for name in one.names[:-1]}
+        figures[one.names[-1]] = {"saved": round(one.saved, 4), "loss": round(one.loss, 6)}
+    return figures

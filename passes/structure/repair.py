@@ -1,0 +1,39 @@
+"""What an edit of the structure lost is made up for: layers are fitted to the teacher again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from ...ir.graph import Graph, Node
+from ..base import Context, Report
+from ..walk.linear import Linear
+from ..walk.order import asks_of, in_order
+from ..walk.readers import linear_layers
+from ..walk.walk import ROWS, too_wide, walk
+
+
+def repair(
+    graph: Graph,
+    ctx: Context,
+    touched: Collection[str],
+    rows: int = ROWS,
+    *,
+    neighbours: bool = False,
+    kept: Callable[[Node], str] = lambda node: "",
+) -> None:
+    """Fit layers of `graph` to the teacher: those that end in one of the values `touched` or read one, and all behind
+    them unless only `neighbours` are asked for; none that is `kept`."""
+    layers = [layer for layer in linear_layers(graph)[0] if not too_wide(layer)]
+    near = _near(graph, layers, touched)
+    walked = [layer for layer in layers if layer in near] if neighbours else layers
+    begun = False
+    for step in walk(graph, ctx, walked, rows=rows, report=Report(), changing=near, eases=not neighbours):
+        begun = begun or step.layer in near
+        if not kept(step.layer.node):
+            replace(step, disturbed=begun).settle()
+
+
+def _near(graph: Graph, layers: Sequence[Linear], touched: Collection[str]) -> set[Linear]:
+    asks = [ask for group in asks_of(in_order(graph, list(layers))) for ask in group]
+    return {ask.layer for ask in asks if ask.answer.name in touched or ask.layer.source.name in touched}

@@ -24,22 +24,24 @@ def context(name: str = NAME, samples: int = 160, judges: int = 48) -> Context:
     return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=rest, threads=1)
 
 
-def hurt(graph: Graph, share: float = 0.2) -> Graph:
-    """The graph with noise of a share of each weight's size on the weights."""
+def hurt(graph: Graph, share: float = 0.2, *, zeros: float = 0.0) -> Graph:
+    """The graph with noise of a share of each weight's size on the weights, and some of them gone."""
     rng = np.random.default_rng(0)
     for value in list(graph.constants):
         if value.constant is None or value.dtype is not DType.FLOAT or len(value.constant.shape) < 2:
             continue
         weight = np.asarray(value.numpy(), np.float32)
-        noise = share * weight.std() * rng.normal(size=weight.shape)
-        value.constant = ArrayTensor(weight + noise.astype(np.float32))
+        noisy = (weight + share * weight.std() * rng.normal(size=weight.shape)).astype(np.float32)
+        if zeros:
+            noisy[rng.random(weight.shape) < zeros] = 0.0
+        value.constant = ArrayTensor(noisy)
     return graph
 
 
-def student(share: float = 0.2) -> Graph:
-    graph = read(f"zoo:{NAME}")
+def student(share: float = 0.2, *, zeros: float = 0.0, name: str = NAME) -> Graph:
+    graph = read(f"zoo:{name}")
     infer(graph)
-    return hurt(graph, share)
+    return hurt(graph, share, zeros=zeros)
 
 
 def divergence(graph: Graph, ctx: Context) -> float:

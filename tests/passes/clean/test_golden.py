@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden_text
 import pytest
 from equivalence import assert_equivalent, feeds
 
 from optc.ir.graph import Graph
-from optc.ir.text.dump import dump
 from optc.ir.text.parse import parse
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Report, TargetFacts
@@ -51,21 +51,18 @@ def test_case(path: Path, request: pytest.FixtureRequest) -> None:
     verify(original)
     report = clean(graph)
     verify(graph)
-    text = dump(graph, tensors="inline", origin=False)
+    text = golden_text.text(graph)
     if unchanged:
         assert not report.rewrites
-        assert text == dump(original, tensors="inline", origin=False)
+        assert text == golden_text.text(original)
     else:
         assert report.rewrites.get(path.stem.split("--")[0]), f"the rule did not fire; these did: {report.rewrites}"
-        if request.config.getoption("--update-golden"):
-            path.write_text(f"{before}---\n{text}")
-        else:
-            assert text == expected
+        golden_text.compare(path, before, text, expected, request)
     if path.stem not in NOT_RUN:
         assert_equivalent(original, graph, feeds(original, dims={"H": 3}), ulps=ULPS)
     again = clean(graph)
     assert not again.rewrites
-    assert dump(graph, tensors="inline", origin=False) == text
+    assert golden_text.text(graph) == text
 
 
 def test_every_rule_has_a_case_that_fires_and_one_that_does_not() -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from taught import context, divergence, hurt
 
 from optc.compiler import read
 from optc.ir.graph import Graph
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.tensor import ArrayTensor
-from optc.ir.types import DType
-from optc.models import zoo
-from optc.passes.base import Context, Outcome, TargetFacts
+from optc.passes.base import Context, Outcome
 from optc.passes.distill import Distill
 from optc.passes.distill.blocks import STEPS
 from optc.passes.distill.cuts import FED, LAYERS_EACH, blocks, part
 from optc.passes.distill.parameters import parameters
-from optc.runtime.agreement import agreement
 from optc.runtime.session import Session
-from optc.runtime.sources import load_samples
 
 NAME = "digits_resnet"
 
@@ -31,29 +28,12 @@ def network() -> Graph:
 
 
 def student() -> Graph:
-    """With noise of a fifth of each weight's size on the weights."""
-    graph, rng = network(), np.random.default_rng(0)
-    for value in list(graph.constants):
-        if value.constant is not None and value.dtype is DType.FLOAT and len(value.constant.shape) > 1:
-            weight = np.asarray(value.numpy(), np.float32)
-            noise = rng.normal(size=weight.shape).astype(np.float32)
-            value.constant = ArrayTensor(weight + np.float32(0.2 * weight.std()) * noise)
-    return graph
+    return hurt(network())
 
 
 @pytest.fixture(scope="module")
 def ctx() -> Context:
-    teacher = network()
-    fit, held_out = load_samples(zoo.samples(NAME, "calib"), teacher).take(128).split(32)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=held_out, threads=1)
-
-
-def divergence(graph: Graph, ctx: Context) -> float:
-    assert ctx.teacher is not None
-    assert ctx.held_out is not None
-    kl = agreement(ctx.teacher, graph, ctx.held_out, threads=1).kl
-    assert kl is not None
-    return kl
+    return context(NAME, 128, 32)
 
 
 def test_blocks_follow_one_another_and_hold_every_parameter() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from taught import NAME, context, divergence, student
 
 import optc
 from optc.compiler import read
@@ -12,49 +13,16 @@ from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.tensor import ArrayTensor, SparseTensor
 from optc.ir.types import DType, TensorType
-from optc.models import zoo
 from optc.passes.base import Context, Outcome, Override, TargetFacts
 from optc.passes.distill import Distill
 from optc.passes.prune.storage import sparse
 from optc.runtime.agreement import agreement
 from optc.runtime.sources import load_samples
 
-NAME = "digits_dscnn"
-
-
-def hurt(graph: Graph, share: float = 0.2, *, zeros: float = 0.0) -> None:
-    """Noise of a share of each weight's size on the weights, and some of them gone."""
-    rng = np.random.default_rng(0)
-    for value in list(graph.constants):
-        if value.constant is None or value.dtype is not DType.FLOAT or len(value.constant.shape) < 2:
-            continue
-        weight = np.asarray(value.numpy(), np.float32)
-        noisy = weight + share * weight.std() * rng.normal(size=weight.shape).astype(np.float32)
-        noisy[rng.random(weight.shape) < zeros] = 0.0
-        value.constant = ArrayTensor(noisy)
-
 
 @pytest.fixture
 def ctx() -> Context:
-    teacher = read(f"zoo:{NAME}")
-    infer(teacher)
-    fit, held_out = load_samples(zoo.samples(NAME, "calib"), teacher).take(160).split(48)
-    return Context(TargetFacts("onnx"), teacher=teacher, fit=fit, held_out=held_out, threads=1)
-
-
-def student(**options: float) -> Graph:
-    graph = read(f"zoo:{NAME}")
-    infer(graph)
-    hurt(graph, **options)
-    return graph
-
-
-def divergence(graph: Graph, ctx: Context) -> float:
-    assert ctx.teacher is not None
-    assert ctx.held_out is not None
-    kl = agreement(ctx.teacher, graph, ctx.held_out, threads=1).kl
-    assert kl is not None
-    return kl
+    return context()
 
 
 def test_the_student_comes_nearer_to_its_teacher(ctx: Context) -> None:

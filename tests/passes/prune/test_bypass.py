@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden_text
 import pytest
 
 from optc.ir.shapes.infer import infer
-from optc.ir.text.dump import dump
 from optc.ir.text.parse import parse
 from optc.ir.verify.verify import verify
 from optc.passes.prune.blocks import Blocks
 
-CASES = sorted((Path(__file__).parents[2] / "golden" / "blocks").glob("*.txt"), key=lambda path: path.stem)
 
-
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+@golden_text.cases("blocks")
 def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
     before, _, expected = path.read_text().partition("\n---")
     graph = parse(before + "\n")
@@ -31,8 +29,4 @@ def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
     blocks["goes"].apply(graph)
     verify(graph)
     infer(graph, fresh=True)
-    text = dump(graph, tensors="inline", origin=False)
-    if request.config.getoption("--update-golden"):
-        path.write_text(f"{before}\n---\n{text}")
-    else:
-        assert f"\n{text}" == expected
+    golden_text.compare(path, f"{before}\n", golden_text.text(graph), expected.removeprefix("\n"), request)

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden_text
 import pytest
 from equivalence import feeds
 
 from optc.ir.graph import Graph
-from optc.ir.shapes.infer import infer
-from optc.ir.text.dump import dump
-from optc.ir.text.parse import parse
 from optc.ir.types import DType
-from optc.ir.verify.verify import verify
 from optc.passes.base import TargetFacts
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.numbers.params import activation_params
@@ -26,8 +23,6 @@ from optc.passes.quant.qdq.parameters import encode_biases, encode_weights
 from optc.passes.quant.qdq.placement import place
 from optc.passes.quant.scheme import FREE
 from optc.runtime.session import Session
-
-CASES = sorted((Path(__file__).parents[2] / "golden" / "quant").glob("*.txt"), key=lambda path: path.stem)
 
 
 def insert(graph: Graph) -> None:
@@ -48,18 +43,7 @@ def insert(graph: Graph) -> None:
     graph.sort()
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+@golden_text.cases("quant")
 def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
-    before, mark, expected = path.read_text().partition("---\n")
-    assert mark, f"{path.name} has no line ---"
-    graph = parse(before)
-    infer(graph)
-    insert(graph)
-    infer(graph, fresh=True)
-    verify(graph)
-    text = dump(graph, tensors="inline", origin=False)
-    if request.config.getoption("--update-golden"):
-        path.write_text(f"{before}---\n{text}")
-    else:
-        assert text == expected
+    _, graph = golden_text.check(path, request, insert)
     Session(graph, threads=1).run(dict(zip([value.name for value in graph.inputs], feeds(graph), strict=True)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from quantized import quantized
+from walked import Net
 
-from optc.ir.graph import Graph, Value
+from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
-from optc.ir.types import DType, TensorType
 from optc.ir.verify.verify import verify
 from optc.passes.quant.equivalent import lanes
 from optc.passes.quant.equivalent.lanes import fill_lanes
@@ -18,44 +18,27 @@ from optc.runtime.session import Session
 CHANNELS = 40
 
 
-class Net:
-    """A network a line, of random weights."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-        self.graph = Graph("g", opsets={"": 17})
-        self.x = self.graph.add_input("x", TensorType(DType.FLOAT, ("N", 64, 8, 8)))
-
-    def conv(self, x: Value, outputs: int, inputs: int, kernel: int = 1, groups: int = 1) -> Value:
-        shape = (outputs, inputs // groups, kernel, kernel)
-        weight = self.graph.constant((self.rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
-        bias = self.graph.constant(self.rng.normal(size=outputs).astype(np.float32))
-        attributes = {"group": groups, "pads": [kernel // 2] * 4, "kernel_shape": [kernel, kernel]}
-        return self.graph.add("Conv", [x, weight, bias], attributes).output
-
-    def finish(self, y: Value) -> Graph:
-        self.graph.add_output(self.conv(y, 512, y.shape[1] if y.shape else CHANNELS), "y")  # type: ignore[arg-type]
-        infer(self.graph)
-        return self.graph
+def network() -> Net:
+    return Net(channels=64, size=8)
 
 
 def gated(*, concat: bool = False, constant: bool = False, output: bool = False) -> Graph:
     """Expanded, hard-swished, depthwise, gated; with what forbids it."""
-    net = Net()
+    net = network()
     graph = net.graph
-    x = graph.add("HardSigmoid", [net.conv(net.conv(net.x, 512, 64), CHANNELS, 512)]).output
+    x = graph.add("HardSigmoid", [net.conv(net.conv(net.x, 512, 64, 1), CHANNELS, 512, 1)]).output
     if constant:
         x = graph.add("Mul", [x, graph.constant(np.ones((CHANNELS, 1, 1), np.float32))]).output
-    y = graph.add("Relu", [net.conv(x, CHANNELS, CHANNELS, 3, CHANNELS)]).output
-    factors = net.conv(graph.add("GlobalAveragePool", [y]).output, 8, CHANNELS)
-    y = graph.add("Mul", [y, graph.add("Sigmoid", [net.conv(factors, CHANNELS, 8)]).output]).output
+    y = graph.add("Relu", [net.conv(x, CHANNELS, 1, group=CHANNELS)]).output
+    factors = net.conv(graph.add("GlobalAveragePool", [y]).output, 8, CHANNELS, 1)
+    y = graph.add("Mul", [y, graph.add("Sigmoid", [net.conv(factors, CHANNELS, 8, 1)]).output]).output
     infer(graph)
     if output:
         graph.add_output(y, "also")
     if concat:
         y = graph.add("Concat", [y, x], {"axis": 1}).output
         infer(graph)
-    return net.finish(y)
+    return net.done(net.conv(y, 512, CHANNELS * (1 + concat), 1))
 
 
 @pytest.fixture
@@ -100,9 +83,9 @@ def test_channels_that_others_count_stay(why: str) -> None:
 
 
 def test_what_would_add_much_stays() -> None:
-    net = Net()
-    x = net.conv(net.x, CHANNELS, 64)
-    graph = net.finish(net.conv(x, CHANNELS, CHANNELS, 3, CHANNELS))
+    net = network()
+    x = net.conv(net.x, CHANNELS, 64, 1)
+    graph = net.done(net.conv(net.conv(x, CHANNELS, 1, group=CHANNELS), 512, CHANNELS, 1))
     assert filled(graph) == 0
     assert filled(gated(), at_a_time=1) == 0
 

@@ -13,12 +13,16 @@ from ...runtime.session import Session
 from .loss import Floats
 from .views import Views
 
+PLAIN = 2
+"""Passes over the samples before views of them are shown: views teach nothing while the samples themselves are new."""
+
 
 class Batches:
     """What `teacher` answers in its `values` to batches of `samples` under `views`.
 
     Each pass over the samples is in an order of its own. Which samples and views a step has depends on `seed` and the
-    number of the step alone, so that a training can be repeated from any step on. Views are shown where `viewed`.
+    number of the step alone, so that a training can be repeated from any step on. The first `plain` passes over the
+    samples show them as they are.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Batches:
         views: Views,
         *,
         batch: int,
+        plain: int = PLAIN,
         seed: int = 0,
         threads: int = 0,
     ) -> None:
@@ -36,7 +41,7 @@ class Batches:
         self.views = views
         self.batch = min(batch, samples.count) if samples.batched else 1
         self.seed = seed
-        self.viewed = False
+        self.unseen = plain * samples.count
         self.threads = threads_for(teacher, threads)
         self._session = Session(teacher, outputs=values, threads=threads_each(self.threads))
 
@@ -52,7 +57,7 @@ class Batches:
     def _feeds(self, step: int) -> Feeds:
         at = drawn(step, self.batch, self.samples.count, self.seed)
         feeds = next(self.samples.pick(at).batches(len(at)))
-        if self.viewed:
+        if step * self.batch >= self.unseen:
             feeds = self.views(feeds, np.random.default_rng((self.seed, step)))
         return {**feeds, **{f"teacher.{i}": x for i, x in enumerate(self._answers(feeds))}}
 
@@ -63,15 +68,12 @@ class Batches:
 class Rows:
     """What a block reads and what it should answer, both kept: batches of `read`, the input `name`, and `answers`."""
 
-    viewed = False
-
     def __init__(self, name: str, read: Floats, answers: Floats, *, batch: int, seed: int = 0) -> None:
         self.name = name
         self.read = read
         self.answers = answers
         self.batch = min(batch, len(read))
         self.seed = seed
-        self.views = Views("", 1, ())
 
     def steps(self, first: int, count: int) -> Iterator[Feeds]:
         """The feeds of so many steps."""

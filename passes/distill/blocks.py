@@ -26,7 +26,7 @@ from .batches import Rows
 from .cuts import FED, Block, blocks, part
 from .loss import Term, append_loss, channel_axis, drop_loss, least_variance, variance_of
 from .parameters import Parameter
-from .training import AVERAGE, CALMER, RATES, Training, channel_axes, sizes
+from .training import RATES, Training, average_over, channel_axes, onward, sizes, trial_of
 from .views import Views
 
 KEPT = 256 << 20
@@ -87,7 +87,7 @@ class BlockStage:
         taken in all."""
         stayed = steps = 0
         if rate is not None:
-            self.rates = (rate / CALMER,)
+            self.rates = (rate,)
         end = self._first()
         with self.ctx.progress.task("train blocks", len(self.blocks)) as tick:
             for number, block in enumerate(self.blocks):
@@ -150,7 +150,7 @@ class BlockStage:
                 loss,
                 parameters,
                 optimizer=AdamW(scale=sizes(parameters, kinds, channel_axes(kinds))),
-                average=AVERAGE,
+                average=average_over(1),
                 threads=self.ctx.threads,
             )
         except ModelError:  # no gradient reaches any parameter of the block
@@ -167,8 +167,9 @@ class BlockStage:
         steps = pace.steps or self._steps(number, course, pace.seconds)
         if steps < STEPS:
             return course.step, None
-        rate, _ = course.try_rates(self.rates, lambda _: None)
-        self.rates = (rate / CALMER,)
+        if len(self.rates) > 1:
+            self.rates = (onward(course.try_rates(self.rates, trial_of(steps), lambda _: None), steps),)
+        (rate,) = self.rates
         course.begin(steps, rate)
         course.run(lambda _: None)
         if course.loss >= course.start:

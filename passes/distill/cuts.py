@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from ...ir.view import cut_values
 
 LAYERS_EACH = 3
 """The fewest layers of a block: fewer leave nothing to repair that the walk has not repaired."""
+APART = 2
+"""The fewest layers between two values that are compared on the way: more hints cost more than they tell."""
+LARGEST = 1 << 18
+"""Numbers of a sample up to which a value is compared on the way: what is larger takes longer than its layers."""
 FED = "optc.block"
 """The input of a part of a graph."""
 
@@ -33,8 +38,7 @@ def blocks(student: Graph, teacher: Graph, moving: Collection[Value]) -> list[Bl
 
     None where several inputs flow around each other, and none that holds nothing of `moving`.
     """
-    theirs = {value.name: value for value in cut_values(teacher)}
-    pairs = [(v, theirs[v.name]) for v in cut_values(student) if v.name in theirs and _alike(v, theirs[v.name])]
+    pairs = _shared(student, teacher)
     cuts = {value for value, _ in pairs}
     within: list[Value] = []
     parts: list[Block] = []
@@ -50,6 +54,34 @@ def blocks(student: Graph, teacher: Graph, moving: Collection[Value]) -> list[Bl
             parts.append(Block(begin[0], end, begin[1], taught[end], tuple(dict.fromkeys(within))))
         begin, layers, within = (end, taught[end]), 0, []
     return parts
+
+
+def landmarks(student: Graph, teacher: Graph) -> list[tuple[Value, Value]]:
+    """Feature maps of `student` through which everything flows, each with its like in `teacher`: what the last operator
+    before a layer makes, at least `APART` layers after the one before, and of no more than `LARGEST` numbers."""
+    taught = dict(_shared(student, teacher))
+    marks: list[tuple[Value, Value]] = []
+    latest: Value | None = None
+    layers = 0
+    for node in student:
+        if node.op in LAYERS:
+            if latest is not None:
+                marks.append((latest, taught[latest]))
+                latest, layers = None, 0
+            layers += 1
+        if node.output in taught and layers >= APART and _is_map(node.output):
+            latest = node.output
+    return marks
+
+
+def _is_map(value: Value) -> bool:
+    sizes = [size for size in (value.shape or ())[1:] if isinstance(size, int)]
+    return len(sizes) > 1 and math.prod(sizes) <= LARGEST and not value.is_output
+
+
+def _shared(student: Graph, teacher: Graph) -> list[tuple[Value, Value]]:
+    theirs = {value.name: value for value in cut_values(teacher)}
+    return [(v, theirs[v.name]) for v in cut_values(student) if v.name in theirs and _alike(v, theirs[v.name])]
 
 
 def _alike(value: Value, other: Value) -> bool:

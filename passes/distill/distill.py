@@ -29,7 +29,7 @@ class Distill(Pass):
         None, "learning rate, in root mean squares of a channel's weights; none: by trial", low=0.0, high=1.0
     )
     temperature: float = option(1.0, "how much answers are softened before they are compared", low=0.1, high=100.0)
-    hints: float = option(1.0, "weight of the last feature map beside the answers", low=0.0)
+    hints: float = option(1.0, "weight of feature maps beside the answers, each", low=0.0)
     batch: int = option(32, "samples a step", low=1)
     stage: Literal["both", "blocks", "whole"] = option(
         "both", "what learns: blocks by themselves, the student as a whole, or first the ones and then the other"

@@ -19,12 +19,12 @@ from ...runtime.training.parameters import Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context, Report
 from ..prune.storage import sparse
-from .batches import Batches
+from .batches import PLAIN, Batches
 from .blocks import STEPS, BlockStage, Pace
 from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, variance_of
 from .parameters import Kind, Parameter
 from .student import Student, student_of
-from .training import AVERAGE, RATES, TRIED, Training, channel_axes, sizes
+from .training import RATES, Training, average_over, channel_axes, onward, sizes, trial_of
 from .views import Views, fitting_views
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ PROBED = 64
 """Samples that the variance of the teacher's values is taken of."""
 MEMORY = 2 << 30
 """Bytes that a step may take for what lies between the layers of the student, and its gradients."""
-BLOCKS = 0.3
-"""The share of the time, or of the steps, in which blocks learn by themselves."""
+BLOCKS = 0.1
+"""The share of the time, or of the steps, in which blocks learn by themselves: in as much time the student as a whole,
+with hints behind each block, gains more."""
 MICRO = "samples that are differentiated at a time"
 """What is asked of the clock."""
 KINDS: dict[str, tuple[Kind, ...]] = {
@@ -47,6 +48,8 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 """What the option `parameters` lets move."""
 LAYER_KINDS: tuple[Kind, ...] = ("weight", "codes")
 """The kinds of which a layer has one."""
+WARM, TIMED = 2, 8
+"""Steps by which the time of a step is measured: some that only warm up, and those that count."""
 ALIKE = 1e-6
 """The held-out loss from which on there is nothing to learn."""
 
@@ -66,7 +69,7 @@ def train(options: Distill, graph: Graph, ctx: Context) -> Report:
         report.notes.append("nothing is learnt: the model has no parameters that may move")
         return report
     if options.hints:
-        terms += hint_terms(student.graph, ctx.teacher, options.hints)
+        terms += hint_terms(student.graph, ctx.teacher, options.hints, behind_blocks=student.twin is None)
     try:
         course = _Course(options, student, ctx, terms, moving, report)
     except ModelError as error:  # no gradient reaches any parameter
@@ -118,11 +121,11 @@ class _Course:
             ctx.fit,
             views,
             batch=options.batch,
+            # What is quantized has the teacher's own size: views do not take what the samples need.
+            plain=PLAIN if student.twin is None else 0,
             seed=ctx.seed,
             threads=ctx.threads,
         )
-        # What is quantized has the teacher's own size: views do not take what the samples need.
-        self.batches.viewed = student.twin is not None
         self.parameters = Parameters(
             list(self.moving),
             masks={one.value: one.mask for one in moving if one.mask is not None},
@@ -145,7 +148,7 @@ class _Course:
                 loss,
                 self.parameters,
                 optimizer=AdamW(scale=sizes(self.parameters, self.moving, channel_axes(self.moving))),
-                average=AVERAGE,
+                average=average_over(1),
                 memory=MEMORY,
                 axes=self._axes(len(terms)),
                 threads=self.ctx.threads,
@@ -259,18 +262,27 @@ class _Course:
         self.trainer.micro = int(self.ctx.recall(MICRO, measured))
 
     def _pace(self, course: Training) -> tuple[float, int]:
-        """The rate and the number of steps: as asked for, or by trial and by the clock."""
+        """The rate and the number of steps: as asked for, or by trial and by the clock. Trials take of the time."""
         options = self.options
-        rates = RATES if options.rate is None else (options.rate,)
-        with self.ctx.progress.task("try rates", len(rates) * TRIED) as tick:
-            rate, seconds = course.try_rates(rates, tick)
-        rate = rate if options.rate is None else options.rate
-        if options.steps:
-            return rate, options.steps
-        steps = self.ctx.recall(
-            self._question, lambda: str(max(int(60 * options.minutes * (1 - self._share) / seconds), 1))
-        )
-        return rate, int(steps)
+        steps = options.steps or int(self.ctx.recall(self._question, lambda: str(self._steps(course))))
+        if options.rate is not None:
+            return options.rate, steps
+        trial = trial_of(steps)
+        with self.ctx.progress.task("try rates", len(RATES) * trial) as tick:
+            rate = course.try_rates(RATES, trial, tick)
+        if not course.coarse:
+            rate = onward(rate, steps)
+        return rate, options.steps or max(steps - course.trials, 1)
+
+    def _steps(self, course: Training) -> int:
+        """The steps for which there is time."""
+        begin = 0.0
+        for number, feeds in enumerate(self.batches.steps(0, WARM + TIMED)):
+            if number == WARM:
+                begin = time.perf_counter()
+            course.trainer.step(feeds)
+        seconds = (time.perf_counter() - begin) / TIMED
+        return max(int(60 * self.options.minutes * (1 - self._share) / seconds), 1)
 
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""

@@ -108,7 +108,7 @@ def test_a_loss_that_is_no_number_is_taken_back_and_given_up(ctx: Context, monke
     step = Trainer.step
 
     def broken(self: Trainer, feeds: Feeds) -> float:
-        return step(self, feeds) if next(taken) < 20 else float("nan")
+        return step(self, feeds) if next(taken) < 8 else float("nan")
 
     monkeypatch.setattr(Trainer, "step", broken)
     report = Distill(steps=80, rate=1e-2, batch=8, views="none").run(graph, ctx)

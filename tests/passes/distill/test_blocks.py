@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from taught import context, divergence, hurt
@@ -12,9 +14,9 @@ from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.tensor import ArrayTensor
 from optc.passes.base import Context, Outcome
-from optc.passes.distill import Distill
+from optc.passes.distill import Distill, cuts
 from optc.passes.distill.blocks import STEPS
-from optc.passes.distill.cuts import FED, LAYERS_EACH, blocks, part
+from optc.passes.distill.cuts import FED, LAYERS_EACH, blocks, landmarks, part
 from optc.passes.distill.parameters import parameters
 from optc.runtime.session import Session
 
@@ -54,6 +56,27 @@ def test_values_of_other_shapes_end_no_block() -> None:
     teacher_value = next(v for node in teacher for v in node.outputs if v.name == cut.name)
     teacher_value.name = "another"
     assert all(one.end is not cut for one in blocks(graph, teacher, {one.value for one in parameters(graph)}))
+
+
+def test_landmarks_are_maps_that_both_have_some_layers_apart() -> None:
+    graph, teacher = network(), network()
+    marks = landmarks(graph, teacher)
+    assert len(marks) > 3
+    assert all(mine.name == theirs.name and mine.shape == theirs.shape for mine, theirs in marks)
+    order = {value: place for place, value in enumerate(v for node in graph for v in node.outputs)}
+    assert [mine for mine, _ in marks] == sorted((mine for mine, _ in marks), key=order.__getitem__)
+    marks[1][1].name = "another"
+    left = {mine.name for mine, _ in landmarks(graph, teacher)}
+    assert marks[1][0].name not in left
+    assert marks[0][0].name in left
+
+
+def test_landmarks_are_no_larger_than_what_is_worth_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = max(math.prod(mine.shape[1:]) for mine, _ in landmarks(network(), network()))
+    monkeypatch.setattr(cuts, "LARGEST", largest - 1)
+    sizes = [math.prod(mine.shape[1:]) for mine, _ in landmarks(network(), network())]
+    assert sizes
+    assert max(sizes) < largest
 
 
 def test_a_part_computes_what_the_graph_computes_there(ctx: Context) -> None:

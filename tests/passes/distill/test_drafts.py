@@ -80,7 +80,7 @@ def killed(share: float, ctx: Context, step: int, monkeypatch: pytest.MonkeyPatc
 def test_a_killed_training_goes_on(ctx: Context, wanted: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx.draft = draft = Memory()
     with pytest.raises(Killed):
-        killed(0.2, ctx, 29, monkeypatch)
+        killed(0.2, ctx, 17, monkeypatch)
     assert draft.saved
     graph = student()
     report = RUN.run(graph, ctx)
@@ -102,7 +102,7 @@ def test_a_draft_that_is_none_is_not_used(ctx: Context, wanted: bytes) -> None:
 def test_the_draft_of_another_student_is_not_used(ctx: Context, wanted: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx.draft = Memory()
     with pytest.raises(Killed):
-        killed(0.1, ctx, 15, monkeypatch)
+        killed(0.1, ctx, 10, monkeypatch)
     graph = student()
     RUN.run(graph, ctx)
     assert to_bytes(graph) == wanted
@@ -172,7 +172,7 @@ def test_an_interruption_says_so_and_is_not_kept(ctx: Context, monkeypatch: pyte
     step = Trainer.step
 
     def interrupted(self: Trainer, feeds: Feeds) -> float:
-        if next(taken) == 30:
+        if next(taken) == 18:
             raise KeyboardInterrupt
         return step(self, feeds)
 

@@ -68,7 +68,7 @@ def test_writing_what_did_not_move_changes_nothing(quantized: dict[str, Graph], 
 def test_codes_move_and_the_form_stays(ctx: Context, quantized: dict[str, Graph], weights: str) -> None:
     graph = quantized[weights].clone()
     shape, before = form(graph), divergence(graph, ctx)
-    report = Distill(steps=16, rate=3e-3, batch=16, views="none").run(graph, ctx)
+    report = Distill(steps=40, rate=1e-3, batch=16, views="none").run(graph, ctx)
     assert divergence(graph, ctx) < before
     assert form(graph) == shape
     assert any(layer.detail.get("codes_changed") for layer in report.layers)
@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_codes(ctx: Context, quantized: dict[str, G
 
 def test_a_report_tells_how_a_training_went_and_what_it_changed() -> None:
     build = optc.compile(
-        f"zoo:{NAME}", "quant:weights=int4,distill:steps=8:rate=0.003:batch=8:views=none", threads=1, check=False,
+        f"zoo:{NAME}", "quant:weights=int4,distill:steps=40:rate=0.001:batch=16:views=none", threads=1, check=False,
         guard=False, samples=96,
     )  # fmt: skip
     document = json.loads(build.report.to_json())

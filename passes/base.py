@@ -183,7 +183,9 @@ class Context:
     it; 0 before the first. `rewritten` is the model as the last pass had it before it lost anything, where that
     computes the same by other values inside. `latencies` tells how long graphs take on the target, where that was
     measured before. `draft` keeps what a killed pass had so far; `None` where nothing is kept. `original` is the
-    teacher with what it was asked already (`agreement`).
+    teacher with what it was asked already (`agreement`). Unless it `repairs`, the walk fits every layer to what it
+    answers itself to what it reads, not to make up for those before it: what is made of a layer so is right beside
+    others that are as they were.
     """
 
     target: TargetFacts
@@ -204,6 +206,7 @@ class Context:
     latencies: Estimator | None = None
     draft: Draft | None = None
     original: Original | None = None
+    repairs: bool = True
 
     def agreement(self, graph: Graph) -> Agreement:
         """How far `graph` agrees with the teacher on the samples held out, both of which must be there. Raises as

@@ -3,7 +3,9 @@
 A pass that loses too much mostly loses it in a few layers: a logarithm behind one of them, a range that no grid fits.
 Layers are tried in a copy of the model as it was before the pass, into which what the pass made of some of them is
 grafted: of each layer the nodes from the values that both models have, by name and shape, up to its answer. So a trial
-is a run of the model, not of the pass. Values of one name must hold the same numbers but for what the pass lost: a pass
+is a run of the model, not of the pass. For the trials the pass runs once more, without repairs (`Context.repairs`):
+behind layers that lost nearly all, weights that make up for it are others altogether, and would be blamed where those
+layers are as they were. Values of one name must hold the same numbers but for what the pass lost: a pass
 that scales channels first gives the model that it made so (`Context.rewritten`).
 
 Layers are weighed by halving: a group whose layers together keep the floor is done with; any other is split, down to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ def _checked(
         try:
             reason = objection(graph, report)
             if reason.startswith(DISAGREES):
-                partly = _in_part(one, before, graph, ctx, rules.floor_of(one) or 0.0, report, reason, objection)
+                partly = _in_part(one, before, ctx, rules.floor_of(one) or 0.0, reason, objection)
                 if partly is not None:
                     graph.become(partly[0])
                     return partly[1]
@@ -180,18 +181,21 @@ def _tidy(graph: Graph) -> None:
 def _in_part(
     one: Pass,
     before: Graph,
-    after: Graph,
     ctx: Context,
     floor: float,
-    report: Report,
     reason: str,
     objection: Callable[[Graph, Report], str],
 ) -> tuple[Graph, Report] | None:
     """What `one` makes of `before` without the layers that break it, to which there is no `objection`; else `None`.
 
-    A trial that leaves other layers as they were may flatter the rest; where it did, twice as many are kept so.
+    Layers are tried as the pass makes them where none is to repair what others lost: weights that do are wrong beside
+    layers that lost nothing. A trial that leaves other layers as they were may flatter the rest; where it did, twice as
+    many are kept so.
     """
-    start = ctx.rewritten or before.clone()
+    apart, after = replace(ctx, repairs=False, rewritten=None), before.clone()
+    report = _run_one(one, after, apart)
+    _tidy(after)
+    start = apart.rewritten or before.clone()
     one.requires(start, ctx)  # which may have raised the opset of `after`
     infer(start, fresh=True)
     layers, order = breaking(start, after, report, ctx, floor)

@@ -1,8 +1,9 @@
 """The values that outputs are made of with no layer between: whose range is that of the answers.
 
-From such a value only what moves, scales and squashes leads to the outputs. What is rare in it is what the output says
-(`ranges.py`), and no later layer averages it with anything. A layer of at most `SMALL` weights, as the fixed one that
-turns distributions into distances in a detector is, counts for none.
+From such a value only what moves, scales and squashes leads to the outputs; or it is an output itself, or the logits of
+one, and layers read it besides, as where one head of a model reads another's answer. What is rare in it is what the
+output says (`ranges.py`), and no later layer averages it with anything. A layer of at most `SMALL` weights, as the
+fixed one that turns distributions into distances in a detector is, counts for none.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def deciding(graph: Graph, plan: Placement, ctx: Context) -> dict[Value, str]:
     groups = {
         group: values
         for group, values in plan.sources().items()
-        if not any(value in reached for value in values) and any(_leads_out(value) for value in values)
+        if (not any(value in reached for value in values) and any(_leads_out(value) for value in values))
+        or any(_answers(value) for value in values)
     }
     met = {value: _ends(value) for values in groups.values() for value in values}
     mixed = [value for value, ends in met.items() if _ops(ends) & SQUASHING and len(ends) > 1]
@@ -72,6 +74,13 @@ def _is_layer(node: Node) -> bool:
 
 def _leads_out(value: Value) -> bool:
     return value.is_output or bool(value.users)
+
+
+def _answers(value: Value) -> bool:
+    """Whether a value is an output, or all that is between it and one is a squashing function."""
+    ends = _ends(value)
+    squashed = [end.output for end, _ in ends if end is not None and end.op in SQUASHING]
+    return any(end is None for end, _ in ends) or any(None in {end for end, _ in _ends(out)} for out in squashed)
 
 
 def _ends(value: Value) -> set[End]:

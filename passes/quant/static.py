@@ -254,7 +254,7 @@ def remember(work: Work) -> None:
     """Keep the float graph as it is now, which answers for every layer, and the means of what the walk leaves out."""
     _name_answers(work.graph)
     work.ctx.rewritten = work.teacher = work.graph.clone()
-    if work.fit_biases:
+    if work.fit_biases and work.ctx.repairs:
         work.fixable = [layer for layer in work.unwalked() if correctable(layer)]
     work.means = answer_means(work.graph, work.fixable, work.ctx, work.few)
 

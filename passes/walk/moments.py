@@ -65,6 +65,18 @@ class Statistics:
         """
         return self._with_noise(weight, others * float(self.variance.sum()) / max(float(np.sum(weight**2)), 1e-30))
 
+    def answered_by(self, weight: Array, bias: Array | None) -> Statistics:
+        """The moments as if a layer of `weight` (groups, n, d) and `bias` (groups * n,) gave the target for the very
+        rows that it reads, so that nothing is left to repair."""
+        cross = weight @ self.covariance
+        mean = (weight @ self.mean[:, :, None])[:, :, 0]
+        return replace(
+            self,
+            target_mean=mean if bias is None else mean + bias.reshape(mean.shape),
+            cross=cross,
+            variance=np.maximum(np.sum(cross * weight, axis=2), 0.0),
+        )
+
     def _with_noise(self, weight: Array, lam: float) -> Statistics:
         """The moments with inputs that have white noise of variance `lam` besides, which `weight` answers."""
         if not np.isfinite(lam):

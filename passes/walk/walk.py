@@ -167,6 +167,7 @@ def walk(
                 if number > last and not disturbed:
                     break
                 common = frontier, selected, kept, rows, ctx.seed
+                eases = eases and ctx.repairs
                 collector = Collector(number, group, *common, ahead=group[0].layer in early, eases=eases)
                 *moments, shape = collector.moments()
                 for other in ahead[number]:
@@ -231,6 +232,7 @@ def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, ctx: Cont
 
     def statistics(one: Moments) -> Statistics:
         statistics = one.statistics(outputs, centred=layer.bias_place is not None)
+        statistics = statistics if ctx.repairs else statistics.answered_by(weight, layer.bias())
         statistics = statistics.broadened(weight, MADE_UP) if unlike else statistics
         return statistics.joined(weight, len(layer.others)) if layer.others else statistics
 

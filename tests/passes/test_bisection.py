@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Graph, Value
 from optc.ir.onnx.opset import convert
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts, option
@@ -16,6 +16,7 @@ from optc.passes.guard import Guard
 from optc.passes.pipeline import Pipeline
 from optc.passes.quant import Quant
 from optc.passes.runner import run
+from optc.passes.walk.walk import walk
 from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
 
@@ -139,6 +140,24 @@ class BlurAndMove(Blur):
         return report
 
 
+@dataclass(frozen=True, slots=True)
+class BlurAndRepair(Blur):
+    """The same for layer 1, and what comes behind it makes up for that, unless it is not to repair anything."""
+
+    name: ClassVar[str] = "blur-and-repair"
+
+    ruined: str = "1"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Blur.run(self, graph, ctx)
+        done = [layer.name for layer in report.layers if layer.outcome is Outcome.DONE]
+        for node in graph if ctx.repairs and "layer1" in done else ():
+            if node.name in done and node.name > "layer1":
+                weight = np.asarray(node.inputs[1].numpy())  # type: ignore[union-attr]
+                node.set_input(1, graph.constant(-weight[::-1], node.inputs[1].name))  # type: ignore[union-attr]
+        return report
+
+
 def blurred(one: Blur, floor: float | None = None, opset: int = 17, graph: Graph | None = None) -> tuple[Graph, Report]:
     graph = graph or chain()
     graph.opsets[""] = opset
@@ -227,3 +246,64 @@ def test_a_pass_that_every_layer_breaks_is_undone() -> None:
     graph, report = blurred(Blur("012345"), 0.95)
     assert report.count(Outcome.REVERTED) == LAYERS
     assert np.array_equal(next(iter(graph)).inputs[1].numpy(), next(iter(chain())).inputs[1].numpy())  # type: ignore[union-attr]
+
+
+def spectrum() -> Graph:
+    """Two filters and the logarithm of their power, over many orders of magnitude, less its mean, before a network."""
+    rng = np.random.default_rng(0)
+    graph = Graph("spectrum", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 16)))
+    kind = TensorType(DType.FLOAT, ("N", 16))
+
+    def gemm(x: Value, rows: int, columns: int, name: str) -> Value:
+        weight = (rng.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
+        bias = (0.1 * rng.standard_normal(columns)).astype(np.float32) * (name[:4] != "band")
+        constants = [graph.constant(weight, f"{name}.w"), graph.constant(bias, f"{name}.b")]
+        value = graph.add("Gemm", [x, *constants], outputs=[name], name=name).output
+        value.type = TensorType(DType.FLOAT, ("N", columns))
+        return value
+
+    parts = [gemm(x, 16, 16, f"band{number}") for number in range(2)]
+    power = graph.add("Add", [graph.add("Mul", [p, p], types=[kind]).output for p in parts], types=[kind]).output
+    floor, unit = (graph.constant(np.asarray(number, np.float32)) for number in (1e-20, 0.2))
+    logarithm = graph.add("Log", [graph.add("Add", [power, floor], types=[kind]).output], types=[kind]).output
+    mean = graph.add("ReduceMean", [logarithm], {"axes": [1]}, types=[TensorType(DType.FLOAT, ("N", 1))]).output
+    shape = graph.add("Sub", [logarithm, mean], types=[kind]).output
+    y = graph.add("Mul", [shape, unit], outputs=["level"], types=[kind]).output
+    for number in range(4):
+        y = gemm(y, 16 if number == 0 else 32, 32, f"net{number}")
+        y = graph.add("Relu", [y], outputs=[f"relu{number}"], types=[y.type]).output
+    y = gemm(y, 32, 6, "answer")
+    graph.add_output(y, "answer")
+    return graph
+
+
+def test_layers_are_tried_without_what_they_repair() -> None:
+    _, report = blurred(BlurAndRepair())
+    assert [layer.name for layer in report.layers if layer.outcome is Outcome.REVERTED] == ["layer1"]
+
+
+@pytest.mark.parametrize("count", [64, 160, 400])
+def test_filters_before_a_logarithm_stay_float_whatever_the_number_of_samples(count: int) -> None:
+    rng = np.random.default_rng(3)
+    rows = (rng.standard_normal((count, 16)) * 10.0 ** rng.uniform(-8, 0, (count, 1))).astype(np.float32)
+    graph = spectrum()
+    fit, held_out = load_samples({"x": rows}, graph).split(count // 4)
+    ctx = Context(TargetFacts("test", measurable=False), fit=fit, held_out=held_out, threads=1)
+    (report,) = run(Pipeline((Quant(),)), graph, ctx, guard=Guard(0.9))
+    assert report.changed
+    assert {n.inputs[0].producer.op for n in graph if n.name[:3] == "net"} == {"DequantizeLinear"}  # type: ignore[union-attr]
+    assert any("kept 2 layer(s)" in note and "'band0'" in note and "'band1'" in note for note in report.notes)
+
+
+def test_a_layer_that_repairs_nothing_keeps_to_its_weights() -> None:
+    graph = chain()
+    rows = np.random.default_rng(2).standard_normal((96, 8)).astype(np.float32)
+    for repairs in (True, False):
+        student = graph.clone()
+        first = next(iter(student))
+        first.set_input(1, student.constant(np.diag(np.ones(8)).astype(np.float32)))
+        ctx = Context(TargetFacts("test"), graph, load_samples({"x": rows}, graph), threads=1, repairs=repairs)
+        steps = {step.layer.name: step for step in walk(student, ctx)}
+        same = [np.allclose(steps[f"layer{n}"].target.weight, steps[f"layer{n}"].layer.weights()) for n in (1, 2)]
+        assert same == [not repairs] * 2

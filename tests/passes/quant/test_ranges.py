@@ -132,6 +132,22 @@ def test_the_values_that_decide_are_known_by_the_graph(last: str, rule: str) -> 
     assert {value.name: how for value, how in deciding(graph, plan, ctx_of(graph)).items()} == {"conv16": rule}
 
 
+def test_an_answer_that_another_head_reads_decides_too() -> None:
+    graph = heads("Sigmoid")
+    scores = graph.outputs[0].value
+    back = graph.add("Reshape", [scores, graph.constant(np.array([1, 16, 8, 8]))]).output
+    back.type = TensorType(DType.FLOAT, (1, 16, 8, 8))
+    weight = graph.constant(np.full((16, 16, 1, 1), 0.1, np.float32))
+    later = graph.add("Conv", [back, weight], outputs=["later"], types=[back.type]).output
+    graph.add_output(later, "later")
+    plan = place(graph, find_layers(graph)[0])
+    rules = {value.name: how for value, how in deciding(graph, plan, ctx_of(graph)).items()}
+    assert rules["conv16"] == "sigmoid"
+    assert rules["later"] == "wide"
+    assert "conv3" not in rules
+    assert [how for name, how in rules.items() if name not in ("conv16", "later")] in ([], ["wide"])
+
+
 def test_a_map_that_is_averaged_decides_by_no_single_value() -> None:
     graph = heads("Conv")
     value = graph.outputs[0].value

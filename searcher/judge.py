@@ -80,7 +80,9 @@ class Judge:
 
     def of_plan(self, plan: Plan) -> Figures:
         """What a plan comes to."""
-        key = Fingerprint("candidate", self.key, plan.passes, repr(plan.overrides), str(self.budget)).text
+        key = Fingerprint(
+            "candidate", self.key, plan.passes, repr(plan.overrides), repr(plan.guard), str(self.budget)
+        ).text
         document = self.store.get(key)
         if document is not None:
             try:
@@ -121,7 +123,7 @@ class Judge:
             self.options,
             passes=plan.passes,
             overrides=(*self.options.overrides, *plan.overrides),
-            guard=False,
+            guard=plan.guard,
             budget=self.budget,
             output=output,
             cache=self.store.folder,

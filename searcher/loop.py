@@ -1,7 +1,8 @@
 """The search itself: survey, propose, build, judge, and the best kept on disk, for as long as it may take.
 
-First the candidates that change nothing but the form are built. Then the strategy proposes; besides its candidates the
-single pipelines are built that a user would try by hand, so that the answer is no worse than these. What is left at the
+First the candidates that change nothing but the form are built. Then the strategy proposes; after its first candidate
+come the pipelines on their defaults, and the single ones that a user would try by hand, so that the answer is no worse
+than these. What is left at the
 end of the time teaches the best candidate (`distill`), which is kept where held-out samples say so.
 """
 
@@ -127,6 +128,7 @@ class Loop:
         """Judge what is proposed; the pipelines of a single pass after the first proposal, for a part of the time."""
         seen = {one.pick for one in task.judged if one.pick is not None}
         stale = 0
+        first = iter(defaults(task.aim))
         ready, by_hand = iter(singles(task.aim)), self.elapsed + BY_HAND * self.left
         for pick in self._proposals(task):
             fresh = task.space.within(pick)
@@ -136,6 +138,10 @@ class Loop:
             if fresh not in seen:
                 seen.add(fresh)
                 self._learn(self._judged(task, fresh, self.strategy))
+            for passes in first:
+                if self.left <= 0:
+                    break
+                self._learn(self._single(passes, guard=True))
             for passes in ready:
                 if self.elapsed > by_hand:
                     break
@@ -166,10 +172,10 @@ class Loop:
         self.recalled += self.judge.built == before
         return Judged(pick, distil, plan, figures, word, self.elapsed)
 
-    def _single(self, passes: str) -> Judged:
+    def _single(self, passes: str, *, guard: bool = False) -> Judged:
         with self._showing():
             before = self.judge.built
-            plan = Plan(passes, ())
+            plan = Plan(passes, (), guard)
             figures = self.judge.of_plan(plan)
         self.recalled += self.judge.built == before
         return Judged(None, "", plan, figures, "single", self.elapsed)
@@ -210,6 +216,14 @@ def best_text(one: Judged) -> str:
     return ", ".join(words) + ("" if figures.met else ", over the budget")
 
 
+def defaults(aim: Aim) -> list[str]:
+    """The pipelines on their defaults that one would try first under the caps; as they are built without a search,
+    what does not pay is undone."""
+    if "size" in aim.caps or "latency" in aim.caps:
+        return ["prune,svd,quant", "prune:kind=channels,quant"]
+    return ["prune:kind=channels"]
+
+
 def singles(aim: Aim) -> list[str]:
     """The pipelines of one pass, and of a pass before `quant`, that a user would try by hand under the caps."""
     caps = aim.caps
@@ -220,10 +234,12 @@ def singles(aim: Aim) -> list[str]:
     work = work if work == 1.0 else STEPS * work
     of = ":of=params" if "params" in caps else ""
     forms = [f"svd:ratio={work:.3g}:scope=global", f"prune:kind=channels:ratio={1 - work:.3g}{of}"] if work < 1 else []
+    if "latency" in caps and work < 1:
+        forms.append(f"prune:kind=blocks:ratio={1 - work:.3g}")
     if "size" not in caps and "latency" not in caps:
         return forms
     small = [] if "size" not in caps else ["quant:weights=int4", "quant:weights=int4:activations=none"]
-    return [*small, "prune,svd,quant", *(f"{one},quant" for one in forms), *(forms if "latency" in caps else [])]
+    return [*small, *(f"{one},quant" for one in forms), *(forms if "latency" in caps else [])]
 
 
 def key_of(model_digest: str, options: Options, model: Model) -> str:

@@ -10,29 +10,37 @@ from ..passes.base import Override
 from .space import FLOAT, Pick, Setting, Space
 
 PASSES: Mapping[str, str] = {
-    "prune": "prune:kind=channels:groups=all:ratio=0",
+    "blocks": "prune:kind=blocks:ratio=0",
+    "channels": "prune:kind=channels:groups=all:ratio=0",
     "svd": "svd:ratio=1",
     "depthwise": "depthwise:error=0",
 }
-"""The passes of structure in the order in which they run, each told to change nothing but what an override asks for."""
+"""The passes of structure, by the family of their options, in the order in which they run, each told to change nothing
+but what an override asks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`passes` is the text of the pipeline."""
+    """`passes` is the text of the pipeline; `guard` tells whether what does not pay is undone."""
 
     passes: str
     overrides: tuple[Override, ...]
+    guard: bool = False
 
 
 def plan_of(space: Space, pick: Pick, distil: str = "") -> Plan:
     """The plan that carries out `pick`, with the pass `distil` before quantization where that is not empty."""
     changes: dict[str, dict[str, dict[str, Setting]]] = {}
-    for site, option in space.chosen(pick):
+    chosen = space.chosen(pick)
+    gone = {layer for site, option in chosen if option.kept == 0.0 for layer in site.reach}
+    used = set()
+    for site, option in chosen:
+        if site.kind != "channels" and option.kept > 0.0 and site.name in gone:
+            continue  # nobody is left to want anything
+        used.add(option.family)
         for name, wanted in option.changes.items():
             changes.setdefault(site.match, {}).setdefault(name, {}).update(wanted)
-    used = {name for wanted in changes.values() for name in wanted}
-    passes = [text for name, text in PASSES.items() if name in used]
+    passes = [text for family, text in PASSES.items() if family in used]
     passes += [distil] if distil else []
     if pick.form != FLOAT:
         passes.append("quant" if pick.form == "int8" else f"quant:activations={pick.form}")

@@ -50,7 +50,7 @@ def plan_text(path: str, model: str, output: str, options: Options, plan: Plan, 
         "output": place(output),
         "targets": [target],
         "passes": plan.passes,
-        "guard": False,
+        "guard": plan.guard,
     }
     if budget:
         keys["budget"] = budget

@@ -18,7 +18,7 @@ from ..ir.graph import Graph, Value
 from ..ir.shapes.infer import infer
 from ..ir.types import DType, TensorType
 from ..runtime.session import Session
-from .space import FLOAT, FORMS, Metric, Pick
+from .space import FLOAT, FORMS, SHARED, Metric, Pick
 from .task import Task
 
 Floats = NDArray[np.float32]
@@ -103,7 +103,7 @@ class Relaxed:
         option = self._task.space.options(site, self._form)[place]
         if one.kind == "bits":
             return option.bits / 32.0 if metric == "size" and self._form != FLOAT else 1.0
-        if one.kind == "channels":
+        if one.kind in SHARED:
             return float(np.prod([1.0 - share * (1.0 - kept) for share in shares]))
         return {"macs": option.macs, "params": option.params, "size": option.params, "latency": option.time}[metric]
 

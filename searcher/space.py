@@ -1,8 +1,8 @@
 """What a search chooses from: the options of every layer and group of channels, with their costs and losses.
 
-A *site* is a place that takes one of several options: the channels of a group, the structure of a layer, the bits of
-its weights. Its first option is the one that changes nothing. A *pick* is one option a site, and the form in which all
-layers compute (`FORMS`).
+A *site* is a place that takes one of several options: the channels of a group, whether a block goes, the structure of a
+layer, the bits of its weights. Its first option is the one that changes nothing. A *pick* is one option a site, and the
+form in which all layers compute (`FORMS`).
 
 Costs of a pick (`Meter`) multiply within a layer, L the layer's own, k_g the share of its channels that a group keeps:
 
@@ -30,6 +30,8 @@ FORMS: Mapping[str, float] = {"float": 1.0, "int8": 0.55, "dynamic": 0.8, "none"
 """The forms that layers may compute in (`float`, or `activations` of `quant`), and how long they take beside float
 ones, about, before one was measured."""
 FLOAT = "float"
+SHARED = ("channels", "blocks")
+"""Kinds of sites that leave shares of several layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place with several options. `kind` is channels, structure or bits; `match` is the pattern that finds its layer
-    in an override; `reach` are the layers whose cost it changes, with the shares of their axes that it is."""
+    """A place with several options. `kind` is channels, blocks, structure or bits; `match` is the pattern that finds
+    its layer in an override; `reach` are the layers whose cost it changes, with the shares of their axes that it is."""
 
     name: str
     kind: str
@@ -164,7 +166,7 @@ class Meter:
 
 def _left(site: Site, option: Option) -> NDArray[np.float64]:
     """The shares of work, weights and time (3, layers in reach) that an option leaves."""
-    if site.kind == "channels":
+    if site.kind in SHARED:
         each = [float(np.prod([1.0 - share * (1.0 - option.kept) for share in one])) for one in site.reach.values()]
         return np.array([each] * 3)
     return np.array([[option.macs], [option.params], [option.time]]).repeat(len(site.reach), axis=1)

@@ -29,6 +29,7 @@ from ..runtime.sizes import sizes
 from ..storage.fingerprint import Fingerprint
 from ..storage.plain import plain, restored
 from ..storage.store import Store
+from .block_options import inside, removable, removals
 from .channel_options import channel_options, reach
 from .layer_options import layer_options
 from .plan import pattern
@@ -83,7 +84,7 @@ class Survey:
             for layer in scene.layers
         )
         options = self._layers(scene)
-        sites = (*self._channels(scene), *_sites(scene.layers, options))
+        sites = (*self._channels(scene), *_sites(scene.layers, options), *self._blocks(scene))
         unseen = len(layers) - len(options)
         return Space(layers, sites, self.forms, float(total.macs), float(total.params), float(total.bytes), unseen)
 
@@ -144,6 +145,25 @@ class Survey:
             Site(one.name, "channels", _match(one.node), (_KEEP, *more), reach(one, names))
             for i, one in groups.items()
             if (more := kept[i])
+        ]
+
+    def _blocks(self, scene: Scene) -> list[Site]:
+        """A site for each block that can go; none for those that there was no time to try."""
+        edits = removable(scene.graph, self.ctx, timed=self.timed)
+        tried = {name: self._recalled(f"block {name}") for name in edits}
+        missing = {name: edit for name, edit in edits.items() if tried[name] is None}
+
+        def keep(name: str, option: Option) -> None:
+            tried[name] = (option,)
+            self._keep(f"block {name}", (option,))
+
+        if missing and time.monotonic() < self.deadline:
+            removals(scene.graph, self.ctx, missing, self.deadline, keep)
+        names = {reader.node: layer.name for layer in scene.layers for reader in layer.readers}
+        return [
+            Site(name, "blocks", _match(edit.node), (_KEEP, *options), reach)
+            for name, edit in edits.items()
+            if (options := tried[name]) and (reach := inside(edit, names))
         ]
 
     def _recalled(self, about: str) -> tuple[Option, ...] | None:

@@ -172,7 +172,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "searcher": (
         ("knapsack", "space"),
         ("layer_options", "order", "plan"),
-        ("channel_options", "judge", "record"),
+        ("block_options", "channel_options", "judge", "record"),
         ("surrogate", "survey"),
         ("task",),
         ("additive", "loop", "relaxed", "repair"),

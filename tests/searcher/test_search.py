@@ -12,9 +12,13 @@ from processes import optc as command
 from searched import model, samples, search
 
 import optc
+from optc.compiler.options import Options
 from optc.passes import cached
+from optc.passes.base import Override
 from optc.searcher import Search, Stopped
 from optc.searcher.judge import Judge
+from optc.searcher.plan import Plan
+from optc.searcher.record import plan_text
 from optc.storage.fingerprint import file_digest
 
 
@@ -47,6 +51,13 @@ def test_a_fresh_process_builds_the_same_bytes_from_the_plan(folder: Path, done:
     assert file_digest(folder / "out.onnx") == digest
     config = tomllib.loads((folder / "plan.toml").read_text())
     assert config["model"][0]["guard"] is False
+
+
+def test_blocks_are_options(done: Search) -> None:
+    sites = [site for site in done.report.sites if site.kind == "blocks"]
+    assert sites
+    assert all([option.word for option in site.options] == ["keep", "remove"] for site in sites)
+    assert all(site.options[1].loss > 0.0 for site in sites)
 
 
 def test_a_search_that_is_asked_for_again_builds_nothing(
@@ -113,7 +124,6 @@ def test_what_breaks_the_budget_is_written_at_the_end_alone(tmp_path: Path) -> N
 
 
 def test_a_key_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from optc.compiler.options import Options
     from optc.searcher import loop
 
     options = Options(data=samples(tmp_path))
@@ -121,3 +131,15 @@ def test_a_key_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert first == loop.key_of("digest", options, model(tmp_path))
     monkeypatch.setattr(loop, "own_code", lambda: cached.own_code() + "x")
     assert loop.key_of("digest", options, model(tmp_path)) != first
+
+
+def test_a_plan_without_a_block_is_built_again(tmp_path: Path) -> None:
+    path = model(tmp_path)
+    name = next(node.label for node in optc.load(path) if node.op == "Add")
+    plan = Plan("prune:kind=blocks:ratio=0", (Override(name, passes={"prune": {"remove": True}}),))
+    options = Options(data=samples(tmp_path), threads=1)
+    text = plan_text(str(tmp_path / "plan.toml"), path, str(tmp_path / "out.onnx"), options, plan, "onnx", None)
+    (tmp_path / "plan.toml").write_text(text)
+    built = command("build", "--config", str(tmp_path / "plan.toml"), "--no-cache")
+    assert built.returncode == 0, built.stderr
+    assert len(optc.load(tmp_path / "out.onnx")) < len(optc.load(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from optc.passes.pipeline import Pipeline
 from optc.report.budget import Budget
 from optc.searcher.judge import Figures, Judged
-from optc.searcher.loop import singles
-from optc.searcher.plan import Plan
+from optc.searcher.loop import defaults, singles
+from optc.searcher.plan import Plan, plan_of
 from optc.searcher.space import FLOAT, LayerCost, Meter, Option, Pick, Site, Space
 from optc.searcher.strategies import STRATEGIES, strategy
 from optc.searcher.strategies.evolution import crowding, fronts
@@ -21,6 +22,7 @@ from optc.searcher.task import Aim, Task
 WEIGHTS = {"svd": 0.4, "bits": 0.2, "channels": 1.7}
 """What the losses of a family really come to, as shares of what the database says."""
 PROPOSALS = 4
+REMOVE = {"prune": {"remove": True}}
 
 
 def space(count: int = 6) -> Space:
@@ -32,7 +34,8 @@ def space(count: int = 6) -> Space:
         reach = {f"l{i}": (1.0,)}
         scale = 10 ** random.uniform(-4, -1)
         ranks = [
-            Option(f"svd {q}", "svd", loss=scale * (1 - q) ** 2, macs=q, params=q, time=q) for q in (0.75, 0.5, 0.3)
+            Option(f"svd {q}", "svd", {"svd": {"ratio": q}}, loss=scale * (1 - q) ** 2, macs=q, params=q, time=q)
+            for q in (0.75, 0.5, 0.3)
         ]
         sites.append(Site(f"l{i}", "structure", f"l{i}", (Option("keep"), *ranks), reach))
         scale = 10 ** random.uniform(-4, -1)
@@ -115,3 +118,28 @@ def test_single_pipelines_are_told_a_little_less_than_the_cap() -> None:
     small = singles(Aim.of(Budget.parse("size=10%"), {"size": 1.0}, timed=False))
     assert "quant:weights=int4" in small
     assert all(Pipeline.parse(text) for text in small)
+
+
+def test_what_lies_in_a_block_that_goes_is_asked_for_nothing() -> None:
+    whole = space(3)
+    block = Site(
+        "sum", "blocks", "sum", (Option("keep"), Option("remove", "blocks", REMOVE, 0.1, kept=0.0)), {"l1": (1.0,)}
+    )
+    one = replace(whole, sites=(*whole.sites, block))
+    at = [len(site.options) - 1 if site.kind == "structure" else 0 for site in one.sites]
+    keeps, goes = Pick(FLOAT, tuple(at)), Pick(FLOAT, (*at[:-1], 1))
+    assert Meter(one).costs(goes)["macs"] < Meter(one).costs(keeps)["macs"]
+    plan = plan_of(one, goes)
+    assert plan.passes.split(",")[0] == "prune:kind=blocks:ratio=0"
+    assert {override.match for override in plan.overrides} == {"l0", "l2", "sum"}
+    assert "blocks" not in plan_of(one, keeps).passes
+
+
+def test_pipelines_on_their_defaults_are_candidates_of_every_search() -> None:
+    for budget, pipelines in (
+        ("latency=50%", ["prune,svd,quant", "prune:kind=channels,quant"]),
+        ("size=30%", ["prune,svd,quant", "prune:kind=channels,quant"]),
+        ("macs=50%", ["prune:kind=channels"]),
+    ):
+        aim = Aim.of(Budget.parse(budget), {"macs": 1.0, "size": 1.0, "latency": 1.0}, timed=True)
+        assert defaults(aim) == pipelines

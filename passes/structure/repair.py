@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...ir.graph import Graph, Node
 from ..base import Context, Report
 from ..walk.linear import Linear
-from ..walk.order import asks_of, in_order
+from ..walk.order import goals_of, in_order
 from ..walk.readers import linear_layers
 from ..walk.walk import ROWS, too_wide, walk
 
@@ -35,5 +35,5 @@ def repair(
 
 
 def _near(graph: Graph, layers: Sequence[Linear], touched: Collection[str]) -> set[Linear]:
-    asks = [ask for group in asks_of(in_order(graph, list(layers))) for ask in group]
-    return {ask.layer for ask in asks if ask.answer.name in touched or ask.layer.source.name in touched}
+    goals = [goal for group in goals_of(in_order(graph, list(layers))) for goal in group]
+    return {goal.layer for goal in goals if goal.output.name in touched or goal.layer.source.name in touched}

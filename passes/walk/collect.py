@@ -19,7 +19,7 @@ from ...ir.graph import Value
 from ...storage.spill import Data, Spill
 from .frontier import Frontier
 from .moments import Moments, Products
-from .order import Ask
+from .order import Goal
 from .pairing import Selections
 from .patches import sample_positions
 from .saturation import Part, Saturation, range_after, rows_to_keep
@@ -51,7 +51,7 @@ class Collector:
     def __init__(
         self,
         number: int,
-        group: list[Ask],
+        group: list[Goal],
         frontier: Frontier,
         selected: Selections,
         kept: Spill,
@@ -73,10 +73,10 @@ class Collector:
         self._ahead = ahead
         self._batches = kept.count(("at", number))
         groups, _, d = self._layer.shape
-        able = [ask for ask in group if ask.layer.bias_place is not None and ask.layer.alone]
-        self._easy = [ask for ask in able if eases and groups == 1 and range_after(ask.answer) is not None]
-        self._room = rows_to_keep(d, sum(ask.layer.shape[1] for ask in group)) if self._easy else 0
-        self._reads = list(dict.fromkeys([self._layer.source, *(ask.skip for ask in group if ask.skip is not None)]))
+        able = [goal for goal in group if goal.layer.bias_place is not None and goal.layer.alone]
+        self._easy = [goal for goal in able if eases and groups == 1 and range_after(goal.output) is not None]
+        self._room = rows_to_keep(d, sum(goal.layer.shape[1] for goal in group)) if self._easy else 0
+        self._reads = list(dict.fromkeys([self._layer.source, *(goal.skip for goal in group if goal.skip is not None)]))
         self._again = False
         """Whether rows are taken anew where they are looked at again: known with the first batch."""
 
@@ -84,7 +84,7 @@ class Collector:
         """Moments of the rows to fit on and of every fifth batch, held out, and the shape of the value that they are
         from, in the first batch."""
         groups, _, d = self._layer.shape
-        n = sum(ask.layer.shape[1] for ask in self._group)
+        n = sum(goal.layer.shape[1] for goal in self._group)
         fit, held_out = Moments(groups, d, n), Moments(groups, d, n)
         shape: tuple[int, ...] = ()
         wanted = list(dict.fromkeys([*self._reads, *self._selected.wanted(self._layer.source)]))
@@ -94,8 +94,8 @@ class Collector:
             keep = self._to_keep(batch, values, x, answers)
             t = np.concatenate(
                 [
-                    (t if skip is None else t - skip).reshape(len(x), groups, ask.layer.shape[1])
-                    for ask, (t, skip) in zip(self._group, answers, strict=True)
+                    (t if skip is None else t - skip).reshape(len(x), groups, goal.layer.shape[1])
+                    for goal, (t, skip) in zip(self._group, answers, strict=True)
                 ],
                 axis=2,
             )
@@ -113,19 +113,19 @@ class Collector:
             (held_out if _is_held_out(batch) else fit).take(one.products)
         return fit, held_out, shape
 
-    def saturation(self, ask: Ask) -> Saturation | None:
+    def saturation(self, goal: Goal) -> Saturation | None:
         """What the activation after a layer forgives; `None` where its rows are not looked at again."""
-        bounds = range_after(ask.answer)
-        if bounds is None or not self._room or ask not in self._easy or not self._batches:
+        bounds = range_after(goal.output)
+        if bounds is None or not self._room or goal not in self._easy or not self._batches:
             return None
 
         def read(batch: int) -> Part:
             if self._again:
-                x, [(t, skip)] = self._rows(batch, self._frontier.at_hand(self._reads, batch), [ask])
+                x, [(t, skip)] = self._rows(batch, self._frontier.at_hand(self._reads, batch), [goal])
                 some = self._some(batch, len(x))
                 return x[some], t[some], None if skip is None else skip[some]
-            other = self._kept_rows("other", ask.layer, batch) if ("other", ask.layer) in self._kept else None
-            return self._kept_rows("rows", self._number, batch), self._kept_rows("teacher", ask.layer, batch), other
+            other = self._kept_rows("other", goal.layer, batch) if ("other", goal.layer) in self._kept else None
+            return self._kept_rows("rows", self._number, batch), self._kept_rows("teacher", goal.layer, batch), other
 
         return Saturation(bounds, self._batches, read)
 
@@ -133,14 +133,14 @@ class Collector:
         """Forget the rows, once no layer of the group looks at them again."""
         for word in ("at", "shape", "selected", "rows"):
             self._kept.drop((word, self._number))
-        for ask in self._group:
+        for goal in self._group:
             for word in ("answer", "teacher", "other"):
-                self._kept.drop((word, ask.layer))
+                self._kept.drop((word, goal.layer))
 
     def _rows(
-        self, batch: int, values: Mapping[Value, Data], asks: Sequence[Ask]
+        self, batch: int, values: Mapping[Value, Data], goals: Sequence[Goal]
     ) -> tuple[Rows, list[tuple[Rows, Rows | None]]]:
-        """The inputs, and for each of `asks` what it is asked for and what is added to its own output before that."""
+        """The inputs, and for each of `goals` the teacher's output and what is added to the layer's own before that."""
         first, kept, number = self._layer, self._kept, self._number
         source = floats(values[self._source])
         output = tuple(kept.get(("shape", number), batch).tolist())
@@ -154,12 +154,12 @@ class Collector:
             at = positions(first, output, self._count, 1.0 / self._batches, (self._seed, number, batch))
         x = first.inputs(source, at, output)
         answers: list[tuple[Rows, Rows | None]] = []
-        for ask in asks:
-            skip = None if ask.skip is None else ask.layer.targets(floats(values[ask.skip]), at)
+        for goal in goals:
+            skip = None if goal.skip is None else goal.layer.targets(floats(values[goal.skip]), at)
             if paired:
-                t = np.asarray(kept.get(("answer", ask.layer), batch), dtype=np.float32)
+                t = np.asarray(kept.get(("answer", goal.layer), batch), dtype=np.float32)
             else:
-                t = ask.layer.answers(x) + (0.0 if skip is None else skip)
+                t = goal.layer.answers(x) + (0.0 if skip is None else skip)
             answers.append((t, skip))
         return x, answers
 
@@ -175,11 +175,11 @@ class Collector:
         if self._again:
             return []
         keep: list[tuple[Hashable, Rows]] = [(("rows", self._number), x[some])]
-        for ask, (t, skip) in zip(self._group, answers, strict=True):
-            if ask in self._easy:
-                keep.append((("teacher", ask.layer), t[some]))
+        for goal, (t, skip) in zip(self._group, answers, strict=True):
+            if goal in self._easy:
+                keep.append((("teacher", goal.layer), t[some]))
                 if skip is not None:
-                    keep.append((("other", ask.layer), skip[some]))
+                    keep.append((("other", goal.layer), skip[some]))
         return keep
 
     def _some(self, batch: int, rows: int) -> NDArray[np.intp]:

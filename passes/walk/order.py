@@ -1,8 +1,9 @@
-"""What each layer of a walk is asked for, and the order in which layers are visited.
+"""What each layer of a walk is fitted to, and the order in which layers are visited.
 
 Layers go by depth, so that a short skip path is walked before the long one that it meets; those that read the same rows
-of the same value are visited together and share one covariance. A layer that is only added to a value known before it
-is visited is asked for the *sum* (docs/algorithms.md, section 1, the residual r), any other for its own output.
+of the same value are visited together and share one covariance. A layer whose output is only added to a value that
+is known before the visit is fitted to the *sum* (docs/algorithms.md, section 1, the residual r); others to their own
+output.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from .linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What one layer is asked for: the student value it completes (its own output, or the sum it goes into)."""
+class Goal:
+    """What one layer is fitted to: its own output, or the sum that its output is added into."""
 
     layer: Linear
-    answer: Value
+    output: Value
     sum: Node | None = None
 
     @property
@@ -55,28 +56,28 @@ def _visited(layer: Linear, graph: Graph | None) -> list[Node]:
     return [*(reader.node for reader in layer.readers), *(node for node in inside if node is not None)]
 
 
-def asks_of(groups: list[list[Linear]]) -> list[list[Ask]]:
-    """What every layer of `groups`, in the order of the visit, is asked for."""
+def goals_of(groups: list[list[Linear]]) -> list[list[Goal]]:
+    """The goal of every layer of `groups`, in the order of the visit."""
     graph = groups[0][0].node.graph if groups else None
     place = {node: n for n, group in enumerate(groups) for layer in group for node in _visited(layer, graph)}
     latest: dict[Node, int] = {}
-    return [[_ask(layer, number, place, latest) for layer in group] for number, group in enumerate(groups)]
+    return [[_goal(layer, number, place, latest) for layer in group] for number, group in enumerate(groups)]
 
 
-def _ask(layer: Linear, number: int, place: dict[Node, int], latest: dict[Node, int]) -> Ask:
-    """Ask for the sum where the layer's output is only added to a value that is known before this layer is visited."""
+def _goal(layer: Linear, number: int, place: dict[Node, int], latest: dict[Node, int]) -> Goal:
+    """The sum, where the layer's output is only added to a value that is known before the visit; else the output."""
     if not layer.alone:
-        return Ask(layer, layer.output)
+        return Goal(layer, layer.output)
     out = _decoded(layer.output)
     add = _only_reader(out)
     if add is not None and add.op == "Add" and not add.domain:
         other = next((v for v in add.inputs if v is not out), None)
         same = other is not None and other.shape is not None and other.shape == out.shape == add.output.shape
         if other is None or not same or other.constant is not None:
-            return Ask(layer, layer.output)
+            return Goal(layer, layer.output)
         if _latest_before(other, place, latest) < number:
-            return Ask(layer, add.output, add)
-    return Ask(layer, layer.output)
+            return Goal(layer, add.output, add)
+    return Goal(layer, layer.output)
 
 
 def _decoded(value: Value) -> Value:

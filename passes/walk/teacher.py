@@ -28,7 +28,7 @@ from ...runtime.parallel import beside, imap, threads_each, threads_for
 from ...storage.spill import Data, Spill
 from ..base import Context
 from .linear import Linear
-from .order import Ask
+from .order import Goal
 from .pairing import Selections, digest
 from .patches import rows_of, sample_positions
 
@@ -44,20 +44,20 @@ class _Answers:
 
     number: int
     positions: NDArray[np.intp]
-    group: list[Ask]
+    group: list[Goal]
     shapes: list[tuple[int, ...]]
     rows: list[Rows]
     selected: bytes
 
 
 def teach(
-    graph: Graph, ctx: Context, asks: list[list[Ask]], selections: Selections, kept: Spill, size: int, rows: int
+    graph: Graph, ctx: Context, goals: list[list[Goal]], selections: Selections, kept: Spill, size: int, rows: int
 ) -> dict[Linear, tuple[int, ...]]:
     """Run the teacher once and keep rows of its answers; returns the shape of every layer's output in the first
     batch."""
     shapes: dict[Linear, tuple[int, ...]] = {}
     ctx.forward = 0.0
-    for reference, wanted, twins in _references(graph, ctx.teacher, asks, selections):
+    for reference, wanted, twins in _references(graph, ctx.teacher, goals, selections):
         for batch, (seconds, answers) in enumerate(_answers(reference, twins, wanted, selections, ctx, size, rows)):
             ctx.forward += seconds
             for one in answers:
@@ -65,16 +65,16 @@ def teach(
                     kept.append(("at", one.number), one.positions)
                     kept.append(("shape", one.number), np.asarray(one.shapes[0]))
                     kept.append(("selected", one.number), np.frombuffer(one.selected, np.uint8))
-                for ask, shape, sampled in zip(one.group, one.shapes, one.rows, strict=True):
-                    shapes.setdefault(ask.layer, shape)
-                    kept.append(("answer", ask.layer), sampled)
+                for goal, shape, sampled in zip(one.group, one.shapes, one.rows, strict=True):
+                    shapes.setdefault(goal.layer, shape)
+                    kept.append(("answer", goal.layer), sampled)
     return shapes
 
 
 def _answers(
     reference: Graph,
     twins: Mapping[Value, Value],
-    wanted: Mapping[int, list[Ask]],
+    wanted: Mapping[int, list[Goal]],
     selections: Selections,
     ctx: Context,
     size: int,
@@ -96,7 +96,7 @@ def _answers(
         """The session for all batches but the first, whose `arrays` tell what can be picked."""
         picks, whole = [], []
         for number, group in wanted.items():
-            answers = [twins[ask.answer] for ask in group]
+            answers = [twins[goal.output] for goal in group]
             if group[0].layer.is_conv and all(can_pick(reference, v, arrays[v].shape, count) for v in answers):
                 sizes[number] = [arrays[value].shape[1:] for value in answers]
                 picks += [(number, value) for value in answers]
@@ -121,12 +121,12 @@ def _answers(
         for number, group in wanted.items():
             if number in at:
                 shapes = [(count, *size) for size in sizes[number]]
-                sampled = [rows_of(picked[number, twins[ask.answer]]) for ask in group]
+                sampled = [rows_of(picked[number, twins[goal.output]]) for goal in group]
             else:
-                ys = [floats(arrays[twins[ask.answer]]) for ask in group]
+                ys = [floats(arrays[twins[goal.output]]) for goal in group]
                 shapes = [y.shape for y in ys]
                 at[number] = sites(number, shapes[0])
-                sampled = [ask.layer.targets(y, at[number]) for ask, y in zip(group, ys, strict=True)]
+                sampled = [goal.layer.targets(y, at[number]) for goal, y in zip(group, ys, strict=True)]
             outcome = [digest([arrays[twins[choice]]]) for choice in selections.before(group[0].layer.source)]
             answers.append(_Answers(number, at[number], group, shapes, sampled, b"".join(outcome)))
         if batch == 0:
@@ -149,9 +149,9 @@ def floats(array: Data) -> Rows:
 
 
 def _references(
-    graph: Graph, teacher: Graph | None, asks: list[list[Ask]], selections: Selections
-) -> Iterator[tuple[Graph, dict[int, list[Ask]], dict[Value, Value]]]:
-    """The graphs that answer, each with the asks that it answers, by group, and the twins of the values they need.
+    graph: Graph, teacher: Graph | None, goals: list[list[Goal]], selections: Selections
+) -> Iterator[tuple[Graph, dict[int, list[Goal]], dict[Value, Value]]]:
+    """The graphs that answer, each with the goals that it answers, by group, and the twins of the values they need.
 
     The layers of a group behind a selection have their rows from one graph, which made that selection.
     """
@@ -166,26 +166,26 @@ def _references(
         other = twin(value)
         return other is not None and bool(value.shape) and other.shape == value.shape
 
-    taught: dict[int, list[Ask]] = {}
-    rest: dict[int, list[Ask]] = {}
+    taught: dict[int, list[Goal]] = {}
+    rest: dict[int, list[Goal]] = {}
     twins: dict[Value, Value] = {}
-    for number, group in enumerate(asks):
+    for number, group in enumerate(goals):
         choices = selections.before(group[0].layer.source)
-        able = [ask for ask in group if same(ask.answer)]
+        able = [goal for goal in group if same(goal.output)]
         if choices and (len(able) < len(group) or any(twin(choice) is None for choice in choices)):
             able = []
         if able:
             taught[number] = able
-            needed = [*(ask.answer for ask in able), *choices]
+            needed = [*(goal.output for goal in able), *choices]
             twins.update((value, other) for value in needed if (other := twin(value)) is not None)
-        if left := [ask for ask in group if ask not in able]:
+        if left := [goal for goal in group if goal not in able]:
             rest[number] = left
     if teacher is not None and taught:
         yield teacher, taught, twins
     if rest:
         copies: dict[Value, Value] = {}
         copy = clone(graph, copies)
-        needed = [ask.answer for group in rest.values() for ask in group]
+        needed = [goal.output for group in rest.values() for goal in group]
         needed += [choice for group in rest.values() for choice in selections.before(group[0].layer.source)]
         yield copy, rest, {value: copies[value] for value in needed}
 

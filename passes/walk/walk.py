@@ -4,16 +4,16 @@
         ...                      # replace step.layer, judged by step.target; or leave it
         step.settle()            # or keep its form and only take the repairing weights
 
-The teacher runs once over the samples (`teacher`); rows of its answers are kept at sampled positions. The student runs
-once too: what is kept between two layers is the frontier, the values that nodes still to come will read, so each node
-is executed a single time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with
+The teacher runs once over the samples (`teacher`); rows of its outputs are kept at sampled positions. The student runs
+once too: between two layers the frontier is kept, the values that later nodes read, so each node is executed a single
+time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with
 the samples.
 
-A layer that is asked for a sum (`asks`) has as target what the sum lacks: the teacher's sum less the student's skip
-value.
+A layer whose output is only added to a known value (`order`) has as target what the sum lacks: the teacher's sum less
+the student's other summand.
 
 Where the network selects rows by what it computes and the student selects others than the teacher (`pairing`), a layer
-is fitted to what it would itself have answered to the rows that the student gives it.
+is fitted to the output of its original weights on the rows that the student reads.
 
 Edits between two steps may touch only the current layer and what follows it: what came before has been executed.
 """
@@ -34,7 +34,7 @@ from .collect import Collector
 from .frontier import Frontier
 from .linear import Linear
 from .moments import Moments, Statistics
-from .order import Ask, asks_of, in_order, visited_early
+from .order import Goal, goals_of, in_order, visited_early
 from .pairing import Selections, selections
 from .readers import linear_layers
 from .refit import refit_masked
@@ -153,17 +153,17 @@ def walk(
     size = _batch_size(graph, ctx, [layer for group in groups for layer in group], batch)
     together = min(size, ctx.fit.count) if ctx.fit.batched else 1
     with Spill() as kept:
-        asks = asks_of(groups)
-        ahead: dict[int, list[int]] = {}  # by group: the numbers of the asks of its twins
-        for number, (ask, *_) in enumerate(list(asks)):
-            ahead[number] = list(range(len(asks), len(asks) + len(ask.layer.twins)))
-            asks += [[Ask(twin, twin.output)] for twin in ask.layer.twins]
-        selected = Selections(selections(graph, [ask.layer.node for group in asks for ask in group]))
-        shapes = teach(graph, ctx, asks, selected, kept, size, rows)
+        goals = goals_of(groups)
+        ahead: dict[int, list[int]] = {}  # by group: the numbers of the goals of its twins
+        for number, (goal, *_) in enumerate(list(goals)):
+            ahead[number] = list(range(len(goals), len(goals) + len(goal.layer.twins)))
+            goals += [[Goal(twin, twin.output)] for twin in goal.layer.twins]
+        selected = Selections(selections(graph, [goal.layer.node for group in goals for goal in group]))
+        shapes = teach(graph, ctx, goals, selected, kept, size, rows)
         frontier = Frontier(graph, ctx.fit, size, kept, ctx.threads, exact=ctx.exact)
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
-            for number, group in enumerate(asks[: len(groups)]):
+            for number, group in enumerate(goals[: len(groups)]):
                 if number > last and not disturbed:
                     break
                 common = frontier, selected, kept, rows, ctx.seed
@@ -171,29 +171,31 @@ def walk(
                 collector = Collector(number, group, *common, ahead=group[0].layer in early, eases=eases)
                 *moments, shape = collector.moments()
                 for other in ahead[number]:
-                    later = Collector(other, asks[other], *common, ahead=True, eases=False)
+                    later = Collector(other, goals[other], *common, ahead=True, eases=False)
                     *more, _ = later.moments()
                     moments = [one.merged(two) for one, two in zip(moments, more, strict=True)]
                     later.drop()
                 start = 0
-                for ask in group:
-                    part = slice(start, start + ask.layer.shape[1])
+                for goal in group:
+                    part = slice(start, start + goal.layer.shape[1])
                     start = part.stop
                     try:
-                        target = _target(ask.layer, moments, part, ctx)
+                        target = _target(goal.layer, moments, part, ctx)
                     except DataError as error:
                         if report is not None:
-                            report.skipped(ask.layer.name, ask.layer.op, str(error))
+                            report.skipped(goal.layer.name, goal.layer.op, str(error))
                         continue
                     finally:
-                        if ask is group[-1]:  # hundreds of megabytes where the layer is wide
+                        if goal is group[-1]:  # hundreds of megabytes where the layer is wide
                             moments.clear()
-                    before = _reads(ask.layer)
+                    before = _reads(goal.layer)
                     first, *rest = shape
                     each = (max(1, first // together), *rest)
-                    twins = tuple(shapes[twin] for twin in ask.layer.twins)
-                    yield Step(ask.layer, target, shapes[ask.layer], disturbed, collector.saturation(ask), each, twins)
-                    disturbed = disturbed or _reads(ask.layer) != before
+                    twins = tuple(shapes[twin] for twin in goal.layer.twins)
+                    yield Step(
+                        goal.layer, target, shapes[goal.layer], disturbed, collector.saturation(goal), each, twins
+                    )
+                    disturbed = disturbed or _reads(goal.layer) != before
                 collector.drop()
                 tick(1)
 

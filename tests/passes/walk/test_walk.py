@@ -19,7 +19,7 @@ from optc.passes.prune import Prune
 from optc.passes.svd import Svd
 from optc.passes.walk.frontier import Frontier
 from optc.passes.walk.moments import Moments
-from optc.passes.walk.order import asks_of, in_order
+from optc.passes.walk.order import goals_of, in_order
 from optc.passes.walk.readers import linear_layers
 from optc.passes.walk.walk import _batch_size, walk
 from optc.runtime.session import Session
@@ -292,7 +292,7 @@ def test_what_lies_before_a_sum_is_found_once_for_all_sums(monkeypatch: pytest.M
     groups = in_order(graph, linear_layers(graph)[0])
     read: list[Node] = []
     monkeypatch.setattr(Node, "captures", property(lambda node: read.append(node) or ()))
-    assert sum(ask.sum is not None for group in asks_of(groups) for ask in group) == 200
+    assert sum(goal.sum is not None for group in goals_of(groups) for goal in group) == 200
     assert len(read) <= 3 * len(graph)
 
 

@@ -13,6 +13,7 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.tensor import SparseTensor
 from ...runtime.agreement import agreement
 from ...runtime.providers import provider_of
+from ...runtime.samples import Samples
 from ...runtime.session import Session
 from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Parameters
@@ -21,6 +22,7 @@ from ..base import Context, Report
 from ..prune.storage import sparse
 from .batches import PLAIN, Batches
 from .blocks import STEPS, BlockStage, Pace
+from .initialisation import initialise, knows_nothing
 from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, variance_of
 from .parameters import Kind, Parameter
 from .student import Student, student_of
@@ -131,9 +133,11 @@ class _Course:
             masks={one.value: one.mask for one in moving if one.mask is not None},
             bounds={one.value: one.bounds for one in moving if one.bounds is not None},
         )
-        self.trainer = self._trainer(terms)
+        self.terms = terms
+        self.trainer = self._trainer()
 
-    def _trainer(self, terms: list[Term]) -> Trainer:
+    def _trainer(self) -> Trainer:
+        terms = self.terms
         rows = list(self.batches.plain(PROBED))
         variances = {
             term: variance_of(term, [batch[i] for batch in rows])
@@ -166,7 +170,7 @@ class _Course:
     def run(self) -> None:
         report, ctx = self.report, self.ctx
         begin = time.perf_counter()
-        course = Training(self.trainer, self.batches, self._judge, ctx.draft, coarse=self.student.twin is not None)
+        course = self._course()
         if course.start < ALIKE:
             self._put_back(course)
             report.notes.append("nothing is left to learn: the model answers as its teacher does")
@@ -181,6 +185,19 @@ class _Course:
             report.notes.append("interrupted: the best so far is kept; interrupt again to end the build")
         self._put_back(course)
         self._tell(course, time.perf_counter() - begin)
+
+    def _course(self) -> Training:
+        """The training from where the student is; from its scaled layers, where it knows nothing yet."""
+        course = Training(self.trainer, self.batches, self._judge, self.ctx.draft, coarse=self.student.twin is not None)
+        if self.student.twin is not None or not knows_nothing(self.teacher, self._judges, course.start):
+            return course
+        assert self.ctx.fit is not None
+        count = initialise(self.student.graph, self.parameters, self.moving, self.ctx.fit, threads=self.ctx.threads)
+        self.report.notes.append(f"the student knew nothing: {count} layers were scaled to what they read")
+        self.trainer = self._trainer()  # steps are shares of what the weights are now
+        scaled = Training(self.trainer, self.batches, self._judge, self.ctx.draft)
+        scaled.first, scaled.start, scaled.curve = course.first, course.start, course.curve
+        return scaled
 
     def _set_out(self, course: Training) -> None:
         """Go on from a draft, with what it says was decided, or decide anew."""
@@ -287,10 +304,16 @@ class _Course:
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""
         self._write(self.parameters.flat)
+        seen = agreement(
+            self.teacher, self.student.answers, self._judges, threads=self.ctx.threads, exact=self.ctx.exact
+        )
+        return sum(output.loss for output in seen.outputs)
+
+    @property
+    def _judges(self) -> Samples:
         samples = self.ctx.held_out or self.ctx.fit
         assert samples is not None
-        seen = agreement(self.teacher, self.student.answers, samples, threads=self.ctx.threads, exact=self.ctx.exact)
-        return sum(output.loss for output in seen.outputs)
+        return samples
 
     def _write(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         self.parameters.write(flat)
@@ -298,7 +321,7 @@ class _Course:
 
     def _put_back(self, course: Training) -> None:
         """Give the graph its final numbers, in the form in which they were stored."""
-        self._write(course.best)
+        self._write(course.best if course.loss < course.start else course.first)
         if course.loss >= course.start:
             self.student.restore()
         for value in self.sparse:

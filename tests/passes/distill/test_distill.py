@@ -35,6 +35,27 @@ def test_the_student_comes_nearer_to_its_teacher(ctx: Context) -> None:
     assert [value.name for value in graph.inputs] == ["input"]
 
 
+def random_weights(graph: Graph) -> Graph:
+    """The network as it is before anybody trained it (He et al. 2015), a hundred times too small."""
+    rng = np.random.default_rng(1)
+    for node in graph:
+        if node.op not in ("Conv", "Gemm"):
+            continue
+        for value in node.inputs[1:]:
+            shape = value.constant.shape
+            deviation = 0.01 * np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.0
+            value.constant = ArrayTensor(rng.normal(0, deviation, shape).astype(np.float32))
+    return graph
+
+
+def test_a_student_of_random_weights_learns(ctx: Context) -> None:
+    graph = random_weights(student())
+    before = divergence(graph, ctx)
+    report = Distill(steps=60, batch=16, hints=0.0).run(graph, ctx)
+    assert divergence(graph, ctx) < 0.85 * before, report.notes
+    assert any("knew nothing" in note for note in report.notes)
+
+
 def test_the_same_seed_gives_the_same_bytes(ctx: Context) -> None:
     graphs = [student(), student()]
     for graph in graphs:

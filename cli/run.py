@@ -75,8 +75,8 @@ def run_artifact(
     from ..compiler.data import draw
     from ..errors import DataError
     from ..gate import judged_on
-    from ..report.agreement import whole_text
     from ..runtime.agreement import agreement
+    from ..runtime.agreement_text import whole_text
     from ..runtime.answers import save_answers
     from ..runtime.latency import latency
     from ..runtime.session import Session

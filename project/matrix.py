@@ -235,8 +235,8 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
 def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
     """Build one job here."""
     from ..compiler import compile_with
-    from ..report.agreement import whole_text
     from ..report.amount import amount
+    from ..runtime.agreement_text import whole_text
 
     output = job.entry.artifact(job.target)
     try:

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from .agreement import whole_text
+from ..runtime.agreement_text import whole_text
 from .amount import amount
 
 if TYPE_CHECKING:

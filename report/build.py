@@ -15,7 +15,7 @@ from typing import Any
 from ..passes.base import Outcome, Report
 from ..passes.cached import Ruling
 from ..runtime.agreement import Agreement
-from .agreement import whole_text
+from ..runtime.agreement_text import whole_text
 from .amount import amount
 from .verdict import Verdict
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..passes.base import Outcome
-from .agreement import output_text, whole_text
+from ..runtime.agreement_text import output_text, whole_text
 from .amount import amount
 from .targets import HEADS, cells
 from .verdict import figure, got_text, layer_errors

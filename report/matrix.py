@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from ..runtime.agreement_text import percent, whole_text
 from ..storage.atomic import Replacement
 from . import junit
-from .agreement import percent, whole_text
 from .amount import amount
 from .markdown import code, plain, table
 from .page.markup import element

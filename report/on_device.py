@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from .agreement import text
+from ..runtime.agreement_text import text
 
 SCHEMA = "optc.device/1"
 THROTTLED = 1.1

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .agreement import percent
+from ..runtime.agreement_text import percent
 from .search import Candidate, SearchReport
 from .verdict import got_text
 

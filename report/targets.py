@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .agreement import percent
+from ..runtime.agreement_text import percent
 from .amount import amount
 
 HEADS = ("target", "file", "MACs", "agreement", "SQNR", "latency", "ratio", "checked", "artifact")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..passes.base import Outcome
-from .agreement import output_text, whole_text
+from ..runtime.agreement_text import output_text, whole_text
 from .amount import amount
 from .build import BuildReport, Size, Step
 from .targets import HEADS, cells

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..passes.base import Outcome
-from .agreement import percent
+from ..runtime.agreement_text import percent
 from .amount import amount
 from .budget import METRICS, Budget, LimitResult, nearest_misses
 from .layers import costliest, layer_costs

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...ir.graph import Graph
 from ...ir.shapes.infer import infer
+from ...runtime.agreement_text import whole_text
 from ...storage.atomic import Replacement
-from ..agreement import whole_text
 from ..amount import amount
 from ..build import BuildReport, Size
 from .charts import require

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..agreement import percent
+from ...runtime.agreement_text import percent
 from ..amount import amount
 from ..targets import HEADS, cells
 from ..verdict import figure as words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..agreement import percent
+from ...runtime.agreement_text import percent
 from ..amount import amount
 from .markup import Markup, element
 

@@ -16,8 +16,8 @@ from optc.compiler import Data, compile
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Report
-from optc.report.agreement import percent
 from optc.report.build import Step
+from optc.runtime.agreement_text import percent
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

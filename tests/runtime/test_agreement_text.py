@@ -13,10 +13,10 @@ import optc
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.report import junit, markdown, terminal
-from optc.report.agreement import percent, text
 from optc.report.page.summary import summary
 from optc.report.verdict import sentence
 from optc.runtime.agreement import Agreement, Sums
+from optc.runtime.agreement_text import percent, text
 from optc.runtime.kinds import Kind
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..runtime.agreement import Agreement, OutputAgreement
+    from .agreement import Agreement, OutputAgreement
 
 
 def percent(share: float | None) -> str:

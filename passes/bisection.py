@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from ..ir.clone import clone, copy_nodes
 from ..ir.graph import Graph, Node, Value
+from ..runtime.agreement_text import percent
 from .base import Context, Layer, Outcome, Override, Pass, Report
 from .pipeline import spec
 
@@ -120,14 +121,14 @@ def tell(report: Report, layers: Sequence[Breaking], reason: str, form: Pass | N
         else layer
         for layer in report.layers
     ]
-    listed = ", ".join(f"'{layer.name}' ({layer.share:.4f})" for layer in layers[:8])
+    listed = ", ".join(f"'{layer.name}' ({percent(layer.share)})" for layer in layers[:8])
     more = f" and {len(layers) - 8} more" if len(layers) > 8 else ""
     how = "as they were" if form is None else f"in the form of {spec(form)}"
     report.notes.append(f"kept {len(layers)} layer(s) {how}, since {reason}: {listed}{more}")
 
 
 def _why(layer: Breaking) -> str:
-    return f"kept as it was: this layer alone leaves an agreement of {layer.share:.4f}"
+    return f"kept as it was: this layer alone leaves an agreement of {percent(layer.share)}"
 
 
 class _Trials:

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..runtime.agreement_text import whole_text
 from .base import Context, Pass, Report
 from .pipeline import spec
 
@@ -91,7 +92,7 @@ class Guard:
         if math.isnan(agreed.share):
             said = "; ".join(agreed.remarks)
             if self.floor is not None:
-                return f"no agreement was measured, so none reaches {floor:g} ({said})"
+                return f"no agreement was measured, so none reaches {100 * floor:g} % ({said})"
             report.notes.append(f"what this pass costs is not known: {said}")
             return ""
         objection = _below(agreed, floor, lenient=self.floor is None)
@@ -114,9 +115,8 @@ def _below(agreed: Agreement, floor: float, *, lenient: bool) -> str:
         return ""
     worst = min(agreed.compared, key=lambda output: output.share)
     part = f" ({worst.part})" if worst.part and worst.share == worst.worst else ""
-    figure = f"{100 * agreed.share:.1f} +- {100 * error:.1f} %"
-    unsure = f"; {figure}: {agreed.samples} samples cannot tell it from {100 * floor:g} %" if within else ""
-    return f"{DISAGREES} '{worst.name}'{part} would fall to {agreed.share:.4f}, below {floor:g}{unsure}"
+    unsure = f" (+- {100 * error:.1f} %: so few cannot tell)" if within else ""
+    return f"{DISAGREES} '{worst.name}'{part} would fall to {whole_text(agreed)}, below {100 * floor:.4g} %{unsure}"
 
 
 def _slowdown(before: Graph, after: Graph, held_out: Samples, threads: int) -> float:

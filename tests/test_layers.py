@@ -153,8 +153,8 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("agreement", "answers", "latency", "providers", "synthesise", "training"),
     ),
     "report": (
-        ("agreement", "amount", "budget", "layers", "weights"),
-        ("annotated", "changes", "inspect", "on_device", "progress", "targets", "verdict"),
+        ("amount", "budget", "layers", "weights"),
+        ("annotated", "changes", "inspect", "progress", "targets", "verdict"),
         ("junit", "markdown", "model_explorer", "search"),
         ("files", "search_terminal"),
         ("build",),

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ...ir.channels.coupled import Channels
 from ...ir.cost import cost
+from ...runtime.agreement_text import percent
 from ..base import Context, Report
 from ..walk.allocate import knapsack
 from ..walk.choice import Choice
@@ -280,7 +281,7 @@ def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], opti
 
     choice = safest(scene.graph, ctx, SHARES, run)
     if choice.amount is not None:
-        agrees = "" if choice.share is None else f", at an agreement of {choice.share:.4f}"
+        agrees = "" if choice.share is None else f", at an agreement of {percent(choice.share)}"
         report.notes.append(f"removed {removed[choice.amount]:.1%} of the {options.of}{agrees}")
         report.layers += choice.report.layers
         report.notes += choice.report.notes
@@ -288,5 +289,5 @@ def _choose_safely(scene: Scene, ctx: Context, curves: Mapping[int, Curve], opti
     least_share = min(removed.values())  # which steps of whole units may take beyond what was tried
     for i in curves:
         one = scene.groups[i]
-        reason = f"removing {least_share:.1%} of the {options.of} would leave an agreement of {choice.share:.4f}"
-        report.skipped(one.name, one.node.op, f"{reason}, below {choice.floor:.4g}", channels=one.size)
+        reason = f"removing {least_share:.1%} of the {options.of} would leave an agreement of {percent(choice.share)}"
+        report.skipped(one.name, one.node.op, f"{reason}, below {100 * choice.floor:.4g} %", channels=one.size)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ...runtime.agreement_text import percent
 from ..base import Context, Outcome, Report
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run_best(run: Callable[[Form, Graph], Report], graph: Graph, ctx: Context) -
     best = _pick(tried, ctx)
     graph.become(best.graph)
     figures = "; ".join(
-        f"{t.form}: agreement {t.share:.4f}" + (f", {t.ratio:.2f} of the time" if ctx.timed else "") for t in tried
+        f"{t.form}: agreement {percent(t.share)}" + (f", {t.ratio:.2f} of the time" if ctx.timed else "") for t in tried
     )
     best.report.notes.insert(0, f"activations=auto chose {best.form} ({figures})")
     return best.report

@@ -25,6 +25,7 @@ import numpy as np
 
 from ...ir.graph import Graph, Node
 from ...runtime.agreement import agreement
+from ...runtime.agreement_text import percent
 from ...runtime.session import Session
 from ..base import Context, Report
 from ..walk.allocate import knapsack
@@ -75,7 +76,7 @@ def quantize_mixed(
             graph.become(trial)
             report.layers += record.layers
             report.notes += record.notes
-            _tell(report, picked, f"an agreement of {kept:.4f}")
+            _tell(report, picked, f"an agreement of {percent(kept)}")
             return
     report.notes.append(f"every layer has 8 bits: with less the agreement would fall below {min_agreement:g}")
     quantize(graph, _with_bits(schemes, layers, [8] * len(layers)), report)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...ir.graph import Graph, Node
+from ...runtime.agreement_text import percent
 from ..base import Context, Detail, Outcome, Pass, Report, Skip
 from ..walk.mirror import NOTE, with_mirror_images
 from ..walk.tolerance import safest
@@ -113,10 +114,11 @@ class Restructuring:
 
         choice = safest(graph, self.ctx, range(len(order), 0, -1), run)
         if choice.amount is None:
-            return f"even the cheapest would leave an agreement of {choice.share:.4f}, below {choice.floor:.4g}"
+            left = f"even the cheapest would leave an agreement of {percent(choice.share)}"
+            return f"{left}, below {100 * choice.floor:.4g} %"
         self.report.layers += choice.report.layers
         saved = sum(one.saved for one in order[: int(choice.amount)])
-        agreed = "" if choice.share is None else f", at an agreement of {choice.share:.4f}"
+        agreed = "" if choice.share is None else f", at an agreement of {percent(choice.share)}"
         self.report.notes += [*choice.report.notes, f"{self.kind.verb} {saved:.1%} of the {saving.of}{agreed}"]
         return "with it, too, the model would agree less than is safe"
 

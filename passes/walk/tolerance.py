@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...runtime.agreement_text import percent
 from ..base import Context, Report
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def loosest(graph: Graph, ctx: Context, run: Callable[[Graph, float], Report]) -
     """Run a pass, given as a function of graph and tolerance, at the loosest of `TOLERANCES` that is safe."""
     safe = safest(graph, ctx, TOLERANCES, run)
     if safe.amount is None:
-        reason = f"even at an error of {TOLERANCES[-1]:g} a layer, agreement would fall to {safe.share:.4f}"
-        safe.report.revert(f"{reason}, below {safe.floor:.4g}")
+        reason = f"even at an error of {TOLERANCES[-1]:g} a layer, agreement would fall to {percent(safe.share)}"
+        safe.report.revert(f"{reason}, below {100 * safe.floor:.4g} %")
     elif safe.share is not None:
-        note = f"lost at most {safe.amount:g} of a layer's answer; agreement {safe.share:.4f}"
+        note = f"lost at most {safe.amount:g} of a layer's answer; agreement {percent(safe.share)}"
         safe.report.notes.append(note)
     return safe.report

@@ -61,7 +61,7 @@ LEAST = 0.1
 """The step of a channel of small weights, as a share of that of its whole tensor."""
 RUNAWAY = 1.5
 """The held-out loss from which the student is taken back, as a multiple of the best."""
-PATIENCE = 3
+PATIENCE = 5
 """How often the rate is halved before the best is left as it is."""
 KEPT = 20.0
 """Seconds between two drafts."""

@@ -187,7 +187,7 @@ def test_a_model_that_became_slower_is_undone(monkeypatch: pytest.MonkeyPatch) -
     from optc.runtime.latency import Latency
 
     slow = (Latency(1.0, 1.0, 1.0, 1.0, 9, 1.0, 1.0), Latency(2.0, 2.0, 1.9, 2.1, 9, 2.0, 2.0))
-    monkeypatch.setattr(latency, "latency", lambda sessions, feeds, limit: slow)
+    monkeypatch.setattr(latency, "latency", lambda sessions, feeds, **limits: slow)
     graph = graph_of_one_layer()
     (report,) = run(Pipeline((Scale(1.0),)), graph, context(graph), guard=Guard())
     assert report.layers[0].reason == "it would run 2.00 times as long"

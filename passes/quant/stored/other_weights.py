@@ -153,7 +153,9 @@ def _encoded(weight: Value) -> Coded | None:
 
 
 def _store(graph: Graph, weight: Value, coded: Coded) -> None:
-    """Let all readers read the weight from its codes, in the outermost graph: bodies see it from there."""
-    first = next(iter(graph), None)
+    """Let all readers read the weight from its codes, in the graph that it stands in: the runtime folds them there, and
+    lays out weights of convolutions that are constants of the same graph."""
+    home = weight.graph or graph
+    first = next(iter(home), None)
     origin = Origin.merge([user.origin for user, _ in weight.uses if isinstance(user, Node)], "quant")
-    weight.replace_uses(dequantized(graph, coded.codes, coded.scale, weight, origin, first, type=weight.type))
+    weight.replace_uses(dequantized(home, coded.codes, coded.scale, weight, origin, first, type=weight.type))

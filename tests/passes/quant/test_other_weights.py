@@ -114,3 +114,34 @@ def test_weights_in_double_precision(passes: str) -> None:
     )
     assert answer.dtype == np.float64
     assert np.sum((answer - t) ** 2) < 1e-3 * np.sum(t**2)
+
+
+@pytest.mark.parametrize("passes", ["quant", "quant:activations=none"])
+def test_convolutions_in_a_body_are_stored_where_they_stand(passes: str) -> None:
+    """The runtime lays out weights of convolutions that are constants of their own graph; from outside it does not."""
+    make = Maker()
+    weight = (make.rng.standard_normal((16, 16, 3, 3)) / 12).astype(np.float32)
+    inner = onnx.numpy_helper.from_array(weight, "inner")
+    value, boolean = (
+        [onnx.helper.make_tensor_value_info(name, kind, shape) for name in names]
+        for kind, shape, names in (
+            (onnx.TensorProto.FLOAT, ["N", 16, 8, 8], ("state", "next")), (onnx.TensorProto.BOOL, [], ("go", "on")),
+        )
+    )  # fmt: skip
+    counter = onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [])
+    nodes = [
+        onnx.helper.make_node("Identity", ["go"], ["on"]),
+        onnx.helper.make_node("Conv", ["state", "inner"], ["c"], pads=[1] * 4),
+        onnx.helper.make_node("Tanh", ["c"], ["next"]),
+    ]
+    body = onnx.helper.make_graph(nodes, "body", [counter, boolean[0], value[0]], [boolean[1], value[1]], [inner])
+    y = make.add("Loop", make.constant(3, np.int64), make.constant(True), "x", body=body)
+    model = make.build({"x": ["N", 16, 8, 8]}, {"y": y})
+    left, error = run(model, passes, x=(16, 8, 8))
+    assert left < 0.5
+    assert error < 1e-3
+    written = compile(model, passes, data=samples(48, x=(16, 8, 8)), guard=False, check=False).graph
+    conv = next(node for node in written.walk() if node.op == "Conv")
+    assert conv.inputs[1].producer is not None  # type: ignore[union-attr]
+    assert conv.inputs[1].producer.graph is conv.graph  # type: ignore[union-attr]
+    assert conv.graph is not written

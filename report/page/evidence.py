@@ -19,6 +19,7 @@ from ...runtime.first_run import FirstRun, first_run
 from ...runtime.profile import node_seconds
 from ...runtime.session import Session
 from ...runtime.sizes import sizes
+from .. import annotated
 from .answers import Answers, answers
 from .drift import Spread, drift
 from .rows import Rows, count_seconds, rows
@@ -29,17 +30,13 @@ if TYPE_CHECKING:
     from ..build import BuildReport
 
 
-class Built(Protocol):
+class Built(annotated.Built, Protocol):
     """What a compilation gives, as far as the page is concerned."""
 
     @property
     def original(self) -> Graph: ...
     @property
-    def graph(self) -> Graph: ...
-    @property
     def held_out(self) -> Samples | None: ...
-    @property
-    def report(self) -> BuildReport: ...
     @property
     def key(self) -> str: ...
     @property

@@ -30,6 +30,8 @@ def read(path: str) -> dict[str, Array]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+        if "model.weights.h5" in names:
+            raise _nameless(path)
         return _numpy(path) if names and all(name.endswith(".npy") for name in names) else torch_file.read(path)
     if torch_file.is_stream(head):
         return torch_file.read(path)
@@ -80,8 +82,14 @@ def _keras(path: str) -> dict[str, Array]:
             root.visititems(take)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+    if arrays and all("/vars/" in name for name in arrays):
+        raise _nameless(path)
     # A layer's group holds its parameters under the layer's own name once more.
     return {_once(name): array for name, array in arrays.items()}
+
+
+def _nameless(path: str) -> ModelError:
+    return ModelError(f"{path} counts its layers and does not name them; let Keras save the model as .h5")
 
 
 def _once(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ Array = npt.NDArray[Any]
 
 _COUNTERS = ("num_batches_tracked", "ExponentialMovingAverage", "Momentum", "RMSProp", "global_step")
 """Parts of the names of what training keeps beside the parameters."""
+_NORMALIZATION = re.compile(r"normalization(_\d+)?/(mean|variance)$")
+"""What Keras's EfficientNet has before the network: the mean and variance of the images it was trained on."""
 
 
 def trained(build: Callable[..., Graph], options: Mapping[str, Any], spelled: frozenset[str], path: str) -> Graph:
@@ -72,7 +75,11 @@ def _fill(graph: Graph, scheme: Scheme, arrays: Mapping[str, Array], path: str) 
             f"{graph.name}: {_some(missing)}"
         )
     used = {source for source, _ in wanted.values()}
-    over = [name for name in arrays if name not in used and not any(part in name for part in _COUNTERS)]
+    over = [
+        name
+        for name in arrays
+        if name not in used and not any(part in name for part in _COUNTERS) and not _NORMALIZATION.match(name)
+    ]
     if over:
         raise ModelError(f"{path} holds {len(over)} parameters that {graph.name} does not have: {_some(over)}")
     for name, (source, depthwise) in wanted.items():

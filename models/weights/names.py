@@ -172,6 +172,7 @@ def _efficientnet_pytorch(layer: Layer) -> Names | None:
 
 _SLIM = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
 _KERAS = ("kernel", "depthwise_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+_KERAS_3 = ("kernel", "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 _SLIM_SCOPES = {"mobilenet_v1": "MobilenetV1", "mobilenet_v2": "MobilenetV2"} | dict.fromkeys(
     ("mobilenet_v3_large", "mobilenet_v3_small"), "MobilenetV3"
 )
@@ -200,7 +201,7 @@ def _slim(layer: Layer) -> Names | None:
 
 
 def _keras(layer: Layer) -> Names | None:
-    """keras.applications: the layers of its .h5 files."""
+    """keras.applications of Keras 2: the layers of its .h5 files."""
     match layer.family:
         case "mobilenet_v1":
             return _keras_v1(layer)
@@ -212,6 +213,32 @@ def _keras(layer: Layer) -> Names | None:
             return _keras_efficientnet(layer)
         case _:
             return None
+
+
+def _keras_3(layer: Layer) -> Names | None:
+    """keras.applications of Keras 3, which has no slashes in the names of layers."""
+    names = _keras(layer)
+    if names is None or not layer.family.startswith("mobilenet_v3"):
+        return names
+    layer_name, norm = (
+        name.lower().replace("/batchnorm", "_bn").replace("/", "_") for name in (names.layer, names.norm)
+    )
+    return Names(layer_name, norm)
+
+
+def _keras_early(layer: Layer) -> Names | None:
+    """keras.applications.mobilenetv2 of Keras 2.1, whose blocks bear their number twice."""
+    if layer.family != "mobilenet_v2" or layer.role in ("stem", "head", "classifier"):
+        return _keras_logits(layer)
+    block = f"{layer.block}_conv_{layer.block}"
+    return Names(f"mobl{block}_{layer.role}", f"bn{block}_bn_{layer.role}")
+
+
+def _keras_logits(layer: Layer) -> Names | None:
+    """keras-applications, the package: its MobileNetV2 ends in another name."""
+    if layer.family != "mobilenet_v2":
+        return None
+    return Names("Logits") if layer.role == "classifier" else _keras_v2(layer)
 
 
 def _keras_v1(layer: Layer) -> Names:
@@ -262,6 +289,9 @@ SCHEMES = (
     Scheme("timm", _timm, 0.0, "", _TORCH),
     Scheme("TF-slim", _slim, 1e-3, "tf", _SLIM, channels_last=True),
     Scheme("Keras", _keras, 1e-3, "tf", _KERAS, channels_last=True),
+    Scheme("Keras 3", _keras_3, 1e-3, "tf", _KERAS_3, channels_last=True),
+    Scheme("keras-applications", _keras_logits, 1e-3, "tf", _KERAS, channels_last=True),
+    Scheme("Keras 2.1", _keras_early, 1e-3, "tf", _KERAS, channels_last=True),
 )
 
 

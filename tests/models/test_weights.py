@@ -218,6 +218,69 @@ def slim(graph: Graph, name: str) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
+# Of tensorflow/models, slim/nets; of keras/applications under Keras 2, of keras/src/applications under Keras 3; of
+# keras-applications, the package; and of Keras 2.1.6.
+PUBLISHED = {
+    ("TF-slim", "mobilenet_v1"): """
+        MobilenetV1/Conv2d_0/weights MobilenetV1/Conv2d_0/BatchNorm/moving_mean
+        MobilenetV1/Conv2d_1_depthwise/depthwise_weights MobilenetV1/Conv2d_13_pointwise/BatchNorm/beta
+        MobilenetV1/Logits/Conv2d_1c_1x1/biases""",
+    ("TF-slim", "mobilenet_v2"): """
+        MobilenetV2/Conv/weights MobilenetV2/expanded_conv/depthwise/depthwise_weights
+        MobilenetV2/expanded_conv_9/project/BatchNorm/moving_variance MobilenetV2/expanded_conv_16/expand/weights
+        MobilenetV2/Conv_1/BatchNorm/gamma MobilenetV2/Logits/Conv2d_1c_1x1/weights""",
+    ("TF-slim", "mobilenet_v3_small"): """
+        MobilenetV3/Conv/BatchNorm/beta MobilenetV3/expanded_conv/squeeze_excite/Conv/weights
+        MobilenetV3/expanded_conv_3/squeeze_excite/Conv_1/biases MobilenetV3/expanded_conv_10/project/weights
+        MobilenetV3/Conv_1/weights MobilenetV3/Conv_2/biases MobilenetV3/Logits/Conv2d_1c_1x1/weights""",
+    ("Keras", "mobilenet_v1"): """
+        conv1/kernel conv1_bn/gamma conv_dw_1/depthwise_kernel conv_dw_13_bn/moving_mean conv_pw_13/kernel
+        conv_preds/bias""",
+    ("Keras", "mobilenet_v2"): """
+        Conv1/kernel bn_Conv1/beta expanded_conv_depthwise/depthwise_kernel expanded_conv_project_BN/gamma
+        block_1_expand/kernel block_16_project_BN/moving_variance Conv_1/kernel Conv_1_bn/beta predictions/kernel""",
+    ("Keras", "mobilenet_v3_small"): """
+        Conv/kernel Conv/BatchNorm/gamma expanded_conv/depthwise/depthwise_kernel
+        expanded_conv/squeeze_excite/Conv/kernel expanded_conv_10/squeeze_excite/Conv_1/bias
+        expanded_conv_10/project/BatchNorm/moving_mean Conv_1/BatchNorm/beta Conv_2/bias Logits/kernel""",
+    ("Keras", "efficientnet_b0"): """
+        stem_conv/kernel stem_bn/gamma block1a_dwconv/depthwise_kernel block1a_bn/beta block1a_se_reduce/bias
+        block7a_se_expand/kernel block6d_expand_bn/moving_mean block7a_project_conv/kernel top_bn/beta
+        predictions/bias""",
+    ("Keras 3", "mobilenet_v1"): "conv1/kernel conv_dw_1/kernel conv_dw_1_bn/gamma conv_preds/kernel",
+    ("Keras 3", "mobilenet_v2"): "Conv1/kernel expanded_conv_depthwise/kernel block_1_expand_BN/beta predictions/bias",
+    ("Keras 3", "mobilenet_v3_small"): """
+        conv/kernel conv_bn/gamma expanded_conv_depthwise/kernel expanded_conv_squeeze_excite_conv/bias
+        expanded_conv_10_squeeze_excite_conv_1/kernel expanded_conv_10_expand_bn/moving_mean
+        expanded_conv_1_project/kernel conv_1_bn/beta conv_2/bias logits/kernel""",
+    ("Keras 3", "efficientnet_b0"): "stem_conv/kernel block1a_dwconv/kernel block2b_expand_bn/gamma top_conv/kernel",
+    ("keras-applications", "mobilenet_v2"): "block_1_expand/kernel block_1_expand_BN/gamma Logits/kernel",
+    ("Keras 2.1", "mobilenet_v2"): """
+        Conv1/kernel bn_Conv1/gamma mobl0_conv_0_depthwise/depthwise_kernel mobl1_conv_1_expand/kernel
+        bn2_conv_2_bn_project/beta Conv_1_bn/moving_mean Logits/bias""",
+}  # fmt: skip
+"""Some parameters of each network, by scheme: one of every kind of layer."""
+
+
+@pytest.mark.parametrize(("scheme", "network"), PUBLISHED)
+def test_a_layer_of_every_kind_is_called_as_published(scheme: str, network: str, tmp_path: Path) -> None:
+    source = zoo.load(f"{network}:resolution=32:classes=5")
+    arrays = slim(source, scheme)
+    assert not set(PUBLISHED[scheme, network].split()) - arrays.keys()
+    np.savez(tmp_path / "net.npz", **arrays)
+    read = constants(zoo.load(f"{network}:resolution=32:weights={tmp_path}/net.npz"))
+    dense = next(name for name in read if name.endswith("classifier.weight"))
+    assert np.array_equal(read[dense], constants(source)[dense])
+
+
+def test_keras_s_statistics_of_images_are_no_parameters(tmp_path: Path) -> None:
+    network = "efficientnet_b0:width=0.25:depth=0.3:resolution=32"
+    arrays = slim(zoo.load(network), "Keras")
+    apart = {f"normalization_1/{name}": np.ones(3, np.float32) for name in ("mean", "variance")}
+    np.savez(tmp_path / "net.npz", **arrays, **apart)
+    assert zoo.load(f"{network}:weights={tmp_path}/net.npz").outputs[0].value.shape == ("N", 1000)
+
+
 @pytest.mark.parametrize("scheme", ["TF-slim", "Keras"])
 @pytest.mark.parametrize("network", [TINY, "mobilenet_v2:width=0.35:classes=5", "mobilenet_v3_small:classes=5"])
 def test_kernels_of_tensorflow_are_turned(scheme: str, network: str, tmp_path: Path) -> None:
@@ -239,6 +302,17 @@ def test_keras_files_are_read(tmp_path: Path) -> None:
             file.create_dataset(f"{layer}/{name}:0", data=array)
     tensors = constants(zoo.load(f"{TINY}:weights={tmp_path}/net.h5"))
     assert np.array_equal(tensors["block3.pointwise.weight"], constants(source)["block3.pointwise.weight"])
+
+
+def test_keras_files_without_names_say_what_to_save(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "net.weights.h5", "w") as file:
+        file.create_dataset("layers/conv2d/vars/0", data=np.ones((3, 3, 3, 8), np.float32))
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.write(tmp_path / "net.weights.h5", "model.weights.h5")
+    for name in ("net.weights.h5", "net.keras"):
+        with pytest.raises(ModelError, match=r"save the model as \.h5"):
+            files.read(str(tmp_path / name))
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
@@ -105,16 +106,20 @@ def _reproducer(word: str, graph: Graph, passes: str, data: str | Samples, targe
 
     try:
         folder = tempfile.mkdtemp(prefix=f"optc-crash-{word}-")
-        path = os.path.join(folder, "before.onnx")
+    except OSError as error:
+        return f"no reproducer could be written: {error}"
+    path = os.path.join(folder, "before.onnx")
+    try:
         save(graph, path)
         if not isinstance(data, str):
             data = data.save(os.path.join(folder, "samples.npz"))
+        command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(passes)}"
+        if data:
+            command += f" --data {shlex.quote(data)}"
+        command += f" --target {shlex.quote(target)} --seed {seed} --traceback"
+        with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
     except (OSError, OptcError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
         return f"no reproducer could be written: {error}"
-    command = f"optc {shlex.quote(path)} --no-clean --passes {shlex.quote(passes)}"
-    if data:
-        command += f" --data {shlex.quote(data)}"
-    command += f" --target {shlex.quote(target)} --seed {seed} --traceback"
-    with open(os.path.join(folder, "command.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
     return f"to reproduce: {command}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import TargetError
+from ..errors import OutputError, TargetError
 from ..ir.ops import CODINGS, MOVES
 from ..storage.workspace import Workspace
 
@@ -58,21 +58,41 @@ def islands(graph: Graph) -> tuple[Island, ...]:
 
 
 def optimised(graph: Graph) -> onnx.GraphProto:
-    """What ONNX Runtime makes of `graph` on this CPU. Raises `TargetError` where it does not take it."""
+    """What ONNX Runtime makes of `graph` on this CPU. Raises `TargetError` where it does not take it, and `OutputError`
+    where it cannot write what it made."""
     import onnx
-    import onnxruntime
 
     from ..ir.onnx.writer import to_bytes
 
     with Workspace() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
+        path = os.path.join(folder, "optimised.onnx")
         try:
-            onnxruntime.InferenceSession(to_bytes(graph), options, providers=["CPUExecutionProvider"])
+            _open(to_bytes(graph), path)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise TargetError(f"ONNX Runtime does not take graph '{graph.name}': {error}") from error
-        return onnx.load(options.optimized_model_filepath).graph
+            try:
+                _open(to_bytes(graph))
+            except Exception:
+                raise TargetError(f"ONNX Runtime does not take graph '{graph.name}': {error}") from error
+            where = os.path.dirname(folder)
+            raise OutputError(
+                f"ONNX Runtime cannot write in {where}: make room there, or name another in TMPDIR"
+            ) from error
+        return onnx.load(path).graph
+
+
+def no_room(folder: str) -> OutputError:
+    """What to say where ONNX Runtime could not write into a temporary `folder`."""
+    where = os.path.dirname(folder)
+    return OutputError(f"ONNX Runtime cannot write in {where}: make room there, or name another folder in TMPDIR")
+
+
+def _open(model: bytes, path: str = "") -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = path
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def is_integer(op: str) -> bool:

@@ -18,6 +18,7 @@ from ..ir.graph import Graph
 from ..ir.node import Node
 from ..storage.workspace import Workspace
 from .columns import Array
+from .islands import no_room
 from .ort_values import is_foreign, to_value
 
 _RUNS = 5
@@ -70,7 +71,10 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
                     session.run(names, dict(feeds))
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise TargetError(f"graph '{graph.name}' cannot be profiled: {error}") from error
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        try:
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise no_room(folder) from error
     times: dict[str, list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

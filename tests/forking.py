@@ -38,6 +38,7 @@ def become(request: dict[str, Any]) -> None:
     tempfile.tempdir = None
     if "RLIMIT_FSIZE" in request["limits"]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sys.dont_write_bytecode = True  # half of it would be taken for a module by whoever comes next
     for name, most in request["limits"].items():
         resource.setrlimit(getattr(resource, name), (most, most))
     for descriptor, path in ((0, os.devnull), (1, request["out"]), (2, request["err"])):

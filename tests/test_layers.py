@@ -149,7 +149,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("axes", "classes", "columns", "cpu", "first_layer", "kinds", "margins", "noise", "rows", "slices"),
         ("archive", "before_selection", "deviation", "images", "layout", "ort_values", "parallel", "samples"),
         ("spool", "states"),
-        ("identity", "profile", "session", "sources"),
+        ("identity", "session", "sources"),
         ("agreement", "answers", "latency", "providers", "synthesise", "training"),
     ),
     "report": (

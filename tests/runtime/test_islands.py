@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from quantized import quantized
 
+from optc.errors import TargetError
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Outcome
-from optc.runtime.islands import islands
+from optc.runtime.islands import islands, optimised
 
 
 def network(*between: str) -> Graph:
@@ -48,3 +55,28 @@ def test_islands_are_what_no_kernel_took(between: tuple[str, ...], expected: lis
 
 def test_a_float_model_has_none() -> None:
     assert islands(network("Tanh")) == ()
+
+
+@pytest.mark.parametrize("most", [16, 3000])
+def test_a_full_disk_is_told_as_one(most: int, tmp_path: Path) -> None:
+    """Files may have so many bytes: what ONNX Runtime writes aside has more."""
+    words = ["zoo:digits_dscnn", "--passes", "quant", "--samples", "16", "--no-check", "-q", "-o", "out.onnx"]
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "optc", *words],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "OPTC_CACHE": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"cannot write in {tmp_path}: make room there" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_runtime_refuses_is_no_full_disk() -> None:
+    graph = network()
+    next(iter(graph)).op = "Convolve"
+    with pytest.raises(TargetError, match="does not take graph 'network'"):
+        optimised(graph)

@@ -50,6 +50,8 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 """What the option `parameters` lets move."""
 LAYER_KINDS: tuple[Kind, ...] = ("weight", "codes")
 """The kinds of which a layer has one."""
+TRIAL_SHARE = 10
+"""Where the clock counts, a trial has at most one of so many parts of the steps: three or four of them leave most."""
 WARM, TIMED = 2, 8
 """Steps by which the time of a step is measured: some that only warm up, and those that count."""
 ALIKE = 1e-6
@@ -284,7 +286,7 @@ class _Course:
         steps = options.steps or int(self.ctx.recall(self._question, lambda: str(self._steps(course))))
         if options.rate is not None:
             return options.rate, steps
-        trial = trial_of(steps)
+        trial = trial_of(steps) if options.steps else min(trial_of(steps), max(steps // TRIAL_SHARE, 1))
         with self.ctx.progress.task("try rates", len(RATES) * trial) as tick:
             rate = course.try_rates(RATES, trial, tick)
         if not course.coarse:

@@ -178,8 +178,9 @@ class Training:
                 if number not in losses:
                     self.step = first
                     self._restart(start, Cosine(rates[number], steps, warmup=max(steps // 4, 1)))
-                    self._learn(steps - steps // SETTLED, tick)
-                    loss = self._learn(steps // SETTLED, tick)
+                    last = max(steps // SETTLED, 1)
+                    self._learn(steps - last, tick)
+                    loss = self._learn(last, tick)
                     losses[number] = loss if math.isfinite(loss) else math.inf
                     self.trials += steps
                     self._keep(self._judged())

@@ -56,6 +56,12 @@ def test_a_student_of_random_weights_learns(ctx: Context) -> None:
     assert any("knew nothing" in note for note in report.notes)
 
 
+def test_trials_leave_most_of_few_steps(ctx: Context) -> None:
+    ctx.recall = lambda question, decide: "20" if question.startswith("steps in") else decide()
+    report = Distill(minutes=1.0, stage="whole").run(student(), ctx)
+    assert 12 <= report.curve[-1].step <= 16, "a trial of two steps, and what three to five of them leave of twenty"
+
+
 def test_the_same_seed_gives_the_same_bytes(ctx: Context) -> None:
     graphs = [student(), student()]
     for graph in graphs:

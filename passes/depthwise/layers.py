@@ -1,16 +1,16 @@
 """What `depthwise` makes of one layer.
 
 Only dense convolutions with a kernel of more than one tap have anything to separate. Without a fixed rank, the lowest
-one is taken whose loss stays within `error` of the answer's variance; the highest that saves MACs and parameters is
-tried first, because mostly not even that does. What is found must not run longer than the layer, as measured
-(`layer_time`). Pointwise first is only offered where the layer does not stride (its 1 x 1 runs at the input's
-resolution), and where its one factorisation an output is affordable. What a rival does better is left for it
-(`rivals`).
+one is taken whose loss stays within `error` of the answer's variance, among those that save MACs and parameters and do
+not run longer than the layer, as measured (`layer_time`); the highest of these is tried first, because mostly not even
+that does. Pointwise first is only offered where the layer does not stride (its 1 x 1 runs at the input's resolution),
+and where its one factorisation an output is affordable. What a rival does better is left for it (`rivals`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -55,6 +55,8 @@ SeparatedChoice: TypeAlias = Choice[Separated]
 
 
 class Separate(Layerwise["Depthwise", Separated]):
+    glances = True
+
     def stays(self, layer: Linear) -> str:
         if layer.transposed:
             return "transposed convolution: only plain ones are separated"
@@ -76,22 +78,45 @@ class Separate(Layerwise["Depthwise", Separated]):
         if not error:
             raise Skip("it may lose nothing")
         allowed = error * step.target.energy
-
-        def fitting(rank: int) -> list[SeparatedChoice]:
-            tried = [kind for kind in kinds if kind == "dw-pw" or len(kinds) == 1 or layer.channels * rank <= DEAREST]
-            choices = (_fitted(step, kind, rank, allowed) for kind in tried)
-            return sorted((one for one in choices if _loss(one) <= allowed), key=_loss)
-
         ranks = [rank for rank in range(1, taps) if _saves(layer, rank)]
-        best = fitting(ranks[-1]) if ranks else []
-        low, high = 0, len(ranks) - 1
-        while best and low < high:  # the loss falls with the rank
-            middle = (low + high) // 2
-            if fewer := fitting(ranks[middle]):
-                best, high = fewer, middle
-            else:
-                low = middle + 1
+        slow: list[str] = []
+        best: list[SeparatedChoice] = []
+        for kind in kinds:
+            own = [rank for rank in ranks if kind == "dw-pw" or len(kinds) == 1 or layer.channels * rank <= DEAREST]
+            most = self._ranks_in_time(step, kind, own, slow)
+            choice = _fitted(step, kind, own[most - 1], allowed) if most else None
+            low, high = 0, most - 1
+            while choice is not None and _loss(choice) <= allowed and low < high:  # the loss falls with the rank
+                middle = (low + high) // 2
+                if _loss(fewer := _fitted(step, kind, own[middle], allowed)) <= allowed:
+                    choice, high = fewer, middle
+                else:
+                    low = middle + 1
+            if choice is not None and _loss(choice) <= allowed:
+                best.append(choice)
+        if slow and not best:
+            raise Skip(f"within an error of {error:g} it would take longer: it runs {' and '.join(slow)}")
+        best.sort(key=lambda one: (one.settings["rank"], _loss(one)))
         return first_in_time(self, step, best, lambda choice: choice, error)
+
+    def _ranks_in_time(self, step: Step, kind: str, ranks: Sequence[int], slow: list[str]) -> int:
+        """How many of `ranks`, from the lowest, take no longer than the layer in this form. That is asked before
+        anything is fitted: it is a matter of sizes, and known for all layers of the same."""
+        low, high = 0, len(ranks)
+        last = ""
+        while low < high:
+            middle = (low + high + 1) // 2
+            form = _blank(step.layer, kind, ranks[middle - 1])
+            choice = Choice(0.0, 0.0, kind, {"rank": form.rank}, form)
+            ratio = self.timed(step, choice)
+            if ratio is None:
+                return len(ranks)
+            if slower(ratio):
+                high, last = middle - 1, f"{ratio:.2f} times as long as {choice}"
+            else:
+                low = middle
+        slow += [last] if last else []
+        return low
 
     def within(self, step: Step, options: Depthwise, most: float, tolerance: float) -> SeparatedChoice | None:
         """The loss falls with the rank, so only the highest rank that costs no more is fitted."""
@@ -178,6 +203,17 @@ def fit(target: Target, layer: Linear, kind: str, rank: int, allowed: float = ma
     if kind == "dw-pw":
         return _separated(target, layer, kind, *dw_pw.dw_pw(w, h, layer.channels, rank, allowed=allowed))
     return _separated(target, layer, kind, *pw_dw.pw_dw(w, h, layer.channels, rank, allowed=allowed))
+
+
+def _blank(layer: Linear, kind: str, rank: int) -> Separated:
+    """A form of zeros, of the sizes that `fit` gives it."""
+    (_, n, d), channels, kernel = layer.shape, layer.channels, layer.kernel
+    ones = (1,) * len(kernel)
+    if kind == "dw-pw":
+        first, second = np.zeros((channels * rank, 1, *kernel)), np.zeros((n, channels * rank, *ones))
+    else:
+        first, second = np.zeros((n * rank, channels, *ones)), np.zeros((n, rank, *kernel))
+    return Separated(kind, rank, first, second, np.zeros((n, d)), 0.0)
 
 
 def refit(layer: Linear, target: Target, form: Separated) -> Separated:

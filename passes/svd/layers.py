@@ -42,6 +42,8 @@ farther from what fitting gives."""
 
 
 class Factorise(Layerwise["Svd", Split]):
+    glances = True
+
     def __init__(self, options: Svd, ctx: Context) -> None:
         super().__init__(options, ctx)
         self._begun = Begun()

@@ -131,11 +131,7 @@ class Collector:
 
     def drop(self) -> None:
         """Forget the rows, once no layer of the group looks at them again."""
-        for word in ("at", "shape", "selected", "rows"):
-            self._kept.drop((word, self._number))
-        for goal in self._group:
-            for word in ("answer", "teacher", "other"):
-                self._kept.drop((word, goal.layer))
+        drop(self._kept, self._number, self._group)
 
     def _rows(
         self, batch: int, values: Mapping[Value, Data], goals: Sequence[Goal]
@@ -188,6 +184,15 @@ class Collector:
 
     def _kept_rows(self, word: str, key: object, batch: int) -> Rows:
         return np.asarray(self._kept.get((word, key), batch), dtype=np.float32)
+
+
+def drop(kept: Spill, number: int, group: Sequence[Goal]) -> None:
+    """Forget what is kept of a group, the `number`-th that is asked."""
+    for word in ("at", "shape", "selected", "rows"):
+        kept.drop((word, number))
+    for goal in group:
+        for word in ("answer", "teacher", "other"):
+            kept.drop((word, goal.layer))
 
 
 def _is_held_out(batch: int) -> bool:

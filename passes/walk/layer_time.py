@@ -2,7 +2,7 @@
 
 Fewer multiply-accumulates are not less time: thin factors, depthwise filters and odd channel counts use a kernel badly,
 and every further node moves its tensor through memory once more. The layer and the form that stands for it are each cut
-out as a graph of their own and run in turns on one sample's input, for some tens of milliseconds. What both have in
+out as a graph of their own and run in turns on one sample's input, for some ten milliseconds. What both have in
 common, such as the change of layout before and behind, falls out of the comparison.
 
 Layers alike (operator, sizes, attributes) and forms alike are measured once for all builds (`Context.measure`); what
@@ -25,7 +25,7 @@ from .linear import Linear
 from .readers import linear_layer
 from .walk import Step
 
-LIMIT, STRETCH = 0.1, 1e-3
+LIMIT, STRETCH = 0.015, 5e-4
 """Seconds that a comparison may take beyond its fewest rounds, and of one measurement in it."""
 
 

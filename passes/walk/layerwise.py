@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from ...errors import BudgetMissed
 from ..base import Context, Detail, Pass, PassT, Report, Skip
 from .allocate import knapsack
 from .bodies import body_layers, white_step
 from .choice import Choice
+from .glance import CLEARLY, glance
 from .layer_pass import LayerPass
 from .layer_time import slower, time_ratio
 from .linear import Linear, too_small
@@ -56,6 +57,8 @@ class Layerwise(ABC, Generic[Options, Form]):
         self.options = options
         self.ctx = ctx
 
+    glances: ClassVar[bool] = False
+    """Whether layers without any form within the tolerance are told from a few rows, before the walk."""
     looks_again: ClassVar[bool] = True
     """Whether layers, those that only repair too, are fitted to what a saturating activation after them forgives."""
 
@@ -155,6 +158,9 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
     if own and all(hooks.tolerance(options) is not None for options in own.values()):
         hooks.rows = FEW
+        out = _hopeless(hooks, graph, own) if hooks.glances else {}
+        own = {layer: options for layer, options in own.items() if layer not in out}
+        reasons |= out
     allotted = _allotted(hooks, graph, own, report)
     for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason)
@@ -198,6 +204,20 @@ def _staying(hooks: Layerwise[PassT, Form], layers: Sequence[Linear]) -> dict[Li
     entries = {layer for layer in layers if layer.source.is_input and not layer.others}
     reasons = {x: hooks.stays(x) or (READS_INPUT if x in entries else small.get(x, "")) for x in layers}
     return {layer: reason for layer, reason in reasons.items() if reason}
+
+
+def _hopeless(hooks: Layerwise[PassT, Form], graph: Graph, own: Mapping[Linear, PassT]) -> dict[Linear, str]:
+    """The layers that even a higher tolerance would leave as they are, by a glance at the unchanged student, with the
+    reason."""
+    reasons = {}
+    for step in glance(graph, hooks.ctx, list(own)):
+        options = own[step.layer]
+        assert isinstance(options, LayerPass)
+        try:
+            hooks.choose(step, cast("PassT", _bounded(options, CLEARLY * (hooks.tolerance(options) or 0.0))), None)
+        except Skip as skip:
+            reasons[step.layer] = skip.reason
+    return reasons
 
 
 def _allotted(

@@ -30,7 +30,7 @@ from ...errors import DataError
 from ...ir.graph import Graph, Node, Value
 from ...storage.spill import Spill
 from ..base import Context, Report
-from .collect import Collector
+from .collect import Collector, drop
 from .frontier import Frontier
 from .linear import Linear
 from .moments import Moments, Statistics
@@ -142,11 +142,11 @@ def walk(
         layers = linear_layers(graph)[0]
     groups = in_order(graph, [layer for layer in layers if not too_wide(layer)])
     if changing is not None:
-        due = [number for number, group in enumerate(groups) if any(layer in changing for layer in group)]
-        groups = groups[due[0] :] if due else []
-        last = due[-1] - due[0] if due else 0
+        every = [number for number, group in enumerate(groups) if any(layer in changing for layer in group)]
+        groups = groups[every[0] :] if every else []
+        due = [number - every[0] for number in every]
     else:
-        last = len(groups)
+        due = list(range(len(groups)))
     if not groups:
         return
     early = visited_early(groups, graph)
@@ -164,8 +164,13 @@ def walk(
         disturbed = False
         with ctx.progress.task("walk", len(groups)) as tick:
             for number, group in enumerate(goals[: len(groups)]):
-                if number > last and not disturbed:
+                if number > due[-1] and not disturbed:
                     break
+                if number not in due and not disturbed:  # it stays, and has nothing to repair
+                    for one in (number, *ahead[number]):
+                        drop(kept, one, goals[one])
+                    tick(1)
+                    continue
                 common = frontier, selected, kept, rows, ctx.seed
                 eases = eases and ctx.repairs
                 collector = Collector(number, group, *common, ahead=group[0].layer in early, eases=eases)
@@ -243,8 +248,13 @@ def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, ctx: Cont
     return fit_target(weight, statistics(fit.merged(held_out)), ridges)
 
 
+LIGHT = 24 << 20
+"""Bytes of the teacher's answers that a batch may have whatever the number of its samples."""
+
+
 def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, memory: int = 192 << 20) -> int:
-    """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes."""
+    """Samples a batch: at least five batches (one is held out), and the teacher's answers within `memory` bytes; `most`
+    of them, or as many as are `LIGHT`: what a batch costs besides its samples is then paid less often."""
     assert ctx.fit is not None
     if not ctx.fit.batched:
         return 1
@@ -256,7 +266,10 @@ def _batch_size(graph: Graph, ctx: Context, layers: list[Linear], most: int, *, 
             each = 1 + _measured(graph, layers, ctx)
             break
         each += 4 * math.prod(fixed)
-    return max(1, min(most, memory // each, ctx.fit.count // 5))
+    count = ctx.fit.count
+    fifth = math.ceil(count / 5)
+    fifth = fifth if math.ceil(count / fifth) >= 5 else count // 5
+    return max(1, min(max(most, LIGHT // each), memory // each, fifth))
 
 
 def _measured(graph: Graph, layers: list[Linear], ctx: Context) -> int:

@@ -89,7 +89,7 @@ def test_layers_alike_are_measured_once_and_told(one: Svd | Depthwise, monkeypat
     assert all(x.detail["time"] == 0.5 for x in done)
     if isinstance(one, Svd):
         convolutions = [question for question in questions if "Conv" in question]
-        assert len(convolutions) == 2
+        assert len(convolutions) >= 2
         assert len(set(convolutions)) == 1
 
 

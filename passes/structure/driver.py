@@ -65,7 +65,7 @@ class Restructuring:
         nodes = {name: (edit.node, set(edit.nodes)) for name, edit in open_.items()}
         order = in_order_of_price(kind, graph, ctx, saving, worth, left, MOST if ratio is None else ratio)
         if not order:
-            reason = ""
+            reason = "nothing tells what it would lose: answers are not finite"
         elif ratio is None:
             reason = self._as_many_as_are_safe(graph, saving, order)
         else:

@@ -108,11 +108,13 @@ def in_order_of_price(
     share: float,
 ) -> list[Tried]:
     """The edits to make, first to make first, until `share` of the cost is gone. `left` is what stands for the nodes of
-    each, as a share of their cost."""
+    each, as a share of their cost. None are made where the answers are not finite as they are."""
     if not open_:
         return []
     judge = Judge(graph, ctx)
     trial = start(kind, graph, saving, open_, left, judge)
+    if not math.isfinite(trial.loss):
+        return []
     candidates: list[tuple[str, ...]] = [*((name,) for name in open_), *kind.together(dict(open_))]
     waiting: list[tuple[float, int, int]] = []
     gone: list[Tried] = []
@@ -157,7 +159,8 @@ def start(
 
 
 def tried(trial: Trial, several: Sequence[str], judge: Judge) -> tuple[Trial, Tried] | None:
-    """`trial` with these edits, and what that is worth; `None` where another one left nothing of them."""
+    """`trial` with these edits, and what that is worth; `None` where another one left nothing of them, or the answers
+    are not finite with them."""
     parts = {name: trial.edit(name) for name in several}
     nodes: dict[Node, float] = {}
     for name, edit in parts.items():
@@ -165,6 +168,8 @@ def tried(trial: Trial, several: Sequence[str], judge: Judge) -> tuple[Trial, Tr
             return None
         nodes |= dict.fromkeys(edit.nodes, 1.0 - trial.left.get(name, 0.0))
     after = trial.edited(several, judge)
+    if not math.isfinite(after.loss):
+        return None
     saved = sum(share * trial.saving.share([node]) for node, share in nodes.items())
     return after, Tried(tuple(several), saved, max(after.loss - trial.loss, 0.0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from optc.passes.base import Context, Outcome, Override, Report
 from optc.passes.prune import Prune
 from optc.passes.prune.blocks import Blocks
 from optc.passes.structure import saving
+from optc.passes.structure.order import Judge
 from optc.runtime.sources import load_samples
 
 
@@ -136,6 +138,14 @@ def test_what_the_clock_decides_is_not_asked_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("optc.runtime.profile.node_seconds", never)
     again = compile_with(two_branches(0.05), replace(options, lock=Locked(rulings=build.report.rulings)))
     assert to_bytes(again.graph) == to_bytes(build.graph)
+
+
+def test_answers_that_are_not_finite_judge_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = two_branches(0.05)
+    monkeypatch.setattr(Judge, "loss", lambda *_: math.inf)
+    report = run(graph, context(graph), ratio=0.3)
+    assert not done(report)
+    assert "nothing tells what it would lose: answers are not finite" in reasons(report).values()
 
 
 def test_channels_have_no_latency_of_their_own() -> None:

@@ -16,6 +16,7 @@ The verdict is against the multiple of CPU time to stay within, which other work
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -149,7 +150,11 @@ class Runs:
         def ran(one: Session, feeds: Mapping[str, Array]) -> list[Array]:
             owner, share = self.owners.get(id(one), ("", 0.0))
             if owner:
-                self._add(owner, 0, 0.0, share * samples.size_of(feeds) / samples.count)
+                # A part of the graph is given values on the way, the samples along their first axis.
+                axes = {name: axis for name, axis in samples.axes.items() if axis is not None and name in feeds}
+                sizes = [feeds[name].shape[axis] for name, axis in axes.items()]
+                sizes += [array.shape[0] for array in feeds.values() if array.ndim]
+                self._add(owner, 0, 0.0, share * (sizes or [1])[0] / samples.count)
             return run(one, feeds)
 
         Session.__init__, Session.run = created, ran  # type: ignore[method-assign]
@@ -168,15 +173,22 @@ def row(kit: Path, model: str, passes: str, count: int, *, busy: bool, sessions:
     try:
         command = [sys.executable, __file__, str(kit), "--row", model, passes, str(count)]
         command += ["--sessions"] if sessions else []
-        ran = subprocess.run(
-            command, check=True, capture_output=True, text=True, env=os.environ | {"OPTC_CACHE": "off"}
-        )
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
     figures: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     return figures
+
+
+@functools.cache
+def _environment() -> dict[str, str]:
+    """No cache of models, and modules compiled beforehand, as they are where a package was installed."""
+    own = os.environ | {"OPTC_CACHE": "off", "PYTHONDONTWRITEBYTECODE": ""}
+    compiled = "import compileall, optc; compileall.compile_dir(optc.__path__[0], quiet=2)"
+    subprocess.run([sys.executable, "-c", compiled], check=True, env=own)
+    return own
 
 
 HEAD = (

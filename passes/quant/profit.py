@@ -91,10 +91,9 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     if not reasons:
         return {}
     mixed, _ = _trial(graph, left_float(schemes, reasons), ctx)
-    measured = latency([*sessions, Session(mixed, threads=ctx.threads)], feeds, limit=1.5)
-    whole, cut = measured[1:]
-    # On a busy machine quartiles overlap, and nothing can be told.
-    return reasons if cut.ratio < GAIN * whole.ratio and cut.high < whole.low else {}
+    cut = latency([sessions[1], Session(mixed, threads=ctx.threads)], feeds, limit=0.5, border=GAIN)[1]
+    # On a busy machine rounds differ, and nothing can be told.
+    return reasons if cut.ratio < GAIN and cut.high < 1 else {}
 
 
 def _fastest(graph: Graph, feeds: Feeds, ctx: Context) -> dict[Node, float]:

@@ -42,8 +42,10 @@ def identity(source: Source | Samples | None) -> str:
 
 
 def _of_path(path: Path) -> str:
-    if not path.is_dir():
+    if path.is_file():
         return file_digest(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: is not a plain file; give another")
     digest = Fingerprint("folder")
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
         digest.write(Fingerprint(file.relative_to(path).as_posix(), file_digest(file)).text.encode())

@@ -60,6 +60,7 @@ def load_samples(
             raise DataError(f"{os.fspath(source)!r}: holds a control character; give the file another name")
         if not os.fspath(source) or not path.exists():
             raise DataError(f"{os.fspath(source) or 'empty name'}: no such file or folder; samples are {_TAKEN}")
+        _check_plain(path)
         if path.suffix.lower() == ".npz":
             columns = _of_arrays(open_npz(path), inputs, axes, str(path), notes)
         elif path.suffix.lower() == ".npy":
@@ -72,6 +73,12 @@ def load_samples(
     if images_only and not isinstance(columns[0], ImageColumn):
         notes.append("mean, std, layout and resize are for images; these samples were taken as they are")
     return Samples(columns, axes, notes=notes)
+
+
+def _check_plain(path: Path) -> None:
+    """Raises `DataError` where `path` is a pipe or a device: reading would wait for its writer."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: is not a plain file; samples are {_TAKEN}")
 
 
 def _single(inputs: Sequence[Value], where: str) -> Value:
@@ -216,6 +223,9 @@ def _of_files(
     read: Callable[[Path], Array],
 ) -> list[Column]:
     """The columns; `axes` become what the files say."""
+    for paths in files.values():
+        for path in paths:
+            _check_plain(path)
     shapes = {name: [read(path).shape for path in paths] for name, paths in files.items()}
     axes.update(axes_of(axes, inputs, shapes, one=False))
     return [_files_column(files[value.name], value, axes[value.name], read) for value in inputs]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -200,3 +202,20 @@ def test_metadata_that_is_nested_deep() -> None:
     for key in (NODES_KEY, PASSES_KEY):
         model.graph.node[0].metadata_props.add(key=key, value=DEEP)
     assert next(iter(from_bytes(model.SerializeToString()))).op == "Relu"
+
+
+@pytest.mark.parametrize("place", ["pipe", "x.npy", "x.npz", "folder/x.npy", "folder/input_0.pb", "folder/x/0.npy"])
+def test_samples_in_a_pipe_are_refused_at_once(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / place)
+    data = str(tmp_path / place.split("/")[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "optc", "zoo:digits_dscnn", "--passes", "quant", "--data", data, "-o", "out.onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "is not a plain file" in done.stderr

@@ -121,7 +121,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("bisection", "cached"),
         ("runner",),
         ("walk", "clean"),
-        ("structure",),
+        ("opset", "structure"),
         ("depthwise", "merge", "prune", "quant", "svd"),
     ),
     "passes/quant": (

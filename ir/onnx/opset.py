@@ -12,6 +12,7 @@ from ...errors import ModelError
 from ..graph import Graph
 from ..tensor import Tensor
 from ..types import DType, TensorType
+from .old_resize import lift_resize
 
 _SMALL = 4096
 """Bytes up to which the converter sees a constant: adapters read shapes, axes, pads and scales, never weights."""
@@ -26,7 +27,7 @@ _HIDDEN = "optc.hidden"
 def convert(graph: Graph, version: int) -> None:
     """Rewrite `graph` in place for default-domain opset `version`.
 
-    Raises `ModelError` naming the operator where onnx has no adapter for it.
+    Raises `ModelError` naming the operator where onnx has no adapter for it, or none that keeps what it answers.
     """
     if graph.opset() == version:
         return
@@ -36,10 +37,14 @@ def convert(graph: Graph, version: int) -> None:
     from .writer import to_proto
 
     shell = graph.clone()
-    for node in shell.walk():
-        if not node.domain and node.op in _UNKNOWN_TO_ONNX:
+    for node in list(shell.walk()):
+        if node.domain:
+            continue
+        if node.op in _UNKNOWN_TO_ONNX:
             node.domain = _HIDDEN
-            shell.opsets[_HIDDEN] = 1
+        elif node.op in ("Resize", "Upsample") and graph.opset() < 11 <= version:
+            lift_resize(node, graph.opset(), _HIDDEN)
+    shell.opsets[_HIDDEN] = 1
     external: dict[str, tuple[Tensor, str]] = {}
     interface = len(shell.inputs)
     names = {value.name for body in shell.graphs() for value in (*body.inputs, *body.constants)}

@@ -45,10 +45,9 @@ class Distill(Pass):
         """Raises `DataError` where there are no samples, `ModelError` where the model's opset cannot be raised."""
         if ctx.fit is None or not ctx.fit.count:
             raise DataError("distill needs samples to learn from; give some with --data")
-        if graph.opset() < OLDEST:
-            from ...ir.onnx.opset import convert
+        from ..opset import raise_opset
 
-            convert(graph, OLDEST)
+        raise_opset(graph, OLDEST, ctx)
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from .end_to_end import train

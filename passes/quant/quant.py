@@ -92,12 +92,9 @@ class Quant(Pass):
                     f"'{done[0].label}'; start from the float model, or allow it with quant:requantize=redo"
                 )
         least = INT4_OPSET if bits < 8 or self.activations == "int16" else LEAST_OPSET
-        if 0 < graph.opset() < least:
-            from ...ir.onnx.opset import convert
-            from ..clean.fold import constants
+        from ..opset import raise_opset
 
-            convert(graph, least)
-            constants(graph)  # attributes became inputs, which the converter makes by nodes
+        raise_opset(graph, least, ctx)
 
     @classmethod
     def stages(cls) -> dict[str, str]:

@@ -1,10 +1,5 @@
 """Forms of operators that the importer does not know, as those that it does.
 
-Upsample, and Resize as it was before version 11, become Resize as it is now:
-
-onnx's own adapter keeps neither how coordinates were taken then nor how they were rounded: those of a result divided by
-the scale, and down to a whole number, or up where an axis shrinks (as ONNX Runtime runs them).
-
 TopK picks in order, where the model lets it pick in any.
 
 `auto_pad` of pools becomes the pads that it stands for, where sizes are known: the importer asks for the batch, too.
@@ -14,52 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....ir.node import Node, Value
-
-AWAY = "optc.lifted"
-"""The domain that such nodes are in while onnx converts the others."""
-_MODES = {"bilinear": "linear", "trilinear": "linear"}
-
-
-def lift_resize(node: Node, opset: int) -> None:
-    """Replace the node by Resize nodes in the domain `AWAY`; one whose scales are computed as the model runs stays."""
-    graph, x = node.graph, node.inputs[0]
-    assert graph is not None
-    operand = node.input(1)
-    if "scales" in node.attributes:
-        numbers = node.attributes["scales"].value
-    elif opset < 7 and "width_scale" in node.attributes:
-        numbers = (1.0, 1.0, node.get_float("height_scale"), node.get_float("width_scale"))
-    elif operand is not None and operand.constant is not None:
-        numbers = tuple(operand.constant.numpy())
-    else:
-        return
-    scales = np.array(numbers, np.float32)
-    mode = node.get_string("mode", "nearest")
-    mode = _MODES.get(mode, mode)
-    parts = [("floor", np.maximum(scales, 1)), ("ceil", np.minimum(scales, 1))] if mode == "nearest" else [("", scales)]
-    parts = [(how, part) for how, part in parts if (part != 1).any()] or parts[:1]
-    value: Value | None = x
-    for index, (how, part) in enumerate(parts):
-        attributes: dict[str, str] = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
-        if how:
-            attributes["nearest_mode"] = how
-        last = index == len(parts) - 1
-        value = graph.add(
-            "Resize",
-            # Version 11 asks for the regions of crops, also where nothing is cropped.
-            [value, graph.constant(np.zeros(0, np.float32)), graph.constant(part)],
-            attributes,
-            types=[node.output.type if last else None],
-            name=node.name,
-            domain=AWAY,
-            origin=node.origin,
-            before=node,
-        ).output
-    assert value is not None
-    node.output.replace_uses(value)
-    graph.remove(node)
-
+from ....ir.node import Node
 
 _BROADCAST = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
 

@@ -96,7 +96,7 @@ def _lift(graph: Graph) -> bool:
     from ....errors import ModelError
     from ....ir.onnx.opset import convert
     from ....ir.shapes.infer import infer
-    from .lifting import AWAY, lift_broadcast, lift_resize
+    from .lifting import lift_broadcast
 
     if graph.opset() < 9 and any(node.op == "Scan" for node in graph.walk()):
         return False  # it took a batch at once, which onnx's adapter forgets
@@ -104,19 +104,10 @@ def _lift(graph: Graph) -> bool:
     for node in list(graph.walk()) if graph.opset() < 7 else ():
         if node.domain == "":
             lift_broadcast(node)
-    lifted = [node for node in list(graph.walk()) if node.domain == "" and node.op in ("Resize", "Upsample")]
-    for node in lifted:
-        lift_resize(node, graph.opset())
-    graph.opsets[AWAY] = 1
     try:
         convert(graph, _OLD)
     except ModelError:
         return False
-    finally:
-        for node in graph.walk():
-            if node.domain == AWAY:
-                node.domain = ""
-        graph.opsets.pop(AWAY, None)
     return True
 
 

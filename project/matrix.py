@@ -212,24 +212,27 @@ def _end_with_parent() -> None:
 def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connection) -> None:
     """Build one job in a process of its own, and send its result."""
     statuses: list[int] = []
+    ends = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
     def stop(number: int, frame: object) -> None:
         statuses.append(number)
+        for one in ends:  # one is enough: another would come in the middle of the end
+            signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for one in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(one, stop)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        for one in ends:
+            signal.signal(one, stop)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         result = build_one(job, lock, cache)
+        with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+            connection.send(result)
+        connection.close()
     except BaseException as error:
         # What is interrupted in the middle of an import ends as an error of some other kind.
         if statuses or isinstance(error, KeyboardInterrupt):
             sys.exit(130)
         raise
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
-        connection.send(result)
-    connection.close()
 
 
 def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:

@@ -37,7 +37,7 @@ REASONS = {
         "cheaper elsewhere",
     ),
     "depthwise": ("separable already", "no spatial kernel", "it reads the model's input"),
-    "distill": (),
+    "distill": ("did not make the held-out loss less",),
     "quant": (),
 }  # fmt: skip
 """What a person accepts of each pass, in its words."""
@@ -57,6 +57,7 @@ def test_a_family_goes_through_the_passes(network: str, passes: str) -> None:
         if (name := step.name.partition(":")[0]) in REASONS:
             reasons = {layer.reason for layer in step.report.layers if layer.reason}
             assert not {reason for reason in reasons if not any(part in reason for part in REASONS[name])}
-            assert name == "depthwise" or step.report.count(Outcome.DONE)
+            # What networks of random weights answer, two steps need not improve.
+            assert name in ("depthwise", "distill") or step.report.count(Outcome.DONE)
     (answers,) = Session(build.graph, threads=1).run({"input": IMAGES})
     assert np.isfinite(answers).all()

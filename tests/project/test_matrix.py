@@ -154,7 +154,7 @@ def test_memory_bounds_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("after", [1.5, 4.0])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_all_and_leaves_nothing_half_done(how: signal.Signals, after: float, tmp_path: Path) -> None:
-    write(tmp_path, TEXT.replace("ratio=0.3", "ratio=0.3,prune:ratio=0.4,svd:ratio=0.8,prune:ratio=0.5"))
+    write(tmp_path, TEXT.replace("ratio=0.3", "ratio=0.3,svd:ratio=0.8,distill:minutes=1"))
     words = [sys.executable, "-m", "optc", "build", "--jobs", "3", "--no-cache"]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True)  # fmt: skip

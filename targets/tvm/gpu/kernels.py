@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 _LAUNCH = "tirx.call_ffi_kernel"
 _KERNEL = 2
 """TVM's number for a function that is launched on a device (`kDeviceKernelLaunch`)."""
+
+
+DEEPEST = 6
+"""Operators in one kernel at most. A clamp is spelled with its operand four times: six in a row, as operators between
+codes that are computed with floats have them, took the compiler for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Function:
 
 def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule:
     """Operators become kernels, neighbours are `fused`, and every kernel is cut for the GPU."""
+    import tvm
     from tvm import relax
     from tvm.s_tir import dlight
     from tvm.target import Target
@@ -64,7 +71,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
     steps: list[Any] = [
         # A reshape moves nothing here: see `plan`.
         relax.transform.LegalizeOps({**legalizations(), "relax.reshape": as_it_is}),
-        spelled_out,
+        partial(spelled_out, once=False),
         relax.transform.AnnotateTIROpPattern(),
         *((relax.transform.FuseOps(), relax.transform.FuseTIR()) if fused else ()),
         relax.transform.DeadCodeElimination(),
@@ -78,7 +85,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
         ),
         without_nan,
     ]
-    with Target(gpu.target()):
+    with Target(gpu.target()), tvm.transform.PassContext(config={"relax.FuseOps.max_depth": DEEPEST}):
         for step in steps:
             mod = step(mod)
     return mod

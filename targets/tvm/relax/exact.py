@@ -8,7 +8,7 @@ into the same instructions:
     a - b               a + b * -1
     a == b              a <= b and a >= b
     not c               int8(c) == 0
-    max(x, constant)    constant where x < constant, else x
+    max(x, constant)    constant where x < constant, else x; for CPUs max(constant, x), which is that
 
 Operators on wide integers stay kernels of their own, with constants as operands.
 """
@@ -121,13 +121,18 @@ def negation(condition: Any) -> Any:
     return tirx.EQ(tirx.Cast("int8", condition), tirx.const(0, "int8"))
 
 
-def spelled_out(mod: tvm.IRModule) -> tvm.IRModule:
-    """Kernels that are not fused yet, in the forms that are not simplified."""
+def spelled_out(mod: tvm.IRModule, *, once: bool) -> tvm.IRModule:
+    """Kernels that are not fused yet, in the forms that are not simplified.
+
+    With `once` a clamp reads its operand once: LLVM's code for TVM's `max(a, b)` is a where a > b, else b. In a row,
+    those that read it twice are thousands of terms, which take the compiler minutes. Languages of GPUs leave open which
+    of two their `max` gives where one is NaN.
+    """
     from tvm import tirx
 
     for var, function in mod.functions_items():
         if isinstance(function, tirx.PrimFunc):
-            kernel = _spelled(function)
+            kernel = _spelled(function, once)
             # A polynomial reads its operand dozens of times: one in the operand of another is thousands of terms.
             mod.update_func(
                 var, kernel.with_attr("op_pattern", _FIRST) if var.name_hint.startswith("fast_") else kernel
@@ -135,7 +140,7 @@ def spelled_out(mod: tvm.IRModule) -> tvm.IRModule:
     return mod
 
 
-def _spelled(function: tirx.PrimFunc) -> tirx.PrimFunc:
+def _spelled(function: tirx.PrimFunc, once: bool) -> tirx.PrimFunc:
     import tvm_ffi
     from tvm import tirx
 
@@ -156,6 +161,8 @@ def _spelled(function: tirx.PrimFunc) -> tirx.PrimFunc:
             return node
         for x, bound in ((node.a, node.b), (node.b, node.a)):
             if isinstance(bound, tirx.FloatImm):
+                if once:
+                    return type(node)(bound, x)
                 beyond = tirx.LT(x, bound) if isinstance(node, tirx.Max) else tirx.GT(x, bound)
                 return tirx.Select(beyond, bound, x)
         return node

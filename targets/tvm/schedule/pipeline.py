@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..cpu.beside import both
@@ -41,7 +42,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         relax.transform.FastMathTransform(),
         # A reshape moves nothing here: see `plan`.
         relax.transform.LegalizeOps({**legalizations(), "relax.reshape": as_it_is}),
-        spelled_out,
+        partial(spelled_out, once=True),
         # What was lowered in vain must not count as a reader of what could be fused.
         relax.transform.DeadCodeElimination(),
         relax.transform.AnnotateTIROpPattern(),

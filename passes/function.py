@@ -6,10 +6,12 @@ onnx-graphsurgeon runs unchanged.
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import SpecError, nearest
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
     from ..ir.graph import Graph
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Runs a file as it is now: bytecode kept of it is told by its length and second, which an edit may leave."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,8 @@ class FunctionPass(Pass):
     def _load(self) -> Callable[[gs.Graph], gs.Graph | None]:
         if not os.path.isfile(self.path):
             raise SpecError(f"there is no file '{self.path}' to take '{self.function}' from")
-        module_spec = importlib.util.spec_from_file_location("optc_user_pass", self.path)
+        loader = _Source("optc_user_pass", self.path)
+        module_spec = importlib.util.spec_from_file_location("optc_user_pass", self.path, loader=loader)
         if module_spec is None or module_spec.loader is None:
             raise SpecError(f"'{self.path}' cannot be imported as Python")
         module = importlib.util.module_from_spec(module_spec)

@@ -216,6 +216,8 @@ class _Walk:
         call = self.call_for(node, opset, version)
         try:
             facts = self.infer(call)
+            if any(not isinstance(size, int | Sym) for fact in facts for size in fact.shape or ()):
+                raise TypeError("a size is no whole number")
         except Cannot:
             facts = []
         except ModelError:

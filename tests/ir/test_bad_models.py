@@ -17,6 +17,7 @@ from optc.errors import ModelError
 from optc.ir.onnx import wire
 from optc.ir.onnx.reader import from_bytes, from_proto, load
 from optc.ir.onnx.writer import to_bytes
+from optc.ir.shapes.infer import infer
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
@@ -362,3 +363,13 @@ def test_control_characters_in_locations_are_refused(location: str, tmp_path: Pa
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="control character"):
         load(tmp_path / "m.onnx")
+
+
+def test_a_size_that_is_no_whole_number_is_refused() -> None:
+    """Repeats of a Tile as floats: the product with a size is no size."""
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 10] x) => (y) <float[2] n = {1.5, 2}> { y = Tile (x, n) }'
+    )
+    graph = from_proto(onnx.parser.parse_model(text))
+    with pytest.raises(ModelError, match="a size is no whole number"):
+        infer(graph)

@@ -2,8 +2,8 @@
 
 First the candidates that change nothing but the form are built. Then the strategy proposes; after its first candidate
 come the pipelines on their defaults, and the single ones that a user would try by hand, so that the answer is no worse
-than these. What is left at the
-end of the time teaches the best candidate (`distill`), which is kept where held-out samples say so.
+than these. What is left at the end of the time teaches the best candidate (`distill`), which is kept where held-out
+samples say so.
 """
 
 from __future__ import annotations

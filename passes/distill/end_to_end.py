@@ -1,4 +1,4 @@
-"""The student as a whole: its answers, and its last feature map, beside the teacher's."""
+"""The student as a whole: its answers, and feature maps on the way to them, beside the teacher's."""
 
 from __future__ import annotations
 

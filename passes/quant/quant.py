@@ -77,6 +77,7 @@ class Quant(Pass):
         quantized model that is to be refused. An older model is brought to the opset that its codes came with, or
         `ModelError` says why not.
         """
+        from ..opset import raise_opset
         from .plan import check_options
 
         bits = check_options(self, graph, ctx)
@@ -92,8 +93,6 @@ class Quant(Pass):
                     f"'{done[0].label}'; start from the float model, or allow it with quant:requantize=redo"
                 )
         least = INT4_OPSET if bits < 8 or self.activations == "int16" else LEAST_OPSET
-        from ..opset import raise_opset
-
         raise_opset(graph, least, ctx)
 
     @classmethod

@@ -110,9 +110,7 @@ def _step(
 ) -> Step:
     """The step of a layer that is to answer as it does to rows of the second moments in `one`."""
     weight = layer.weights()
-    cross = weight @ one.covariance
-    target_mean, variance = (weight @ one.mean[:, :, None])[:, :, 0], np.sum(cross * weight, axis=2)
-    statistics = Statistics(one.count, one.mean, target_mean, one.covariance, cross, variance)
+    statistics = one.answered_by(weight, None)
     statistics = statistics.broadened(weight, MADE_UP) if synthetic else statistics
     target = fit_target(weight, statistics, Ridges(repair=None))
     outputs = [reader.output_shape(inputs[reader], _likeness(reader)) for reader in layer.readers]

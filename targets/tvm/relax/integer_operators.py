@@ -101,7 +101,9 @@ def _add(importer: Importer, node: Node, params: QuantParams) -> Lowered:
     if parts is None:
         return None
     operands, place = parts
-    ready = [_number(importer, codes, node) for codes, _ in sources]
+    # A number lies as its codes do: in blocks, or plain.
+    alike = [codes for codes, _ in sources if (importer.blocked(codes) is None) == (place is None)]
+    ready = [_number(importer, codes, node) if codes in alike else None for codes, _ in sources]
     # At most one of two layers is fused with what joins them; what the other makes is written to memory, as codes.
     if [number is None for number in ready].count(False) == 1:
         operands = [was if number is None else number for was, number in zip(operands, ready, strict=True)]

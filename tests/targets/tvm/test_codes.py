@@ -243,6 +243,25 @@ def test_each_layer_gives_the_codes_of_the_reference(tmp_path: Path) -> None:
     assert np.mean(apart) < 1e-4
 
 
+@pytest.mark.parametrize("spec", ["host", "arm64"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_a_layer_makes_in_blocks_is_added_to_codes_that_lie_plain(turned: bool, spec: str, tmp_path: Path) -> None:
+    """Two channels fill no block: those of a pool lie plain, those of a layer in a block of their own."""
+    need(spec)
+    net = CodedNet(np.uint8)
+    x = net.conv(net.rounded(net.input("x", "N", 3, 8, 8)), 2, 3, 1, 1)
+    pooled = net.floats(net.add("MaxPool", x.producer.inputs[0], kernel_shape=[2, 2], strides=[2, 2]))  # type: ignore[union-attr,arg-type]
+    layer = net.conv(pooled, 2, 2, 1, 1)
+    both = (layer, pooled) if turned else (pooled, layer)
+    graph = net.done(net.conv(net.rounded(net.add("Add", *both)), 4, 2, 1, 1))
+    built(graph, spec, tmp_path / "a.tar")
+    feeds = {"x": np.random.default_rng(2).normal(size=(2, 3, 8, 8)).astype(np.float32)}
+    opened = table.parse(spec)[0].open(str(tmp_path / "a.tar"), threads=1)
+    (got,), (want,) = opened.run(feeds), Session(graph, exact=True).run(feeds)
+    assert np.ptp(want) > 20 * STEP
+    assert np.abs(got - want).max() < 1e-5
+
+
 @pytest.mark.parametrize("pads", [[2, 1, 2, 2], [0, 0, 0, 0]])
 def test_columns_of_one_channel_stand_side_by_side(pads: list[int], tmp_path: Path) -> None:
     need("host")

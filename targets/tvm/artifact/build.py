@@ -117,7 +117,7 @@ def lowered(
     from ..blame import blamed
     from ..relax.module import import_graph
     from ..schedule import pipeline
-    from .plan import plan_of
+    from .plan import Unplanned, plan_of
 
     def attempt(one: Graph) -> tuple[tvm.IRModule, Plan]:
         mod = pipeline.lower(import_graph(one, machine, dims, None if tuned is None else tuned.tiles), machine)
@@ -126,6 +126,9 @@ def lowered(
     infer(graph)
     try:
         return attempt(graph)
+    except Unplanned as error:
+        named = blamed(graph, attempt, machine.name, str(error))
+        raise (named if isinstance(named, TargetError) else error) from error
     except (OptcError, MemoryError):
         raise
     except Exception as error:

@@ -97,10 +97,14 @@ class Plan:
     constants: Constants = field(default_factory=Constants)
 
 
+class Unplanned(TargetError):
+    """What only TVM's own runtime could run. It names what TVM has, not the node."""
+
+
 def plan_of(mod: tvm.IRModule, *, tables: bool = False) -> Plan:
     """The plan of `main`, with `tables` for constants of few kinds of numbers.
 
-    Raises `TargetError` for what needs TVM's own runtime.
+    Raises `Unplanned` for what needs TVM's own runtime.
     """
     return _Planner(mod, tables).run()
 
@@ -239,10 +243,9 @@ class _Planner:
             self._held[var] = self._take(self._view(_NOWHERE, value.ty))
             self.plan.steps.append(Fill(tuple(self._c(size)[0] for size in sizes), self._held[var]))
         else:
-            raise TargetError(
-                f"'{op or type(value).__name__}' needs TVM's own runtime, which a compiled artifact does without; "
-                "sizes that depend on data cannot be built; sizes that depend on open ones can once those are fixed: "
-                "--shape INPUT=1x3x224x224"
+            raise Unplanned(
+                f"'{op or type(value).__name__}' needs TVM's own runtime, which a compiled artifact does without: its "
+                "sizes depend on data, or on open ones"
             )
 
     def _call(self, var: Any, value: Any, output: int | None) -> None:
@@ -290,11 +293,11 @@ class _Planner:
         if expr in self._held:
             tensor = self._held[expr]
             if not isinstance(tensor, Tensor):
-                raise TargetError(f"'{expr}' is no tensor; sequences cannot be built")
+                raise Unplanned(f"'{expr}' is no tensor; sequences cannot be built")
             return tensor
         if _is_constant(expr):
             return self._constant(expr.value.numpy())
-        raise TargetError(f"'{type(expr).__name__}' cannot be an argument of a kernel")
+        raise Unplanned(f"'{type(expr).__name__}' cannot be an argument of a kernel")
 
     def _constant(self, array: npt.NDArray[np.generic]) -> Tensor:
         space = Space(*self.plan.constants.place(array, self.tables))
@@ -303,7 +306,7 @@ class _Planner:
     def _view(self, space: Space, kind: Any) -> Tensor:
         dtype = kind.dtype.dtype if hasattr(kind.dtype, "dtype") else str(kind.dtype)
         if kind.shape is None:
-            raise TargetError("a tensor's rank depends on data; fix open sizes with --shape INPUT=1x3x224x224")
+            raise Unplanned("a tensor's rank depends on data")
         sizes = [self._c(size) for size in kind.shape]
         return Tensor(space, str(dtype), tuple(text for text, _ in sizes), math.prod(one for _, one in sizes))
 
@@ -319,7 +322,7 @@ class _Planner:
             form, compute = _FORMS[type(expr).__name__]
             (a, x), (b, y) = self._c(expr.a), self._c(expr.b)
             return form.format(a, b), compute(x, y)
-        raise TargetError(f"the size '{expr}' depends on data; fix open sizes with --shape INPUT=1x3x224x224")
+        raise Unplanned(f"the size '{expr}' depends on data")
 
 
 _NOWHERE = Space("arena", -1)

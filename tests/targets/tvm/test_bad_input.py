@@ -54,6 +54,16 @@ def sequence(path: Path) -> Path:
     return path
 
 
+def repeated(path: Path) -> Path:
+    """A sum whose first axis is N or 64: only N, when it is known, tells."""
+    graph = Graph("net", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    column = graph.constant(np.ones((64, 1), np.float32))
+    graph.add_output(graph.add("Mul", [x, column], name="scaled").output, "y")
+    save(graph, path)
+    return path
+
+
 def compile_words(path: Path, target: str) -> list[str]:
     return [str(path), "--passes", "clean", "--target", target, "-o", str(path.with_suffix("")), "--quiet"]
 
@@ -174,3 +184,11 @@ def test_sequences_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "SplitToSequence node 'parts': it works on sequences of tensors; replace it by other operators" in said
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_what_needs_sizes_is_refused_by_its_node(tmp_path: Path) -> None:
+    status, said = process(compile_words(repeated(tmp_path / "m.onnx"), "host"), tmp_path)
+    assert status == 2
+    assert said.count("\n") == 0
+    assert "Mul node 'scaled' cannot be compiled for host" in said
+    assert "fix the sizes of the inputs with --shape" in said

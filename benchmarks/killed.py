@@ -82,7 +82,9 @@ def start(words: list[str], folder: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 def whole(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "optc.toml"}
+    """The files of a folder, but for the configuration, and the lock, which has times in it."""
+    own = ("optc.lock", "optc.toml")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name not in own}
 
 
 def readable(path: Path) -> bool:
@@ -108,7 +110,7 @@ def broken(kind: str, folder: Path, wanted: dict[str, bytes]) -> list[str]:
     """The files that are neither what an undisturbed run makes nor, where the clock decides, whole."""
     if kind in TIMED:
         return [path.name for path in folder.iterdir() if path.is_file() and not readable(path)]
-    return [name for name, data in whole(folder).items() if name != "optc.lock" and data != wanted.get(name)]
+    return [name for name, data in whole(folder).items() if data != wanted.get(name)]
 
 
 def disturbed(kind: str, top: Path, draw: random.Random, moments: int) -> tuple[int, list[str]]:
@@ -164,9 +166,7 @@ def limited(top: Path, wanted: dict[str, bytes], draw: random.Random) -> list[st
         words, cwd=folder, env=place, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
     )  # fmt: skip
-    left = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    left.pop("optc.lock", None)  # which has times in it
-    wrong = [f"at most {most}: {name} is not whole" for name, data in left.items() if data != wanted.get(name)]
+    wrong = [f"at most {most}: {name} is not whole" for name in broken("build", folder, wanted)]
     if done.returncode not in (0, 2) or "Traceback" in done.stderr:
         wrong.append(f"at most {most}: status {done.returncode}, {done.stderr[-300:]}")
     return [*wrong, *(f"at most {most}: {path} stays" for path in folder.glob("*optc-*"))]

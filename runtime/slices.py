@@ -94,8 +94,9 @@ class Slices:
         self.lost = False
 
     def add(self, t: Floats, s: Floats) -> None:
-        """A batch of the output, alike in shape and finite."""
-        if t.ndim < 1 or not t.size or self.lost:
+        """A batch of the output, alike in shape and finite; one number for the whole of it counts as a sample."""
+        t, s = np.atleast_1d(t, s)
+        if not t.size or self.lost:
             return
         if not self.width:
             self.axis = _small_axis(t.shape)

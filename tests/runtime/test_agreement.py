@@ -190,3 +190,18 @@ def test_what_the_teacher_holds_for_a_tie_is_no_disagreement() -> None:
     sums = Sums("y", Kind.PROBABILITIES)
     sums.add(*(np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (teacher, student)))
     assert sums.result().top1 == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_number_a_sample_is_judged_by_its_spread(shape: tuple[int, ...]) -> None:
+    """Scores that all lie about 3.5 are nearly parallel to anything that does: the cosine hears the mean alone."""
+    random = np.random.default_rng(1)
+    teacher = 3.5 + 0.2 * random.standard_normal(200)
+    student = teacher + 0.07 * random.standard_normal(200)
+    sums = Sums("score", Kind.VALUES)
+    for t, s in zip(teacher, student, strict=True):
+        sums.add(np.full(shape, t), np.full(shape, s))
+    result = sums.result()
+    assert result.cosine is not None
+    assert result.cosine > 0.999
+    assert result.share == pytest.approx(np.corrcoef(teacher, student)[0, 1], abs=1e-6)

@@ -18,6 +18,7 @@ GROUP = "optc.passes"
 TABLE = {
     "clean": "optc.passes.clean:Clean",
     "merge": "optc.passes.merge:Merge",
+    "replace": "optc.passes.replace:Replace",
     "prune": "optc.passes.prune:Prune",
     "svd": "optc.passes.svd:Svd",
     "depthwise": "optc.passes.depthwise:Depthwise",

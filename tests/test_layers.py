@@ -123,6 +123,8 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("walk", "clean"),
         ("opset", "structure"),
         ("depthwise", "merge", "prune", "quant", "svd"),
+        ("distill",),
+        ("replace",),
     ),
     "passes/quant": (
         ("numbers",),

@@ -16,16 +16,14 @@ where the merged weights would be more than both have.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.clone import copy_nodes
-from ...ir.cost import cost
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType, TensorType
 from ..base import Context, Skip
+from ..structure.apart import apart, shape_of, share_left
 from ..structure.edit import Edit, Kind
 from ..walk.linear import Linear
 from ..walk.readers import linear_layer
@@ -37,8 +35,6 @@ ACTIVATIONS = frozenset({
 })  # fmt: skip
 SAMPLES = 64
 """Samples that lines through activations are drawn by."""
-LIMIT, STRETCH = 0.2, 2e-3
-"""Seconds that a pair is timed beside what would stand for it, and of one measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +90,11 @@ class Pairs(Kind):
 
     def left(self, graph: Graph, name: str, edit: Edit, ctx: Context, of: str) -> float:
         assert isinstance(edit, Pair)
-        if of != "latency":
-            whole, other = self._apart(edit, None)
-            return float(getattr(cost(other), of)) / max(float(getattr(cost(whole), of)), 1.0)
-        shape = _shape_of(graph, edit.first.source, ctx)
-        whole, other = self._apart(edit, shape)
-        if ctx.latencies is not None:
-            return ctx.latencies.ratio(whole, other)
-        return float(ctx.recall(f"time of '{name}' merged", lambda: f"{_timed(whole, other, shape, ctx):.3f}"))
-
-    def _apart(self, pair: Pair, shape: tuple[int, ...] | None) -> tuple[Graph, Graph]:
-        """The pair alone as a graph from "x" to "y", and what would stand for it."""
-        graphs = []
-        for merged in (False, True):
-            source = pair.second.node.graph
-            assert source is not None
-            part = Graph("pair", opsets=source.opsets)
-            kind = pair.first.source.type if shape is None else TensorType(DType.of(pair.first.dtype), shape)
-            twins: dict[Value, Value] = {pair.first.source: part.add_input("x", kind)}
-            copy_nodes(source, [node for node in source if node in pair.nodes], part, twins)
-            part.add_output(twins[pair.out], "y", None)
-            if merged:
-                node = twins[pair.second.node.output].producer
-                twin = None if node is None else self.at(node, pair.number)
-                assert twin is not None
-                twin.apply(part)
-            part.sweep()
-            for node in part:
-                for value in node.outputs:
-                    value.type = None
-            graphs.append(part)
-        return graphs[0], graphs[1]
+        source = edit.first.source
+        shape = shape_of(graph, source, ctx)
+        kind = TensorType(DType.of(edit.first.dtype), shape)
+        graphs = apart(edit, source, kind, lambda node: self.at(node, edit.number))
+        return share_left(graphs, shape, ctx, of, f"time of '{name}' merged")
 
     def _fit(self, graph: Graph, ctx: Context) -> None:
         """Draw a line through each activation between two layers."""
@@ -273,26 +243,3 @@ def _rows(array: object, layer: Linear) -> Array:
     values = np.asarray(array, np.float64)
     values = np.moveaxis(values, 1 if layer.is_conv else -1, -1)
     return values.reshape(-1, values.shape[-1])
-
-
-def _shape_of(graph: Graph, value: Value, ctx: Context) -> tuple[int, ...]:
-    """The shape of a value for one sample."""
-    from ...runtime.session import Session
-
-    assert ctx.fit is not None
-    feeds = next(ctx.fit.batches(1))
-    if value.is_input:
-        return np.shape(feeds[value.name])
-    return tuple(np.shape(Session(graph, outputs=[value], threads=ctx.threads).run(feeds)[0]))
-
-
-def _timed(whole: Graph, other: Graph, shape: tuple[int, ...], ctx: Context) -> float:
-    """How many times as long the merged layer takes as the pair."""
-    from ...runtime.latency import latency
-    from ...runtime.session import Session
-
-    sessions = [Session(graph, threads=ctx.threads) for graph in (whole, other)]
-    kind = whole.inputs[0].dtype
-    assert kind is not None
-    feeds: Mapping[str, object] = {"x": np.random.default_rng(0).standard_normal(shape).astype(kind.numpy)}
-    return latency(sessions, feeds, limit=LIMIT, stretch=STRETCH)[1].ratio  # type: ignore[arg-type]

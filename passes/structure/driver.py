@@ -10,11 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...ir.graph import Graph, Node
+from ...ir.tensor import Tensor
 from ...runtime.agreement_text import percent
 from ..base import Context, Detail, Outcome, Pass, Report, Skip
+from ..walk.linear import FLOATS
 from ..walk.mirror import NOTE, with_mirror_images
 from ..walk.tolerance import safest
+from ..walk.walk import thin_note
 from .edit import Edit, Kind
 from .order import Tried, in_order_of_price, words
 from .repair import repair
@@ -89,6 +95,7 @@ class Restructuring:
                 for node in edit.nodes:
                     self.ctx.options(self.one, node)
                 wanted = getattr(self.ctx.options(self.one, edit.node), self.wants)
+                _check_finite(edit)
             except Skip as skip:
                 self.report.skipped(name, edit.node.op, skip.reason)
                 continue
@@ -125,13 +132,13 @@ class Restructuring:
     def _carry_out(self, graph: Graph, chosen: Mapping[str, Mapping[str, Detail]], report: Report) -> None:
         """Make the edits `chosen`, with what is told of each, in the order of `graph`, and repair what follows."""
         edits = {name: edit for name, edit in self.kind.named(graph).items() if name in chosen}
-        planned = {name: (edit.node, edit.number, len(edit.layers)) for name, edit in edits.items()}
+        planned = {name: (edit.node, edit.number, self.kind.details(edit)) for name, edit in edits.items()}
         touched: set[str] = set()
-        for name, (node, number, layers) in planned.items():
+        for name, (node, number, details) in planned.items():
             edit = self.kind.at(node, number) if node.graph is not None else None
             if edit is not None:  # else another one left nothing of it
                 touched |= edit.apply(graph)
-            report.done(name, node.op, layers=layers, **chosen[name])
+            report.done(name, node.op, **details, **chosen[name])
         if not touched:
             return
         seen = with_mirror_images(self.ctx)
@@ -141,7 +148,21 @@ class Restructuring:
         def kept(node: Node) -> str:
             return self.ctx.kept(self.one, node)
 
-        repair(graph, seen, touched, FINAL, kept=kept)
+        if thin := repair(graph, seen, touched, FINAL, kept=kept):
+            report.notes.append(thin_note(thin))
+
+
+def _check_finite(edit: Edit) -> None:
+    """Raises `Skip` where a weight of an edit is not finite: nothing tells what its answers are worth."""
+    for node in edit.layers:
+        for value in node.inputs:
+            constant = None if value is None else value.constant
+            if constant is not None and constant.dtype in FLOATS and not np.isfinite(_floats(constant)).all():
+                raise Skip(f"the weight of '{node.label}' is not finite")
+
+
+def _floats(constant: Tensor) -> NDArray[np.float32]:
+    return np.asarray(constant.numpy(), np.float32)
 
 
 def _little(saved: float, left: float, worth: float, of: str) -> str:

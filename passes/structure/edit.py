@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops import LAYERS
-from ..base import Context
+from ..base import Context, Detail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +61,10 @@ class Kind(ABC):
     def left(self, graph: Graph, name: str, edit: Edit, ctx: Context, of: str) -> float:
         """What stands for the nodes of an edit costs as a share of them, measured where `of` is latency."""
         return 0.0
+
+    def details(self, edit: Edit) -> dict[str, Detail]:
+        """What is told of an edit that was made."""
+        return {"layers": len(edit.layers)}
 
     def named(self, graph: Graph) -> dict[str, Edit]:
         """The edits by their names, each of which is one's alone."""

@@ -21,17 +21,19 @@ def repair(
     *,
     neighbours: bool = False,
     kept: Callable[[Node], str] = lambda node: "",
-) -> None:
+) -> int:
     """Fit layers of `graph` to the teacher: those that end in one of the values `touched` or read one, and all behind
-    them unless only `neighbours` are asked for; none that is `kept`."""
+    them unless only `neighbours` are asked for; none that is `kept`. Returns how many of them had few rows."""
     layers = [layer for layer in linear_layers(graph)[0] if not too_wide(layer)]
     near = _near(graph, layers, touched)
     walked = [layer for layer in layers if layer in near] if neighbours else layers
-    begun = False
+    begun, thin = False, 0
     for step in walk(graph, ctx, walked, rows=rows, report=Report(), changing=near, eases=not neighbours):
         begun = begun or step.layer in near
         if not kept(step.layer.node):
             replace(step, disturbed=begun).settle()
+            thin += begun and step.thin
+    return thin
 
 
 def _near(graph: Graph, layers: Sequence[Linear], touched: Collection[str]) -> set[Linear]:

@@ -11,11 +11,13 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    # A job that is told to end, or whose terminal goes, cleans up as one that is interrupted.
-    for one in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(one) is not signal.SIG_IGN:  # as below nohup
-            signal.signal(one, signal.default_int_handler)
     try:
+        from .runtime.interrupt import ENDS, listen
+
+        # A job that is told to end, or whose terminal goes, cleans up as one that is interrupted.
+        ends = [one for one in (signal.SIGINT, *ENDS) if signal.getsignal(one) is not signal.SIG_IGN]  # as below nohup
+        if ends:
+            listen(ends, signal.default_int_handler)
         from .cli.app import run
 
         status = run(sys.argv[1:])

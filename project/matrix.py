@@ -25,6 +25,7 @@ from ..compiler.locked import Locked
 from ..errors import LockError, OptcError
 from ..passes.observers import Reproduce
 from ..report.build import BuildReport
+from ..runtime.interrupt import ENDS, listen
 from .config import Config, Entry
 from .lock import Lock, build_name
 
@@ -38,7 +39,7 @@ _BASE = 400 << 20
 _FACTOR = 6
 """Copies of a model's weights that a build holds at its height: teacher, student, sessions, statistics."""
 _MOST_DATA = 1 << 30
-_LAST = 1.0
+_LAST = 5.0
 """Seconds that a build has to clean up whose parent was killed."""
 _PATIENCE = 10.0
 """Seconds that an interrupted build has to clean up."""
@@ -212,17 +213,15 @@ def _end_with_parent() -> None:
 def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connection) -> None:
     """Build one job in a process of its own, and send its result."""
     statuses: list[int] = []
-    ends = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
     def stop(number: int, frame: object) -> None:
         statuses.append(number)
-        for one in ends:  # one is enough: another would come in the middle of the end
+        for one in ENDS:  # one is enough: another would come in the middle of the end
             signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     try:
-        for one in ends:
-            signal.signal(one, stop)
+        listen(ENDS, stop)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         result = build_one(job, lock, cache)
         with contextlib.suppress(BrokenPipeError):  # nobody waits any more

@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable
 
 if sys.platform != "win32":
@@ -27,6 +28,8 @@ OWNER = ".owner"
 """The file in a workspace that says the name of the workspace, and in each line behind it a file in a folder of it."""
 DEEPEST = 3
 """Folders of a workspace that lead to a recorded file."""
+_OPEN: weakref.WeakSet[Workspace] = weakref.WeakSet()
+"""Those of this process, as the system lists its open files: they go with it, however it ends."""
 
 
 class Workspace(tempfile.TemporaryDirectory[str]):
@@ -38,6 +41,7 @@ class Workspace(tempfile.TemporaryDirectory[str]):
     def __init__(self, folder: str | None = None) -> None:
         super().__init__(prefix=_PREFIX, dir=None if folder is None else os.path.abspath(folder))
         self._lock = -1
+        _OPEN.add(self)
         self._recorded: dict[str, set[str]] = {}
         try:
             if sys.platform != "win32":
@@ -81,6 +85,12 @@ class Workspace(tempfile.TemporaryDirectory[str]):
     def __del__(self) -> None:
         if getattr(self, "_lock", -1) >= 0:
             os.close(self._lock)
+
+
+def remove_all() -> None:
+    """Remove every workspace of this process, which is about to end without leaving their contexts."""
+    for workspace in list(_OPEN):
+        workspace.cleanup()
 
 
 def record(workspace: str, folder: str, names: Iterable[str]) -> None:

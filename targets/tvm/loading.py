@@ -19,11 +19,15 @@ _LIST = "list_global_func_names"
 
 
 def load() -> None:
-    """Import TVM, where it is not imported yet."""
-    if "tvm" in sys.modules:
-        return
-    with uncollected(), _listed_once():
-        import_module("tvm")
+    """Import TVM, where it is not imported yet, and let an interrupt come through it.
+
+    TVM calls back into Python, and hands on an exception by its name: one that it does not know would come out of it
+    as an error of TVM's, as if it were the model's fault.
+    """
+    if "tvm" not in sys.modules:
+        with uncollected(), _listed_once():
+            import_module("tvm")
+    import_module("tvm_ffi").register_error("KeyboardInterrupt", KeyboardInterrupt)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from ....runtime import cpu
+from ....runtime.interrupt import ENDS
 
 _PATIENCE = 30.0
 """Seconds that a copy may take longer than ten times what its maker took."""
@@ -57,6 +58,11 @@ if sys.platform != "win32":
             return process
         status = 1
         try:
+            # Whoever ends it need not wait until it is back in Python; it has nothing to tidy up.
+            signal.set_wakeup_fd(-1)
+            for one in (signal.SIGINT, *ENDS):
+                if signal.getsignal(one) is not signal.SIG_IGN:
+                    signal.signal(one, signal.SIG_DFL)
             work()
             status = 0
         finally:

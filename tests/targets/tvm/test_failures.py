@@ -79,3 +79,20 @@ def test_a_failure_inside_the_compiler(
     assert "Traceback" not in errors
     assert ("to reproduce: optc " in errors) == (status == 1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), ("N", 3)])
+def test_an_interrupt_comes_through_what_calls_back(
+    shape: tuple[int | str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """TVM would hand it on as an error of its own: as a fault of the model's, or of ours."""
+    from optc.targets.tvm.schedule import rest
+
+    def interrupted(self: object, sch: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rest.Elementwise, "schedule", interrupted)
+    written = tmp_path / "out.tar"
+    arguments = [model(tmp_path / "net.onnx", *shape), "--passes", "clean", "--target", "host", "--no-cache"]
+    assert run([*arguments, "-o", str(written)]) == 130
+    assert not written.exists()

@@ -74,6 +74,48 @@ def pack_depthwise(weights: npt.NDArray[np.generic], block: int) -> npt.NDArray[
     return np.ascontiguousarray(padded.reshape(blocks, block, kh, kw).transpose(0, 2, 3, 1))
 
 
+def packed(w: te.Tensor, tile: Tile, inner: int, block: int) -> te.Tensor:
+    """`pack` of weights that are computed when the model runs."""
+    from tvm import te, tirx
+
+    co, ci, kh, kw = (int(size) for size in w.shape)
+    wide = tile.chunks * block
+
+    def at(o: Any, c: Any, h: Any, k: Any, i: Any, m: Any, lane: Any) -> Any:
+        channel = o * wide + m * block + lane
+        one = w[channel, c * inner + i, h, k]
+        return one if co % wide == 0 else tirx.if_then_else(channel < co, one, tirx.const(0, w.dtype))
+
+    return te.compute((-(-co // wide), ci // inner, kh, kw, inner, tile.chunks, block), at, name="packed_weights")
+
+
+def packed_depthwise(w: te.Tensor, block: int) -> te.Tensor:
+    """`pack_depthwise` of weights that are computed when the model runs."""
+    from tvm import te, tirx
+
+    c, _, kh, kw = (int(size) for size in w.shape)
+
+    def at(b: Any, h: Any, k: Any, lane: Any) -> Any:
+        channel = b * block + lane
+        one = w[channel, 0, h, k]
+        return one if c % block == 0 else tirx.if_then_else(channel < c, one, tirx.const(0, w.dtype))
+
+    return te.compute((-(-c // block), kh, kw, block), at, name="packed_weights")
+
+
+def blocked(b: te.Tensor, block: int) -> te.Tensor:
+    """Numbers a channel, computed when the model runs, as they broadcast against an image: [1, C / b, 1, b]."""
+    from tvm import te, tirx
+
+    count = int(b.shape[0])
+
+    def at(_: Any, c: Any, __: Any, lane: Any) -> Any:
+        one = b[c * block + lane]
+        return one if count % block == 0 else tirx.if_then_else(c * block + lane < count, one, tirx.const(0, b.dtype))
+
+    return te.compute((1, -(-count // block), 1, block), at, name="blocked")
+
+
 def reader(
     x: te.Tensor, window: Window, tile: Tile, zero: Any, number: Callable[[Any], Any] | None = None
 ) -> Callable[..., Any]:

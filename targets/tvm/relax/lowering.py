@@ -27,6 +27,7 @@ from .importer import Importer
 from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
 from .rules.call import Call
 from .rules.extremes import folded
+from .weights import Weights, bias_of, spread
 from .windows import window
 
 if TYPE_CHECKING:
@@ -45,10 +46,8 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     if (coded := lower_coded(importer, node)) is not None:
         return coded
     x, weights, bias = node.inputs[0], node.inputs[1], node.input(2)
-    if x is None or weights is None or weights.constant is None or (bias is not None and bias.constant is None):
-        return None
-    w = weights.constant.numpy()
-    if w.ndim != 4 or w.dtype not in _FLOATS:
+    w = None if x is None or weights is None else Weights.of(importer, weights)
+    if x is None or w is None:
         return None
     place = window(node, x, w.shape[2:])
     if place is None:
@@ -64,7 +63,7 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
         sums = importer.te(
             convs.depthwise,
             blocked.expr,
-            constant(convs.pack_depthwise(w, block)),
+            w.packed_depthwise(importer),
             pattern=FUSABLE,
             window=place,
             tile=tile,
@@ -72,28 +71,25 @@ def lower_conv(importer: Importer, node: Node) -> Lowered:
     else:
         if groups > 1 and (out // groups) % block:
             return None
-        sums = _apart(importer, x, w, place) if groups == 1 else None
+        sums = _apart(importer, x, w.array, place) if groups == 1 and w.array is not None else None
         if sums is None:
             image = _channelled(importer, x) if groups == 1 else importer.image(x)
             if image is None or (groups > 1 and w.shape[1] % image.block):
                 return None
             sums = _convolved(importer, image, w, place, groups)
-    if bias is not None and bias.constant is not None:
-        sums = _add(importer, sums, _channels(bias.constant.numpy(), out, block))
+    if bias is not None:
+        sums = _add(importer, sums, bias_of(importer, bias, out, block))
     return Blocked(sums, out, height, width, block)
 
 
-def _convolved(
-    importer: Importer, image: Blocked, w: npt.NDArray[np.generic], window: Window, groups: int
-) -> relax.Expr:
-    if groups == 1 and (filtered := _filtered(importer, image, w, window)) is not None:
+def _convolved(importer: Importer, image: Blocked, w: Weights, window: Window, groups: int) -> relax.Expr:
+    if groups == 1 and (filtered := _filtered(importer, image, w.array, window)) is not None:
         return filtered
-    tile, block = importer.tile("conv", image.expr, w.shape, window, groups), importer.machine.block
-    packed = constant(convs.pack(w, tile, math.gcd(w.shape[1], image.block), block))
+    tile = importer.tile("conv", image.expr, w.shape, window, groups)
     return importer.te(
         convs.conv,
         image.expr,
-        packed,
+        w.packed(importer, tile, math.gcd(w.shape[1], image.block)),
         pattern=FUSABLE,
         channels=w.shape[0],
         window=window,
@@ -111,7 +107,8 @@ def _apart(importer: Importer, x: Value, w: npt.NDArray[np.generic], window: Win
         return None
     total, first = None, 0
     for part in parts:
-        one = _convolved(importer, part, w[:, first : first + part.channels], window, 1)
+        piece = w[:, first : first + part.channels]
+        one = _convolved(importer, part, Weights(piece.shape, piece), window, 1)
         total, first = one if total is None else _add(importer, one, total), first + part.channels
     return total
 
@@ -122,10 +119,11 @@ def _channelled(importer: Importer, x: Value) -> Blocked | None:
     return image if image is not None and image.channels % max(1, image.block // 2) == 0 else importer.image(x)
 
 
-def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic], window: Window) -> relax.Expr | None:
-    """A convolution by minimal filtering, where the machine does so and it takes less time than summing up."""
+def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic] | None, window: Window) -> relax.Expr | None:
+    """A convolution by minimal filtering, where the machine does so, its weights are constants, and it takes less time
+    than summing up."""
     machine = importer.machine
-    if not machine.filtering or w.dtype != np.float32 or x.block != machine.block or not x.whole:
+    if w is None or not machine.filtering or w.dtype != np.float32 or x.block != machine.block or not x.whole:
         return None
     if not filtering.fits(window):
         return None
@@ -258,10 +256,10 @@ def lower_gemm(importer: Importer, node: Node) -> Lowered:
     if (coded := lower_coded(importer, node)) is not None:
         return coded
     x, y, bias = node.inputs[0], node.inputs[1], node.input(2)
-    if x is None or y is None or y.constant is None or node.get_int("transA"):
+    if x is None or y is None:
         return None
-    if bias is not None and bias.constant is None:
-        return None
+    if y.constant is None or node.get_int("transA") or (bias is not None and bias.constant is None):
+        return _product(importer, node, importer.plain(x), importer.plain(y))
     w = y.constant.numpy()
     w = w.T if node.get_int("transB") else w
     offset = None if bias is None or bias.constant is None else bias.constant.numpy()
@@ -269,6 +267,28 @@ def lower_gemm(importer: Importer, node: Node) -> Lowered:
     if offset is not None and beta != 1:
         offset = (offset * np.asarray(beta, offset.dtype)).astype(offset.dtype)
     return _dense(importer, importer.plain(x), w if alpha == 1 else (w * np.asarray(alpha, w.dtype)), offset)
+
+
+def _product(importer: Importer, node: Node, x: relax.Expr, y: relax.Expr) -> relax.Expr | None:
+    """The Gemm of two matrices that are both computed, or lie otherwise than `dense` takes them."""
+    from tvm import relax
+
+    if not isinstance(x.ty, relax.TensorType) or x.ty.dtype.dtype not in _FLOATS:
+        return None
+    x, y = (
+        importer.emit(relax.op.permute_dims(one, [1, 0])) if node.get_int(f"trans{name}") else one
+        for one, name in ((x, "A"), (y, "B"))
+    )
+    tile = importer.tile("matmul", x, [number(size) for size in y.ty.shape])
+    total = importer.te(products.matmul, x, y, pattern=FUSABLE, tile=tile, block=importer.machine.block)
+    terms = [(total, node.get_float("alpha", 1.0))]
+    if (bias := node.input(2)) is not None:
+        terms.append((importer.plain(bias), node.get_float("beta", 1.0)))
+    scaled = [
+        one if by == 1 else importer.emit(relax.op.multiply(one, relax.const(by, x.ty.dtype.dtype)))
+        for one, by in terms
+    ]
+    return scaled[0] if len(scaled) == 1 else _add(importer, *scaled)
 
 
 def _dense(
@@ -369,7 +389,7 @@ def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | No
         if array.size == 1:
             return constant(array.reshape(()))
         if array.ndim >= 3 and array.size == array.shape[-3] == like.channels:
-            return _channels(array.ravel(), like.channels, like.block)
+            return spread(array.ravel(), like.channels, like.block)
         return None
     image = importer.blocked(value)
     if image is None and value.shape is not None and len(value.shape) == 4 and like.whole:
@@ -379,13 +399,6 @@ def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | No
     if (image.height, image.width) not in ((like.height, like.width), (1, 1)):
         return None
     return image.expr
-
-
-def _channels(array: npt.NDArray[np.generic], channels: int, block: int) -> relax.Expr:
-    """One number a channel, as it broadcasts against an image in blocks."""
-    full = -(-channels // block) * block
-    padded = np.pad(np.broadcast_to(array.ravel(), (channels,)), (0, full - channels))
-    return constant(padded.reshape(1, full // block, 1, block))
 
 
 def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Processes that tests start would else compile all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell starts what it puts into the background with Ctrl-C ignored, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 KIT = Path(__file__).parents[2] / "shared" / "kit"
 
 

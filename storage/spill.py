@@ -58,6 +58,11 @@ class Spill:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def room(self) -> int:
+        """Bytes that still go to memory."""
+        return max(self._limit - self._held, 0)
+
     def append(self, key: Hashable, array: Data) -> None:
         """Add the next batch of `key`."""
         batches = self._items.setdefault(key, [])

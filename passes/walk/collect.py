@@ -3,7 +3,7 @@ again for what a saturating activation forgives.
 
 Rows that are looked at again are taken anew from the value they were taken from, which waits at hand until the layer
 has run, where that is no larger than the rows are; else they are kept. Patches of a 3 x 3 kernel at most positions are
-nine times as large as the value.
+nine times as large as the value. Of a value that is not kept at all, only what the rows read of it leaves the run.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Value
 from ...storage.spill import Data, Spill
-from .frontier import Frontier
+from .frontier import Elsewhere, Frontier, Pick
 from .moments import Moments, Products
 from .order import Goal
 from .pairing import Selections
-from .patches import sample_positions
+from .patches import rows_at_places, sample_positions
 from .saturation import Part, Saturation, range_after, rows_to_keep
 from .teacher import floats, positions
 
 Rows = NDArray[np.float32]
 
+FEW = 2
+"""A value has so many times the positions that are picked of it at least."""
 FIFTH = 5
 """Of so many batches one is held out."""
 
@@ -77,12 +79,22 @@ class Collector:
         self._easy = [goal for goal in able if eases and groups == 1 and range_after(goal.output) is not None]
         self._room = rows_to_keep(d, sum(goal.layer.shape[1] for goal in group)) if self._easy else 0
         self._reads = list(dict.fromkeys([self._layer.source, *(goal.skip for goal in group if goal.skip is not None)]))
+        self._pick = self._picking()
         self._again = False
         """Whether rows are taken anew where they are looked at again: known with the first batch."""
 
     def moments(self) -> tuple[Moments, Moments, tuple[int, ...]]:
         """Moments of the rows to fit on and of every fifth batch, held out, and the shape of the value that they are
         from, in the first batch."""
+        try:
+            return self._sums()
+        except Elsewhere:
+            if self._pick is None:
+                raise
+            self._pick = None
+            return self._sums()
+
+    def _sums(self) -> tuple[Moments, Moments, tuple[int, ...]]:
         groups, _, d = self._layer.shape
         n = sum(goal.layer.shape[1] for goal in self._group)
         fit, held_out = Moments(groups, d, n), Moments(groups, d, n)
@@ -104,9 +116,10 @@ class Collector:
                 for moments in (fit, held_out):
                     moments.shift(*((x, t) if len(x) else nothing))
             part = held_out if _is_held_out(batch) else fit
-            return _Batch(part.products(x, t), keep, values[self._layer.source].shape)
+            return _Batch(part.products(x, t), keep, self._shape(values[self._layer.source]))
 
-        for batch, one in enumerate(self._frontier.advance(wanted, summed, ahead_only=self._ahead)):
+        advance = self._frontier.advance(wanted, summed, ahead_only=self._ahead, pick=self._pick)
+        for batch, one in enumerate(advance):
             shape = shape or one.shape
             for key, array in one.keep:
                 self._kept.append(key, array)
@@ -139,16 +152,21 @@ class Collector:
         """The inputs, and for each of `goals` the teacher's output and what is added to the layer's own before that."""
         first, kept, number = self._layer, self._kept, self._number
         source = floats(values[self._source])
+        shape = self._shape(source)
         output = tuple(kept.get(("shape", number), batch).tolist())
-        paired = first.sites(output) == first.sites(first.output_shape(source.shape, output))
+        paired = first.sites(output) == first.sites(first.output_shape(shape, output))
         outcome = self._selected.take(self._source, batch, values, final=not self._ahead)
         paired &= outcome == kept.get(("selected", number), batch).tobytes()
         if paired:
             at = np.asarray(kept.get(("at", number), batch), dtype=np.intp)
         else:
-            output = first.output_shape(source.shape, output)
+            output = first.output_shape(shape, output)
             at = positions(first, output, self._count, 1.0 / self._batches, (self._seed, number, batch))
-        x = first.inputs(source, at, output)
+        if self._picked:
+            assert self._pick is not None
+            x = rows_at_places(source, first.places(self._pick.sizes, at, output)[1])
+        else:
+            x = first.inputs(source, at, output)
         answers: list[tuple[Rows, Rows | None]] = []
         for goal in goals:
             skip = None if goal.skip is None else goal.layer.targets(floats(values[goal.skip]), at)
@@ -158,6 +176,35 @@ class Collector:
                 t = goal.layer.answers(x) + (0.0 if skip is None else skip)
             answers.append((t, skip))
         return x, answers
+
+    @property
+    def _picked(self) -> bool:
+        """Whether the value that is read comes as the picked positions of it alone."""
+        return self._pick is not None and not self._frontier.keeps(self._source)
+
+    def _shape(self, source: Data) -> tuple[int, ...]:
+        """The shape of the value that is read, of which `source` may be what was picked."""
+        return (*source.shape[:2], *self._pick.sizes) if self._pick is not None and self._picked else source.shape
+
+    def _picking(self) -> Pick | None:
+        """What the rows need of the value that the layers read, where that is few of its positions, known beforehand;
+        else `None`."""
+        first, source, number = self._layer, self._source, self._number
+        sizes = tuple(size for size in (source.shape or ())[2:] if isinstance(size, int))
+        if not (self._batches and first.is_conv and not first.transposed and source.producer is not None):
+            return None
+        if self._ahead or len(sizes) != len(first.kernel) or self._selected.before(source) or source in self._reads[1:]:
+            return None
+        output = tuple(self._kept.get(("shape", number), 0).tolist())
+        if first.output_shape((output[0], first.groups * first.channels, *sizes), output) != output:
+            return None
+
+        def at(batch: int) -> NDArray[np.int64]:
+            shape = tuple(self._kept.get(("shape", number), batch).tolist())
+            places = np.asarray(self._kept.get(("at", number), batch), np.intp)
+            return first.places(sizes, places, shape)[0].reshape(-1).astype(np.int64)
+
+        return Pick(source, sizes, at) if FEW * at(0).size <= math.prod(sizes) else None
 
     def _to_keep(
         self, batch: int, values: Mapping[Value, Data], x: Rows, answers: list[tuple[Rows, Rows | None]]

@@ -3,26 +3,50 @@
 `advance(wanted, use)` runs the nodes that are needed for `wanted` and were not run yet, over all batches of the
 samples, and keeps every value that a node still to come will read: the frontier. Values that nobody is left to read are
 dropped.
-What DequantizeLinear makes is not kept but made again from the codes, which take a quarter of the memory.
+What DequantizeLinear makes is not kept but made again from the codes, which take a quarter of the memory, and neither
+is what takes less time to make again than to keep (`again`). Of such a value those who want it at some places alone say
+which (`Pick`): these are gathered within the run.
 `rest(wanted, edit)` runs what is left in an edited copy and keeps nothing: what would be if.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import TargetError
 from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Node, User, Value
 from ...ir.types import DType, TensorType
 from ...runtime.parallel import imap, threads_each, threads_for
 from ...storage.spill import Data, Spill
+from .again import IN_MEMORY, STORED, effort_of, size_of
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples
     from ...runtime.session import Session
 
 Used = TypeVar("Used")
+
+AT = "optc.at"
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """That of `value` (samples, channels, *positions), of the positions `sizes`, only some are wanted: of each batch
+    those of the flat numbers that `at` gives."""
+
+    value: Value
+    sizes: tuple[int, ...]
+    at: Callable[[int], NDArray[np.int64]]
+
+
+class Elsewhere(Exception):
+    """A value has other positions than is recorded of it."""
 
 
 class Frontier:
@@ -38,31 +62,48 @@ class Frontier:
         self._threads = threads_for(graph, threads)
         self._exact = exact
         self._executed: set[Node] = set()
+        self._again: set[Node] = set()
+        """Those of the executed whose outputs are not kept."""
         self._live: set[Value] = set()
         self._batches = 0
 
     def advance(
-        self, wanted: Sequence[Value], use: Callable[[int, Mapping[Value, Data]], Used], *, ahead_only: bool = False
+        self,
+        wanted: Sequence[Value],
+        use: Callable[[int, Mapping[Value, Data]], Used],
+        *,
+        ahead_only: bool = False,
+        pick: Pick | None = None,
     ) -> Iterator[Used]:
         """Compute `wanted` and yield what `use` makes of the number of a batch and its values, batch by batch.
 
         `ahead_only` looks ahead at values as they would be now: nothing of it is kept, and all of it may change yet.
-        Batches are worked on side by side once the first is done, so `use` must not change what it shares with another
-        call, but for the first. Exhaust the iterator: only then is the frontier whole.
+        Where the value of `pick`, one of `wanted`, is not kept, `use` is given (samples, channels, picked positions) of
+        it. Batches are worked on side by side once the first is done, so `use` must not change what it shares with
+        another call, but for the first. Exhaust the iterator: only then is the frontier whole. Raises `Elsewhere`,
+        before anything was kept, where the value has other positions than `pick` says.
         """
         nodes, reads = self._missing(wanted)
         ahead = set(nodes)
+        if not ahead_only:
+            self._again |= self._cheap(nodes, ahead)
         results = [v for node in nodes for v in node.outputs]
-        outputs = [v for v in results if v in wanted or not (ahead_only or self._settled(v, ahead))]
-        lasting = [v for v in outputs if (v.producer is None or not _decodes(v.producer)) and not ahead_only]
+        lasting = [v for v in results if not (ahead_only or self._settled(v, ahead)) and self.keeps(v)]
+        picked = pick if pick is not None and pick.value in results and pick.value not in lasting else None
+        outputs = [v for v in results if v in lasting or (v in wanted and (picked is None or v is not picked.value))]
         if nodes:
-            session, names = self._compile(nodes, reads, outputs)
+            session, names = self._compile(nodes, reads, outputs, pick=picked)
 
         def work(item: tuple[int, Feeds]) -> tuple[list[Data], Used]:
             values = self._values(reads, *item)
             if nodes:
-                arrays = session.run({names[v]: array for v, array in values.items()})
-                values.update(zip(outputs, arrays, strict=True))
+                feeds = {names[v]: array for v, array in values.items()}
+                if picked is not None:
+                    feeds[AT] = picked.at(item[0])
+                arrays = _run(session, feeds, picked)
+                values.update(zip(outputs, arrays, strict=False))
+                if picked is not None:
+                    values[picked.value] = arrays[len(outputs)]
             return [values[v] for v in lasting], use(item[0], {v: values[v] for v in wanted})
 
         for batch, (new, used) in enumerate(imap(work, self._feeds(reads), self._threads)):
@@ -93,7 +134,8 @@ class Frontier:
 
     def keeps(self, value: Value) -> bool:
         """Whether `value`, once it is computed, stays at hand until all that read it have run."""
-        return value.producer is not None and not _decodes(value.producer)
+        maker = value.producer
+        return maker is not None and not _decodes(maker) and maker not in self._again
 
     def at_hand(self, values: Sequence[Value], batch: int) -> dict[Value, Data]:
         """Values at hand, of a batch."""
@@ -135,12 +177,33 @@ class Frontier:
         """Whether every node that reads `value` has run, or is among those `ahead`; of codes, what they decode to."""
         for user, _ in value.uses:
             node = outermost(user, self._graph)
-            if node is not None and _decodes(node):
-                if not self._settled(node.output, ahead):
+            if node is not None and (_decodes(node) or node in self._again):
+                if not all(self._settled(output, ahead) for output in node.outputs):
                     return False
             elif node is not None and node not in self._executed and node not in ahead:
                 return False
         return True
+
+    def _cheap(self, nodes: list[Node], ahead: set[Node]) -> set[Node]:
+        """Those of `nodes` whose outputs are sooner made again, all from what is kept before them, than kept."""
+        cheap: set[Node] = set()
+        stored: set[Node] = set()
+        before: dict[Value, frozenset[Node]] = {}
+        for node in nodes:
+            inputs = [v for v in node.inputs if v is not None]
+            makers = frozenset({node}).union(*(before.get(v, frozenset()) for v in inputs))
+            before.update(dict.fromkeys(node.outputs, makers))
+            sizes = [size_of(value) for value in node.outputs if not self._settled(value, ahead)]
+            if not sizes:
+                continue
+            size = sum(size for size in sizes if size is not None)
+            room = self._kept.room // max(self._samples.count, 1)
+            worth = size * (IN_MEMORY if size <= room else STORED)
+            if None not in sizes and self._samples.batched and effort_of(makers) < worth:
+                cheap |= makers - stored
+            else:
+                stored.add(node)
+        return cheap
 
     def _compile(
         self,
@@ -148,6 +211,7 @@ class Frontier:
         reads: list[Value],
         outputs: Sequence[Value],
         edit: Callable[[Mapping[Value, Value]], None] | None = None,
+        pick: Pick | None = None,
     ) -> tuple[Session, dict[Value, str]]:
         from ...runtime.session import Session
 
@@ -172,7 +236,28 @@ class Frontier:
                 value.type = None
         threads = threads_each(self._threads)
         results = [twins[v] for v in outputs]
+        if pick is not None:
+            results += _picking(part, twins[pick.value])
         return Session(part, outputs=results, threads=threads, exact=self._exact, spins=False), names
+
+
+def _run(session: Session, feeds: Feeds, pick: Pick | None) -> list[Data]:
+    if pick is None:
+        return session.run(feeds)
+    try:
+        arrays = session.run(feeds)
+    except TargetError as error:  # Gather beyond the end, where nothing else fails without
+        raise Elsewhere from error
+    if tuple(arrays[-1][2:].tolist()) != pick.sizes:
+        raise Elsewhere
+    return arrays
+
+
+def _picking(part: Graph, value: Value) -> list[Value]:
+    """What stands in `value` at positions that a run is given, and its shape."""
+    at = part.add_input(AT, TensorType(DType.INT64, ("optc.positions",)))
+    sites = part.add("Reshape", [value, part.constant(np.asarray([0, 0, -1], np.int64))]).output
+    return [part.add("Gather", [sites, at], {"axis": 2}).output, part.add("Shape", [value]).output]
 
 
 def _type_of(array: Data) -> TensorType:

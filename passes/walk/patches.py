@@ -82,13 +82,44 @@ def _axes(
         yield where[axis][:, None], taps[axis][None, :], strides[axis], pads[axis], dilations[axis]
 
 
-def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
-    """Rows of `x` (N, C, *spatial) at `read`, an array (positions, taps) for each spatial axis; zero outside."""
+def patch_places(
+    sizes: Sequence[int],
+    positions: Indices,
+    output: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> tuple[Indices, NDArray[np.bool_]]:
+    """Where patches of an input of the spatial `sizes` read, as flat positions (positions, taps), and which of these
+    are inside of it; see `take_patches`."""
+    read = []
+    for where, tap, stride, pad, dilation in _axes(positions, output, kernel, strides, pads, dilations):
+        read.append(where * stride - pad + tap * dilation)
+    return _places(read, sizes)
+
+
+def rows_at_places(taken: Data, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The rows of patches of which `taken` (N, C, positions * taps) was read; zero where that is not `inside`."""
+    n, c = taken.shape[:2]
+    read = np.asarray(taken, np.float32).reshape(n, c, *inside.shape)
+    if not inside.all():
+        read = read * inside
+    return np.ascontiguousarray(read.transpose(0, 2, 1, 3)).reshape(n * len(inside), c * inside.shape[1])
+
+
+def _places(read: Sequence[Indices], sizes: Sequence[int]) -> tuple[Indices, NDArray[np.bool_]]:
     flat = np.zeros(read[0].shape, dtype=np.intp)
     inside = np.ones(flat.shape, dtype=bool)
-    for at, size in zip(read, x.shape[2:], strict=True):
+    for at, size in zip(read, sizes, strict=True):
         inside &= (at >= 0) & (at < size)
         flat = flat * size + np.clip(at, 0, size - 1)
+    return flat, inside
+
+
+def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
+    """Rows of `x` (N, C, *spatial) at `read`, an array (positions, taps) for each spatial axis; zero outside."""
+    flat, inside = _places(read, x.shape[2:])
     n, c = x.shape[:2]
     sites = math.prod(x.shape[2:])
     if (

@@ -6,8 +6,8 @@
 
 The teacher runs once over the samples (`teacher`); rows of its outputs are kept at sampled positions. The student runs
 once too: between two layers the frontier is kept, the values that later nodes read, so each node is executed a single
-time, after the layers before it were changed. Both live in a `Spill`, so memory does not grow with
-the samples.
+time, after the layers before it were changed, but for what is cheaper to make again than to keep (`again`). Both live
+in a `Spill`, so memory does not grow with the samples.
 
 A layer whose output is only added to a known value (`order`) has as target what the sum lacks: the teacher's sum less
 the student's other summand.

@@ -110,3 +110,20 @@ def check_data(name: str, value: Any) -> None:
         expect(source, (*PATH, Samples, Iterable), words, DataError)
         if isinstance(source, bytes):
             raise DataError(f"{words}, not bytes")
+        if isinstance(source, dict):
+            for key, values in source.items():
+                expect(key, str, "the name of an input is text", DataError)
+                _check_rows(key, values)
+
+
+def _check_rows(name: str, values: object) -> None:
+    """Raises `DataError` where lists of lists are no array."""
+    import numpy as np
+
+    if isinstance(values, list | tuple):
+        try:
+            np.asarray(values)
+        except ValueError:
+            raise DataError(
+                f"the samples of '{name}' differ in shape, and are no array; give an iterable of feeds"
+            ) from None

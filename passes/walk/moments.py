@@ -23,6 +23,10 @@ Rows = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 CHUNK = 8192  # rows of one float32 product
+RESOLVED = 8 * 2.0**-23
+"""The share of an input's mean square below which its variance is the rounding of float32 products."""
+SMALLEST = 1e-19
+"""The magnitude whose square single precision still holds in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,21 +207,33 @@ class Moments:
     def statistics(self, outputs: slice = slice(None), *, centred: bool = True) -> Statistics:
         """The moments of the targets in `outputs` (a slice of the n of every group).
 
-        Not `centred`: about zero instead of the means, for a layer that has no bias to take them up.
+        Not `centred`: about zero instead of the means, for a layer that has no bias to take them up. An input that does
+        not vary by more than rounding has no variance: what is left of a difference of sums may be negative, and no
+        least squares can be solved with it (a layer that one row reached, inputs of denormal numbers).
         """
         count = max(self.count, 1)
         x, t = self._x / count, self._t[:, outputs] / count
         h, c = self._xx / count, self._tx[:, outputs] / count
+        squares = np.array(np.diagonal(h, axis1=1, axis2=2))
         h -= _outer(x, x)
         c -= _outer(t, x)
+        _flatten(h, c, np.diagonal(h, axis1=1, axis2=2) <= RESOLVED * squares)
         v = np.maximum(self._tt[:, outputs] / count - t**2, 0.0)
         mean = x if self._shift_x is None else x + self._shift_x
         target_mean = t if self._shift_t is None else t + self._shift_t[:, outputs]
         if centred:
             return Statistics(self.count, mean, target_mean, h, c, v)
-        h += _outer(mean, mean)
-        c += _outer(target_mean, mean)
+        about = np.where(np.abs(mean) < SMALLEST, 0.0, mean)
+        h += _outer(about, about)
+        c += _outer(target_mean, about)
         return Statistics(self.count, np.zeros_like(mean), np.zeros_like(t), h, c, v + target_mean**2)
+
+
+def _flatten(h: Array, c: Array, flat: NDArray[np.bool_]) -> None:
+    """Set to zero what the inputs in `flat` (groups, d) have of covariances and of cross-covariances, in place."""
+    if flat.any():
+        h *= ~(flat[:, :, None] | flat[:, None, :])
+        c *= ~flat[:, None, :]
 
 
 def _outer(a: Array, b: Array) -> Array:

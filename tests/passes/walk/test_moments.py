@@ -33,6 +33,24 @@ def test_statistics_equal_their_definitions(groups: int, d: int, n: int) -> None
     np.testing.assert_allclose(statistics.variance, t.var(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize(("rows", "scale"), [(1, 1.0), (3, 1e-42), (40, 1e-42)])
+def test_inputs_that_do_not_vary_have_no_variance(rows: int, scale: float, centred: bool) -> None:
+    """The shift is that of other rows: what is left of a difference of sums is rounding, of either sign."""
+    rng = np.random.default_rng(0)
+    moments = Moments(1, 48, 6)
+    first = rng.normal(0.5, 0.3, (16, 48)).astype(np.float32)
+    moments.shift(first if scale == 1 else (scale * first).astype(np.float32), np.ones((16, 6), np.float32))
+    x = (scale * rng.normal(0.5, 0.3, (rows, 48))).astype(np.float32)
+    moments.add(x, rng.normal(size=(rows, 6)).astype(np.float32))
+    statistics = moments.statistics(centred=centred)
+    spread = np.linalg.eigvalsh(statistics.covariance[0])
+    assert spread[0] >= -1e-7 * spread[-1]
+    if centred or scale != 1:
+        assert not statistics.covariance.any()
+        assert not statistics.cross.any()
+
+
 def test_broadened_is_as_if_noise_had_been_added_that_the_layer_answers() -> None:
     rng = np.random.default_rng(0)
     x, t = rows(2, 3, 2, 40000)

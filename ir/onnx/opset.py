@@ -18,7 +18,7 @@ _SMALL = 4096
 """Bytes up to which the converter sees a constant: adapters read shapes, axes, pads and scales, never weights."""
 
 
-_UNKNOWN_TO_ONNX = ("LayerNormalization", "SimplifiedLayerNormalization")
+_UNKNOWN_TO_ONNX = ("LayerNormalization", "SimplifiedLayerNormalization", "ThresholdedRelu")
 """Operators that runtimes have in opsets where onnx has none, and that are the same in every one."""
 _HIDDEN = "optc.hidden"
 """A domain of other people's operators, which the converter leaves alone."""
@@ -61,6 +61,7 @@ def convert(graph: Graph, version: int) -> None:
         converted = from_proto(onnx.version_converter.convert_version(to_proto(shell), version))
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        line = _ended(shell, version) or line.rpartition(" failed: ")[2]  # before that is a line of onnx's own code
         raise ModelError(
             f"the model is at opset {graph.opset()} and cannot be converted to opset {version}: {line}"
         ) from error
@@ -76,6 +77,17 @@ def convert(graph: Graph, version: int) -> None:
     converted.header, converted.extra = graph.header, graph.extra
     converted.functions = dict(shell.functions)
     graph.become(converted)
+
+
+def _ended(graph: Graph, version: int) -> str:
+    """Why an operator of `graph` keeps it from `version`: experimental ones (Affine, ScaledTanh, Crop) ended at opset
+    10, and onnx's converter tells of them in a line of its own code. "" where there is none."""
+    from onnx import defs
+
+    for node in graph.walk():
+        if not node.domain and not defs.has(node.op, max_inclusive_version=version):
+            return f"{node.op} node '{node.label}' is an operator that later opsets do not have; write it in others"
+    return ""
 
 
 def lower(graph: Graph, max_opset: int, max_ir_version: int) -> list[str]:

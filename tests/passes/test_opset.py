@@ -35,3 +35,18 @@ def test_a_conversion_that_changes_answers_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(raising, "convert", wrong)
     with pytest.raises(ModelError, match="answers otherwise"):
         optc.compile(model(12, "Softmax <axis = 1> (x)", "6, 10"), passes="quant", data=DATA)
+
+
+@pytest.mark.parametrize("op", ["Affine", "ScaledTanh"])
+def test_an_operator_that_ended_is_named(op: str) -> None:
+    old = model(9, f"{op} <alpha = 1.0, beta = 0.5> (x)", "6, 10")
+    with pytest.raises(ModelError, match=f"{op} node 'y' is an operator that later opsets do not have") as caught:
+        optc.compile(old, passes="quant", data=DATA)
+    assert ".cc" not in str(caught.value)
+
+
+def test_an_operator_that_runtimes_had_before_onnx_keeps_its_meaning() -> None:
+    old = model(9, "ThresholdedRelu <alpha = 0.25> (x)", "6, 10")
+    build = optc.compile(old, passes="quant", data=DATA)
+    assert build.report.agreement is not None
+    assert build.report.agreement.share == 1.0

@@ -23,9 +23,9 @@ from ...ir.attributes import Attribute
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...ir.ops import RANDOM
-from ...ir.tensor import BroadcastTensor, FillTensor, SparseTensor, Tensor
+from ...ir.tensor import SparseTensor, Tensor
 from ...ir.types import DType
-from .fill import compact, core
+from .fill import compact, core, tensor_bytes
 from .rewriter import is_plain
 
 TIED = 1 << 16
@@ -106,17 +106,11 @@ def _is_index(tensor: Tensor) -> bool:
 
 def _input_key(value: Value, contents: dict[Value, Hashable]) -> Hashable:
     tensor = value.constant
-    if tensor is None or isinstance(tensor, SparseTensor) or _held(tensor) > _COMPARED:
+    if tensor is None or isinstance(tensor, SparseTensor) or tensor_bytes(tensor) > _COMPARED:
         return value
     if value not in contents:
         contents[value] = (tensor.dtype, tensor.shape, _content(tensor))
     return contents[value]
-
-
-def _held(tensor: Tensor) -> int:
-    if isinstance(tensor, FillTensor):
-        return tensor.element.nbytes
-    return tensor.core.nbytes if isinstance(tensor, BroadcastTensor) else tensor.nbytes
 
 
 def _content(tensor: Tensor) -> Hashable:

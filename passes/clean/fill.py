@@ -42,6 +42,13 @@ def stored_bytes(array: Array) -> int:
     return core(array).nbytes
 
 
+def tensor_bytes(tensor: Tensor) -> int:
+    """As `stored_bytes`, of a tensor, whose elements are not read."""
+    if isinstance(tensor, FillTensor):
+        return tensor.element.nbytes
+    return tensor.core.nbytes if isinstance(tensor, BroadcastTensor) else tensor.nbytes
+
+
 def compact(array: Array) -> Array:
     """The same array as one repeated element, if it is small and stores one number over and over."""
     if array.size < 2 or array.nbytes > _SCANNED or array.dtype.kind not in "biuf" or is_uniform(array):

@@ -30,7 +30,7 @@ from ...ir.ops import LAYERS, RANDOM
 from ...ir.tensor import SparseTensor
 from ...ir.types import DType
 from .evaluate import Unknown, evaluate
-from .fill import Array, store, stored_bytes
+from .fill import Array, store, stored_bytes, tensor_bytes
 from .rewriter import SMALL, Rewriter, is_plain
 
 _NEVER = RANDOM | {"DequantizeLinear", "If", "Loop", "Scan", "SequenceMap"}
@@ -137,7 +137,7 @@ def _choose(nodes: list[Node], constants: Mapping[Value, Array]) -> list[Node]:
         cost = sum(stored_bytes(constants[v]) for v in read)
         if cost > SMALL and not all(_is_scale(v) for v in read):
             leaves = _leaves(node, computed, kept) - credited
-            if cost > SMALL + sum(v.constant.nbytes for v in leaves if v.constant is not None):
+            if cost > SMALL + sum(tensor_bytes(v.constant) for v in leaves if v.constant is not None):
                 kept.add(node)
                 continue
             credited |= leaves

@@ -1,10 +1,10 @@
 """Never worse: after every lossy pass, measure size, speed and agreement, and object to one that made the model worse.
 
-Against the model as it was before the pass, worse is more stored bytes, or a run that is slower beyond the noise of the
-measurement. A pass that at least halved the model may be `BOUND` times as slow, or slower where the user asked for its
-bytes (`Pass.may_be_slower`): that trade stays, with a note. A pass that is too slow and saves the same bytes in another
-form (`Pass.in_float`) is run anew in that one, by the runner. Speed is that of a table of latencies where one was
-given; without, it is not judged where the target is another machine than this one.
+Against the model as it was before the pass, worse is more stored bytes, a longer file, or a run that is slower beyond
+the noise of the measurement. A pass that at least halved the model may be `BOUND` times as slow, or slower where the
+user asked for its bytes (`Pass.may_be_slower`): that trade stays, with a note. A pass that is too slow and saves the
+same bytes in another form (`Pass.in_float`) is run anew in that one, by the runner. Speed is that of a table of
+latencies where one was given; without, it is not judged where the target is another machine than this one.
 
 Against the teacher, worse is an agreement below the floor: the user's where one was given, and then by any amount and
 where nothing could be compared. A pass whose options the user spelled out was told how much to lose, so no other floor
@@ -36,6 +36,8 @@ SLOW = "it would run"
 DISAGREES = "agreement of output"
 """How an objection to what is lost begins; a part of the layers may have lost it."""
 
+NODES = 1 << 17
+"""Bytes of weights that what a pass adds to the graph hardly takes."""
 _HALVED = 0.5
 _SLOWER = 1.01
 """A median ratio above this counts as slower, if three measurements in a row agree on it."""
@@ -57,6 +59,10 @@ class Guard:
         old, new = cost(before).bytes, cost(after).bytes
         if new > old:
             return f"the weights would grow from {old:,} to {new:,} bytes"
+        if ctx.target.contrib_ops and not one.mends and old - new < NODES:
+            grown = _file_size(before), _file_size(after)
+            if grown[1] > grown[0]:
+                return f"the file would grow from {grown[0]:,} to {grown[1]:,} bytes"
         if ctx.held_out is None or ctx.teacher is None:
             return ""
         objection = self._disagreement(one, before, after, ctx, report)
@@ -101,6 +107,17 @@ class Guard:
             start = ctx.agreement(before).share
             objection = _below(agreed, floor * min(start, 1.0), lenient=True)
         return objection
+
+
+def _file_size(graph: Graph) -> int:
+    """Bytes of the model in a file, which holds no types of what is inside."""
+    from ..ir.onnx.writer import size
+
+    copy = graph.clone()
+    for node in copy.walk():
+        for value in node.outputs:
+            value.type = None
+    return size(copy)
 
 
 def _below(agreed: Agreement, floor: float, *, lenient: bool) -> str:

@@ -89,3 +89,36 @@ def test_samples_are_held_back_until_a_floor_can_be_told() -> None:
     assert held_count(100, 0.98) == 49
     assert held_count(60, 0.98) == 30
     assert held_count(1000, 1.0) == held_count(1000) == 128
+
+
+@dataclass(frozen=True, slots=True)
+class Spell(Pass):
+    """Stores the weight in 4 bytes less, behind `nodes` nodes that it takes to read it."""
+
+    name: ClassVar[str] = "spell"
+    lossy: ClassVar[bool] = True
+
+    nodes: int = 5
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        report = Report()
+        node = next(node for node in graph if node.op == "Gemm")
+        node.set_input(2, None)  # a bias of zeros
+        value = node.inputs[1]
+        for _ in range(self.nodes):
+            value = graph.add("Identity", [value], types=[None if value is None else value.type]).output
+        node.set_input(1, value)
+        report.done(node.name, node.op)
+        return report
+
+
+@pytest.mark.parametrize(("nodes", "domain", "stays"), [(5, True, False), (0, True, True), (5, False, True)])
+def test_a_file_grows_by_no_nodes_that_outweigh_the_weights(nodes: int, domain: bool, stays: bool) -> None:
+    """What other targets write is no file of nodes."""
+    x = np.stack([np.linspace(-1.0, 1.0, 19), np.zeros(19)], axis=1).astype(np.float32)
+    graph = classifier()
+    samples = load_samples({"x": x}, graph)
+    ctx = Context(TargetFacts("test", contrib_ops=domain, measurable=False), fit=samples, held_out=samples, threads=1)
+    (report,) = run(Pipeline((Spell(nodes),)), graph, ctx, guard=Guard())
+    assert report.changed == stays
+    assert stays or "the file would grow from" in report.notes[-1]

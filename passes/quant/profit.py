@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ir.graph import Graph, Node, Value
+from ...ir.types import DType
 from ..base import Context
 from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
@@ -34,6 +35,7 @@ from .numbers.params import QuantParams, activation_params, limits
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases
 from .qdq.placement import Placement, bounds, operands, place
+from .qdq.ramps import laid_through
 from .scheme import Form, Schemes, inherited, left_float, of_copy
 
 if TYPE_CHECKING:
@@ -114,8 +116,12 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     own = of_copy(schemes, graph, copy)
     layers = find_layers(copy, own, Form.INTEGER)[0]
     plan = place(copy, layers, own)
-    params_of = {group: _params(group, values, plan, ctx) for group, values in plan.sources().items()}
-    insertion = Insertion(copy, plan, params_of, ctx.target.activation_dtype)
+    ramps, dtype = plan.ramps(), ctx.target.activation_dtype
+    params_of = {
+        group: laid_through(_params(group, values, plan, dtype), ramps.get(group))
+        for group, values in plan.sources().items()
+    }
+    insertion = Insertion(copy, plan, params_of, dtype)
     insertion.activations()
     insertion.constants()
     low, high = limits(ctx.target.weight_dtype)
@@ -135,14 +141,14 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     return copy, {node: twin for node, twin in twins.items() if twin in left}
 
 
-def _params(group: Value, values: Iterable[Value], plan: Placement, ctx: Context) -> QuantParams:
+def _params(group: Value, values: Iterable[Value], plan: Placement, dtype: DType) -> QuantParams:
     """A grid that absorbs the clamps of its values, as theirs will."""
-    low, high = plan.ends(group) or (-1.0, 1.0)
+    low, high = plan.ends(group) or (-4.0, 4.0)
     for value in values:
         clamp = bounds(plan.clamp[value]) if value in plan.clamp else None
         if clamp is not None:
             low, high = max(low, clamp[0]), min(high, clamp[1])
-    return activation_params(low, high, ctx.target.activation_dtype)
+    return activation_params(low, high, dtype)
 
 
 def _cut(

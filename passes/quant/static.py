@@ -39,6 +39,7 @@ from .qdq.bias import SAMPLES, Means, answer_means, correct, correctable
 from .qdq.insertion import Insertion
 from .qdq.parameters import Rounded, encode_biases, encode_weights
 from .qdq.placement import Placement, dwarfed, place
+from .qdq.ramps import laid_through
 from .qdq.reconstruct import reconstruct, walkable
 from .scheme import Form, Schemes, inherited, left_float
 from .stored.floats import leave_float
@@ -230,7 +231,7 @@ def choose_ranges(work: Work) -> None:
         rules |= deciding(work.graph, plan, work.ctx)
     through = activation_functions(work.graph, plan) if least_squares else {}
     dtype = work.ctx.target.activation_dtype
-    ends = _ends(work)
+    ends, ramps = _ends(work), plan.ramps()
     for group, values in sources.items():
         low, high = limits(dtype)
         if work.simulated and not ends.intersection(values):
@@ -240,7 +241,8 @@ def choose_ranges(work: Work) -> None:
             merged.merge(work.seen.histograms[value])
         rule, function = rules.get(group, ranges.rule), through.get(group)
         width = plan.ends(group) or find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
-        work.params_of[group] = activation_params(*width, dtype, symmetric=ranges.symmetric, codes=(low, high))
+        params = activation_params(*width, dtype, symmetric=ranges.symmetric, codes=(low, high))
+        work.params_of[group] = params if ranges.symmetric else laid_through(params, ramps.get(group))
     work.params_of |= work.exact
 
 

@@ -35,6 +35,7 @@ from .numbers.ranges import find_range
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_weights
 from .qdq.placement import place
+from .qdq.ramps import laid_through
 from .scheme import FREE, Form, Scheme, Schemes, of_copy
 
 if TYPE_CHECKING:
@@ -145,14 +146,14 @@ class Trial:
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         params_of: dict[Value, QuantParams] = {}
-        rules, through = deciding(copy, plan, ctx), activation_functions(copy, plan)
+        rules, through, ramps = deciding(copy, plan, ctx), activation_functions(copy, plan), plan.ramps()
         for group, values in sources.items():
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
             bounds = plan.ends(group)
             ends = bounds or find_range(merged, rules.get(group, rule), high - low + 1, through=through.get(group))
-            params_of[group] = activation_params(*ends, dtype)
+            params_of[group] = laid_through(activation_params(*ends, dtype), ramps.get(group))
         params_of |= {twins[value]: params for value, params in self.exact.items()}
         insertion = Insertion(copy, plan, params_of, dtype)
         insertion.activations()

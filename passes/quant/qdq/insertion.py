@@ -17,7 +17,7 @@ from ....ir.types import DType, TensorType
 from ...walk.linear import Linear
 from ..numbers.params import QuantParams, activation_params, limits
 from .placement import Placement, bounds, operands
-from .ramps import is_ramp, saturates, write_ramp
+from .ramps import is_ramp, read_otherwise, saturates, write_ramp
 
 BY = "quant"
 
@@ -28,7 +28,8 @@ class Insertion:
     def __init__(self, graph: Graph, plan: Placement, params_of: Mapping[Value, QuantParams], dtype: DType) -> None:
         self.graph = graph
         self._plan = plan
-        self._params_of = params_of
+        self._cut_of = read_otherwise(plan, params_of)
+        self._params_of = {**params_of, **self._cut_of}
         self._dtype = dtype
         self._codes: dict[Value, Value] = {}
         self._decoded: dict[Value, Value] = {}
@@ -52,6 +53,9 @@ class Insertion:
         for node in order:
             if node in plan.moves:
                 self._move(node)
+                continue
+            if node.outputs[0] in self._cut_of:
+                self._read_otherwise(node)
                 continue
             for out in node.outputs:
                 value = clamped.get(out, out)
@@ -90,16 +94,24 @@ class Insertion:
             before=before,
             after=after,
         ).output
-        return codes if (params.low, params.high) == limits(params.dtype) else self._cut(codes, params)
+        return self._cut(codes, params)
 
     def _cut(self, codes: Value, params: QuantParams) -> Value:
-        """Codes of fewer bits than their type has, cut to their range."""
+        """Codes cut to their range, where their type has more."""
+        if (params.low, params.high) == limits(params.dtype):
+            return codes
         ends = [self._constant(np.asarray(end, params.dtype.numpy), "end") for end in (params.low, params.high)]
         maker = codes.producer
         assert maker is not None
         return self.graph.add(
             "Clip", [codes, *ends], outputs=["codes"], types=[codes.type], origin=maker.origin, after=maker
         ).output
+
+    def _read_otherwise(self, node: Node) -> None:
+        """The codes of a HardSigmoid are those of its input, cut. The node itself dies with its last reader."""
+        value = node.inputs[0]
+        assert value is not None
+        self._codes[node.output] = self._cut(self._codes[value], self.params(node.output))
 
     @staticmethod
     def _clamps(params: QuantParams, node: Node) -> bool:
@@ -168,6 +180,8 @@ class Insertion:
                 continue
             if node.op == "Relu":
                 self._relu(node)
+            elif node.output in self._cut_of:
+                continue
             elif is_ramp(node) and saturates(self.params(node.output)):
                 read = next(value for value, decoded in self._decoded.items() if decoded is node.inputs[0])
                 write_ramp(self, node, self._codes[read], self.params(read))

@@ -85,6 +85,16 @@ class Placement:
         """The range of a grid that does what its operators leave to it, whatever the values are."""
         return ENDS if any(is_ramp_on(value) for value, first in self.group.items() if first is group) else None
 
+    def ramps(self) -> dict[Value, Node]:
+        """For groups in which nothing is clamped, a HardSigmoid that reads one of their values, where there is one."""
+        clamped = {self.group[value] for value in self.clamp}
+        readers: dict[Value, Node] = {}
+        for value, first in self.group.items():
+            for user in value.users:
+                if isinstance(user, Node) and user in self.pointwise and is_ramp(user) and first not in clamped:
+                    readers.setdefault(first, user)
+        return readers
+
     def float_products(self) -> dict[Value, list[Linear]]:
         """The inputs of MatMul and Gemm that float ops make, each with the layers that read it; none that others share
         a grid with."""

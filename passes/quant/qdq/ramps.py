@@ -1,9 +1,15 @@
-"""HardSigmoid on quantized values: a sum with a constant, and saturation.
+"""HardSigmoid on quantized values: the same values, cut and read otherwise, or a sum with a constant.
 
     HardSigmoid(x) = clip(alpha x + beta, 0, 1),      alpha > 0
 
-Read with alpha times its scale, a quantized x stands for alpha x. Added to beta and quantized over [0, 1], what lies
-outside saturates, which is the clip. So the runtime has one integer Add, where it has no kernel for HardSigmoid:
+It leaves 0 at x = -beta / alpha and reaches 1 at x = (1 - beta) / alpha. Where a quantized x stands for both of these
+numbers, by the codes a and b, the answer is on the grid of x already, and nothing is rounded:
+
+    DequantizeLinear(Clip(q, a, b); alpha s, a)
+
+So the grid of an x that such a node reads is laid through these two (`laid_through`), where that makes it no more than
+`WIDER` wider. Elsewhere, read with alpha times its scale, a quantized x stands for alpha x. Added to beta and quantized
+over [0, 1], what lies outside saturates, which is the clip; the runtime has one integer Add:
 
     DequantizeLinear(q; alpha s, z) + beta  ->  QuantizeLinear(1/255, 0)
 
@@ -12,6 +18,8 @@ Exact up to the rounding that quantizing the answer has anyhow.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,13 +27,18 @@ import numpy as np
 
 from ....ir.graph import Node, Value
 from ....ir.origin import Origin
-from ..numbers.params import QuantParams
+from ..numbers.params import QuantParams, limits
 
 if TYPE_CHECKING:
     from .insertion import Insertion
+    from .placement import Placement
 
 ENDS = (0.0, 1.0)
 """Of what a HardSigmoid answers."""
+WIDER = 1 / 16
+"""So much of a range's width may be added for a grid to be laid through the ends of a ramp."""
+NEAR = 1e-3
+"""Of a step: how far from a quantized value the end of a ramp may be."""
 
 
 def is_ramp(node: Node) -> bool:
@@ -38,6 +51,54 @@ def is_ramp(node: Node) -> bool:
 def is_ramp_on(value: Value) -> bool:
     """Whether such a node makes `value`."""
     return value.producer is not None and is_ramp(value.producer)
+
+
+def laid_through(params: QuantParams, node: Node | None) -> QuantParams:
+    """The parameters next to `params` by which both ends of the ramp `node` are quantized values; `params` themselves
+    where there is no such node, or they would have to be much wider."""
+    low, high = params.bounds
+    if node is None or params.dtype.bits != 8 or (params.low, params.high) != limits(params.dtype):
+        return params
+    start, end = _ends(node)
+    if not (start < 0.0 < end and low < 0.0):
+        return params
+    steps = int(-start * (params.high - params.low) / (high - min(low, start)))
+    if not steps:
+        return params
+    scale = np.asarray(-start / steps, np.float32)
+    zero = max(int(np.rint(params.low - low / float(scale))), params.low + steps)
+    wider = replace(params, scale=scale, zero_point=zero)
+    near = abs(end / float(scale) - round(end / float(scale))) < NEAR
+    return wider if near and float(scale) <= (1 + WIDER) * params.unit else params
+
+
+def read_otherwise(plan: Placement, params_of: Mapping[Value, QuantParams]) -> dict[Value, QuantParams]:
+    """For each group that is the answer of one ramp alone, whose ends its input has as quantized values, the parameters
+    by which codes of the input, cut to their `low` and `high`, stand for the answer."""
+    sizes = Counter(plan.group.values())
+    cut: dict[Value, QuantParams] = {}
+    for value, group in plan.group.items():
+        node = value.producer
+        if node is not None and node in plan.pointwise and is_ramp(node) and sizes[group] == 1:
+            assert node.inputs[0] is not None
+            read = plan.group[node.inputs[0]]
+            params = _cut(cut.get(read, params_of[read]), node)
+            if params is not None:
+                cut[value] = params
+    return cut
+
+
+def _cut(params: QuantParams, node: Node) -> QuantParams | None:
+    ends = [end / params.unit for end in _ends(node)]
+    if params.dtype.bits != 8 or any(abs(end - round(end)) > NEAR for end in ends):
+        return None
+    low, high = (params.zero_point + round(end) for end in ends)
+    if not params.low <= low < high:
+        return None
+    return replace(
+        params, scale=np.asarray(params.scale * np.float32(_alpha(node))), zero_point=low, low=low,
+        high=min(high, params.high),
+    )  # fmt: skip
 
 
 def saturates(params: QuantParams) -> bool:
@@ -64,3 +125,8 @@ def _alpha(node: Node) -> float:
 
 def _beta(node: Node) -> float:
     return node.get_float("beta", 0.5)
+
+
+def _ends(node: Node) -> tuple[float, float]:
+    """Where a ramp leaves 0, and where it reaches 1."""
+    return -_beta(node) / _alpha(node), (1.0 - _beta(node)) / _alpha(node)

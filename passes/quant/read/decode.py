@@ -5,7 +5,8 @@ clipping; rounding is what is to be done anew, but clipping may be all that is l
 
     DequantizeLinear(constant)          ->  constant
     QuantizeLinear(x; scale, zero)      ->  Clip(x, scale * (low - zero), scale * (high - zero))
-    DequantizeLinear(codes)             ->  codes, which are floats now; as it was for rows of a table, and inputs
+    DequantizeLinear(codes)             ->  codes, which are floats now, scaled and shifted where they are read by other
+                                            parameters than they were made by; as it was for rows of a table, and inputs
     QLinearConv, QLinearMatMul, QGemm   ->  the same of the above and Conv, MatMul, Gemm
 
 and whatever carried codes about carries floats. Raises `ModelError` for what finds its ranges as it runs
@@ -52,7 +53,7 @@ def decode(graph: Graph) -> int:
         if node.op == "QuantizeLinear":
             clip(graph, node, params)
         elif node.op == "DequantizeLinear":
-            _decoded(graph, node)
+            _decoded(graph, node, params)
         elif node.inputs and node.inputs[0] in params:
             carry(graph, node, params)
     graph.sweep()
@@ -84,17 +85,40 @@ def clip(graph: Graph, node: Node, encoding: Encodings) -> None:
     encoding[clipped] = params
 
 
-def _decoded(graph: Graph, node: Node) -> None:
+def _decoded(graph: Graph, node: Node, encoding: Encodings) -> None:
     source = node.inputs[0]
     assert source is not None
     numbers = source.numpy()
     if numbers is None and source.dtype not in (DType.FLOAT, None):
         return  # quantized values that no QuantizeLinear made: gathered rows of a table, an input
     if numbers is None or numbers.dtype == np.float32:
-        node.output.replace_uses(source)
+        node.output.replace_uses(_read_by(graph, node, source, encoding[source]) if source in encoding else source)
     else:
         node.output.replace_uses(graph.constant(_numbers(graph, node, numbers), source.name))
     graph.remove(node)
+
+
+def _read_by(graph: Graph, node: Node, source: Value, params: QuantParams) -> Value:
+    """What `node` reads `source` as, which stands for codes of `params`:
+
+    s' (q - z')  =  s' / s x + s' (z - z')
+    """
+    scale, zero = (_number(node.input(i)) for i in (1, 2))
+    if scale is None or scale.size != 1:
+        raise ModelError(
+            f"graph '{graph.name}': DequantizeLinear '{node.label}' has scales that are computed or one a channel; "
+            "leave the model as it is with requantize=keep"
+        )
+    unit, offset = float(scale.reshape(())), 0 if zero is None else int(zero.reshape(()))
+    origin, kind = Origin.merge([node.origin], "quant"), TensorType(DType.FLOAT, source.shape)
+    for op, number, neutral in (
+        ("Mul", unit / params.unit, unit == params.unit),
+        ("Add", unit * (params.zero_point - offset), offset == params.zero_point),
+    ):
+        if not neutral:
+            other = graph.constant(np.asarray(number, np.float32), "number")
+            source = graph.add(op, [source, other], types=[kind], origin=origin, before=node).output
+    return source
 
 
 def _numbers(graph: Graph, node: Node, codes: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from quantized import quantized
 
-from optc.ir.graph import Graph, Value
+from optc.ir.graph import Graph, Node, Value
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.quant import Quant
 from optc.passes.quant.equivalent.gates import spell_gates
+from optc.passes.quant.read.decode import decode
 from optc.runtime.islands import islands, optimised
 from optc.runtime.session import Session
 
@@ -49,14 +50,14 @@ def feature_pyramid(graph: Graph, x: Value) -> Value:
     return graph.add("Concat", [fine, enlarged], {"axis": 1}).output
 
 
-def network(activation: object, scale: float = 4.0, opset: int = 17) -> Graph:
+def network(activation: object, scale: float = 4.0, opset: int = 17, width: int = 8) -> Graph:
     """x -> 1x1 Conv -> activation -> 1x1 Conv -> y. The first answers far to both sides of the ramp."""
     rng = np.random.default_rng(3)
     graph = Graph("g", opsets={"": opset})
     x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 6, 6)))
     first = graph.constant((scale * rng.standard_normal((8, 4, 1, 1))).astype(np.float32))
     y = activation(graph, graph.add("Conv", [x, first], name="first").output)  # type: ignore[operator]
-    width = 16 if activation is feature_pyramid else 8
+    width = 16 if activation is feature_pyramid else width
     second = graph.constant((rng.standard_normal((8, width, 1, 1)) / 3).astype(np.float32))
     graph.add_output(graph.add("Conv", [y, second], name="second").output, "y", MAP)
     infer(graph)
@@ -79,11 +80,63 @@ def test_gates_answer_right_and_leave_no_islands(activation: object, dtype: DTyp
     assert dtype is DType.INT8 or islands(graph) == ()
 
 
-def test_a_hard_sigmoid_is_one_integer_sum() -> None:
+def test_a_hard_sigmoid_reads_the_codes_of_its_input() -> None:
+    """The answer is on the grid of the input: to the rounding of floats, it is that of the quantized input."""
     graph = network(hard_sigmoid)
     quantized(graph, samples())
     ops = Counter(node.op_type for node in optimised(graph).node)
-    assert (ops["QLinearAdd"], ops["HardSigmoid"]) == (1, 0)
+    assert (ops["Clip"], ops["QLinearAdd"], ops["HardSigmoid"]) == (1, 0, 0)
+    codes, gate = gate_and_its_codes(graph)
+    steps = codes.inputs[1].numpy(), codes.inputs[2].numpy()
+    read, answer = Session(graph, outputs=[codes.output, gate.output], threads=1).run(samples())
+    expected = np.clip((read.astype(np.float32) - steps[1]) * steps[0] / 6 + 0.5, 0, 1)
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+    assert (answer.min(), answer.max()) == (0, pytest.approx(1, abs=1e-6))
+
+
+def gate_and_its_codes(graph: Graph) -> tuple[Node, Node]:
+    """The QuantizeLinear of what a gate reads, and the DequantizeLinear of the gate."""
+    (cut,) = (node for node in graph if node.op == "Clip")
+    (gate,) = cut.output.users
+    return cut.inputs[0].producer, gate
+
+
+@pytest.mark.parametrize("activation", [hard_sigmoid, hard_swish])
+def test_a_ramp_that_the_input_does_not_reach_down_to_is_one_integer_sum(activation: object) -> None:
+    """A grid down to -3 would be half as fine again."""
+    graph = network(activation, scale=0.2)
+    floats = Session(graph, threads=1).run(samples())[0]
+    quantized(graph, samples(), Quant(slower="int8", range="minmax"))
+    ops = Counter(node.op_type for node in optimised(graph).node)
+    assert (ops["Clip"], ops["QLinearAdd"], ops["HardSigmoid"]) == (0, 1, 0)
+    error = Session(graph, threads=1).run(samples())[0] - floats
+    assert 10 * np.log10(floats.var() / error.var()) > 28
+
+
+def test_a_gate_that_is_concatenated_shares_a_grid_with_others() -> None:
+    def both(graph: Graph, x: Value) -> Value:
+        return graph.add("Concat", [hard_sigmoid(graph, x), x], {"axis": 1}).output
+
+    graph = network(both, width=16)
+    floats = Session(graph, threads=1).run(samples())[0]
+    quantized(graph, samples())
+    error = Session(graph, threads=1).run(samples())[0] - floats
+    assert 10 * np.log10(floats.var() / error.var()) > 28
+    assert islands(graph) == ()
+
+
+@pytest.mark.parametrize("scale", [0.2, 4.0])
+@pytest.mark.parametrize("activation", [hard_sigmoid, hard_swish])
+def test_gates_are_read_back_into_floats(activation: object, scale: float) -> None:
+    """Codes that are read by other parameters than they were made by stand for other numbers."""
+    graph = network(activation, scale)
+    quantized(graph, samples(), Quant(slower="int8", range="minmax"))
+    codes = Session(graph, threads=1).run(samples())[0]
+    decode(graph)
+    infer(graph)
+    assert not any("Quantize" in node.op for node in graph)
+    error = Session(graph, threads=1).run(samples())[0] - codes
+    assert 10 * np.log10(codes.var() / error.var()) > 28
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""TVM, loaded in two thirds of the time that its own import takes.
+"""TVM, loaded in half of the time that its own import takes.
 
 Each of the fifty modules that bind functions of its C++ library asks for the names of all of them, two thousand, one
-call a name: they are asked for once, and again where there are more. And Python's collector looks over what is being
-loaded again and again, though nothing of it is to be given back.
+call a name: they are asked for once, and again where there are more. Its distributed runtime is looked for in a library
+that its wheel does not load; that it is missing is an error of C++, whose first backtrace reads the debugging
+information of the whole compiler (a third of all that loading takes), and so it is not looked for. And Python's
+collector looks over what is being loaded again and again, though nothing of it is to be given back.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from ...ir.uncollected import uncollected
 
 _NAMES = "ffi.FunctionListGlobalNamesFunctor"
 _LIST = "list_global_func_names"
+_OPTIONAL = "tvm.runtime.disco"
+"""What TVM goes without where it is not there."""
 
 
 def load() -> None:
@@ -25,9 +29,22 @@ def load() -> None:
     as an error of TVM's, as if it were the model's fault.
     """
     if "tvm" not in sys.modules:
-        with uncollected(), _listed_once():
+        with uncollected(), _listed_once(), _without(_OPTIONAL):
             import_module("tvm")
     import_module("tvm_ffi").register_error("KeyboardInterrupt", KeyboardInterrupt)
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Within, a module that is not imported yet is missing."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 @contextmanager

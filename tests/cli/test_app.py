@@ -26,6 +26,23 @@ from optc.project.matrix import Job, Result
 META = {"--help", "-h", "--version"}
 
 
+def test_the_collector_does_not_look_over_what_is_imported() -> None:
+    code = """
+import gc, sys
+from optc.__main__ import main
+before = [one["collections"] for one in gc.get_stats()]
+sys.argv = ["optc", "passes"]
+try:
+    main()
+finally:
+    print([one["collections"] - count for one, count in zip(gc.get_stats(), before)], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    young, middle, whole = json.loads(done.stderr)
+    assert young < 20
+    assert middle + whole < 4
+
+
 @pytest.fixture
 def good(tmp_path: Path) -> str:
     return write(tmp_path / "good.onnx", model([MATMUL]))

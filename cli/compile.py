@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..compiler.options import AGAIN, DEVICE, RUN
+from ..errors import SpecError
 from .chosen import choose
 from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
 from .flags import GROUPS, READING, OptionValues, takes
@@ -127,6 +128,8 @@ def compile_model(
     if voice.loud and not voice.verbose and not errors.is_terminal:  # the log tells more
         observers.append(PassLines(errors))
     if weights is not None:
+        if not model.startswith("zoo:"):
+            raise SpecError(f"--weights fills an architecture of the zoo, zoo:NAME, not a model file like '{model}'")
         model = f"{model}:weights={weights}"
     there = device(rpc, tracker, key)
     chosen = choose(model, config, options.values, keep or ())

@@ -23,6 +23,10 @@ from ..ir.node import Node, Value
 from ..ir.types import DType, Shape, TensorType
 
 OPSET = 18
+MOST_PARAMETERS = 2_000_000_000
+MOST_NODES = 20_000
+MOST_ELEMENTS = 4_000_000_000
+"""Of one value, of one sample. A network beyond these was asked for by mistake, and would take all memory."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -73,6 +77,7 @@ class Builder:
         if pads not in get_args(Pads):
             raise SpecError(f"pads={pads} is unknown; take 'torch' (symmetric) or 'tf' (TensorFlow's SAME)")
         self.graph = Graph(name, opsets={"": OPSET})
+        self._parameters = 0
         self._weights = weights
         self._batch_norm = batch_norm
         self._epsilon = epsilon
@@ -88,6 +93,12 @@ class Builder:
         return self.graph
 
     def parameter(self, name: str, shape: Sequence[int], *, mean: float = 0.0, deviation: float = 0.0) -> Value:
+        self._parameters += math.prod(shape)
+        if self._parameters > MOST_PARAMETERS:
+            raise SpecError(
+                f"{self.graph.name} would have more than {MOST_PARAMETERS / 1e9:.0f} billion parameters at "
+                f"'{name}'; make it narrower, or give it fewer layers or classes"
+            )
         return self.graph.constant(self._weights(name, tuple(shape), mean, deviation), name)
 
     def node(
@@ -99,6 +110,10 @@ class Builder:
         attributes: Mapping[str, int | float | list[int]] | None = None,
     ) -> Value:
         """The only output, float32 of `shape`, of a new node."""
+        if len(self.graph) >= MOST_NODES:
+            raise SpecError(
+                f"network {self.graph.name} would have more than {MOST_NODES:,} nodes; give it fewer layers"
+            )
         node: Node = self.graph.add(op, inputs, attributes, outputs=[name], types=[_type(shape)], name=name)
         return node.output
 
@@ -261,6 +276,11 @@ def _type(shape: Shape) -> TensorType:
     if any(isinstance(size, int) and size < 1 for size in shape):
         raise SpecError(
             f"the network would have a value of shape {shape}; make it wider, or its input or output larger"
+        )
+    if math.prod(size for size in shape if isinstance(size, int)) > MOST_ELEMENTS:
+        raise SpecError(
+            f"the network would have a value of shape {shape}, more than {MOST_ELEMENTS / 1e9:.0f} billion numbers; "
+            "make it narrower, or its input smaller"
         )
     return TensorType(DType.FLOAT, shape)
 

@@ -178,8 +178,10 @@ def _parse_options(entry: Entry, spec: str) -> dict[str, Option]:
         if key not in declared:
             message = f"{entry.name} has no option '{key}'.{nearest(key, declared)}"
             raise SpecError(message, text=spec, position=position)
+        if key in parsed:
+            raise SpecError(f"option '{key}' of {entry.name} stands there twice", text=spec, position=position)
         try:
-            parsed[key] = _parse(text, type(declared[key]))
+            parsed[key] = _parse(text, declared[key])
         except ValueError as error:
             message = f"option '{key}' of {entry.name} takes a value like {declared[key]}, not '{text}'"
             raise SpecError(message, text=spec, position=position + len(key) + len(equals)) from error
@@ -187,11 +189,13 @@ def _parse_options(entry: Entry, spec: str) -> dict[str, Option]:
     return parsed
 
 
-def _parse(text: str, kind: type[Option]) -> Option:
+def _parse(text: str, default: Option) -> Option:
+    """Zero is a number only of what is zero by default: no network has no layers, or none of width."""
+    kind = type(default)
     if kind is bool:
         if text not in ("true", "false"):
             raise ValueError(text)
         return text == "true"
-    if kind is not str and not 0 <= float(text) < 2**31:
+    if kind is not str and (not 0 <= float(text) < 2**31 or (float(text) == 0 and default != 0)):
         raise ValueError(text)
     return kind(text)

@@ -48,6 +48,11 @@ def good(tmp_path: Path) -> str:
     return write(tmp_path / "good.onnx", model([MATMUL]))
 
 
+def test_weights_are_for_architectures(good: str, tmp_path: Path) -> None:
+    done = optc(good, "--weights", "w.npz", "--passes", "clean", "-o", str(tmp_path / "out.onnx"))
+    assert_one_line(done, 2, f"--weights fills an architecture of the zoo, zoo:NAME, not a model file like '{good}'")
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     out.write_bytes(b"what was there before")

@@ -105,6 +105,11 @@ def test_options_are_the_builder_s_arguments() -> None:
         ("mobilenet_v1:classes=10:alpha=wide", "takes a value like 1.0, not 'wide'", 30),
         ("mobilenet_v1:alpha=nan", "takes a value like 1.0", 19),
         ("mobilenet_v1:alpha=-1", "takes a value like 1.0", 19),
+        ("mobilenet_v1:alpha=0", "takes a value like 1.0, not '0'", 19),
+        ("efficientnet_b0:depth=0.0", "takes a value like 1.0, not '0.0'", 22),
+        ("nasnet_mobile:repeats=0", "takes a value like 4", 22),
+        ("mobilenet_v1:classes=0", "takes a value like 1000", 21),
+        ("mobilenet_v1:classes=10:alpha=1:classes=9", "'classes' of mobilenet_v1 stands there twice", 32),
         ("resnet_cifar:batch_norm=1", "takes a value like True", 24),
         ("digits_dscnn:alpha=1", "no option 'alpha'", 13),
         ("mobilenet_v1:", "no option ''", 13),
@@ -115,6 +120,21 @@ def test_bad_specifications_point_at_the_place(spec: str, message: str, position
         zoo.load(spec)
     assert message in str(caught.value)
     assert caught.value.position == position
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mobilenet_v3_small:width=1e9", "billion parameters at .*; make it narrower"),
+        ("mobilenet_v1:classes=2000000000", "billion parameters at 'classifier.weight'"),
+        ("mobilenet_v2:resolution=100000000", "make it narrower, or its input smaller"),
+        ("efficientnet_b0:depth=1000000:width=0.001:resolution=32", "nodes; give it fewer layers"),
+        ("nasnet_mobile:repeats=1000000:filters=96:resolution=32", "nodes; give it fewer layers"),
+    ],
+)
+def test_a_network_beyond_all_sizes_is_refused_before_it_is_built(spec: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        zoo.load(spec)
 
 
 def test_only_trained_networks_have_samples() -> None:

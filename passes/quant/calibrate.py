@@ -31,7 +31,7 @@ Number = TypeVar("Number", np.float32, np.float64)
 BATCH_BYTES = 12 << 20
 """Activations held at a time."""
 LARGEST_BATCH = 64
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 19
 """Elements of a value that fill its histogram, of all samples together; the extremes are those of every element."""
 LEAST = 1 << 12
 """Elements of a batch that do so at least."""

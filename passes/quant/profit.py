@@ -31,6 +31,7 @@ from .equivalent.gates import spell_gates
 from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
 from .layers import find_layers
+from .numbers.minimum_cut import sink_side
 from .numbers.params import QuantParams, activation_params, limits
 from .qdq.insertion import Insertion
 from .qdq.parameters import encode_biases
@@ -49,7 +50,9 @@ GAIN = 0.95
 ELEMENT = 1.5e-9
 """Seconds to encode or decode one element and to change its layout, on x86 with AVX2."""
 CALL = 5e-6
-PROFILES = 4
+PROFILES = 2
+STRETCH = 2e-3
+"""Seconds of one measurement of a whole graph."""
 
 
 def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
@@ -77,7 +80,7 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     feeds = next(ctx.fit.batches(1))
     trial, twins = _trial(graph, schemes, ctx)
     sessions = [Session(g, threads=ctx.threads) for g in (graph, trial)]
-    before, after = latency(sessions, feeds, limit=0.5, border=1.0 / PAYS)
+    before, after = latency(sessions, feeds, limit=0.5, stretch=STRETCH, border=1.0 / PAYS)
     if after.ratio <= 1.0 / PAYS or before.seconds < LEAST:
         return {}
     floats, codes = _fastest(graph, feeds, ctx), _fastest(trial, feeds, ctx)
@@ -93,7 +96,8 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     if not reasons:
         return {}
     mixed, _ = _trial(graph, left_float(schemes, reasons), ctx)
-    cut = latency([sessions[1], Session(mixed, threads=ctx.threads)], feeds, limit=0.5, border=GAIN)[1]
+    pair = [sessions[1], Session(mixed, threads=ctx.threads)]
+    cut = latency(pair, feeds, limit=0.5, stretch=STRETCH, border=GAIN)[1]
     # On a busy machine rounds differ, and nothing can be told.
     return reasons if cut.ratio < GAIN and cut.high < 1 else {}
 
@@ -160,15 +164,13 @@ def _cut(
     ctx: Context,
 ) -> set[Node]:
     """The nodes on the float side of the minimum cut."""
-    import networkx as nx
-
     from ...runtime.session import Session
 
     coded = list(plan.coded)
     sizes = {
         v: a.size for v, a in zip(coded, Session(graph, outputs=coded, threads=ctx.threads).run(feeds), strict=True)
     }
-    network: nx.Graph[Node | str] = nx.Graph()
+    apart: dict[tuple[Node, Node], float] = {}
     alone = dict.fromkeys((node for node in graph if plan.integer(node)), 0.0)
     for value in coded:
         cost = CALL + ELEMENT * sizes[value]
@@ -179,16 +181,12 @@ def _cut(
                 alone[reader] += cost
             continue
         for reader in readers:
-            network.add_edge(maker, reader, capacity=cost)
+            apart[maker, reader] = cost
         if value.is_output or len(readers) < len(value.users):
             alone[maker] += cost
-    for node, extra in alone.items():
-        network.add_edge("integer", node, capacity=floats.get(node, 0.0))
-        network.add_edge(node, "float", capacity=integer.get(node, 0.0) + extra)
-    if not alone:
-        return set()
-    _, (_, right) = nx.minimum_cut(network.to_directed(), "integer", "float")
-    return {node for node in right if isinstance(node, Node)}
+    left = {node: floats.get(node, 0.0) for node in alone}
+    right = {node: integer.get(node, 0.0) + extra for node, extra in alone.items()}
+    return sink_side(left, right, apart)
 
 
 def _read(node: Node, plan: Placement) -> tuple[Value, ...]:

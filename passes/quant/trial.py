@@ -47,7 +47,7 @@ BATCH = 2
 """Samples that run at a time: the activations of all of them would take more memory than all else."""
 CLEARLY = 0.9
 """The share of a loss that is left where a rule of ranges is clearly better."""
-ELEMENTS = 1 << 19
+ELEMENTS = 1 << 17
 """Elements of a value that its grid is found by."""
 KEPT = 32 << 20
 """Bytes of the float model's answers that are kept; what is beyond is computed anew each time."""

@@ -235,7 +235,7 @@ def _allotted(
     layers = [layer for layer, options in own.items() if hooks.share(options) == share]
     if share is None or not layers:
         return {}
-    steps = walk(graph, hooks.ctx, layers, eases=False)
+    steps = walk(graph, hooks.ctx, layers, rows=FEW, eases=False)
     every = {step.layer: hooks.candidates(step, own[step.layer]) for step in steps}
     curves = {layer: choices for layer, choices in every.items() if len(choices) > 1}
     budget = sum(max(choice.cost for choice in choices) for choices in curves.values()) * share

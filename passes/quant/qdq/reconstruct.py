@@ -35,6 +35,8 @@ from .parameters import Rounded, least_scale
 ROWS = 8192
 """Least number of sampled rows a layer. Twice as many leave KL as it is with 8 bits (ResNet-20 .0011, a keyword spotter
 .0007), and lower it by 4 % with 4 (SqueezeNet)."""
+ENOUGH = 128
+"""Samples that are enough with 8 bits, where there is little to make up for."""
 BATCH = 10
 """Samples that run at a time: fifty samples allow no more, and memory is to be the same with many."""
 
@@ -124,9 +126,11 @@ def reconstruct(
 ) -> dict[Node, Rounded]:
     """Round the weights of `layers` in the graph of `insertion`; biases stay float, and as they are unless they are to
     be fitted. `teacher` answers by value name."""
-    hooks = Reconstruction(insertion, replace(ctx, teacher=teacher), schemes, fit_biases=fit_biases)
     own = {layer: schemes[layer.node] for layer in layers}
-    hooks.rows = ROWS if all(scheme.bits == 8 for scheme in own.values()) else 2 * ROWS
+    plain = all(scheme.bits == 8 for scheme in own.values())
+    fit = ctx.fit.take(ENOUGH, ctx.seed) if ctx.fit is not None and plain else ctx.fit
+    hooks = Reconstruction(insertion, replace(ctx, teacher=teacher, fit=fit), schemes, fit_biases=fit_biases)
+    hooks.rows = ROWS if plain else 2 * ROWS
     return {
         one.step.layer.node: Rounded(one.form.params, one.error)
         for one in rewrite(hooks, insertion.graph, layers, own, Report())

@@ -23,7 +23,7 @@ from ..base import Detail, Report, Skip
 from ..walk.choice import Choice
 from ..walk.layerwise import Layerwise, Rewritten
 from ..walk.linear import Linear
-from ..walk.refit import fit_masked
+from ..walk.refit import Fit, fit_masked
 from ..walk.target import Array, Target, inverse_factor
 from ..walk.walk import Step
 from .exchange import FEW, GAIN, ROUNDS, exchange, settled, single
@@ -46,6 +46,7 @@ class Pruned:
 
 class PruneWeights(Layerwise["Prune", Pruned]):
     begins_late = False
+    sketches = True
 
     @property
     def eases(self) -> bool:
@@ -83,6 +84,10 @@ class PruneWeights(Layerwise["Prune", Pruned]):
         few = allotted is None and options.kind != "nm" and options.ratio is None
         weight = prune_layer(step.target, pattern, step.layer, rounds=FEW if few else ROUNDS)
         return Choice(float(np.mean(weight != 0.0)), step.target.error(weight), "prune", form=Pruned(weight, pattern))
+
+    def sketch(self, step: Step, options: Prune) -> Array:
+        pattern, target = _sparsest(step.target, options.error or 0.0), step.target
+        return np.stack([_cheap(w, h, pattern).weight for w, h in zip(*_singles(target), strict=True)]).astype(float)
 
     def dense(self, form: Pruned) -> Array:
         return form.weight
@@ -153,11 +158,18 @@ def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:
 
 def _error_at(target: Target, sparsity: float) -> float:
     """The loss at a sparsity as a share of the answer's variance, from a cheap mask and a short refit."""
-    lost = 0.0
-    for w, h in zip(single(target.weight), single(target.hessian), strict=True):
-        mask = keep_largest(w**2 * np.diagonal(h), Unstructured(sparsity))
-        lost += float(fit_masked(w, h, mask, steps=6).loss.sum())
+    parts = zip(*_singles(target), strict=True)
+    lost = sum(float(_cheap(w, h, Unstructured(sparsity)).loss.sum()) for w, h in parts)
     return lost / max(target.energy, 1e-30)
+
+
+def _cheap(w: Array, h: Array, pattern: Pattern) -> Fit:
+    """Weights (n, d) on the cheapest of masks, after a short refit."""
+    return fit_masked(w, h, keep_largest(w**2 * np.diagonal(h), pattern), steps=6)
+
+
+def _singles(target: Target) -> tuple[Array, Array]:
+    return single(target.weight), single(target.hessian)
 
 
 def _sparsest(target: Target, error: float) -> Unstructured:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
@@ -59,6 +60,8 @@ class Layerwise(ABC, Generic[Options, Form]):
 
     glances: ClassVar[bool] = False
     """Whether layers without any form within the tolerance are told from a few rows, before the walk."""
+    sketches: ClassVar[bool] = False
+    """Whether `sketch` tells about the weights that a layer would end with."""
     looks_again: ClassVar[bool] = True
     """Whether layers, those that only repair too, are fitted to what a saturating activation after them forgives."""
 
@@ -93,6 +96,10 @@ class Layerwise(ABC, Generic[Options, Form]):
         options allow nothing. `tolerance` is the loss allowed where they name no amount."""
         return None
 
+    def sketch(self, step: Step, options: Options) -> Array:
+        """About the weights (groups, n, d) that `choose` would come to, at once. Raises `Skip` as it does."""
+        raise TypeError(f"{type(self).__name__} has no sketches")
+
     @abstractmethod
     def dense(self, form: Form) -> Array:
         """The weights (groups, n, d) that a form stands for; (n, d) where there is one group."""
@@ -118,7 +125,14 @@ class Layerwise(ABC, Generic[Options, Form]):
         one, ctx = self.options, self.ctx
         assert isinstance(one, LayerPass)
         if one.unbounded:
-            return loosest(graph, ctx, lambda trial, error: _run(_bounded(one, error).layerwise(ctx), trial))
+
+            def sketched(error: float) -> float:
+                return _sketched(_bounded(one, error).layerwise(ctx), graph)
+
+            return loosest(
+                graph, ctx, lambda trial, error: _run(_bounded(one, error).layerwise(ctx), trial),
+                sketched if self.sketches else None,
+            )  # fmt: skip
         return _run(self, graph)
 
     def timed(self, step: Step, choice: Choice[Form]) -> float | None:
@@ -150,12 +164,10 @@ def _bounded(one: LayerPass, error: float) -> LayerPass:
 
 
 def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
-    ctx, report = hooks.ctx, Report()
+    report = Report()
     inside = body_layers(graph)
     layers = walkable(graph, report, {reader.node for layer in inside for reader in layer.readers})
-    kept = {layer: reason for layer in layers if (reason := ctx.kept(hooks.options, layer.node))}
-    reasons = _staying(hooks, layers) | made_by_rivals(layers, ctx) | kept
-    own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
+    own, reasons, kept = _parted(hooks, layers)
     if own and all(hooks.tolerance(options) is not None for options in own.values()):
         hooks.rows = FEW
         out = _hopeless(hooks, graph, own) if hooks.glances else {}
@@ -175,6 +187,33 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
     hooks.end([layer for layer in layers if layer in changed], report)
     _change_bodies(hooks, inside, report)
     return report
+
+
+def _parted(
+    hooks: Layerwise[PassT, Form], layers: Sequence[Linear]
+) -> tuple[dict[Linear, PassT], dict[Linear, str], dict[Linear, str]]:
+    """The layers that may change, with the options of each; the others, with the reason; those that the user keeps."""
+    ctx = hooks.ctx
+    kept = {layer: reason for layer in layers if (reason := ctx.kept(hooks.options, layer.node))}
+    reasons = _staying(hooks, layers) | made_by_rivals(layers, ctx) | kept
+    own = {layer: ctx.options(hooks.options, layer.node) for layer in layers if layer not in reasons}
+    return own, reasons, kept
+
+
+def _sketched(hooks: Layerwise[PassT, Form], graph: Graph) -> float:
+    """How far a copy of `graph` agrees with the teacher whose layers are as they are sketched, none of which makes up
+    for another."""
+    ctx, copy = hooks.ctx, graph.clone()
+    own, _, _ = _parted(hooks, walkable(copy, Report()))
+    written: dict[Linear, tuple[Array, Array | None]] = {}
+    for step in glance(copy, ctx, list(own)):
+        with suppress(Skip):
+            weight = hooks.sketch(step, own[step.layer])
+            bias = step.layer.bias()  # what a glance sees is answered without it
+            written[step.layer] = weight, None if bias is None else bias + step.target.bias(weight)
+    for layer, (weight, bias) in written.items():
+        layer.write(weight, bias)
+    return ctx.agreement(copy).cautious
 
 
 def _change_bodies(hooks: Layerwise[PassT, Form], layers: Sequence[Linear], report: Report) -> None:

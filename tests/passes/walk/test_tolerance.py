@@ -12,8 +12,45 @@ from optc.passes.base import Context, Outcome, Report
 from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
-from optc.passes.walk.tolerance import SAFE, safest
+from optc.passes.walk.layerwise import _sketched
+from optc.passes.walk.tolerance import SAFE, loosest, safest
 from optc.runtime.agreement import agreement
+
+
+@pytest.mark.parametrize(("sketch", "tried"), [(0.96, [0.001]), (0.98, [0.005]), (float("nan"), [0.005])])
+def test_no_walk_is_made_at_a_tolerance_whose_sketch_is_far_from_safe(sketch: float, tried: list[float]) -> None:
+    graph = residual_net()
+    ctx = context(graph, 64)
+    ctx.held_out = ctx.fit
+    amounts: list[float] = []
+
+    def run(trial: Graph, amount: float) -> Report:
+        amounts.append(amount)
+        return Report()
+
+    loosest(graph, ctx, run, lambda amount: sketch)
+    assert amounts == tried
+
+
+def test_a_sketch_tells_about_what_a_walk_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing makes up for what others lost, so it is off by more, but not by much; the graph stays as it is."""
+    graph = residual_net()
+    ctx = context(graph, 256)
+    before = str(graph)
+    copies: list[Graph] = []
+
+    def judged(_: Context, copy: Graph) -> SimpleNamespace:
+        copies.append(copy)
+        return SimpleNamespace(cautious=1.0)
+
+    monkeypatch.setattr(Context, "agreement", judged)
+    for error in (0.001, 0.02):
+        _sketched(Prune(error=error).layerwise(ctx), graph)
+        walked = graph.clone()
+        assert Prune(error=error).run(walked, ctx).changed
+        off = distance(ctx.teacher, walked, ctx)
+        assert 0.5 * off < distance(ctx.teacher, copies[-1], ctx) < 8 * off
+    assert str(graph) == before
 
 
 @pytest.mark.parametrize("one", [Prune(), Svd(align=1), Depthwise()], ids=str)

@@ -76,7 +76,7 @@ class Pairs(Kind):
         return [pair for pair in pairs if pair is not None]
 
     def at(self, node: Node, number: int) -> Pair | None:
-        second = _layer(node)
+        second = _ending(node)
         chain = None if second is None else _chain(second)
         if second is None or chain is None:
             return None
@@ -102,7 +102,7 @@ class Pairs(Kind):
 
         nodes = {}
         for node in graph:
-            second = _layer(node)
+            second = _ending(node)
             chain = None if second is None else _chain(second)
             if chain is not None and chain[1] is not None:
                 nodes[chain[1]] = chain[0]
@@ -134,9 +134,18 @@ def _layer(node: Node) -> Linear | None:
     return layer
 
 
+def _ending(node: Node) -> Linear | None:
+    """The layer that ends in a node, which is the sum of a MatMul and its bias where there is one."""
+    inner = [node]
+    if node.op == "Add":
+        inner = [value.producer for value in node.inputs if value is not None and value.producer is not None]
+    layers = (_layer(one) for one in inner)
+    return next((layer for layer in layers if layer is not None and layer.output.producer is node), None)
+
+
 def _before(node: Node) -> str:
     """The name of what a layer reads."""
-    layer = _layer(node)
+    layer = _ending(node)
     return "" if layer is None else layer.source.name
 
 
@@ -149,13 +158,8 @@ def _chain(second: Linear) -> tuple[Linear, Node | None] | None:
         if inner is None or any(other is not None and other.constant is None for other in between.inputs[1:]):
             return None
         value = inner
-    node = value.producer
-    if not _read_once(value) or node is None:
-        return None
-    if node.op == "Add":  # the bias of a MatMul
-        node = next((v.producer for v in node.inputs if v is not None and v.producer is not None), None)
-    first = None if node is None else _layer(node)
-    return (first, between) if first is not None and first.output is value else None
+    first = _ending(value.producer) if _read_once(value) and value.producer is not None else None
+    return None if first is None else (first, between)
 
 
 def _read_once(value: Value) -> bool:

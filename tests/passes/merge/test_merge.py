@@ -73,6 +73,14 @@ def test_what_is_linear_is_exact_without_any_fit(name: str) -> None:
     assert_equivalent(original, graph, feeds(original), ulps=256.0)
 
 
+@pytest.mark.parametrize("name", [name for name in EXACT if "mm" in name or "matmul" in name])
+def test_the_pass_merges_products_with_and_without_a_bias_node(name: str) -> None:
+    original, graph = EXACT[name].clone(), EXACT[name].clone()
+    report = run(graph, context(graph), ratio=0.1)
+    assert [layer.outcome for layer in report.layers] == [Outcome.DONE]
+    assert_equivalent(original, graph, feeds(original), ulps=1024.0)
+
+
 def test_a_line_stands_for_an_activation_and_the_layer_is_fitted() -> None:
     graph, ctx = activated(), context(activated())
     node = [node for node in graph if node.op == "Conv"][-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,15 @@ def linear_branch() -> Graph:
     return net.done(net.conv(net.add("Relu", b), 12, 8))
 
 
+def behind_activations() -> Graph:
+    """A layer that reads what no layer ends in, and whose answer two activations stand behind."""
+    net = Net()
+    a = net.add("MaxPool", net.add("Relu", net.conv(net.x, 8, 8)), kernel_shape=[2, 2])
+    b = net.add("Tanh", net.add("Relu", net.conv(a, 8, 8)))
+    flat = net.add("Flatten", net.add("GlobalAveragePool", b))
+    return net.done(net.graph.add("Gemm", [flat, net.weight(5, 8)], {"transB": 1}, name="head").output)
+
+
 def two_branches(quiet: float) -> Graph:
     """Two residual branches, of which the first says `quiet` times as much as the second."""
     net = Net()
@@ -103,9 +113,10 @@ def test_as_many_as_are_safe_go_by_default() -> None:
     assert agreed
 
 
-def test_repair_is_worth_something() -> None:
-    graph, plain = residual_net(), residual_net()
-    name = next(node.label for node in graph if node.op == "Add")
+@pytest.mark.parametrize(("net", "op"), [(residual_net, "Add"), (behind_activations, "Conv")])
+def test_repair_is_worth_something(net: Callable[[], Graph], op: str) -> None:
+    graph, plain = net(), net()
+    name = [name for name, edit in Blocks().named(graph).items() if edit.node.op == op][-1]
     ctx = context(graph, Override(name, passes={"prune": {"remove": True}}))
     run(graph, ctx, ratio=0.0)
     Blocks().named(plain)[name].apply(plain)

@@ -50,7 +50,8 @@ def image_column(
     layout: str,
     resize: int | tuple[int, int] | None,
 ) -> Column:
-    """One row an image. Raises `DataError` where `value` takes no images, or the options do not fit it."""
+    """One row an image, or where the model takes a fixed number of them at a time, that many; what is left over is left
+    out. Raises `DataError` where `value` takes no images, too many, or the options do not fit it."""
     try:
         import PIL  # noqa: F401
     except ImportError as error:
@@ -87,10 +88,22 @@ def image_column(
         pixels = pixels.reshape(*pixels.shape[:2], len(mode))
         if dtype.is_float:
             pixels = (pixels.astype(np.float32) / unit - shift) / scale
-        row = pixels.transpose(2, 0, 1) if first else pixels
-        return row[None] if axis is None else row
+        return np.asarray(pixels.transpose(2, 0, 1) if first else pixels)
 
-    return ImageColumn(value.name, dtype.numpy, len(paths), load)
+    batch = shape[0] if axis is None and isinstance(shape[0], int) else 1
+    if len(paths) < batch:
+        raise DataError(f"input '{value.name}' takes {batch} images at a time, and there are {len(paths)}; give more")
+
+    def load_batch(index: int) -> Array:
+        images = [load(at) for at in range(index * batch, (index + 1) * batch)]
+        if len({image.shape for image in images}) > 1:
+            raise DataError(
+                f"input '{value.name}' takes {batch} images at a time, and {paths[index * batch]} and those after it "
+                "differ in size; give --resize HxW"
+            )
+        return np.stack(images)
+
+    return ImageColumn(value.name, dtype.numpy, len(paths) // batch, load if axis is not None else load_batch)
 
 
 def _check_size(width: int, height: int) -> None:

@@ -201,6 +201,22 @@ def test_images_are_scaled_resized_and_laid_out(tmp_path: Path) -> None:
         list(load_samples(tmp_path, IMAGE).batches(8))
 
 
+def test_images_go_in_whole_batches_where_the_model_takes_so_many(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    for i, one in enumerate(pixels):
+        image.fromarray(one).save(tmp_path / f"{i}.png")
+    samples = load_samples(tmp_path, graph_of(x=(3, 3, 8, 8)))
+    feeds = [feed["x"] for feed in samples.batches(8)]
+    np.testing.assert_allclose(np.concatenate(feeds), pixels[:6].transpose(0, 3, 1, 2) / np.float32(255), atol=1e-6)
+    assert [feed.shape for feed in feeds] == [(3, 3, 8, 8)] * 2
+    with pytest.raises(DataError, match="takes 8 images at a time, and there are 7"):
+        load_samples(tmp_path, graph_of(x=(8, 3, 8, 8)))
+    image.fromarray(pixels[0, :, :4]).save(tmp_path / "1.png")
+    with pytest.raises(DataError, match="differ in size; give --resize"):
+        list(load_samples(tmp_path, graph_of(x=(3, 3, "H", "W"))).batches(8))
+
+
 def test_a_stream_of_feeds_is_kept_on_disk() -> None:
     data = rng((7, 16))
     feeds = ({"input": data[i : i + 1], "state": np.zeros((2, 1, 5), np.float32)} for i in range(7))

@@ -59,10 +59,11 @@ class Guard:
         old, new = cost(before).bytes, cost(after).bytes
         if new > old:
             return f"the weights would grow from {old:,} to {new:,} bytes"
-        if ctx.target.contrib_ops and not one.mends and old - new < NODES:
-            grown = _file_size(before), _file_size(after)
-            if grown[1] > grown[0]:
-                return f"the file would grow from {grown[0]:,} to {grown[1]:,} bytes"
+        more_nodes = sum(1 for _ in after.walk()) > sum(1 for _ in before.walk())
+        if more_nodes and ctx.target.contrib_ops and old - new < NODES:
+            length, longer = _file_size(before), _file_size(after)
+            if longer > length:
+                return f"the file would grow from {length:,} to {longer:,} bytes"
         if ctx.held_out is None or ctx.teacher is None:
             return ""
         objection = self._disagreement(one, before, after, ctx, report)

@@ -155,16 +155,17 @@ def _in_float(
     cache: PassCache | None,
     state: str,
 ) -> Report | None:
-    """What the form of `one` that computes in float made of `graph`, where `reason` is that its own was slow; `None`,
-    and then the graph is as it was, where there is no such form or that did not pay either."""
+    """What the form of `one` that computes in float made of `graph`, where `reason` is that its own was slow or lost
+    too much; `None`, and then the graph is as it was, where there is no such form or that did not pay either."""
     other = one.in_float
     # Elsewhere than in ONNX Runtime, weights that are decoded once are floats in the artifact.
-    if other is None or not reason.startswith(SLOW) or not ctx.target.contrib_ops:
+    if other is None or not reason.startswith((SLOW, DISAGREES)) or not ctx.target.contrib_ops:
         return None
     report = _checked(position, other, graph, ctx, observers, guard, cache, state)
     if not report.changed:
         return None
-    report.notes.insert(0, f"run as {report.spec}: {reason} in integers here ({one.name}:slower=int8 keeps them)")
+    keeps = f" ({one.name}:slower=int8 keeps them)" if reason.startswith(SLOW) else ""
+    report.notes.insert(0, f"run as {report.spec}: {reason} in integers here{keeps}")
     report.spec = spec(one)
     return report
 

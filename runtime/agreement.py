@@ -46,6 +46,7 @@ FEW = 32
 """Samples below which a share of them tells little."""
 _TINY = 1e-12
 _UNSEEN = "nothing was compared: it is empty for every sample"
+_ZERO = "nothing was compared: it is zero for every sample"
 _SILENT = "nothing was compared: no sample reaches a score of 0.1"
 
 
@@ -300,6 +301,7 @@ class Sums:
         elif teacher.shape == student.shape:
             self.rows += teacher.size
             self.agreed += int(np.count_nonzero(teacher == student))
+            self.signal += float(np.count_nonzero(teacher))
         else:
             self.rows += teacher.size
             self.broken += teacher.size
@@ -377,16 +379,17 @@ class Sums:
     def result(self) -> OutputAgreement:
         share = self.agreed / self.rows if self.rows else None
         if self.kind is Kind.DISCRETE:
+            remark = "" if self.rows and (self.signal or self.agreed < self.rows) else _ZERO if self.rows else _UNSEEN
             return OutputAgreement(
-                self.name, self.kind, equal=share, broken=self.broken, remark=_UNSEEN * (not self.rows)
+                self.name, self.kind, equal=None if remark else share, broken=self.broken, remark=remark
             )
         decides = self.kind is not Kind.VALUES and self.rows > 0
         worst, remark = self._sliced()
         return OutputAgreement(
             self.name,
             self.kind,
-            sqnr_db=decibel(self.signal, self.noise) if self.elements else None,
-            cosine=_cosine(self.product, self.signal, self.answer) if self.elements else None,
+            sqnr_db=decibel(self.signal, self.noise) if self.elements and remark != _ZERO else None,
+            cosine=_cosine(self.product, self.signal, self.answer) if self.elements and remark != _ZERO else None,
             top1=share if decides else None,
             kl=max(0.0, self.divergence / self.rows) if decides else None,
             broken=self.broken,
@@ -404,7 +407,7 @@ class Sums:
         if not self.elements:
             return None, _UNSEEN
         if self.kind is Kind.VALUES:
-            return self.slices.worst(), ""
+            return (None, _ZERO) if self.signal == 0 == self.noise else (self.slices.worst(), "")
         if self.kind is not Kind.DECISIONS or not self.dense or self.slices.lost:
             return None, ""
         if self.slices.scores_above(2) >= MANY:

@@ -263,3 +263,22 @@ def test_a_slow_form_gives_way_to_that_in_float(monkeypatch: pytest.MonkeyPatch)
     assert report.notes == ["reverted: it would run 5.00 times as long"]
     graph, report = ruled(Folded(1.01), 400, {"slow": 0.5}, monkeypatch)
     assert next(iter(graph)).name == "slow"
+
+
+def test_a_form_that_loses_too_much_gives_way_to_that_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optc.passes import guard
+
+    @dataclass(frozen=True, slots=True)
+    class Milder(Folded):
+        """Loses nearly all, but in the other form."""
+
+        def run(self, graph: Graph, ctx: Context) -> Report:
+            return Scale(1.0001 if self.folded else 30.0).run(graph, ctx)
+
+    monkeypatch.setattr(guard, "_slowdown", lambda *_: 1.0)
+    graph = graph_of_one_layer()
+    (report,) = run(Pipeline((Milder(),)), graph, context(graph), guard=Guard(0.9))
+    assert report.count(Outcome.DONE) == 1
+    assert report.notes[0].startswith("run as scale:folded=true: agreement of output 'y' would fall to")
+    assert report.notes[0].endswith("below 90 % in integers here")
+    np.testing.assert_allclose(next(iter(graph)).inputs[1].numpy(), WEIGHT, atol=1e-3)  # type: ignore[union-attr]

@@ -192,13 +192,21 @@ def test_the_worst_part_is_named() -> None:
 def test_nothing_compared_is_no_figure() -> None:
     for kind, empty in (
         (Kind.VALUES, np.zeros((0, 4), np.float32)), (Kind.DISCRETE, np.zeros((0,), np.int64)),
-        (Kind.DECISIONS, np.full((5, 100), 0.01)),
+        (Kind.DECISIONS, np.full((5, 100), 0.01)), (Kind.VALUES, np.zeros((5, 100), np.float32)),
+        (Kind.DISCRETE, np.zeros((5, 1), np.int64)), (Kind.DISCRETE, np.zeros((5, 9), bool)),
     ):  # fmt: skip
         sums = Sums("y", kind)
         sums.add(empty, empty)
         agreed = sums.result()
         assert np.isnan(agreed.share)
         assert "nothing was compared" in agreed.remark
+
+
+def test_what_is_answered_where_nothing_should_be_costs_agreement() -> None:
+    for kind, empty in ((Kind.VALUES, np.zeros((5, 100), np.float32)), (Kind.DISCRETE, np.zeros((5, 9), np.int64))):
+        other = empty.copy()
+        other[0, 0] = 1
+        assert share(kind, empty, other) < FLOOR
 
 
 def boxes(rng: np.random.Generator) -> list[Array]:

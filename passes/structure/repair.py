@@ -53,7 +53,8 @@ def _reached(graph: Graph, layers: Sequence[Linear], touched: Collection[str], *
     """`touched` and the values behind them that no layer stands before; `alone`: those that nothing else decides."""
     firm = {layer.node for layer in layers}
     every = all if alone else any
-    reached = {value for node in graph for value in (*node.inputs, *node.outputs) if value is not None and value.name in touched}
+    values = (value for node in graph for value in (*node.inputs, *node.outputs) if value is not None)
+    reached = {value for value in values if value.name in touched}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None and value.constant is None]
         if node not in firm and inputs and every(value in reached for value in inputs):

@@ -23,6 +23,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.runtime.session import bare
+from optc.runtime.training.blocked import block_convolutions, channel_block
 
 STAND_INS = ("zoo:mobilenet_v2:16", "zoo:efficientnet_lite0:16", "zoo:digits_resnet:64")
 
@@ -93,11 +94,14 @@ def runner(graph: Graph, batch: int) -> Callable[[], object]:
 
 def differentiated(graph: Graph, weights: list[Value]) -> Graph:
     seeds: dict[Value, Value | None] = {output.value: None for output in graph.outputs[:1]}
-    gradients = differentiate(graph, seeds, weights)
+    block = channel_block()
+    gradients = differentiate(graph, seeds, weights, by_sample=block > 0)
     while graph.outputs:
         graph.remove_output(len(graph.outputs) - 1)
     for i, value in enumerate(gradients.of.values()):
         graph.add_output(value, f"gradient{i}", value.type)
+    graph.sweep()
+    block_convolutions(graph, block)
     return graph
 
 

@@ -21,10 +21,14 @@ class Cannot(Exception):
 
 
 class Builder:
-    """Appends nodes to the end of `graph`. Shapes and element types are asked of values of the forward pass only."""
+    """Appends nodes to the end of `graph`. Shapes and element types are asked of values of the forward pass only.
 
-    def __init__(self, graph: Graph, inference: Inference) -> None:
+    `by_sample` is what `differentiate` was asked for.
+    """
+
+    def __init__(self, graph: Graph, inference: Inference, *, by_sample: bool = False) -> None:
         self.graph = graph
+        self.by_sample = by_sample
         self.opset = graph.opset()
         self.inference = inference
         self.nodes: list[Node] = []

@@ -60,7 +60,9 @@ class Gradients:
         return self.of[value]
 
 
-def differentiate(graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequence[Value]) -> Gradients:
+def differentiate(
+    graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequence[Value], *, by_sample: bool = False
+) -> Gradients:
     """Append to `graph` what computes the derivative of a scalar loss with respect to each value of `wrt`.
 
     `seeds` maps values of the graph to the values (of the same shapes, in the same graph) that hold the derivative of
@@ -72,6 +74,9 @@ def differentiate(graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequen
     the first maximum, ReduceMax shares among equals, Round and QuantizeLinear pass straight through inside the range
     (Bengio et al. 2013), scales and zero points get the gradients of learned step sizes (Esser et al. 2020, eq. 3).
 
+    `by_sample` writes the gradients of depthwise kernels as a convolution for each sample, whose kernel is as large as
+    the map: what is fastest where a runtime keeps channels in blocks, and slow elsewhere.
+
     Raises `ModelError` where no gradient reaches any value of `wrt`, and for a graph older than opset 11.
     """
     if graph.opset() < OLDEST:
@@ -81,7 +86,7 @@ def differentiate(graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequen
     kept = frozenset((*seeds, *wrt))
     if prepare(graph, _between(graph, seeds, wrt), kept):
         prepare(graph, _between(graph, seeds, wrt), kept)  # what was written out may want more of the forward pass
-    walk = _Walk(graph, seeds, wrt)
+    walk = _Walk(graph, seeds, wrt, by_sample)
     walk.run()
     gradients = walk.result()
     infer(graph)
@@ -113,11 +118,13 @@ def _between(graph: Graph, seeds: Iterable[Value], wrt: Iterable[Value]) -> list
 
 
 class _Walk:
-    def __init__(self, graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequence[Value]) -> None:
+    def __init__(
+        self, graph: Graph, seeds: Mapping[Value, Value | None], wrt: Sequence[Value], by_sample: bool
+    ) -> None:
         self.graph = graph
         self.wrt = tuple(dict.fromkeys(wrt))
         self.nodes = _between(graph, seeds, wrt)
-        self.build = Builder(graph, analyse(graph))
+        self.build = Builder(graph, analyse(graph), by_sample=by_sample)
         self.wanted = {*self.wrt, *(value for node in self.nodes for value in node.outputs)}
         self.parts: dict[Value, list[Value]] = {}
         """The gradients that arrived at each value so far; one once they are summed."""

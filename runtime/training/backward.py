@@ -14,6 +14,7 @@ from ...ir.graph import Graph, Value
 from ...ir.types import DType, TensorType
 from ..columns import Array
 from ..session import CPU, bare, one_line
+from .blocked import block_convolutions, channel_block
 from .parameters import Floats, Parameters
 
 
@@ -43,7 +44,8 @@ class Backward:
             copies[value].replace_uses(inputs[parameters.leader[value]])
         while copy.outputs:
             copy.remove_output(len(copy.outputs) - 1)
-        gradients = differentiate(copy, {copies[loss]: None}, list(inputs.values()))
+        block = channel_block() if tuple(providers) == CPU else 0
+        gradients = differentiate(copy, {copies[loss]: None}, list(inputs.values()), by_sample=block > 0)
         self.frozen: tuple[Frozen, ...] = gradients.frozen
         """Operators without a gradient, and the parameters before them, which do not move."""
         copy.add_output(copies[loss], "optc.loss", TensorType(DType.FLOAT, ()))
@@ -59,6 +61,7 @@ class Backward:
         for value, name in zip(also, self._also):
             copy.add_output(copies[value], name)
         copy.sweep()
+        block_convolutions(copy, block)
         self.inputs = tuple(v.name for v in copy.inputs if v.uses and v not in inputs.values())
         self._read = {v.name for v in copy.inputs if v.uses}
         self._session = bare(copy, threads=threads, providers=providers)

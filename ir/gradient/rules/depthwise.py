@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...graph import Value
+from ...attributes import AttributeValue
+from ...graph import Graph, Value
+from ...types import DType, TensorType
 from ..builder import Builder
 from .window import Window
 
@@ -31,9 +33,56 @@ def kernel_gradient(
 ) -> Value:
     """Of the kernel `weight` [C, 1, …], of one or two spatial axes, from `g` [N, C, *places] and `x` [N, C, *read]."""
     sizes = [size for size in (*places[2:], *read[2:]) if isinstance(size, int) and size > 0]
+    shape = build.static(weight) or ()
+    if len(sizes) == 4 and build.by_sample and shape[0] % 4 == 0 and build.dtype(weight) is DType.FLOAT:
+        return _by_sample(build, g, x, shape, view, sizes[:2], sizes[2:])
     if len(sizes) == 4 and max(sizes[1], sizes[3]) <= WIDEST:
         return _by_rows(build, g, x, weight, view, (sizes[0], sizes[1]), (sizes[2], sizes[3]))
-    return _over_samples(build, g, x, build.static(weight) or (), view)
+    return _over_samples(build, g, x, shape, view)
+
+
+def _by_sample(
+    build: Builder,
+    g: Value,
+    x: Value,
+    shape: tuple[int, ...],
+    view: Window,
+    places: Sequence[int],
+    read: Sequence[int],
+) -> Value:
+    """Sample by sample, each channel of `x` convolved with that of `g`, and summed.
+
+    Strides and dilations change places.
+
+    ONNX Runtime 1.32, one thread, ms for 4 samples, in blocks of channels, beside the layer itself as it is trained
+    (weights as inputs): 144 channels, 56 x 56: 3.4, 4.5; 32, 112 x 112: 2.7, 2.9; 96, 112 to 56: 4.7, 8.1; 384, 14 x
+    14: .4, 1.1. In plain order a convolution with so large a kernel takes five times as long as the layer.
+    """
+    body = Graph("sample")
+    total = body.add_input("sum", TensorType(DType.FLOAT, shape))
+    image = body.add_input("image", TensorType(DType.FLOAT, (shape[0], *read)))
+    arrived = body.add_input("gradient", TensorType(DType.FLOAT, (shape[0], *places)))
+
+    def sized(value: Value, *sizes: int) -> Value:
+        kind = TensorType(DType.FLOAT, sizes)
+        return body.add("Reshape", [value, body.constant(np.array(sizes, np.int64))], types=[kind]).output
+
+    # Where a stride leaves something over, that is cut off before the border, or behind what is too much.
+    needed = [(p - 1) * s + r + 1 for p, s, r in zip(places, view.strides, view.reach)]
+    end = [max(n - begin - size, 0) for n, begin, size in zip(needed, view.begin, read)]
+    window: dict[str, AttributeValue] = {
+        "group": shape[0], "kernel_shape": tuple(places), "pads": (*view.begin, *end), "strides": view.dilations,
+        "dilations": view.strides,
+    }  # fmt: skip
+    sides = [sized(image, 1, shape[0], *read), sized(arrived, shape[0], 1, *places)]
+    product = body.add("Conv", sides, window).output
+    if any(begin + size > n for n, begin, size in zip(needed, view.begin, read)):
+        cut = [[0, 0], view.kernel, [2, 3]]
+        product = body.add("Slice", [product, *(body.constant(np.array(one, np.int64)) for one in cut)]).output
+    summed = body.add("Add", [total, sized(product, *shape)]).output
+    body.add_output(summed, "summed", TensorType(DType.FLOAT, shape))
+    nothing = build.graph.constant(np.zeros(shape, np.float32))
+    return build("Scan", nothing, x, g, body=body, num_scan_inputs=2)
 
 
 def _by_rows(

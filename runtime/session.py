@@ -142,15 +142,18 @@ def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> G
 CPU = ("CPUExecutionProvider",)
 
 
-def bare(graph: Graph, *, threads: int, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
-    """A session of ONNX Runtime itself, on the first of `providers` that takes each node. Raises `TargetError`."""
+def bare(
+    graph: Graph, *, threads: int, providers: Sequence[str] = CPU, in_order: bool = False
+) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime itself, on the first of `providers` that takes each node, which runs the nodes
+    `in_order` of the graph and fuses none of them. Raises `TargetError`."""
     import onnxruntime
 
     installed = onnxruntime.get_available_providers()
     for provider in providers:
         if provider not in installed:
             raise TargetError(f"ONNX Runtime has no {provider} here; installed are: {', '.join(installed)}")
-    return _open(graph, threads, True, False, 0, providers)
+    return _open(graph, threads, True, False, 0, providers, in_order=in_order)
 
 
 def _open(
@@ -162,6 +165,7 @@ def _open(
     providers: Sequence[str] = CPU,
     *,
     spins: bool = True,
+    in_order: bool = False,
 ) -> onnxruntime.InferenceSession:
     """`graph` handed over in memory, or as a file where it is too large for one message."""
     from ..ir.onnx.writer import save, to_bytes
@@ -172,11 +176,11 @@ def _open(
         raise TargetError(f"the calls of functions in {what} stand for {nodes} nodes, which no runtime takes")
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
-        return _create(to_bytes(graph), what, threads, optimise, exact, seed, providers, spins=spins)
+        return _create(to_bytes(graph), what, threads, optimise, exact, seed, providers, spins=spins, in_order=in_order)
     with Workspace() as folder:
         path = str(Path(folder) / "model.onnx")
         save(graph, path)
-        return _create(path, what, threads, optimise, exact, seed, providers, spins=spins)
+        return _create(path, what, threads, optimise, exact, seed, providers, spins=spins, in_order=in_order)
 
 
 def _create(
@@ -189,6 +193,7 @@ def _create(
     providers: Sequence[str] = CPU,
     *,
     spins: bool = True,
+    in_order: bool = False,
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -198,12 +203,16 @@ def _create(
     options.log_severity_level = 4
     # Threads of one session that wait by spinning would slow the next one down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if in_order:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # all priorities are alike
     if not spins:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if exact:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    if in_order:  # what is fused stands behind all else
+        options.graph_optimization_level = levels.ORT_ENABLE_BASIC
     onnxruntime.set_seed(seed)
     try:
         return onnxruntime.InferenceSession(model, options, providers=list(providers))

@@ -16,14 +16,17 @@ from ..columns import Array
 from ..session import CPU, bare, one_line
 from .blocked import block_convolutions, channel_block
 from .parameters import Floats, Parameters
+from .recompute import recompute, segments
 
 
 class Backward:
     """A session that computes `loss`, a scalar float32 value of `graph`, and its gradients.
 
     The parameters become inputs that are views of `parameters.flat`: what an optimizer writes there is what the next
-    run reads. `graph` itself stays as it is. `also` are further values to return. Raises `ModelError` where no gradient
-    reaches any parameter, and `TargetError` where ONNX Runtime refuses the graph or lacks a provider.
+    run reads. `graph` itself stays as it is. `also` are further values to return. `frugal` computes much of the forward
+    pass twice, to keep less of it. `copies` tell for each value its like in `graph`, where that is a copy of the graph
+    that `loss` and the parameters are values of. Raises `ModelError` where no gradient reaches any parameter, and
+    `TargetError` where ONNX Runtime refuses the graph or lacks a provider.
     """
 
     def __init__(
@@ -33,19 +36,24 @@ class Backward:
         parameters: Parameters,
         *,
         also: Sequence[Value] = (),
+        frugal: bool = False,
+        copies: Mapping[Value, Value] | None = None,
         threads: int = 1,
         providers: Sequence[str] = CPU,
     ) -> None:
         self.parameters = parameters
-        copies: dict[Value, Value] = {}
-        copy = clone(graph, copies)
+        own: dict[Value, Value] = {}
+        copy = clone(graph, own)
+        copies = own if copies is None else {value: own[one] for value, one in copies.items()}
         inputs = {value: _as_input(copy, copies, value, i) for i, value in enumerate(parameters.leaders)}
         for value in parameters.values:
             copies[value].replace_uses(inputs[parameters.leader[value]])
         while copy.outputs:
             copy.remove_output(len(copy.outputs) - 1)
         block = channel_block() if tuple(providers) == CPU else 0
-        gradients = differentiate(copy, {copies[loss]: None}, list(inputs.values()), by_sample=block > 0)
+        parts = segments(copy, copies[loss]) if frugal else []
+        wrt = [*inputs.values(), *(part.end for part in parts)]
+        gradients = differentiate(copy, {copies[loss]: None}, wrt, by_sample=block > 0)
         self.frozen: tuple[Frozen, ...] = gradients.frozen
         """Operators without a gradient, and the parameters before them, which do not move."""
         copy.add_output(copies[loss], "optc.loss", TensorType(DType.FLOAT, ()))
@@ -61,10 +69,12 @@ class Backward:
         for value, name in zip(also, self._also):
             copy.add_output(copies[value], name)
         copy.sweep()
+        recompute(copy, copies[loss], parts, gradients.of)
         block_convolutions(copy, block)
         self.inputs = tuple(v.name for v in copy.inputs if v.uses and v not in inputs.values())
         self._read = {v.name for v in copy.inputs if v.uses}
-        self._session = bare(copy, threads=threads, providers=providers)
+        # By itself the runtime computes the gradients of weights after all else, and keeps what they read till then.
+        self._session = bare(copy, threads=threads, providers=providers, in_order=frugal)
 
     def bind(self, gradient: Floats) -> Run:
         """A run that writes gradients into `gradient`, a buffer like the parameters'. Runs may go side by side."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
+from ...ir.clone import clone
 from ...ir.graph import Graph, Value
 from ..columns import Array
 from ..parallel import beside, threads_each
@@ -29,8 +30,9 @@ class Trainer:
     """Trains `parameters` of `graph` on `loss`, a scalar that is a mean over the samples of a batch.
 
     `memory` is the most bytes that the activations of a step may take: the size of micro-batches is found by runs that
-    are measured; without it a batch is cut only as far as it is worked on side by side. `clip` is the largest norm of a
-    gradient; `average` the decay of a moving average of the parameters, which `averaged` holds (`None` without).
+    are measured, and where one sample is too large, much of the forward pass is computed twice. Without it a batch is
+    cut only as far as it is worked on side by side. `clip` is the largest norm of a gradient; `average` the decay of a
+    moving average of the parameters, which `averaged` holds (`None` without).
     `axes` are the axes of inputs that count samples, 0 where a name is absent, and `None` for inputs without samples.
     """
 
@@ -60,7 +62,16 @@ class Trainer:
         self.averaged: Floats | None = parameters.flat.copy() if average is not None else None
         self.micro = 0
         """Samples of a micro-batch; 0 before the first step."""
-        self.backward = Backward(graph, loss, parameters, threads=threads_each(threads), providers=providers)
+        each = threads_each(threads)
+        self.backward = Backward(graph, loss, parameters, threads=each, providers=providers)
+        copies: dict[Value, Value] = {}
+        spare = None if memory is None else clone(graph, copies)  # callers take their loss off again
+
+        def frugal() -> Backward:
+            assert spare is not None
+            return Backward(spare, loss, parameters, frugal=True, copies=copies, threads=each, providers=providers)
+
+        self._frugal = frugal
         self._still = self._without_motion()
         self._beside = beside(threads)
         self._gradient = np.zeros_like(parameters.flat)
@@ -191,9 +202,13 @@ class Trainer:
         allowed = self.memory / self._beside
         first = self._measured(feeds, 1)
         if first > allowed:
+            self.backward, self._runs = self._frugal(), []
+            first = self._measured(feeds, 1)
+        if first > allowed:
             raise DataError(
-                f"a step on one sample takes {first >> 20} MiB, and {int(allowed) >> 20} MiB are allowed; allow more, "
-                "train only what lies behind the middle of the network, or take smaller samples"
+                f"a step on one sample takes {first >> 20} MiB, even where layers are computed twice, and "
+                f"{int(allowed) >> 20} MiB are allowed; allow more, train only what lies behind the middle of the "
+                "network, or take smaller samples"
             )
         second_size = min(max(2, largest // 4), largest)
         second = self._measured(feeds, second_size)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ..errors import ModelError
 from ..ir.graph import Graph, Output, Value
 from ..ir.shapes.infer import infer
-from ..ir.types import TensorType
+from ..ir.text.literal import type_text
+from ..ir.types import TensorType, Type
 from .model import load, prepare
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def _matched(
         if not _fits(_type(one), _type(other)):
             alike = [each.name for each in theirs if each is not other and _fits(_type(one), _type(each))]
             hint = f"; nearest to it is '{_nearest(one.name, alike)}'" if alike else ""
+            own, wanted = type_text(_type(one)), type_text(_type(other))
             raise ModelError(
-                f"student {name}: its {what} '{one.name}' is {_type(one)}, that of the model, '{other.name}', "
-                f"{_type(other)}{hint}"
+                f"student {name}: its {what} '{one.name}' is {own}, that of the model, '{other.name}', {wanted}{hint}"
             )
     return [(index, other) for index, (_, other) in enumerate(pairs)]
 
@@ -80,11 +81,11 @@ def _end_alike(student: Graph, index: int, output: Value | Output) -> None:
     student.set_output(index, added.output)
 
 
-def _type(one: Value | Output) -> object:
+def _type(one: Value | Output) -> Type | None:
     return one.value.type if isinstance(one, Output) else one.type
 
 
-def _fits(mine: object, theirs: object) -> bool:
+def _fits(mine: Type | None, theirs: Type | None) -> bool:
     """Whether types may be of the same tensors: sizes that a model leaves open fit any."""
     if not isinstance(mine, TensorType) or not isinstance(theirs, TensorType):
         return mine == theirs

@@ -136,11 +136,14 @@ class _Course:
             bounds={one.value: one.bounds for one in moving if one.bounds is not None},
         )
         self.terms = terms
+        self._answered = True
+        """Whether the teacher's answers to the samples are all numbers."""
         self.trainer = self._trainer()
 
     def _trainer(self) -> Trainer:
         terms = self.terms
         rows = list(self.batches.plain(PROBED))
+        self._answered = all(bool(np.isfinite(answer).all()) for batch in rows for answer in batch)
         variances = {
             term: variance_of(term, [batch[i] for batch in rows])
             for i, term in enumerate(terms)
@@ -173,6 +176,10 @@ class _Course:
         report, ctx = self.report, self.ctx
         begin = time.perf_counter()
         course = self._course()
+        if not self._answered:
+            self._put_back(course)
+            report.notes.append("nothing is learnt: the model's own answers to the samples hold NaN or infinity")
+            return
         if course.start < ALIKE:
             self._put_back(course)
             report.notes.append("nothing is left to learn: the model answers as its teacher does")
@@ -257,8 +264,10 @@ class _Course:
                 share = round(float(np.linalg.norm(change)) / max(size, 1e-30), 4)
                 report.done(node.label, node.op, change=share, **self.student.details(value))
         if way.steps:
+            fell = course.loss < course.start
+            became = f"-> {course.loss:.4g} in" if fell else "stays: the student was no better after"
             report.notes.append(
-                f"held-out loss {course.start:.4g} -> {course.loss:.4g} in {course.step} steps of {self.batches.batch} "
+                f"held-out loss {course.start:.4g} {became} {course.step} steps of {self.batches.batch} "
                 f"samples at rate {way.rate:g} ({seconds:.0f} s; views: {self.views})"
             )
         if way.taken_back:

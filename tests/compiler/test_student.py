@@ -64,7 +64,10 @@ def test_a_student_gets_the_end_that_its_teacher_has(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"classes": 7}, "its output 'y' is"), ({"channels": 3}, "its input 'x' is")],
+    [
+        ({"classes": 7}, r"its output 'y' is float\[N, 7\], that of the model, 'logits', float\[N, 10\]$"),
+        ({"channels": 3}, r"its input 'x' is float\[N, 3, "),
+    ],
 )
 def test_a_student_of_another_interface_is_named(tmp_path: Path, options: dict[str, int], words: str) -> None:
     with pytest.raises(ModelError, match=words):

@@ -96,6 +96,21 @@ def test_fewer_samples_than_a_batch() -> None:
     assert any("steps of 2 samples" in note for note in report.notes)
 
 
+def test_a_teacher_without_answers_is_said() -> None:
+    teacher = network("Log")
+    report, graph = taught(teacher, numbers(16))
+    assert not report.changed
+    assert report.notes == ["nothing is learnt: the model's own answers to the samples hold NaN or infinity"]
+    assert all(np.isfinite(np.asarray(value.numpy())).all() for value in graph.constants)
+
+
+def test_a_student_that_is_no_better_stays_and_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "step", lambda trainer, feeds: 1.0)
+    report, _ = taught(network(), numbers(16))
+    assert not report.changed
+    assert any("stays: the student was no better after 4 steps of" in note for note in report.notes)
+
+
 @pytest.fixture(scope="module")
 def ctx() -> Context:
     return context(samples=80, judges=24)

@@ -44,7 +44,9 @@ TRIAL = (16, 200)
 """... but no fewer and no more than these."""
 WARMER = 10
 """How many times the rate of the best trial is taken at most, as the way is so many times as long: in few steps small
-rates gain most. A thinned ResNet-20 liked .0003 to .001 best in 33 steps, and .01 in 200."""
+rates gain most. A thinned ResNet-20 liked .0003 to .001 best in 33 steps, and .01 in 200. Held-out
+loss after 120 steps at the rate of the trial, and at the raised one: a thinned keyword spotter from .156 to .150, .134;
+a thinned small ResNet from .0064 to .0049, .0045; a factorised depthwise-separable network from .041 to .027, .024."""
 WARMEST = 1e-2
 """The rate beyond which none is raised so."""
 SETTLED = 4

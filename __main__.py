@@ -35,6 +35,8 @@ def main() -> None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(status)
+    # Of what is left when a process ends, nothing need be looked over once more.
+    gc.freeze()
     sys.exit(status)
 
 

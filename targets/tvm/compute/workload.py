@@ -28,9 +28,15 @@ _UNROLLS = (16, 64, 128, 512)
 _NEAR, _FAR = 1 << 20, 8
 """Bytes of weights that a cache holds from strip to strip, and bytes a cycle of those that come from further away."""
 _REREAD = 0.5
-"""Cycles that a register of weights costs `winograd` beyond a load: each tile of sums reads other ones."""
-_TRANSFORM = 40
-"""Cycles a register that it takes to transform the inputs or the sums of one tile of `winograd`."""
+"""Cycles that a register of weights costs minimal filtering beyond a load: each tile of sums reads other ones."""
+_TRANSFORM = {"winograd": 40, "winograd4": 200}
+"""Cycles a register that it takes to transform the inputs or the sums of one tile."""
+_GAIN = 0.9
+"""Minimal filtering must take less than this share of the time that summing up takes."""
+_WORTH = 50_000
+"""Cycles that tiles of 4 x 4 must save of those of 2 x 2, which are compiled in half of the time and lose no digits."""
+_LARGEST = 1 << 20
+"""Bytes of the weights of tiles of 4 x 4 at most: what stays in a near cache."""
 _STRIPS = (8 << 10, 24 << 10, 96 << 10, 1 << 30)
 
 
@@ -73,7 +79,7 @@ class Workload:
         yield "tile", tuple(dict.fromkeys((start, *self._ranked(machine)[:_TRIED])))
         if self.kernel != "dense":
             yield "unroll", tuple(replace(start, unroll=size) for size in _UNROLLS)
-        if self.kernel == "winograd":
+        if self.kernel in winograd.SCHEMES:
             return
         if self.kernel == "depthwise":
             yield "strip", tuple(replace(start, strip=size) for size in _STRIPS)
@@ -87,19 +93,20 @@ class Workload:
         tile, terms = self.default(machine), math.prod(size or 1 for size in self.weights[1:])
         height, width = self.window.output
         read, sums = 4 * terms * co * machine.block, height * width
-        if self.kernel != "winograd":
+        scheme = winograd.SCHEMES.get(self.kernel)
+        if scheme is None:
             return _rounded(sums, tile) * terms * co * machine.vectors * cycles_a_sum(*tile.cut, machine) + read / _FAR
-        (down, across), rows = winograd.tiles(self.window), winograd.strip(self.window)
-        strips, read = -(-down // rows), read * winograd.SIZE**2 // 9
-        one = winograd.SIZE**2 * terms / 9 * co * cycles_a_sum(*tile.cut, machine)
-        moved = _TRANSFORM * (ci + co) * rows * across
+        (down, across), rows = winograd.tiles(self.window, scheme), winograd.strip(self.window, scheme)
+        strips, read = -(-down // rows), read * scheme.size**2 // 9
+        one = scheme.size**2 * terms / 9 * co * cycles_a_sum(*tile.cut, machine)
+        moved = _TRANSFORM[self.kernel] * (ci + co) * rows * across
         taken = strips * machine.vectors * (_rounded(rows * across, tile) * one + moved)
         return taken + read / _FAR * (strips if read > _NEAR else 1)
 
     def _ranked(self, machine: Machine) -> tuple[Tile, ...]:
         holding = machine.holding(self.dtype)
         exact, spare = self.groups > 1, self._spare(machine)
-        reread = _REREAD if self.kernel == "winograd" else 0.0
+        reread = _REREAD if self.kernel in winograd.SCHEMES else 0.0
         tiles = ranked(*self._space(machine), holding, row=self._row, exact=exact, spare=spare, reread=reread)
         rows = machine.matrix.rows if self.kernel == "conv_matrix" and machine.matrix is not None else 1
         return tuple(tile for tile in tiles if tile.points % rows == 0) or (Tile(rows, 1),)
@@ -112,7 +119,8 @@ class Workload:
     def _row(self) -> int | None:
         if self.window is None or self.window.pointwise:
             return None
-        return winograd.tiles(self.window)[1] if self.kernel == "winograd" else self.window.output[1]
+        scheme = winograd.SCHEMES.get(self.kernel)
+        return self.window.output[1] if scheme is None else winograd.tiles(self.window, scheme)[1]
 
     def _spare(self, machine: Machine) -> int:
         if not self.kernel.endswith(("_codes", "_matrix")):
@@ -126,10 +134,9 @@ class Workload:
             return 2, None
         if self.window is None:
             return -(-(self.weights[1] or 1) // machine.block), self._rows
-        if self.kernel == "winograd":
-            return -(-(self.weights[0] or 1) // machine.block), winograd.strip(self.window) * winograd.tiles(
-                self.window
-            )[1]
+        if (scheme := winograd.SCHEMES.get(self.kernel)) is not None:
+            count = winograd.strip(self.window, scheme) * winograd.tiles(self.window, scheme)[1]
+            return -(-(self.weights[0] or 1) // machine.block), count
         height, width = self.window.output
         depthwise = self.kernel.startswith("depthwise")
         return 1 if depthwise else -(-(self.weights[0] or 1) // machine.block) // self.groups, height * width
@@ -138,3 +145,15 @@ class Workload:
 def _rounded(points: int, tile: Tile) -> int:
     """The points that are computed: whole tiles of them."""
     return -(-points // tile.points) * tile.points
+
+
+def fastest(machine: Machine, data: tuple[int | None, ...], weights: tuple[int, ...], window: Window) -> str:
+    """The kernel that should take the least time, of a convolution of 3 x 3 that all of them are for: `conv`,
+    `winograd`, or `winograd4` where that is worth its compilation."""
+    sums, small, large = (
+        Workload(kernel, data, "float32", weights, window).cycles(machine) for kernel in ("conv", *winograd.SCHEMES)
+    )
+    kept = 4 * winograd.F4.size**2 * weights[0] * weights[1]
+    if kept <= _LARGEST and large <= min(small, _GAIN * sums) - _WORTH:
+        return "winograd4"
+    return "winograd" if small <= _GAIN * sums else "conv"

@@ -20,7 +20,7 @@ from ..compute import layout
 from ..compute import pool as pools
 from ..compute import winograd as filtering
 from ..compute.conv import Window
-from ..compute.workload import Workload
+from ..compute.workload import fastest
 from .converter import convert
 from .expressions import FUSABLE, OPAQUE, Blocked, constant, number
 from .importer import Importer
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _FLOATS = ("float32", "float16")
-_GAIN = 0.9
-"""Minimal filtering must take less than this share of the time that summing up takes."""
 _PARTS = 4
 """Images that may be read apart where they are joined: each is another kernel."""
 
@@ -128,13 +126,19 @@ def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic] | None,
     if not filtering.fits(window):
         return None
     data = tuple(number(size) for size in x.expr.ty.shape)
-    direct, filtered = (Workload(kernel, data, "float32", w.shape, window) for kernel in ("conv", "winograd"))
-    if filtered.cycles(machine) > _GAIN * direct.cycles(machine):
+    kernel = fastest(machine, data, w.shape, window)
+    if kernel == "conv":
         return None
-    tile = importer.tile("winograd", x.expr, w.shape, window)
-    packed = constant(filtering.pack(w, tile, x.block))
+    tile, scheme = importer.tile(kernel, x.expr, w.shape, window), filtering.SCHEMES[kernel]
     return importer.te(
-        filtering.winograd, x.expr, packed, pattern=FUSABLE, channels=w.shape[0], window=window, tile=tile
+        filtering.winograd,
+        x.expr,
+        constant(filtering.pack(w, tile, x.block, scheme)),
+        pattern=FUSABLE,
+        channels=w.shape[0],
+        window=window,
+        tile=tile,
+        scheme=scheme,
     )
 
 

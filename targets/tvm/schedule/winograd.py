@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import s_tir
 
-from ..compute.winograd import OUT
+from ..compute.winograd import F2
 from .blocks import blocks_of, extent, inline_injective
 from .tiled import Tiled
 
@@ -40,10 +40,10 @@ class Winograd(Tiled):
     def _strips(self, sch: s_tir.Schedule, last: Any, image: Any, chunks: int, width: int) -> tuple[Any, Any]:
         """Cut the output [N, C / b, pixels, b]; returns the loop that is shared out, over strips, and within it the one
         over panels of channels."""
-        rows = extent(sch, sch.get_loops(image)[3]) or 1
+        rows, out = (extent(sch, loop) or 1 for loop in sch.get_loops(image)[3:5])
         n, c, p, lane = sch.get_loops(last)
         panel, m = sch.split(c, [None, chunks])
-        strip, inside = sch.split(p, [None, rows * OUT * width])
+        strip, inside = sch.split(p, [None, rows * out * width])
         sch.reorder(n, strip, panel, m, inside, lane)
         share = sch.fuse(n, strip)
         sch.parallel(share)
@@ -62,14 +62,13 @@ class Winograd(Tiled):
         else:
             sch.reorder(t, i, j, lane)
         sch.compute_at(upper, t, preserve_unit_loops=True)
-        for loop in (i, j, *sch.get_loops(upper)[-3:-1]):
-            sch.unroll(loop)
+        self._write_out(sch, (j, sch.get_loops(upper)[-3]), (i, sch.get_loops(upper)[-2]))
         sch.vectorize(lane)
         sch.vectorize(sch.get_loops(upper)[-1])
         return panel
 
     def _multiply(self, sch: s_tir.Schedule, sums: Any, panel: Any, unroll: int) -> None:
-        """Sixteen products of matrices, tile by tile of registers."""
+        """A product of matrices for each place in a tile, tile by tile of registers."""
         sch.compute_at(sums, panel, preserve_unit_loops=True)
         *_, t, m, lane, rc, ri = sch.get_loops(sums)
         sch.reorder(rc, ri, t, m, lane)
@@ -90,7 +89,12 @@ class Winograd(Tiled):
         *_, i, j, c, r, t, lane = sch.get_loops(taken)
         sch.reorder(c, r, t, i, j, lane)
         sch.compute_at(half, t, preserve_unit_loops=True)
-        for loop in (i, j, *sch.get_loops(half)[-3:-1]):
-            sch.unroll(loop)
+        self._write_out(sch, (j, sch.get_loops(half)[-3]), (i, sch.get_loops(half)[-2]))
         sch.vectorize(lane)
         sch.vectorize(sch.get_loops(half)[-1])
+
+    def _write_out(self, sch: s_tir.Schedule, rows: tuple[Any, ...], others: tuple[Any, ...]) -> None:
+        """Write out the loops over the rows of a transform, which are told apart by that, and the others where they are
+        short: of long ones TVM takes twice as long to compile what LLVM makes as good by itself."""
+        for loop in (*rows, *(one for one in others if (extent(sch, one) or 1) <= F2.size)):
+            sch.unroll(loop)

@@ -48,7 +48,7 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     operands, out = _behind(work, machine, sums)
     function = te.create_prim_func([x, w, *operands, out])
     try:
-        rule = {"conv_matrix": Matrix, "winograd": Winograd}.get(work.kernel, Tiled)
+        rule = Winograd if work.kernel in winograd.SCHEMES else Matrix if work.kernel == "conv_matrix" else Tiled
         sch = rule(machine).schedule(s_tir.Schedule(function))
     except s_tir.ScheduleError:
         return None
@@ -79,8 +79,8 @@ def _packed(work: Workload, tile: Tile, machine: Machine) -> tuple[int, ...]:
     inner = work.data[-1] or 1
     if work.kernel == "conv":
         return convs.pack(nothing, tile, math.gcd(sizes[1], inner), machine.block).shape
-    if work.kernel == "winograd":
-        return winograd.pack(nothing, tile, machine.block).shape
+    if work.kernel in winograd.SCHEMES:
+        return winograd.pack(nothing, tile, machine.block, winograd.SCHEMES[work.kernel]).shape
     if work.kernel == "depthwise":
         return convs.pack_depthwise(nothing, machine.block).shape
     if work.kernel == "dense":
@@ -111,8 +111,8 @@ def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tens
     channels = work.weights[0] or 1
     if work.kernel == "conv":
         return convs.conv(x, w, channels, work.window, tile, work.groups)
-    if work.kernel == "winograd":
-        return winograd.winograd(x, w, channels, work.window, tile)
+    if work.kernel in winograd.SCHEMES:
+        return winograd.winograd(x, w, channels, work.window, tile, winograd.SCHEMES[work.kernel])
     if work.kernel == "conv_matrix" and machine.matrix is not None:
         return conv_matrix(x, w, channels, work.window, tile, work.groups, 0, machine.matrix.rows)
     return codes.conv_codes(x, w, channels, work.window, tile, work.groups, 0)

@@ -36,7 +36,7 @@ from ....ir.tensor import ArrayTensor, Tensor
 from ....ir.types import DType, TensorType
 from ...base import Detail
 from ...quant.numbers.params import DIGITS, limits, powers_of_base, shortened
-from ...quant.read.decode import Encodings, carry, clip
+from ...quant.read.decode import Encodings, carry, clip, read_by
 from ..parameters import Parameter, parameters
 from .codes import Codes, codes_of
 
@@ -267,22 +267,28 @@ def _activations(twin: Twin, student: Graph, nodes: Mapping[Node, Node], copies:
             else:
                 clip(graph, copy, carried)
         elif node.op == "DequantizeLinear" and first is not None and first.dtype is DType.FLOAT:
-            copy.output.replace_uses(first)
+            copy.output.replace_uses(read_by(graph, copy, first, carried[first]) if first in carried else first)
             graph.remove(copy)
         elif first is not None and first in carried:
             carry(graph, copy, carried)
 
 
 def _code_ends(node: Node) -> tuple[int, int] | None:
-    """The least and the greatest code that a QuantizeLinear leaves, after a Clip that alone reads its codes."""
+    """The least and the greatest code that a QuantizeLinear leaves, after a Clip that alone reads its codes and passes
+    them to who reads them by the same scale."""
     dtype, users = node.output.dtype, node.output.users
     if dtype is None or not dtype.is_integer:
         return None
     low, high = limits(dtype)
-    if len(users) == 1 and users[0].op == "Clip":
+    if len(users) == 1 and users[0].op == "Clip" and _same_scale(node, users[0]):
         ends = [None if v is None or v.constant is None else int(np.asarray(v.numpy())) for v in users[0].inputs[1:3]]
         return (low if ends[0] is None else ends[0], high if len(ends) < 2 or ends[1] is None else ends[1])
     return low, high
+
+
+def _same_scale(node: Node, cut: Node) -> bool:
+    own, *others = (_scale(one).numpy() for one in (node, *filter(_is_decoder, cut.output.users)))
+    return own is not None and all(other is not None and np.array_equal(other, own) for other in others)
 
 
 def _simulate(twin: Twin, node: Node, copy: Node, ends: tuple[int, int], factors: dict[Value, Value]) -> None:

@@ -92,13 +92,13 @@ def _decoded(graph: Graph, node: Node, encoding: Encodings) -> None:
     if numbers is None and source.dtype not in (DType.FLOAT, None):
         return  # quantized values that no QuantizeLinear made: gathered rows of a table, an input
     if numbers is None or numbers.dtype == np.float32:
-        node.output.replace_uses(_read_by(graph, node, source, encoding[source]) if source in encoding else source)
+        node.output.replace_uses(read_by(graph, node, source, encoding[source]) if source in encoding else source)
     else:
         node.output.replace_uses(graph.constant(_numbers(graph, node, numbers), source.name))
     graph.remove(node)
 
 
-def _read_by(graph: Graph, node: Node, source: Value, params: QuantParams) -> Value:
+def read_by(graph: Graph, node: Node, source: Value, params: QuantParams) -> Value:
     """What `node` reads `source` as, which stands for codes of `params`:
 
     s' (q - z')  =  s' / s x + s' (z - z')

@@ -15,6 +15,7 @@ from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.text.snapshot import settle
 from optc.ir.types import DType
+from optc.models import zoo
 from optc.passes.base import Context
 from optc.passes.distill import Distill
 from optc.passes.distill.quantized.codes import codes_of
@@ -22,6 +23,7 @@ from optc.passes.distill.quantized.simulated import twin_of
 from optc.passes.pipeline import Pipeline
 from optc.report.explain import events
 from optc.report.page import charts
+from optc.runtime.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ def quantized(ctx: Context) -> dict[str, Graph]:
     return {weights: _quantized(ctx, f"quant:weights={weights}") for weights in ("int8", "int4", "int2", "codebook")}
 
 
-def _quantized(ctx: Context, spec: str) -> Graph:
-    graph = read(f"zoo:{NAME}")
+def _quantized(ctx: Context, spec: str, name: str = NAME) -> Graph:
+    graph = read(f"zoo:{name}")
     infer(graph)
     one = Pipeline.parse(spec).passes[0]
     one.requires(graph, ctx)
@@ -150,3 +152,15 @@ def test_activations_of_four_bits_are_simulated_and_learn_their_scales(ctx: Cont
     Distill(steps=16, rate=3e-3, batch=16, views="none").run(graph, ctx)
     assert divergence(graph, ctx) < before
     assert any(not np.array_equal(node.inputs[0].producer.inputs[1].numpy(), scale) for node, scale in scales.items())
+
+
+def test_the_twin_reads_codes_by_the_scale_that_their_reader_has() -> None:
+    """Gates are read from the codes of what they gate, by a sixth of their scale."""
+    ctx = context("digits_mobilenet_v3", samples=96, judges=32)
+    graph = _quantized(ctx, "quant:slower=int8", "digits_mobilenet_v3")
+    assert any(node.op == "Clip" and node.output.dtype is DType.UINT8 for node in graph)
+    twin = twin_of(graph, saturating=False)
+    assert twin is not None
+    feeds = zoo.samples("digits_mobilenet_v3", "test")
+    student, answers = (Session(one, threads=1).run(feeds)[0] for one in (graph, twin.graph))
+    assert np.square(answers - student).mean() < 0.01 * student.var()

@@ -32,10 +32,10 @@ class Joint:
 
 
 def joints(space: Space, form: str) -> list[Joint]:
-    """The structure and bits of each layer as one; groups of channels alone."""
+    """The structure and bits of each layer as one; all else alone."""
     together: dict[tuple[str, str], list[int]] = {}
     for number, site in enumerate(space.sites):
-        kind = "channels" if site.kind == "channels" else "layer"
+        kind = "layer" if site.kind in ("structure", "bits") else site.kind
         together.setdefault((kind, site.name), []).append(number)
     return [
         Joint(tuple(sites), tuple(itertools.product(*(range(len(space.options(i, form))) for i in sites))))
@@ -101,7 +101,7 @@ def _changes(task: Task, each: list[Joint], base: Pick, metrics: list[Metric]) -
 
 
 def _costs(task: Task, pick: Pick, metrics: list[Metric]) -> Array:
-    costs = task.surrogate.costs(pick)
+    costs = task.surrogate.costs(task.space.within(pick))
     return np.array([costs[metric] for metric in metrics])
 
 
@@ -120,7 +120,7 @@ def _pick(space: Space, form: str, each: list[Joint], answer: tuple[int, ...]) -
     for one, i in zip(each, answer, strict=True):
         for site, place in zip(one.sites, one.at[i], strict=True):
             places[site] = place
-    return Pick(form, tuple(places))
+    return space.within(Pick(form, tuple(places)))
 
 
 def _families(space: Space) -> set[str]:

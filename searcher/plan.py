@@ -11,6 +11,7 @@ from .space import FLOAT, Pick, Setting, Space
 
 PASSES: Mapping[str, str] = {
     "blocks": "prune:kind=blocks:ratio=0",
+    "replace": "replace:ratio=0",
     "channels": "prune:kind=channels:groups=all:ratio=0",
     "svd": "svd:ratio=1",
     "depthwise": "depthwise:error=0",
@@ -31,12 +32,8 @@ class Plan:
 def plan_of(space: Space, pick: Pick, distil: str = "") -> Plan:
     """The plan that carries out `pick`, with the pass `distil` before quantization where that is not empty."""
     changes: dict[str, dict[str, dict[str, Setting]]] = {}
-    chosen = space.chosen(pick)
-    gone = {layer for site, option in chosen if option.kept == 0.0 for layer in site.reach}
     used = set()
-    for site, option in chosen:
-        if site.kind != "channels" and option.kept > 0.0 and site.name in gone:
-            continue  # nobody is left to want anything
+    for site, option in space.chosen(space.within(pick)):
         used.add(option.family)
         for name, wanted in option.changes.items():
             changes.setdefault(site.match, {}).setdefault(name, {}).update(wanted)

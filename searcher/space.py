@@ -1,8 +1,8 @@
 """What a search chooses from: the options of every layer and group of channels, with their costs and losses.
 
-A *site* is a place that takes one of several options: the channels of a group, whether a block goes, the structure of a
-layer, the bits of its weights. Its first option is the one that changes nothing. A *pick* is one option a site, and the
-form in which all layers compute (`FORMS`).
+A *site* is a place that takes one of several options: the channels of a group, whether a block goes, what stands for
+it, the structure of a layer, the bits of its weights. Its first option is the one that changes nothing. A *pick* is one
+option a site, and the form in which all layers compute (`FORMS`).
 
 Costs of a pick (`Meter`) multiply within a layer, L the layer's own, k_g the share of its channels that a group keeps:
 
@@ -32,6 +32,8 @@ ones, about, before one was measured."""
 FLOAT = "float"
 SHARED = ("channels", "blocks")
 """Kinds of sites that leave shares of several layers."""
+WHOLE = ("blocks", "replacement")
+"""Kinds of sites whose options take all of some layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place with several options. `kind` is channels, blocks, structure or bits; `match` is the pattern that finds
-    its layer in an override; `reach` are the layers whose cost it changes, with the shares of their axes that it is."""
+    """A place with several options. `kind` is channels, blocks, replacement, structure, bits or activations; `match` is
+    the pattern that finds its layer in an override; `reach` are the layers whose cost it changes, with the shares of
+    their axes that it is."""
 
     name: str
     kind: str
@@ -112,8 +115,17 @@ class Space:
         return tuple(option for option in one.options if option.bits != 3 or form != "none")
 
     def within(self, pick: Pick) -> Pick:
-        """The pick with what its form does not have left out."""
-        at = (min(i, len(self.options(site, pick.form)) - 1) for site, i in enumerate(pick.at))
+        """The pick with what is not there left out: options that its form does not have, and those of layers that went
+        with a block. Where another block stands for one, its layers have no structure of their own."""
+        at = [min(i, len(self.options(site, pick.form)) - 1) for site, i in enumerate(pick.at)]
+        gone: set[str] = set()
+        replaced: set[str] = set()
+        for site, i in zip(self.sites, at, strict=True):
+            if i and site.kind in WHOLE:
+                (gone if site.options[i].kept == 0.0 else replaced).update(site.reach)
+        if gone or replaced:
+            moot = {"structure": gone | replaced, "bits": gone, "activations": gone, "replacement": gone}
+            at = [0 if site.name in moot.get(site.kind, ()) else i for site, i in zip(self.sites, at, strict=True)]
         return Pick(pick.form, tuple(at))
 
     def chosen(self, pick: Pick) -> list[tuple[Site, Option]]:

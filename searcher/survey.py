@@ -33,6 +33,8 @@ from .block_options import inside, removable, removals
 from .channel_options import channel_options, reach
 from .layer_options import layer_options
 from .plan import pattern
+from .replacement_options import inside as whole
+from .replacement_options import replaceable, replacement_options
 from .space import LayerCost, Option, Site, Space
 
 _KEEP = Option("keep")
@@ -84,7 +86,12 @@ class Survey:
             for layer in scene.layers
         )
         options = self._layers(scene)
-        sites = (*self._channels(scene), *_sites(scene.layers, options), *self._blocks(scene))
+        sites = (
+            *self._channels(scene),
+            *_sites(scene.layers, options),
+            *self._blocks(scene),
+            *self._replacements(scene),
+        )
         unseen = len(layers) - len(options)
         return Space(layers, sites, self.forms, float(total.macs), float(total.params), float(total.bytes), unseen)
 
@@ -164,6 +171,25 @@ class Survey:
             Site(name, "blocks", _match(edit.node), (_KEEP, *options), reach)
             for name, edit in edits.items()
             if (options := tried[name]) and (reach := inside(edit, names))
+        ]
+
+    def _replacements(self, scene: Scene) -> list[Site]:
+        """A site for each block that another one can stand for; none for those that there was no time to fit."""
+        named = replaceable(scene.graph, self.ctx)
+        fitted = {name: self._recalled(f"replacement {name}") for name in named}
+        missing = {name: place for name, place in named.items() if fitted[name] is None}
+
+        def keep(name: str, options: tuple[Option, ...]) -> None:
+            fitted[name] = options
+            self._keep(f"replacement {name}", options)
+
+        if missing and time.monotonic() < self.deadline:
+            replacement_options(scene.graph, self.ctx, missing, self.deadline, keep, timed=self.timed)
+        names = {reader.node: layer.name for layer in scene.layers for reader in layer.readers}
+        return [
+            Site(name, "replacement", _match(place.node), (_KEEP, *options), within)
+            for name, place in named.items()
+            if (options := fitted[name]) and (within := whole(place, names))
         ]
 
     def _recalled(self, about: str) -> tuple[Option, ...] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
@@ -28,10 +29,11 @@ BEST = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What stands for a block: `body` reads "x" and answers as the block did, but for `error` of the variance; it takes
-    the share `left` of the block's cost, if anything was asked about that."""
+    """What stands for a block between two values: `body` reads "x" and answers as the block did, but for `error` of the
+    variance; it takes the share `left` of the block's cost."""
 
     begin: str
+    end: str
     form: str
     body: Graph
     error: float
@@ -64,112 +66,119 @@ class Replacement(Edit):
 
 
 class Replacements(Kind):
-    """The blocks of a graph, each with what was fitted for it; the others are told in a `report`."""
+    """Blocks with what was `fitted` for them."""
 
     verb = "replacing saved"
     none = "no convolutions follow each other that another block could stand for"
     worth = 0.005
 
-    def __init__(self, one: Replace, graph: Graph, ctx: Context, report: Report) -> None:
-        self._one, self._ctx = one, ctx
-        self._fitted: list[Fitted] = []
-        self._numbers: dict[str, int] = {}
-        self._saving = Saving.in_graph(graph, ctx, one.of)
-        self._fit_all(graph, report)
-
-    def _fit_all(self, graph: Graph, report: Report) -> None:
-        """Fit something for each block; for those alone that must go, where nothing else does."""
-        wanted: dict[Place, Replace] = {}
-        for place in places(graph):
-            node = place.layers[-1].node
-            try:
-                wanted[place] = self._options(place)
-            except Skip as skip:
-                report.skipped(node.label, node.op, skip.reason)
-        if self._one.ratio == 0.0 or any(options.force for options in wanted.values()):
-            wanted = {place: options for place, options in wanted.items() if options.force}
-        with self._ctx.progress.task("blocks of another kind", len(wanted)) as tick:
-            for place, options in wanted.items():
-                node = place.layers[-1].node
-                try:
-                    best = self._best(graph, place, options)
-                except Skip as skip:
-                    report.skipped(node.label, node.op, skip.reason)
-                except DataError as error:
-                    report.skipped(node.label, node.op, str(error))
-                else:
-                    self._numbers[place.end.name] = len(self._fitted)
-                    self._fitted.append(best)
-                tick(1)
+    def __init__(self, fitted: Sequence[Fitted]) -> None:
+        self._fitted = fitted
 
     def edits(self, graph: Graph) -> list[Edit]:
+        numbers = {one.end: number for number, one in enumerate(self._fitted)}
         each = (
-            self.at(node, self._numbers[node.output.name])
+            self.at(node, numbers[node.output.name])
             for node in graph
-            if len(node.outputs) == 1 and node.output.name in self._numbers
+            if len(node.outputs) == 1 and node.output.name in numbers
         )
         return [edit for edit in each if edit is not None]
 
     def at(self, node: Node, number: int) -> Replacement | None:
-        best = self._fitted[number]
-        place = place_from(best.begin, node)
-        return None if place is None else Replacement(number, place.end, place.nodes, place, best)
+        one = self._fitted[number]
+        place = place_from(one.begin, node)
+        return None if place is None else Replacement(number, place.end, place.nodes, place, one)
 
     def left(self, graph: Graph, name: str, edit: Edit, ctx: Context, of: str) -> float:
         return self._fitted[edit.number].left
 
     def details(self, edit: Edit) -> dict[str, Detail]:
-        best = self._fitted[edit.number]
-        return {**super().details(edit), "form": best.form, "error": round(best.error, 4), "left": round(best.left, 4)}
+        one = self._fitted[edit.number]
+        return {**super().details(edit), "form": one.form, "error": round(one.error, 4), "left": round(one.left, 4)}
 
-    def _options(self, place: Place) -> Replace:
-        for node in place.nodes:
-            self._ctx.options(self._one, node)
-        return self._ctx.options(self._one, place.layers[-1].node)
 
-    def _best(self, graph: Graph, place: Place, options: Replace) -> Fitted:
-        """The form of least error for what it saves. Raises `Skip` where none saves anything."""
-        ctx = self._ctx
-        pairs = taken(graph, place.begin, place.end, ctx)
-        best: Fitted | None = None
-        reason = ""
-        for form in FORMS if options.form == "auto" else (options.form,):
+def replacements(one: Replace, graph: Graph, ctx: Context, report: Report) -> Replacements:
+    """What fits each block of `graph` best; of those alone that must go, where nothing else does. The blocks that stay
+    are told in `report`."""
+    wanted: dict[Place, Replace] = {}
+    for place in places(graph):
+        node = place.node
+        try:
+            wanted[place] = own_options(one, place, ctx)
+        except Skip as skip:
+            report.skipped(node.label, node.op, skip.reason)
+    if one.ratio == 0.0 or any(options.force for options in wanted.values()):
+        wanted = {place: options for place, options in wanted.items() if options.force}
+    of = Saving.in_graph(graph, ctx, one.of).of if wanted else ""
+    fitted: list[Fitted] = []
+    with ctx.progress.task("blocks of another kind", len(wanted)) as tick:
+        for place, options in wanted.items():
             try:
-                one = self._fit(form, place, pairs, options)
+                fitted.append(_best(graph, place, options, ctx, of))
             except Skip as skip:
-                reason = reason or skip.reason
-                continue
-            if one.left > BEST and not options.force:
-                reason = f"what would stand for it takes {one.left:.2f} times as much {self._saving.of}"
-                continue
-            if best is None or _price(one) < _price(best):
-                best = one
-        if best is None:
-            raise Skip(reason)
-        return best
-
-    def _fit(self, form: str, place: Place, pairs: Taken, options: Replace) -> Fitted:
-        body = fitted(form, place, pairs, options, self._ctx)
-        one = Fitted(place.begin.name, form, body, 0.0, 0.0)
-        node = place.layers[-1].node
-        shape = (1, *pairs.read[0].shape[1:])
-        graphs = apart(
-            Replacement(0, place.end, place.nodes, place, one),
-            place.begin,
-            TensorType(DType.FLOAT, shape),
-            lambda twin: _standing(twin, one),
-        )
-        left = share_left(graphs, shape, self._ctx, self._saving.of, f"time of '{node.label}' as {form}")
-        if form == "inverted" and (left <= BEST or options.force):
-            trained(body, pairs, options.steps, self._ctx)
-        return replace(one, error=pairs.error(body, self._ctx.threads), left=left)
+                report.skipped(place.node.label, place.node.op, skip.reason)
+            except DataError as error:
+                report.skipped(place.node.label, place.node.op, str(error))
+            tick(1)
+    return Replacements(fitted)
 
 
-def _standing(node: Node, one: Fitted) -> Replacement | None:
-    """The replacement in a graph of the block alone."""
-    place = place_from("x", node)
-    return None if place is None else Replacement(0, place.end, place.nodes, place, one)
+def own_options(one: Replace, place: Place, ctx: Context) -> Replace:
+    """The options of a block, by the node that ends it. Raises `Skip` where any of its nodes is kept."""
+    for node in place.nodes:
+        ctx.options(one, node)
+    return ctx.options(one, place.node)
+
+
+def _best(graph: Graph, place: Place, options: Replace, ctx: Context, of: str) -> Fitted:
+    """The form of least error for what it saves of a cost. Raises `Skip` where none saves anything."""
+    pairs = taken(graph, place.begin, place.end, ctx)
+    best: Fitted | None = None
+    reason = ""
+    for form in FORMS if options.form == "auto" else (options.form,):
+        try:
+            body = fitted(form, place, pairs, options, ctx)
+        except Skip as skip:
+            reason = reason or skip.reason
+            continue
+        left = cost_left(place, form, body, pairs, ctx, of)
+        if left > BEST and not options.force:
+            reason = f"what would stand for it takes {left:.2f} times as much {of}"
+            continue
+        one = finished(place, form, body, pairs, options, ctx, left)
+        if best is None or _price(one) < _price(best):
+            best = one
+    if best is None:
+        raise Skip(reason)
+    return best
+
+
+def cost_left(place: Place, form: str, body: Graph, pairs: Taken, ctx: Context, of: str) -> float:
+    """The share of a block's cost that `body` in its place has."""
+    one = Fitted("x", place.end.name, form, body, 0.0, 0.0)
+    shape = (1, *pairs.read[0].shape[1:])
+
+    def standing(node: Node) -> Replacement | None:
+        twin = place_from("x", node)
+        return None if twin is None else Replacement(0, twin.end, twin.nodes, twin, one)
+
+    edit = Replacement(0, place.end, place.nodes, place, one)
+    graphs = apart(edit, place.begin, TensorType(DType.FLOAT, shape), standing)
+    return share_left(graphs, shape, ctx, of, f"time of '{place.node.label}' as {_shapes(body)}")
+
+
+def finished(place: Place, form: str, body: Graph, pairs: Taken, options: Replace, ctx: Context, left: float) -> Fitted:
+    """`body` trained, where no closed form reaches it, with its error."""
+    if form == "inverted":
+        trained(body, pairs, options.steps, ctx)
+    return Fitted(place.begin.name, place.end.name, form, body, pairs.error(body, ctx.threads), left)
 
 
 def _price(one: Fitted) -> float:
     return one.error / max(1.0 - one.left, 1e-3)
+
+
+def _shapes(body: Graph) -> str:
+    """The weights of a form, which tell its time."""
+    each = (node.inputs[1] for node in body if node.op == "Conv")
+    return " ".join("x".join(map(str, weight.static_shape or ())) for weight in each if weight is not None)

@@ -35,6 +35,11 @@ class Place:
     nodes: tuple[Node, ...]
 
     @property
+    def node(self) -> Node:
+        """The node that ends it, and names it."""
+        return self.layers[-1].node
+
+    @property
     def begin(self) -> Value:
         return self.layers[0].source
 

@@ -44,7 +44,7 @@ class Replace(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Report:
         from ..structure.driver import Restructuring
-        from .kind import Replacements
+        from .kind import replacements
 
         report = Report()
-        return Restructuring(self, self, Replacements(self, graph, ctx, report), "force", ctx, report).run(graph)
+        return Restructuring(self, self, replacements(self, graph, ctx, report), "force", ctx, report).run(graph)

@@ -24,7 +24,8 @@ def put_convolutions(graph: Graph) -> None:
         body, kernel = Body(place), kernel_of(place, Replace())
         weight = np.zeros((place.outputs, place.inputs, *kernel.size))
         done = body.done(body.conv(body.x, weight, kernel))
-        Replacement(0, place.end, place.nodes, place, Fitted(place.begin.name, "conv", done, 0.0, 0.0)).apply(graph)
+        one = Fitted(place.begin.name, place.end.name, "conv", done, 0.0, 0.0)
+        Replacement(0, place.end, place.nodes, place, one).apply(graph)
 
 
 @golden_text.cases("replace")

@@ -103,6 +103,8 @@ class Relaxed:
         option = self._task.space.options(site, self._form)[place]
         if one.kind == "bits":
             return option.bits / 32.0 if metric == "size" and self._form != FLOAT else 1.0
+        if one.kind == "activations":
+            return option.time / FORMS[self._form] if metric == "latency" and self._form == "int8" else 1.0
         if one.kind in SHARED:
             return float(np.prod([1.0 - share * (1.0 - kept) for share in shares]))
         return {"macs": option.macs, "params": option.params, "size": option.params, "latency": option.time}[metric]

@@ -55,6 +55,10 @@ class Option:
     measured: bool = True
 
 
+_NONE = (Option("as all"),)
+"""Of a site that has no options in a form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A place with several options. `kind` is channels, blocks, replacement, structure, bits or activations; `match` is
@@ -106,8 +110,10 @@ class Space:
 
     def options(self, site: int, form: str) -> tuple[Option, ...]:
         """The options that a site has in a form: weights have no bits where layers are float, and no three of them
-        where activations are."""
+        where activations are; a form of its own has a layer among integer ones alone."""
         one = self.sites[site]
+        if one.kind == "activations":
+            return one.options if form == "int8" else _NONE
         if one.kind != "bits":
             return one.options
         if form == FLOAT:
@@ -126,6 +132,13 @@ class Space:
         if gone or replaced:
             moot = {"structure": gone | replaced, "bits": gone, "activations": gone, "replacement": gone}
             at = [0 if site.name in moot.get(site.kind, ()) else i for site, i in zip(self.sites, at, strict=True)]
+        stored = {site.name for site, i in zip(self.sites, at, strict=True) if i and site.kind == "activations"
+                  and site.options[i].changes["quant"]["activations"] == "none"}  # fmt: skip
+        if stored:  # weights that are stored alone have no three bits
+            at = [
+                min(i, len(site.options) - 2) if site.kind == "bits" and site.name in stored else i
+                for site, i in zip(self.sites, at, strict=True)
+            ]
         return Pick(pick.form, tuple(at))
 
     def chosen(self, pick: Pick) -> list[tuple[Site, Option]]:
@@ -159,15 +172,18 @@ class Meter:
         space, own = self._space, self._own
         left = np.ones_like(own)
         bits = np.full(own.shape[1], 32.0 if pick.form == FLOAT else 8.0)
+        form = np.full(own.shape[1], FORMS[pick.form])
         for number, place in enumerate(pick.at):
             site = space.sites[number]
             if site.kind == "bits":
                 if pick.form != FLOAT:
                     bits[self._reach[number]] = site.options[place].bits
+            elif site.kind == "activations":
+                if pick.form == "int8":
+                    form[self._reach[number]] = site.options[place].time
             elif place:
                 left[:, self._reach[number]] *= self._left[number][place]
         macs, params, time = left
-        form = np.where(bits == 32.0, 1.0, FORMS[pick.form])
         return {
             "macs": float(own[0] @ macs + self._rest[0]) / max(space.macs, 1.0),
             "params": float(own[1] @ params + self._rest[1]) / max(space.params, 1.0),

@@ -29,6 +29,7 @@ from ..runtime.sizes import sizes
 from ..storage.fingerprint import Fingerprint
 from ..storage.plain import plain, restored
 from ..storage.store import Store
+from .activation_options import activation_options
 from .block_options import inside, removable, removals
 from .channel_options import channel_options, reach
 from .layer_options import layer_options
@@ -124,6 +125,8 @@ class Survey:
                 damage.advance(layer.source)
                 fixed = bool(small.get(layer)) or layer.source.is_input
                 done[layer.name] = layer_options(step, damage, ctx, fixed=fixed, timed=self.timed)
+                if "int8" in self.forms:
+                    done[layer.name] += activation_options(step, damage, ctx)
                 self._keep(f"layer {layer.name}", done[layer.name])
                 advance(1)
                 if time.monotonic() > self.deadline:
@@ -206,16 +209,17 @@ class Survey:
             self.store.put(self._key(about), json.dumps([plain(one) for one in options]).encode())
 
     def _key(self, about: str) -> str:
-        return Fingerprint("search", self.key, "timed" if self.timed else "", about).text
+        what = "timed" if self.timed else "", "coded" if "int8" in self.forms else ""
+        return Fingerprint("search", self.key, *what, about).text
 
 
 def _sites(layers: Sequence[Linear], options: Mapping[str, tuple[Option, ...]]) -> list[Site]:
     sites = []
     for layer in layers:
         each = options.get(layer.name, ())
-        structures = tuple(one for one in each if one.family != "bits")
-        bits = tuple(one for one in each if one.family == "bits")
-        for kind, several in (("structure", (_KEEP, *structures)), ("bits", bits)):
+        structures = tuple(one for one in each if one.family not in ("bits", "activations"))
+        bits, activations = (tuple(one for one in each if one.family == family) for family in ("bits", "activations"))
+        for kind, several in (("structure", (_KEEP, *structures)), ("bits", bits), ("activations", activations)):
             if len(several) > 1:
                 sites.append(Site(layer.name, kind, _match(layer.node), several, {layer.name: (1.0,)}))
     return sites

@@ -174,7 +174,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "searcher": (
         ("knapsack", "space"),
         ("layer_options", "order", "plan"),
-        ("block_options", "channel_options", "judge", "record"),
+        ("activation_options", "block_options", "channel_options", "judge", "record", "replacement_options"),
         ("surrogate", "survey"),
         ("task",),
         ("additive", "loop", "relaxed", "repair"),

@@ -6,7 +6,7 @@ summed over outputs. What lies before the layers that are still to be tried is r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -58,13 +58,18 @@ class Damage:
 
     def of(self, trial: Mapping[Linear, tuple[Array, Array]]) -> float:
         """The damage of giving each layer these weights (groups, n, d) and bias (groups * n,), in a copy."""
-        from ...runtime.agreement import Sums
 
         def edit(twins: Mapping[Value, Value]) -> None:
             for layer, (weight, bias) in trial.items():
                 node = twins[layer.node.output].producer
                 assert node is not None
                 linear_layer(node).write(weight, bias)
+
+        return self.of_edit(edit)
+
+    def of_edit(self, edit: Callable[[Mapping[Value, Value]], None]) -> float:
+        """The damage of what `edit` does to a copy of the graph, whose values it is given with their twins there."""
+        from ...runtime.agreement import Sums
 
         sums = [Sums(*kind) for kind in self._kinds]
         for batch, answers in enumerate(self._frontier.rest(self._outputs, edit)):

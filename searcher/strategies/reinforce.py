@@ -114,7 +114,7 @@ def features(space: Space) -> Array:
     most = max([len(space.forms), *(len(site.options) for site in space.sites)])
     shares = {layer.name: layer.macs / max(space.macs, 1.0) for layer in space.layers}
     weights = {layer.name: layer.params / max(space.params, 1.0) for layer in space.layers}
-    kinds = ("channels", "blocks", "replacement", "structure", "bits")
+    kinds = ("channels", "blocks", "replacement", "structure", "bits", "activations")
     seen = np.full((1 + len(space.sites), most, 11 + len(kinds)), np.nan)
     for i in range(len(space.forms)):
         seen[0, i] = 0.0

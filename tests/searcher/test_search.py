@@ -133,13 +133,35 @@ def test_a_key_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert loop.key_of("digest", options, model(tmp_path)) != first
 
 
-def test_a_plan_without_a_block_is_built_again(tmp_path: Path) -> None:
+CHANGED = {
+    "a block gone": ("prune:kind=blocks:ratio=0", "Add", {"prune": {"remove": True}}),
+    "another block": ("replace:ratio=0", "Conv", {"replace": {"force": True, "form": "inverted", "expansion": 2.0}}),
+    "a layer of floats among integers": ("quant", "Conv", {"quant": {"activations": "none"}}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_plan_with_a_change_is_built_again(name: str, tmp_path: Path) -> None:
+    passes, op, wanted = CHANGED[name]
     path = model(tmp_path)
-    name = next(node.label for node in optc.load(path) if node.op == "Add")
-    plan = Plan("prune:kind=blocks:ratio=0", (Override(name, passes={"prune": {"remove": True}}),))
-    options = Options(data=samples(tmp_path), threads=1)
+    label = [node.label for node in optc.load(path) if node.op == op][1 if op == "Conv" else 0]
+    plan = Plan(passes, (Override(label, passes=wanted),))
+    options = Options(data=samples(tmp_path, 80), threads=1)
     text = plan_text(str(tmp_path / "plan.toml"), path, str(tmp_path / "out.onnx"), options, plan, "onnx", None)
     (tmp_path / "plan.toml").write_text(text)
-    built = command("build", "--config", str(tmp_path / "plan.toml"), "--no-cache")
-    assert built.returncode == 0, built.stderr
-    assert len(optc.load(tmp_path / "out.onnx")) < len(optc.load(path))
+    digests = set()
+    for _ in range(2):
+        built = command("build", "--config", str(tmp_path / "plan.toml"), "--no-cache")
+        assert built.returncode == 0, built.stderr
+        digests.add(file_digest(tmp_path / "out.onnx"))
+    assert len(digests) == 1
+    ops = [node.op for node in optc.load(tmp_path / "out.onnx")]
+    assert ops != [node.op for node in optc.load(path)]
+
+
+def test_other_blocks_are_options(done: Search) -> None:
+    sites = [site for site in done.report.sites if site.kind == "replacement"]
+    assert sites
+    words = {option.word for site in sites for option in site.options}
+    assert {"keep", "conv", "separable"} <= words
+    assert all(0.0 < option.macs < 1.0 for site in sites for option in site.options[1:])

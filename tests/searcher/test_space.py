@@ -1,0 +1,97 @@
+"""The database: what a pick is without what is moot, what it costs, and what a layer loses in other forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from searched import search
+
+from optc.searcher.plan import plan_of
+from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
+
+LAYERS = ("a", "b")
+
+
+def forms(losses: tuple[float, float, float]) -> tuple[Option, ...]:
+    """A layer's forms among integer ones."""
+    words = ("int8", "none", "dynamic")
+    return tuple(
+        Option(word, "activations", {"quant": {"activations": word}}, loss, time=FORMS[word])
+        for word, loss in zip(words, losses, strict=True)
+    )
+
+
+def space() -> Space:
+    """Two layers of equal costs: each has ranks, bits and forms, and both are a block that can go, or be another."""
+    sites = []
+    for name in LAYERS:
+        reach = {name: (1.0,)}
+        half = Option("svd", "svd", {"svd": {"ratio": 0.5}}, 1e-3, macs=0.5, params=0.5, time=0.5)
+        bits = [Option(f"int{b}", "bits", {"quant": {"weights": f"int{b}"}}, 4.0**-b, bits=b) for b in (8, 4, 3)]
+        sites.append(Site(name, "structure", name, (Option("keep"), half), reach))
+        sites.append(Site(name, "bits", name, tuple(bits), reach))
+        sites.append(Site(name, "activations", name, forms((1e-2, 0.0, 1e-3)), reach))
+    both = dict.fromkeys(LAYERS, (1.0,))
+    gone = Option("remove", "blocks", {"prune": {"remove": True}}, 0.5, kept=0.0)
+    other = Option("conv", "replace", {"replace": {"force": True}}, 0.1, macs=0.25, params=0.25, time=0.25)
+    sites.append(Site("sum", "blocks", "sum", (Option("keep"), gone), both))
+    sites.append(Site("b", "replacement", "b", (Option("keep"), other), both))
+    layers = tuple(LayerCost(name, name, 100.0, 10.0, 1e-3) for name in LAYERS)
+    return Space(layers, tuple(sites), (FLOAT, "int8", "none"), 200.0, 20.0, 80.0)
+
+
+def pick(form: str, **places: int) -> Pick:
+    """A pick by site and kind, as `a_bits=1`."""
+    whole = space()
+    return Pick(form, tuple(places.get(f"{site.name}_{site.kind}", 0) for site in whole.sites))
+
+
+def chosen(one: Pick) -> set[str]:
+    """The options that a pick takes, of those that change something."""
+    sites = space().chosen(one)
+    return {f"{site.name} {option.word}" for site, option in sites if option.changes and option.word != "int8"}
+
+
+def test_layers_of_another_block_have_no_structure_of_their_own() -> None:
+    one = space().within(pick(FLOAT, a_structure=1, b_structure=1, b_replacement=1))
+    assert chosen(one) == {"b conv"}
+    assert Meter(space()).costs(one)["macs"] == pytest.approx(0.25)
+
+
+def test_layers_that_are_gone_want_nothing() -> None:
+    one = space().within(pick("int8", a_structure=1, a_bits=2, b_activations=1, b_replacement=1, sum_blocks=1))
+    assert chosen(one) == {"sum remove"}
+    assert plan_of(space(), one).passes == "prune:kind=blocks:ratio=0,quant"
+
+
+def test_weights_that_are_stored_alone_have_no_three_bits() -> None:
+    one = space().within(pick("int8", a_bits=2, a_activations=1, b_bits=2))
+    assert chosen(one) == {"a int4", "a none", "b int3"}
+
+
+@pytest.mark.parametrize("form", [FLOAT, "none"])
+def test_layers_have_forms_of_their_own_among_integers_alone(form: str) -> None:
+    one = space().within(pick(form, a_activations=1))
+    assert one.at == space().pick(form).at
+    assert "activations" not in space().losses(one)
+
+
+def test_a_layer_of_floats_loses_nothing_and_takes_its_time() -> None:
+    meter, whole = Meter(space()), space()
+    integers, mixed = pick("int8"), pick("int8", a_activations=1)
+    assert whole.losses(integers)["activations"] == pytest.approx(2e-2)
+    assert whole.losses(mixed)["activations"] == pytest.approx(1e-2)
+    assert meter.costs(integers)["latency"] == pytest.approx(FORMS["int8"])
+    assert meter.costs(mixed)["latency"] == pytest.approx((FORMS["int8"] + 1.0) / 2)
+    assert meter.costs(mixed)["size"] == meter.costs(integers)["size"]
+
+
+def test_forms_are_measured(tmp_path_factory: pytest.TempPathFactory) -> None:
+    report = search(tmp_path_factory.mktemp("forms"), "size=35%", candidates=1).report
+    sites = [site for site in report.sites if site.kind == "activations"]
+    assert len(sites) == 8
+    losses = np.array([[option.loss for option in site.options] for site in sites])
+    integers, stored, dynamic = losses.T
+    assert (integers > stored).all()
+    assert (dynamic > stored).all()
+    assert dynamic.sum() < integers.sum(), "a grid a sample is finer than one for all"

@@ -25,6 +25,7 @@ def build(
     locked: Annotated[bool, Parameter(negative=())] = False,
     cache: Annotated[str | None, Parameter(negative=())] = None,
     no_cache: Annotated[bool, Parameter(name="--no-cache", negative=())] = False,
+    scheduler: str | None = None,
     report: Annotated[list[str] | None, Parameter(negative=())] = None,
     voice: Voice = PLAINLY,
 ) -> int:
@@ -50,6 +51,9 @@ def build(
         Folder of finished passes and builds; that of OPTC_CACHE, or one in the user's cache, unless given.
     no_cache
         Neither use nor fill the cache.
+    scheduler
+        Address of a Dask scheduler whose workers build, such as tcp://host:8786; needs optc[dask], and on every worker
+        the same versions as here.
     report
         File that receives the report of all builds, in the form its extension names: .json, .md (one table), .xml
         (JUnit) or .html (one page). May be given several times.
@@ -84,7 +88,14 @@ def build(
     place = cache_place(cache, no_cache)
     bound = 0 if memory is None else byte_count(memory, "--memory")
     try:
-        status = build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
+        if scheduler is not None:
+            from ..project.cluster import Cluster
+            from ..project.matrix_there import build_there
+
+            with Cluster(scheduler) as cluster:
+                status = build_there(todo, record, cluster, cache=place, strict=locked, tell=tell)
+        else:
+            status = build(todo, record, cache=place, strict=locked, processes=jobs, memory=bound, tell=tell)
     except KeyboardInterrupt:
         written = sum(result.status in (0, MISSED) for result in results)
         raise KeyboardInterrupt(f"interrupted; {written} of {len(todo)} builds were written") from None

@@ -57,6 +57,7 @@ def search(
     config: Annotated[str | None, Parameter(group=_AGAIN)] = None,
     cache: Annotated[str | None, Parameter(group=_AGAIN, negative=())] = None,
     no_cache: Annotated[bool, Parameter(name="--no-cache", group=_AGAIN, negative=())] = False,
+    scheduler: Annotated[str | None, Parameter(group=_RUN)] = None,
     report: Annotated[list[str] | None, Parameter(group=OUTPUT, negative=())] = None,
     voice: Voice = PLAINLY,
 ) -> int:
@@ -89,6 +90,9 @@ def search(
         Folder of what was surveyed and judged; that of OPTC_CACHE, or one in the user's cache, unless given.
     no_cache
         Neither use nor fill the cache.
+    scheduler
+        Address of a Dask scheduler whose workers build the candidates, such as tcp://host:8786; needs optc[dask], and
+        on every worker the same versions as here.
     report
         File that receives the record of the search, in the form its extension names: .json, or .html (a page to look
         at; needs optc[html]). May be given several times.
@@ -102,7 +106,7 @@ def search(
 
     chosen = choose(model, config, options.values, keep or ())
     place, seconds = cache_place(cache, no_cache), duration(time, "--time")
-    return run(chosen, seconds, strategy, plan, place, report or [], voice, teach, candidates, forms)
+    return run(chosen, seconds, strategy, plan, place, report or [], voice, teach, candidates, forms, scheduler)
 
 
 def searches(chosen: Chosen, options: OptionValues) -> bool:
@@ -131,6 +135,7 @@ def run(
     teach: bool = True,
     candidates: int = 0,
     forms: str | None = None,
+    scheduler: str | None = None,
 ) -> int:
     """Search as `chosen`, and tell; the exit status."""
     from ..report.search_files import check, write
@@ -163,8 +168,9 @@ def run(
             whole = replace(
                 chosen.options, target=chosen.target, output=out_path, cache=cache, progress=progress, observers=()
             )
+            words = forms.split(",") if forms else ()
             result = search_with(
-                chosen.model, whole, seconds, strategy, teach, candidates, forms.split(",") if forms else (), plan, tell
+                chosen.model, whole, seconds, strategy, teach, candidates, words, plan, tell, scheduler
             )
         except Stopped as stop:
             result, stopped = stop.search, stop

@@ -40,10 +40,11 @@ from .function import FunctionPass
 from .guard import Guard
 from .pipeline import spec
 
-_COMPUTING = ("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "scipy")
+COMPUTING = ("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "scipy")
 """Packages whose version may change what a pass computes."""
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that tell libraries how many threads to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,6 @@ def environment() -> str:
 
 @functools.cache
 def _versions() -> str:
-    words = [f"{name} {version(name)}" for name in _COMPUTING]
-    words += [f"{name}={os.environ.get(name, '')}" for name in _THREAD_VARIABLES]
+    words = [f"{name} {version(name)}" for name in COMPUTING]
+    words += [f"{name}={os.environ.get(name, '')}" for name in THREAD_VARIABLES]
     return " ".join([*words, platform.python_version(), platform.system(), platform.machine(), f"{cpu.cores()} cores"])

@@ -234,13 +234,13 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
         raise
 
 
-def build_one(job: Job, lock: Locked | None, cache: str | None) -> Result:
-    """Build one job here."""
+def build_one(job: Job, lock: Locked | None, cache: str | None, output: str | None = None) -> Result:
+    """Build one job in this process, into `output` rather than where it belongs where that is given."""
     from ..compiler import compile_with
     from ..report.amount import amount
     from ..runtime.agreement_text import whole_text
 
-    output = job.entry.artifact(job.target)
+    output = output or job.entry.artifact(job.target)
     try:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
         options = job.entry.options

@@ -17,11 +17,12 @@ from ..compiler.result import Build
 from ..errors import SpecError
 from ..ir.text.snapshot import digest
 from ..passes.base import Progress
+from ..project.cluster import Cluster
 from ..report.budget import Budget
 from ..report.search import Candidate, OptionRow, SearchReport, SiteRow
 from ..storage.store import Store
 from ..storage.workspace import Workspace
-from .judge import Judge, Judged
+from .judge import Judge, Judged, Workers
 from .loop import Loop, best_text, key_of
 from .order import wanted
 from .reach import least_reachable
@@ -67,6 +68,7 @@ def search(
     candidates: int = 0,
     forms: Sequence[str] = (),
     plan: str | os.PathLike[str] | None = None,
+    scheduler: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
     **options: object,
 ) -> Search:
@@ -77,13 +79,15 @@ def search(
     `plan` after every improvement, once it keeps the budget; at the end what comes nearest, where nothing does
     (`Search.met`). `teach` lets the end of the time go to `distill`. `candidates`
     bounds their number, 0 does not. `forms` are those that layers may compute in (`float`, `int8`, `dynamic`, `none`),
-    and those worth trying unless given. `tell` is given a line for each improvement. Every
-    other option is one of `optc.Options`. What was surveyed and judged is kept in `cache`, and goes on from there.
+    and those worth trying unless given. `scheduler` is the address of a Dask scheduler, whose workers build the
+    candidates. `tell` is given a line for each improvement. Every other option is one of `optc.Options`. What was
+    surveyed and judged is kept in `cache`, and goes on from there.
 
     Raises what `optc.compile` does, and `SpecError`, `DataError`, `ModelError` for a search that cannot be. A
     `KeyboardInterrupt` is raised as `Stopped`, the best so far written.
     """
-    return search_with(model, Options(budget=budget, **options), time, strategy, teach, candidates, forms, plan, tell)  # type: ignore[arg-type]
+    whole = Options(budget=budget, **options)  # type: ignore[arg-type]
+    return search_with(model, whole, time, strategy, teach, candidates, forms, plan, tell, scheduler)
 
 
 def search_with(
@@ -96,6 +100,7 @@ def search_with(
     forms: Sequence[str],
     plan: str | os.PathLike[str] | None,
     tell: Callable[[str], None],
+    scheduler: str | None = None,
 ) -> Search:
     """`search`, with its options as one value."""
     begin = clock.monotonic()
@@ -119,6 +124,10 @@ def search_with(
         judge = Judge(
             model, replace(options, passes="clean", progress=None), budgeted.budget, Store(os.fspath(folder)), key
         )
+        if scheduler is not None:
+            cluster = stack.enter_context(Cluster(scheduler))
+            judge.workers = Workers.of(cluster, model, judge.options)
+            tell(f"{cluster.workers} worker(s) of {scheduler} build candidates")
         written = _Written(model, options, judge, plan, tell)
         progress = options.progress or Progress()
         loop = Loop(judge, budgeted, word, time, candidates, progress, written.improved, begin)
@@ -137,7 +146,7 @@ def search_with(
             raise SpecError(f"no candidate could be built: {reasons[0]}")
         build = written.final(best)
         report = _report(loop, space, task, best, build)
-        report.notes = [*_notes(space, task, report.met), *report.notes]
+        report.notes = [*_notes(space, task, report.met), *judge.notes, *report.notes]
         judge.store.trim()
         result = Search(build, report)
         if stopped:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..compiler.locked import Locked
 from ..compiler.model import Model
 from ..compiler.options import Options
 from ..compiler.result import Build
 from ..compiler.stages import compile_with
-from ..errors import OptcError
+from ..errors import OptcError, SpecError
 from ..passes.cached import Ruling
+from ..project.cluster import Cluster, Died, Errand, Lost, Parcel
 from ..report.budget import Budget
 from ..storage.fingerprint import Fingerprint
 from ..storage.plain import plain, restored
 from ..storage.store import Store
-from .plan import Plan, plan_of
-from .space import Metric, Pick, Space
+from .plan import Plan
+from .space import Metric, Pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +64,73 @@ class Judged:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A candidate on its way: `figures` waits for what it comes to; `recalled` tells that it was judged before."""
+
+    figures: Callable[[], Figures]
+    recalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """A cluster that has been sent the model and what else the options name by path."""
+
+    cluster: Cluster
+    parcels: tuple[Parcel | str, ...]
+    fields: tuple[str, ...]
+
+    @staticmethod
+    def of(cluster: Cluster, model: Model, options: Options) -> Workers:
+        """Raises `SpecError` for what is no file, and so cannot be sent."""
+        if not isinstance(model, str | os.PathLike) or not isinstance(options.data, str | os.PathLike | None):
+            raise SpecError("a cluster is sent files: give the model and the samples by their paths")
+        path = os.fspath(model)
+        parcels: list[Parcel | str] = [path if path.startswith("zoo:") else Parcel.of(path, model=True)]
+        fields = tuple(name for name in ("data", "latency_table") if getattr(options, name) is not None)
+        parcels += [Parcel.of(os.fspath(getattr(options, name))) for name in fields]
+        return Workers(cluster, tuple(parcels), fields)
+
+    @property
+    def count(self) -> int:
+        return self.cluster.workers
+
+    def begin(self, options: Options, budget: Budget, plan: Plan) -> Errand:
+        """Send a worker to judge a plan."""
+        return self.cluster.submit(_judged_there, self.parcels, self.fields, options, budget, plan)
+
+
+def _judged_there(
+    paths: Sequence[str], cache: str, fields: Sequence[str], options: Options, budget: Budget, plan: Plan
+) -> Figures:
+    """On a worker: what a plan comes to."""
+    model, *others = paths
+    places: dict[str, Any] = dict(zip(fields, others, strict=True))
+    options = replace(options, **places)
+    return Judge(model, options, budget, Store(cache), "")._built(plan)
+
+
 @dataclass(slots=True)
 class Judge:
-    """Builds and judges. `key` stands for the model, the samples and all options that a candidate shares with others.
-    `built` counts the candidates that were built, and not known already."""
+    """Builds and judges, here or on the workers of a cluster. `key` stands for the model, the samples and all options
+    that a candidate shares with others. A candidate that a pass refuses, or fails on, has figures that say so. `notes`
+    are what to tell of workers that died."""
 
     model: Model
     options: Options
     budget: Budget
     store: Store
     key: str
-    built: int = 0
+    workers: Workers | None = None
+    notes: list[str] = field(default_factory=list)
 
-    def figures(self, space: Space, pick: Pick, distil: str = "") -> tuple[Plan, Figures]:
-        """What a pick comes to. A candidate that a pass refuses, or fails on, has figures that say so."""
-        plan = plan_of(space, pick, distil)
-        return plan, self.of_plan(plan)
+    @property
+    def beside(self) -> int:
+        """How many candidates are judged side by side."""
+        return 1 if self.workers is None else self.workers.count
 
-    def of_plan(self, plan: Plan) -> Figures:
-        """What a plan comes to."""
+    def begin(self, plan: Plan) -> Waiting:
+        """Have a plan judged."""
         key = Fingerprint(
             "candidate", self.key, plan.passes, repr(plan.overrides), repr(plan.guard), str(self.budget)
         ).text
@@ -90,10 +141,28 @@ class Judge:
             except (ValueError, RecursionError):
                 self.store.forget(key)
             else:
-                return kept
-        figures = self._built(plan)
-        self.built += 1
-        self.store.put(key, json.dumps(plain(figures)).encode())
+                return Waiting(lambda: kept, recalled=True)
+        errand = None if self.workers is None else self.workers.begin(self.options, self.budget, plan)
+
+        def figures() -> Figures:
+            came = self._there(errand) if errand is not None else None
+            came = came or self._built(plan)
+            self.store.put(key, json.dumps(plain(came)).encode())
+            return came
+
+        return Waiting(figures)
+
+    def _there(self, errand: Errand) -> Figures | None:
+        """What a worker says; `None` where there are none any more."""
+        try:
+            figures: Figures = errand.result(self.store)
+        except Died as error:
+            return Figures({}, math.inf, None, math.inf, 0.0, failed=f"it ended the worker: {error}")
+        except Lost as error:
+            if self.workers is not None:
+                self.notes.append(f"{error}; the candidates since were built here")
+                self.workers = None
+            return None
         return figures
 
     def _built(self, plan: Plan) -> Figures:

@@ -9,6 +9,7 @@ samples say so.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,7 @@ from ..runtime.identity import identity
 from ..storage.fingerprint import Fingerprint
 from .judge import Judge, Judged
 from .order import Wanted
-from .plan import Plan
+from .plan import Plan, plan_of
 from .space import Pick, Space
 from .strategies import strategy
 from .surrogate import Surrogate
@@ -68,7 +69,7 @@ class Loop:
     space: Space | None = None
     task: Task | None = None
     recalled: int = 0
-    notes: list[str] | None = None
+    begun: int = 0
 
     @property
     def elapsed(self) -> float:
@@ -77,7 +78,7 @@ class Loop:
     @property
     def left(self) -> float:
         """Seconds that are left; none where there are candidates enough."""
-        enough = self.task is not None and 0 < self.most <= len(self.task.judged)
+        enough = 0 < self.most <= self.begun
         return 0.0 if enough else self.seconds - self.elapsed
 
     def survey(self, model: Model, key: str) -> Space:
@@ -110,22 +111,38 @@ class Loop:
         """Search until the time is up, or the strategy has no more to propose."""
         space = self.space
         assert space is not None
-        first = self._judged(None, space.within(space.pick(space.forms[0])), "as it is")
+        whole = space.within(space.pick(space.forms[0]))
+        first = self._begin(plan_of(space, whole), "as it is", whole).judged()
         aim = Aim.of(self.wanted.budget, first.figures.whole, timed=self.wanted.timed)
         task = Task(space, aim, np.random.default_rng(self.wanted.options.seed), Surrogate(space))
         self.task = task
         self._learn(first)
-        for form in space.forms[1:]:
-            if self.left > 0:
-                self._learn(self._judged(task, space.within(space.pick(form)), "as it is"))
+        self._judge_all(self._forms(space))
         teaching = TEACHING * self.left if teaches else 0.0
-        self._strategy(task, teaching)
+        self._judge_all(self._candidates(task, teaching))
         if teaches:
             self._teach(task)
         return task
 
-    def _strategy(self, task: Task, reserved: float) -> None:
-        """Judge what is proposed; the pipelines of a single pass after the first proposal, for a part of the time."""
+    def _judge_all(self, candidates: Iterator[Begun]) -> None:
+        """Judge candidates, several side by side where there are workers, and learn from them in their order."""
+        waiting: deque[Begun] = deque()
+        for one in candidates:
+            waiting.append(one)
+            if len(waiting) >= self.judge.beside:
+                self._learn(waiting.popleft().judged())
+        while waiting:
+            self._learn(waiting.popleft().judged())
+
+    def _forms(self, space: Space) -> Iterator[Begun]:
+        """What changes nothing but the form."""
+        for form in space.forms[1:]:
+            if self.left > 0:
+                pick = space.within(space.pick(form))
+                yield self._begin(plan_of(space, pick), "as it is", pick)
+
+    def _candidates(self, task: Task, reserved: float) -> Iterator[Begun]:
+        """What is proposed; the pipelines of a single pass after the first proposal, for a part of the time."""
         seen = {one.pick for one in task.judged if one.pick is not None}
         stale = 0
         first = iter(defaults(task.aim))
@@ -137,15 +154,15 @@ class Loop:
                 return
             if fresh not in seen:
                 seen.add(fresh)
-                self._learn(self._judged(task, fresh, self.strategy))
+                yield self._begin(plan_of(task.space, fresh), self.strategy, fresh)
             for passes in first:
                 if self.left <= 0:
                     break
-                self._learn(self._single(passes, guard=True))
+                yield self._begin(Plan(passes, (), guard=True), "single")
             for passes in ready:
                 if self.elapsed > by_hand:
                     break
-                self._learn(self._single(passes))
+                yield self._begin(Plan(passes, ()), "single")
 
     def _proposals(self, task: Task) -> Iterator[Pick]:
         return strategy(self.strategy)(task)
@@ -162,23 +179,19 @@ class Loop:
         distil = f"distill:minutes={minutes:g}"
         if best.pick is None:
             return
-        self._learn(self._judged(task, best.pick, "taught", distil))
+        self._learn(self._begin(plan_of(task.space, best.pick, distil), "taught", best.pick, distil).judged())
 
-    def _judged(self, task: Task | None, pick: Pick, word: str, distil: str = "") -> Judged:
-        assert self.space is not None
-        with self._showing():
-            before = self.judge.built
-            plan, figures = self.judge.figures(self.space, pick, distil)
-        self.recalled += self.judge.built == before
-        return Judged(pick, distil, plan, figures, word, self.elapsed)
+    def _begin(self, plan: Plan, word: str, pick: Pick | None = None, distil: str = "") -> Begun:
+        waiting = self.judge.begin(plan)
+        self.begun += 1
+        self.recalled += waiting.recalled
 
-    def _single(self, passes: str, *, guard: bool = False) -> Judged:
-        with self._showing():
-            before = self.judge.built
-            plan = Plan(passes, (), guard)
-            figures = self.judge.of_plan(plan)
-        self.recalled += self.judge.built == before
-        return Judged(None, "", plan, figures, "single", self.elapsed)
+        def judged() -> Judged:
+            with self._showing():
+                figures = waiting.figures()
+            return Judged(pick, distil, plan, figures, word, self.elapsed)
+
+        return Begun(judged)
 
     def _learn(self, one: Judged) -> None:
         task = self.task
@@ -190,6 +203,13 @@ class Loop:
 
     def _showing(self) -> Showing:
         return Showing(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A candidate that is being judged; `judged` waits for it."""
+
+    judged: Callable[[], Judged]
 
 
 class Showing:

@@ -25,6 +25,7 @@ if sys.platform != "win32":
 DEFAULT_LIMIT = 4 << 30
 """Bytes that the user's cache may take."""
 
+KINDS = ("objects", "records")
 ROOT = 0
 """The user who can write anywhere."""
 
@@ -130,9 +131,30 @@ class Store:
                 os.unlink(path)
                 total -= size
 
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """(kind, name) of everything kept."""
+        for _, _, path in self._files():
+            kind = os.path.basename(os.path.dirname(os.path.dirname(path)))
+            yield kind, os.path.basename(path)
+
+    def content(self, kind: str, name: str) -> bytes:
+        """An entry as another store takes it."""
+        with open(self.place(kind, name), "rb") as file:
+            return file.read()
+
+    def take(self, kind: str, name: str, content: bytes) -> None:
+        """Keep an entry of another store; one that is damaged is not kept."""
+        if kind not in KINDS or not _DIGEST.fullmatch(name):
+            return
+        head, _, document = content.partition(b"\n")
+        if name == _digest(content).decode() if kind == "objects" else head == _digest(document):
+            with contextlib.closing(_Copy(self)) as copy:
+                copy.write(content)
+                copy.keep(kind, name)
+
     def _files(self) -> Iterator[tuple[float, int, str]]:
         """(time of the last use, bytes, path) of everything kept."""
-        for kind in ("objects", "records"):
+        for kind in KINDS:
             for folder, _, names in os.walk(os.path.join(self.folder, kind)):
                 for name in names:
                     with contextlib.suppress(OSError):

@@ -20,25 +20,31 @@ MOMENTS = 10
 SHARE = 0.6
 LOGGED = """
 import sys
+from dataclasses import replace
 from optc.cli.app import run
 from optc.searcher.judge import Judge
 from optc.searcher.survey import Survey
 
 log = open(sys.argv[1], "a", buffering=1)
-of_plan, keep = Judge.of_plan, Survey._keep
+begin, keep = Judge.begin, Survey._keep
 
 def judged(self, plan):
-    before = self.built
-    figures = of_plan(self, plan)
-    if self.built > before:
+    waiting = begin(self, plan)
+    if waiting.recalled:
+        return waiting
+
+    def figures():
+        came = waiting.figures()
         log.write(f"{plan}\\n")
-    return figures
+        return came
+
+    return replace(waiting, figures=figures)
 
 def kept(self, about, options):
     keep(self, about, options)
     log.write(f"{about}\\n")
 
-Judge.of_plan, Survey._keep = judged, kept
+Judge.begin, Survey._keep = judged, kept
 sys.exit(run(sys.argv[2:]))
 """
 

@@ -86,7 +86,7 @@ def test_another_models_database_is_never_taken(folder: Path, done: Search, tmp_
 
 
 def test_what_is_interrupted_leaves_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Judge.of_plan
+    real = Judge.begin
     count = 0
 
     def once(self: Judge, plan: Any) -> Any:
@@ -96,7 +96,7 @@ def test_what_is_interrupted_leaves_the_best_so_far(tmp_path: Path, monkeypatch:
             raise KeyboardInterrupt
         return real(self, plan)
 
-    monkeypatch.setattr(Judge, "of_plan", once)
+    monkeypatch.setattr(Judge, "begin", once)
     with pytest.raises(Stopped, match=r"the best so far is kept at .*out\.onnx") as stopped:
         search(tmp_path)
     assert stopped.value.search is not None

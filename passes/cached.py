@@ -43,8 +43,7 @@ from .pipeline import spec
 COMPUTING = ("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "scipy")
 """Packages whose version may change what a pass computes."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that tell libraries how many threads to take."""
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +227,13 @@ def environment() -> str:
 
 
 @functools.cache
+def thread_variables() -> Mapping[str, str | None]:
+    """Environment variables that told libraries how many threads to take, as they were when this was asked first."""
+    return {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+
+
+@functools.cache
 def _versions() -> str:
     words = [f"{name} {version(name)}" for name in COMPUTING]
-    words += [f"{name}={os.environ.get(name, '')}" for name in THREAD_VARIABLES]
+    words += [f"{name}={value or ''}" for name, value in thread_variables().items()]
     return " ".join([*words, platform.python_version(), platform.system(), platform.machine(), f"{cpu.cores()} cores"])

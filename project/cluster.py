@@ -28,7 +28,7 @@ from typing import Any
 from ..compiler.model import read
 from ..errors import ModelError, SpecError
 from ..ir.stored import stored_files
-from ..passes.cached import COMPUTING, THREAD_VARIABLES, environment, own_code
+from ..passes.cached import COMPUTING, environment, own_code, thread_variables
 from ..storage.fingerprint import Fingerprint
 from ..storage.store import Store
 from ..storage.workspace import Workspace
@@ -143,8 +143,8 @@ class Cluster:
         """Let a worker call `function(paths, cache, *args)`, with where the parcels are there (texts stay as they are)
         and the folder of its cache. The function is known by its name, and all else is pickled."""
         sent = [self._send(one) if isinstance(one, Parcel) else one for one in parcels]
-        variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-        future = self._client.submit(_carried_out, pickle.dumps((function, args)), variables, *sent, pure=False)
+        call, variables = pickle.dumps((function, args)), dict(thread_variables())
+        future = self._client.submit(_carried_out, call, variables, *sent, pure=False)
         return Errand(self, future)
 
     def _send(self, parcel: Parcel) -> Any:
@@ -154,9 +154,8 @@ class Cluster:
 
     def _checked(self) -> int:
         """The number of workers, all of which build as we do. Raises `SpecError`."""
-        variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
         try:
-            told = self._client.run(_about, variables, on_error="return")
+            told = self._client.run(_about, dict(thread_variables()), on_error="return")
         except Exception as error:
             raise SpecError(f"--scheduler {self.address}: its workers do not answer: {_words(error)}") from None
         if not told:

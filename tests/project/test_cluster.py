@@ -18,6 +18,7 @@ from processes import optc as command
 from searched import model, samples, search
 
 from optc.errors import SpecError
+from optc.passes.cached import thread_variables
 from optc.project import cluster
 from optc.project.cluster import Cluster, Died, Parcel
 from optc.searcher import Search
@@ -35,6 +36,7 @@ def workers() -> Iterator[Any]:
 
 
 def started(count: int) -> Any:
+    thread_variables()  # Dask sets them for its workers, in this process too
     settings = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     return dask.LocalCluster(
         n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0", env=settings
@@ -45,7 +47,7 @@ def test_an_errand_comes_back_with_what_it_added_to_the_cache(workers: Any, tmp_
     """Workers of Dask have one thread for libraries; an errand has as many as they have here."""
     (tmp_path / "text").write_text("sent")
     store = Store(str(tmp_path / "cache"))
-    threads = os.environ.get("OMP_NUM_THREADS", "unset")
+    threads = thread_variables()["OMP_NUM_THREADS"] or "unset"
     with Cluster(workers.scheduler_address) as there:
         assert there.workers == 2
         parcel = Parcel.of(str(tmp_path / "text"))

@@ -241,6 +241,6 @@ def _candidate(one: Judged) -> Candidate:
         figures.loss,
         figures.agreement,
         figures.met,
-        bool(one.distil),
+        one.taught,
         figures.failed,
     )

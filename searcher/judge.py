@@ -54,10 +54,10 @@ class Figures:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A candidate with its figures; `strategy` proposed it, `at` seconds after the search began. One that is no pick of
-    the database is a pipeline as a user would write it."""
+    the database is a pipeline as a user would write it; `taught` tells that `distill` was added."""
 
     pick: Pick | None
-    distil: str
+    taught: bool
     plan: Plan
     figures: Figures
     strategy: str

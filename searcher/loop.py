@@ -27,7 +27,7 @@ from ..runtime.identity import identity
 from ..storage.fingerprint import Fingerprint
 from .judge import Judge, Judged
 from .order import Wanted
-from .plan import Plan, plan_of
+from .plan import Plan, plan_of, with_lesson
 from .space import Pick, Space
 from .strategies import strategy
 from .surrogate import Surrogate
@@ -170,18 +170,14 @@ class Loop:
     def _teach(self, task: Task) -> None:
         """Teach the best candidate in the time that is left."""
         best = task.best
-        if best is None or best.plan.passes in ("clean", "quant") or best.figures.failed:
+        if best is None or best.figures.failed or (best.plan.passes in ("clean", "quant") and not best.plan.overrides):
             return
         # The passes before it are in the cache; what follows it, and its own trials, take a part of a candidate's time.
         minutes = round((self.left - 0.5 * best.figures.seconds) / 60, 2)
-        if 60 * minutes < LEAST_TEACHING:
-            return
-        distil = f"distill:minutes={minutes:g}"
-        if best.pick is None:
-            return
-        self._learn(self._begin(plan_of(task.space, best.pick, distil), "taught", best.pick, distil).judged())
+        if 60 * minutes >= LEAST_TEACHING:
+            self._learn(self._begin(with_lesson(best.plan, minutes), "taught", best.pick, taught=True).judged())
 
-    def _begin(self, plan: Plan, word: str, pick: Pick | None = None, distil: str = "") -> Begun:
+    def _begin(self, plan: Plan, word: str, pick: Pick | None = None, *, taught: bool = False) -> Begun:
         waiting = self.judge.begin(plan)
         self.begun += 1
         self.recalled += waiting.recalled
@@ -189,7 +185,7 @@ class Loop:
         def judged() -> Judged:
             with self._showing():
                 figures = waiting.figures()
-            return Judged(pick, distil, plan, figures, word, self.elapsed)
+            return Judged(pick, taught, plan, figures, word, self.elapsed)
 
         return Begun(judged)
 

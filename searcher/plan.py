@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..passes.base import Override
 from .space import FLOAT, Pick, Setting, Space
@@ -29,8 +29,8 @@ class Plan:
     guard: bool = False
 
 
-def plan_of(space: Space, pick: Pick, distil: str = "") -> Plan:
-    """The plan that carries out `pick`, with the pass `distil` before quantization where that is not empty."""
+def plan_of(space: Space, pick: Pick) -> Plan:
+    """The plan that carries out `pick`."""
     changes: dict[str, dict[str, dict[str, Setting]]] = {}
     used = set()
     for site, option in space.chosen(space.within(pick)):
@@ -38,10 +38,24 @@ def plan_of(space: Space, pick: Pick, distil: str = "") -> Plan:
         for name, wanted in option.changes.items():
             changes.setdefault(site.match, {}).setdefault(name, {}).update(wanted)
     passes = [text for family, text in PASSES.items() if family in used]
-    passes += [distil] if distil else []
     if pick.form != FLOAT:
         passes.append("quant" if pick.form == "int8" else f"quant:activations={pick.form}")
     return Plan(",".join(passes) or "clean", tuple(_override(match, wanted) for match, wanted in changes.items()))
+
+
+def with_lesson(plan: Plan, minutes: float) -> Plan:
+    """The plan with `distill` for so many minutes: behind the passes of structure, and behind `quant` where weights
+    have few bits, or nothing else changes; half of the time each where both is so."""
+    words = plan.passes.split(",")
+    at = next((i for i, word in enumerate(words) if word.partition(":")[0] == "quant"), len(words))
+    structure, codes = words[:at], words[at:]
+    few = any("weights" in word for word in codes) or any(
+        "weights" in one.passes.get("quant", ()) for one in plan.overrides
+    )
+    before = structure not in ([], ["clean"])
+    behind = bool(codes) and (few or not before)
+    lesson = [f"distill:minutes={minutes / (before + behind or 1):.3g}"]
+    return replace(plan, passes=",".join([*structure, *lesson * before, *codes, *lesson * behind]))
 
 
 def _override(match: str, wanted: Mapping[str, Mapping[str, Setting]]) -> Override:

@@ -45,7 +45,7 @@ class Surrogate:
 
     def learn(self, one: Judged) -> None:
         """Take in a candidate; one that failed, was taught besides, or is no pick, tells nothing."""
-        if one.pick is None or one.figures.failed or one.distil or not math.isfinite(one.figures.loss):
+        if one.pick is None or one.figures.failed or one.taught or not math.isfinite(one.figures.loss):
             return
         self._judged.append((one.pick, one.figures))
         self._predicted.append(self._meter.costs(one.pick))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from searched import search
 
-from optc.searcher.plan import plan_of
+from optc.passes.base import Override
+from optc.searcher.plan import Plan, plan_of, with_lesson
 from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
 
 LAYERS = ("a", "b")
@@ -95,3 +96,21 @@ def test_forms_are_measured(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (integers > stored).all()
     assert (dynamic > stored).all()
     assert dynamic.sum() < integers.sum(), "a grid a sample is finer than one for all"
+
+
+FEW_BITS = (Override("a", passes={"quant": {"weights": "int3"}}),)
+
+
+@pytest.mark.parametrize(
+    ("plan", "passes"),
+    [
+        (Plan("svd:ratio=1", ()), "svd:ratio=1,distill:minutes=4"),
+        (Plan("svd:ratio=1,quant", ()), "svd:ratio=1,distill:minutes=4,quant"),
+        (Plan("svd:ratio=1,quant", FEW_BITS), "svd:ratio=1,distill:minutes=2,quant,distill:minutes=2"),
+        (Plan("quant:activations=none", FEW_BITS), "quant:activations=none,distill:minutes=4"),
+        (Plan("quant:weights=int4", ()), "quant:weights=int4,distill:minutes=4"),
+        (Plan("clean", ()), "clean"),
+    ],
+)
+def test_a_plan_is_taught_where_it_lost_most(plan: Plan, passes: str) -> None:
+    assert with_lesson(plan, 4.0).passes == passes

@@ -59,7 +59,7 @@ def judged(one: Task, pick: Pick) -> Judged:
     costs = Meter(one.space).costs(pick)
     loss = sum(WEIGHTS[family] * total for family, total in one.space.losses(pick).items())
     loss += 2e-3 if pick.form != FLOAT else 0.0
-    return Judged(pick, "", Plan("", ()), Figures(costs, loss, 1.0, one.excess(costs), 0.0), "", 0.0)
+    return Judged(pick, False, Plan("", ()), Figures(costs, loss, 1.0, one.excess(costs), 0.0), "", 0.0)
 
 
 def searched(name: str, budget: str) -> Judged:

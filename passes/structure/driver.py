@@ -30,6 +30,8 @@ MOST = 0.35
 """The share of the cost that a pass left to its own choice tries to save."""
 FINAL = 65536
 """Rows a layer for the last fit: what is compensated is large."""
+FREE = 1e-7
+"""A loss at which an edit is made however much was saved already: two linear layers become one without any."""
 
 
 class Amount(Protocol):
@@ -69,18 +71,24 @@ class Restructuring:
         saved = {name: saving.share(edit.nodes) * (1.0 - left[name]) for name, edit in open_.items()}
         worth = {name: edit for name, edit in open_.items() if saved[name] >= kind.worth}
         nodes = {name: (edit.node, set(edit.nodes)) for name, edit in open_.items()}
-        order = in_order_of_price(kind, graph, ctx, saving, worth, left, MOST if ratio is None else ratio)
+        most, free = (MOST, FREE) if ratio is None else (ratio, 0.0)
+        order = in_order_of_price(kind, graph, ctx, saving, worth, left, most, free=free)
+        reason = "others lose less for what they save"
+        unsafe = ""
         if not order:
             reason = "nothing tells what it would lose: answers are not finite"
         elif ratio is None:
-            reason = self._as_many_as_are_safe(graph, saving, order)
+            unsafe = self._as_many_as_are_safe(graph, saving, order)
         else:
-            reason = self._all(graph, saving, order, ratio)
+            self._all(graph, saving, order, ratio)
+        tried = {name for one in order for name in one.names}
         done = {layer.name for layer in report.layers if layer.outcome is Outcome.DONE}
         for name, (node, _) in nodes.items():
             if name in done:
                 continue
-            why = reason if name in worth else _little(saved[name], left[name], kind.worth, saving.of)
+            why = unsafe if name in tried else reason
+            if name not in worth:
+                why = _little(saved[name], left[name], kind.worth, saving.of)
             if any(node in nodes[other][1] for other in done):
                 why = "it went with another one, that it lies in"
             report.skipped(name, node.op, why)
@@ -102,17 +110,16 @@ class Restructuring:
             (forced if wanted else open_)[name] = edit
         return forced, open_
 
-    def _all(self, graph: Graph, saving: Saving, order: Sequence[Tried], ratio: float) -> str:
-        """Make all edits of `order`; returns why no others."""
+    def _all(self, graph: Graph, saving: Saving, order: Sequence[Tried], ratio: float) -> None:
+        """Make all edits of `order`."""
         before = graph.clone()
         self._carry_out(graph, _figures(order), self.report)
         left = saving.left(before, graph, self.ctx, words(order))
         most = "no more than " if 1.0 - left < ratio else ""
         self.report.notes.append(f"{self.kind.verb} {most}{1.0 - left:.1%} of the {saving.of}")
-        return "others lose less for what they save"
 
     def _as_many_as_are_safe(self, graph: Graph, saving: Saving, order: Sequence[Tried]) -> str:
-        """Make the most edits of `order` that are safe; returns why no others."""
+        """Make the most edits of `order` that are safe; returns why not the rest of them."""
 
         def run(trial: Graph, count: float) -> Report:
             outcome = Report()

@@ -106,9 +106,12 @@ def in_order_of_price(
     open_: Mapping[str, Edit],
     left: Mapping[str, float],
     share: float,
+    *,
+    free: float = 0.0,
 ) -> list[Tried]:
-    """The edits to make, first to make first, until `share` of the cost is gone. `left` is what stands for the nodes of
-    each, as a share of their cost. None are made where the answers are not finite as they are."""
+    """The edits to make, first to make first, until `share` of the cost is gone, and then those that lose no more than
+    `free`. `left` is what stands for the nodes of each, as a share of their cost. None are made where the answers are
+    not finite as they are."""
     if not open_:
         return []
     judge = Judge(graph, ctx)
@@ -125,7 +128,7 @@ def in_order_of_price(
                 heapq.heappush(waiting, (one[1].price, number, 0))
             tick(1)
         total = 0.0
-        while waiting and total < share:
+        while waiting and (total < share or free):
             _, number, when = heapq.heappop(waiting)
             if when < len(gone):  # it was tried when more was left
                 if (again := tried(trial, candidates[number], judge)) is not None:
@@ -135,6 +138,8 @@ def in_order_of_price(
             best = ready.get(number) or tried(trial, candidates[number], judge)
             if best is None:
                 continue
+            if total >= share and best[1].loss > free:
+                break
             trial, one_gone = best
             ready.clear()
             gone.append(one_gone)

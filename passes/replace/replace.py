@@ -39,7 +39,7 @@ class Replace(Pass):
     kernel: int = option(
         0, "side of the kernel, an odd number; 0: that of the block's largest", low=0, high=15, layer=True
     )
-    steps: int = option(200, "steps of training of a form that no closed form fits", low=0)
+    steps: int = option(200, "most steps of training of a form that no closed form fits", low=0)
     force: bool = option(False, "whether the block that ends there goes, whatever that loses", layer=True)
 
     def run(self, graph: Graph, ctx: Context) -> Report:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import ModelError
+from ...ir.cost import cost
 from ...ir.graph import Graph
 from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Parameters
@@ -17,7 +18,12 @@ from ..distill.parameters import parameters as parameters_of
 from ..distill.training import RATES, Training, average_over, channel_axes, onward, sizes, trial_of
 from .samples import Taken
 
-BATCH = 32
+BATCH, SMALL = 32, 8
+"""Samples of a step; few where they are large."""
+STEP, WHOLE = 2e9, 300e9
+"""Multiply-accumulates of a step from which on it has few samples, and of all steps: large images take fewer."""
+_BACKWARD = 3
+"""How much a step costs, in forward passes."""
 
 
 def trained(graph: Graph, pairs: Taken, steps: int, ctx: Context) -> None:
@@ -25,6 +31,10 @@ def trained(graph: Graph, pairs: Taken, steps: int, ctx: Context) -> None:
     shapes = {(x.shape[1:], y.shape[1:]) for x, y in zip(pairs.read, pairs.answers, strict=True)}
     if not steps or len(shapes) > 1:  # images of many sizes make no batch
         return
+    height, width = pairs.read[0].shape[2:]
+    each = _BACKWARD * cost(graph, {"N": 1, "H": height, "W": width}).macs
+    batch = BATCH if BATCH * each <= STEP else SMALL
+    steps = min(steps, max(int(WHOLE / (batch * each)), 1))
     kinds = {one.value: one for one in parameters_of(graph)}
     read, answers = (np.concatenate(each[: pairs.count]) for each in (pairs.read, pairs.answers))
     output = graph.outputs[0].value
@@ -49,7 +59,7 @@ def trained(graph: Graph, pairs: Taken, steps: int, ctx: Context) -> None:
         own.write()
         return pairs.error(graph, ctx.threads)
 
-    course = Training(trainer, Rows(graph.inputs[0].name, read, answers, batch=BATCH, seed=ctx.seed), judge)
+    course = Training(trainer, Rows(graph.inputs[0].name, read, answers, batch=batch, seed=ctx.seed), judge)
     course.begin(steps, onward(course.try_rates(RATES, trial_of(steps), lambda _: None), steps))
     course.run(lambda _: None)
     own.write()

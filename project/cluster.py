@@ -16,6 +16,7 @@ import importlib
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -38,6 +39,8 @@ PATIENCE = 10.0
 ABSENCE = 30.0
 """Seconds without any worker after which there will be none."""
 _POLL = 1.0
+_ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://[^\s/]+:\d{1,5}")
+"""What Dask would not understand leaves half a client behind, which complains when it goes."""
 
 
 class Lost(Exception):
@@ -108,6 +111,8 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise SpecError(f"--scheduler takes an address such as tcp://host:8786, not '{address}'")
         try:
             dask: Any = importlib.import_module("distributed")
         except ImportError:

@@ -122,7 +122,7 @@ class Space:
 
     def within(self, pick: Pick) -> Pick:
         """The pick with what is not there left out: options that its form does not have, and those of layers that went
-        with a block. Where another block stands for one, its layers have no structure of their own."""
+        with a block. Where another block stands for one, its layers have no structure of their own, nor channels."""
         at = [min(i, len(self.options(site, pick.form)) - 1) for site, i in enumerate(pick.at)]
         gone: set[str] = set()
         replaced: set[str] = set()
@@ -130,8 +130,12 @@ class Space:
             if i and site.kind in WHOLE:
                 (gone if site.options[i].kept == 0.0 else replaced).update(site.reach)
         if gone or replaced:
-            moot = {"structure": gone | replaced, "bits": gone, "activations": gone, "replacement": gone}
-            at = [0 if site.name in moot.get(site.kind, ()) else i for site, i in zip(self.sites, at, strict=True)]
+            either = gone | replaced
+            within = {"structure": either, "channels": either, "bits": gone, "activations": gone, "replacement": gone}
+            at = [
+                0 if site.reach and site.reach.keys() <= within.get(site.kind, set()) else i
+                for site, i in zip(self.sites, at, strict=True)
+            ]
         stored = {site.name for site, i in zip(self.sites, at, strict=True) if i and site.kind == "activations"
                   and site.options[i].changes["quant"]["activations"] == "none"}  # fmt: skip
         if stored:  # weights that are stored alone have no three bits

@@ -51,12 +51,16 @@ class Replacement(Edit):
         place, body = self.place, self.fitted.body
         node = self.node
         label, name, kind = node.name, self.out.name, self.out.type
-        origin = Origin.merge([one.origin for one in place.nodes], by="replace")
+        origins = [one.origin for one in place.nodes]
         copies: dict[Value, Value] = {body.inputs[0]: place.begin}
         nodes = copy_nodes(body, body, graph, copies, before=node)
         for number, one in enumerate(nodes):
             one.name = f"{label}.{number}" if label else ""
-            one.origin = origin
+            # What was asked of the block's last layer, whose channels others read, is asked of the last one alone.
+            last = number == len(nodes) - 1
+            one.origin = Origin.merge(
+                origins if len(nodes) == 1 else origins[-1:] if last else origins[:-1], by="replace"
+            )
             one.output.name = f"{name}.{number}"
         answer = nodes[-1].output
         self.out.replace_uses(answer)

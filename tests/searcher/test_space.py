@@ -37,6 +37,8 @@ def space() -> Space:
     other = Option("conv", "replace", {"replace": {"force": True}}, 0.1, macs=0.25, params=0.25, time=0.25)
     sites.append(Site("sum", "blocks", "sum", (Option("keep"), gone), both))
     sites.append(Site("b", "replacement", "b", (Option("keep"), other), both))
+    less = Option("channels 4", "channels", {"prune": {"ratio": 0.5}}, 0.01, kept=0.5)
+    sites.append(Site("a", "channels", "a", (Option("keep"), less), both))
     layers = tuple(LayerCost(name, name, 100.0, 10.0, 1e-3) for name in LAYERS)
     return Space(layers, tuple(sites), (FLOAT, "int8", "none"), 200.0, 20.0, 80.0)
 
@@ -54,7 +56,7 @@ def chosen(one: Pick) -> set[str]:
 
 
 def test_layers_of_another_block_have_no_structure_of_their_own() -> None:
-    one = space().within(pick(FLOAT, a_structure=1, b_structure=1, b_replacement=1))
+    one = space().within(pick(FLOAT, a_structure=1, b_structure=1, a_channels=1, b_replacement=1))
     assert chosen(one) == {"b conv"}
     assert Meter(space()).costs(one)["macs"] == pytest.approx(0.25)
 

@@ -16,6 +16,7 @@ from optc.errors import SpecError
 from optc.ir.cost import cost
 from optc.ir.graph import Graph, Value
 from optc.ir.onnx.writer import to_bytes
+from optc.ir.origin import Origin
 from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Outcome, Override, Report
@@ -133,10 +134,15 @@ def test_training_is_worth_something() -> None:
 def test_an_override_names_the_block_and_its_form_and_another_keeps_one() -> None:
     graph = twice()
     last = [node.name for node in graph if node.op == "Conv"][2]
+    for node in graph:
+        node.origin = Origin.own(node.name)
     wanted = {"force": True, "form": "lowrank", "rank": 0.5}
     report = run(graph, context(graph, Override(last, passes={"replace": wanted})), ratio=0.0)
     assert {name: detail["form"] for name, detail in done(report).items()} == {last: "lowrank"}
-    assert [node.name for node in graph if node.name.startswith(last)] == [f"{last}.0", f"{last}.1"]
+    first, second = (node for node in graph if node.name.startswith(last))
+    assert (first.name, second.name) == (f"{last}.0", f"{last}.1")
+    assert last in second.origin.nodes
+    assert last not in first.origin.nodes, "an override of the last layer is of the last one that stands for it"
     graph = twice()
     report = run(graph, context(graph, Override(last, keep=True)), ratio=0.3)
     assert not done(report)

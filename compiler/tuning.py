@@ -28,6 +28,6 @@ def tune(order: Order, graph: Graph, reuse: Reuse, notes: list[str]) -> tuple[st
         return tuned.choice
 
     key = Fingerprint("ruling", "tune", table.spec(order.target), snapshot.digest(graph)).text
-    choice = reuse.passes.recalled(key, decide)
+    choice = reuse.passes.recalled(key, "tuning", decide, str)
     notes.append(f"tuning: {measured[0]}" if measured else "tuning: as the lock file records")
     return choice, interrupted

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from ..ir.types import DType
+from .recall import Recall, decided
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Node
@@ -175,9 +176,10 @@ class Context:
     fit on, `held_out` the ones kept out of every fit to judge by; both are `None` where nothing runs the model
     (`Pass.needs_samples`). `data` is where the samples came from, as the user wrote it. `overrides` say what single
     layers want; the later ones win. `rivals` are the passes of the pipeline that `Pass.rivals` names. `recall(question,
-    decide)` answers with what `decide` says, or said when the same pass met the same graph before: what is decided by
-    the clock must be asked for so, or no build could be repeated. `measure(question, decide)` answers with what
-    `decide` says, or said in any build for a target of the same facts: what is measured of a shape alone. `threads` are
+    decide, read)` answers with what `decide` says, or said when the same pass met the same graph before, as `read`
+    reads it: what is decided by the clock must be asked for so, or no build could be repeated. `measure(question,
+    decide, read)` answers with what `decide` says, or said in any build for a target of the same facts: what is
+    measured of a shape alone; what `read` refuses is measured again. `threads` are
     those of numerical libraries; 0 lets them choose. `provider` names what ONNX Runtime trains on
     (`runtime/providers.py`). `forward` is how many seconds the teacher's run over `fit` took, as the last walk measured
     it; 0 before the first. `rewritten` is the model as the last pass had it before it lost anything, where that
@@ -195,8 +197,8 @@ class Context:
     data: str = ""
     overrides: tuple[Override, ...] = ()
     rivals: Rivals = field(default_factory=lambda: Rivals())
-    recall: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
-    measure: Callable[[str, Callable[[], str]], str] = lambda question, decide: decide()
+    recall: Recall = decided
+    measure: Callable[[str, Callable[[], str], Callable[[str], object]], str] = lambda question, decide, read: decide()
     seed: int = 0
     threads: int = 0
     provider: str = "cpu"

@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
+from typing import TypeVar
 
-from ..errors import ModelError
+from ..errors import LockError, ModelError
 from ..ir.graph import Graph
 from ..ir.text import snapshot
 from ..runtime import cpu
@@ -39,6 +40,8 @@ from .file_code import code_of_file
 from .function import FunctionPass
 from .guard import Guard
 from .pipeline import spec
+
+_T = TypeVar("_T")
 
 COMPUTING = ("ml_dtypes", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "scipy")
 """Packages whose version may change what a pass computes."""
@@ -148,20 +151,38 @@ class PassCache:
         self._latest[key] = self.rulings[key] = ruling
         return ruling.text
 
-    def recalled(self, key: str, decide: Callable[[], str]) -> str:
-        """The answer known under `key`, from a lock file or from before in this pass, or what `decide` says."""
+    def recalled(self, key: str, question: str, decide: Callable[[], str], read: Callable[[str], _T]) -> _T:
+        """The answer known under `key`, from a lock file or from before in this pass, or what `decide` says, as `read`
+        reads it. Raises `LockError` where the lock file answers what cannot be read so."""
         ruling = self.locked.get(key) or self._latest.get(key) or Ruling(decide())
+        try:
+            answer = read(ruling.text)
+        except ValueError as error:
+            if key not in self.locked:
+                raise
+            raise LockError(
+                f"the lock file has {ruling.text[:80]!r} for the {question}, which is no answer to it; delete it to "
+                "begin anew"
+            ) from error
         self._latest[key] = self.rulings[key] = ruling
-        return ruling.text
+        return answer
 
-    def measured(self, target: TargetFacts, threads: int, question: str, decide: Callable[[], str]) -> str:
-        """What was measured of `question` on targets of these facts with so many threads, here and now or before."""
+    def measured(
+        self, target: TargetFacts, threads: int, question: str, decide: Callable[[], str], read: Callable[[str], object]
+    ) -> str:
+        """What was measured of `question` on targets of these facts with so many threads, here and now or before, where
+        `read` does not refuse it with `ValueError`."""
         if self.store is None:
             return decide()
         facts = json.dumps(plain(replace(target, name="")), sort_keys=True)
         key = Fingerprint("measured", question, facts, str(threads), environment()).text
         if (document := self.store.get(key)) is not None:
-            return document.decode()
+            try:
+                read(text := document.decode())
+            except ValueError:
+                self.store.forget(key)
+            else:
+                return text
         text = decide()
         self.store.put(key, text.encode())
         return text
@@ -175,7 +196,7 @@ class Kept:
     key: str
 
     def load(self) -> bytes | None:
-        return self.store.get(self.key)
+        return self.store.get(self.key, self.store.limit // 4)
 
     def save(self, document: bytes) -> None:
         self.store.put(self.key, document)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ModelError, OptcError, PassError, TargetError
 from ..ir.shapes.infer import infer
@@ -24,6 +24,8 @@ from .pipeline import Pipeline, spec
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
+
+_T = TypeVar("_T")
 
 
 def run(
@@ -69,7 +71,7 @@ def run(
                 state, report = stored[1].graph, stored[1].report
                 report.cached = True
             else:
-                ctx.recall, ctx.draft = partial(_recall, cache, one, state), cache.draft(key)
+                ctx.recall, ctx.draft = _Recall(cache, one, state), cache.draft(key)
                 ctx.measure = partial(cache.measured, ctx.target, ctx.threads)
                 report = _checked(position, one, graph, ctx, observers, guard, cache, state)
                 _time(report, start, ctx)
@@ -214,8 +216,16 @@ def _in_part(
     return None
 
 
-def _recall(cache: PassCache, one: Pass, state: str, question: str, decide: Callable[[], str]) -> str:
-    return cache.recalled(ruling_key(one, state, question), decide)
+@dataclass(frozen=True, slots=True)
+class _Recall:
+    """The answers of `one`, run on the graph with the digest `state`."""
+
+    cache: PassCache
+    one: Pass
+    state: str
+
+    def __call__(self, question: str, decide: Callable[[], str], read: Callable[[str], _T]) -> _T:
+        return self.cache.recalled(ruling_key(self.one, self.state, question), question, decide, read)
 
 
 def _run_one(one: Pass, graph: Graph, ctx: Context) -> Report:

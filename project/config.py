@@ -137,7 +137,7 @@ class _Reader:
     def config(self) -> Config:
         try:
             document = tomllib.loads(self.text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of numbers and dates it knows no other
             raise SpecError(f"{self.shown}: is not TOML: {error}") from error
         if any(has_control(text) for text in _texts(document)):
             raise SpecError(f"{self.shown}: a text in it holds a control character")

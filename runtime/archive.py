@@ -24,7 +24,7 @@ _PACKED_AT_MOST = 20
 """How many times its size a file may unpack to; numbers that were measured pack to a half."""
 _FREE = 256 << 20
 """Bytes that any file may unpack to."""
-_DAMAGED = (
+DAMAGED = (
     *(OSError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError, TypeError, SyntaxError, MemoryError),
     *(struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
 )
@@ -53,7 +53,7 @@ def open_npz(path: Path) -> dict[str, Array]:
                         shutil.copyfileobj(packed, file, 1 << 20)
                         file.seek(0)
                 arrays[member.filename.removesuffix(".npy")] = map_npy(file)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be read as an .npz of arrays: {error}") from error
     return arrays
 
@@ -70,7 +70,7 @@ def open_npy(path: Path) -> Array:
     try:
         with path.open("rb") as file:
             return map_npy(file)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be read as a .npy array: {error}") from error
 
 

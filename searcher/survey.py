@@ -200,9 +200,10 @@ class Survey:
         if document is None:
             return None
         try:
-            return tuple(restored(Option, one) for one in json.loads(document))
+            options: tuple[Option, ...] = restored(tuple[Option, ...], json.loads(document))
         except (ValueError, RecursionError):
             return None
+        return options
 
     def _keep(self, about: str, options: Sequence[Option]) -> None:
         if self.store is not None:

@@ -13,6 +13,9 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 
+_FLOATS = 1 << 1023
+"""Integers below it are floats, too."""
+
 
 def plain(value: object) -> object:
     """`value` as JSON's own types."""
@@ -55,7 +58,7 @@ def restored(hint: object, value: object) -> typing.Any:
         return hint(**{name: restored(one, value[name]) for name, one in hints.items()})
     elif isinstance(hint, type) and issubclass(hint, enum.Enum):
         return hint(value)
-    elif hint is float and type(value) is int:
+    elif hint is float and type(value) is int and abs(value) < _FLOATS:
         return float(value)
     elif type(value) is hint or (hint is type(None) and value is None):
         return value

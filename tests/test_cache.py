@@ -23,7 +23,6 @@ from optc.passes import cached
 from optc.passes.base import Context, Override, Pass, Report
 from optc.passes.guard import Guard
 from optc.passes.observers import Dump
-from optc.storage.fingerprint import Fingerprint
 from optc.storage.store import Store
 
 MODEL = "zoo:digits_dscnn"
@@ -175,9 +174,7 @@ def test_a_record_says_nothing_of_where_files_go(name: str, where: str, tmp_path
             digest = record["files"][0][1]
             record.update({"main": name} if where == "main" else {"files": [*record["files"], [name, digest]]})
             document = json.dumps(record).encode()
-            copy = Fingerprint()
-            copy.write(document)
-            path.write_bytes(copy.text.encode() + b"\n" + document)
+            Store(str(folder / "cache")).put(path.name, document)
     again = build(folder, "clean")
     assert not again.report.cached
     assert (folder / "out.onnx").read_bytes() == before

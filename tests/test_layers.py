@@ -113,7 +113,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("macs", "randomness", "view"),
     ),
     "passes": (
-        ("spec",),
+        ("recall", "spec"),
         ("base",),
         ("function", "file_code", "half", "table"),
         ("pipeline",),

@@ -22,6 +22,7 @@ from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Floats, Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context
+from ..recall import count
 from .batches import Rows
 from .cuts import FED, Block, blocks, part
 from .loss import Term, append_loss, channel_axis, drop_loss, least_variance, variance_of
@@ -189,7 +190,7 @@ class BlockStage:
             each = (time.perf_counter() - begin) / 3
             return str(int(seconds / len(self.blocks) / each))
 
-        return int(self.ctx.recall(f"steps of block {number} in {seconds:g} seconds", measured))
+        return self.ctx.recall(f"steps of block {number} in {seconds:g} seconds", measured, count)
 
 
 def _all(samples: Samples) -> Floats:

@@ -20,6 +20,7 @@ from ...runtime.training.parameters import Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context, Report
 from ..prune.storage import sparse
+from ..recall import count, positive
 from .batches import PLAIN, Batches
 from .blocks import STEPS, BlockStage, Pace
 from .initialisation import initialise, knows_nothing
@@ -212,9 +213,9 @@ class _Course:
         """Go on from a draft, with what it says was decided, or decide anew."""
         if course.resume():
             way = course.way
-            self.ctx.recall(MICRO, lambda: str(self.trainer.micro))
+            self.ctx.recall(MICRO, lambda: str(self.trainer.micro), positive)
             if not self.options.steps:
-                self.ctx.recall(self._question, lambda: str(way.steps))
+                self.ctx.recall(self._question, lambda: str(way.steps), count)
             self.report.notes.append(f"went on from step {way.done} of {way.steps}, where a build was stopped")
             return
         self._blocks(course)
@@ -287,12 +288,12 @@ class _Course:
             self.trainer.gradient(next(iter(self.batches.steps(0, 1))))
             return str(self.trainer.micro)
 
-        self.trainer.micro = int(self.ctx.recall(MICRO, measured))
+        self.trainer.micro = self.ctx.recall(MICRO, measured, positive)
 
     def _pace(self, course: Training) -> tuple[float, int]:
         """The rate and the number of steps: as asked for, or by trial and by the clock. Trials take of the time."""
         options = self.options
-        steps = options.steps or int(self.ctx.recall(self._question, lambda: str(self._steps(course))))
+        steps = options.steps or self.ctx.recall(self._question, lambda: str(self._steps(course)), count)
         if options.rate is not None:
             return options.rate, steps
         trial = trial_of(steps) if options.steps else min(trial_of(steps), max(steps // TRIAL_SHARE, 1))

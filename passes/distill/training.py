@@ -27,6 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...ir.graph import Value
+from ...runtime.archive import DAMAGED
+from ...runtime.columns import Array
 from ...runtime.training.parameters import Floats, Parameters
 from ...runtime.training.schedule import Cosine, Schedule
 from ...runtime.training.trainer import Trainer
@@ -296,22 +298,33 @@ class Training:
         if document is None:
             return False
         try:
-            with np.load(io.BytesIO(document), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = _arrays(document)
             record = json.loads(str(arrays.pop("record")))
             best = arrays.pop("best")
             if record["from"] != _digest(self.first):
                 return False
             way: Way = restored(Way, record["way"])
             curve: list[Moment] = restored(list[Moment], record["curve"])
+            loss, step = restored(float, record["loss"]), restored(int, record["step"])
+            if (best.shape, best.dtype) != (self.best.shape, self.best.dtype) or not 0 <= way.done <= way.steps:
+                return False
             self.trainer.go_on({name.removeprefix("trainer."): array for name, array in arrays.items()})
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except DAMAGED:
             return False
-        self.way, self.curve, self.best = way, curve, best
-        self.loss, self.step = float(record["loss"]), int(record["step"])
+        self.way, self.curve, self.best = way, curve, best.astype(np.float32, copy=False)
+        self.loss, self.step = loss, step
         self.trainer.schedule, self.trainer.average = way.schedule, average_over(way.leg)
         self.resumed = True
         return True
+
+
+def _arrays(document: bytes) -> dict[str, Array]:
+    """The arrays of a draft, which are stored as they are: what is packed could unpack to any size."""
+    with zipfile.ZipFile(io.BytesIO(document)) as archive:
+        if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+            raise ValueError("an array is packed")
+    with np.load(io.BytesIO(document), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _digest(flat: Floats) -> str:

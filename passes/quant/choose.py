@@ -9,12 +9,13 @@ in which they are usually fast: static, dynamic, weights alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...runtime.agreement_text import percent
 from ..base import Context, Outcome, Report
+from ..recall import ratios
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -47,9 +48,9 @@ def run_best(run: Callable[[Form, Graph], Report], graph: Graph, ctx: Context) -
         forms.remove("dynamic")
     copies = [graph.clone() for _ in forms]
     reports = [run(form, copy) for form, copy in zip(forms, copies, strict=True)]
-    ratios = [1.0] * len(forms)
+    times: Sequence[float] = [1.0] * len(forms)
     if ctx.latencies is not None:
-        ratios = [ctx.latencies.ratio(graph, copy) for copy in copies]
+        times = [ctx.latencies.ratio(graph, copy) for copy in copies]
     elif ctx.target.measurable and ctx.held_out is not None:
         feeds = next(ctx.held_out.batches(1))
 
@@ -57,10 +58,10 @@ def run_best(run: Callable[[Form, Graph], Report], graph: Graph, ctx: Context) -
             sessions = [Session(g, threads=ctx.threads) for g in (graph, *copies)]
             return json.dumps([one.ratio for one in latency(sessions, feeds)[1:]])
 
-        ratios = json.loads(ctx.recall("times of the forms", measured))
+        times = ctx.recall("times of the forms", measured, ratios(len(forms)))
     tried = [
         Tried(form, copy, report, _share(copy, graph, ctx), ratio)
-        for form, copy, report, ratio in zip(forms, copies, reports, ratios, strict=True)
+        for form, copy, report, ratio in zip(forms, copies, reports, times, strict=True)
     ]
     best = _pick(tried, ctx)
     graph.become(best.graph)

@@ -25,6 +25,7 @@ import numpy as np
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from ..base import Context
+from ..recall import texts
 from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
 from .equivalent.gates import spell_gates
@@ -68,7 +69,7 @@ def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes,
         integer = find_layers(copy, own, Form.INTEGER)[0]
         return json.dumps({node.outputs[0].name: why for node, why in _measured(copy, integer, own, ctx).items()})
 
-    reasons: dict[str, str] = json.loads(ctx.recall("layers to leave float", measured))
+    reasons = ctx.recall("layers to leave float", measured, texts)
     return {named[name]: why for name, why in reasons.items() if name in named}
 
 

@@ -11,6 +11,7 @@ from ...ir.cost import cost
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import TensorType
 from ..base import Context
+from ..recall import ratio
 from .edit import Edit
 
 LIMIT, STRETCH = 0.2, 2e-3
@@ -52,7 +53,7 @@ def share_left(graphs: tuple[Graph, Graph], shape: tuple[int, ...], ctx: Context
         return float(getattr(cost(other), of)) / max(float(getattr(cost(whole), of)), 1.0)
     if ctx.latencies is not None:
         return ctx.latencies.ratio(whole, other)
-    return float(ctx.recall(name, lambda: f"{_timed(whole, other, shape, ctx):.3f}"))
+    return ctx.recall(name, lambda: f"{_timed(whole, other, shape, ctx):.3f}", ratio)
 
 
 def shape_of(graph: Graph, value: Value, ctx: Context) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from ...ir.cost import cost
 from ...ir.graph import Graph, Node, Value
 from ...runtime.sizes import sizes
 from ..base import Context
+from ..recall import count, ratio
 
 LIMIT = 1.0
 """Seconds that two graphs are timed in turns."""
@@ -54,7 +55,7 @@ class Saving:
             return float(new) / max(float(old), 1.0)
         if ctx.latencies is not None:
             return ctx.latencies.ratio(before, after)
-        return float(ctx.recall(f"time without {what}", lambda: f"{_in_turns(before, after, ctx):.4f}"))
+        return ctx.recall(f"time without {what}", lambda: f"{_in_turns(before, after, ctx):.4f}", ratio)
 
 
 def _seconds(graph: Graph, ctx: Context) -> dict[Node, float]:
@@ -72,8 +73,14 @@ def _seconds(graph: Graph, ctx: Context) -> dict[Node, float]:
         seconds = node_seconds(graph, next(ctx.fit.batches(1)), threads=ctx.threads)
         return " ".join(f"{i}:{seconds[node]:.3g}" for i, node in enumerate(nodes) if node in seconds)
 
-    pairs = [one.split(":") for one in ctx.recall("seconds of nodes", measured).split()]
-    return {nodes[int(i)]: float(seconds) for i, seconds in pairs}
+    def read(text: str) -> dict[Node, float]:
+        pairs = [one.split(":") for one in text.split()]
+        numbers = {count(i): ratio(seconds) for i, seconds in pairs}
+        if max(numbers, default=-1) >= len(nodes):
+            raise ValueError("there are fewer nodes")
+        return {nodes[i]: seconds for i, seconds in numbers.items()}
+
+    return ctx.recall("seconds of nodes", measured, read)
 
 
 def _in_turns(before: Graph, after: Graph, ctx: Context) -> float:

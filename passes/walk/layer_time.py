@@ -21,6 +21,7 @@ from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Value
 from ...ir.types import DType, TensorType
 from ..base import Context
+from ..recall import ratio
 from .linear import Linear
 from .readers import linear_layer
 from .walk import Step
@@ -45,9 +46,9 @@ def time_ratio(step: Step, ctx: Context, form: str, apply: Callable[[Linear], No
     question = f"time of {form} for {_kind(step)}"
 
     def measured() -> str:
-        return ctx.measure(question, lambda: f"{_measured(step, ctx, apply):.3f}")
+        return ctx.measure(question, lambda: f"{_measured(step, ctx, apply):.3f}", ratio)
 
-    return float(ctx.recall(question, measured))
+    return ctx.recall(question, measured, ratio)
 
 
 def slower(ratio: float | None) -> bool:

@@ -166,9 +166,12 @@ class Trainer:
         buffers = self._buffers()
         if {"progress", *buffers} != set(state) or any(state[n].shape != b.shape for n, b in buffers.items()):
             raise ValueError("other parameters or another optimizer")
+        steps, micro = (int(number) for number in state["progress"])
+        if steps < 0 or micro < 1:
+            raise ValueError("it is as far as none can be")
         for name, buffer in buffers.items():
             buffer[...] = state[name]
-        self.steps, self.micro = (int(number) for number in state["progress"])
+        self.steps, self.micro = steps, micro
 
     # -- samples
 

@@ -12,6 +12,7 @@ import pytest
 from sharing import add, fill
 
 from optc.storage.fingerprint import file_digest
+from optc.storage.plain import restored
 from optc.storage.store import Store, cache_folder
 
 
@@ -145,6 +146,84 @@ def test_the_folder_of_another_user_is_only_read(tmp_path: Path, monkeypatch: py
     assert store.faults == [f"the cache {tmp_path / 'cache'} is another user's, and is only read"]
 
 
+def test_room_is_made_of_entries_alone(tmp_path: Path) -> None:
+    """A folder that is named as the cache may hold files of the user's, also where entries lie."""
+    own = [tmp_path / "objects" / "film.mp4", tmp_path / "records" / "ab" / "notes.txt",
+           tmp_path / "objects" / "ab" / f"ab{0:038}", tmp_path / "records" / "ab" / f"ab{1:038}"]  # fmt: skip
+    elsewhere = tmp_path / "elsewhere"
+    for path in (*own, elsewhere / ("cd" + "0" * 38)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(20_000))
+        os.utime(path, (1e9, 1e9))
+    (tmp_path / "objects" / "cd").symlink_to(elsewhere)
+    store = Store(str(tmp_path), limit=10_000)
+    store.put("ee" + "0" * 38, b"document")
+    oldest = add(store, b"content")
+    os.utime(store.place("objects", oldest), (1e9, 1e9))
+    store.trim()
+    assert store.object(oldest) is None
+    assert all(path.exists() for path in own)
+    assert len(list(elsewhere.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", ["objects", "records"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_no_link_in_the_cache_is_followed(kind: str, deep: bool, tmp_path: Path) -> None:
+    digest = add(Store(str(tmp_path / "other")), b"content")
+    name = digest if kind == "objects" else "a" * 40
+    link, there = tmp_path / "cache" / kind, tmp_path / "there"
+    folder = there if deep else there / name[:2]
+    if deep:
+        link /= name[:2]
+    folder.mkdir(parents=True)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(there)
+    store = Store(str(tmp_path / "cache"))
+    add(store, b"content")
+    store.put("a" * 40, b"document")
+    assert not list(folder.iterdir()), "nothing is put elsewhere"
+    (folder / name).write_bytes(b"content")
+    os.utime(folder / name, (1e9, 1e9))
+    assert (store.object(name) if kind == "objects" else store.get(name)) is None
+    store.trim()
+    assert (folder / name).stat().st_mtime == 1e9
+    assert any("is a link" in fault for fault in store.faults)
+
+
+def test_what_others_could_write_in_the_cache_is_not_taken(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "cache"))
+    digests = [add(store, content) for content in (b"one", b"two")]
+    first, second = (Path(store.place("objects", digest)) for digest in digests)
+    assert first.stat().st_mode & 0o777 == 0o600
+    assert first.parent.stat().st_mode & 0o777 == 0o700
+    first.chmod(0o622)
+    second.parent.chmod(0o777)
+    assert [store.object(digest) for digest in digests] == [None, None]
+    assert all("other users can write" in fault for fault in store.faults)
+
+
+def test_a_record_answers_to_its_own_key_alone(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("a" * 40, b"of a")
+    store.put("b" * 40, b"of b")
+    a, b = (Path(store.place("records", name * 40)) for name in "ab")
+    a.write_bytes(b.read_bytes())
+    assert store.get("a" * 40) is None
+    assert store.get("b" * 40) == b"of b"
+
+
+def test_a_record_that_no_memory_holds_is_not_read(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("a" * 40, b"x")
+    with open(store.place("records", "a" * 40), "r+b") as file:
+        file.truncate(1 << 42)
+    assert store.get("a" * 40, most=1000) is None
+    store.put("b" * 40, bytes(1001))
+    assert store.get("b" * 40, most=1000) is None
+    store.put("b" * 40, bytes(1000))
+    assert store.get("b" * 40, most=1000) is not None
+
+
 def test_each_entry_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
     kept, piped, lost = (add(store, text) for text in (b"one", b"two", b"three"))
@@ -175,3 +254,9 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     folder = cache_folder()
     assert folder is not None
     assert folder.endswith("optc")
+
+
+def test_integers_that_no_float_holds() -> None:
+    assert restored(float, 3) == 3.0
+    with pytest.raises(ValueError, match="is no"):
+        restored(float, 10**400)

@@ -12,6 +12,7 @@ import numpy as np
 from ....ir.graph import Graph
 from ....ir.types import DType, TensorType
 from ...base import Context
+from ...recall import ratio
 
 FEW_ROWS = 16
 """Rows a sample up to which MatMulNBits was at least as fast as the float kernel on AVX2: a transformer of width 384
@@ -27,9 +28,9 @@ def kernel_pays(rows: int, reduction: int, outputs: int, block: int, ctx: Contex
     question = f"four-bit product of {rows} x {reduction} x {outputs} in blocks of {block}"
 
     def measured() -> str:
-        return ctx.measure(question, lambda: f"{_ratio(rows, reduction, outputs, block, ctx):.3f}")
+        return ctx.measure(question, lambda: f"{_ratio(rows, reduction, outputs, block, ctx):.3f}", ratio)
 
-    return float(ctx.recall(question, measured)) <= 1.0
+    return ctx.recall(question, measured, ratio) <= 1.0
 
 
 def _ratio(rows: int, reduction: int, outputs: int, block: int, ctx: Context) -> float:

@@ -50,7 +50,7 @@ class Records:
         for line in [] if path is None else _lines(path):
             try:
                 trial: Trial = restored(Trial, json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # cut off when it was written, or by another version
             same = (trial.machine, trial.versions) == (self.machine, self.versions)
             if same and trial.default == trial.workload.default(machine):

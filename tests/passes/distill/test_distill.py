@@ -57,7 +57,7 @@ def test_a_student_of_random_weights_learns(ctx: Context) -> None:
 
 
 def test_trials_leave_most_of_few_steps(ctx: Context) -> None:
-    ctx.recall = lambda question, decide: "20" if question.startswith("steps in") else decide()
+    ctx.recall = lambda question, decide, read: read("20" if question.startswith("steps in") else decide())
     report = Distill(minutes=1.0, stage="whole").run(student(), ctx)
     assert 12 <= report.curve[-1].step <= 16, "a trial of two steps, and what three to five of them leave of twenty"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from optc.passes.walk import layer_time as alone
 from optc.passes.walk.walk import Step, walk
 from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
+
+T = TypeVar("T")
 
 
 def net() -> Graph:
@@ -76,9 +79,9 @@ def test_layers_alike_are_measured_once_and_told(one: Svd | Depthwise, monkeypat
     questions: list[str] = []
     answers: dict[str, str] = {}
 
-    def recall(question: str, decide: Callable[[], str]) -> str:
+    def recall(question: str, decide: Callable[[], str], read: Callable[[str], T]) -> T:
         questions.append(question)
-        return answers.setdefault(question, decide())
+        return read(answers.setdefault(question, decide()))
 
     monkeypatch.setattr(alone, "_measured", lambda *arguments: 0.5)
     graph = net()

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import ast
-import os
-import sys
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 
 from ..storage.fingerprint import Fingerprint
 
-_READS = frozenset({"__import__", "compile", "eval", "exec", "importlib", "open", "runpy"})
-"""Names by which a function may take more code, or data, than its text imports."""
-_READING = ("fromfile", "genfromtxt", "glob", "load", "loadtxt", "memmap", "read")
-"""What names of methods that read a file begin with."""
+_COMPUTING = frozenset({
+    *("__future__", "abc", "bisect", "cmath", "collections", "copy", "dataclasses", "enum", "fractions", "functools"),
+    *("heapq", "itertools", "math", "numbers", "operator", "re", "string", "textwrap", "typing"),
+})  # fmt: skip
+"""Modules of Python that know nothing but what they are given: no file, no clock, no other module."""
+_PACKAGES = {"numpy": "numpy", "onnx": "onnx", "onnx_graphsurgeon": "onnx-graphsurgeon"}
+"""Those that a function over a graph is written with, and what their versions go by."""
+_BUILT_IN = frozenset({"compile", "eval", "exec", "getattr", "globals", "input", "locals", "open", "vars"})
+"""Names by which a function may take more code, or data, than its text has."""
+_READING = ("DataSource", "data_file", "dynload", "f2py", "from_file", "fromfile", "fromregex", "genfromtxt", "hub",
+            "load", "memmap", "open", "rand", "read", "recfrom", "testing")  # fmt: skip
+"""What stands in the names by which the packages read files, or draw numbers."""
 
 
 def code_of_file(path: str) -> str | None:
     """The digest of a file and of the versions of the packages that it imports; `None` where that is not all that its
-    functions depend on, or nobody can tell: it imports a module from beside it, or reads files."""
+    functions depend on, or nobody can tell: it imports anything else, reads files, or looks its names up."""
     try:
         with open(path, "rb") as file:
             text = file.read()
         tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    parts: list[str] = []
-    distributions = packages_distributions()
-    for name in sorted(set(_imported(tree))):
-        beside = os.path.join(os.path.dirname(os.path.abspath(path)), name)
-        if os.path.exists(f"{beside}.py") or os.path.isdir(beside) or (name in _READS):
-            return None
-        if name in sys.stdlib_module_names:
-            continue
-        if name not in distributions:
-            return None
-        parts += [f"{one} {version(one)}" for one in sorted(distributions[name])]
-    if any(_reads(node) for node in ast.walk(tree)):
+    imported = set(_imported(tree))
+    if not imported <= _COMPUTING | _PACKAGES.keys() or any(_reaches_out(name) for name in _names(tree)):
         return None
-    digest = Fingerprint(*parts)
+    digest = Fingerprint(*(f"{name} {version(_PACKAGES[name])}" for name in sorted(imported & _PACKAGES.keys())))
     digest.write(text)
     return digest.text
 
@@ -52,7 +48,18 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             yield "" if node.level else (node.module or "").partition(".")[0]
 
 
-def _reads(node: ast.AST) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id in _READS
-    return isinstance(node, ast.Attribute) and node.attr.startswith(_READING)
+def _names(tree: ast.AST) -> Iterator[str]:
+    """The names that are looked up in a file: of variables, attributes, and what is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield f".{node.attr}"
+        elif isinstance(node, ast.alias):
+            yield from (f".{word}" for word in node.name.split("."))
+
+
+def _reaches_out(name: str) -> bool:
+    if name.startswith(("__", ".__")):
+        return name not in ("__name__", ".__name__", ".__class__", ".__future__")
+    return name in _BUILT_IN or (name.startswith(".") and any(word in name for word in _READING))

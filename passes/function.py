@@ -6,10 +6,12 @@ onnx-graphsurgeon runs unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType
 from typing import TYPE_CHECKING, ClassVar
@@ -29,6 +31,16 @@ class _Source(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
         return code
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """The same of the modules that it imports: none is kept, so the next process reads them, too, as they are then."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,8 @@ class FunctionPass(Pass):
         report = Report()
         before = dump(graph)
         surgeon = to_surgeon(graph)
-        result = self._load()(surgeon)
+        with _no_bytecode():
+            result = self._load()(surgeon)
         graph.become(from_surgeon(surgeon if result is None else result, graph))
         if dump(graph) != before:
             report.rewrote(self.function)
@@ -71,7 +84,8 @@ class FunctionPass(Pass):
             raise SpecError(f"'{self.path}' cannot be imported as Python")
         module = importlib.util.module_from_spec(module_spec)
         try:
-            module_spec.loader.exec_module(module)
+            with _no_bytecode():
+                module_spec.loader.exec_module(module)
         except Exception as error:
             raise SpecError(f"'{self.path}' fails on import: {type(error).__name__}: {error}") from error
         function = getattr(module, self.function, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import lzma
+import math
+import os
 import shutil
 import struct
 import tempfile
@@ -85,4 +87,6 @@ def map_npy(file: IO[bytes]) -> Array:
         raise ValueError("it holds Python objects, which are not loaded; save plain arrays")
     if 0 in shape:
         return np.empty(shape, dtype)
+    if math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell():
+        raise ValueError(f"its shape {shape} reaches past the end of the file")
     return np.memmap(file, dtype, mode="r", offset=file.tell(), shape=shape, order="F" if fortran else "C")

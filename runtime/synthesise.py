@@ -95,6 +95,8 @@ def _row(
     dtype = value.dtype or DType.FLOAT
     if not dtype.is_float and not dtype.is_integer and dtype is not DType.BOOL:
         raise DataError(f"input '{value.name}' holds {dtype.text}, which cannot be made up; give samples with --data")
+    if 0 in shape:
+        return np.zeros(shape)
     name = value.name.lower()
     channels = _channel_axis(value, axis)
     if dtype.is_float or (dtype is DType.UINT8 and channels is not None):

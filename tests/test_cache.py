@@ -140,6 +140,17 @@ def test_a_users_function_is_known_by_its_file(tmp_path: Path) -> None:
         ("import helper.name as helper; NAME = helper.NAME", "helper/name.py"),
         ("NAME = open('helper.txt').read().split(chr(39))[1]", "helper.txt"),
         ("import pathlib; NAME = pathlib.Path('helper.txt').read_text().split(chr(39))[1]", "helper.txt"),
+        ("from pathlib import Path; NAME = Path('helper.txt').open().readline().split(chr(39))[1]", "helper.txt"),
+        ("import io; NAME = io.open('helper.txt').readline().split(chr(39))[1]", "helper.txt"),
+        ("from io import open as spell; NAME = spell('helper.txt').readline().split(chr(39))[1]", "helper.txt"),
+        ("from numpy import fromfile as of; NAME = chr(of('helper.txt', 'u1')[8])", "helper.txt"),
+        ("import subprocess as s; NAME = s.getoutput('cat helper.txt').split(chr(39))[1]", "helper.txt"),
+        ("import os; NAME = 'ba'[os.stat('helper.txt').st_size % 2]", "helper.txt"),
+        (
+            "NAME = getattr(__builtins__, 'open', None) or __builtins__['open']\n"
+            "NAME = NAME('helper.txt').readline().split(chr(39))[1]",
+            "helper.txt",
+        ),
     ],
 )
 def test_a_users_function_with_code_elsewhere_always_runs(
@@ -151,7 +162,7 @@ def test_a_users_function_with_code_elsewhere_always_runs(
     (tmp_path / "mine.py").write_text(f"{line}\n\ndef rename(graph):\n    graph.nodes[0].name = NAME\n")
     (tmp_path / file).parent.mkdir(exist_ok=True)
     for name in ("a", "b"):
-        (tmp_path / file).write_text(f"NAME = '{name}'\n")
+        (tmp_path / file).write_text(f"NAME = '{name}'\n" + " " * (name == "b"))
         for module in ("helper", "helper.name"):
             sys.modules.pop(module, None)
         importlib.invalidate_caches()

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -79,8 +80,10 @@ def test_damaged_and_encrypted_members(mode: int, tmp_path: Path) -> None:
 def test_headers_of_arrays(shape: str, tmp_path: Path) -> None:
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64))
-    with pytest.raises(DataError, match=r"cannot be read as a \.npy array"):
-        load_samples(tmp_path / "x.npy", graph())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match=r"cannot be read as a \.npy array"):
+            load_samples(tmp_path / "x.npy", graph())
 
 
 def test_images_that_unpack_to_gigabytes(tmp_path: Path) -> None:
@@ -136,9 +139,10 @@ def test_documents_that_are_nested_deep(tmp_path: Path) -> None:
     path.write_text(DEEP)
     with pytest.raises(LockError, match="is no lock file"):
         Lock.read(str(path))
-    (tmp_path / "optc.toml").write_text(f"a = {DEEP}")
-    with pytest.raises(SpecError, match="is not TOML"):
-        config.load(str(tmp_path / "optc.toml"))
+    for text in (f"a = {DEEP}", f"a = {'9' * 5000}", "a = 2000-99-99"):
+        (tmp_path / "optc.toml").write_text(text)
+        with pytest.raises(SpecError, match="is not TOML"):
+            config.load(str(tmp_path / "optc.toml"))
     with pytest.raises(DataError, match="is not JSON"):
         explain.load(str(path))
     with pytest.raises(DataError, match="is no table of latencies"):

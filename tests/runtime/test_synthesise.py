@@ -210,3 +210,12 @@ def test_noise_has_the_spectrum_and_the_leaves_have_edges() -> None:
     steps = np.diff(leaves, axis=-1)
     kurtosis = (steps**4).mean() / (steps**2).mean() ** 2
     assert kurtosis > 6  # Gaussian noise has 3: edges are rare and large
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 24, 20), (0, 4), (2, 0)])
+def test_inputs_of_nothing(shape: tuple[int, ...]) -> None:
+    graph = Graph("none", opsets={"": 17})
+    value = graph.add_input("x", TensorType(DType.FLOAT, shape))
+    graph.add_output(graph.add("Relu", [value]).output, "y", TensorType(DType.FLOAT, shape))
+    feeds = next(synthesise(graph, 2).batches(1))
+    assert feeds["x"].shape == shape

@@ -42,7 +42,8 @@ namespace ffi = tvm::ffi;
 constexpr int32_t kMagic = 0xFF271;
 constexpr int32_t kMismatch = kMagic + 2;
 constexpr int32_t kLongestKey = 4096;
-constexpr int kMostClients = 16;
+constexpr int kMostClients = 64;
+constexpr unsigned kGreeting = 10;  // seconds
 
 struct Limits {
   long seconds = 3600, idle = 600, memory = 0, file = 1024, disk = 2048, files = 256;
@@ -197,8 +198,9 @@ bool ends_within(const Limits& limits, const sigset_t& signals, const std::strin
   signal(SIGCHLD, SIG_DFL);
   int on = 1;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  wait_for(socket, 10);
+  alarm(kGreeting);  // in all, however slowly it comes: who is not let in yet keeps others out
   if (!greet(socket, key)) std::_Exit(0);
+  alarm(0);
   wait_for(socket, limits.idle);
   flock mine{};
   mine.l_type = F_WRLCK;  // the others wait, so that times are those of one
@@ -278,7 +280,7 @@ int main(int argc, char** argv) {
     stop("whoever reaches " + host + " could run code here: give --key-file, or listen on 127.0.0.1");
   int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
   setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (bind(listening, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0 || listen(listening, 4) != 0)
+  if (bind(listening, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0 || listen(listening, kMostClients) != 0)
     stop("cannot listen on port " + std::to_string(port));
   socklen_t size = sizeof at;
   getsockname(listening, reinterpret_cast<sockaddr*>(&at), &size);

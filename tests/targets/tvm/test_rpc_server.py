@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -70,6 +71,23 @@ def test_a_silent_client_keeps_nobody_waiting(library: Path, native: str) -> Non
         began = time.monotonic()
         assert answer(library, port) == [[18, 22, 26]]
         assert time.monotonic() - began < 9, "less than a silent one is waited for"
+
+
+def test_slow_clients_keep_nobody_waiting(library: Path, native: str) -> None:
+    """Those that never stop greeting, as many as there is room for."""
+    hello = struct.pack("<ii", 0xFF271, 4096) + b"c" * 4096
+    with started(native) as port, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(64)]
+        answered: object = None
+        for at in range(25):
+            for one in slow:
+                with contextlib.suppress(OSError):
+                    one.sendall(hello[at : at + 1])
+            time.sleep(1)
+            with contextlib.suppress(TargetError):
+                answered = answer(library, port)
+                break
+        assert answered == [[18, 22, 26]]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

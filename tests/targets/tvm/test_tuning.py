@@ -117,7 +117,8 @@ def test_an_interrupt_keeps_what_is_known_and_a_line_that_was_cut_off_is_measure
     tuned(wide(), path, 1e9, monkeypatch, stop_at=7)
     lines = path.read_text().splitlines()
     assert len(lines) == 4  # two defaults were timed first
-    path.write_text("\n".join([*lines[:3], lines[3][:40]]))
+    deep = '{"default": ' + "[" * 100_000
+    path.write_text("\n".join([*lines[:3], deep, lines[3][:40]]))
     assert tuned(wide(), path, 1e9, monkeypatch).share == 0.5
     assert sum(line.startswith('{"default"') and line.endswith("}") for line in path.read_text().splitlines()) > 4
 

@@ -7,15 +7,20 @@ import gc
 import os
 import signal
 import sys
+import warnings
 
 _INTERRUPTED = 130
 _YOUNG = 20_000
 """Objects after which Python's collector looks at them. After 700, as it does unless told, it looks for cycles in what
 is being imported again and again: a tenth of the time of a short command."""
+_WARNING = r"(PIL|matplotlib|ml_dtypes|numpy|onnx\w*|optc|scipy|tvm)\b"
+"""Modules whose warnings are of how they are used, which is no business of who runs the command."""
 
 
 def main() -> None:
     gc.set_threshold(_YOUNG)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=_WARNING)
     try:
         from .runtime.interrupt import ENDS, listen
 

@@ -100,6 +100,18 @@ def test_images_that_unpack_to_gigabytes(tmp_path: Path) -> None:
         next(load_samples(tmp_path / "huge", graph()).batches(1))
 
 
+def test_libraries_warn_nobody_on_the_terminal(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    save(graph("N", 3, 8, 8), tmp_path / "m.onnx")
+    (tmp_path / "images").mkdir()
+    image.new("1", (10_000, 10_000)).save(tmp_path / "images" / "0.png")
+    words = [sys.executable, "-m", "optc", "m.onnx", "--passes", "quant", "--data", "images", "--resize", "8x8"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("optc: an image of 10000x10000 pixels is too large for a sample")
+    assert done.stderr.count("\n") == 1
+
+
 def test_only_documented_formats_are_decoded(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     for kind in ("EPS", "PCX", "ICO", "TGA"):

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 
 _FLOATS = 1 << 1023
-"""Integers below it are floats, too."""
+"""Integers below it are floats, too; no figure of ours is larger."""
 
 
 def plain(value: object) -> object:
@@ -58,7 +58,9 @@ def restored(hint: object, value: object) -> typing.Any:
         return hint(**{name: restored(one, value[name]) for name, one in hints.items()})
     elif isinstance(hint, type) and issubclass(hint, enum.Enum):
         return hint(value)
-    elif hint is float and type(value) is int and abs(value) < _FLOATS:
+    elif type(value) is int and abs(value) >= _FLOATS:
+        raise ValueError("an integer is too large")
+    elif hint is float and type(value) is int:
         return float(value)
     elif type(value) is hint or (hint is type(None) and value is None):
         return value

@@ -55,6 +55,8 @@ TRIAL_SHARE = 10
 """Where the clock counts, a trial has at most one of so many parts of the steps: three or four of them leave most."""
 WARM, TIMED = 2, 8
 """Steps by which the time of a step is measured: some that only warm up, and those that count."""
+START_RATE = 1e-2
+"""The rate at which two starts of a student that knows nothing are compared, where none was asked for."""
 ALIKE = 1e-6
 """The held-out loss from which on there is nothing to learn."""
 
@@ -197,17 +199,28 @@ class _Course:
         self._tell(course, time.perf_counter() - begin)
 
     def _course(self) -> Training:
-        """The training from where the student is; from its scaled layers, where it knows nothing yet."""
+        """The training from where the student is; where it knows nothing yet, from its scaled layers if in a trial of
+        the same steps more is learned from there."""
         course = Training(self.trainer, self.batches, self._judge, self.ctx.draft, coarse=self.student.twin is not None)
         if self.student.twin is not None or not knows_nothing(self.teacher, self._judges, course.start):
             return course
         assert self.ctx.fit is not None
+        plain = self.trainer, self._learned(course)
         count = initialise(self.student.graph, self.parameters, self.moving, self.ctx.fit, threads=self.ctx.threads)
-        self.report.notes.append(f"the student knew nothing: {count} layers were scaled to what they read")
         self.trainer = self._trainer()  # steps are shares of what the weights are now
         scaled = Training(self.trainer, self.batches, self._judge, self.ctx.draft)
+        if not self._learned(scaled) < plain[1]:
+            self.trainer = plain[0]
+            self.parameters.write(course.first)
+            return course
+        self.report.notes.append(f"the student knew nothing: {count} layers were scaled to what they read")
         scaled.first, scaled.start, scaled.curve = course.first, course.start, course.curve
         return scaled
+
+    def _learned(self, course: Training) -> float:
+        """The loss at the end of a trial from where the student is."""
+        options = self.options
+        return course.try_start(options.rate or START_RATE, trial_of(options.steps), lambda _: None)
 
     def _set_out(self, course: Training) -> None:
         """Go on from a draft, with what it says was decided, or decide anew."""

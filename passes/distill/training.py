@@ -181,11 +181,7 @@ class Training:
             for number in (one, other):
                 if number not in losses:
                     self.step = first
-                    self._restart(start, Cosine(rates[number], steps, warmup=max(steps // 4, 1)))
-                    last = max(steps // SETTLED, 1)
-                    self._learn(steps - last, tick)
-                    loss = self._learn(last, tick)
-                    losses[number] = loss if math.isfinite(loss) else math.inf
+                    losses[number] = self._try(start, rates[number], steps, tick)
                     self.trials += steps
                     self._keep(self._judged())
             return losses[one] < losses[other]
@@ -196,6 +192,22 @@ class Training:
         while at <= begin and at > 0 and better(at - 1, at):
             at -= 1
         return rates[at]
+
+    def try_start(self, rate: float, steps: int, tick: Tick) -> float:
+        """The loss of what is learned at the end of a trial from where the student is; what it gains is not kept."""
+        first = self.step
+        loss = self._try(self.best, rate, steps, tick)
+        self.step = first
+        self.parameters.flat[...] = self.best
+        return loss
+
+    def _try(self, start: Floats, rate: float, steps: int, tick: Tick) -> float:
+        """The whole way in so many steps from `start`; the loss of what is learned when it has settled."""
+        self._restart(start, Cosine(rate, steps, warmup=max(steps // 4, 1)))
+        last = max(steps // SETTLED, 1)
+        self._learn(steps - last, tick)
+        loss = self._learn(last, tick)
+        return loss if math.isfinite(loss) else math.inf
 
     def begin(self, steps: int, rate: float) -> None:
         """Set out for so many steps from the best so far."""

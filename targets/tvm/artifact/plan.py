@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import TargetError
-from ..relax.importer import REQUIRED
+from ..relax.importer import FILLED, REQUIRED
 from .constants import ALIGNMENT, Constants
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class Require:
 
 @dataclass(slots=True)
 class Plan:
-    """Steps in order. `dims` reads each symbolic dimension from an input: name, input, axis. `slots` holds the sizes of
-    everything that takes turns in one part of the arena."""
+    """Steps in order. `dims` reads each symbolic dimension from an input: name, input, axis; with `filled`, none may be
+    zero. `slots` holds the sizes of everything that takes turns in one part of the arena."""
 
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
@@ -95,6 +95,7 @@ class Plan:
     dims: list[tuple[str, int, int]] = field(default_factory=list)
     slots: list[list[str]] = field(default_factory=list)
     constants: Constants = field(default_factory=Constants)
+    filled: bool = False
 
 
 class Unplanned(TargetError):
@@ -114,7 +115,7 @@ class _Planner:
         self.function = mod["main"]
         self.required = [str(what) for what in (mod.attrs or {}).get(REQUIRED, ())]
         self.tables = tables
-        self.plan = Plan()
+        self.plan = Plan(filled=bool((mod.attrs or {}).get(FILLED, False)))
         self._held: dict[Any, Any] = {}
         self._free: list[int] = []
         self._nominal: list[int] = []

@@ -10,8 +10,8 @@
 where their answers are 0; walked from behind, they begin where they end. Written in forms that operator sets from 11 on
 have in common.
 
-Does not fire where the number of steps or sequences is open, where there are more than `MOST` steps, nor on activations
-whose constants onnx gives no default for.
+Does not fire where the number of steps is open, where there are more than `MOST` of them, nor on activations whose
+constants onnx gives no default for.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class _Writer:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
+    """Those of a cell; `batch` is -1, as a Reshape has it, where the number of sequences is open."""
+
     steps: int
     batch: int
     inputs: int
@@ -99,17 +101,22 @@ def fits(node: Node) -> bool:
 def _plan(node: Node) -> tuple[_Sizes, list[list[Callable[[_Writer], Activation]]]] | None:
     """The sizes of a cell, and the functions of each direction; none where they are unknown, or the steps too many."""
     x, r = node.inputs[0], node.inputs[2]
-    shape = None if x is None else x.static_shape
+    shape = None if x is None else x.shape
     weights = None if r is None else r.static_shape
     if x is None or x.dtype is None or shape is None or len(shape) != 3 or 0 in shape or weights is None:
         return None
     hidden = node.get_int("hidden_size", weights[-1])
-    batch, steps = (shape[0], shape[1]) if node.get_int("layout") == 1 else (shape[1], shape[0])
+    many, steps, inputs = (
+        (shape[0], shape[1], shape[2]) if node.get_int("layout") == 1 else (shape[1], shape[0], shape[2])
+    )
+    if not isinstance(steps, int) or not isinstance(inputs, int):
+        return None
+    batch = many if isinstance(many, int) else -1
     directions = 2 if node.get_string("direction", "forward") == "bidirectional" else 1
     activations = _activations(node, directions)
     if steps > MOST or activations is None:
         return None
-    return _Sizes(steps, batch, shape[2], hidden, directions), activations
+    return _Sizes(steps, batch, inputs, hidden, directions), activations
 
 
 def unroll(node: Node) -> bool:
@@ -191,10 +198,10 @@ class _Direction:
     def run(self, source: Value) -> tuple[Value, tuple[Value, ...]]:
         """The answers of all steps (steps, batch, hidden), and the last states (batch, hidden)."""
         write, sizes = self.write, self.sizes
-        rows = write.reshape(source, sizes.steps * sizes.batch, sizes.inputs)
+        rows = write.reshape(source, -1 if sizes.batch < 0 else sizes.steps * sizes.batch, sizes.inputs)
         before, behind = self._biases()
         products = write.add("Gemm", rows, self.w, before, transB=1)
-        each = write.pieces(products, 0, *[sizes.batch] * sizes.steps)
+        each = self._each(products)
         states = [self._initial(5)] + ([self._initial(6)] if self.op == "LSTM" else [])
         answers: dict[int, Value] = {}
         for t in self._order():
@@ -210,6 +217,15 @@ class _Direction:
         whole = stacked[0] if len(stacked) == 1 else write.add("Concat", *stacked, axis=0)
         return whole, tuple(states)
 
+    def _each(self, products: Value) -> Sequence[Value]:
+        """The rows of each step."""
+        write, sizes = self.write, self.sizes
+        if sizes.batch >= 0:
+            return write.pieces(products, 0, *[sizes.batch] * sizes.steps)
+        columns = _GATES[self.op] * sizes.hidden
+        whole = write.reshape(products, sizes.steps, -1, columns)
+        return [write.reshape(one, -1, columns) for one in write.pieces(whole, 0, *[1] * sizes.steps)]
+
     def _order(self) -> Iterator[int]:
         return iter(reversed(range(self.sizes.steps)) if self.back else range(self.sizes.steps))
 
@@ -223,7 +239,7 @@ class _Direction:
         value = self.write.node.input(place)
         sizes = self.sizes
         if value is None:
-            return self.write.floats(np.zeros((sizes.batch, sizes.hidden)))
+            return self.write.floats(np.zeros((max(1, sizes.batch), sizes.hidden)))  # one row is that of all
         if self.write.node.get_int("layout") == 1:
             value = self.write.add("Transpose", value, perm=[1, 0, 2])
         return self.write.direction(value, self.index, sizes.batch, sizes.hidden)

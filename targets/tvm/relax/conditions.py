@@ -126,7 +126,7 @@ _SIZES = Condition(
     "sizes that are operands: those that the model declares, made sure of when it runs", _declared, _DECLARE
 )
 _CELLS = Condition(
-    f"a known number of steps, at most {recurrent.MOST}, of a known batch, and activations that have defaults",
+    f"a known number of steps, at most {recurrent.MOST}, and activations that have defaults",
     recurrent.fits,
 )
 _CODES = Condition("scales and zero points that are constants", _constant(1, 2, 4, 5, 6, 7))

@@ -19,12 +19,15 @@ from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
 from .expressions import ELEMENTWISE, INJECTIVE, Blocked, Product, constant, number
+from .sizes import OpenSizes
 
 if TYPE_CHECKING:
     from tvm import relax, te
 
 REQUIRED = "optc.required"
 """The attribute of a module that says what its last results, which are bools, must be true for."""
+FILLED = "optc.filled"
+"""The attribute of a module whose open sizes must be at least one: others follow from them that would be negative."""
 PACKED = frozenset({
     DType.INT4, DType.UINT4, DType.INT2, DType.UINT2, DType.FLOAT4E2M1, DType.FLOAT6E2M3, DType.FLOAT6E3M2,
 })  # fmt: skip
@@ -57,6 +60,7 @@ class Importer:
         self.required: list[str] = []
         """What must be so when the model runs: what the artifact says where it is not."""
         self.truths: list[Any] = []
+        self.sizes = OpenSizes(graph, {})
 
     def require(self, truth: relax.Expr, what: str) -> None:
         """The artifact fails, and says `what`, where `truth`, a bool of rank 0, is false when it runs."""
@@ -168,9 +172,20 @@ class Importer:
 
     def te(self, function: Callable[..., te.Tensor], *tensors: relax.Expr, pattern: int, **options: Any) -> relax.Expr:
         """A kernel of ours, of `tensors` and fixed `options`; `pattern` tells TVM what may be fused to it."""
+        from tvm import relax
+
+        # A kernel has names of its own for open sizes, so those within options are operands.
+        opened = {name: one for name, one in options.items() if isinstance(one, tuple) and not _is_fixed(one)}
+        fixed = {name: one for name, one in options.items() if name not in opened}
+
+        def kernel(*operands: Any) -> te.Tensor:
+            sizes = zip(opened, map(tuple, operands[len(tensors) :]), strict=True)
+            return function(*operands[: len(tensors)], **fixed, **dict(sizes))
+
         return self.bb.emit_te(
-            lambda *operands: function(*operands, **options),
+            kernel,
             *tensors,
+            *map(relax.ShapeExpr, opened.values()),
             primfunc_name_hint=function.__name__,
             primfunc_attrs={"op_pattern": pattern},
         )
@@ -211,3 +226,10 @@ class Importer:
             height=image.height,
             width=image.width,
         )
+
+
+def _is_fixed(values: tuple[Any, ...]) -> bool:
+    """Whether a tuple holds no size that is open."""
+    from tvm import ir, tirx
+
+    return not any(isinstance(one, ir.Expr) and not isinstance(one, tirx.IntImm) for one in values)

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from ....ir.node import Node, Value
 from ....ir.ops import clamp_bounds
 from ..compute import conv as convs
-from ..compute import dense as products
 from ..compute import layout
 from ..compute import pool as pools
 from ..compute import winograd as filtering
@@ -25,6 +24,7 @@ from .converter import convert
 from .expressions import FUSABLE, OPAQUE, Blocked, constant, number
 from .importer import Importer
 from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
+from .products import lower_gemm, lower_matmul
 from .rules.call import Call
 from .rules.extremes import folded
 from .weights import Weights, bias_of, spread
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _FLOATS = ("float32", "float16")
+_ENDLESS = 2**31 - 1
+"""The end of a slice from which on it means the end of the axis."""
 _PARTS = 4
 """Images that may be read apart where they are joined: each is another kernel."""
 
@@ -239,74 +241,6 @@ def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
     return Blocked(joined, sum(part.channels for part in parts), first.height, first.width, first.block)
 
 
-def lower_matmul(importer: Importer, node: Node) -> Lowered:
-    if (coded := lower_coded(importer, node)) is not None:
-        return coded
-    x, y = node.inputs[0], node.inputs[1]
-    if x is None or y is None:
-        return None
-    if y.constant is not None:
-        return _dense(importer, importer.plain(x), y.constant.numpy(), None)
-    a, b = importer.plain(x), importer.plain(y)
-    if len(a.ty.shape) != len(b.ty.shape) or len(a.ty.shape) < 2 or a.ty.dtype.dtype not in _FLOATS:
-        return None
-    if any(not _equal(p, q) for p, q in zip(list(a.ty.shape)[:-2], list(b.ty.shape)[:-2], strict=True)):
-        return None
-    tile = importer.tile("matmul", a, [number(size) for size in b.ty.shape])
-    return importer.te(products.matmul, a, b, pattern=FUSABLE, tile=tile, block=importer.machine.block)
-
-
-def lower_gemm(importer: Importer, node: Node) -> Lowered:
-    if (coded := lower_coded(importer, node)) is not None:
-        return coded
-    x, y, bias = node.inputs[0], node.inputs[1], node.input(2)
-    if x is None or y is None:
-        return None
-    if y.constant is None or node.get_int("transA") or (bias is not None and bias.constant is None):
-        return _product(importer, node, importer.plain(x), importer.plain(y))
-    w = y.constant.numpy()
-    w = w.T if node.get_int("transB") else w
-    offset = None if bias is None or bias.constant is None else bias.constant.numpy()
-    alpha, beta = node.get_float("alpha", 1.0), node.get_float("beta", 1.0)
-    if offset is not None and beta != 1:
-        offset = (offset * np.asarray(beta, offset.dtype)).astype(offset.dtype)
-    return _dense(importer, importer.plain(x), w if alpha == 1 else (w * np.asarray(alpha, w.dtype)), offset)
-
-
-def _product(importer: Importer, node: Node, x: relax.Expr, y: relax.Expr) -> relax.Expr | None:
-    """The Gemm of two matrices that are both computed, or lie otherwise than `dense` takes them."""
-    from tvm import relax
-
-    if not isinstance(x.ty, relax.TensorType) or x.ty.dtype.dtype not in _FLOATS:
-        return None
-    x, y = (
-        importer.emit(relax.op.permute_dims(one, [1, 0])) if node.get_int(f"trans{name}") else one
-        for one, name in ((x, "A"), (y, "B"))
-    )
-    tile = importer.tile("matmul", x, [number(size) for size in y.ty.shape])
-    total = importer.te(products.matmul, x, y, pattern=FUSABLE, tile=tile, block=importer.machine.block)
-    terms = [(total, node.get_float("alpha", 1.0))]
-    if (bias := node.input(2)) is not None:
-        terms.append((importer.plain(bias), node.get_float("beta", 1.0)))
-    scaled = [
-        one if by == 1 else importer.emit(relax.op.multiply(one, relax.const(by, x.ty.dtype.dtype)))
-        for one, by in terms
-    ]
-    return scaled[0] if len(scaled) == 1 else _add(importer, *scaled)
-
-
-def _dense(
-    importer: Importer, x: relax.Expr, w: npt.NDArray[np.generic], bias: npt.NDArray[np.generic] | None
-) -> Lowered:
-    shape = x.ty.shape
-    if w.ndim != 2 or w.dtype not in _FLOATS or len(shape) < 2:
-        return None
-    tile = importer.tile("dense", x, w.shape)
-    packed = constant(products.pack(w, tile, importer.machine.block))
-    product = importer.te(products.dense, x, packed, pattern=FUSABLE, columns=w.shape[1], tile=tile)
-    return product if bias is None else _add(importer, product, constant(bias))
-
-
 def lower_slice(importer: Importer, node: Node) -> Lowered:
     """A slice between constants, its ends kept within the sizes: "to the end" is written as a number beyond them."""
     from tvm import relax
@@ -321,6 +255,15 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
         return None
     axes = [axis % len(x.shape) for axis in axes] if axes is not None else list(range(len(starts)))
     steps = steps if steps is not None else [1] * len(starts)
+    # All of an axis whose size is open is no more to cut: TVM would write its size in two ways.
+    cuts = [
+        cut
+        for cut in zip(starts, ends, axes, steps, strict=True)
+        if isinstance(x.shape[cut[2]], int) or cut[0] != 0 or cut[1] < _ENDLESS or cut[3] != 1
+    ]
+    if not cuts:
+        return importer.flat(x)
+    starts, ends, axes, steps = ([cut[k] for cut in cuts] for k in range(4))
     sizes = [x.shape[axis] for axis in axes]
     if not all(isinstance(size, int) for size in sizes):
         return None
@@ -440,9 +383,3 @@ LOWERINGS: dict[str, Callable[[Importer, Node], Lowered]] = {
     "Slice": lower_slice,
     **dict.fromkeys((*_UNARY, *_BINARY), lower_elementwise),
 }
-
-
-def _equal(a: Any, b: Any) -> bool:
-    from tvm import sym
-
-    return bool(sym.Analyzer().can_prove_equal(a, b))

@@ -15,6 +15,7 @@ import numpy as np
 from ....errors import OptcError, TargetError
 from ....ir.graph import Graph, Value
 from ....ir.node import Node
+from ....ir.types import DType
 from ..blame import where, without_kernel
 from ..compute.workload import Workload
 from ..cpu.machine import Machine
@@ -23,11 +24,12 @@ from .bounds import check_bounds
 from .conditions import check
 from .converter import convert
 from .expressions import Blocked, constant, number
-from .importer import PACKED, REQUIRED, Importer
+from .importer import FILLED, PACKED, REQUIRED, Importer
 from .lowering import LOWERINGS
 from .rules.call import Call
 from .rules.indices import PLACES, within
 from .rules.table import RULES
+from .sizes import OpenSizes
 
 if TYPE_CHECKING:
     import tvm
@@ -68,6 +70,8 @@ def _module(importer: Importer) -> tvm.IRModule:
     graph, bb = importer.graph, importer.bb
     check_bounds(graph)
     params = [importer.parameter(index, value) for index, value in enumerate(graph.inputs)]
+    shapes = {value: tuple(param.ty.shape) for value, param in zip(graph.inputs, params, strict=True)}
+    importer.sizes = OpenSizes(graph, {value: tuple(map(_fixed, shape)) for value, shape in shapes.items()})
     with bb.function("main", params=params):
         try:
             with bb.dataflow():
@@ -79,7 +83,8 @@ def _module(importer: Importer) -> tvm.IRModule:
             bb._end_block()  # or TVM tells the terminal that it was not
             raise
         bb.emit_func_output(relax.Tuple(results))
-    return bb.get().with_attr(REQUIRED, importer.required) if importer.required else bb.get()
+    mod = bb.get().with_attr(REQUIRED, importer.required) if importer.required else bb.get()
+    return mod.with_attr(FILLED, True) if importer.sizes.derived else mod
 
 
 def _output(importer: Importer, value: Value) -> relax.Expr:
@@ -96,9 +101,28 @@ def _take(importer: Importer, node: Node) -> None:
     try:
         _lower(importer, node)
     except OptcError:
-        raise
+        if not _as_sizes(importer, node):
+            raise
     except Exception as error:
-        raise without_kernel(node, error) from error
+        if not _as_sizes(importer, node):
+            raise without_kernel(node, error) from error
+
+
+def _as_sizes(importer: Importer, node: Node) -> bool:
+    """Define the result of a node that computes sizes by what they are; whether they are known."""
+    from tvm import relax
+
+    (value, *rest) = node.outputs
+    elements, sizes = importer.sizes.elements(value), value.static_shape
+    if any(one.uses for one in rest) or elements is None or sizes is None or value.dtype is None:
+        return False
+    expr: Any = relax.ShapeExpr(elements)
+    if len(sizes) != 1 or value.dtype is not DType.INT64:
+        expr = importer.emit(relax.op.shape_to_tensor(importer.emit(expr)))
+        expr = importer.emit(relax.op.astype(expr, value.dtype.numpy.name))
+        expr = importer.emit(relax.op.reshape(expr, sizes))
+    importer.define(value, expr)
+    return True
 
 
 def _lower(importer: Importer, node: Node) -> None:
@@ -129,9 +153,31 @@ def _lower(importer: Importer, node: Node) -> None:
     if missing := [value.name for value in node.outputs[len(results) :] if value.uses]:
         raise TargetError(f"{where(node)} cannot be compiled: no kernel gives '{missing[0]}'; build for onnx")
     for value, one in zip(node.outputs, results):
+        one = _in_one_way(importer, value, one)
         importer.define(value, one)
         if not isinstance(one, Blocked):
             _check(importer, node, value, one)
+
+
+def _in_one_way(importer: Importer, value: Value, expr: Any) -> Any:
+    """A result with open sizes, these written as every other value of the same sizes has them; see `sizes`."""
+    from tvm import relax
+    from tvm_ffi import structural_equal
+
+    if isinstance(expr, Blocked) or value.static_shape is not None or not isinstance(expr.ty, relax.TensorType):
+        return expr
+    sizes = None if expr.ty.shape is None else importer.sizes.shape(value)
+    if sizes is None or len(sizes) != len(expr.ty.shape):
+        return expr
+    shape = relax.ShapeExpr(sizes)
+    if all(structural_equal(one, size) for one, size in zip(expr.ty.shape, shape.values, strict=True)):
+        return expr
+    return importer.emit(relax.op.reshape(expr, shape))
+
+
+def _fixed(size: Any) -> Any:
+    fixed = number(size)
+    return size if fixed is None else fixed
 
 
 def _check(importer: Importer, node: Node, value: Value, expr: Any) -> None:

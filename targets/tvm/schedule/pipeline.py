@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import tvm
     from tvm import relax, tirx
 
+_LOG = logging.getLogger("optc")
 _FEWEST = 4
 """Kernels that are worth to be compiled in two halves."""
 DEEPEST = 12
@@ -46,8 +48,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         # What was lowered in vain must not count as a reader of what could be fused.
         relax.transform.DeadCodeElimination(),
         relax.transform.AnnotateTIROpPattern(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
+        _fused,
         relax.transform.DeadCodeElimination(),
         dlight.ApplyDefaultSchedule(
             Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine)
@@ -58,6 +59,17 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         for step in steps:
             mod = step(mod)
     return mod
+
+
+def _fused(mod: tvm.IRModule) -> tvm.IRModule:
+    """Neighbours as one kernel, where TVM can: it takes two ways of writing one open size for two sizes."""
+    from tvm import relax
+
+    try:
+        return relax.transform.FuseTIR()(relax.transform.FuseOps()(mod))
+    except Exception as error:
+        _LOG.debug("kernels are not fused: %s", " ".join(str(error).split())[-300:])
+        return mod
 
 
 def unscheduled(mod: tvm.IRModule) -> list[str]:

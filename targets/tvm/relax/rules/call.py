@@ -70,6 +70,24 @@ class Call:
         """The sizes of a result. Raises `TargetError` where one is open."""
         return self._fixed(self.node.outputs[index])
 
+    def open_sizes(self, index: int) -> tuple[Any, ...]:
+        """The sizes of an operand: numbers, and expressions of those of the inputs. Raises `TargetError` for others."""
+        value = self.value(index)
+        return value.static_shape or self.importer.sizes.shape(value) or self._fixed(value)
+
+    def open_result(self, index: int = 0) -> tuple[Any, ...]:
+        """The sizes of a result: numbers, and expressions of those of the inputs. Raises `TargetError` for others."""
+        value = self.node.outputs[index]
+        return value.static_shape or self.importer.sizes.shape(value) or self._fixed(value)
+
+    def elements(self, index: int) -> tuple[Any, ...] | None:
+        """The elements of an operand of whole numbers, as numbers and as expressions of the sizes of the inputs; none
+        where they are known only when the model runs."""
+        array = self.array(index)
+        if array is not None:
+            return tuple(array.ravel().tolist())
+        return self.importer.sizes.elements(self.value(index))
+
     def dtype(self, index: int = 0) -> str:
         """The type of a result, as TVM spells it. Raises `TargetError` where it is not known."""
         return str(self.numpy(index).name)

@@ -58,6 +58,10 @@ def broadcast(x: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
 
 
 def lower_tile(call: Call) -> relax.Expr | None:
+    if call.is_known(1):
+        return None
+    if call.elements(1) is not None:
+        return call.te(tile, call.expr(0), result=call.open_result())
     if not _computed(call, 1):
         return None
     sizes, result = call.sizes(0), call.result()
@@ -65,7 +69,7 @@ def lower_tile(call: Call) -> relax.Expr | None:
     return call.te(tile, call.expr(0), result=result)
 
 
-def tile(x: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
+def tile(x: te.Tensor, *, result: tuple[Any, ...]) -> te.Tensor:
     from tvm import te
 
     return te.compute(result, lambda *i: x[tuple(a % size for a, size in zip(i, x.shape, strict=True))], name="tile")
@@ -139,10 +143,22 @@ def is_one_of(operand: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> 
 def lower_range(call: Call) -> relax.Expr | None:
     if all(call.is_known(index) for index in range(3)):
         return None
+    start, limit, delta = (call.elements(index) for index in range(3))
+    if start is not None and limit is not None and delta is not None:
+        steps = (*call.open_result(), *start, *delta)
+        return call.te(stepped, sizes=steps, dtype=call.dtype())
     result = call.result()
     operands = [call.expr(index) for index in range(3)]
     call.require(call.te(covers, *operands, count=result[0]), other_sizes(call))
     return call.te(progression, *operands, count=result[0])
+
+
+def stepped(*, sizes: tuple[Any, Any, Any], dtype: str) -> te.Tensor:
+    """So many steps from a start, by a step, that sizes give."""
+    from tvm import te
+
+    count, start, delta = sizes
+    return te.compute((count,), lambda i: (start + delta * i.astype("int64")).astype(dtype), name="stepped")
 
 
 def covers(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: int) -> te.Tensor:
@@ -165,16 +181,16 @@ def progression(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: 
 
 
 def lower_one_hot(call: Call) -> relax.Expr:
-    result = call.result()
+    result = call.open_result()
     axis = call.node.get_int("axis", -1) % len(result)
-    depth = call.expr(1)
-    if call.array(1) is None:
+    if call.elements(1) is None:
+        depth = call.expr(1)
         flat = call.reshape(depth, (1,))
         agree(call, flat, lambda k, size: size == result[axis], 1)
     return call.te(one_hot, call.cast(call.expr(0), "int64"), call.expr(2), axis=axis, result=result)
 
 
-def one_hot(indices: te.Tensor, values: te.Tensor, *, axis: int, result: tuple[int, ...]) -> te.Tensor:
+def one_hot(indices: te.Tensor, values: te.Tensor, *, axis: int, result: tuple[Any, ...]) -> te.Tensor:
     from tvm import te, tirx
 
     def at(*i: Any) -> Any:

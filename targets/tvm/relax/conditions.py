@@ -19,6 +19,7 @@ from ..legal import recurrent
 from ..legal.primitive import FIXED
 from ..open_sizes import follows, leaves_open
 from .rules import casts, reductions, selection, sorting
+from .rules import recurrent as walked
 
 _REPLACE = "replace it by other operators, or build for onnx"
 _SHAPE = "fix the sizes of the inputs with --shape"
@@ -126,8 +127,9 @@ _SIZES = Condition(
     "sizes that are operands: those that the model declares, made sure of when it runs", _declared, _DECLARE
 )
 _CELLS = Condition(
-    f"a known number of steps, at most {recurrent.MOST}, and activations that have defaults",
-    recurrent.fits,
+    f"at most {recurrent.MOST} steps and activations that have defaults; or, on CPUs, an open number of steps, the "
+    "default activations, constant weights, and sequences of one length",
+    lambda node: recurrent.fits(node) or walked.fits(node),
 )
 _CODES = Condition("scales and zero points that are constants", _constant(1, 2, 4, 5, 6, 7))
 _ROWS = Condition(f"rows of at most {sorting.MOST:,} elements", _short_rows)

@@ -119,6 +119,19 @@ def recurrent(op: str, gates: int, direction: str) -> Value:
     )
 
 
+def walked(op: str, gates: int, direction: str, *, layout: int = 0, **attributes: int) -> Value:
+    """A cell with biases over an open number of steps of an open number of sequences, from states of their own."""
+    net, count = Net(3), 2 if direction == "bidirectional" else 1
+    shapes = [(count, 5 * gates, 3), (count, 5 * gates, 5), (count, 10 * gates)]
+    weights = [net.graph.constant(RNG.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    first: tuple[Dim, ...] = ("N", count, 5) if layout else (count, "T", 5)
+    states = [net.graph.add_input(f"state{k}", TensorType(DType.FLOAT, first)) for k in range(2 if op == "LSTM" else 1)]
+    options = {"hidden_size": 5, "direction": direction, "layout": layout, **attributes}
+    cell = net.graph.add(op, [net.x, *weights, None, *states], options, outputs=["all", "last"])
+    net.graph.add_output(cell.outputs[1], "last")
+    return cell.outputs[0]
+
+
 def run(result: Value) -> None:
     """Hold what one program answers to inputs of several sizes against ONNX Runtime's."""
     graph = result.graph
@@ -161,6 +174,26 @@ def test_it_answers_for_every_size(network: Callable[[], Value]) -> None:
 @pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
 def test_cells_take_any_number_of_sequences(op: str, gates: int, direction: str) -> None:
     run(recurrent(op, gates, direction))
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_cells_take_any_number_of_steps(op: str, gates: int, direction: str) -> None:
+    run(walked(op, gates, direction))
+
+
+def test_cells_that_reset_after_the_product_take_any_number_of_steps() -> None:
+    run(walked("GRU", 3, "reverse", linear_before_reset=1))
+
+
+def test_cells_of_other_forms_are_refused_by_name() -> None:
+    result = walked("LSTM", 4, "forward", input_forget=1)
+    assert result.graph is not None
+    result.graph.add_output(result, "y")
+    with pytest.raises(
+        TargetError, match="LSTM node 'all' cannot be compiled: of LSTM, targets of TVM take at most 512"
+    ):
+        table.one("host").check_inputs(result.graph)
 
 
 def test_what_tvm_cannot_fuse_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,3 +249,27 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
         lambda n, c, p, lane: total[n, c, p // tile.points, p % tile.points, 0, lane],
         name="depthwise",
     )
+
+
+def side_by_side(
+    x: te.Tensor,
+    width: int,
+    size: tuple[int, int],
+    strides: tuple[int, int],
+    pads: tuple[int, int],
+    first: tuple[int, int],
+) -> te.Tensor:
+    """The phases of a transposed convolution, which are channels of `x` [N, SH * SW * C / b, QH * width, b], as one
+    image of `size`. Its pixel (0, 0) is pixel `pads` of one whose first pixel is phase 0 of place 0; places of `x`
+    count from `first`."""
+    from tvm import te
+
+    (sh, sw), (top, left) = strides, pads
+    blocks = int(x.shape[1]) // (sh * sw)
+
+    def at(n: Any, c: Any, p: Any, lane: Any) -> Any:
+        row, column = p // size[1] + top, p % size[1] + left
+        phase = row % sh * sw + column % sw
+        return x[n, phase * blocks + c, (row // sh - first[0]) * width + column // sw - first[1], lane]
+
+    return te.compute((x.shape[0], blocks, size[0] * size[1], x.shape[3]), at, name="side_by_side")

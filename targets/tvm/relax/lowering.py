@@ -10,138 +10,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ....ir.node import Node, Value
 from ....ir.ops import clamp_bounds
-from ..compute import conv as convs
 from ..compute import layout
 from ..compute import pool as pools
-from ..compute import winograd as filtering
-from ..compute.conv import Window
-from ..compute.workload import fastest
 from .converter import convert
-from .expressions import FUSABLE, OPAQUE, Blocked, constant, number
+from .convolutions import lower_conv, lower_conv_transpose
+from .expressions import FUSABLE, OPAQUE, Blocked, constant
 from .importer import Importer
-from .integer_layers import lower_coded, lower_crop, lower_dequantize, lower_pad, lower_quantize
+from .integer_layers import lower_crop, lower_dequantize, lower_pad, lower_quantize
 from .products import lower_gemm, lower_matmul
 from .rules.call import Call
 from .rules.extremes import folded
-from .weights import Weights, bias_of, spread
-from .windows import window
+from .weights import spread
+from .windows import image_size, window
 
 if TYPE_CHECKING:
     from tvm import relax
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
-_FLOATS = ("float32", "float16")
 _ENDLESS = 2**31 - 1
 """The end of a slice from which on it means the end of the axis."""
 _PARTS = 4
 """Images that may be read apart where they are joined: each is another kernel."""
-
-
-def lower_conv(importer: Importer, node: Node) -> Lowered:
-    if (coded := lower_coded(importer, node)) is not None:
-        return coded
-    x, weights, bias = node.inputs[0], node.inputs[1], node.input(2)
-    w = None if x is None or weights is None else Weights.of(importer, weights)
-    if x is None or w is None:
-        return None
-    place = window(node, x, w.shape[2:])
-    if place is None:
-        return None
-    groups, machine = node.get_int("group", 1), importer.machine
-    block, out = machine.block, w.shape[0]
-    height, width = place.output
-    if groups > 1 and w.shape[1] == 1 and groups == out:
-        blocked = importer.packed(x)
-        if blocked is None:
-            return None
-        tile = importer.tile("depthwise", blocked.expr, w.shape, place, groups)
-        sums = importer.te(
-            convs.depthwise,
-            blocked.expr,
-            w.packed_depthwise(importer),
-            pattern=FUSABLE,
-            window=place,
-            tile=tile,
-        )
-    else:
-        if groups > 1 and (out // groups) % block:
-            return None
-        sums = _apart(importer, x, w.array, place) if groups == 1 and w.array is not None else None
-        if sums is None:
-            image = _channelled(importer, x) if groups == 1 else importer.image(x)
-            if image is None or (groups > 1 and w.shape[1] % image.block):
-                return None
-            sums = _convolved(importer, image, w, place, groups)
-    if bias is not None:
-        sums = _add(importer, sums, bias_of(importer, bias, out, block))
-    return Blocked(sums, out, height, width, block)
-
-
-def _convolved(importer: Importer, image: Blocked, w: Weights, window: Window, groups: int) -> relax.Expr:
-    if groups == 1 and (filtered := _filtered(importer, image, w.array, window)) is not None:
-        return filtered
-    tile = importer.tile("conv", image.expr, w.shape, window, groups)
-    return importer.te(
-        convs.conv,
-        image.expr,
-        w.packed(importer, tile, math.gcd(w.shape[1], image.block)),
-        pattern=FUSABLE,
-        channels=w.shape[0],
-        window=window,
-        tile=tile,
-        groups=groups,
-    )
-
-
-def _apart(importer: Importer, x: Value, w: npt.NDArray[np.generic], window: Window) -> relax.Expr | None:
-    """The sum of a convolution over each of the images that `x`, which nothing else reads, was joined from: where the
-    result, which is read once more, is smaller than what need not be copied."""
-    height, width = window.output
-    parts = importer.parts.get(x, ()) if len(x.uses) == 1 else ()
-    if 2 * w.shape[0] * height * width > w.shape[1] * window.image[0] * window.image[1]:
-        return None
-    total, first = None, 0
-    for part in parts:
-        piece = w[:, first : first + part.channels]
-        one = _convolved(importer, part, Weights(piece.shape, piece), window, 1)
-        total, first = one if total is None else _add(importer, one, total), first + part.channels
-    return total
-
-
-def _channelled(importer: Importer, x: Value) -> Blocked | None:
-    """The image as it is where its channels fill blocks or halves of them; else in blocks of a size that they fill."""
-    image = importer.blocked(x)
-    return image if image is not None and image.channels % max(1, image.block // 2) == 0 else importer.image(x)
-
-
-def _filtered(importer: Importer, x: Blocked, w: npt.NDArray[np.generic] | None, window: Window) -> relax.Expr | None:
-    """A convolution by minimal filtering, where the machine does so, its weights are constants, and it takes less time
-    than summing up."""
-    machine = importer.machine
-    if w is None or not machine.filtering or w.dtype != np.float32 or x.block != machine.block or not x.whole:
-        return None
-    if not filtering.fits(window):
-        return None
-    data = tuple(number(size) for size in x.expr.ty.shape)
-    kernel = fastest(machine, data, w.shape, window)
-    if kernel == "conv":
-        return None
-    tile, scheme = importer.tile(kernel, x.expr, w.shape, window), filtering.SCHEMES[kernel]
-    return importer.te(
-        filtering.winograd,
-        x.expr,
-        constant(filtering.pack(w, tile, x.block, scheme)),
-        pattern=FUSABLE,
-        channels=w.shape[0],
-        window=window,
-        tile=tile,
-        scheme=scheme,
-    )
 
 
 def lower_max_pool(importer: Importer, node: Node) -> Lowered:
@@ -149,7 +42,7 @@ def lower_max_pool(importer: Importer, node: Node) -> Lowered:
     x = node.inputs[0]
     image = importer.packed(x) if x is not None and len(node.outputs) == 1 else None
     place = window(node, x, size) if x is not None else None
-    output = _image_size(node.outputs[0])
+    output = image_size(node.outputs[0])
     if image is None or place is None or output is None or place.dilations != (1, 1):
         return None
     parts = importer.parts.get(node.inputs[0]) if node.inputs[0] is not None else None
@@ -172,7 +65,7 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
     x = node.inputs[0]
     image = importer.packed(x) if x is not None and not node.get_int("ceil_mode") else None
     place = window(node, x, size) if x is not None else None
-    output = _image_size(node.outputs[0])
+    output = image_size(node.outputs[0])
     if image is None or place is None or output is None or place.dilations != (1, 1):
         return None
     total = importer.te(pools.sum_pool, image.expr, pattern=FUSABLE, window=place, output=output)
@@ -354,13 +247,6 @@ def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:
     return importer.emit(relax.op.add(x, y))
 
 
-def _image_size(value: Value) -> tuple[int, int] | None:
-    shape = value.shape
-    if shape is None or len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
-        return None
-    return shape[2], shape[3]
-
-
 _UNARY = (
     "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Abs", "Neg", "Exp", "Sqrt", "Softplus",
     "Gelu", "Identity", "Selu", "Mish", "Erf", "Floor", "Ceil", "Round", "Cast",
@@ -372,6 +258,7 @@ LOWERINGS: dict[str, Callable[[Importer, Node], Lowered]] = {
     "Clip": lower_clip,
     "Concat": lower_concat,
     "Conv": lower_conv,
+    "ConvTranspose": lower_conv_transpose,
     "DequantizeLinear": lower_dequantize,
     "Gemm": lower_gemm,
     "GlobalAveragePool": lower_global_average_pool,

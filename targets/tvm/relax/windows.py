@@ -26,3 +26,11 @@ def window(node: Node, value: Value, size: tuple[int, ...]) -> Window | None:
     return Window(
         image, (size[0], size[1]), (strides[0], strides[1]), (top, left, bottom, right), (dilations[0], dilations[1])
     )
+
+
+def image_size(value: Value) -> tuple[int, int] | None:
+    """Height and width of an image where they are known."""
+    shape = value.shape
+    if shape is None or len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
+        return None
+    return shape[2], shape[3]

@@ -160,20 +160,20 @@ class Cluster:
     def _checked(self) -> int:
         """The number of workers, all of which build as we do. Raises `SpecError`."""
         try:
-            told = self._client.run(_about, dict(thread_variables()), on_error="return")
+            answers = self._client.run(_about, dict(thread_variables()), on_error="return")
         except Exception as error:
             raise SpecError(f"--scheduler {self.address}: its workers do not answer: {_words(error)}") from None
-        if not told:
+        if not answers:
             raise SpecError(
                 f"--scheduler {self.address}: it has no workers; start some with dask worker {self.address}"
             )
         ours = own_code(), environment()
-        for worker, theirs in told.items():
+        for worker, theirs in answers.items():
             if isinstance(theirs, BaseException):
                 raise SpecError(f"worker {worker} cannot run optc: {_words(theirs)}")
             if theirs != ours:
                 raise SpecError(f"worker {worker} would build other bytes: {_difference(ours, theirs)}")
-        return len(told)
+        return len(answers)
 
     def check_alive(self) -> None:
         """Raises `Lost` where the scheduler does not answer, or there was no worker for a while."""
@@ -233,14 +233,14 @@ def _about(variables: dict[str, str | None]) -> tuple[str, str]:
     return answer
 
 
-def _apart(name: str, given: bytes, variables: dict[str, str | None]) -> bytes:
+def _apart(name: str, sent: bytes, variables: dict[str, str | None]) -> bytes:
     """What the function `name` of `errand` returns for some bytes, in a process with these variables set."""
     others = {key: value for key, value in os.environ.items() if key not in variables}
     settings = {**others, **{key: value for key, value in variables.items() if value is not None}}
     with Workspace() as folder:
         out = os.path.join(folder, "out")
         code = f"from optc.project import errand; errand.main(errand.{name}, {out!r})"
-        done = subprocess.run([sys.executable, "-c", code], input=given, env=settings, capture_output=True, check=False)
+        done = subprocess.run([sys.executable, "-c", code], input=sent, env=settings, capture_output=True, check=False)
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             raise Died(f"its process ended with {done.returncode}: {lines[-1] if lines else 'it said nothing'}")

@@ -35,7 +35,7 @@ def build_there(
     """Build all `jobs` on the workers of `cluster`; all else is as in `matrix.build`."""
     statuses: list[int] = []
 
-    def told(result: Result) -> None:
+    def report(result: Result) -> None:
         statuses.append(result.status)
         if result.locked is not None and not strict:
             lock.builds[result.job.name] = result.locked
@@ -50,9 +50,9 @@ def build_there(
                     locked = lock.of(job.name, strict=strict)
                     begun.append((job, locked, _begin(job, locked, cluster)))
                 except OptcError as error:
-                    told(Result(job, error.exit_status, str(error).splitlines()[0]))
+                    report(Result(job, error.exit_status, str(error).splitlines()[0]))
             for job, locked, errand in begun:
-                told(_received(job, locked, errand, folder))
+                report(_received(job, locked, errand, folder))
     finally:
         if not strict and any(status in (0, 3) for status in statuses):
             lock.write()

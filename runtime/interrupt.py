@@ -53,9 +53,9 @@ def listen(signals: Sequence[int], handler: _Handler) -> None:
             usual(lost)
 
     sys.unraisablehook = again
-    coming, told = os.pipe()
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    coming, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     for one in signals:
         signal.signal(one, hear)
     errors = _copy(sys.stderr.fileno() if sys.stderr is not None else 2)

@@ -52,8 +52,8 @@ def test_products_of_transforms_are_the_filter(scheme: Scheme) -> None:
     random = np.random.default_rng(0)
     d = random.integers(-9, 9, (scheme.size, scheme.size)).astype(np.float64)
     g = random.integers(-9, 9, (3, 3)).astype(np.float64)
-    kernel, read, made = np.asarray(scheme.weights), scheme.inputs.matrix, scheme.outputs.matrix
-    got = made @ ((kernel @ g @ kernel.T) * (read @ d @ read.T)) @ made.T
+    kernel, read, written = np.asarray(scheme.weights), scheme.inputs.matrix, scheme.outputs.matrix
+    got = written @ ((kernel @ g @ kernel.T) * (read @ d @ read.T)) @ written.T
     want = [[np.sum(d[i : i + 3, j : j + 3] * g) for j in range(scheme.out)] for i in range(scheme.out)]
     assert got == pytest.approx(np.asarray(want), abs=1e-10)
 

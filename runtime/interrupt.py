@@ -62,50 +62,52 @@ def listen(signals: Sequence[int], handler: _Handler) -> None:
     threading.Thread(target=_watch, args=(coming, frozenset(signals), heard, errors), daemon=True).start()
 
 
-if sys.platform != "win32":
+def _copy(stream: int) -> int | None:
+    """Another number for what is the standard error now: native code may be kept from it for a while."""
+    try:
+        return os.dup(stream)
+    except OSError:
+        return None
 
-    def _copy(stream: int) -> int | None:
-        """Another number for what is the standard error now: native code may be kept from it for a while."""
-        try:
-            return os.dup(stream)
-        except OSError:
-            return None
 
-    def _watch(coming: int, signals: frozenset[int], heard: Sequence[float], errors: int | None) -> None:
-        while numbers := os.read(coming, 64):
-            since = time.monotonic() - _PATIENCE  # it may have been heard before this thread ran
-            deadline = time.monotonic() + _PATIENCE
-            while signals.intersection(numbers) and heard[0] < since:
-                if time.monotonic() > deadline:
-                    _end(errors)
-                time.sleep(_STEP)
-
-    def _end(errors: int | None) -> None:
-        """End the process here and now, its tools first: they write into what goes next."""
-        for process in _children():
-            with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGTERM)
+def _watch(coming: int, signals: frozenset[int], heard: Sequence[float], errors: int | None) -> None:
+    while numbers := os.read(coming, 64):
+        since = time.monotonic() - _PATIENCE  # it may have been heard before this thread ran
         deadline = time.monotonic() + _PATIENCE
-        while any(map(_runs, _children())) and time.monotonic() < deadline:
+        while signals.intersection(numbers) and heard[0] < since:
+            if time.monotonic() > deadline:
+                _end(errors)
             time.sleep(_STEP)
-        remove_all()
-        if errors is not None:
-            with contextlib.suppress(OSError):
-                line = "optc: interrupted; nothing unfinished is left\n"
-                os.write(errors, (f"{_SHOW_CURSOR}\n{line}" if os.isatty(errors) else line).encode())
-        os._exit(STATUS)
 
-    def _children() -> list[int]:
-        """The processes that this one has started; none where the system has no list of them."""
-        lists = Path("/proc/self/task").glob("*/children")
-        numbers: list[int] = []
-        for one in lists:
-            with contextlib.suppress(OSError):  # a thread that has ended meanwhile
-                numbers += map(int, one.read_text().split())
-        return numbers
 
-    def _runs(process: int) -> bool:
-        """Whether a child has not ended; one that has waits for the main thread to ask how."""
+def _end(errors: int | None) -> None:
+    """End the process here and now, its tools first: they write into what goes next."""
+    for process in _children():
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        return False
+            os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE
+    while any(map(_runs, _children())) and time.monotonic() < deadline:
+        time.sleep(_STEP)
+    remove_all()
+    if errors is not None:
+        with contextlib.suppress(OSError):
+            line = "optc: interrupted; nothing unfinished is left\n"
+            os.write(errors, (f"{_SHOW_CURSOR}\n{line}" if os.isatty(errors) else line).encode())
+    os._exit(STATUS)
+
+
+def _children() -> list[int]:
+    """The processes that this one has started; none where the system has no list of them."""
+    lists = Path("/proc/self/task").glob("*/children")
+    numbers: list[int] = []
+    for one in lists:
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            numbers += map(int, one.read_text().split())
+    return numbers
+
+
+def _runs(process: int) -> bool:
+    """Whether a child has not ended; one that has waits for the main thread to ask how."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

@@ -55,7 +55,9 @@ class Store:
         self.limit = limit
         self.faults: list[str] = []
         self._refused = self._read_only = False
-        self._owners = {ROOT} if sys.platform == "win32" else {ROOT, os.geteuid()}
+        self._owners = {ROOT}
+        if sys.platform != "win32":
+            self._owners.add(os.geteuid())
         with contextlib.suppress(OSError):  # it is not there yet
             self._look(os.stat(self.folder))
 

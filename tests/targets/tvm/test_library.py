@@ -273,10 +273,9 @@ def test_an_operator_that_is_not_taken_is_named(tmp_path: Path) -> None:
     net = Net()
     x = net.input("x", 5, 2, 3)
     graph = net.graph
-    node = graph.add("LSTM", [x, net.constant(1, 16, 3), net.constant(1, 16, 4)], {"hidden_size": 4}, name="cell")
-    graph.add_output(node.output, "y")
+    graph.add_output(graph.add("Unique", [x], name="once").output, "y")
     infer(graph)
-    with pytest.raises(TargetError, match="does not take LSTM node 'cell'"):
+    with pytest.raises(TargetError, match="Unique node 'once'"):
         build(graph, "host", tmp_path / "a.tar")
     assert not (tmp_path / "a.tar").exists()
 
@@ -313,11 +312,11 @@ def test_a_library_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.C
 
     save(small(), tmp_path / "m.onnx")
     build(small(), "host", tmp_path / "a.tar")
-    np.savez(tmp_path / "x.npz", x=np.zeros((3, 3, 8, 8), np.float32))
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32))
     words = ["run", str(tmp_path / "a.tar"), "--data", str(tmp_path / "x.npz"), "--against", str(tmp_path / "m.onnx")]
     assert run([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["agreement"] == 1
+    assert document["agreement"] == pytest.approx(1, abs=1e-6)
     assert document["outputs"] == ["float32[1, 8, 6, 6]"]
     assert run(["run", str(tmp_path / "none.tar"), "--data", str(tmp_path / "x.npz")]) == 2
     capsys.readouterr()

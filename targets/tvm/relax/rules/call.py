@@ -48,6 +48,13 @@ class Call:
         value = self.node.input(index)
         return None if value is None or value.constant is None else value.constant.numpy()
 
+    def stored(self, index: int) -> npt.NDArray[Any]:
+        """An operand that is a constant. Raises `TargetError` where it is computed as the model runs."""
+        array = self.array(index)
+        if array is None:
+            self.refuse(f"its operand {index + 1} is computed as the model runs")
+        return array
+
     def ints(self, index: int, attribute: str) -> tuple[int, ...] | None:
         """Whole numbers that are an attribute in old forms of the operator and a constant operand in new ones; none
         where they are absent. Raises `TargetError` where they are computed as the model runs."""

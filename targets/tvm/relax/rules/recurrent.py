@@ -79,10 +79,7 @@ class _Direction:
         ]
 
     def _weights(self, place: int) -> _Floats:
-        array = self.call.array(place)
-        if array is None:
-            self.call.refuse("its weights are computed as the model runs")
-        part: _Floats = array[self.index]
+        part: _Floats = self.call.stored(place)[self.index]
         return part
 
     def _bias(self, hidden: int) -> tuple[_Floats, _Floats]:

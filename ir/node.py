@@ -244,6 +244,10 @@ class Node:
         value = self._value(name, AttributeKind.FLOAT)
         return default if value is None else value  # type: ignore[return-value]
 
+    def get_floats(self, name: str, default: Sequence[float] = ()) -> tuple[float, ...]:
+        value = self._value(name, AttributeKind.FLOATS)
+        return tuple(default) if value is None else value  # type: ignore[return-value]
+
     def get_string(self, name: str, default: str = "") -> str:
         value = self._value(name, AttributeKind.STRING)
         return default if value is None else value  # type: ignore[return-value]

@@ -6,7 +6,19 @@ node to ONNX's own inference, and `ModelError` where no run of the node can succ
 
 from __future__ import annotations
 
-from . import contrib, creation, elementwise, products, quantized, reductions, resizing, selection, structure, windows
+from . import (
+    contrib,
+    creation,
+    elementwise,
+    products,
+    quantized,
+    reductions,
+    resizing,
+    selection,
+    structure,
+    tabular,
+    windows,
+)
 from .call import Call, Cannot, Fact, Rule
 
 __all__ = ["RULES", "Call", "Cannot", "Fact", "Rule"]
@@ -15,5 +27,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", op): rule
     for module in (creation, elementwise, products, quantized, reductions, resizing, selection, structure, windows)
     for op, rule in module.RULES.items()
-} | {("com.microsoft", op): rule for op, rule in contrib.RULES.items()}
+}
+RULES |= {("com.microsoft", op): rule for op, rule in contrib.RULES.items()}
+RULES |= {("ai.onnx.ml", op): rule for op, rule in tabular.RULES.items()}
 """(domain, op) -> rule."""

@@ -17,7 +17,7 @@ _SINCE = 18
 """The version from which on the other reductions take their axes as an input."""
 
 
-class _Writer:
+class Writer:
     """Adds nodes in front of one that they stand for."""
 
     def __init__(self, node: Node) -> None:
@@ -41,13 +41,13 @@ def lift_global_lp_pool(node: Node) -> bool:
     x = node.inputs[0]
     if x is None or x.shape is None or x.dtype is None:
         return False
-    write, axes, power = _Writer(node), list(range(2, len(x.shape))), node.get_int("p", 2)
+    write, axes, power = Writer(node), list(range(2, len(x.shape))), node.get_int("p", 2)
     if power in (1, 2):
         result = write.reduce(f"ReduceL{power}", x, axes)
     else:
         powers = write.add("Pow", write.add("Abs", x), write.number(power, x.dtype))
         result = write.add("Pow", write.reduce("ReduceSum", powers, axes), write.number(1 / power, x.dtype))
-    _replace(node, [result])
+    put(node, [result])
     return True
 
 
@@ -56,7 +56,7 @@ def lift_simplified_layer_normalization(node: Node) -> bool:
     x, scale = node.inputs[0], node.inputs[1]
     if x is None or x.shape is None or x.dtype is None or scale is None:
         return False
-    write, axis = _Writer(node), node.get_int("axis", -1) % len(x.shape)
+    write, axis = Writer(node), node.get_int("axis", -1) % len(x.shape)
     wide = x.dtype in (DType.FLOAT16, DType.BFLOAT16)
     one = write.add("Cast", x, to=int(DType.FLOAT)) if wide else x
     dtype = DType.FLOAT if wide else x.dtype
@@ -69,11 +69,12 @@ def lift_simplified_layer_normalization(node: Node) -> bool:
     results = [write.add("Mul", normal, scale)]
     if any(value.uses for value in node.outputs[1:]):
         results.append(write.add("Reciprocal", deviation))
-    _replace(node, results)
+    put(node, results)
     return True
 
 
-def _replace(node: Node, results: list[Value]) -> None:
+def put(node: Node, results: list[Value]) -> None:
+    """Put `results` in the place of the node's outputs, and the node away."""
     assert node.graph is not None
     for old, new in zip(node.outputs, results):
         new.type = old.type

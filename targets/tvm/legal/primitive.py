@@ -16,6 +16,7 @@ from ....ir.types import TensorType
 from ....passes.base import Context, Pass, Report
 from .lifting import lift_affine_grid
 from .norms import LIFTED
+from .tabular import lift_tabular
 
 if TYPE_CHECKING:
     import onnx
@@ -60,6 +61,9 @@ class Primitive(Pass):
             report.rewrote(f"opset {graph.opset()}")
             Clean().run(graph, ctx)
         infer(graph)
+        if count := lift_tabular(graph):
+            report.rewrote("tabular", count)
+            infer(graph)
         if count := quantized.part(graph):
             report.rewrote("codes", count)
         for _ in range(_ROUNDS):

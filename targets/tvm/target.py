@@ -82,11 +82,15 @@ class LibraryTarget(Target):
     def legalisation(self) -> Pipeline:
         from .legal.computed_weights import ComputedWeights
         from .legal.legal import FloatWeights, Spread
+        from .legal.patches import Patches
         from .legal.primitive import Primitive
+        from .legal.rows import Rows
         from .legal.widen import Widen
 
         widen = () if self.halves else (Widen(),)
-        return Pipeline((Primitive(), *widen, Spread(), ComputedWeights(), FloatWeights(integer=True)))
+        return Pipeline(
+            (Primitive(), *widen, Spread(), Rows(), ComputedWeights(), FloatWeights(integer=True), Patches())
+        )
 
     def check_tuning(self, how: Tuning) -> None:
         from .artifact.run import check_features

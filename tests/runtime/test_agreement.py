@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, Shape, TensorType
 from optc.runtime.agreement import CEILING_DB, OutputAgreement, Sums, agreement
 from optc.runtime.kinds import Kind, output_axis, output_kind
@@ -125,6 +126,9 @@ def ending(*ops: str, shape: Shape, dtype: DType = DType.FLOAT, opset: int = 17,
         (["Conv"], ("N", 4, 8, 8), Kind.VALUES),
         (["MatMul", "Softmax"], ("N", 4), Kind.PROBABILITIES),
         (["MatMul", "Softmax", "Reshape"], ("N", 4), Kind.PROBABILITIES),
+        (["MatMul", "Softmax", "Transpose"], ("N", 4, 9), Kind.PROBABILITIES),
+        (["MatMul", "Sigmoid", "Transpose"], ("N", 4, 9), Kind.DECISIONS),
+        (["MatMul", "Transpose"], ("N", 4, 9), Kind.VALUES),
         (["MatMul", "LogSoftmax"], ("N", 4), Kind.LOGITS),
         (["MatMul", "Sigmoid"], ("N", 1), Kind.DECISIONS),
         (["MatMul", "Div"], ("N", 4), Kind.VALUES),
@@ -144,6 +148,21 @@ def test_integers_are_discrete_and_softmax_names_its_axis() -> None:
         next(iter(graph)).set_attribute("axis", 1)
         assert output_axis(graph.outputs[0].value) == (-1 if op == "Reshape" else 1)
     assert output_axis(ending("Softmax", shape=("N", 4), axis=1, opset=11).outputs[0].value) == -1
+
+
+@pytest.mark.parametrize(
+    ("axis", "orders", "expected"),
+    [(1, [[0, 2, 1]], 2), (-1, [[0, 2, 1]], 1), (1, [[1, 2, 0], [2, 1, 0]], 2), (2, [[]], 0)],
+)
+def test_classes_are_where_a_transpose_puts_them(axis: int, orders: list[list[int]], expected: int) -> None:
+    graph = Graph("g", opsets={"": 17})
+    value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4, 9)))
+    value = graph.add("Softmax", [value], {"axis": axis}, types=[value.type]).output
+    for order in orders:
+        value = graph.add("Transpose", [value], {"perm": order} if order else {}).output
+    infer(graph)
+    graph.add_output(value, "y")
+    assert output_axis(value) == expected
 
 
 @pytest.mark.parametrize("ways", ["Div", "Mul", "another sum", "two axes", "no exponential"])

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node, Value
+from ....ir.ops import COMPARISONS, LOGIC
 from ....ir.origin import Origin
 from ....ir.types import DType, TensorType
 from ...base import Report
@@ -35,13 +36,10 @@ from .packing import dequantized
 LEAST = 1024
 _STORED = ("Gather", "MatMul", "Gemm")
 """Readers that may share a table stored as codes: they compute with its numbers as with weights."""
-PASSED = frozenset(
-    {
-        "Add", "Cast", "Clip", "Concat", "CumSum", "Equal", "Expand", "Flatten", "Gather", "Identity", "Max", "Min",
-        "Mod", "Mul", "Not", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
-        "Where",
-    }
-)  # fmt: skip
+PASSED = COMPARISONS | LOGIC | {
+    "Add", "Cast", "Clip", "Concat", "CumSum", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Mod", "Mul",
+    "Not", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
 """What makes ids of other ids, and places of a mask."""
 PLACES = frozenset({"ConstantOfShape", "Range", "Shape", "Size"})
 """What knows nothing but sizes."""

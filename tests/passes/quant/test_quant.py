@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quantized import cleaned, quantized, runtime_ops
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Graph, Value
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
@@ -267,6 +267,10 @@ def test_a_table_that_the_last_layer_reads_too_is_stored_once_for_both(tmp_path:
     assert 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()) > 40
 
 
+def size_of(graph: Graph, number: int) -> Value:
+    return graph.constant(np.asarray(number, np.int64))
+
+
 def picked(kind: str, *, layer: bool) -> Graph:
     """Rows of a constant matrix that are picked by `kind`, and answered as they are or read by a layer."""
     rng = np.random.default_rng(0)
@@ -288,6 +292,9 @@ def picked(kind: str, *, layer: bool) -> Graph:
         ids = graph.add_input("ids", TensorType(DType.INT32, ("N",)))
         ids = graph.add("Cast", [ids], {"to": int(DType.INT64)}).output
         ids = graph.add("Sub", [ids, graph.constant(np.asarray(1, np.int64))]).output
+        if kind == "ids from the end":  # as Keras writes a lookup
+            below = graph.add("Less", [ids, graph.constant(np.asarray(0, np.int64))]).output
+            ids = graph.add("Where", [below, graph.add("Add", [ids, size_of(graph, 512)]).output, ids]).output
     y = graph.add("Gather", [rows, ids], name="pick").output
     if layer:
         y = graph.add("MatMul", [graph.add("Tanh", [y]).output, graph.constant(np.ones((4, 4), np.float32))]).output
@@ -306,12 +313,13 @@ def picked(kind: str, *, layer: bool) -> Graph:
         ("Range", False, "no layer with weights reads them"),
         ("Range", True, ""),
         ("ids", False, ""),
+        ("ids from the end", False, ""),
     ],
 )
 def test_only_rows_of_embeddings_become_codes(kind: str, layer: bool, reason: str) -> None:
     graph = picked(kind, layer=layer)
     x = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
-    feeds = {"x": x, "ids": np.arange(64, dtype=np.int32) + 1} if kind == "ids" else {"x": x}
+    feeds = {"x": x, "ids": np.arange(64, dtype=np.int32) + 1} if kind.startswith("ids") else {"x": x}
     by_name = {one.name: one for one in quantized(graph, feeds).layers if "island" not in one.detail}
     assert by_name["pick"].outcome is (Outcome.SKIPPED if reason else Outcome.DONE)
     assert reason in by_name["pick"].reason

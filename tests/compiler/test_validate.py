@@ -245,3 +245,24 @@ def test_rounding_and_chance_are_not_wrong() -> None:
     samples = load_samples({"x": np.random.default_rng(1).normal(size=(8, 16)).astype(np.float32)}, graph)
     validation = validate(graph, Answering(graph, changed(0, lambda y: y * np.float32(1 + 1e-6))), samples)
     assert (validation.samples, validation.random) == (8, ("drawn",))
+
+
+@pytest.mark.parametrize("dtype", [DType.INT4, DType.UINT4])
+def test_what_the_runtime_rounds_by_itself_is_no_fault_of_the_artifact(dtype: DType, tmp_path: Path) -> None:
+    """ONNX Runtime rounds what products with 4-bit weights in blocks read to 8 bits: the model itself answers so."""
+    graph = Graph("net", opsets={"": 21})
+    random = np.random.default_rng(0)
+    value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 32)))
+    for _ in range(2):
+        codes = graph.constant(random.integers(0, 8, size=(32, 32)).astype(dtype.numpy))
+        scale = graph.constant(random.uniform(0.02, 0.05, (2, 32)).astype(np.float32))
+        weights = graph.add("DequantizeLinear", [codes, scale], {"axis": 0, "block_size": 16}).output
+        value = graph.add("MatMul", [value, weights]).output
+    graph.add_output(value, "y")
+    infer(graph)
+    x = random.standard_normal((32, 32)).astype(np.float32)
+    exact, rounded = (Session(graph, threads=1, exact=exact).run({"x": x})[0] for exact in (True, False))
+    assert np.abs(exact - rounded).max() > 1e-3 * np.abs(exact).max()
+    build = compile(graph, "clean", data={"x": x}, output=tmp_path / "a.onnx", threads=1)
+    assert build.report.validation is not None
+    assert build.report.validation.samples

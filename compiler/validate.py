@@ -49,8 +49,10 @@ def validate(graph: Graph, artifact: Runnable, held_out: Samples, error: float =
     artifact = _of_floats(artifact)
     feeds: list[Mapping[str, Array]] = []
     reference: _Answers = []
+    # A dynamically quantized recurrent layer takes its scales of as many samples as a thread has.
+    threads = artifact.threads if isinstance(artifact, Session) else 0
     try:
-        session = _session(graph)
+        session = _session(graph, threads)
         for one in _batches(held_out, artifact.emulated):
             reference.append(session.run(one))
             feeds.append(one)
@@ -63,7 +65,9 @@ def validate(graph: Graph, artifact: Runnable, held_out: Samples, error: float =
     except (DataError, TargetError) as failure:
         raise EmissionError(f"{failure}, though the graph that it was built from runs") from failure
     error = max(error, error_of(graph))
-    others = cache(lambda: [one for seed in _SEEDS if (one := _run(perturbed(graph, error, seed), feeds)) is not None])
+    others = cache(
+        lambda: [one for seed in _SEEDS if (one := _run(perturbed(graph, error, seed), feeds, threads)) is not None]
+    )
     skipped = []
     for index, output in enumerate(graph.outputs):
         how = _interface([one[index] for one in reference], [one[index] for one in answers], index, others)
@@ -93,12 +97,12 @@ def _of_floats(artifact: Runnable) -> Runnable:
     return artifact
 
 
-def _session(graph: Graph) -> Session:
+def _session(graph: Graph, threads: int) -> Session:
     """The graph as it is written, or as ONNX Runtime optimises it where it has no kernels for it as written."""
     try:
-        return Session(graph, optimise=False)
+        return Session(graph, threads=threads, optimise=False)
     except TargetError:
-        return Session(graph)
+        return Session(graph, threads=threads)
 
 
 def _batches(held_out: Samples, emulated: bool) -> Iterable[Mapping[str, Array]]:
@@ -107,10 +111,10 @@ def _batches(held_out: Samples, emulated: bool) -> Iterable[Mapping[str, Array]]
     yield from part.batches(1 if emulated else SAMPLES - 1)
 
 
-def _run(graph: Graph, feeds: Iterable[Mapping[str, Array]]) -> _Answers | None:
+def _run(graph: Graph, feeds: Iterable[Mapping[str, Array]], threads: int) -> _Answers | None:
     """What the graph answers; `None` where it does not run, as where an error changes a size."""
     try:
-        session = _session(graph)
+        session = _session(graph, threads)
         return [session.run(one) for one in feeds]
     except TargetError:
         return None

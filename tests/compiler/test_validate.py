@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,3 +267,19 @@ def test_what_the_runtime_rounds_by_itself_is_no_fault_of_the_artifact(dtype: DT
     build = compile(graph, "clean", data={"x": x}, output=tmp_path / "a.onnx", threads=1)
     assert build.report.validation is not None
     assert build.report.validation.samples
+
+
+def test_the_reference_has_as_many_threads_as_the_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamically quantized recurrent layers answer by how many samples a thread has."""
+    threads: list[int] = []
+
+    class Recorded(Session):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            threads.append(kwargs.get("threads", 0))
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr("optc.compiler.validate.Session", Recorded)
+    graph = net()
+    validate(graph, Recorded(graph, threads=1), load_samples(np.zeros((2, 3, 8, 8), np.float32), graph))
+    assert threads == [1] * len(threads)
+    assert len(threads) > 1

@@ -47,14 +47,14 @@ def open_npz(path: Path) -> dict[str, Array]:
                     raw.seek(member.header_offset)
                     header = raw.read(_LOCAL_HEADER)
                     name_length, extra_length = struct.unpack("<HH", header[26:30])
-                    file: IO[bytes] = raw
-                    file.seek(member.header_offset + _LOCAL_HEADER + name_length + extra_length)
+                    raw.seek(member.header_offset + _LOCAL_HEADER + name_length + extra_length)
+                    array = map_npy(raw)
                 else:
-                    with archive.open(member) as packed:
-                        file = tempfile.TemporaryFile()  # noqa: SIM115 - unlinked at once, lives as long as the map
+                    with archive.open(member) as packed, tempfile.TemporaryFile() as file:  # the map of it stays
                         shutil.copyfileobj(packed, file, 1 << 20)
                         file.seek(0)
-                arrays[member.filename.removesuffix(".npy")] = map_npy(file)
+                        array = map_npy(file)
+                arrays[member.filename.removesuffix(".npy")] = array
     except DAMAGED as error:
         raise DataError(f"{path}: cannot be read as an .npz of arrays: {error}") from error
     return arrays

@@ -19,6 +19,10 @@ class Spool:
         self._rows: list[tuple[int, tuple[int, ...], np.dtype[np.generic]]] = []
         self._end = 0
 
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):  # which is not where no file could be made
+            self._file.close()  # a map of it stays
+
     def append(self, row: Array) -> None:
         row = np.asarray(row)
         if row.dtype.hasobject:  # strings, of which an array of objects holds addresses alone

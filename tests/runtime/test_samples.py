@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +317,35 @@ def test_truncated_npz_and_object_arrays_are_refused(tmp_path: Path) -> None:
     for name in ("cut", "object", "text"):
         with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
             load_samples(tmp_path / f"{name}.npz", IMAGE)
+
+
+@pytest.mark.parametrize("kind", ["feeds", "feeds of many sizes", "a compressed archive"])
+def test_no_file_is_left_open_to_the_collector(kind: str, tmp_path: Path) -> None:
+    """Samples on disk close their files, of which Python warns otherwise; what was mapped of them stays readable."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1, "T")))
+    graph.add_output(graph.add("Relu", [x]).output, "y")
+    rows = [np.full((1, 3 + (kind == "feeds of many sizes") * i), i, np.float32) for i in range(4)]
+    with unraisable() as raised, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        if kind.startswith("feeds"):
+            samples = load_samples([{"x": row} for row in rows], graph)
+        else:
+            np.savez_compressed(tmp_path / "x.npz", x=np.concatenate(rows))
+            samples = load_samples(tmp_path / "x.npz", graph)
+        gc.collect()
+        assert [float(batch["x"][0, 0]) for batch in samples.batches(1)] == [0, 1, 2, 3]
+        del samples
+        gc.collect()
+    assert raised == []
+
+
+@contextmanager
+def unraisable() -> Iterator[list[str]]:
+    """What is raised where nobody can catch it, as in the collector."""
+    raised: list[str] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda args: raised.append(str(args.exc_value))
+    try:
+        yield raised
+    finally:
+        sys.unraisablehook = before

@@ -27,6 +27,7 @@ from ..runtime.identity import identity
 from ..storage.fingerprint import Fingerprint
 from .judge import Judge, Judged
 from .order import Wanted
+from .pipelines import defaults, singles
 from .plan import Plan, plan_of, with_lesson
 from .space import Pick, Space
 from .strategies import strategy
@@ -40,8 +41,6 @@ TEACHING = 0.4
 """The share of the time that is left for teaching the best candidate."""
 BY_HAND = 0.3
 """The most of the time that goes to single pipelines."""
-STEPS = 0.98
-"""The share of a cap that a single pipeline is told to keep."""
 LEAST_TEACHING = 10.0
 """Seconds of teaching below which it is not begun."""
 STALE = 30
@@ -230,32 +229,6 @@ def best_text(one: Judged) -> str:
     words = [f"{metric} {cost:.3f}x" for metric, cost in figures.costs.items() if metric != "params"]
     words += [f"agreement {100 * figures.agreement:.1f} %"] if figures.agreement is not None else []
     return ", ".join(words) + ("" if figures.met else ", over the budget")
-
-
-def defaults(aim: Aim) -> list[str]:
-    """The pipelines on their defaults that one would try first under the caps; as they are built without a search,
-    what does not pay is undone."""
-    if "size" in aim.caps or "latency" in aim.caps:
-        return ["prune,svd,quant", "prune:kind=channels,quant"]
-    return ["prune:kind=channels"]
-
-
-def singles(aim: Aim) -> list[str]:
-    """The pipelines of one pass, and of a pass before `quant`, that a user would try by hand under the caps."""
-    caps = aim.caps
-    work = min([caps[metric] for metric in ("macs", "params", "latency") if metric in caps], default=1.0)
-    if "size" in caps:
-        work = min(work, max(4.0 * caps["size"], 0.1))
-    # Ranks and channels come in steps: what is told to keep the cap exactly ends just above it.
-    work = work if work == 1.0 else STEPS * work
-    of = ":of=params" if "params" in caps else ""
-    forms = [f"svd:ratio={work:.3g}:scope=global", f"prune:kind=channels:ratio={1 - work:.3g}{of}"] if work < 1 else []
-    if "latency" in caps and work < 1:
-        forms.append(f"prune:kind=blocks:ratio={1 - work:.3g}")
-    if "size" not in caps and "latency" not in caps:
-        return forms
-    small = [] if "size" not in caps else ["quant:weights=int4", "quant:weights=int4:activations=none"]
-    return [*small, *(f"{one},quant" for one in forms), *(forms if "latency" in caps else [])]
 
 
 def key_of(model_digest: str, options: Options, model: Model) -> str:

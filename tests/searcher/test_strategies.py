@@ -11,7 +11,7 @@ import pytest
 from optc.passes.pipeline import Pipeline
 from optc.report.budget import Budget
 from optc.searcher.judge import Figures, Judged
-from optc.searcher.loop import defaults, singles
+from optc.searcher.pipelines import defaults, singles
 from optc.searcher.plan import Plan, plan_of
 from optc.searcher.space import FLOAT, LayerCost, Meter, Option, Pick, Site, Space
 from optc.searcher.strategies import STRATEGIES, strategy

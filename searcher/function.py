@@ -27,7 +27,6 @@ from .loop import Loop, best_text, key_of
 from .order import wanted
 from .reach import least_reachable
 from .record import write_plan
-from .space import Space
 from .strategies import STRATEGIES, strategy
 from .task import Task
 
@@ -133,20 +132,19 @@ def search_with(
         loop = Loop(judge, budgeted, word, time, candidates, progress, written.improved, begin)
         stopped = False
         try:
-            space = loop.survey(model, key)
-            task = loop.run(teaches=teach and _real(model, options))
+            task = loop.run(model, key, teaches=teach and _real(model, options))
         except KeyboardInterrupt:
             stopped = True
-            if loop.task is None or loop.task.best is None or loop.space is None:
+            if loop.task is None or loop.task.best is None:
                 raise Stopped("interrupted before a candidate was built; nothing was written", None) from None
-            space, task = loop.space, loop.task
+            task = loop.task
         best = task.best
         if best is None:
             reasons = sorted({one.figures.failed for one in task.judged})
             raise SpecError(f"no candidate could be built: {reasons[0]}")
         build = written.final(best)
-        report = _report(loop, space, task, best, build)
-        report.notes = [*_notes(space, task, report.met), *judge.notes, *report.notes]
+        report = _report(loop, task, best, build)
+        report.notes = [*_notes(task, report.met), *judge.notes, *report.notes]
         judge.store.trim()
         result = Search(build, report)
         if stopped:
@@ -185,9 +183,14 @@ def _real(model: Model, options: Options) -> bool:
     return not isinstance(source, Data) or source_of(model, source) is not None
 
 
-def _notes(space: Space, task: Task, met: bool) -> list[str]:
-    notes = []
-    if space.unseen:
+def _notes(task: Task, met: bool) -> list[str]:
+    notes, space = [], task.space
+    if not space.layers:
+        notes.append(
+            "there was no time to survey the layers, so no more than known pipelines were tried; search longer, and it "
+            "goes on from here"
+        )
+    elif space.unseen:
         notes.append(
             f"there was no time to survey {space.unseen} of {len(space.layers)} layers, which keep their structure; "
             "search longer, and it goes on from here"
@@ -200,8 +203,8 @@ def _notes(space: Space, task: Task, met: bool) -> list[str]:
     return notes
 
 
-def _report(loop: Loop, space: Space, task: Task, best: Judged, build: Build) -> SearchReport:
-    verdict = build.report.budget
+def _report(loop: Loop, task: Task, best: Judged, build: Build) -> SearchReport:
+    verdict, space = build.report.budget, task.space
     assert verdict is not None
     chosen = (
         {} if best.pick is None else {(site.name, site.kind): option.word for site, option in space.chosen(best.pick)}

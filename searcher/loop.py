@@ -1,16 +1,17 @@
 """The search itself: survey, propose, build, judge, and the best kept on disk, for as long as it may take.
 
-First the candidates that change nothing but the form are built. Then the strategy proposes; after its first candidate
-come the pipelines on their defaults, and the single ones that a user would try by hand, so that the answer is no worse
-than these. What is left at the end of the time teaches the best candidate (`distill`), which is kept where held-out
-samples say so.
+First come the pipelines on their defaults, and, until one keeps the budget, the single ones that a user would try by
+hand: however short the time, the answer is no worse than what there was time for of these. Then the database is filled,
+the candidates that change nothing but the form are built, and the strategy proposes; what is left of the single
+pipelines comes after its first candidate. What is left at the end of the time teaches the best candidate (`distill`),
+which is kept where held-out samples say so.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,16 +28,18 @@ from ..runtime.identity import identity
 from ..storage.fingerprint import Fingerprint
 from .judge import Judge, Judged
 from .order import Wanted
-from .pipelines import defaults, singles
+from .pipelines import known
 from .plan import Plan, plan_of, with_lesson
-from .space import Pick, Space
+from .space import Pick, Space, unsurveyed
 from .strategies import strategy
 from .surrogate import Surrogate
 from .survey import Survey, surveyor
 from .task import Aim, Task
 
+KNOWN = 0.5
+"""The share of the time after which no further single pass is begun before the survey."""
 SURVEY = 0.5
-"""The most of the time that a survey may take."""
+"""The most of the time left that a survey may take."""
 TEACHING = 0.4
 """The share of the time that is left for teaching the best candidate."""
 BY_HAND = 0.3
@@ -65,7 +68,6 @@ class Loop:
     progress: Progress
     improved: Tell
     begin: float
-    space: Space | None = None
     task: Task | None = None
     recalled: int = 0
     begun: int = 0
@@ -75,14 +77,42 @@ class Loop:
         return time.monotonic() - self.begin
 
     @property
+    def enough(self) -> bool:
+        """Whether there are as many candidates as were asked for."""
+        return 0 < self.most <= self.begun
+
+    @property
     def left(self) -> float:
         """Seconds that are left; none where there are candidates enough."""
-        enough = 0 < self.most <= self.begun
-        return 0.0 if enough else self.seconds - self.elapsed
+        return 0.0 if self.enough else self.seconds - self.elapsed
 
-    def survey(self, model: Model, key: str) -> Space:
-        """The database. Raises `ModelError` where no layer can change."""
-        deadline = self.begin + SURVEY * self.seconds
+    def run(self, model: Model, key: str, *, teaches: bool) -> Task:
+        """Search until the time is up, or the strategy has no more to propose.
+
+        Raises `ModelError` where no layer can change.
+        """
+        wanted = self.wanted
+        whole, space = Pick(wanted.forms[0], ()), unsurveyed(wanted.forms)
+        first = self._begin(plan_of(space, whole), "as it is", whole).judged()
+        if first.figures.failed:  # no pass of a candidate is to blame: what is wrong says so itself
+            self.judge.build(first.plan, None, {})
+        aim = Aim.of(wanted.budget, first.figures.whole, timed=wanted.timed)
+        task = self.task = Task(space, aim, np.random.default_rng(wanted.options.seed), Surrogate(space))
+        self._learn(first)
+        needed, others = map(deque, known(aim, wanted.forms))
+        self._judge_all(self._known(task, needed, others))
+        if self.elapsed < self.seconds:
+            self._survey(model, key, task)
+        self._judge_all(self._forms(task.space))
+        teaching = TEACHING * self.left if teaches else 0.0
+        self._judge_all(self._candidates(task, teaching, [*needed, *others]))
+        if teaches:
+            self._teach(task)
+        return task
+
+    def _survey(self, model: Model, key: str, task: Task) -> None:
+        """Fill the database. Raises `ModelError` where no layer can change."""
+        deadline = time.monotonic() + SURVEY * (self.seconds - self.elapsed)
         spaces: list[Space] = []
 
         def look(graph: Graph, ctx: Context) -> None:
@@ -101,27 +131,10 @@ class Loop:
             lock=None,
         )
         compile_with(model, options)
-        self.space = spaces[0]
-        if not self.space.sites and not self.space.unseen:
+        (space,) = spaces
+        if not space.sites and not space.unseen:
             raise ModelError("no layer of this model can change: there is nothing to search among")
-        return self.space
-
-    def run(self, *, teaches: bool) -> Task:
-        """Search until the time is up, or the strategy has no more to propose."""
-        space = self.space
-        assert space is not None
-        whole = space.within(space.pick(space.forms[0]))
-        first = self._begin(plan_of(space, whole), "as it is", whole).judged()
-        aim = Aim.of(self.wanted.budget, first.figures.whole, timed=self.wanted.timed)
-        task = Task(space, aim, np.random.default_rng(self.wanted.options.seed), Surrogate(space))
-        self.task = task
-        self._learn(first)
-        self._judge_all(self._forms(space))
-        teaching = TEACHING * self.left if teaches else 0.0
-        self._judge_all(self._candidates(task, teaching))
-        if teaches:
-            self._teach(task)
-        return task
+        task.enter(space)
 
     def _judge_all(self, candidates: Iterator[Begun]) -> None:
         """Judge candidates, several side by side where there are workers, and learn from them in their order."""
@@ -133,6 +146,17 @@ class Loop:
         while waiting:
             self._learn(waiting.popleft().judged())
 
+    def _known(self, task: Task, needed: deque[Plan], others: deque[Plan]) -> Iterator[Begun]:
+        """The pipelines that are `needed`, and of the `others` those up to the first that keeps the budget; one of
+        them whatever the time. Those that are begun are taken from the front."""
+        begun = 0
+        while needed or (others and not any(one.figures.met for one in task.judged)):
+            time_is_up = self.elapsed > (1.0 if needed else KNOWN) * self.seconds
+            if self.enough or (begun and time_is_up):
+                return
+            begun += 1
+            yield self._begin((needed or others).popleft(), "single")
+
     def _forms(self, space: Space) -> Iterator[Begun]:
         """What changes nothing but the form."""
         for form in space.forms[1:]:
@@ -140,12 +164,11 @@ class Loop:
                 pick = space.within(space.pick(form))
                 yield self._begin(plan_of(space, pick), "as it is", pick)
 
-    def _candidates(self, task: Task, reserved: float) -> Iterator[Begun]:
-        """What is proposed; the pipelines of a single pass after the first proposal, for a part of the time."""
+    def _candidates(self, task: Task, reserved: float, known: Sequence[Plan]) -> Iterator[Begun]:
+        """What is proposed; what is left of the `known` pipelines after the first proposal, for a part of the time."""
         seen = {one.pick for one in task.judged if one.pick is not None}
         stale = 0
-        first = iter(defaults(task.aim))
-        ready, by_hand = iter(singles(task.aim)), self.elapsed + BY_HAND * self.left
+        ready, by_hand = iter(known), self.elapsed + BY_HAND * self.left
         for pick in self._proposals(task):
             fresh = task.space.within(pick)
             stale = stale + 1 if fresh in seen else 0
@@ -154,14 +177,8 @@ class Loop:
             if fresh not in seen:
                 seen.add(fresh)
                 yield self._begin(plan_of(task.space, fresh), self.strategy, fresh)
-            for passes in first:
-                if self.left <= 0:
-                    break
-                yield self._begin(Plan(passes, (), guard=True), "single")
-            for passes in ready:
-                if self.elapsed > by_hand:
-                    break
-                yield self._begin(Plan(passes, ()), "single")
+            while self.left > 0.0 and self.elapsed <= by_hand and (plan := next(ready, None)) is not None:
+                yield self._begin(plan, "single")
 
     def _proposals(self, task: Task) -> Iterator[Pick]:
         return strategy(self.strategy)(task)

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from .plan import Plan, quant_in
+from .space import FLOAT
 from .task import Aim
 
 STEPS = 0.98
 """The share of a cap that a single pipeline is told to keep."""
+CODED = 0.26
+"""The share of the original's bytes that 8-bit weights leave, with a little beside them."""
 
 
-def defaults(aim: Aim) -> list[str]:
+def known(aim: Aim, forms: Collection[str]) -> tuple[list[Plan], list[Plan]]:
+    """The pipelines that come first, and those that come after them, in layers of `forms` alone.
+
+    The first are those on their defaults; before them the one that most likely keeps caps that they do not.
+    """
+    first = [Plan(passes, (), guard=True) for passes in defaults(aim, forms)]
+    others = [Plan(passes, ()) for passes in singles(aim, forms)]
+    tight = bool({"macs", "params"} & aim.caps.keys()) or aim.caps.get("size", 1.0) < CODED
+    return ([*others[:1], *first], others[1:]) if tight else (first, others)
+
+
+def defaults(aim: Aim, forms: Collection[str]) -> list[str]:
     """The pipelines on their defaults that one would try first under the caps; as they are built without a search,
     what does not pay is undone."""
-    if "size" in aim.caps or "latency" in aim.caps:
-        return ["prune,svd,quant", "prune:kind=channels,quant"]
-    return ["prune:kind=channels"]
+    codes = _codes(aim, forms)
+    if codes:
+        return [codes, f"prune,svd,{codes}", f"prune:kind=channels,{codes}"]
+    return ["prune:kind=channels"] if FLOAT in forms else []
 
 
-def singles(aim: Aim) -> list[str]:
+def singles(aim: Aim, forms: Collection[str]) -> list[str]:
     """The pipelines of one pass, and of a pass before `quant`, that a user would try by hand under the caps."""
-    caps = aim.caps
+    caps, codes = aim.caps, _codes(aim, forms)
     work = min([caps[metric] for metric in ("macs", "params", "latency") if metric in caps], default=1.0)
     if "size" in caps:
-        work = min(work, max(4.0 * caps["size"], 0.1))
+        work = min(work, max((4.0 if codes else 1.0) * caps["size"], 0.1))
     # Ranks and channels come in steps: what is told to keep the cap exactly ends just above it.
     work = work if work == 1.0 else STEPS * work
     of = ":of=params" if "params" in caps else ""
-    forms = [f"svd:ratio={work:.3g}:scope=global", f"prune:kind=channels:ratio={1 - work:.3g}{of}"] if work < 1 else []
-    if "latency" in caps and work < 1:
-        forms.append(f"prune:kind=blocks:ratio={1 - work:.3g}")
-    if "size" not in caps and "latency" not in caps:
-        return forms
-    small = [] if "size" not in caps else ["quant:weights=int4", "quant:weights=int4:activations=none"]
-    return [*small, *(f"{one},quant" for one in forms), *(forms if "latency" in caps else [])]
+    structures = [
+        f"svd:ratio={work:.3g}:scope=global",
+        f"prune:kind=channels:ratio={1 - work:.3g}{of}",
+        f"prune:kind=blocks:ratio={1 - work:.3g}",
+    ]
+    structures = structures if work < 1 else []
+    plain = structures if FLOAT in forms and (not codes or "latency" in caps) else []
+    if not codes:
+        return plain
+    small = (
+        [] if "size" not in caps else [f"{quant_in(form)}:weights=int4" for form in ("int8", "none") if form in forms]
+    )
+    return [*small, *(f"{one},{codes}" for one in structures), *plain]
+
+
+def _codes(aim: Aim, forms: Collection[str]) -> str:
+    """`quant` in the first form of codes; none where codes save nothing that is limited."""
+    form = next((form for form in forms if form != FLOAT), None)
+    return quant_in(form) if form is not None and not {"size", "latency"}.isdisjoint(aim.caps) else ""

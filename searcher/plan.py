@@ -39,8 +39,13 @@ def plan_of(space: Space, pick: Pick) -> Plan:
             changes.setdefault(site.match, {}).setdefault(name, {}).update(wanted)
     passes = [text for family, text in PASSES.items() if family in used]
     if pick.form != FLOAT:
-        passes.append("quant" if pick.form == "int8" else f"quant:activations={pick.form}")
+        passes.append(quant_in(pick.form))
     return Plan(",".join(passes) or "clean", tuple(_override(match, wanted) for match, wanted in changes.items()))
+
+
+def quant_in(form: str) -> str:
+    """`quant` as it brings layers into a form of codes."""
+    return "quant" if form == "int8" else f"quant:activations={form}"
 
 
 def with_lesson(plan: Plan, minutes: float) -> Plan:

@@ -30,6 +30,8 @@ WAYS: tuple[Mapping[str, Setting], ...] = (
 """The forms that are offered, by the options that `replace` is given."""
 WORTH = 0.01
 """The least share of the work or the weights that a block has to have to be tried."""
+STEPS = 25
+"""Of training that a form is given here, which a candidate trains longer: enough to tell what it may become."""
 _FULL = 0.9
 """The share of both the work and the weights from which on a form is no option."""
 
@@ -96,7 +98,7 @@ def _options(graph: Graph, ctx: Context, place: Place, judge: Judge, *, timed: b
 
 def _fitted(place: Place, pairs: Taken, way: Mapping[str, Setting], ctx: Context) -> Fitted | None:
     """What stands for a block in one way; `None` where it saves nothing."""
-    options = Replace(**way)  # type: ignore[arg-type]
+    options = Replace(steps=STEPS, **way)  # type: ignore[arg-type]
     body = fitted(options.form, place, pairs, options, ctx)
     macs, params = (cost_left(place, options.form, body, pairs, ctx, of) for of in ("macs", "params"))
     if min(macs, params) > _FULL:

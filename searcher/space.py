@@ -159,6 +159,11 @@ class Space:
         return sums
 
 
+def unsurveyed(forms: tuple[str, ...]) -> Space:
+    """The space before a survey: layers take one of `forms`, and nothing else can change."""
+    return Space((), (), forms, 1.0, 1.0, 1.0)
+
+
 class Meter:
     """What picks of `space` cost, as shares of the original, before anything was measured of them."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -79,6 +79,14 @@ class Task:
     random: np.random.Generator
     surrogate: Surrogate
     judged: list[Judged] = field(default_factory=list)
+
+    def enter(self, space: Space) -> None:
+        """Go on in a database. The picks so far, which changed nothing but the form, are picks of it."""
+        self.space, self.surrogate = space, Surrogate(space)
+        for i, one in enumerate(self.judged):
+            if one.pick is not None:
+                self.judged[i] = replace(one, pick=space.within(space.pick(one.pick.form)))
+                self.surrogate.learn(self.judged[i])
 
     def learn(self, one: Judged) -> None:
         self.judged.append(one)

@@ -33,7 +33,7 @@ def search(folder: Path, budget: str = "macs=60%", **options: Any) -> Search:
         "cache": folder / "cache",
         "threads": 1,
         "teach": False,
-        "candidates": 3,
+        "candidates": 6,
         "time": 3600.0,
     }
     return optc.search(model(folder), budget, **{**whole, **options})

@@ -78,7 +78,7 @@ def plain(done: Search) -> list[tuple[str, float, bool]]:
 @pytest.fixture(scope="module")
 def searched(workers: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Search, str]:
     folder = tmp_path_factory.mktemp("searched")
-    done = search(folder, candidates=6, scheduler=workers.scheduler_address)
+    done = search(folder, candidates=8, scheduler=workers.scheduler_address)
     return done, file_digest(folder / "out.onnx")
 
 
@@ -86,14 +86,14 @@ def test_workers_judge_as_this_machine_does(searched: tuple[Search, str], tmp_pa
     done, _ = searched
     assert done.met
     assert len(done.report.candidates) >= 6
-    alone = {passes: figures for passes, *figures in plain(search(tmp_path, candidates=6))}
+    alone = {passes: figures for passes, *figures in plain(search(tmp_path, candidates=8))}
     both = {passes: figures for passes, *figures in plain(done) if passes in alone}
     assert len(both) > 3
     assert both == {passes: alone[passes] for passes in both}
 
 
 def test_a_plan_of_a_cluster_is_built_here_to_the_same_bytes(workers: Any, tmp_path: Path) -> None:
-    search(tmp_path, candidates=4, scheduler=workers.scheduler_address)
+    search(tmp_path, candidates=6, scheduler=workers.scheduler_address)
     digest = file_digest(tmp_path / "out.onnx")
     (tmp_path / "out.onnx").unlink()
     built = command("build", "--config", str(tmp_path / "plan.toml"), "--no-cache")
@@ -112,7 +112,7 @@ def test_a_worker_that_is_killed_changes_nothing(searched: tuple[Search, str], t
                 os.kill(pids[0], signal.SIGKILL)
                 killed.append(pids[0])
 
-        done = search(tmp_path, candidates=6, scheduler=local.scheduler_address, tell=tell)
+        done = search(tmp_path, candidates=8, scheduler=local.scheduler_address, tell=tell)
         client.close()
     assert killed
     assert plain(done) == plain(searched[0])
@@ -129,7 +129,7 @@ def test_a_cluster_that_is_gone_leaves_the_search_to_this_machine(
         if "knapsack" in line:
             local.close()
 
-    done = search(tmp_path, candidates=6, scheduler=local.scheduler_address, tell=tell)
+    done = search(tmp_path, candidates=8, scheduler=local.scheduler_address, tell=tell)
     assert plain(done)[:2] == plain(searched[0])[:2]
     assert any("the candidates since were built here" in note for note in done.report.notes)
 

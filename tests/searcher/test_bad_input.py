@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,67 @@ def test_samples_that_are_made_up_are_said_to_be(tmp_path: Path) -> None:
     assert any("made up" in note for note in done.report.notes)
 
 
-def test_too_little_time_for_the_database_gives_what_there_is(tmp_path: Path) -> None:
-    done = optc.search(model(tmp_path), "macs=60%", data=samples(tmp_path), threads=1, time=0.01)
-    assert done.report.candidates
-    assert any(note.startswith("there was no time to survey") for note in done.report.notes)
+class Clock:
+    """A clock that stands still until `expire`, and then is past every deadline."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def expire(self) -> None:
+        self.now = 1e6
+
+
+def test_too_little_time_for_the_database_gives_the_known_pipelines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("optc.searcher.loop.time", clock)
+    monkeypatch.setattr("optc.searcher.function.clock", clock)
+    search = partial(optc.search, model(tmp_path), data=samples(tmp_path), threads=1, time=60.0, cache=tmp_path / "c")
+
+    def expire(line: str) -> None:
+        clock.expire()
+
+    at_once = search("size=45%", tell=expire)
+    assert at_once.met
+    assert [one.strategy for one in at_once.report.candidates] == ["as it is", "single"]
+    assert any(note.startswith("there was no time to survey") for note in at_once.report.notes)
+
+    clock.now = 0.0
+    unmet = search("macs=1%", tell=expire)
+    assert not unmet.met
+    assert any("the least of what was tried is" in note for note in unmet.report.notes)
+
+
+def test_time_that_the_survey_used_up_leaves_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("optc.searcher.loop.time", clock)
+    monkeypatch.setattr("optc.searcher.function.clock", clock)
+
+    def expire(*_: object) -> list[Any]:
+        clock.expire()
+        return []
+
+    monkeypatch.setattr("optc.searcher.survey.Survey._replacements", expire)
+    done = optc.search(
+        model(tmp_path), "size=40%", data=samples(tmp_path), threads=1, time=60.0, cache=tmp_path / "c", forms=["int8"]
+    )
+    assert done.met
+    tried = {one.passes: one.loss for one in done.report.candidates if one.met}
+    assert {"quant", "prune,svd,quant", "prune:kind=channels,quant"} <= {one.passes for one in done.report.candidates}
+    assert done.report.candidates[done.report.chosen].loss == min(tried.values())
+
+
+def test_what_is_wrong_with_the_samples_is_said_as_without_a_search(tmp_path: Path) -> None:
+    np.savez(tmp_path / "wrong.npz", x=np.zeros((20, 3, 6, 6), np.float32))
+    with pytest.raises(DataError) as refused:
+        optc.search(model(tmp_path), "macs=50%", data=tmp_path / "wrong.npz", threads=1)
+    with pytest.raises(DataError) as plainly:
+        optc.compile(model(tmp_path), "svd", data=tmp_path / "wrong.npz", threads=1)
+    assert str(refused.value) == str(plainly.value)
 
 
 def test_two_searches_share_one_cache(tmp_path: Path) -> None:
@@ -79,7 +137,7 @@ def test_two_searches_share_one_cache(tmp_path: Path) -> None:
         "--budget",
         "macs=60%",
     ]
-    words += ["--candidates", "2", "--no-teach", "--threads", "1", "--time", "1h", "--cache", str(tmp_path / "cache")]
+    words += ["--candidates", "5", "--no-teach", "--threads", "1", "--time", "1h", "--cache", str(tmp_path / "cache")]
     both = [
         subprocess.Popen([*words, "-q", "-o", str(tmp_path / name)], stderr=subprocess.PIPE)
         for name in ("one.onnx", "two.onnx")

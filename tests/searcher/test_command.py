@@ -15,7 +15,7 @@ from processes import assert_one_line
 from processes import optc as command
 from searched import model, samples
 
-FEW = ("--candidates", "2", "--no-teach", "--threads", "1", "--time", "1h")
+FEW = ("--candidates", "6", "--no-teach", "--threads", "1", "--time", "1h")
 
 
 def test_it_says_how_long_and_what_came_out(tmp_path: Path) -> None:

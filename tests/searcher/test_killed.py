@@ -52,7 +52,7 @@ pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, log: Path, cache: Path) -> subprocess.Popen[bytes]:
-    words = ["search", model(folder), "--data", samples(folder), "--budget", f"macs={SHARE:.0%}", "--candidates", "4"]
+    words = ["search", model(folder), "--data", samples(folder), "--budget", f"macs={SHARE:.0%}", "--candidates", "6"]
     words += [
         "--no-teach",
         "--threads",

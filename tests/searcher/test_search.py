@@ -92,7 +92,7 @@ def test_what_is_interrupted_leaves_the_best_so_far(tmp_path: Path, monkeypatch:
     def once(self: Judge, plan: Any) -> Any:
         nonlocal count
         count += 1
-        if count > 2:
+        if count > 5:
             raise KeyboardInterrupt
         return real(self, plan)
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from optc.passes.pipeline import Pipeline
+from optc.passes.quant import Quant
 from optc.report.budget import Budget
 from optc.searcher.judge import Figures, Judged
-from optc.searcher.pipelines import defaults, singles
+from optc.searcher.pipelines import defaults, known, singles
 from optc.searcher.plan import Plan, plan_of
-from optc.searcher.space import FLOAT, LayerCost, Meter, Option, Pick, Site, Space
+from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
 from optc.searcher.strategies import STRATEGIES, strategy
 from optc.searcher.strategies.evolution import crowding, fronts
 from optc.searcher.surrogate import Surrogate, front
@@ -112,10 +113,14 @@ def test_fronts() -> None:
     assert front(pairs) == [0, 1, 2]
 
 
+def aim_of(budget: str) -> Aim:
+    return Aim.of(Budget.parse(budget), {"macs": 1.0, "size": 1.0, "latency": 1.0}, timed="latency" in budget)
+
+
 def test_single_pipelines_are_told_a_little_less_than_the_cap() -> None:
-    aim = Aim.of(Budget.parse("macs=50%"), {"macs": 1.0}, timed=False)
-    assert singles(aim) == ["svd:ratio=0.49:scope=global", "prune:kind=channels:ratio=0.51"]
-    small = singles(Aim.of(Budget.parse("size=10%"), {"size": 1.0}, timed=False))
+    structures = ["svd:ratio=0.49:scope=global", "prune:kind=channels:ratio=0.51", "prune:kind=blocks:ratio=0.51"]
+    assert singles(aim_of("macs=50%"), FORMS) == structures
+    small = singles(aim_of("size=10%"), FORMS)
     assert "quant:weights=int4" in small
     assert all(Pipeline.parse(text) for text in small)
 
@@ -137,9 +142,29 @@ def test_what_lies_in_a_block_that_goes_is_asked_for_nothing() -> None:
 
 def test_pipelines_on_their_defaults_are_candidates_of_every_search() -> None:
     for budget, pipelines in (
-        ("latency=50%", ["prune,svd,quant", "prune:kind=channels,quant"]),
-        ("size=30%", ["prune,svd,quant", "prune:kind=channels,quant"]),
+        ("latency=50%", ["quant", "prune,svd,quant", "prune:kind=channels,quant"]),
+        ("size=30%", ["quant", "prune,svd,quant", "prune:kind=channels,quant"]),
+        ("agreement=98%", ["quant", "prune,svd,quant", "prune:kind=channels,quant"]),
         ("macs=50%", ["prune:kind=channels"]),
     ):
-        aim = Aim.of(Budget.parse(budget), {"macs": 1.0, "size": 1.0, "latency": 1.0}, timed=True)
-        assert defaults(aim) == pipelines
+        aim = aim_of(budget)
+        assert defaults(aim, FORMS) == pipelines
+        needed, _ = known(aim, FORMS)
+        assert [plan.passes for plan in needed if plan.guard] == pipelines
+
+
+def test_what_first_keeps_tight_caps_comes_first() -> None:
+    assert known(aim_of("size=30%"), FORMS)[0][0].passes == "quant"
+    assert known(aim_of("size=10%"), FORMS)[0][0].passes == "quant:weights=int4"
+    assert known(aim_of("macs=50%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global"
+
+
+@pytest.mark.parametrize("forms", [(FLOAT,), ("none",), ("int8",), (FLOAT, "dynamic")])
+@pytest.mark.parametrize("budget", ["macs=50%", "size=20%", "latency=50%", "agreement=98%"])
+def test_known_pipelines_take_no_form_that_is_not_wanted(forms: tuple[str, ...], budget: str) -> None:
+    plans = [plan for some in known(aim_of(budget), forms) for plan in some]
+    for plan in plans:
+        codes = [one for one in Pipeline.parse(plan.passes) if isinstance(one, Quant)]
+        assert [one.activations for one in codes] in (
+            [[form] for form in forms if form != FLOAT] + [[]] * (FLOAT in forms)
+        )

@@ -15,7 +15,7 @@ from optc.searcher.judge import Figures, Judged
 from optc.searcher.pipelines import defaults, known, singles
 from optc.searcher.plan import Plan, plan_of
 from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
-from optc.searcher.strategies import STRATEGIES, strategy
+from optc.searcher.strategies import STRATEGIES, knapsack, strategy
 from optc.searcher.strategies.evolution import crowding, fronts
 from optc.searcher.surrogate import Surrogate, front
 from optc.searcher.task import Aim, Task
@@ -79,6 +79,25 @@ def test_every_strategy_keeps_the_budget_and_beats_chance() -> None:
     for name, one in best.items():
         assert one.figures.loss <= best["random"].figures.loss, name
     assert best["knapsack"].figures.loss <= 1.2 * min(one.figures.loss for one in best.values())
+
+
+def test_the_knapsack_leaves_a_hopeless_form_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def proposed() -> list[str]:
+        one, forms = task("macs=60%"), []
+        for pick in islice(strategy("knapsack")(one), 16):
+            figures = judged(one, pick).figures
+            if pick.form == "int8":
+                figures = replace(figures, loss=figures.loss + 5.0)
+            forms.append(pick.form)
+            one.learn(Judged(pick, False, Plan("", ()), figures, "", 0.0))
+        return forms
+
+    few = proposed()
+    assert few.count("int8") == knapsack.TRIED
+    monkeypatch.setattr(knapsack, "HOPELESS", np.inf)
+    many = proposed()
+    assert many.count("int8") > 2 * knapsack.TRIED
+    assert few.count(FLOAT) >= many.count(FLOAT)
 
 
 def test_the_prediction_learns_how_losses_add_up() -> None:

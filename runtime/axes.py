@@ -10,7 +10,8 @@ Nothing in ONNX marks the batch, so it is read from the names and places of the 
 
 An input without such a dimension has no batch axis: every sample of it is one whole tensor of the graph's shape, and
 models with such inputs are fed one sample at a time, unless the arrays tell of an axis that has no name (`axes_of`).
-Where every array has one axis more than its input, its rows are whole tensors, too, whatever the names (`axes_of`).
+Where every array has one axis more than its input, its rows are whole tensors, too, whatever the names (`axes_of`). So
+are arrays that are fed together with first dimensions that differ: nodes and edges, words and letters.
 """
 
 from __future__ import annotations
@@ -74,8 +75,22 @@ def axes_of(
         return dict.fromkeys(axes, 0 if isinstance(leading.pop(), str) else None)
     counts = {array[axis] for _, axis, array in arrays if axis is not None and axis < len(array)}
     if not one:
-        return dict(axes)
+        sets = zip(*(shapes[value.name] for value in inputs), strict=False)
+        return next((whole for each in sets if (whole := axes_of_feed(axes, inputs, each)) != dict(axes)), dict(axes))
     return {value.name: _open_axis(value, axes[value.name], shapes[value.name], counts) for value in inputs}
+
+
+def axes_of_feed(
+    axes: Mapping[str, int | None], inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]
+) -> dict[str, int | None]:
+    """`axes` once one array of each input, in order, is there to tell, which are fed together: first dimensions without
+    a usual name of the batch count no samples where they differ, and the arrays are one sample as they are."""
+    counted = [(value, axes[value.name], array) for value, array in zip(inputs, shapes, strict=True)]
+    if any(len(value.shape or ()) != len(array) for value, _, array in counted):
+        return dict(axes)
+    firsts = [(value, array[axis]) for value, axis, array in counted if axis is not None]
+    named = any(isinstance(d, str) and _BATCH_NAME.fullmatch(d) for value, _ in firsts for d in value.shape or ())
+    return dict(axes) if named or len({size for _, size in firsts}) < 2 else dict.fromkeys(axes)
 
 
 def _open_axis(

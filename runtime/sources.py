@@ -14,7 +14,7 @@ from ..ir.graph import Graph, Value
 from ..ir.printable import has_control
 from ..ir.types import DType
 from .archive import open_npy, open_npz
-from .axes import axes_of, batch_axes, fed_inputs
+from .axes import axes_of, axes_of_feed, batch_axes, fed_inputs
 from .columns import Array, ArrayColumn, Column, LoadedColumn, SharedColumn
 from .images import ImageColumn, find_images, image_column
 from .layout import check_dtype, fits, samples_first
@@ -141,15 +141,18 @@ def _of_arrays(
 
 
 def _of_feeds(
-    feeds: Iterable[object], inputs: Sequence[Value], axes: Mapping[str, int | None], notes: list[str]
+    feeds: Iterable[object], inputs: Sequence[Value], axes: dict[str, int | None], notes: list[str]
 ) -> list[Column]:
+    """The columns; `axes` become what the first feed says."""
     spools = {value.name: Spool() for value in inputs}
     for number, feed in enumerate(feeds):
         where = f"feed {number}"
         named = feed if isinstance(feed, Mapping) else _in_order(feed, inputs, where, notes)
         names = _named(named, inputs, where, [])
-        for value in inputs:
-            array = np.asarray(named[names[value.name]])
+        arrays = [np.asarray(named[names[value.name]]) for value in inputs]
+        if number == 0:
+            axes.update(axes_of_feed(axes, inputs, [array.shape for array in arrays]))
+        for value, array in zip(inputs, arrays, strict=True):
             axis = axes[value.name]
             if value.shape is not None and array.ndim == len(value.shape) - 1 and axis is not None:
                 array = np.expand_dims(array, axis)  # one sample by itself

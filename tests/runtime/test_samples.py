@@ -319,6 +319,33 @@ def test_truncated_npz_and_object_arrays_are_refused(tmp_path: Path) -> None:
             load_samples(tmp_path / f"{name}.npz", IMAGE)
 
 
+def graph_and_feeds(first: str, second: str) -> tuple[Graph, list[dict[str, np.ndarray]]]:
+    graph = graph_of(nodes=(first, 5), edges=(second, 2))
+    sizes = [(7, 11), (6, 6), (4, 9)]
+    return graph, [{"nodes": rng((n, 5)), "edges": rng((m, 2))} for n, m in sizes]
+
+
+@pytest.mark.parametrize("second", ["P", "E", None])
+@pytest.mark.parametrize("source", ["feeds", "files"])
+def test_arrays_that_differ_in_length_are_samples_as_they_are(second: str, source: str, tmp_path: Path) -> None:
+    graph, feeds = graph_and_feeds("P", second)
+    if source == "files":
+        for name in ("nodes", "edges"):
+            (tmp_path / name).mkdir()
+            for index, feed in enumerate(feeds):
+                np.save(tmp_path / name / f"{index}.npy", feed[name])
+    samples = load_samples(tmp_path if source == "files" else iter(feeds), graph)
+    assert len(samples) == len(feeds)
+    for batch, feed in zip(samples.batches(4), feeds, strict=True):
+        assert all(np.array_equal(batch[name], feed[name]) for name in feed)
+
+
+def test_batches_by_name_have_one_length() -> None:
+    graph, feeds = graph_and_feeds("batch", "batch")
+    with pytest.raises(DataError, match="every input needs one for each"):
+        load_samples(feeds, graph)
+
+
 @pytest.mark.parametrize("kind", ["feeds", "feeds of many sizes", "a compressed archive"])
 def test_no_file_is_left_open_to_the_collector(kind: str, tmp_path: Path) -> None:
     """Samples on disk close their files, of which Python warns otherwise; what was mapped of them stays readable."""

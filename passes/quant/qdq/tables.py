@@ -41,6 +41,8 @@ PASSED = COMPARISONS | LOGIC | {
     "Not", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 """What makes ids of other ids, and places of a mask."""
+ENCODERS = frozenset({("ai.onnx.ml", "CategoryMapper"), ("ai.onnx.ml", "LabelEncoder")})
+"""What makes ids of words."""
 PLACES = frozenset({"ConstantOfShape", "Range", "Shape", "Size"})
 """What knows nothing but sizes."""
 
@@ -134,7 +136,7 @@ def _no_embedding(node: Node) -> str:
         maker = value.producer
         if maker is None:
             from_input |= value.is_input
-        elif maker.op in PASSED and not maker.domain:
+        elif (maker.op in PASSED and not maker.domain) or (maker.domain, maker.op) in ENCODERS:
             stack += maker.inputs
         elif maker.op not in PLACES or maker.domain:
             return f"its rows are picked by {maker.op} '{maker.label}', not by ids that the model is given"

@@ -267,6 +267,9 @@ def test_a_table_that_the_last_layer_reads_too_is_stored_once_for_both(tmp_path:
     assert 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()) > 40
 
 
+WORDS = {"keys_int64s": list(range(64)), "values_int64s": [7 * i % 64 + 1 for i in range(64)]}
+
+
 def size_of(graph: Graph, number: int) -> Value:
     return graph.constant(np.asarray(number, np.int64))
 
@@ -290,6 +293,11 @@ def picked(kind: str, *, layer: bool) -> Graph:
         ids = graph.add("Range", [ends[0], size, ends[1]], name="places").output
     else:
         ids = graph.add_input("ids", TensorType(DType.INT32, ("N",)))
+        if kind == "ids of words":
+            numbers = graph.add("Cast", [ids], {"to": int(DType.INT64)}).output
+            words = graph.add("LabelEncoder", [numbers], WORDS, domain="ai.onnx.ml", name="words").output
+            graph.opsets["ai.onnx.ml"] = 2
+            ids = graph.add("Cast", [words], {"to": int(DType.INT32)}).output
         ids = graph.add("Cast", [ids], {"to": int(DType.INT64)}).output
         ids = graph.add("Sub", [ids, graph.constant(np.asarray(1, np.int64))]).output
         if kind == "ids from the end":  # as Keras writes a lookup
@@ -314,6 +322,7 @@ def picked(kind: str, *, layer: bool) -> Graph:
         ("Range", True, ""),
         ("ids", False, ""),
         ("ids from the end", False, ""),
+        ("ids of words", False, ""),
     ],
 )
 def test_only_rows_of_embeddings_become_codes(kind: str, layer: bool, reason: str) -> None:

@@ -152,6 +152,23 @@ class Judge:
 
         return Waiting(figures)
 
+    def remember(self, plan: Plan) -> None:
+        """Keep a plan as the best of all searches like this one."""
+        self.store.put(self._best, json.dumps(plain(plan)).encode())
+
+    def remembered(self) -> Plan | None:
+        """The best plan of a search like this one that came before it."""
+        document = self.store.get(self._best)
+        try:
+            plan: Plan | None = None if document is None else restored(Plan, json.loads(document))
+        except (ValueError, RecursionError):
+            return None
+        return plan
+
+    @property
+    def _best(self) -> str:
+        return Fingerprint("best", self.key, str(self.budget)).text
+
     def _there(self, errand: Errand) -> Figures | None:
         """What a worker says; `None` where there are none any more."""
         try:

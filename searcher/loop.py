@@ -69,6 +69,7 @@ class Loop:
     improved: Tell
     begin: float
     task: Task | None = None
+    earlier: Judged | None = None
     recalled: int = 0
     begun: int = 0
 
@@ -98,17 +99,38 @@ class Loop:
             self.judge.build(first.plan, None, {})
         aim = Aim.of(wanted.budget, first.figures.whole, timed=wanted.timed)
         task = self.task = Task(space, aim, np.random.default_rng(wanted.options.seed), Surrogate(space))
+        self._recall()
         self._learn(first)
         needed, others = map(deque, known(aim, wanted.forms))
-        self._judge_all(self._known(task, needed, others))
-        if self.elapsed < self.seconds:
-            self._survey(model, key, task)
-        self._judge_all(self._forms(task.space))
-        teaching = TEACHING * self.left if teaches else 0.0
-        self._judge_all(self._candidates(task, teaching, [*needed, *others]))
+        try:
+            self._judge_all(self._known(task, needed, others))
+            if self.elapsed < self.seconds:
+                self._survey(model, key, task)
+            self._judge_all(self._forms(task.space))
+            teaching = TEACHING * self.left if teaches else 0.0
+            self._judge_all(self._candidates(task, teaching, [*needed, *others]))
+        finally:
+            self._join()
         if teaches:
             self._teach(task)
         return task
+
+    def _recall(self) -> None:
+        """Have the best of what a search like this one left on disk again, before others can take its place."""
+        plan = self.judge.remembered()
+        if plan is not None and plan.passes != "clean":
+            waiting = self.judge.begin(plan)
+            if waiting.recalled and (figures := waiting.figures()).met:
+                assert self.task is not None
+                taught = "distill" in plan.passes
+                self.earlier = Judged(None, taught, plan, figures, "earlier", self.elapsed)
+                self.improved(self.earlier, self.task)
+
+    def _join(self) -> None:
+        """Let the best of an earlier search be a candidate where it was not met again."""
+        task, earlier = self.task, self.earlier
+        if task is not None and earlier is not None and all(one.plan != earlier.plan for one in task.judged):
+            task.learn(earlier)
 
     def _survey(self, model: Model, key: str, task: Task) -> None:
         """Fill the database. Raises `ModelError` where no layer can change."""
@@ -208,9 +230,12 @@ class Loop:
     def _learn(self, one: Judged) -> None:
         task = self.task
         assert task is not None
-        before = task.best
+        before = [best for best in (task.best, self.earlier) if best is not None]
         task.learn(one)
-        if task.best is one and (before is None or task.aim.order(one.figures) < task.aim.order(before.figures)):
+        order = task.aim.order
+        if not one.figures.failed and all(order(one.figures) < order(other.figures) for other in before):
+            if one.figures.met:
+                self.judge.remember(one.plan)
             self.improved(one, task)
 
     def _showing(self) -> Showing:

@@ -62,9 +62,13 @@ def restored(hint: object, value: object) -> typing.Any:
         raise ValueError("an integer is too large")
     elif hint is float and type(value) is int:
         return float(value)
-    elif type(value) is hint or (hint is type(None) and value is None):
+    elif type(value) is hint or (hint is type(None) and value is None) or (hint is object and _is_single(value)):
         return value
     raise ValueError(f"{value!r} is no {hint}")
+
+
+def _is_single(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 @functools.cache

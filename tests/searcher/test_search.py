@@ -73,6 +73,36 @@ def test_a_search_that_is_asked_for_again_builds_nothing(
     assert [one.passes for one in again.report.candidates] == [one.passes for one in done.report.candidates]
 
 
+def test_a_search_that_goes_on_keeps_the_best_of_the_one_before(folder: Path, done: Search, tmp_path: Path) -> None:
+    wanted = file_digest(folder / "out.onnx") if (folder / "out.onnx").exists() else None
+    again = search(folder, output=tmp_path / "out.onnx", plan=tmp_path / "plan.toml", candidates=1)
+    best = done.report.candidates[done.report.chosen]
+    assert best.passes != "clean"
+    assert [one.strategy for one in again.report.candidates] == ["as it is", "earlier"]
+    assert again.report.candidates[again.report.chosen].loss == best.loss
+    assert again.met
+    assert wanted in (None, file_digest(tmp_path / "out.onnx"))
+    assert search(folder, "macs=61%", candidates=1).report.candidates[-1].passes == "clean"
+
+
+def test_a_worse_candidate_never_takes_the_place_of_an_earlier_one(
+    folder: Path, done: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on disk is the best of all, from the beginning of a search that goes on."""
+    sizes: list[float] = []
+    build = Judge.build
+
+    def seen(self: Judge, plan: Plan, output: str | None, rulings: Any) -> Any:
+        if output is not None:
+            sizes.append(self.begin(plan).figures().loss)
+        return build(self, plan, output, rulings)
+
+    monkeypatch.setattr(Judge, "build", seen)
+    search(folder, output=tmp_path / "out.onnx", plan=tmp_path / "plan.toml")
+    assert sizes
+    assert set(sizes) == {min(sizes)}
+
+
 def test_another_models_database_is_never_taken(folder: Path, done: Search, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     graph = optc.load(model(tmp_path))

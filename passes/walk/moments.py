@@ -161,13 +161,15 @@ class Moments:
         t = t - self._shift_t
         tt = np.reshape(np.ones(count, np.float32) @ np.square(t).reshape(count, -1), t.shape[1:])
         if groups == 1:
-            flat = np.ones((count, d + 1), np.float32)
+            flat = np.empty((count, d + 1), np.float32)
             np.subtract(x[:, 0], self._shift_x[0], out=flat[:, :d])
+            flat[:, d] = 1.0
             # numpy recognises A^T A and calls the symmetric product
             return Products(count, (flat.T @ flat)[None], (t[:, 0].T @ flat)[None], tt)
         # Inputs by rows: numpy moves them with rows innermost, not with the few inputs of a group.
-        columns = np.ones((groups, d + 1, count), np.float32)
+        columns = np.empty((groups, d + 1, count), np.float32)
         np.subtract(x.transpose(1, 2, 0), self._shift_x[:, :, None], out=columns[:, :d])
+        columns[:, d] = 1.0
         rows = columns.transpose(0, 2, 1)
         return Products(count, columns @ rows, t.transpose(1, 2, 0) @ rows, tt)
 

@@ -122,19 +122,17 @@ def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
     flat, inside = _places(read, x.shape[2:])
     n, c = x.shape[:2]
     sites = math.prod(x.shape[2:])
-    if (
-        flat.size > sites
-    ):  # every pixel is read about once and more: moved by pixel, whatever is outside by one of zeros
-        by_pixel = np.zeros((n, sites + 1, c), dtype=np.float32)
-        by_pixel[:, :sites] = x.reshape(n, c, sites).transpose(0, 2, 1)
-        moved = np.take(by_pixel, np.where(inside, flat, sites).reshape(-1), axis=1).reshape(n, *flat.shape, c)
-        return np.ascontiguousarray(moved.swapaxes(2, 3)).reshape(n * len(flat), c * read[0].shape[1])
-    pixels = x.reshape(n, c, sites)
-    taken = np.take(pixels, flat.reshape(-1), axis=2).reshape(n, c, *flat.shape)
-    if not inside.all():
-        taken *= inside
-    rows = np.ascontiguousarray(taken.transpose(0, 2, 1, 3), dtype=np.float32)
-    return rows.reshape(n * len(flat), c * read[0].shape[1])
+    pixels = np.asarray(x, np.float32).reshape(n, c * sites)
+    padded = flat.size > sites and not inside.all()  # every pixel is read about once and more: a zero waits behind them
+    if padded:
+        pixels = np.zeros((n, c, sites + 1), dtype=np.float32)
+        pixels[:, :, :sites] = x.reshape(n, c, sites)
+        flat = np.where(inside, flat, sites)
+    at = np.arange(c)[:, None] * (sites + padded) + flat[:, None]  # (positions, channels, taps): the order of the rows
+    rows = np.take(pixels.reshape(n, -1), at.reshape(-1), axis=1).reshape(n, *at.shape)
+    if not (padded or inside.all()):
+        rows *= inside[:, None]
+    return rows.reshape(n * len(flat), c * flat.shape[1])
 
 
 def take_outputs(y: Floats, positions: Indices) -> NDArray[np.float32]:

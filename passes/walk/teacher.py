@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.float32]
 
+WIDE = 256
+FEWEST, EACH = 4, 16
+"""See `positions`. ResNet-20 for CIFAR-10 in 8 bits has a KL of .0011 with half of the rows of its widest layers, as it
+has with all of them; factored to half of its MACs it is right on 89.4 % both ways."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
@@ -137,9 +142,11 @@ def _answers(
 
 
 def positions(layer: Linear, output: Sequence[int], rows: int, share: float, seed: tuple[int, ...]) -> NDArray[np.intp]:
-    """Positions of an output of shape `output`, for a batch that holds `share` of the samples."""
+    """Positions of an output of shape `output`, for a batch that holds `share` of the samples. All together are `rows`;
+    of a layer that reads more than `WIDE` inputs fewer, as its moments take the square of them in operations a row, but
+    a thousandth of `rows` for each input, `FEWEST` to `EACH` of them."""
     groups, _, d = layer.shape
-    wanted = max(rows if groups == 1 else rows // 4, 16 * d)
+    wanted = max(min(rows, rows * WIDE // d) if groups == 1 else rows // 4, min(max(rows >> 10, FEWEST), EACH) * d)
     sites, each = layer.sites(output)
     return sample_positions(sites, math.ceil(wanted * share / max(each, 1)), np.random.default_rng(seed))
 

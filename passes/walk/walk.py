@@ -130,8 +130,8 @@ def walk(
 ) -> Iterator[Step]:
     """Steps over `layers` (all of the graph's by default), each computed after the edits made at the ones before.
 
-    `rows` is the least number of sampled rows a layer, more for wide ones (16 times their width); at most `batch`
-    samples run at a time. A layer that what is not finite reaches has no step; it is skipped in `report`. `changing`
+    `rows` is the number of sampled rows a layer, about (`teacher.positions`); at most `batch` samples run at a time. A
+    layer that what is not finite reaches has no step; it is skipped in `report`. `changing`
     are the layers that the caller may change (all by default): the others have a step only where there is something to
     repair, so that a walk begins at the first layer that may change, and ends with the last where none did. Steps know
     what a saturating activation forgives only where the caller `eases`. Raises DataError where there are no samples.

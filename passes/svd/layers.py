@@ -39,6 +39,8 @@ SplitChoice: TypeAlias = Choice[Split]
 ABOUT = 1.5
 """How many times the loss that is allowed a split is expected to have that is fitted all the same: the curves are not
 farther from what fitting gives."""
+NEARLY = 1.05
+"""The same once a rank of the form was fitted, which tells how far its curve is off."""
 
 
 class Factorise(Layerwise["Svd", Split]):
@@ -77,9 +79,14 @@ class Factorise(Layerwise["Svd", Split]):
             return best
         error = options.error or 0.0
         allowed = error * step.target.energy
+        off: dict[str, float] = {}
+        """By form, how many times the loss that its curve tells the last one had that was fitted."""
 
         def fitted(choice: SplitChoice) -> SplitChoice | None:
+            if choice.error * off.get(choice.kind, 0.0) > NEARLY * error:
+                return None
             fit = self._fitted(step, choice)
+            off[choice.kind] = _loss(fit) / max(choice.error * step.target.energy, 1e-30)
             return fit if _loss(fit) <= allowed else None
 
         choices = sorted(self._splits(step, options, loss=ABOUT * allowed), key=lambda c: c.cost)

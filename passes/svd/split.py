@@ -21,14 +21,14 @@ from .products import replace_products
 from .spatial import (
     Metric,
     Problem,
+    best_order,
     factors,
     merged,
     of_factors,
     short_fit,
     spatial_curve,
     spatial_refit,
-    spatial_split,
-)  # fmt: skip
+)
 from .tucker import tucker_fit
 
 FORMS = ("channel", "spatial", "tucker")
@@ -158,17 +158,16 @@ class Begun:
 
     def losses(self, target: Target, layer: Linear) -> Array:
         """About the loss of every rank of the better order."""
-        return np.asarray(np.min([spatial_curve(one) for one in self.problems(target, layer)], axis=0))
+        return spatial_curve(self.problems(target, layer))
 
     def loss(self, target: Target, layer: Linear, rank: int, allowed: float) -> float:
         """About the loss of one rank of the better order, by a short fit; an order that will lose more than `allowed`
         is not fitted to the end."""
-        return min(short_fit(one, rank, allowed) for one in self.problems(target, layer))
+        return short_fit(self.problems(target, layer), rank, allowed)
 
     def spatial(self, target: Target, layer: Linear, rank: int) -> Split:
-        ways = [_spatial(target, layer, spatial_split(self.problem(target, layer, turned), rank), turned)
-                for turned in turns(layer)]  # fmt: skip
-        return min(ways, key=lambda way: way.loss)
+        _, number, pair = best_order(self.problems(target, layer), rank)
+        return _spatial(target, layer, pair, turns(layer)[number])
 
     def resplit(self, target: Target, layer: Linear, form: Split) -> Split:
         first, second = form.factors

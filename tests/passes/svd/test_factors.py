@@ -10,6 +10,7 @@ from optc.passes.svd.layers import splits
 from optc.passes.svd.spatial import (
     Metric,
     Problem,
+    best_order,
     factors,
     merged,
     of_factors,
@@ -101,11 +102,20 @@ def test_spatial_split_means_two_convolutions(turned: bool) -> None:
 
 def test_a_spatial_split_that_will_lose_too_much_is_not_fitted_to_the_end() -> None:
     one = spatial(6, 4)
-    best = short_fit(one, 4)
+    best = one.loss(*spatial_split(one, 4, sweeps=2))
     for share in (0.01, 0.4, 0.9):
-        assert short_fit(one, 4, share * best) > share * best
-    assert short_fit(one, 4, 1.1 * best) == pytest.approx(best, rel=1e-3)
-    assert short_fit(one, 4, 0.01 * best) == pytest.approx(one.loss(*spatial_split(one, 4, sweeps=0)))
+        assert short_fit([one], 4, share * best) > share * best
+    assert short_fit([one], 4, 1.1 * best) == pytest.approx(best, rel=1e-3)
+    assert short_fit([one], 4, 0.01 * best) == pytest.approx(one.loss(*spatial_split(one, 4, sweeps=0)))
+
+
+def test_only_the_better_order_of_a_spatial_split_is_fitted_to_the_end() -> None:
+    orders = [spatial(6, 4, turned=turned) for turned in (False, True)]
+    whole = [one.loss(*spatial_split(one, 4)) for one in orders]
+    lost, number, pair = best_order(orders, 4)
+    assert number == int(np.argmin(whole))
+    assert lost == orders[number].loss(*pair) == pytest.approx(min(whole), rel=1e-3)
+    assert short_fit(orders, 4, 2.0 * min(whole)) == pytest.approx(best_order(orders, 4, sweeps=2)[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("inner", [2, 4, 5])
@@ -137,7 +147,7 @@ def test_fitting_the_tucker_basis_never_raises_the_loss() -> None:
 
 def test_the_spatial_curve_is_near_the_fitted_losses() -> None:
     w, h = problem(6, 36)
-    curve = spatial_curve(spatial(6, 4))
+    curve = spatial_curve([spatial(6, 4)])
     for rank in (2, 4, 6):
         fitted = loss(merged(*spatial_split(spatial(6, 4), rank), 4), w, h)
         assert fitted < 1.5 * curve[rank]

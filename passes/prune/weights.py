@@ -1,7 +1,7 @@
 """Unstructured and n:m pruning: masks on the target weights, then a least-squares refit of what stays.
 
-Three masks are tried (SparseGPT, magnitude, magnitude scaled by the inputs) and the one whose refit answers the teacher
-best is kept, then weights are exchanged for dropped ones as long as that helps. n:m groups run along the reduction
+Masks are tried (SparseGPT, magnitude, magnitude scaled by the inputs) and the one whose refit answers the teacher best
+is kept, then weights are exchanged for dropped ones as long as that helps. n:m groups run along the reduction
 axis: over the input channels at a fixed kernel tap, as kernels that use them read the weights.
 
 Left dense: layers that read the graph's input and depthwise layers (a few percent of the weights, and the most
@@ -131,20 +131,19 @@ def prune_layer(
     out = np.empty_like(target.weight)
     for group in range(len(out)):
         w, h = target.weight[group][:, order], target.hessian[group][np.ix_(order, order)]
-        mask = _first_mask(w, h, pattern) if start is None else start[group][:, order]
+        mask = _first_mask(w, h, pattern, few=rounds == FEW) if start is None else start[group][:, order]
         out[group][:, order] = exchange(w, h, pattern, mask, rounds=rounds)
     return out
 
 
-def _first_mask(w: Array, h: Array, pattern: Pattern) -> Array:
-    """The best of three masks, with the weights on it fitted."""
+def _first_mask(w: Array, h: Array, pattern: Pattern, *, few: bool) -> Array:
+    """The best of three masks, with the weights on it fitted. Where `few` exchanges follow, little is lost: SparseGPT's
+    is then no better than the others, which are told apart by a short fit."""
     magnitude = w**2
-    masks = (
-        sparsegpt_mask(w, inverse_factor(h), pattern),
-        keep_largest(magnitude, pattern),
-        keep_largest(magnitude * np.diagonal(h), pattern),
-    )
-    tried = [fit_masked(single(w), single(h), mask, steps=12, gain=GAIN) for mask in masks]
+    masks = [keep_largest(magnitude, pattern), keep_largest(magnitude * np.diagonal(h), pattern)]
+    if not few:
+        masks = [sparsegpt_mask(w, inverse_factor(h), pattern), *masks]
+    tried = [fit_masked(single(w), single(h), mask, steps=4 if few else 12, gain=GAIN) for mask in masks]
     return min(tried, key=lambda one: float(one.loss.sum())).weight
 
 

@@ -17,6 +17,7 @@ times as fast, and the cut is believed only where the graph that it gives was me
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ from .scheme import Form, Schemes, inherited, left_float, of_copy
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds
+    from ...runtime.session import Session
 
 PAYS = 2.0
 LEAST = 1e-4
@@ -54,6 +56,8 @@ CALL = 5e-6
 PROFILES = 2
 STRETCH = 2e-3
 """Seconds of one measurement of a whole graph."""
+SHORTEST, LONGEST = 0.05, 0.5
+"""Seconds that a comparison of whole graphs may take: as long as the samples take once, within these."""
 
 
 def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
@@ -81,7 +85,8 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     feeds = next(ctx.fit.batches(1))
     trial, twins = _trial(graph, schemes, ctx)
     sessions = [Session(g, threads=ctx.threads) for g in (graph, trial)]
-    before, after = latency(sessions, feeds, limit=0.5, stretch=STRETCH, border=1.0 / PAYS)
+    limit = _limit(sessions[0], feeds, ctx.fit.count)
+    before, after = latency(sessions, feeds, limit=limit, stretch=STRETCH, border=1.0 / PAYS)
     if after.ratio <= 1.0 / PAYS or before.seconds < LEAST:
         return {}
     floats, codes = _fastest(graph, feeds, ctx), _fastest(trial, feeds, ctx)
@@ -98,9 +103,17 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
         return {}
     mixed, _ = _trial(graph, left_float(schemes, reasons), ctx)
     pair = [sessions[1], Session(mixed, threads=ctx.threads)]
-    cut = latency(pair, feeds, limit=0.5, stretch=STRETCH, border=GAIN)[1]
+    cut = latency(pair, feeds, limit=limit, stretch=STRETCH, border=GAIN)[1]
     # On a busy machine rounds differ, and nothing can be told.
     return reasons if cut.ratio < GAIN and cut.high < 1 else {}
+
+
+def _limit(session: Session, feeds: Feeds, count: int) -> float:
+    """Seconds that a comparison may take: those of `count` runs, within bounds."""
+    session.run(feeds)  # the first one allocates
+    start = time.perf_counter()
+    session.run(feeds)
+    return min(max(count * (time.perf_counter() - start), SHORTEST), LONGEST)
 
 
 def _fastest(graph: Graph, feeds: Feeds, ctx: Context) -> dict[Node, float]:

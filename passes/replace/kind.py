@@ -16,7 +16,7 @@ from ..structure.apart import apart, share_left
 from ..structure.edit import Edit, Kind
 from ..structure.saving import Saving
 from .forms import FORMS, fitted
-from .places import Place, place_from, places
+from .places import Place, outside, place_from, places
 from .samples import Taken, taken
 from .training import trained
 
@@ -105,7 +105,8 @@ def replacements(one: Replace, graph: Graph, ctx: Context, report: Report) -> Re
     """What fits each block of `graph` best; of those alone that must go, where nothing else does. The blocks that stay
     are told in `report`."""
     wanted: dict[Place, Replace] = {}
-    for place in places(graph):
+    every = places(graph)
+    for place in every:
         node = place.node
         try:
             wanted[place] = own_options(one, place, ctx)
@@ -113,6 +114,9 @@ def replacements(one: Replace, graph: Graph, ctx: Context, report: Report) -> Re
             report.skipped(node.label, node.op, skip.reason)
     if one.ratio == 0.0 or any(options.force for options in wanted.values()):
         wanted = {place: options for place, options in wanted.items() if options.force}
+    else:
+        for node, reason in outside(graph, every):
+            report.skipped(node.label, node.op, reason)
     of = Saving.in_graph(graph, ctx, one.of).of if wanted else ""
     fitted: list[Fitted] = []
     with ctx.progress.task("blocks of another kind", len(wanted)) as tick:

@@ -5,13 +5,14 @@ it is not too deep; elsewhere a place is two layers over all channels, with the 
 them. No layer is in two places.
 
 Not taken: what does not keep the size but for its strides (padding other than "same"), layers that are shared, and what
-holds an operator other than convolutions and activations of one input.
+holds an operator other than convolutions and activations of one input: behind a pooling there are other positions than
+before it, and a gate reads all of them, so that no convolution answers as both sides of either do. `outside` tells why.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
@@ -79,6 +80,45 @@ def places(graph: Graph) -> list[Place]:
             taken.update(place.nodes)
             chosen[node] = place
     return [chosen[node] for node in nodes if node in chosen]
+
+
+def outside(graph: Graph, inside: Collection[Place]) -> Iterator[tuple[Node, str]]:
+    """The convolutions that are in no place, each with the reason."""
+    taken = {node for place in inside for node in place.nodes}
+    for node in graph:
+        if node.op == "Conv" and not node.domain and node not in taken:
+            yield node, _why_outside(node)
+
+
+def _why_outside(node: Node) -> str:
+    layer = _layer(node)
+    if layer is None:
+        return "a block is of convolutions of two dimensions that keep the size and are nobody else's"
+    before, after = _made_by(layer.source), _read_by(layer.output)
+    if "Conv" in (before, after):
+        return "with the convolutions beside it, it makes no two layers over all channels that nobody else reads into"
+    return f"it stands alone between {before} and {after}, and a block is of convolutions and activations"
+
+
+def _made_by(value: Value) -> str:
+    node = value.producer
+    if node is not None and node.op in ACTIVATIONS and node.inputs[0] is not None:
+        node = node.inputs[0].producer
+    return "the input" if node is None else _named(node)
+
+
+def _read_by(value: Value) -> str:
+    readers = [user for user in value.users if isinstance(user, Node)]
+    if len(readers) == 1 and readers[0].op in ACTIVATIONS and len(value.uses) == 1:
+        return _read_by(readers[0].output)
+    words = [*dict.fromkeys(map(_named, readers)), *["the output"] * value.is_output]
+    return " and ".join(words)
+
+
+def _named(node: Node) -> str:
+    """An operator by its name; a product of two values that are computed is a gate's."""
+    gate = node.op == "Mul" and all(value is not None and value.constant is None for value in node.inputs)
+    return "a gate's Mul" if gate else node.op
 
 
 def place_at(node: Node) -> Place | None:

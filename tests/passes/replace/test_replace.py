@@ -184,8 +184,9 @@ def test_a_model_without_places_says_so() -> None:
     net = Net()
     graph = net.done(net.conv(net.x, 12, 8))
     report = run(graph, context(graph), ratio=0.5)
-    assert not report.layers
-    assert report.notes == ["no convolutions follow each other that another block could stand for"]
+    assert [layer.reason for layer in report.layers] == [
+        "it stands alone between the input and the output, and a block is of convolutions and activations"
+    ]
 
 
 def test_what_the_clock_decides_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

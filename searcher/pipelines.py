@@ -49,13 +49,13 @@ def singles(aim: Aim, forms: Collection[str]) -> list[str]:
         f"prune:kind=blocks:ratio={1 - work:.3g}",
     ]
     structures = structures if work < 1 else []
-    plain = structures if FLOAT in forms and (not codes or "latency" in caps) else []
+    small = caps.get("size", 1.0) < CODED
+    plain = structures if FLOAT in forms and not (codes and small) else []
     if not codes:
         return plain
-    small = (
-        [] if "size" not in caps else [f"{quant_in(form)}:weights=int4" for form in ("int8", "none") if form in forms]
-    )
-    return [*small, *(f"{one},{codes}" for one in structures), *plain]
+    coded = [f"{one},{codes}" for one in structures]
+    few = [f"{quant_in(form)}:weights=int4" for form in ("int8", "none") if form in forms]
+    return [*few, *coded] if small else [*coded, *plain, *(few if "size" in caps else [])]
 
 
 def _codes(aim: Aim, forms: Collection[str]) -> str:

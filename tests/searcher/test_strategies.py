@@ -176,6 +176,7 @@ def test_what_first_keeps_tight_caps_comes_first() -> None:
     assert known(aim_of("size=30%"), FORMS)[0][0].passes == "quant"
     assert known(aim_of("size=10%"), FORMS)[0][0].passes == "quant:weights=int4"
     assert known(aim_of("macs=50%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global"
+    assert known(aim_of("macs=50%,size=60%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global,quant"
 
 
 @pytest.mark.parametrize("forms", [(FLOAT,), ("none",), ("int8",), (FLOAT, "dynamic")])

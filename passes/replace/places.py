@@ -95,6 +95,8 @@ def _why_outside(node: Node) -> str:
     if layer is None:
         return "a block is of convolutions of two dimensions that keep the size and are nobody else's"
     before, after = _made_by(layer.source), _read_by(layer.output)
+    if " and " in after:
+        return f"{after} read what it answers, and nobody else reads into a block"
     if "Conv" in (before, after):
         return "with the convolutions beside it, it makes no two layers over all channels that nobody else reads into"
     return f"it stands alone between {before} and {after}, and a block is of convolutions and activations"

@@ -52,6 +52,6 @@ def test_a_layer_in_no_place_is_told_why() -> None:
     infer(graph)
     assert not places(graph)
     reasons = [reason for _, reason in outside(graph, [])]
-    assert reasons[0].startswith("it stands alone between the input and GlobalAveragePool and a gate's Mul")
+    assert reasons[0].startswith("GlobalAveragePool and a gate's Mul read what it answers")
     assert "with the convolutions beside it" in reasons[1]
     assert "that keep the size" in reasons[2]

@@ -161,7 +161,11 @@ def test_what_takes_longer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "share_left", lambda *_: 1.25)
     graph = twice()
     report = run(graph, context(graph), ratio=0.3)
-    assert set(reasons(report).values()) == {"what would stand for it takes 1.25 times as much macs"}
+    assert set(reasons(report).values()) == {
+        "what would stand for it takes 1.25 times as much macs",
+        "Conv and Add read what it answers, and nobody else reads into a block",
+        "it stands alone between Add and the output, and a block is of convolutions and activations",
+    }
 
 
 def test_a_kernel_of_an_even_side_is_refused() -> None:

@@ -17,12 +17,15 @@ CODED = 0.26
 def known(aim: Aim, forms: Collection[str]) -> tuple[list[Plan], list[Plan]]:
     """The pipelines that come first, and those that come after them, in layers of `forms` alone.
 
-    The first are those on their defaults; before them the one that most likely keeps caps that they do not.
+    The first are those on their defaults; before them the one that most likely keeps caps that they do not. Where work
+    alone is limited, what is safe on defaults seldom saves enough, and takes longest: it comes last.
     """
-    first = [Plan(passes, (), guard=True) for passes in defaults(aim, forms)]
+    safe = [Plan(passes, (), guard=True) for passes in defaults(aim, forms)]
     others = [Plan(passes, ()) for passes in singles(aim, forms)]
+    if not _codes(aim, forms):
+        return others[:1], [*others[1:], *safe]
     tight = bool({"macs", "params"} & aim.caps.keys()) or aim.caps.get("size", 1.0) < CODED
-    return ([*others[:1], *first], others[1:]) if tight else (first, others)
+    return ([*others[:1], *safe], others[1:]) if tight else (safe, others)
 
 
 def defaults(aim: Aim, forms: Collection[str]) -> list[str]:

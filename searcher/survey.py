@@ -39,6 +39,8 @@ from .replacement_options import replaceable, replacement_options
 from .space import LayerCost, Option, Site, Space
 
 _KEEP = Option("keep")
+LAYERS = 0.5
+"""The most of the time that goes to single layers before the rest was looked at."""
 
 
 def surveyor(look: Callable[[Graph, Context], None]) -> Pass:
@@ -86,13 +88,12 @@ class Survey:
             )
             for layer in scene.layers
         )
-        options = self._layers(scene)
-        sites = (
-            *self._channels(scene),
-            *_sites(scene.layers, options),
-            *self._blocks(scene),
-            *self._replacements(scene),
-        )
+        now = time.monotonic()
+        options: dict[str, tuple[Option, ...]] = {}
+        self._layers(scene, options, now + LAYERS * (self.deadline - now))
+        channels, blocks = self._channels(scene), self._blocks(scene)
+        self._layers(scene, options, self.deadline)
+        sites = (*channels, *_sites(scene.layers, options), *blocks, *self._replacements(scene))
         unseen = len(layers) - len(options)
         return Space(layers, sites, self.forms, float(total.macs), float(total.params), float(total.bytes), unseen)
 
@@ -116,16 +117,14 @@ class Survey:
             self.store.put(self._key("seconds"), json.dumps(each).encode())
         return seconds
 
-    def _layers(self, scene: Scene) -> dict[str, tuple[Option, ...]]:
-        """Layer -> its options, of those that time sufficed for."""
-        done: dict[str, tuple[Option, ...]] = {}
+    def _layers(self, scene: Scene, done: dict[str, tuple[Option, ...]], deadline: float) -> None:
+        """Add to layer -> its options those that are kept, and those that are begun before the `deadline`."""
         for layer in scene.layers:
-            recalled = self._recalled(f"layer {layer.name}")
-            if recalled is not None:
+            if layer.name not in done and (recalled := self._recalled(f"layer {layer.name}")) is not None:
                 done[layer.name] = recalled
         missing = [layer for layer in scene.layers if layer.name not in done]
-        if not missing or time.monotonic() > self.deadline:
-            return done
+        if not missing or time.monotonic() > deadline:
+            return
         small, ctx, held_out = too_small(scene.layers), self.ctx, self.ctx.held_out
         assert held_out is not None
         with (
@@ -141,9 +140,8 @@ class Survey:
                     done[layer.name] += activation_options(step, damage, ctx)
                 self._keep(f"layer {layer.name}", done[layer.name])
                 advance(1)
-                if time.monotonic() > self.deadline:
+                if time.monotonic() > deadline:
                     break
-        return done
 
     def _channels(self, scene: Scene) -> list[Site]:
         """A site for each group of channels that can go; none where there was no time left to look at them."""

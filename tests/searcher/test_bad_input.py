@@ -16,6 +16,7 @@ import optc
 from optc.errors import DataError, ModelError, OptcError, SpecError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
+from optc.searcher import survey
 
 CASES: dict[str, tuple[dict[str, Any], type[OptcError], str]] = {
     "no budget": ({"budget": None}, SpecError, "needs a budget to keep"),
@@ -114,6 +115,30 @@ def test_time_that_the_survey_used_up_leaves_the_defaults(tmp_path: Path, monkey
     tried = {one.passes: one.loss for one in done.report.candidates if one.met}
     assert {"quant", "prune,svd,quant", "prune:kind=channels,quant"} <= {one.passes for one in done.report.candidates}
     assert done.report.candidates[done.report.chosen].loss == min(tried.values())
+
+
+def test_little_time_for_the_survey_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, looked = Clock(), []
+    for place in ("survey.time", "block_options.time", "replacement_options.time", "loop.time", "function.clock"):
+        monkeypatch.setattr(f"optc.searcher.{place}", clock)
+    options = survey.layer_options
+
+    def slow(step: Any, *rest: Any, **words: Any) -> Any:
+        clock.now += 10.0
+        looked.append(step.layer.name)
+        return options(step, *rest, **words)
+
+    monkeypatch.setattr(survey, "layer_options", slow)
+    search = partial(optc.search, model(tmp_path), "macs=60%", data=samples(tmp_path), threads=1, teach=False)
+    part = search(time=100.0, candidates=5, cache=tmp_path / "c")
+    assert {"structure", "blocks"} <= {site.kind for site in part.report.sites}
+    assert any("there was no time to survey" in note for note in part.report.notes)
+    first = len(looked)
+    clock.now = 0.0
+    whole = search(time=1e4, candidates=5, cache=tmp_path / "c")
+    assert first < len(looked) == len(set(looked)), "each layer is looked at once"
+    monkeypatch.setattr(survey, "LAYERS", 0.0)
+    assert search(time=1e4, candidates=5).report.sites == whole.report.sites
 
 
 def test_what_is_wrong_with_the_samples_is_said_as_without_a_search(tmp_path: Path) -> None:

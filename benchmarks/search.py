@@ -3,12 +3,12 @@
     python benchmarks/search.py KIT [--rows WORD ...] [--strategies NAME ...] [--minutes M] [--samples N] [--out FILE]
 
 KIT is a folder of models and data with its own `eval.py` and `feeds.py`. Each row is one model under one budget,
-searched on the calibration samples and judged on the test split by the kit's script. Every strategy runs in a process
-of its own with the survey of the first, and its time begins anew; `one-shot` is the knapsack's first answer alone, with
-nothing learnt. `--minutes` takes that time instead of a row's. Prints a Markdown table a row: the figures of each
-answer, the area under the front of its candidates that is better than the original's corner (cost against agreement),
-and the verdict against the figure to reach. Times, and so answers, are worth something only on a machine that does
-nothing else.
+searched on the calibration samples and judged on the test split by the kit's script. The survey is made once; every
+strategy runs in a process of its own with a copy of it, and its time begins anew; `one-shot` is the knapsack's first
+answer alone, beside the pipelines that are known, with nothing learnt. `--minutes` takes that time instead of a row's.
+Prints a Markdown table a row: the figures of each answer, the area under the front of its candidates that is better
+than the original's corner (cost against agreement), and the verdict against the figure to reach. Times, and so answers,
+are worth something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,8 @@ ROWS = (
     Row("minilm_l6", "size=14%", 81.0, 30, 256),
     Row("kws_dscnn", "latency=0.6x", 89.0, 10, 200),
 )
-WAYS = ("one-shot", *STRATEGIES)
+WAYS = (*STRATEGIES, "one-shot")
+SURVEY = "survey"
 METRICS = ("top1", "spearman", "f1_vs_ref", "speech_agree")
 HEAD = "| strategy | candidates | test | agreement | KL or noise | MACs | size | latency | kept | front | verdict |"
 
@@ -65,18 +67,31 @@ def searched(kit: Path, row: Row, way: str, options: argparse.Namespace, folder:
     words = [sys.executable, "-m", "optc", "search", str(model), "--data", str(feeds), "--budget", row.budget]
     words += ["--samples", str(options.samples or row.samples), "--time", f"{60 * minutes:g}s"]
     words += ["--forms", row.forms] if row.forms else []
-    words += ["--cache", str(folder / "cache"), "-o", str(out), "--report", str(record), "-q"]
-    words += ["--strategy", "knapsack", "--candidates", "3"] if way == "one-shot" else ["--strategy", way]
+    cache = folder / f"cache {way}"
+    if way != SURVEY:  # a cache of its own, or the best of one strategy would be met again by the next
+        shutil.copytree(folder / f"cache {SURVEY}", cache, dirs_exist_ok=True)
+    words += ["--cache", str(cache), "-o", str(out), "--report", str(record), "-q"]
+    words += ["--strategy", way if way in STRATEGIES else STRATEGIES[0]]
+    words += ["--candidates", str(shot(folder))] if way == "one-shot" else []
+    words += ["--candidates", "1"] if way == SURVEY else []
     words += ["--no-teach"] if way == "one-shot" or options.no_teach else []
     done = subprocess.run(words, check=False, stderr=subprocess.PIPE, text=True)
     if done.returncode not in (0, 3):
         return {"failed": done.stderr.strip().splitlines()[-1]}
+    if way == SURVEY:
+        return {}
     judge = [sys.executable, str(kit / "eval.py"), str(out), "--as", row.model]
     judge += ["--limit", str(options.limit)] if options.limit else []
     figures = json.loads(subprocess.run(judge, check=True, capture_output=True, text=True).stdout)
     document: dict[str, Any] = json.loads(record.read_text())
     document["test"] = next(figures[name] for name in METRICS if name in figures)
     return document
+
+
+def shot(folder: Path) -> int:
+    """How many candidates there are up to the first proposal of the knapsack."""
+    strategies = [one["strategy"] for one in json.loads((folder / "knapsack.json").read_text())["candidates"]]
+    return 1 + strategies.index("knapsack") if "knapsack" in strategies else len(strategies)
 
 
 def line(row: Row, way: str, document: dict[str, Any]) -> str:
@@ -129,6 +144,8 @@ def main() -> None:
     parser.add_argument("--no-teach", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if "one-shot" in options.strategies and "knapsack" not in options.strategies:
+        parser.error("one-shot is the knapsack's: name knapsack beside it")
     lines: list[str] = []
     for number, row in enumerate(ROWS, start=1):
         words = options.rows
@@ -138,7 +155,8 @@ def main() -> None:
             continue
         lines += [f"\n{number}. {row.model}, {row.budget}: at least {row.reach:g}\n", HEAD, "|---" * 11 + "|"]
         with tempfile.TemporaryDirectory() as folder:
-            for way in options.strategies:
+            searched(options.kit, row, SURVEY, options, Path(folder))
+            for way in sorted(options.strategies, key=WAYS.index):
                 lines.append(line(row, way, searched(options.kit, row, way, options, Path(folder))))
                 print(lines[-1], file=sys.stderr, flush=True)
         text = "\n".join(lines) + "\n"

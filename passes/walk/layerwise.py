@@ -131,7 +131,7 @@ class Layerwise(ABC, Generic[Options, Form]):
 
             return loosest(
                 graph, ctx, lambda trial, error: _run(_bounded(one, error).layerwise(ctx), trial),
-                sketched if self.sketches else None,
+                sketched if self.sketches else None, lambda reason: _left(self, graph, reason),
             )  # fmt: skip
         return _run(self, graph)
 
@@ -214,6 +214,16 @@ def _sketched(hooks: Layerwise[PassT, Form], graph: Graph) -> float:
     for layer, (weight, bias) in written.items():
         layer.write(weight, bias)
     return ctx.agreement(copy).cautious
+
+
+def _left(hooks: Layerwise[PassT, Form], graph: Graph, reason: str) -> Report:
+    """The report where no layer is changed, for one `reason` or for its own."""
+    report = Report()
+    own, reasons, _ = _parted(hooks, walkable(graph, report))
+    for layer, why in (reasons | dict.fromkeys(own, reason)).items():
+        report.skipped(layer.name, layer.op, why)
+    report.notes.append(f"left as it was: {reason}")
+    return report
 
 
 def _change_bodies(hooks: Layerwise[PassT, Form], layers: Sequence[Linear], report: Report) -> None:

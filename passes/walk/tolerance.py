@@ -32,6 +32,9 @@ FAR = 6.0
 """How many times the disagreement that is safe a sketch has that is far from it. `prune` at .005 a layer disagrees on
 .40 (MobileNetV2), .039 (a face detector), .033 (a keyword spotter) and .0045 (ResNet-20) in a sketch, on .046, .027,
 .033 and less than .005 after a walk."""
+FARTHEST = 10.0
+"""The same of the strictest tolerance, where nothing is tried at all then. At .001 MobileNetV2 disagrees on .063 in a
+sketch, and on more than .005 after a walk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +82,20 @@ def loosest(
     ctx: Context,
     run: Callable[[Graph, float], Report],
     sketched: Callable[[float], float] | None = None,
+    left: Callable[[str], Report] | None = None,
 ) -> Report:
     """Run a pass, given as a function of graph and tolerance, at the loosest of `TOLERANCES` that is safe.
 
-    `sketched` is about the agreement at a tolerance, at once; one whose sketch is far from safe is not tried, but for
-    the strictest."""
+    `sketched` is about the agreement at a tolerance, at once; one whose sketch is far from safe is not tried. Where
+    none is left, `left` reports that for the reason it is given."""
     amounts = list(TOLERANCES)
-    if sketched is not None and ctx.held_out is not None and ctx.teacher is not None:
+    if sketched is not None and left is not None and ctx.held_out is not None and ctx.teacher is not None:
         floor = min(SAFE, ctx.agreement(graph).cautious)
-        while len(amounts) > 1 and 1.0 - sketched(amounts[0]) > FAR * (1.0 - floor):
+        while sketched(amounts[0]) < 1.0 - (FARTHEST if len(amounts) == 1 else FAR) * (1.0 - floor):
+            if len(amounts) == 1:
+                return left(
+                    f"even at an error of {amounts[0]:g} a layer, agreement would be far below {100 * floor:.4g} %"
+                )
             del amounts[0]
     safe = safest(graph, ctx, amounts, run)
     if safe.amount is None:

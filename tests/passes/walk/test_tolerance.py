@@ -11,13 +11,14 @@ from optc.ir.graph import Graph
 from optc.passes.base import Context, Outcome, Report
 from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
+from optc.passes.prune.weights import PruneWeights
 from optc.passes.svd import Svd
 from optc.passes.walk.layerwise import _sketched
 from optc.passes.walk.tolerance import SAFE, loosest, safest
 from optc.runtime.agreement import agreement
 
 
-@pytest.mark.parametrize(("sketch", "tried"), [(0.96, [0.001]), (0.98, [0.005]), (float("nan"), [0.005])])
+@pytest.mark.parametrize(("sketch", "tried"), [(0.94, []), (0.96, [0.001]), (0.98, [0.005]), (float("nan"), [0.005])])
 def test_no_walk_is_made_at_a_tolerance_whose_sketch_is_far_from_safe(sketch: float, tried: list[float]) -> None:
     graph = residual_net()
     ctx = context(graph, 64)
@@ -28,7 +29,11 @@ def test_no_walk_is_made_at_a_tolerance_whose_sketch_is_far_from_safe(sketch: fl
         amounts.append(amount)
         return Report()
 
-    loosest(graph, ctx, run, lambda amount: sketch)
+    def left(reason: str) -> Report:
+        assert not tried, reason
+        return Report()
+
+    loosest(graph, ctx, run, lambda amount: sketch, left)
     assert amounts == tried
 
 
@@ -76,6 +81,10 @@ def test_where_no_tolerance_is_safe_the_graph_stays(monkeypatch: pytest.MonkeyPa
     )
     ctx = context(graph, 128)
     ctx.held_out = ctx.fit
+    report = Prune().run(graph, ctx)
+    assert {layer.outcome for layer in report.layers} == {Outcome.SKIPPED}  # its sketch told so
+    assert any("far below 99.5 %" in layer.reason for layer in report.layers)
+    monkeypatch.setattr(PruneWeights, "sketches", False)
     report = Prune().run(graph, ctx)
     assert not report.changed
     assert report.count(Outcome.REVERTED)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ...ir.graph import Graph
     from .prune import Prune
 
-ROWS = 65536
-"""Rows a layer for the final fit. What is compensated is large, and every row counts: with the walk's own number
-CIFAR-10 networks lose half a point more."""
+ROWS = 32768
+"""Rows a layer for the final fit. Twice as many change nothing that can be told from another draw of samples: ResNet-20
+without 30 % of its MACs is right on 83.7 and 83.6 % with two seeds so, on 84.5, 82.8 and 85.0 % with three."""
 
 
 @dataclass(slots=True)

@@ -56,7 +56,7 @@ CALL = 5e-6
 PROFILES = 2
 STRETCH = 2e-3
 """Seconds of one measurement of a whole graph."""
-SHORTEST, LONGEST = 0.05, 0.5
+SHORTEST, LONGEST = 0.05, 0.25
 """Seconds that a comparison of whole graphs may take: as long as the samples take once, within these."""
 
 

@@ -49,6 +49,8 @@ class Factorise(Layerwise["Svd", Split]):
     def __init__(self, options: Svd, ctx: Context) -> None:
         super().__init__(options, ctx)
         self._begun = Begun()
+        self._looked_at: dict[Linear, Sequence[SplitChoice]] = {}
+        """The choices of a layer as a glance told them, whose errors are about those that a walk would tell."""
 
     def stays(self, layer: Linear) -> str:
         return "grouped convolution: thin already" if layer.groups > 1 else layer.otherwise if layer.is_conv else ""
@@ -89,8 +91,11 @@ class Factorise(Layerwise["Svd", Split]):
             off[choice.kind] = _loss(fit) / max(choice.error * step.target.energy, 1e-30)
             return fit if _loss(fit) <= allowed else None
 
-        choices = sorted(self._splits(step, options, loss=ABOUT * allowed), key=lambda c: c.cost)
-        return first_in_time(self, step, choices, fitted, error)
+        choices = self._looked_at.get(step.layer)
+        if choices is None:
+            choices = sorted(self._splits(step, options, loss=ABOUT * allowed), key=lambda c: c.cost)
+            self._looked_at[step.layer] = choices
+        return first_in_time(self, step, [c for c in choices if c.error <= ABOUT * error], fitted, error)
 
     def within(self, step: Step, options: Svd, most: float, tolerance: float) -> SplitChoice | None:
         best = self._best(step, options, most if options.ratio is None else min(most, options.ratio))

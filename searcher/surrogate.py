@@ -7,7 +7,7 @@ the loss is taken for
 
 with S_f the sum of the losses of the options of family f. The w start at 1 and follow the candidates that were judged,
 by non-negative least squares on relative errors with a pull towards 1. A cost is the database's times the mean ratio of
-what was measured to it, a form.
+what was measured to it, a form (of work and weights, in all), in which candidates of a like cost count most.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _LEAST = 1e-6
 _TINY = 1e-9
 _LATEST = 6
 """Candidates of a form whose costs correct the database's, the nearest to a pick first."""
+_NEAR = 0.02
+"""The distance of costs, on a logarithmic scale, within which candidates count about alike."""
 
 
 @dataclass(slots=True)
@@ -62,14 +64,20 @@ class Surrogate:
         return {metric: cost * self._ratio(metric, pick.form, cost) for metric, cost in costs.items()}
 
     def _ratio(self, metric: Metric, form: str, cost: float) -> float:
-        """Measured over predicted, of the candidates of the form that cost about as much."""
+        """Measured over predicted, of the candidates of the form: the more one counts, the nearer its cost is. Work and
+        weights are the same in all forms."""
         ratios = [
             (abs(math.log(max(predicted[metric], _TINY) / max(cost, _TINY))), measured / predicted[metric])
             for (pick, figures), predicted in zip(self._judged, self._predicted, strict=True)
-            if pick.form == form and (measured := figures.costs.get(metric)) is not None and predicted[metric] > _TINY
+            if (pick.form == form or metric in ("macs", "params"))
+            and (measured := figures.costs.get(metric)) is not None
+            and predicted[metric] > _TINY
         ]
-        nearest = [ratio for _, ratio in sorted(ratios)[:_LATEST]]
-        return float(np.mean(nearest)) if nearest else 1.0
+        nearest = sorted(ratios)[:_LATEST]
+        if not nearest:
+            return 1.0
+        weights = [1.0 / (_NEAR + distance) for distance, _ in nearest]
+        return float(np.average([ratio for _, ratio in nearest], weights=weights))
 
     def _fit(self) -> None:
         from scipy.optimize import nnls

@@ -109,6 +109,20 @@ def test_the_prediction_learns_how_losses_add_up() -> None:
     assert one.surrogate.loss(pick) == pytest.approx(judged(one, pick).figures.loss, rel=0.5)
 
 
+def test_what_came_out_dearer_is_not_proposed_again_as_dear() -> None:
+    """The model as it is came out as predicted, and tells nothing of half of it."""
+    one = task("macs=50%")
+    one.learn(judged(one, one.space.within(one.space.pick(FLOAT))))
+    proposals = strategy("knapsack")(one)
+    missed = 0
+    for pick in islice(proposals, 3):
+        figures = judged(one, pick).figures
+        costs = {metric: cost * (1.06 if cost < 0.9 else 1.0) for metric, cost in figures.costs.items()}
+        missed += costs["macs"] > 0.5
+        one.learn(Judged(pick, False, Plan("", ()), replace(figures, costs=costs), "", 0.0))
+    assert missed == 1
+
+
 def test_floors_alone_are_kept_by_the_smallest() -> None:
     aim = Aim.of(Budget.parse("agreement=98%"), {}, timed=False)
     assert aim.caps == {"size": aim.cap}

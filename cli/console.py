@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from cyclopts import Group, Parameter
 
-from ..ir.printable import has_control, spelled
+from ..ir.printable import has_control, shortened, spelled
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -79,12 +79,15 @@ PLAINLY = Voice()
 
 _PIPE = 1 << 12
 """Columns where no terminal shows them: what reads there wants a row in a line, and names whole."""
+_SENTENCE = 500
+"""Characters in which numbers and paths are told from words by their colour."""
 
 
 def out(text: str, *, error: bool = False) -> None:
     """Print lines, to standard output or as an `error`: all that commands say goes through here or through `console`,
     for names and messages come from files, and their control characters are not for the terminal."""
-    print(spelled(text, lines=True), file=sys.stderr if error else sys.stdout, flush=error)
+    text = spelled(shortened(text) if error else text, lines=True)
+    print(text, file=sys.stderr if error else sys.stdout, flush=error)
 
 
 def as_json(document: object, *, indent: int | None = None) -> str:
@@ -96,7 +99,16 @@ def as_json(document: object, *, indent: int | None = None) -> str:
 def console(*, stderr: bool = False) -> Console:
     """Standard output or error, at least 80 columns wide: a table in less would show no figure whole."""
     from rich.console import Console, ConsoleOptions
+    from rich.highlighter import ReprHighlighter
     from rich.segment import Segment
+    from rich.text import Text
+
+    class Brief(ReprHighlighter):
+        """Its patterns take time with the square of a word's length."""
+
+        def highlight(self, text: Text) -> None:
+            if len(text) <= _SENTENCE:
+                super().highlight(text)
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
@@ -107,7 +119,7 @@ def console(*, stderr: bool = False) -> Console:
                 yield Segment(text if control else spelled(text, lines=True), style, control)
 
     # A name such as :smile: is one, and stays so.
-    plain = Plain(stderr=stderr, emoji=False)
+    plain = Plain(stderr=stderr, emoji=False, highlighter=Brief())
     plain.width = max(80, plain.width) if plain.is_terminal else _PIPE
     return plain
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from ..ir.cost import cost
@@ -17,6 +16,7 @@ from .amount import amount
 from .build import Size, agreement_dict
 from .changes import Change, changes, op_text
 from .layers import type_text
+from .shown import shown
 from .terminal import agreement_lines
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ def render(difference: Diff, top: int) -> RenderableType:
     """The comparison for a terminal; `top` is how many nodes of each kind of change to show."""
     parts: list[RenderableType] = [_totals(difference)]
     gone, new = ([port for port in difference.ports[i] if port not in difference.ports[1 - i]] for i in (0, 1))
-    parts += [f"[red]- {escape(port)}[/]" for port in gone] + [f"[green]+ {escape(port)}[/]" for port in new]
+    parts += [f"[red]- {shown(port)}[/]" for port in gone] + [f"[green]+ {shown(port)}[/]" for port in new]
     if difference.agreement is None:
-        parts.append(f"not run side by side: {escape(difference.reason)}")
-    parts += [f"[yellow]note:[/] {escape(note)}" for note in difference.notes]
+        parts.append(f"not run side by side: {shown(difference.reason)}")
+    parts += [f"[yellow]note:[/] {shown(note)}" for note in difference.notes]
     parts += [] if difference.agreement is None else agreement_lines(difference.agreement)
     ops = {op: (a, b) for op, (a, b) in difference.ops.items() if a != b}
     if ops:
-        parts.append("\noperators  " + "  ".join(f"{escape(op)} {a} -> {b}" for op, (a, b) in ops.items()))
+        parts.append("\noperators  " + "  ".join(f"{shown(op)} {a} -> {b}" for op, (a, b) in ops.items()))
     counts = Counter(change.kind for change in difference.changes)
     parts.append(
         f"\nnodes  {difference.same} the same" + "".join(f", {n} {kind}" for kind, n in sorted(counts.items()))
@@ -125,7 +125,7 @@ def _totals(difference: Diff) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in difference.names:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(shown(name), justify="right", overflow="fold")
     table.add_column("ratio", justify="right")
     a, b = difference.sizes
     for label, old, new, unit in (
@@ -136,7 +136,7 @@ def _totals(difference: Diff) -> Table:
     ):
         table.add_row(label, amount(old, unit), amount(new, unit), f"{new / old:.2f}" if old else "-")
     opsets = (", ".join(f"{domain} {version}" for domain, version in one.items()) for one in difference.opsets)
-    table.add_row("opset", *map(escape, opsets))
+    table.add_row("opset", *map(shown, opsets))
     return table
 
 
@@ -149,5 +149,5 @@ def _table(kind: str, ones: Iterable[Change]) -> Table:
         ops = before if before == after else " -> ".join(part for part in (before, after) if part)
         old, new = (", ".join(w.text for w in weights) for weights in (one.old, one.new))
         weights = " -> ".join(part for part in (old, new) if part)
-        table.add_row(escape(one.name), escape(ops), escape(weights), escape(", ".join(one.passes)))
+        table.add_row(shown(one.name), shown(ops), shown(weights), shown(", ".join(one.passes)))
     return table

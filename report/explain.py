@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from ..errors import DataError, SpecError, nearest
 from .build import SCHEMA
+from .shown import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ def render(events: Sequence[Event]) -> RenderableType:
             figures = ", ".join(f"{key} {_figure(value)}" for key, value in event.detail.items())
             text = "; ".join(part for part in (event.reason, figures) if part)
             style = {"done": "green", "skipped": "yellow", "reverted": "magenta"}.get(event.outcome, "")
-            outcome = f"[{style}]{escape(event.outcome)}[/]" if style else escape(event.outcome)
-            table.add_row(str(event.position), escape(event.spec), outcome, escape(text))
-        parts += [f"[bold]{escape(name)}[/] ({escape(mine[-1].op)})", table, ""]
+            outcome = f"[{style}]{shown(event.outcome)}[/]" if style else shown(event.outcome)
+            table.add_row(str(event.position), shown(event.spec), outcome, shown(text))
+        parts += [f"[bold]{shown(name)}[/] ({shown(mine[-1].op)})", table, ""]
     return Group(*parts[:-1])
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from ..ir.cost import cost
@@ -19,6 +18,7 @@ from ..ir.stored import parameters, stored_values, tensor_of
 from ..ir.types import DType
 from .amount import amount
 from .layers import LayerCost, costliest, layer_costs, type_text
+from .shown import shown
 from .weights import Weight, look, pieces, prepares, rank, stored_weights
 
 if TYPE_CHECKING:
@@ -162,22 +162,22 @@ def render(summary: Summary, *, title: str = "") -> RenderableType:
 
 
 def _facts(summary: Summary, title: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, show_header=False)
+    table = Table(title=shown(title), title_justify="left", box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column()
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     by = f" by {summary.producer}" if summary.producer else ""
-    table.add_row("format", escape(f"IR {summary.ir_version}, {opsets}{by}"))
+    table.add_row("format", shown(f"IR {summary.ir_version}, {opsets}{by}"))
     for word, ports in (("input", summary.inputs), ("output", summary.outputs)):
         for port in ports:
-            table.add_row(word, f"{escape(port.name)}  [dim]{escape(port.type)}[/]")
+            table.add_row(word, f"{shown(port.name)}  [dim]{shown(port.type)}[/]")
     table.add_row("nodes", f"{summary.nodes}" + (f", {summary.functions} functions" if summary.functions else ""))
     for index, kind in enumerate(summary.weights):
         zeros = f", {100 * kind.zeros:.1f} % zeros" if kind.zeros else ""
         text = f"{amount(kind.params)} {kind.dtype}, {amount(kind.bytes, 'B')}{zeros}"
         table.add_row("" if index else "parameters", text)
     table.add_row("stored", amount(summary.bytes, "B"))
-    note = f"  [dim]with {escape(' = '.join((*summary.dims, '1')))}[/]" if summary.dims else ""
+    note = f"  [dim]with {shown(' = '.join((*summary.dims, '1')))}[/]" if summary.dims else ""
     integer = f" ({100 * summary.integer_macs / summary.macs:.0f} % integer)" if summary.integer_macs else ""
     table.add_row("MACs", amount(summary.macs) + integer + note)
     table.add_row("activations", amount(summary.activations, "B") + note)
@@ -187,7 +187,7 @@ def _facts(summary: Summary, title: str) -> Table:
 def _operators(summary: Summary) -> Table:
     table = Table(title="\noperators", title_justify="left", box=None, pad_edge=False, show_header=False)
     table.add_column()
-    table.add_row(escape("  ".join(f"{op}\u00a0{count}" for op, count in summary.ops.items())))
+    table.add_row(shown("  ".join(f"{op}\u00a0{count}" for op, count in summary.ops.items())))
     return table
 
 
@@ -199,7 +199,7 @@ def _layers(title: str, layers: tuple[LayerCost, ...]) -> Table:
         else:
             table.add_column(column, justify="right", no_wrap=True)
     for one in layers:
-        cells = (escape(one.name), escape(one.op), escape(one.output), amount(one.macs), f"{100 * one.share:.1f} %")
+        cells = (shown(one.name), shown(one.op), shown(one.output), amount(one.macs), f"{100 * one.share:.1f} %")
         table.add_row(*cells, amount(one.params), amount(one.bytes, "B"), f"{100 * one.stored:.1f} %")
     return table
 
@@ -214,5 +214,5 @@ def _ranges(tensors: tuple[LayerWeight, ...]) -> Table:
         broken = f" [red]{bounds.broken} not finite[/]" if bounds.broken else ""
         kept = "" if one.rank is None else f"{one.rank} of {one.full_rank}"
         form = f"{bounds.dtype}[{', '.join(map(str, bounds.shape))}]"
-        table.add_row(escape(one.layer), escape(form), f"{100 * bounds.zeros:.1f} %", limits + broken, kept)
+        table.add_row(shown(one.layer), shown(form), f"{100 * bounds.zeros:.1f} %", limits + broken, kept)
     return table

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from ..ir.types import DType
 from ..passes import table as pass_table
 from ..passes.spec import options
 from ..targets import table as target_table
+from .shown import shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -96,7 +96,7 @@ def render_stages(rows: Rows) -> Table:
     for column in ("stage", "what it does"):
         table.add_column(column)
     for row in rows:
-        table.add_row(row["name"], escape(row["help"]))
+        table.add_row(row["name"], shown(row["help"]))
     return table
 
 
@@ -110,7 +110,7 @@ def render_targets(rows: Rows) -> Group:
             if key != "name":
                 table.add_row(key.replace("_", " "), str(value))
         shown: list[RenderableType] = [_option_table(row), ""] if row["options"] else []
-        tables += [f"[bold]{row['name']}[/]  {escape(row['help'])}", *shown, table, ""]
+        tables += [f"[bold]{row['name']}[/]  {shown(row['help'])}", *shown, table, ""]
     return Group(*tables)
 
 
@@ -120,7 +120,7 @@ def render_operators(rows: Rows) -> Table:
         table.add_column(column)
     for row in rows:
         ways = (row[key] or "refused" for key in ("by", "by_gpus"))
-        table.add_row(row["operator"], *ways, escape(row["note"]))
+        table.add_row(row["operator"], *ways, shown(row["note"]))
     return table
 
 
@@ -129,13 +129,13 @@ def render_zoo(rows: Rows) -> Table:
     for column in ("name", "kind", ""):
         table.add_column(column)
     for row in rows:
-        table.add_row(f"[bold]{row['name']}[/]", row["kind"], escape(row["help"]))
+        table.add_row(f"[bold]{row['name']}[/]", row["kind"], shown(row["help"]))
     return table
 
 
 def _pass(row: dict[str, Any], whole: bool) -> tuple[RenderableType, ...]:
     kind = "lossy" if row["lossy"] else "lossless"
-    about = f"{escape(row['about'])}\n" if whole else escape(row["help"])
+    about = f"{shown(row['about'])}\n" if whole else shown(row["help"])
     return f"[bold]{row['name']}[/] ({kind})  {about}", _option_table(row), ""
 
 
@@ -145,7 +145,7 @@ def _option_table(row: dict[str, Any]) -> Table:
         table.add_column(column)
     for one in row["options"]:
         default = "none" if one["default"] is None else str(one["default"]).lower()
-        table.add_row(one["name"], escape(one["type"]), default, escape(one["help"]))
+        table.add_row(one["name"], shown(one["type"]), default, shown(one["help"]))
     return table
 
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from ..runtime.agreement_text import text
+from .shown import shown
 
 SCHEMA = "optc.device/1"
 THROTTLED = 1.1
@@ -72,6 +72,6 @@ def render(bench: DeviceBench) -> RenderableType:
     for one in bench.timings:
         agrees = "" if not one.samples else text(math.nan if one.share is None else one.share, one.measure, one.samples)
         figures = (f"{one.p50_ms:.3g} ms", f"{one.p90_ms:.3g} ms", f"{one.drift:.2f}", f"{one.ratio:.2f}")
-        table.add_row(escape(one.model), *figures, agrees)
-    notes = [f"[yellow]note:[/] {escape(note)}" for note in bench.notes]
-    return Group(escape(f"{bench.device}: {words}") if words else escape(bench.device), table, *notes)
+        table.add_row(shown(one.model), *figures, agrees)
+    notes = [f"[yellow]note:[/] {shown(note)}" for note in bench.notes]
+    return Group(shown(f"{bench.device}: {words}") if words else shown(bench.device), table, *notes)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -15,6 +14,7 @@ from ..passes.base import Pass, Progress, Report
 from ..passes.observers import Observer
 from ..passes.pipeline import spec
 from .amount import amount
+from .shown import shown
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -59,7 +59,7 @@ class TerminalProgress(Progress, Observer):
     def before(self, position: int, one: Pass, graph: Graph) -> None:
         if position == 1:
             self._bytes = _stored(graph)
-        self._title = escape(spec(one))
+        self._title = shown(spec(one))
         self._replace(self._title, None)
 
     def after(self, position: int, one: Pass, graph: Graph, report: Report | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..runtime.agreement_text import percent
 from .search import Candidate, SearchReport
+from .shown import shown
 from .verdict import got_text
 
 METRICS = ("size", "macs", "latency")
@@ -15,7 +15,7 @@ METRICS = ("size", "macs", "latency")
 
 def show(report: SearchReport, console: Console, *, layers: bool) -> None:
     """Print `report`; with `layers`, also which option each site takes."""
-    console.print(f"[bold]{escape(report.model)}[/]  ->  {escape(report.target)}", soft_wrap=True)
+    console.print(f"[bold]{shown(report.model)}[/]  ->  {shown(report.target)}", soft_wrap=True)
     console.print(
         f"{len(report.candidates)} candidates in {report.seconds:.0f} s ({report.strategy}), "
         f"{report.recalled} of them judged before",
@@ -26,14 +26,14 @@ def show(report: SearchReport, console: Console, *, layers: bool) -> None:
     if layers:
         for site in report.sites:
             if site.chosen not in ("", "keep"):
-                console.print(f"{escape(site.name)} ({site.kind}): {escape(site.chosen)}", soft_wrap=True)
+                console.print(f"{shown(site.name)} ({site.kind}): {shown(site.chosen)}", soft_wrap=True)
     for one in report.budget.results:
         style = "green" if one.met else "red"
-        console.print(f"budget {escape(str(one.limit))}: [{style}]{escape(got_text(one))}[/]", soft_wrap=True)
+        console.print(f"budget {shown(str(one.limit))}: [{style}]{shown(got_text(one))}[/]", soft_wrap=True)
     for note in report.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+        console.print(f"[yellow]note:[/] {shown(note)}", soft_wrap=True)
     for path in report.artifacts:
-        console.print(f"wrote [bold]{escape(path)}[/]", soft_wrap=True)
+        console.print(f"wrote [bold]{shown(path)}[/]", soft_wrap=True)
 
 
 def _candidates(report: SearchReport) -> Table:

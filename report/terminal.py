@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..passes.base import Outcome
 from ..runtime.agreement_text import output_text, whole_text
 from .amount import amount
 from .build import BuildReport, Size, Step
+from .shown import shown
 from .targets import HEADS, cells
 from .verdict import figure, got_text
 
@@ -26,13 +26,13 @@ _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "m
 
 def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     """Print `report`; with `layers`, also what became of every layer."""
-    console.print(f"[bold]{escape(report.model)}[/]  ->  {escape(report.target)}", soft_wrap=True)
+    console.print(f"[bold]{shown(report.model)}[/]  ->  {shown(report.target)}", soft_wrap=True)
     console.print(_whole(report))
     if report.latency is not None and report.latency.told_apart:
         console.print("latency: the ratio is the median of runs in pairs, not that of the two medians", soft_wrap=True)
     if report.validation is not None:
         style = "green" if report.validation.samples else "yellow"
-        console.print(f"check of the artifact: [{style}]{escape(report.validation.text)}[/]", soft_wrap=True)
+        console.print(f"check of the artifact: [{style}]{shown(report.validation.text)}[/]", soft_wrap=True)
     for line in () if report.agreement is None else agreement_lines(report.agreement):
         console.print(line, soft_wrap=True)
     if report.steps:
@@ -40,18 +40,18 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
         console.print(_passes(report))
     for step in report.steps:
         for note in step.report.notes:
-            console.print(f"[yellow]{escape(step.name)}:[/] {escape(note)}", soft_wrap=True)
+            console.print(f"[yellow]{shown(step.name)}:[/] {shown(note)}", soft_wrap=True)
     for step in report.steps if layers else ():
         if step.report.layers:
-            console.print(f"\n[bold]{escape(step.report.spec)}[/]", soft_wrap=True)
+            console.print(f"\n[bold]{shown(step.report.spec)}[/]", soft_wrap=True)
             console.print(_layers(step))
     if report.budget is not None:
         _show_budget(report.budget, console)
     console.print()
     for note in report.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+        console.print(f"[yellow]note:[/] {shown(note)}", soft_wrap=True)
     for path in report.artifacts:
-        console.print(f"wrote [bold]{escape(path)}[/]", soft_wrap=True)
+        console.print(f"wrote [bold]{shown(path)}[/]", soft_wrap=True)
 
 
 def beside(report: BuildReport, console: Console) -> None:
@@ -61,7 +61,7 @@ def beside(report: BuildReport, console: Console) -> None:
         words = head in ("target", "artifact")
         table.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for row in report.targets:
-        table.add_row(*map(escape, cells(asdict(row))))
+        table.add_row(*map(shown, cells(asdict(row))))
     console.print()
     console.print(table)
 
@@ -91,9 +91,9 @@ def agreement_lines(agreement: Agreement) -> list[str]:
     """The agreement of the model, and of each output where there are several."""
     outputs = agreement.outputs
     if len(outputs) == 1:
-        return [f"[bold]agreement[/] {escape(output_text(outputs[0], agreement.samples))}"]
-    lines = [f"[bold]agreement[/] {escape(whole_text(agreement))}"]
-    return lines + [f"  of {escape(one.name)}: {escape(output_text(one, agreement.samples))}" for one in outputs]
+        return [f"[bold]agreement[/] {shown(output_text(outputs[0], agreement.samples))}"]
+    lines = [f"[bold]agreement[/] {shown(whole_text(agreement))}"]
+    return lines + [f"  of {shown(one.name)}: {shown(output_text(one, agreement.samples))}" for one in outputs]
 
 
 def _show_budget(verdict: Verdict, console: Console) -> None:
@@ -104,7 +104,7 @@ def _show_budget(verdict: Verdict, console: Console) -> None:
         table.add_column(column, justify="right" if column else "left")
     for one in verdict.results:
         metric, relative = one.limit.metric, one.limit.relative
-        got = escape(one.reason) if one.got is None else got_text(one)
+        got = shown(one.reason) if one.got is None else got_text(one)
         met = "[green]met[/]" if one.met else "[red]missed[/]"
         table.add_row(metric, figure(metric, one.wanted, relative=relative), got, met)
     console.print(table)
@@ -119,8 +119,8 @@ def _costliest(verdict: Verdict) -> Table:
     for one in verdict.layers:
         table.add_row(
             one.by,
-            escape(one.name),
-            escape(one.op),
+            shown(one.name),
+            shown(one.op),
             "" if one.bytes is None else amount(one.bytes, "B"),
             "" if one.macs is None else amount(one.macs),
             "" if one.error is None else f"{one.error:.3g}",
@@ -136,7 +136,7 @@ def _passes(report: BuildReport) -> Table:
         counts = [str(step.report.count(outcome) or "") for outcome in Outcome]
         if step.report.rewrites:
             counts[0] = str(sum(step.report.rewrites.values()))
-        table.add_row(escape(step.report.spec), *counts, *_size(step.after), _seconds(step))
+        table.add_row(shown(step.report.spec), *counts, *_size(step.after), _seconds(step))
     return table
 
 
@@ -154,7 +154,7 @@ def _layers(step: Step) -> Table:
         table.add_column(column, overflow="fold")
     for layer in step.report.layers:
         style = _STYLE[layer.outcome]
-        table.add_row(escape(layer.name), escape(layer.op), f"[{style}]{layer.outcome.value}[/]", escape(_why(layer)))
+        table.add_row(shown(layer.name), shown(layer.op), f"[{style}]{layer.outcome.value}[/]", shown(_why(layer)))
     return table
 
 

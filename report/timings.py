@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from ..runtime.latency import Latency
+from .shown import shown
 
 SCHEMA = "optc.bench/1"
 
@@ -63,11 +63,11 @@ def render(bench: Bench) -> RenderableType:
     for one in bench.timings:
         measured = one.latency
         table.add_row(
-            escape(one.model),
+            shown(one.model),
             str(one.threads or "all"),
             f"{1e3 * measured.seconds:.3g} ms",
             f"{1e3 * measured.fast:.3g}..{1e3 * measured.slow:.3g}",
             f"{measured.ratio:.2f}",
             f"{measured.low:.2f}..{measured.high:.2f}",
         )
-    return Group(table, *(f"[yellow]note:[/] {escape(note)}" for note in bench.notes))
+    return Group(table, *(f"[yellow]note:[/] {shown(note)}" for note in bench.notes))

@@ -16,10 +16,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from processes import ended
 
+from optc import report
 from optc.cli import console
 from optc.cli.app import run
 from optc.cli.console import as_json
-from optc.ir.printable import spelled
+from optc.ir.printable import MOST, spelled
+from optc.passes.base import Report
+from optc.report.build import BuildReport, Size, Step
+from optc.report.terminal import show
 
 HOSTILE = ["[/x]", "[bold red]x[/]", "[link=file:///etc]x[/link]", ":smile:", "a\\", "[", "\x1b]0;title\x07", "\x9b2J"]
 NAMES = [name for name in HOSTILE if name.isprintable()]
@@ -87,6 +91,28 @@ def test_only_one_file_prints() -> None:
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
         assert path.name == "console.py" or not names & {"print", "Console"}, path
+
+
+def test_only_one_function_takes_text_into_what_is_drawn() -> None:
+    folder = Path(report.__file__).parent
+    for path in folder.rglob("*.py"):
+        assert path.name == "shown.py" or "rich.markup" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "x y " * 25_000, "[b]" * 30_000, "/a" * 50_000])
+def test_text_too_long_to_be_read_is_cut(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    record = BuildReport("m.onnx", "prune", "onnx", 0, {}, *[Size(0, 0, 0, 0)] * 2)
+    passed = Report(spec="prune", notes=[text] * 20)
+    passed.skipped(text, text, text)
+    record.steps, record.notes = [Step("prune", passed, record.before)], [text]
+    start = time.process_time()
+    show(record, console.console(), layers=True)
+    console.out(text, error=True)
+    assert time.process_time() - start < 3
+    said = capsys.readouterr()
+    assert len(said.out) < 30 * MOST * 2
+    assert len(said.err) < 2 * MOST
+    assert f"({len(text) - MOST} characters more)" in said.err
 
 
 def test_links_that_lead_around_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

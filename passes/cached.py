@@ -125,12 +125,14 @@ class PassCache:
         self.rulings.update(entry.rulings)
         return graph, entry
 
-    def keep(self, key: str | None, graph: Graph, report: Report) -> str:
-        """Keep what a pass has left, with the rulings made since the pass before; returns the digest of the graph."""
+    def keep(self, key: str | None, graph: Graph, report: Report, digest: str = "") -> str:
+        """Keep what a pass has left, with the rulings made since the pass before; returns the digest of the graph, for
+        which `digest` is taken where one is told."""
         latest, self._latest = self._latest, {}
         if self.store is None:
-            return snapshot.digest(graph)
-        digest = self.store.add(lambda file: snapshot.write(graph, file))
+            return digest or snapshot.digest(graph)
+        if not digest or self.store.object(digest) is None:
+            digest = self.store.add(lambda file: snapshot.write(graph, file))
         if key is not None:
             entry = Entry(digest, report, latest)
             self.store.put(key, json.dumps(plain(entry)).encode())

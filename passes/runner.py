@@ -60,7 +60,7 @@ def run(
         ctx.rivals = _rivals(pipeline, position)
         start = time.perf_counter()
         if cache is None:
-            report = _checked(position, one, graph, ctx, observers, guard, None, "")
+            report, _ = _checked(position, one, graph, ctx, observers, guard, None, "")
             _time(report, start, ctx)
         else:
             key = cache.key(one, state, teacher, ctx, guard)
@@ -73,9 +73,9 @@ def run(
             else:
                 ctx.recall, ctx.draft = _Recall(cache, one, state), cache.draft(key)
                 ctx.measure = partial(cache.measured, ctx.target, ctx.threads)
-                report = _checked(position, one, graph, ctx, observers, guard, cache, state)
+                report, as_it_was = _checked(position, one, graph, ctx, observers, guard, cache, state)
                 _time(report, start, ctx)
-                state = cache.keep(None if report.interrupted else key, graph, report)
+                state = cache.keep(None if report.interrupted else key, graph, report, state if as_it_was else "")
         reports.append(report)
         for observer in observers:
             observer.after(position, one, graph, report)
@@ -102,8 +102,9 @@ def _checked(
     guard: Guard | None,
     cache: PassCache | None,
     state: str,
-) -> Report:
-    """Run one pass on `graph`, whose digest is `state`, and let the guard judge it."""
+) -> tuple[Report, bool]:
+    """Run one pass on `graph`, whose digest is `state`, and let the guard judge it; returns the report and whether the
+    graph is as it was."""
     before = graph.clone()
     try:
         report = _run_one(one, graph, ctx)
@@ -113,10 +114,15 @@ def _checked(
         raise
     except Exception as error:
         raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
+    # What passes before have left is tidy, and to make it so takes longer than most passes that find nothing to do.
+    if position > 1 and not report.changed and _counts(one) and graph.opsets == before.opsets:
+        graph.become(before)
+        return report, True
     try:
         _tidy(graph)
     except ModelError as error:
         raise _crash(position, one, before, ctx, observers, f"left an invalid graph: {error}") from error
+    reason = ""
     if guard is not None and one.lossy and report.changed:
         rules = guard  # which is there, for what is called later
 
@@ -132,7 +138,7 @@ def _checked(
                 partly = _in_part(one, before, ctx, rules.floor_of(one) or 0.0, reason, objection)
                 if partly is not None:
                     graph.become(partly[0])
-                    return partly[1]
+                    return partly[1], False
         except TargetError as error:
             if not _runs(before, ctx):
                 raise
@@ -141,9 +147,9 @@ def _checked(
             graph.become(before)
             other = _in_float(position, one, reason, graph, ctx, observers, guard, cache, state)
             if other is not None:
-                return other
+                return other, False
             report.revert(reason)
-    return report
+    return report, bool(reason)
 
 
 def _in_float(
@@ -163,13 +169,18 @@ def _in_float(
     # Elsewhere than in ONNX Runtime, weights that are decoded once are floats in the artifact.
     if other is None or not reason.startswith((SLOW, DISAGREES)) or not ctx.target.contrib_ops:
         return None
-    report = _checked(position, other, graph, ctx, observers, guard, cache, state)
+    report, _ = _checked(position, other, graph, ctx, observers, guard, cache, state)
     if not report.changed:
         return None
     keeps = f" ({one.name}:slower=int8 keeps them)" if reason.startswith(SLOW) else ""
     report.notes.insert(0, f"run as {report.spec}: {reason} in integers here{keeps}")
     report.spec = spec(one)
     return report
+
+
+def _counts(one: Pass) -> bool:
+    """Whether a pass tells of all that it changes: ours do; a pass of another package may edit and not say so."""
+    return type(one).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _tidy(graph: Graph) -> None:

@@ -202,7 +202,7 @@ def _parted(
 
 def _sketched(hooks: Layerwise[PassT, Form], graph: Graph) -> float:
     """How far a copy of `graph` agrees with the teacher whose layers are as they are sketched, none of which makes up
-    for another."""
+    for another; 1 where no layer is, which loses nothing."""
     ctx, copy = hooks.ctx, graph.clone()
     own, _, _ = _parted(hooks, walkable(copy, Report()))
     written: dict[Linear, tuple[Array, Array | None]] = {}
@@ -213,7 +213,7 @@ def _sketched(hooks: Layerwise[PassT, Form], graph: Graph) -> float:
             written[step.layer] = weight, None if bias is None else bias + step.target.bias(weight)
     for layer, (weight, bias) in written.items():
         layer.write(weight, bias)
-    return ctx.agreement(copy).cautious
+    return ctx.agreement(copy).cautious if written else 1.0
 
 
 def _left(hooks: Layerwise[PassT, Form], graph: Graph, reason: str) -> Report:

@@ -90,8 +90,15 @@ def loosest(
     none is left, `left` reports that for the reason it is given."""
     amounts = list(TOLERANCES)
     if sketched is not None and left is not None and ctx.held_out is not None and ctx.teacher is not None:
-        floor = min(SAFE, ctx.agreement(graph).cautious)
-        while sketched(amounts[0]) < 1.0 - (FARTHEST if len(amounts) == 1 else FAR) * (1.0 - floor):
+        while True:
+            times = FARTHEST if len(amounts) == 1 else FAR
+            loss = 1.0 - sketched(amounts[0])
+            # How far the graph agrees by itself is asked only where that decides.
+            if not loss > times * (1.0 - SAFE):
+                break
+            floor = min(SAFE, ctx.agreement(graph).cautious)
+            if not loss > times * (1.0 - floor):
+                break
             if len(amounts) == 1:
                 return left(
                     f"even at an error of {amounts[0]:g} a layer, agreement would be far below {100 * floor:.4g} %"

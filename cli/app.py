@@ -101,6 +101,10 @@ def run(argv: Sequence[str]) -> int:
         # The reader of our output has gone, as `| head` does; that is no error, and there is nobody left to tell.
         silence()
         return 0
+    except SystemExit:
+        # What prints help and the version ends so where its reader has gone.
+        silence()
+        return 0
     except MemoryError:
         if "--traceback" in argv:
             raise

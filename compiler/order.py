@@ -13,6 +13,7 @@ from ..passes.pipeline import Pipeline, spec
 from ..report.budget import Budget
 from ..runtime.latency_table import LatencyTable, from_json
 from ..runtime.samples import Samples
+from ..storage.plain_file import read_text
 from ..targets import table
 from ..targets.base import Target
 from ..targets.tuning import Tuning
@@ -160,8 +161,7 @@ def _targets(options: Options, budget: Budget | None, tuning: Tuning | None) -> 
 def latencies_of(path: str, targets: Sequence[Target]) -> LatencyTable:
     """The latencies in a file. Raises `DataError` where they are none, or not those of all `targets`."""
     try:
-        with open(path, encoding="utf-8") as file:
-            latencies = from_json(file.read(), path)
+        latencies = from_json(read_text(path), path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DataError(f"{path} cannot be read: {why}; make a table with optc profile") from error

@@ -31,6 +31,7 @@ from ..compiler.options import Options
 from ..errors import OptcError, SpecError, nearest
 from ..ir.printable import has_control
 from ..passes.base import Override
+from ..storage.plain_file import read_text
 from .overrides import override
 
 FILE = "optc.toml"
@@ -105,8 +106,7 @@ class Config:
 def load(path: str) -> Config:
     """Read a configuration. Raises `SpecError`, in one line that names the file and the line."""
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise SpecError(f"{path}: cannot be read: {why}; write one with: optc init MODEL") from error

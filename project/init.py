@@ -14,6 +14,7 @@ from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..ir.text.literal import type_text
 from ..storage.atomic import Replacement
+from ..storage.plain_file import read_text
 from .config import load, parse
 
 _TEXT = """\
@@ -104,8 +105,7 @@ def write(path: str, content: str, model: str) -> bool:
     if appended:
         if load(path).of_model(model) is not None:
             raise OutputError(f"{path} builds {model} already; edit it, or name another file with -o")
-        with open(path, encoding="utf-8") as file:
-            before = file.read()
+        before = read_text(path)
         entry = content.partition("\n[[model]]\n")[2]  # without the head of the file, which it has
         content = f"{before.rstrip()}\n\n[[model]]\n{entry}"
         parse(path, content)

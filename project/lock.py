@@ -16,6 +16,7 @@ from ..errors import LockError
 from ..report.build import BuildReport
 from ..storage.atomic import Replacement
 from ..storage.plain import plain, restored
+from ..storage.plain_file import read_text
 
 SCHEMA = "optc.lock/1"
 
@@ -31,8 +32,7 @@ class Lock:
     def read(path: str, *, strict: bool = False) -> Lock:
         """The lock in a file; an empty one where there is none, unless it is to be strict. Raises `LockError`."""
         try:
-            with open(path, encoding="utf-8") as file:
-                document = json.load(file)
+            document = json.loads(read_text(path))
             if document["schema"] != SCHEMA:
                 raise LockError(f"{path}: is of the form {document['schema']}, not {SCHEMA}; delete it to begin anew")
             builds: dict[str, Locked] = {

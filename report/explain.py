@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ..errors import DataError, SpecError, nearest
+from ..storage.plain_file import read_text
 from .build import SCHEMA
 from .shown import shown
 
@@ -36,8 +37,7 @@ class Event:
 def load(path: str) -> dict[str, Any]:
     """The record in a file. Raises `DataError` where there is none, or it is no record of ours."""
     try:
-        with open(path, encoding="utf-8") as file:
-            document: object = json.load(file)
+        document: object = json.loads(read_text(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -109,8 +109,8 @@ def render_targets(rows: Rows) -> Group:
         for key, value in row["facts"].items():
             if key != "name":
                 table.add_row(key.replace("_", " "), str(value))
-        shown: list[RenderableType] = [_option_table(row), ""] if row["options"] else []
-        tables += [f"[bold]{row['name']}[/]  {shown(row['help'])}", *shown, table, ""]
+        own: list[RenderableType] = [_option_table(row), ""] if row["options"] else []
+        tables += [f"[bold]{row['name']}[/]  {shown(row['help'])}", *own, table, ""]
     return Group(*tables)
 
 

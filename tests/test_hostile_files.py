@@ -34,6 +34,7 @@ from optc.targets.tvm.artifact import manifest
 from optc.targets.tvm.artifact.folder import unpack
 
 DEEP = "[" * 200_000
+RUN = ["m.onnx", "--passes", "clean", "--no-check", "-o", "out.onnx"]
 
 
 def graph(*shape: int | str) -> Graph:
@@ -235,3 +236,50 @@ def test_samples_in_a_pipe_are_refused_at_once(place: str, tmp_path: Path) -> No
     )
     assert done.returncode == 2, done.stderr
     assert "is not a plain file" in done.stderr
+
+
+READERS = {
+    "config": [*RUN, "--config", "p"],
+    "matrix": ["build", "--config", "p"],
+    "search": ["search", "m.onnx", "--budget", "size=50%", "--config", "p"],
+    "lock": [*RUN, "--lock", "p"],
+    "record": ["explain", "conv", "--report", "p"],
+    "latencies": [*RUN, "--latency-table", "p"],
+    "function": ["m.onnx", "--passes", "p:f", "--no-check", "-o", "out.onnx"],
+    "artifact": ["run", "folder", "--data", "x.npz"],
+    "external data": ["inspect", "external.onnx"],
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_silent_pipe_is_waited_for_nowhere(reader: str, tmp_path: Path) -> None:
+    save(graph(), tmp_path / "m.onnx")
+    os.mkfifo(tmp_path / "p")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "manifest.json")
+    model = onnx.load(tmp_path / "m.onnx")
+    tensor = TensorProto(name="w", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="p")
+    model.graph.initializer.append(tensor)
+    (tmp_path / "external.onnx").write_bytes(model.SerializeToString())
+    words = [sys.executable, "-m", "optc", *READERS[reader]]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_documents_of_any_length_are_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "long", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(SpecError, match="it is larger than 256 MiB"):
+        config.load(str(tmp_path / "long"))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["targets"], ["inspect", "zoo:digits_dscnn"]])
+def test_a_reader_that_has_gone_is_no_error(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        command = [sys.executable, "-m", "optc", *words]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

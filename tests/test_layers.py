@@ -155,7 +155,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("agreement", "answers", "latency", "providers", "synthesise", "training"),
     ),
     "report": (
-        ("amount", "budget", "layers", "weights"),
+        ("amount", "budget", "layers", "shown", "weights"),
         ("annotated", "changes", "inspect", "progress", "targets", "verdict"),
         ("junit", "markdown", "model_explorer", "search"),
         ("files", "search_terminal"),

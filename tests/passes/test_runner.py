@@ -16,7 +16,9 @@ from optc.errors import PassError
 from optc.ir.graph import Graph
 from optc.ir.onnx.reader import load
 from optc.ir.types import DType, TensorType
+from optc.passes import runner
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
+from optc.passes.cached import PassCache
 from optc.passes.guard import Guard
 from optc.passes.observers import Dump, Observer, Reproduce
 from optc.passes.pipeline import Pipeline
@@ -282,3 +284,39 @@ def test_a_form_that_loses_too_much_gives_way_to_that_in_float(monkeypatch: pyte
     assert report.notes[0].startswith("run as scale:folded=true: agreement of output 'y' would fall to")
     assert report.notes[0].endswith("below 90 % in integers here")
     np.testing.assert_allclose(next(iter(graph)).inputs[1].numpy(), WEIGHT, atol=1e-3)  # type: ignore[union-attr]
+
+
+def test_what_changed_nothing_is_not_made_tidy_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph("none", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    graph.add_output(graph.add("Cos", [x]).output, "y", TensorType(DType.FLOAT, ("N", 4)))
+    tidied: list[Graph] = []
+    tidy = runner._tidy
+    monkeypatch.setattr(runner, "_tidy", lambda graph: (tidied.append(graph), tidy(graph))[1])
+    agreed: list[Graph] = []
+    monkeypatch.setattr(Context, "agreement", lambda self, graph: agreed.append(graph))
+    before = str(graph)
+    cache = PassCache(None)
+    run(Pipeline.parse("clean,prune,svd,quant"), graph, context(graph), guard=Guard(), cache=cache)
+    assert len(tidied) == 1, "by the first pass, which finds it as it was read"
+    assert not agreed, "nothing was lost, so nothing need be asked"
+    assert str(graph) == before.replace("y: ?", "y: float[N, 4]")
+
+
+@dataclass(frozen=True, slots=True)
+class Silent(Pass):
+    """Edits, and does not say so."""
+
+    name: ClassVar[str] = "silent"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        next(iter(graph)).name = "another"
+        return Report()
+
+
+def test_what_others_change_and_do_not_count_stays() -> None:
+    graph = graph_of_one_layer()
+    run(Pipeline((Silent(), Silent())), graph, context(graph))
+    next(iter(graph)).name = "layer"
+    run(Pipeline((*Pipeline.parse("clean"), Silent())), graph, context(graph))
+    assert next(iter(graph)).name == "another"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....errors import TargetError
+from ....storage.plain_file import open_plain, read_text
 from ....storage.workspace import files as files_of
 from ..cpu import features
 from ..cpu.machines import of_llvm
@@ -95,8 +96,7 @@ def read(folder: str, called: str = "") -> dict[str, Any]:
     called = called or folder
     path, place = os.path.join(folder, NAME), os.path.join(called, NAME)
     try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+        document = json.loads(read_text(path))
         schema = document["schema"]
     except FileNotFoundError:
         raise TargetError(f"{called} is no artifact of a library target: it has no {NAME}") from None
@@ -112,7 +112,7 @@ def read(folder: str, called: str = "") -> dict[str, Any]:
             raise TargetError(f"{place} is nothing that {NAME} answers for; build the artifact again")
     for name, digest in document["files"].items():
         try:
-            with open(os.path.join(folder, name), "rb") as data:
+            with open_plain(os.path.join(folder, name)) as data:
                 if hashlib.file_digest(data, "sha256").hexdigest() == digest:
                     continue
         except OSError:
@@ -125,8 +125,7 @@ def read(folder: str, called: str = "") -> dict[str, Any]:
 def listed(folder: str) -> set[str]:
     """The names in `folder` that its manifest answers for, its own among them; none where it has no manifest."""
     try:
-        with open(os.path.join(folder, NAME), encoding="utf-8") as file:
-            document = json.load(file)
+        document = json.loads(read_text(os.path.join(folder, NAME)))
         if document["schema"] != SCHEMA:
             return set()
         return {NAME, *document["files"]}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ....errors import DataError, OutputError
 from ....storage.fingerprint import Fingerprint
 from ....storage.plain import plain, restored
+from ....storage.plain_file import read_text
 from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
@@ -129,8 +130,7 @@ def versions() -> str:
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:

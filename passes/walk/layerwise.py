@@ -42,6 +42,10 @@ Options = TypeVar("Options")
 FEW = 8192
 """Rows that are enough where a layer loses no more than a small share of its answer: there is little to make up for."""
 
+ENOUGH, EACH = 128, 8
+"""Samples that are enough there, where they give so many rows for each input of every layer: ResNet-20 pruned within
+half a percent of each answer has a KL of .0073 to .0075 so, and of .0076 to .0079 with all of 256."""
+
 READS_INPUT = "it reads the model's input: few weights, and every one of them matters"
 
 
@@ -164,7 +168,7 @@ def _bounded(one: LayerPass, error: float) -> LayerPass:
 
 
 def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
-    report = Report()
+    report, ctx = Report(), hooks.ctx
     inside = body_layers(graph)
     layers = walkable(graph, report, {reader.node for layer in inside for reader in layer.readers})
     own, reasons, kept = _parted(hooks, layers)
@@ -173,6 +177,7 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
         out = _hopeless(hooks, graph, own) if hooks.glances else {}
         own = {layer: options for layer, options in own.items() if layer not in out}
         reasons |= out
+        hooks.ctx = _with_enough(ctx, own)
     allotted = _allotted(hooks, graph, own, report)
     for layer, reason in reasons.items():
         report.skipped(layer.name, layer.op, reason)
@@ -184,9 +189,27 @@ def _run(hooks: Layerwise[PassT, Form], graph: Graph) -> Report:
             figures["time"] = done.choice.time
         report.done(layer.name, layer.op, **figures, **layer.shared, **done.over)
         changed.add(layer)
+    if hooks.ctx is not ctx and hooks.ctx.fit and ctx.fit:
+        ctx.forward = hooks.ctx.forward * ctx.fit.count / hooks.ctx.fit.count
     hooks.end([layer for layer in layers if layer in changed], report)
     _change_bodies(hooks, inside, report)
     return report
+
+
+def _with_enough(ctx: Context, layers: Iterable[Linear]) -> Context:
+    """What a pass is given, with no more samples than are enough to fit `layers` where little is lost."""
+    fit = ctx.fit
+    if fit is None or fit.count <= ENOUGH or not fit.batched:
+        return ctx
+    enough = all(ENOUGH * _sites(layer) >= EACH * layer.shape[2] for layer in layers)
+    return replace(ctx, fit=fit.take(ENOUGH, ctx.seed)) if enough else ctx
+
+
+def _sites(layer: Linear) -> int:
+    """The positions of a layer's output in one sample, 0 where its shape does not tell."""
+    shape = (layer.output.shape or (None, None))[1:]
+    sizes = [size for size in shape if isinstance(size, int)]
+    return layer.sites((1, *sizes))[0] if len(sizes) == len(shape) else 0
 
 
 def _parted(

@@ -12,11 +12,13 @@ from walked import context, distance, residual_net
 from optc.passes import table
 from optc.passes.base import Context, Outcome, Override, Report, option
 from optc.passes.pipeline import Pipeline
+from optc.passes.prune import Prune
 from optc.passes.runner import run
 from optc.passes.walk.choice import Choice
 from optc.passes.walk.layer_pass import LayerPass
-from optc.passes.walk.layerwise import READS_INPUT, Layerwise
+from optc.passes.walk.layerwise import ENOUGH, READS_INPUT, Layerwise, _with_enough
 from optc.passes.walk.linear import Linear
+from optc.passes.walk.readers import linear_layers
 from optc.passes.walk.target import Array, Target
 from optc.passes.walk.walk import Step
 
@@ -91,3 +93,26 @@ def test_a_choice_that_raises_skip_leaves_its_layer_with_the_reason(monkeypatch:
     far, report = snapped("snap")
     assert far == 0.0
     assert {layer.reason for layer in report.layers} == {"not today", READS_INPUT}
+
+
+def test_little_is_lost_on_few_samples_where_each_gives_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = residual_net()
+    ctx = context(graph, 200)
+    convolutions = {layer for layer in linear_layers(graph)[0] if layer.is_conv}
+    head = next(layer for layer in linear_layers(graph)[0] if not layer.is_conv)
+    some = _with_enough(ctx, convolutions)
+    assert (ctx.fit is not None, some.fit is not None and some.fit.count) == (True, ENOUGH)
+    monkeypatch.setattr("optc.passes.walk.layerwise.EACH", 1 + ENOUGH // head.shape[2])
+    assert _with_enough(ctx, [head]) is ctx  # one row a sample
+    few = context(graph, ENOUGH)
+    assert _with_enough(few, convolutions) is few
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "optc.passes.walk.layerwise.walk", lambda graph, ctx, *rest, **more: seen.append(ctx.fit.count) or iter(())
+    )
+    Prune(error=0.01).run(graph, ctx)
+    Prune(ratio=0.5).run(graph, ctx)
+    assert seen == [200, 200]  # the head may change, too
+    monkeypatch.setattr("optc.passes.walk.layerwise.EACH", 1)
+    Prune(error=0.01).run(graph, ctx)
+    assert seen[2:] == [ENOUGH]

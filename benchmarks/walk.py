@@ -1,6 +1,6 @@
 """What the passes on the walk reach on real models: task metric, MACs, size, latency, time and memory.
 
-    python benchmarks/walk.py KIT [--rows WORD ...] [--quick] [--out FILE]
+    python benchmarks/walk.py KIT [--rows WORD ...] [--steps N] [--quick] [--out FILE]
 
 KIT is a folder of models and data with its own `eval.py` and `feeds.py`. Every row is one pipeline, fitted on the
 calibration samples and judged on the test split by the kit's script. A row runs in a process of its own, so that its
@@ -12,8 +12,8 @@ anything then. Prints a Markdown table, and below it how far memory grows with t
 The verdict is against the figure to reach, the latency and the seconds that a row names. Rows of passes on their
 defaults must come out never worse: not larger, not slower (median and lower quartile of interleaved runs), and with an
 agreement of 95 % or a task metric within 1 % of the float model's. Rows that are *taught* end with `distill`, whose
-minutes are part of the row. Times are worth something only on a machine that
-does nothing else.
+minutes are part of the row; `--steps N` gives each so many steps instead, for a figure that does not depend on what
+else the machine does. Times are worth something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ DEFAULTS = "prune:kind=channels,svd,depthwise"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pipeline on one model, with the figure to reach (task metric on the test split), and the seconds and the
-    latency, as a share of the float model's, to stay within."""
+    """One pipeline on one model, with the figure to reach (task metric on the test split), and the seconds, the
+    latency, as a share of the float model's, and the KL divergence on the test split to stay within."""
 
     model: str
     passes: str
@@ -45,6 +46,11 @@ class Row:
     note: str = ""
     seconds: float | None = None
     latency: float | None = None
+    kl: float | None = None
+
+    def taking(self, steps: int | None) -> Row:
+        """The row with so many steps in the place of minutes."""
+        return self if steps is None else replace(self, passes=re.sub(r"minutes=[\d.]+", f"steps={steps}", self.passes))
 
 
 ROWS = (
@@ -74,10 +80,17 @@ ROWS = (
     Row("cifar_resnet20", "svd:ratio=0.5:form=spatial:align=1,distill:minutes=10", 1024, 91.0, "taught"),
     Row("cifar_resnet20", "depthwise:rank=1,distill:minutes=15", 1024, 82.0, "taught"),
     Row("cifar_resnet20", "prune:ratio=0.9,distill:minutes=10", 1024, None, "taught"),
-    Row("mobilenetv2", "prune:kind=channels:ratio=0.3:scope=global,distill:minutes=15", 256, 80.5, "taught"),
-    Row("efficientnet_lite0", "prune:kind=channels:ratio=0.3:scope=global,distill:minutes=15", 256, 82.5, "taught"),
+    Row("mobilenetv2", "prune:kind=channels:ratio=0.3:scope=global,distill:minutes=15", 256, 80.5, "taught", kl=0.36),
+    Row(
+        "efficientnet_lite0", "prune:kind=channels:ratio=0.3:scope=global,distill:minutes=15", 256, 82.5, "taught",
+        kl=0.18,
+    ),
     Row("minilm_l6", "prune:kind=channels:ratio=0.35:scope=global:of=params,distill:minutes=15", 256, None, "taught"),
     Row("face_rfb320", "prune:kind=channels:ratio=0.4:scope=global,distill:minutes=10", 120, None, "taught"),
+    Row("mobilenetv2", "quant:weights=int4,distill:minutes=10", 256, 88.3, "taught", kl=0.03),
+    Row("efficientnet_lite0", "quant:weights=int4,distill:minutes=10", 256, None, "taught", kl=0.02),
+    Row("cifar_resnet20", "quant:weights=int4:activations=int4,distill:minutes=15", 1024, 90.0, "taught"),
+    Row("cifar_resnet20", "quant:weights=int2,distill:minutes=15", 1024, 89.5, "taught"),
     *(
         Row(model, DEFAULTS, 1024, None, "defaults")
         for model in (
@@ -88,6 +101,8 @@ ROWS = (
 )  # fmt: skip
 
 
+PASSES = ("prune", "svd", "depthwise", "quant", "distill")
+"""The passes whose seconds count."""
 QUICK_SAMPLES, QUICK_TESTS = 64, 256
 
 
@@ -123,7 +138,7 @@ def measure(kit: Path, row: Row, quick: bool) -> dict[str, object]:
         ]
         judged, whole = (_judged([*judge, str(m), "--ref", str(path)]) for m in (out, path))
     report = build.report
-    steps = [step for step in report.steps if step.name.partition(":")[0] in ("prune", "svd", "depthwise", "distill")]
+    steps = [step for step in report.steps if step.name.partition(":")[0] in PASSES]
     seconds = sum(step.report.seconds for step in steps)
     metric = next(k for k in ("top1", "spearman", "f1_vs_ref", "speech_agree") if k in judged)
     return {
@@ -131,6 +146,7 @@ def measure(kit: Path, row: Row, quick: bool) -> dict[str, object]:
         "value": judged[metric],
         "float": whole[metric],
         "agree": judged.get("agree"),
+        "kl": judged.get("kl"),
         "changed": any(step.report.changed for step in steps),
         "macs": report.after.macs / report.before.macs,
         "bytes": report.after.bytes / report.before.bytes,
@@ -156,6 +172,8 @@ def verdict(row: Row, figures: dict[str, Any]) -> str:
         missed.append(f"over {row.seconds:g} s")
     if row.latency is not None and (figures["latency"] is None or figures["latency"] > row.latency):
         missed.append(f"latency over {row.latency:g}")
+    if row.kl is not None and (figures["kl"] is None or figures["kl"] > row.kl):
+        missed.append(f"KL over {row.kl:g}")
     if row.passes == DEFAULTS:
         if not figures["changed"]:
             return "nothing paid"
@@ -165,7 +183,7 @@ def verdict(row: Row, figures: dict[str, Any]) -> str:
             missed.append("slower")
         if (figures["agree"] or 0) < 95 and figures["value"] < 0.99 * figures["float"]:
             missed.append("agrees too little")
-    elif row.reach is None and row.seconds is None:
+    elif row.reach is None and row.seconds is None and row.kl is None:
         return ""
     return ", ".join(missed) or "met"
 
@@ -179,16 +197,16 @@ def line(number: int, row: Row, figures: dict[str, Any]) -> str:
     cells = (
         str(number), row.model, f"`{row.passes}`", row.note, str(row.samples), reach,
         f"{figure('value', '.2f')} {figures['metric']}", figure("float", ".2f"), figure("agree", ".2f"),
-        figure("macs", ".3f"), figure("bytes", ".3f"), figure("latency", ".2f"),
+        figure("kl", ".4f"), figure("macs", ".3f"), figure("bytes", ".3f"), figure("latency", ".2f"),
         figure("seconds", ".1f"), figure("forwards", ".1f"), figure("peak_mib", ".0f"), verdict(row, figures),
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
 HEAD = (
-    "| row | model | passes | | samples | reach | test | float | agree | MACs | bytes | latency | s | forward passes |"
-    " peak MiB | |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| row | model | passes | | samples | reach | test | float | agree | KL | MACs | bytes | latency | s |"
+    " forward passes | peak MiB | |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -218,20 +236,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
     parser.add_argument("--rows", nargs="+", default=[], help="numbers or words of the rows to take")
+    parser.add_argument("--steps", type=int, help="steps of `distill` in the place of its minutes")
     parser.add_argument("--quick", action="store_true", help="few samples: to see that every row runs")
     parser.add_argument("--out", type=Path, help="write the table here as well")
     parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row is not None:
-        print(json.dumps(measure(options.kit, ROWS[options.row - 1], options.quick)))
+        print(json.dumps(measure(options.kit, ROWS[options.row - 1].taking(options.steps), options.quick)))
         return
     lines = list(HEAD)
     print("\n".join(lines), flush=True)
     peaks: dict[tuple[str, str], dict[int, float]] = {}
-    for number, row in enumerate(ROWS, start=1):
+    for number, row in enumerate((one.taking(options.steps) for one in ROWS), start=1):
         if not wanted(options.rows, number, row):
             continue
         command = [sys.executable, __file__, str(options.kit), "--row", str(number), *["--quick"] * options.quick]
+        command += [] if options.steps is None else ["--steps", str(options.steps)]
         # A pass that an earlier row has run must run here too: its time and memory are asked for.
         ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OPTC_CACHE": "off"})
         if ran.returncode:

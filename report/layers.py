@@ -53,8 +53,9 @@ def layer_costs(
         size = one.bytes + round(sum(b for _, b in read))
         if _is_known(node, carried):
             elements = [_elements(inference.type(value)) for value in node.outputs]
+            total = sum(elements)
             for value, count in zip(node.outputs, elements, strict=True):
-                share = count / sum(elements) / max(len(value.uses), 1)
+                share = count / total / max(len(value.uses), 1)
                 carried[value] = params * share, size * share
         elif one.macs or size:
             kind = type_text(inference.type(node.output)) if node.outputs else ""

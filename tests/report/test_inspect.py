@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -149,3 +150,16 @@ def test_sizes_may_be_fixed() -> None:
     assert thrice.layers[0].output == "float[3, 4, 8, 8]"
     with pytest.raises(ModelError, match="'M'"):
         summary(small(), dims={"M": 3})
+
+
+def test_a_node_of_many_outputs_is_summed_up_once() -> None:
+    count = 40_000
+    graph = Graph("split", opsets={"": 18})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1,)))
+    weight = graph.constant(np.zeros(count, np.float32), "w")
+    node = graph.add("Split", [weight], {"axis": 0, "num_outputs": count}, outputs=count)
+    graph.add_output(graph.add("Add", [x, node.outputs[0]]).output, "y", TensorType(DType.FLOAT, (1,)))
+    start = time.process_time()
+    (layer,) = summary(graph).layers or summary(graph).largest
+    assert time.process_time() - start < 6
+    assert layer.params == 1

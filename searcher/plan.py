@@ -13,11 +13,11 @@ PASSES: Mapping[str, str] = {
     "blocks": "prune:kind=blocks:ratio=0",
     "replace": "replace:ratio=0",
     "channels": "prune:kind=channels:groups=all:ratio=0",
-    "svd": "svd:ratio=1",
+    "svd": "svd:ratio=1:scope=layer",
     "depthwise": "depthwise:error=0",
 }
 """The passes of structure, by the family of their options, in the order in which they run, each told to change nothing
-but what an override asks for."""
+but what an override asks for. A ratio over all layers would spread over others what an override saved."""
 
 
 @dataclass(frozen=True, slots=True)

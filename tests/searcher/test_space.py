@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from searched import search
 
-from optc.passes.base import Override
-from optc.searcher.plan import Plan, plan_of, with_lesson
+import optc
+from optc.passes.base import Outcome, Override
+from optc.searcher.plan import PASSES, Plan, plan_of, with_lesson
 from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
 
 LAYERS = ("a", "b")
@@ -116,3 +117,11 @@ FEW_BITS = (Override("a", passes={"quant": {"weights": "int3"}}),)
 )
 def test_a_plan_is_taught_where_it_lost_most(plan: Plan, passes: str) -> None:
     assert with_lesson(plan, 4.0).passes == passes
+
+
+@pytest.mark.parametrize("family", ["svd", "depthwise", "replace", "blocks"])
+def test_a_pass_of_structure_changes_nothing_but_what_it_is_asked_for(family: str) -> None:
+    """What a layer was not picked for would be neither in the predicted loss nor in the predicted cost."""
+    build = optc.compile("zoo:digits_resnet", PASSES[family], guard=False, check=False, threads=1, samples=64)
+    assert build.report.after.macs == build.report.before.macs
+    assert not any(layer.outcome is Outcome.DONE for step in build.report.passes[1:] for layer in step.report.layers)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..ir.node import Node
 from ..ir.onnx.writer import size
+from ..ir.origin import Origin
 from ..ir.tensor import BroadcastTensor, FillTensor, SparseTensor
 from ..ir.types import DType
 from ..passes.base import Context, Pass, Report
@@ -92,7 +93,9 @@ def _share_scale(graph: Graph, node: Node) -> bool:
     one, other = (np.asarray(factor.constant.numpy()) for factor in factors)  # type: ignore[union-attr]
     if one.dtype != np.float32 or other.dtype != np.float32 or one.size != 1 or not _same(numbers, one * other):
         return False
-    product = graph.add("Mul", factors, outputs=[scale.name], before=node).output
+    product = graph.add(
+        "Mul", factors, outputs=[scale.name], origin=Origin.merge([node.origin], LoadTime.name), before=node
+    ).output
     node.set_input(1, product)
     return True
 
@@ -123,8 +126,11 @@ def _gather_rows(graph: Graph, value: Value) -> bool:
         return False
     table, which = kept
     codes = graph.constant(which, f"{value.name}_rows")
-    index = graph.add("Cast", [codes], {"to": int(DType.INT32)}, before=first).output
-    rows = graph.add("Gather", [graph.constant(table, value.name), index], {"axis": 0}, before=first).output
+    origin = Origin.merge([first.origin], LoadTime.name)
+    index = graph.add("Cast", [codes], {"to": int(DType.INT32)}, origin=origin, before=first).output
+    rows = graph.add(
+        "Gather", [graph.constant(table, value.name), index], {"axis": 0}, origin=origin, before=first
+    ).output
     value.replace_uses(rows)
     return True
 

@@ -10,6 +10,7 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.onnx.writer import to_bytes
+from optc.ir.origin import Origin
 from optc.ir.types import DType, TensorType
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Report, TargetFacts
@@ -65,6 +66,14 @@ def test_the_same_numbers_and_kernels_out_of_fewer_bytes() -> None:
     assert not LoadTime().run(after, Context(TargetFacts("onnx"))).rewrites
     clean(after, Report(), {})
     assert [node.op for node in after if node.op == "Mul"] == ["Mul"], "a scale is a constant again once it is read"
+
+
+def test_what_the_runtime_computes_counts_at_the_layer_that_reads_it() -> None:
+    graph = quantized()
+    for node in graph:
+        node.origin = Origin((node.op,))
+    LoadTime().run(graph, Context(TargetFacts("onnx")))
+    assert [node.op for node in graph if not node.origin.nodes] == []
 
 
 def test_a_scale_that_is_no_product_stays() -> None:

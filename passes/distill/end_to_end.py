@@ -234,8 +234,9 @@ class _Course:
         self._blocks(course)
         if self.options.stage != "blocks":
             self._cut()
-            rate, steps = self._pace(course)
-            course.begin(steps, rate)
+            tried, steps = self._pace(course)
+            raised = self.options.rate is None and not course.coarse
+            course.begin(steps, onward(tried, steps) if raised else tried, tried)
 
     def _blocks(self, course: Training) -> None:
         """The stage of blocks, where there is one: of students of floats."""
@@ -287,7 +288,7 @@ class _Course:
         if way.taken_back:
             why = "the loss was no number" if way.not_numbers == way.taken_back else "the student ran away"
             end = "; then it was given up, and the best so far is kept" if way.given_up else ""
-            report.notes.append(f"{why}: taken back {way.taken_back} times, the rate halved each time{end}")
+            report.notes.append(f"{why}: taken back {way.taken_back} times, to a lower rate each time{end}")
         report.notes += [str(one) for one in self.trainer.backward.frozen]
 
     def _cut(self) -> None:
@@ -312,8 +313,6 @@ class _Course:
         trial = trial_of(steps) if options.steps else min(trial_of(steps), max(steps // TRIAL_SHARE, 1))
         with self.ctx.progress.task("try rates", len(RATES) * trial) as tick:
             rate = course.try_rates(RATES, trial, tick)
-        if not course.coarse:
-            rate = onward(rate, steps)
         return rate, options.steps or max(steps - course.trials, 1)
 
     def _steps(self, course: Training) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from taught import context, divergence, student
@@ -12,6 +14,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, SequenceType, TensorType
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.distill import Distill
+from optc.passes.distill import training as course
 from optc.passes.distill.training import PATIENCE
 from optc.runtime.samples import Feeds
 from optc.runtime.sources import load_samples
@@ -128,7 +131,7 @@ def test_a_loss_that_is_no_number_is_taken_back_and_given_up(ctx: Context, monke
     monkeypatch.setattr(Trainer, "step", broken)
     report = Distill(steps=80, rate=1e-2, batch=8, views="none").run(graph, ctx)
     said = " ".join(report.notes)
-    assert f"the loss was no number: taken back {PATIENCE + 1} times, the rate halved each time" in said
+    assert f"the loss was no number: taken back {PATIENCE + 1} times, to a lower rate each time" in said
     assert "given up, and the best so far is kept" in said
     assert divergence(graph, ctx) < before
     assert all(moment.fit is None for moment in report.curve[-PATIENCE:])
@@ -140,3 +143,13 @@ def test_the_provider_that_is_asked_for_trains(ctx: Context) -> None:
         ctx.provider = name
         Distill(steps=2, rate=1e-3, views="none").run(graph, ctx)
     assert to_bytes(graphs[0]) == to_bytes(graphs[1])
+
+
+def test_a_rate_raised_in_vain_goes_back_to_that_of_the_trials(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "WARMEST", 3.0)
+    monkeypatch.setattr(course, "WARMER", 1000)
+    report = Distill(steps=80, batch=8, views="none", stage="whole").run(student(), ctx)
+    said = " ".join(report.notes)
+    assert "taken back 1 times, to a lower rate" in said, said
+    rate = float(re.search(r"at rate ([\d.e-]+)", said)[1])  # type: ignore[index]
+    assert rate in course.RATES

@@ -1,16 +1,21 @@
-"""Forms that keep ONNX Runtime from fusing an integer layer with what follows before it looks for integer kernels.
+"""Forms that keep ONNX Runtime from fusing an integer layer with what follows before it looks for integer kernels, and
+from rounding the weights of a float layer.
 
     MatMul or Gemm -> Relu              ->  Max(x, 0)
     MatMul or Gemm -> Clip              ->  Min(Max(x, low), high)
     MatMul of rank 2 -> Add             ->  Sum(x, y)
+    layer in float -> QuantizeLinear    ->  QuantizeLinear(Max(x, less than any code))
 
 The same numbers. The first two: of a product that only an activation reads, the runtime asks that codes follow behind
 the activation; where floats do, it takes no integer kernel and decodes the weight at every run, five to ten times as
 slow as the float model. The third: it makes a Gemm of a product of rank 2 and a sum, and has no integer kernel for a
 Gemm whose third input is computed.
 
-Fires where nothing but the activation or the sum reads the product, and the activation is no output of the model and
-has one reader, which does not encode.
+The fourth: what ONNX Runtime finds between codes with weights in float it rounds to 8 bits itself, with one scale for
+all of them, which is what a layer was left in float for.
+
+The first three fire where nothing but the activation or the sum reads the product, and the activation is no output of
+the model and has one reader, which does not encode.
 """
 
 from __future__ import annotations
@@ -44,7 +49,30 @@ def keep_apart(graph: Graph, layers: Iterable[Linear]) -> int:
         if terms:
             _replace(graph, reader, layer.node.output, terms)
             count += 1
-    return count
+    return count + sum(_keep_weights(graph, node) for node in tuple(graph) if node.op in _ROUNDED and not node.domain)
+
+
+def _keep_weights(graph: Graph, node: Node) -> bool:
+    """Put a Max that changes no code behind a float layer between codes; whether it is one."""
+    made_by = [None if value is None else value.producer for value in (node.input(0), node.input(1))]
+    reader = _only_reader(node.output)
+    if reader is None or reader.op != "QuantizeLinear" or any(v is None for v in reader.inputs[1:3]):
+        return False
+    decoded = [maker is not None and maker.op == "DequantizeLinear" for maker in made_by]
+    scale, zero = (None if value is None else value.numpy() for value in (reader.input(1), reader.input(2)))
+    if decoded != [True, False] or scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
+        return False
+    below = (float(np.iinfo(str(zero.dtype)).min) - float(zero.reshape(())) - 1) * float(scale.reshape(()))
+    least = graph.constant(np.asarray(below, scale.dtype), "least")
+    kept = graph.add(
+        "Max", [node.output, least], types=[node.output.type], name=f"{node.label}_kept", origin=node.origin, after=node
+    ).output
+    reader.set_input(0, kept)
+    return True
+
+
+_ROUNDED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Layers whose weights ONNX Runtime rounds by itself between codes."""
 
 
 def _only_reader(value: Value) -> Node | None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from optc.ir.graph import Graph
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
+from optc.passes.quant.equivalent.fusions import keep_apart
 from optc.passes.quant.quant import Quant
 from optc.runtime.islands import optimised
 from optc.runtime.session import Session
@@ -59,3 +61,26 @@ def test_no_weight_is_decoded_at_every_run(layer: str, rank: Literal[2, 3], foll
     assert {"MatMulIntegerToFloat", "QGemm", "QLinearMatMul"} & set(ops), ops
     after = Session(graph).run(feeds)[0]
     assert float(np.square(after - before).mean() / np.square(before).mean()) < 1e-3
+
+
+@pytest.mark.parametrize("layer", ["ConvTranspose", "Conv", "Gemm"])
+def test_weights_that_stay_float_between_codes_are_not_rounded_by_the_runtime(layer: str) -> None:
+    """ONNX Runtime takes what is between codes for a layer to round, with one scale for all weights."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8) if layer == "Gemm" else ("N", 8, 6, 6)))
+    shape = (8, 8) if layer == "Gemm" else (8, 8, 1, 1)
+    weights = (RANDOM.standard_normal(shape) * np.exp(RANDOM.normal(size=shape))).astype(np.float32)
+    codes = [graph.constant(np.float32(0.05)), graph.constant(np.uint8(128))]
+    for _ in range(2):
+        x = graph.add("DequantizeLinear", [graph.add("QuantizeLinear", [x, *codes]).output, *codes]).output
+        x = graph.add(layer, [x, graph.constant(weights / 4)]).output
+    x = graph.add("QuantizeLinear", [x, *codes]).output
+    graph.add_output(graph.add("DequantizeLinear", [x, *codes]).output, "y")
+    infer(graph)
+    feeds = {"x": RANDOM.standard_normal((16, 8) if layer == "Gemm" else (16, 8, 6, 6)).astype(np.float32)}
+    written = Session(graph, optimise=False, threads=1).run(feeds)[0]
+    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) > 0.01
+    assert keep_apart(graph, []) == 2
+    infer(graph)
+    assert np.array_equal(Session(graph, optimise=False, threads=1).run(feeds)[0], written)
+    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) < 0.001

@@ -17,8 +17,8 @@ def unique_names(graph: Graph) -> dict[Value | Output, str]:
 
     Inputs keep their names. A value that its own graph makes and returns has the name of the first output that returns
     it. Where `names[output] != names[output.value]`, or the value belongs to a graph around, an `Identity` has to stand
-    between the two. An output of a node that has neither a hint nor a reader is named `""`, which is how ONNX leaves an
-    optional output out, unless the node would then have no named output at all. Other values without a hint are named
+    between the two. An optional output of a node that has neither a hint nor a reader is named `""`, which is how ONNX
+    leaves it out, unless the node would then have no named output at all. Other values without a hint are named
     after their operator. Inputs and outputs of bodies are renamed where a graph around uses their name.
     """
     names: dict[Value | Output, str] = {}
@@ -112,11 +112,21 @@ def _made(graph: Graph) -> Iterator[Value]:
 
 
 def _left_out(value: Value, names: dict[Value | Output, str]) -> bool:
-    """Whether an unnamed value may stay unnamed: nothing reads it and its node has another output with a name."""
+    """Whether an unnamed value may stay unnamed: nothing reads it, its operator may lack it (a Split without one of its
+    parts ends ONNX Runtime's process), and its node has another output with a name."""
     node = value.producer
-    if node is None or value.uses:
+    if node is None or value.uses or not _may_lack(node, value):
         return False
     return any(other.name or other.uses for other in node.outputs if other is not value)
+
+
+def _may_lack(node: Node, value: Value) -> bool:
+    from .onnx.signature import signature_of
+
+    signature = None if node.graph is None else signature_of(node.op, node.domain, node.graph.opset(node.domain))
+    if signature is None:
+        return True
+    return any(place < len(node.outputs) and node.outputs[place] is value for place in signature.omitted)
 
 
 def _word(value: Value) -> str:

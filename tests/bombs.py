@@ -67,6 +67,12 @@ def hidden_count() -> onnx.ModelProto:
     return _model(nodes, "r", start=np.int64(0), step=np.int64(1), **HIDDEN)
 
 
+def gathered() -> onnx.ModelProto:
+    """Each doubles what the one before took, and its rank grows by one."""
+    nodes = [helper.make_node("Gather", [f"c{i}", "j"], [f"c{i + 1}"], axis=i) for i in range(60)]
+    return _model(nodes, "c60", c0=np.ones(1, np.float32), j=np.zeros((2, 2), np.int64))
+
+
 def filled() -> onnx.ModelProto:
     return _model([helper.make_node("ConstantOfShape", ["s"], ["c"])], "c", s=_ints(1_000_000, 1_000_000))
 
@@ -219,7 +225,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
         *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
-        *(filled_somewhat, wide),
+        *(filled_somewhat, wide, gathered),
         *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized, sums, expression),
     )
 } | {

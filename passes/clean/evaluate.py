@@ -26,6 +26,8 @@ Inputs = list["Array | None"]
 
 SMALL_VIEW = 1 << 20
 """Bytes up to which what is repeated may be written out to be computed with."""
+OUTPUTS = 1024
+"""Outputs of a node that ONNX Runtime is asked for at most."""
 
 _VIEWS = VIEWS | {"Cast", "Expand", "Identity", "Slice", "Transpose"}
 _ELEMENTWISE = (BROADCASTING - {"Pow", "Xor"}) | {"Abs", "Ceil", "Floor", "Max", "Min", "Neg", "Not", "Sqrt", "Where"}
@@ -74,6 +76,8 @@ def _spend(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int, *
         raise Unknown("it reads a large repeated value, which would be written out")
     if any(a.dtype == object for a in arrays) and node.op not in _MOVES:
         raise Unknown("strings may grow without bound")
+    if runs and len(node.outputs) > OUTPUTS:
+        raise Unknown("the runtime takes the square of its outputs in time")
     taken = cost(node, inputs, opset)
     if taken is None:
         raise Unknown("what it takes does not follow from its inputs")

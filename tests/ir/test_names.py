@@ -55,6 +55,15 @@ def test_an_optional_output_that_nobody_named_or_reads_stays_out() -> None:
     assert names_after_export(graph) == ["", "last", "", "maxpool", "maxpool_1"]
 
 
+def test_an_output_that_its_operator_cannot_lack_has_a_name() -> None:
+    """A Split without one of its parts ends ONNX Runtime's process."""
+    graph = Graph("g", opsets={"": 18})
+    x = graph.add_input("x", FLOAT)
+    graph.add_output(graph.add("Split", [x], {"num_outputs": 3}, outputs=3).outputs[1], "y")
+    graph.add("LSTM", [x], outputs=["", "last", ""])
+    assert names_after_export(graph) == ["split", "y", "split_1", "", "last", ""]
+
+
 def test_returning_twice_or_returning_an_input_needs_a_name_of_its_own() -> None:
     graph = Graph("g")
     x = graph.add_input("x", FLOAT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..symbols import Size, Sym, floor_divide, maximum, minimum, product
@@ -151,7 +153,10 @@ def gather(call: Call) -> list[Fact]:
     index = at.astype(np.int64)
     if index.size and not (-data.shape[axis] <= index.min() and index.max() < data.shape[axis]):
         raise call.error(f"index out of range for axis {axis} of size {data.shape[axis]}")
-    taken = np.empty(data.shape[:axis] + index.shape + data.shape[axis + 1 :], dtype=object)
+    sizes = data.shape[:axis] + index.shape + data.shape[axis + 1 :]
+    if math.prod(sizes) > LIMIT:
+        return [Fact(x.dtype, gathered)]
+    taken = np.empty(sizes, dtype=object)
     taken[...] = np.take(data, index, axis=axis)
     return [Fact(x.dtype, gathered, taken)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def test_it_says_how_long_and_what_came_out(tmp_path: Path) -> None:
     done = command("search", *words, *FEW, "-o", "out.onnx", "--report", "r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("searches for 3600 s; the best so far is kept at out.onnx")
-    assert "knapsack: macs 0." in done.stderr
+    assert re.search(r"(single|knapsack): macs 0\.", done.stderr)
     assert "answer" in done.stdout
     document = json.loads((tmp_path / "r.json").read_text())
     assert document["schema"] == "optc.search/1"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .graph import Graph, Node, Output, Value
+from .ops import WHOLE
 
 
 def unique_names(graph: Graph) -> dict[Value | Output, str]:
@@ -115,18 +116,9 @@ def _left_out(value: Value, names: dict[Value | Output, str]) -> bool:
     """Whether an unnamed value may stay unnamed: nothing reads it, its operator may lack it (a Split without one of its
     parts ends ONNX Runtime's process), and its node has another output with a name."""
     node = value.producer
-    if node is None or value.uses or not _may_lack(node, value):
+    if node is None or value.uses or (node.op in WHOLE and not node.domain):
         return False
     return any(other.name or other.uses for other in node.outputs if other is not value)
-
-
-def _may_lack(node: Node, value: Value) -> bool:
-    from .onnx.signature import signature_of
-
-    signature = None if node.graph is None else signature_of(node.op, node.domain, node.graph.opset(node.domain))
-    if signature is None:
-        return True
-    return any(place < len(node.outputs) and node.outputs[place] is value for place in signature.omitted)
 
 
 def _word(value: Value) -> str:

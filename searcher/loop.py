@@ -28,7 +28,7 @@ from ..runtime.identity import identity
 from ..storage.fingerprint import Fingerprint
 from .judge import Judge, Judged
 from .order import Wanted
-from .pipelines import known
+from .pipelines import common
 from .plan import Plan, plan_of, with_lesson
 from .space import Pick, Space, unsurveyed
 from .strategies import strategy
@@ -101,9 +101,9 @@ class Loop:
         task = self.task = Task(space, aim, np.random.default_rng(wanted.options.seed), Surrogate(space))
         self._recall()
         self._learn(first)
-        needed, others = map(deque, known(aim, wanted.forms))
+        needed, others = map(deque, common(aim, wanted.forms))
         try:
-            self._judge_all(self._known(task, needed, others))
+            self._judge_all(self._common(task, needed, others))
             if self.elapsed < self.seconds:
                 self._survey(model, key, task)
             self._judge_all(self._forms(task.space))
@@ -168,7 +168,7 @@ class Loop:
         while waiting:
             self._learn(waiting.popleft().judged())
 
-    def _known(self, task: Task, needed: deque[Plan], others: deque[Plan]) -> Iterator[Begun]:
+    def _common(self, task: Task, needed: deque[Plan], others: deque[Plan]) -> Iterator[Begun]:
         """The pipelines that are `needed`, and of the `others` those up to the first that keeps the budget; one of
         them whatever the time. Those that are begun are taken from the front."""
         begun = 0
@@ -186,11 +186,11 @@ class Loop:
                 pick = space.within(space.pick(form))
                 yield self._begin(plan_of(space, pick), "as it is", pick)
 
-    def _candidates(self, task: Task, reserved: float, known: Sequence[Plan]) -> Iterator[Begun]:
-        """What is proposed; what is left of the `known` pipelines after the first proposal, for a part of the time."""
+    def _candidates(self, task: Task, reserved: float, rest: Sequence[Plan]) -> Iterator[Begun]:
+        """What is proposed; the `rest` of the pipelines after the first proposal, for a part of the time."""
         seen = {one.pick for one in task.judged if one.pick is not None}
         stale = 0
-        ready, by_hand = iter(known), self.elapsed + BY_HAND * self.left
+        ready, by_hand = iter(rest), self.elapsed + BY_HAND * self.left
         for pick in self._proposals(task):
             fresh = task.space.within(pick)
             stale = stale + 1 if fresh in seen else 0

@@ -14,7 +14,7 @@ CODED = 0.26
 """The share of the original's bytes that 8-bit weights leave, with a little beside them."""
 
 
-def known(aim: Aim, forms: Collection[str]) -> tuple[list[Plan], list[Plan]]:
+def common(aim: Aim, forms: Collection[str]) -> tuple[list[Plan], list[Plan]]:
     """The pipelines that come first, and those that come after them, in layers of `forms` alone.
 
     The first are those on their defaults; before them the one that most likely keeps caps that they do not. Where work

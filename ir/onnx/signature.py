@@ -11,12 +11,11 @@ from ..attributes import AttributeKind
 @dataclass(frozen=True, slots=True)
 class Signature:
     """`inputs` and `outputs` bound how many there are, ends included; `required` are the places of inputs that may not
-    be absent, `omitted` those of outputs that may, and `needed` the names of attributes that may not."""
+    be absent, `needed` the names of attributes that may not."""
 
     inputs: tuple[int, int]
     outputs: tuple[int, int]
     required: tuple[int, ...]
-    omitted: tuple[int, ...]
     kinds: dict[str, AttributeKind]
     needed: tuple[str, ...]
 
@@ -38,12 +37,11 @@ def signature_of(op: str, domain: str, version: int) -> Signature | None:
         schema = get_schema(op, version, domain)
     except SchemaError:
         return None
-    single, optional = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
+    single = OpSchema.FormalParameterOption.Single
     return Signature(
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
         tuple(index for index, parameter in enumerate(schema.inputs) if parameter.option == single),
-        tuple(index for index, parameter in enumerate(schema.outputs) if parameter.option == optional),
         {name: AttributeKind[str(attribute.type).rpartition(".")[2]] for name, attribute in schema.attributes.items()},
         tuple(name for name, attribute in schema.attributes.items() if attribute.required),
     )

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from optc.ir.graph import Graph
 from optc.ir.names import second_names, unique_names
 from optc.ir.onnx.writer import to_proto
+from optc.ir.ops import WHOLE
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.passes.clean.clean import Clean
@@ -53,6 +55,16 @@ def test_an_optional_output_that_nobody_named_or_reads_stays_out() -> None:
     graph.add("LSTM", [x], outputs=["", "last", ""])
     graph.add("MaxPool", [x], outputs=2)
     assert names_after_export(graph) == ["", "last", "", "maxpool", "maxpool_1"]
+
+
+def test_operators_that_lack_no_output_are_those_of_the_schemas() -> None:
+    option = onnx.defs.OpSchema.FormalParameterOption
+    whole = set()
+    for schema in onnx.defs.get_all_schemas():
+        options = [one.option for one in schema.outputs]
+        if not schema.domain and (len(options) > 1 or option.Variadic in options) and option.Optional not in options:
+            whole.add(schema.name)
+    assert whole <= WHOLE
 
 
 def test_an_output_that_its_operator_cannot_lack_has_a_name() -> None:

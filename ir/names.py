@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .graph import Graph, Node, Output, Value
-from .ops import WHOLE
+
+WHOLE = frozenset(
+    {
+        "CausalConvWithState", "DynamicQuantizeLinear", "If", "LinearAttention", "Loop", "Scan", "SequenceMap", "Split",
+        "StringSplit", "TopK",
+    }
+)  # fmt: skip
+"""Operators that may give several outputs, none of which may be left out."""
 
 
 def unique_names(graph: Graph) -> dict[Value | Output, str]:

@@ -24,14 +24,6 @@ MOVES = VIEWS | {"Concat", "Gather", "Identity", "Slice", "Split", "Transpose"}
 REPEATS = frozenset({"Expand", "Tile"})
 BLOCKS = frozenset({"DepthToSpace", "SpaceToDepth"})
 
-WHOLE = frozenset(
-    {
-        "CausalConvWithState", "DynamicQuantizeLinear", "If", "LinearAttention", "Loop", "Scan", "SequenceMap", "Split",
-        "StringSplit", "TopK",
-    }
-)  # fmt: skip
-"""Operators that may give several outputs, none of which may be left out."""
-
 ARITHMETIC = frozenset({"Add", "Div", "Mul", "Pow", "Sub"})
 COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 LOGIC = frozenset({"And", "Or", "Xor"})

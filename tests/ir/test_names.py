@@ -4,9 +4,8 @@ import numpy as np
 import onnx
 
 from optc.ir.graph import Graph
-from optc.ir.names import second_names, unique_names
+from optc.ir.names import WHOLE, second_names, unique_names
 from optc.ir.onnx.writer import to_proto
-from optc.ir.ops import WHOLE
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, TargetFacts
 from optc.passes.clean.clean import Clean

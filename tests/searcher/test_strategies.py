@@ -12,7 +12,7 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.quant import Quant
 from optc.report.budget import Budget
 from optc.searcher.judge import Figures, Judged
-from optc.searcher.pipelines import defaults, known, singles
+from optc.searcher.pipelines import common, defaults, singles
 from optc.searcher.plan import Plan, plan_of
 from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
 from optc.searcher.strategies import STRATEGIES, knapsack, strategy
@@ -182,22 +182,22 @@ def test_pipelines_on_their_defaults_are_candidates_of_every_search() -> None:
     ):
         aim = aim_of(budget)
         assert defaults(aim, FORMS) == pipelines
-        needed, others = known(aim, FORMS)
+        needed, others = common(aim, FORMS)
         assert [plan.passes for plan in (*needed, *others) if plan.guard] == pipelines
         assert any(plan.guard for plan in needed) == (len(pipelines) > 1)
 
 
 def test_what_first_keeps_tight_caps_comes_first() -> None:
-    assert known(aim_of("size=30%"), FORMS)[0][0].passes == "quant"
-    assert known(aim_of("size=10%"), FORMS)[0][0].passes == "quant:weights=int4"
-    assert known(aim_of("macs=50%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global"
-    assert known(aim_of("macs=50%,size=60%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global,quant"
+    assert common(aim_of("size=30%"), FORMS)[0][0].passes == "quant"
+    assert common(aim_of("size=10%"), FORMS)[0][0].passes == "quant:weights=int4"
+    assert common(aim_of("macs=50%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global"
+    assert common(aim_of("macs=50%,size=60%"), FORMS)[0][0].passes == "svd:ratio=0.49:scope=global,quant"
 
 
 @pytest.mark.parametrize("forms", [(FLOAT,), ("none",), ("int8",), (FLOAT, "dynamic")])
 @pytest.mark.parametrize("budget", ["macs=50%", "size=20%", "latency=50%", "agreement=98%"])
 def test_known_pipelines_take_no_form_that_is_not_wanted(forms: tuple[str, ...], budget: str) -> None:
-    plans = [plan for some in known(aim_of(budget), forms) for plan in some]
+    plans = [plan for some in common(aim_of(budget), forms) for plan in some]
     for plan in plans:
         codes = [one for one in Pipeline.parse(plan.passes) if isinstance(one, Quant)]
         assert [one.activations for one in codes] in (

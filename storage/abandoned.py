@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 
-from .workspace import DEEPEST, NAME, OWNER
+from .workspace import CLAIM, DEEPEST, NAME, OWNER, disclaim
 
 if sys.platform != "win32":
     import fcntl
@@ -23,15 +23,39 @@ _LONGEST = 1 << 24
 def remove_abandoned(folder: str) -> None:
     """Remove the workspaces in `folder` whose processes were killed."""
     with contextlib.suppress(OSError):
-        for name in [name for name in os.listdir(folder) if NAME.fullmatch(name)]:
-            path = os.path.join(folder, name)
-            with contextlib.suppress(OSError), _opened(path) as descriptor:
-                said, *recorded = _says(descriptor)
-                if os.fstat(descriptor).st_uid == os.geteuid() and said == name:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove_recorded(descriptor, recorded)
-                    _empty(descriptor)
-                    os.rmdir(path)
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name.removesuffix(CLAIM))
+            if not NAME.fullmatch(os.path.basename(path)):
+                continue
+            with contextlib.suppress(OSError):
+                _remove(path)
+            if name.endswith(CLAIM) and _claimed(path) and not os.path.lexists(path):
+                disclaim(path)
+
+
+def _remove(path: str) -> None:
+    with _opened(path) as descriptor:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return
+        said, *recorded = _says(descriptor)
+        if said == os.path.basename(path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_recorded(descriptor, recorded)
+            _empty(descriptor)
+            os.rmdir(path)
+        elif _claimed(path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.basename(path).startswith(_says(descriptor)[0]) and os.listdir(descriptor) == [OWNER]:
+                os.unlink(OWNER, dir_fd=descriptor)  # it was about to say its name
+            os.rmdir(path)
+
+
+def _claimed(path: str) -> bool:
+    """Whether a link of the user's beside a workspace says that it is one."""
+    try:
+        return os.lstat(path + CLAIM).st_uid == os.geteuid() and os.readlink(path + CLAIM) == os.path.basename(path)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -46,10 +70,13 @@ def _opened(path: str, parent: int | None = None) -> Iterator[int]:
 
 def _says(folder: int) -> list[str]:
     """The name that the workspace gives itself, and what it recorded."""
-    descriptor = os.open(OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        descriptor = os.open(OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:
+        return ["/"]
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return [""]
+            return ["/"]
         return os.read(descriptor, _LONGEST).decode(errors="replace").split("\n")
     finally:
         os.close(descriptor)

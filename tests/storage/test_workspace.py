@@ -98,9 +98,9 @@ def test_an_artifact_in_a_folder_is_replaced_by_a_process_that_is_killed(exchang
         there = [content(path) for path in (place / "out", *place.glob(".optc-*/old")) if path.exists()]
         assert there, f"nothing is left, killed at step {step}"
         assert all(one in wanted for one in there), f"half of one is left, killed at step {step}"
-        if exchanges == "yes":  # of the very last step an empty folder may be left, which nothing tells of
+        if exchanges == "yes":
             assert everything(place / "out") == sorted(there[0])
-            assert not [one for path in place.glob(".optc-*") for one in everything(path)]
+            assert os.listdir(place) == ["out"]
         if status == 0:
             assert there == wanted[1:]
             break
@@ -219,6 +219,93 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     left = killed(tmp_path)
     assert files(str(left)) == ["half"]
     remove_abandoned(str(tmp_path))
+    assert not everything(tmp_path)
+
+
+AT_EVERY_LINE = """
+import os, signal, sys
+from optc.storage import workspace
+from optc.storage.abandoned import remove_abandoned
+def life(last):
+    line = 0
+    def trace(frame, event, _):
+        nonlocal line
+        if frame.f_code.co_filename != workspace.__file__:
+            return None
+        line += event == "line"
+        if line == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    workspace.Workspace(sys.argv[1]).cleanup()
+    os._exit(0)
+last, kinds = 0, set()
+while True:
+    last += 1
+    child = os.fork() or life(last)
+    _, status = os.waitpid(child, 0)
+    left = os.listdir(sys.argv[1])
+    folders = [os.path.join(sys.argv[1], name) for name in left if not name.endswith(".claim")]
+    kinds.add((len(left), sum(len(os.listdir(folder)) for folder in folders)))
+    remove_abandoned(sys.argv[1])
+    if left := os.listdir(sys.argv[1]):
+        sys.exit(f"killed at line {last}: {left} stays")
+    if status == 0:
+        break
+print(last, sorted(kinds))
+"""
+
+
+def test_a_process_that_is_killed_at_any_line_of_a_workspaces_life_leaves_nothing_for_long(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    words = [sys.executable, "-c", AT_EVERY_LINE, str(tmp_path / "place")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines, kinds = done.stdout.split(maxsplit=1)
+    assert int(lines) > 25
+    # Nothing; a claim alone; a claim and an empty folder; both and what says whose it is; a folder that says so.
+    assert kinds.strip() == "[(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]"
+
+
+def test_an_empty_folder_that_nothing_claims_stays(tmp_path: Path) -> None:
+    """Nor does a claim prove a folder that holds anything, or one that others made."""
+    names = [f".optc-{number:012x}" for number in range(6)]
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / (names[1] + ".claim")).write_text(names[1])
+    (tmp_path / (names[2] + ".claim")).symlink_to(names[1])
+    for name in names[3:]:
+        (tmp_path / (name + ".claim")).symlink_to(name)
+    (tmp_path / names[3] / "mine").write_text("mine")
+    (tmp_path / names[4] / ".owner").write_text("me")
+    (tmp_path / names[5] / ".owner").symlink_to(tmp_path / names[3] / "mine")
+    before = everything(tmp_path)
+    remove_abandoned(str(tmp_path))
+    assert everything(tmp_path) == before
+
+
+def test_a_workspace_is_made_though_another_process_takes_it_for_abandoned(tmp_path: Path) -> None:
+    code = """
+import sys
+from optc.storage.abandoned import remove_abandoned
+from optc.storage.workspace import Workspace
+def trace(frame, event, _):
+    if "storage/workspace" in frame.f_code.co_filename and event == "line" and not done.get(frame.f_lineno):
+        done[frame.f_lineno] = True
+        sys.settrace(None)
+        remove_abandoned(sys.argv[1])
+        sys.settrace(trace)
+    return trace
+done = {}
+sys.settrace(trace)
+with Workspace(sys.argv[1]) as folder:
+    open(folder + "/half", "w").close()
+print(len(done))
+"""
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 25
     assert not everything(tmp_path)
 
 

@@ -13,14 +13,21 @@ from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
 from optc.models import zoo
-from optc.passes.base import Context, Report, TargetFacts
+from optc.passes.base import Context, Override, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.quant import Quant
 from optc.runtime.sources import load_samples
 from optc.targets.tvm.legal.integer_layers import coded_layer
 
 
-def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = None, **facts: object) -> Report:
+def quantized(
+    graph: Graph,
+    samples: dict[str, np.ndarray],
+    one: Quant | None = None,
+    *,
+    overrides: tuple[Override, ...] = (),
+    **facts: object,
+) -> Report:
     """Quantize in place, as the runner would."""
     held_out = load_samples(samples, graph)
     ctx = Context(
@@ -28,6 +35,7 @@ def quantized(graph: Graph, samples: dict[str, np.ndarray], one: Quant | None = 
         fit=held_out,
         held_out=held_out,
         threads=1,
+        overrides=overrides,
     )
     # Which layers do not pay is measured, so a test that does not ask for that must not depend on it.
     one = one or Quant(slower="int8")

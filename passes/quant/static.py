@@ -24,7 +24,7 @@ from .calibrate import Calibration, calibrate
 from .deciding import deciding
 from .equivalent.absorb import absorb
 from .equivalent.equalise import equalise
-from .equivalent.fusions import keep_apart
+from .equivalent.fusions import keep_apart, keep_weights
 from .equivalent.gates import spell_gates
 from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
@@ -271,6 +271,9 @@ def write(work: Work) -> None:
     work.insertion.activations()
     work.insertion.constants()
     _encode(work, rest)
+    if work.ctx.target.contrib_ops:
+        # Before weights are rounded: layers behind are fitted to what these really answer.
+        keep_weights(work.graph, but=work.layers)
 
 
 def round_weights(work: Work) -> None:

@@ -4,15 +4,17 @@ from rounding the weights of a float layer.
     MatMul or Gemm -> Relu              ->  Max(x, 0)
     MatMul or Gemm -> Clip              ->  Min(Max(x, low), high)
     MatMul of rank 2 -> Add             ->  Sum(x, y)
-    layer in float -> QuantizeLinear    ->  QuantizeLinear(Max(x, less than any code))
+    layer in float -> QuantizeLinear    ->  QuantizeLinear(Max(x, the least float))
+    layer in float -> Relu              ->  Max(x, 0)
 
 The same numbers. The first two: of a product that only an activation reads, the runtime asks that codes follow behind
 the activation; where floats do, it takes no integer kernel and decodes the weight at every run, five to ten times as
 slow as the float model. The third: it makes a Gemm of a product of rank 2 and a sum, and has no integer kernel for a
 Gemm whose third input is computed.
 
-The fourth: what ONNX Runtime finds between codes with weights in float it rounds to 8 bits itself, with one scale for
-all of them, which is what a layer was left in float for.
+The last two: what ONNX Runtime finds between codes with weights in float it rounds to 8 bits itself, with one scale for
+all of them, which is what a layer was left in float for. It looks past a clamp, and past what only moves elements, on
+both sides.
 
 The first three fire where nothing but the activation or the sum reads the product, and the activation is no output of
 the model and has one reader, which does not encode.
@@ -20,11 +22,13 @@ the model and has one reader, which does not encode.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
+from ....ir import ops
 from ....ir.graph import Graph, Node, Value
+from ....ir.types import DType
 from ...walk.linear import Linear
 
 
@@ -49,21 +53,25 @@ def keep_apart(graph: Graph, layers: Iterable[Linear]) -> int:
         if terms:
             _replace(graph, reader, layer.node.output, terms)
             count += 1
-    return count + sum(_keep_weights(graph, node) for node in tuple(graph) if node.op in _ROUNDED and not node.domain)
+    return count + keep_weights(graph)
+
+
+def keep_weights(graph: Graph, but: Container[Node] = ()) -> int:
+    """Keep the runtime from rounding weights of float layers, `but` those that are still to be quantized."""
+    layers = [node for node in graph if node.op in _ROUNDED and not node.domain and node not in but]
+    return sum(_keep_weights(graph, node) for node in layers)
 
 
 def _keep_weights(graph: Graph, node: Node) -> bool:
     """Put a Max that changes no code behind a float layer between codes; whether it is one."""
-    made_by = [None if value is None else value.producer for value in (node.input(0), node.input(1))]
-    reader = _only_reader(node.output)
-    if reader is None or reader.op != "QuantizeLinear" or any(v is None for v in reader.inputs[1:3]):
+    source, weight, reader = _behind_moves(node.input(0)), node.input(1), _only_reader(node.output)
+    if reader is None or not _encodes(reader) or not _decoded(source) or _decoded(weight):
         return False
-    decoded = [maker is not None and maker.op == "DequantizeLinear" for maker in made_by]
-    scale, zero = (None if value is None else value.numpy() for value in (reader.input(1), reader.input(2)))
-    if decoded != [True, False] or scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
-        return False
-    below = (float(np.iinfo(str(zero.dtype)).min) - float(zero.reshape(())) - 1) * float(scale.reshape(()))
-    least = graph.constant(np.asarray(below, scale.dtype), "least")
+    if reader.op == "Relu":
+        _replace(graph, reader, node.output, _clamp(graph, reader))
+        return True
+    half = node.output.dtype is DType.FLOAT16
+    least = graph.constant(np.finfo(np.float16).min if half else np.finfo(np.float32).min, "least")
     kept = graph.add(
         "Max", [node.output, least], types=[node.output.type], name=f"{node.label}_kept", origin=node.origin, after=node
     ).output
@@ -73,6 +81,27 @@ def _keep_weights(graph: Graph, node: Node) -> bool:
 
 _ROUNDED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Layers whose weights ONNX Runtime rounds by itself between codes."""
+
+_MOVED = ops.VIEWS | {"Cast", "Dropout", "Expand", "Identity", "MaxPool", "Slice", "Transpose"}
+"""Operators past which the runtime moves codes before it looks for such layers."""
+
+
+def _behind_moves(value: Value | None) -> Value | None:
+    while value is not None and value.producer is not None and value.producer.op in _MOVED:
+        value = value.producer.input(0)
+    return value
+
+
+def _decoded(value: Value | None) -> bool:
+    return value is not None and value.producer is not None and value.producer.op == "DequantizeLinear"
+
+
+def _encodes(node: Node) -> bool:
+    """Whether what `node` reads becomes codes and nothing else, at once or behind what clamps and moves it."""
+    behind: Node | None = node
+    while behind is not None and behind.op in _MOVED | ops.CLAMPS:
+        behind = _only_reader(behind.output)
+    return behind is not None and behind.op == "QuantizeLinear"
 
 
 def _only_reader(value: Value) -> Node | None:

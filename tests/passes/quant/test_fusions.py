@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
+from optc.passes.base import Override
 from optc.passes.quant.equivalent.fusions import keep_apart
 from optc.passes.quant.quant import Quant
 from optc.runtime.islands import optimised
@@ -84,3 +86,66 @@ def test_weights_that_stay_float_between_codes_are_not_rounded_by_the_runtime(la
     infer(graph)
     assert np.array_equal(Session(graph, optimise=False, threads=1).run(feeds)[0], written)
     assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("layer", "before", "behind"),
+    [
+        *product(["ConvTranspose", "Conv"], ["", "Transpose"], ["Relu", "Clip", "Transpose", "Reshape", "Slice"]),
+        *product(["Gemm"], [""], ["Relu", "Clip", "Reshape", "Slice"]),
+        ("Conv", "", "MaxPool"),
+        ("Conv", "", "Relu, Transpose"),
+    ],
+)
+def test_nor_are_those_behind_which_values_are_clamped_or_moved(layer: str, before: str, behind: str) -> None:
+    """The runtime moves codes past such operators, and takes clamps for part of the layer."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (8, 8) if layer == "Gemm" else (8, 8, 8, 8)))
+    shape = (8, 8) if layer == "Gemm" else (8, 8, 1, 1)
+    weights = (RANDOM.standard_normal(shape) * np.exp(RANDOM.normal(size=shape))).astype(np.float32)
+    codes = [graph.constant(np.float32(0.05)), graph.constant(np.uint8(128))]
+    x = graph.add("DequantizeLinear", [graph.add("QuantizeLinear", [x, *codes]).output, *codes]).output
+    follows = {
+        "Relu": [],
+        "Clip": [graph.constant(np.float32(-1)), graph.constant(np.float32(2))],
+        "Reshape": [graph.constant(np.asarray([4, -1]))],
+        "Slice": [graph.constant(np.asarray([end])) for end in (0, 5, 0)],
+    }
+    for op in [*filter(None, [before]), layer, *behind.split(", ")]:
+        attributes = {"Transpose": {"perm": [1, 0, *range(2, len(shape))]}, "MaxPool": {"kernel_shape": [2, 2]}}
+        rest = [graph.constant(weights / 4)] if op == layer else follows.get(op, [])
+        x = graph.add(op, [x, *rest], attributes.get(op, {})).output
+    x = graph.add("QuantizeLinear", [x, *codes]).output
+    graph.add_output(graph.add("DequantizeLinear", [x, *codes]).output, "y")
+    infer(graph)
+    feeds = {"x": RANDOM.standard_normal((8, 8) if layer == "Gemm" else (8, 8, 8, 8)).astype(np.float32)}
+    written = Session(graph, optimise=False, threads=1).run(feeds)[0]
+    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) > 0.01
+    assert keep_apart(graph, []) == 1
+    infer(graph)
+    assert np.array_equal(Session(graph, optimise=False, threads=1).run(feeds)[0], written)
+    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) < 0.001
+
+
+@pytest.mark.parametrize("behind", ["", "Relu"])
+def test_layers_behind_are_fitted_to_what_a_float_layer_really_answers(behind: str) -> None:
+    """The weights of a channel that is silent leave none for the others in a scale that all share."""
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8, 8, 8)))
+    weights = [(RANDOM.standard_normal((8, 8, 3, 3)) / 9).astype(np.float32) for _ in range(3)]
+    biases = [RANDOM.standard_normal(8).astype(np.float32) for _ in range(3)]
+    weights[0][0], biases[0][0], weights[1][:, 0] = 0, 0, 40
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = graph.add(
+            "Conv", [x, graph.constant(weight), graph.constant(bias)], {"pads": [1, 1, 1, 1]}, name=f"layer{index}"
+        ).output
+        x = graph.add(behind, [x]).output if behind else x
+    graph.add_output(x, "y")
+    infer(graph)
+    feeds = {"x": RANDOM.standard_normal((96, 8, 8, 8)).astype(np.float32)}
+    before = Session(graph).run(feeds)[0]
+    apart = Override("layer1", keep=True)
+    quantized(graph, feeds, overrides=(apart,), contrib_ops=True)
+    after = Session(graph).run(feeds)[0]
+    error = float(np.square(after - before).mean() / before.var())
+    assert error < 1e-3, error

@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import DataError
+from ..ir.tensor import POINTER, SourceFile
 from .columns import Array
 
 _LOCAL_HEADER = 30
@@ -31,6 +32,13 @@ DAMAGED = (
     *(struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
 )
 """What damaged archives and headers make of their readers, those of ways of packing that are not known among them."""
+
+
+def unreadable(path: Path, what: str, error: Exception | str) -> DataError:
+    """The refusal of a file of samples that is not `what` its name says."""
+    if path.is_file() and SourceFile(str(path)).is_pointer:
+        return DataError(f"{path}: {POINTER}")
+    return DataError(f"{path}: cannot be read as {what}: {error}")
 
 
 def open_npz(path: Path) -> dict[str, Array]:
@@ -56,7 +64,7 @@ def open_npz(path: Path) -> dict[str, Array]:
                         array = map_npy(file)
                 arrays[member.filename.removesuffix(".npy")] = array
     except DAMAGED as error:
-        raise DataError(f"{path}: cannot be read as an .npz of arrays: {error}") from error
+        raise unreadable(path, "an .npz of arrays", error) from error
     return arrays
 
 
@@ -73,7 +81,7 @@ def open_npy(path: Path) -> Array:
         with path.open("rb") as file:
             return map_npy(file)
     except DAMAGED as error:
-        raise DataError(f"{path}: cannot be read as a .npy array: {error}") from error
+        raise unreadable(path, "a .npy array", error) from error
 
 
 def map_npy(file: IO[bytes]) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import DataError
 from ..ir.graph import Value
 from ..ir.types import DType
+from .archive import unreadable
 from .columns import Array, Column, LoadedColumn
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def image_column(
         except DataError:
             raise
         except Exception as error:  # damaged images make decoders raise anything
-            raise DataError(f"{paths[index]}: cannot be read as an image: {error}; remove it or repair it") from error
+            raise unreadable(paths[index], "an image", f"{error}; remove it or repair it") from error
         pixels = pixels.reshape(*pixels.shape[:2], len(mode))
         if dtype.is_float:
             pixels = (pixels.astype(np.float32) / unit - shift) / scale

@@ -13,7 +13,7 @@ from ..errors import DataError, ModelError, expect, nearest
 from ..ir.graph import Graph, Value
 from ..ir.printable import has_control
 from ..ir.types import DType
-from .archive import open_npy, open_npz
+from .archive import open_npy, open_npz, unreadable
 from .axes import axes_of, axes_of_feed, batch_axes, fed_inputs
 from .columns import Array, ArrayColumn, Column, LoadedColumn, SharedColumn
 from .images import ImageColumn, find_images, image_column
@@ -256,7 +256,7 @@ def _read_tensor(path: Path) -> Array:
             raise ValueError("its data is in another file, which is not read")
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except Exception as error:  # protobuf's own among them
-        raise DataError(f"{path}: cannot be read as an ONNX tensor: {error}") from error
+        raise unreadable(path, "an ONNX tensor", error) from error
 
 
 def _dtype(value: Value, stored: np.dtype[np.generic]) -> np.dtype[np.generic]:

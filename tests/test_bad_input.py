@@ -70,6 +70,16 @@ def test_a_folder_and_a_missing_file_are_not_models(tmp_path: Path) -> None:
     assert_one_line(optc(str(tmp_path / "none.onnx")), 2, "none.onnx")
 
 
+@pytest.mark.parametrize("name", ["samples.npz", "samples/0.npy", "test_data_set_0/input_0.pb"])
+def test_a_pointer_in_place_of_samples_is_told(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.onnx", model([MATMUL]).SerializeToString())
+    data = tmp_path / name
+    data.parent.mkdir(exist_ok=True)
+    data.write_bytes(POINTER)
+    place = data.parent if data.parent.name == "samples" else tmp_path if data.suffix == ".pb" else data
+    assert_one_line(optc(path, "--passes", "quant", "--data", str(place)), 2, data.name, "Git LFS", "git lfs pull")
+
+
 ROWS = np.random.default_rng(1).standard_normal((40, 4)).astype(np.float32)
 BAD_SAMPLES = {
     "name": ({"z": ROWS, "w": ROWS}, ("x",)),

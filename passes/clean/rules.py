@@ -32,7 +32,7 @@ RULES: tuple[Rule, ...] = (
     identity.RULE,
     neutral.RULE,
     branch.RULE,
-    cast.RULE,
+    *cast.RULES,
     transpose.RULE,
     *view.RULES,
     *slice.RULES,

@@ -21,6 +21,10 @@ Use: TypeAlias = tuple[User, int]
 """Who reads a value, and as which of its inputs (of a graph: as which of its outputs)."""
 
 
+_DECODING = 100
+"""Values that a weight is decoded through at most."""
+
+
 class Value:
     """One edge of the graph: made in one place, read in any number.
 
@@ -85,7 +89,25 @@ class Value:
         """Why the data of this value, which is no constant, is not known before the model runs: "it is ..."."""
         if self.default is not None:
             return "an input with a default, which a caller may override"
-        return "an input" if self.is_input else "computed"
+        if self.is_input:
+            return "an input"
+        return "computed from constants when the model is loaded" if self.of_constants else "computed"
+
+    @property
+    def of_constants(self) -> bool:
+        """Whether this value is a constant or follows from constants alone, as weights do that are decoded at load: by
+        few nodes, of its own graph."""
+        seen: set[Value] = set()
+        stack: list[Value | None] = [self]
+        while stack:
+            value = stack.pop()
+            if value is None or value in seen:
+                continue
+            seen.add(value)
+            if value.is_input or len(seen) > _DECODING or (value.producer is not None and value.producer.captures):
+                return False
+            stack += [] if value.producer is None else value.producer.inputs
+        return True
 
     @property
     def dtype(self) -> DType | None:

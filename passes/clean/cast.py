@@ -3,11 +3,12 @@
     1. Cast<c>(Cast<b>(x: a))   ->   Cast<c>(x), or x if c is a     where every number of type a is one of type b
     2. Transpose(Cast(w))       ->   Cast(Transpose(w))             and so for views, for a constant w
 
-Exact because the inner cast loses nothing, so the outer one starts from the same number, and because what moves elements
-does not look at them. After 2 the moved constant is folded in the type that it is stored in; a weight in half precision
-is then read through its Cast alone. 1 does not fire where the inner cast rounds or wraps (float to half, int64 to
-int32, float to int), for strings, or for the 8-bit floats, whose saturation is an attribute, nor where others read the
-value in between and the result is not x: nothing would be saved. 2 does not where others read w or what is cast of it.
+Exact because the inner cast loses nothing, so the outer one starts from the same number, and because what moves
+elements does not look at them. After 2 the moved constant is folded in the type that it is stored in; a weight in half
+precision is then read through its Cast alone. 1 does not fire where the inner cast rounds or wraps (float to half,
+int64 to int32, float to int), for strings, or for the 8-bit floats, whose saturation is an attribute, nor where others
+read the value in between and the result is not x: nothing would be saved. 2 does not where others read w or what is
+cast of it.
 """
 
 from __future__ import annotations

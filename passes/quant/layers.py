@@ -53,7 +53,7 @@ def quantizable(node: Node, schemes: Schemes = MappingProxyType({}), form: Form 
         maker = weight.producer
         if maker is not None and maker.op == "Transpose" and _is_constant(maker.input(0)):
             raise Skip("its weight is a constant that others read the other way round")
-        both = node.op == "MatMul" and weight.default is None
+        both = node.op == "MatMul" and weight.default is None and not weight.of_constants
         raise Skip("both operands are computed" if both else f"the weight is {weight.unknown}")
     if weight.constant.dtype is not DType.FLOAT:
         raise Skip(f"the weight is {weight.constant.dtype.text}, not float")

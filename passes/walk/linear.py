@@ -404,9 +404,11 @@ def _weight_of(node: Node, index: int) -> bool:
 
 
 def has_weight(node: Node) -> bool:
-    """Whether an operand of a product is a weight, or an input with a default for one."""
+    """Whether an operand of a product is a weight, computed from constants, or an input with a default for one."""
     weight = node.input(1)
-    return _weight_of(node, 1) or _weight_of(node, 0) or (weight is not None and weight.default is not None)
+    if _weight_of(node, 1) or _weight_of(node, 0):
+        return True
+    return weight is not None and (weight.default is not None or weight.of_constants)
 
 
 def _bias_add(layer: Linear) -> Node | None:

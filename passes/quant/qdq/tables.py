@@ -154,27 +154,13 @@ def _feeds_a_layer(node: Node) -> bool:
     while stack:
         for user in (user for value in stack.pop().outputs for user in value.users):
             multiplies = user.op in WEIGHTED or (is_quantized(user) and user.op not in RECODING)
-            if multiplies and _is_stored(user.input(1)):
+            stored = user.input(1) if multiplies else None
+            if stored is not None and stored.of_constants:
                 return True
             if user not in seen:
                 seen.add(user)
                 stack.append(user)
     return False
-
-
-def _is_stored(value: Value | None) -> bool:
-    """Whether a value is made of constants alone."""
-    seen: set[Value] = set()
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if value is None or value in seen:
-            continue
-        seen.add(value)
-        if value.is_input:
-            return False
-        stack += [] if value.producer is None else value.producer.inputs
-    return True
 
 
 def _encode(graph: Graph, node: Node) -> float:

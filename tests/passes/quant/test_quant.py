@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from quantized import cleaned, quantized, runtime_ops
 
+import optc
 from optc.ir.graph import Graph, Value
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
@@ -183,7 +184,8 @@ def test_what_cannot_be_quantized_says_why() -> None:
     graph.add_output(double, "z", TensorType(DType.FLOAT, ("N", 4)))
     before = len(graph)
     report = quantized(graph, {"x": rng.normal(size=(32, 16)).astype(np.float32)})
-    assert [layer.reason for layer in report.layers] == ["alpha or beta is not 1", "both operands are computed"]
+    loaded = "the weight is computed from constants when the model is loaded"
+    assert [layer.reason for layer in report.layers] == ["alpha or beta is not 1", loaded]
     assert len(graph) == before
     assert not report.changed
 
@@ -342,3 +344,20 @@ def test_weights_alone_are_stored_in_int8_and_folded_by_the_runtime(tmp_path: Pa
     assert len(to_bytes(graph)) < 0.6 * len(to_bytes(teacher))
     test = load_samples(zoo.samples("digits_dscnn", "test"), graph)
     assert agreement(teacher, graph, test, threads=1).share >= 0.995
+
+
+def test_layers_of_a_file_with_stored_weights_are_named_with_the_true_reason() -> None:
+    rng = np.random.default_rng(0)
+    samples = {"x": rng.normal(size=(32, 64)).astype(np.float32)}
+    model = optc.compile(
+        linear(rng.normal(size=(64, 96)).astype(np.float32)),
+        "quant:activations=none",
+        data=samples,
+        check=False,
+        guard=False,
+    ).graph
+    for one in ("prune", "svd", "quant"):
+        done = optc.compile(model.clone(), one, data=samples, threads=1, check=False, guard=False).report.steps
+        reasons = [layer.reason for step in done for layer in step.report.layers]
+        assert reasons, one
+        assert all("computed from constants when the model is loaded" in reason for reason in reasons), reasons

@@ -206,8 +206,8 @@ def test_layers_that_cannot_be_taken_say_why() -> None:
     assert not layers
     assert {node.name: reason for node, reason in refused} == {
         "first": "its weight is shared with Neg 'v1', which reads it in another way",
-        "second": "its weight is computed",
-        "computed": "its weight is computed",
+        "second": "its weight is computed from constants when the model is loaded",
+        "computed": "its weight is computed from constants when the model is loaded",
         "nan": "its weight is not finite",
     }
     report = Prune().run(graph, context(graph))

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from .. import __version__
 from ..ir.cost import cost
 from ..ir.graph import Graph
+from ..ir.same import same
 from ..passes.base import Context, Pass, Report
 from ..passes.observers import Observer
 from ..report.build import BuildReport, LatencyFigure, Size, Step
@@ -91,5 +92,5 @@ class Recorder(Observer):
             self._size = size_of(graph, self._dims)
         self.steps.append(Step(one.name, report, self._size, agreed))
         self.where = f"after '{one.name}'"
-        if one.lossy:
+        if one.lossy and not (self.kept is not None and same(self.kept, graph)):
             self.kept = graph.clone()

@@ -24,7 +24,7 @@ RESULTS = 512 << 20
 MACS = 1 << 33
 """Multiply-accumulates of all that one pass evaluates: seconds."""
 RUNS = 512
-"""Nodes that one pass hands to a runtime, each in a session of its own of about a millisecond."""
+"""Sessions of a runtime that one pass opens for nodes that it evaluates, of about a millisecond each."""
 
 
 class TooLarge(ModelError):

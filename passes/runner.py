@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ModelError, OptcError, PassError, TargetError
+from ..ir.same import same
 from ..ir.shapes.infer import infer
 from ..ir.text.snapshot import digest, settle
 from ..ir.verify.verify import verify
@@ -115,7 +116,7 @@ def _checked(
     except Exception as error:
         raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
     # What passes before have left is tidy. The report alone does not tell: a layer that stays float may be stored anew.
-    if position > 1 and not report.changed and state and digest(graph) == state:
+    if position > 1 and not report.changed and same(graph, before):
         graph.become(before)
         return report, True
     try:

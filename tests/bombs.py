@@ -144,8 +144,8 @@ def contraction() -> onnx.ModelProto:
 
 
 def scalars() -> onnx.ModelProto:
-    nodes = [helper.make_node("Cos", [f"c{i}"], [f"c{i + 1}"]) for i in range(12_000)]
-    return _model(nodes, "c12000", c0=np.ones(1, np.float32))
+    nodes = [helper.make_node("Cos", [f"c{i}"], [f"c{i + 1}"]) for i in range(20_000)]
+    return _model(nodes, "c20000", c0=np.ones(1, np.float32))
 
 
 def rank() -> onnx.ModelProto:

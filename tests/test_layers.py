@@ -107,7 +107,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("tensor", "text/literal", "text/scan"),
         ("spilled",),
         ("attributes", "clone", "graph", "names", "node", "order", "text/dump"),
-        ("calls", "instantiate", "ops", "stored", "text"),
+        ("calls", "instantiate", "ops", "same", "stored", "text"),
         ("onnx",),
         ("shapes", "verify"),
         ("macs", "randomness", "view"),

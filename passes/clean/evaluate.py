@@ -12,14 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...errors import ModelError
 from ...ir.allowance import MOST, Effort
-from ...ir.graph import Graph
 from ...ir.node import Node
 from ...ir.ops import BROADCASTING, VIEWS
 from ...ir.types import DType
 from .expected import cost
 from .fill import Array, elementwise, expand, is_uniform, reshape, stored_bytes
+from .one_node import Runtime, Unknown
 
 Inputs = list["Array | None"]
 
@@ -35,20 +34,20 @@ _MOVES = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze
 """Operators that make no string longer than those they read."""
 
 
-class Unknown(Exception):
-    """The node cannot be evaluated here; leave it in the graph."""
-
-
-def evaluate(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int = MOST) -> list[Array]:
+def evaluate(
+    node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int = MOST, runtime: Runtime | None = None
+) -> list[Array]:
     """The outputs of a node of the default domain, without bodies. Raises `Unknown`.
 
     They are computed only where it follows from the inputs that they take at most `limit` bytes, and `effort` is left
-    for it; what takes no memory of its own (a view, one element repeated) always is.
+    for it; what takes no memory of its own (a view, one element repeated) always is. `runtime` has the sessions of
+    nodes before this one.
     """
+    runtime = Runtime() if runtime is None else runtime
     rule = _NUMPY.get(node.op)
     free = rule is not None and is_free(node, [a for a in inputs if a is not None])
     if not free:
-        _spend(node, inputs, opset, effort, limit, runs=rule is None)
+        shared = _spend(node, inputs, opset, effort, limit, None if rule else runtime)
     if rule is not None:
         try:
             with np.errstate(all="ignore"):
@@ -57,8 +56,8 @@ def evaluate(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int 
             result = None
         if result is not None:
             return [result]
-        _spend(node, inputs, opset, effort, limit, runs=True)
-    return _run(node, inputs)
+        shared = _spend(node, inputs, opset, effort, limit, runtime)
+    return runtime.run(node, inputs, shared=shared)
 
 
 def is_free(node: Node, arrays: list[Array]) -> bool:
@@ -69,64 +68,28 @@ def is_free(node: Node, arrays: list[Array]) -> bool:
     return node.op in ("Constant", "ConstantOfShape") or (node.op in _VIEWS and uniform[:1] == [True])
 
 
-def _spend(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int, *, runs: bool) -> None:
-    """Raises `Unknown` where a node would take too much, or nobody can tell what it takes."""
+def _spend(node: Node, inputs: Inputs, opset: int, effort: Effort, limit: int, runtime: Runtime | None) -> bool:
+    """Whether the node computes no products, in which kernels do with constants what they do not with inputs.
+
+    Raises `Unknown` where a node would take too much, or nobody can tell what it takes.
+    """
     arrays = [a for a in inputs if a is not None]
     if any(a.nbytes > max(SMALL_VIEW, stored_bytes(a)) for a in arrays):
         raise Unknown("it reads a large repeated value, which would be written out")
     if any(a.dtype == object for a in arrays) and node.op not in _MOVES:
         raise Unknown("strings may grow without bound")
-    if runs and len(node.outputs) > OUTPUTS:
+    if runtime is not None and len(node.outputs) > OUTPUTS:
         raise Unknown("the runtime takes the square of its outputs in time")
     taken = cost(node, inputs, opset)
     if taken is None:
         raise Unknown("what it takes does not follow from its inputs")
     size, work = taken
     # A runtime gets a copy of whatever is read, as often as it is read.
-    size_there = sum(a.nbytes for a in arrays) if runs else 0
-    if size > limit or not effort.spend(size + size_there, work, int(runs)):
+    size_there = sum(a.nbytes for a in arrays) if runtime is not None else 0
+    opens = runtime is not None and (work > 0 or not runtime.has(node, inputs))
+    if size > limit or not effort.spend(size + size_there, work, int(opens)):
         raise Unknown("it would take too much")
-
-
-def _run(node: Node, inputs: Inputs) -> list[Array]:
-    """The outputs of a node by ONNX Runtime, or by the ONNX reference evaluator where that refuses."""
-    import onnxruntime
-    from onnx.reference import ReferenceEvaluator
-
-    from ...ir.onnx.writer import to_proto
-    from ...ir.tensor import ArrayTensor
-
-    graph = Graph("fold", opsets={"": node.graph.opset()} if node.graph is not None else {})
-    graph.header = node.graph.root.header if node.graph is not None else graph.header
-    reads = [
-        None if a is None else graph.constant(ArrayTensor(np.ascontiguousarray(a).reshape(a.shape))) for a in inputs
-    ]
-    copy = graph.add(node.op, reads, node.attributes, outputs=len(node.outputs), types=[v.type for v in node.outputs])
-    used = [i for i, v in enumerate(node.outputs) if v.uses]
-    for i in used:
-        graph.add_output(copy.outputs[i], f"y{i}", node.outputs[i].type)
-    try:
-        model = to_proto(graph)
-    except (ModelError, ValueError, KeyError, TypeError) as error:
-        raise Unknown(str(error)) from error
-    outputs: list[Array] = [np.empty(0, np.float32)] * len(node.outputs)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        results = session.run(None, {})
-    except Exception:
-        try:
-            results = ReferenceEvaluator(model).run(None, {})
-        except Exception as error:
-            raise Unknown(str(error)) from error
-    for i, array in zip(used, results, strict=True):
-        if not isinstance(array, np.ndarray | np.generic):
-            raise Unknown("the result is not a tensor")
-        outputs[i] = np.asarray(array)
-    return outputs
+    return work == 0
 
 
 def _ints(array: Array | None) -> list[int]:

@@ -29,8 +29,9 @@ from ...ir.node import Node, Value
 from ...ir.ops import LAYERS, RANDOM
 from ...ir.tensor import SparseTensor
 from ...ir.types import DType
-from .evaluate import Unknown, evaluate
+from .evaluate import evaluate
 from .fill import Array, store, stored_bytes, tensor_bytes
+from .one_node import Unknown
 from .rewriter import SMALL, Rewriter, is_plain
 
 _NEVER = RANDOM | {"DequantizeLinear", "If", "Loop", "Scan", "SequenceMap"}
@@ -104,7 +105,7 @@ def _compute(
         inputs.append(array)
     limit = max(_WORKING, sum(stored_bytes(a) for a in inputs if a is not None))
     try:
-        results = evaluate(node, inputs, rewriter.opset, rewriter.effort, limit)
+        results = evaluate(node, inputs, rewriter.opset, rewriter.effort, limit, rewriter.runtime)
     except Unknown:
         return None
     for value, array in zip(node.outputs, results, strict=True):

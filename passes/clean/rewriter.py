@@ -19,6 +19,7 @@ from ...ir.origin import Origin
 from ...ir.tensor import SparseTensor, Tensor
 from ...ir.types import TensorType, Type
 from .fill import Array, compact, store, stored_bytes
+from .one_node import Runtime
 
 SMALL = 256
 """Bytes by which one rewrite may enlarge the constants: what the record of a removed node takes in a file."""
@@ -49,6 +50,7 @@ class Rewriter:
     def __init__(self, graph: Graph, recorded: dict[Value, Type | None], effort: Effort) -> None:
         self.graph = graph
         self.effort = effort
+        self.runtime = Runtime()
         self.recorded = recorded
         self.opset = graph.opset()
         self._queue: deque[Node] = deque()

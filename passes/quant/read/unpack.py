@@ -15,7 +15,8 @@ from ....ir.allowance import Effort
 from ....ir.graph import Graph, Node, Value
 from ....ir.ops import RANDOM
 from ....ir.types import DType
-from ...clean.evaluate import Unknown, evaluate
+from ...clean.evaluate import evaluate
+from ...clean.one_node import Unknown
 from ...clean.rewriter import is_plain
 from .spread import QOPERATORS
 

@@ -11,8 +11,9 @@ from ....ir.ops import RANDOM
 from ....ir.tensor import SparseTensor
 from ....ir.types import DType
 from ....passes.base import Context, Pass, Report
-from ....passes.clean.evaluate import Unknown, evaluate
+from ....passes.clean.evaluate import evaluate
 from ....passes.clean.fill import Array, store, stored_bytes
+from ....passes.clean.one_node import Unknown
 from ....passes.clean.rewriter import SMALL, is_plain
 
 if TYPE_CHECKING:

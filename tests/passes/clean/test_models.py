@@ -18,6 +18,7 @@ from optc.ir.types import DType, TensorType
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Report, TargetFacts
 from optc.passes.clean import Clean
+from optc.runtime.session import Session
 
 LIGHT = {
     "light_bvlc_alexnet": 22,
@@ -283,3 +284,19 @@ def test_the_measure_of_equality_can_fail() -> None:
     assert distance(one, one[:2]) == np.inf
     assert distance(one, np.float32([1, 2, np.nan])) == np.inf
     assert distance(np.int64([1]), np.int64([2])) == np.inf
+
+
+def test_thousands_of_constant_nodes_are_evaluated_in_a_session_for_each_kind() -> None:
+    """Bit for bit what ONNX Runtime makes of them where they stay."""
+    graph = Graph("net", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (1,)))
+    value = graph.constant(np.float32([0.3]), "c")
+    for index in range(3000):
+        value = graph.add(("Cos", "Exp", "Tanh")[index % 3], [value]).output
+    graph.add_output(graph.add("Add", [x, value]).output, "y")
+    feeds = {"x": np.float32([0])}
+    (expected,) = Session(graph, optimise=False).run(feeds)
+    clean(graph)
+    assert [node.op for node in graph] == ["Add"]
+    (result,) = Session(graph).run(feeds)
+    assert result.tobytes() == expected.tobytes()

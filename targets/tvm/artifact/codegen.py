@@ -213,7 +213,7 @@ def _checks(plan: Plan, inputs: Sequence[Port]) -> list[str]:
 def _arena(plan: Plan) -> list[str]:
     lines = ["  int64_t bytes = 0;"]
     for index, sizes in enumerate(plan.slots):
-        most = sizes[0] if len(sizes) == 1 else f"std::max<int64_t>({{{', '.join(sizes)}}})"
+        most = sizes[0] if len(sizes) == 1 else f"largest({{{', '.join(sizes)}}})"
         lines.append(f"  const int64_t at{index} = bytes; bytes += aligned({most});")
     lines += ["  char* const base = arena(model, bytes);", "  if (base == nullptr) return false;"]
     return lines

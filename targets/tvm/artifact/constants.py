@@ -16,6 +16,8 @@ import numpy.typing as npt
 ALIGNMENT = 64
 """Bytes at which every tensor starts; the kernels count on it."""
 _KINDS = 256
+_GLANCE = 1 << 16
+"""Words that are looked at first: of most weights these alone are of too many kinds."""
 _WORD = 4
 _GAIN = 4096
 """Bytes that codes must save: less is not worth the memory that they are spread out in."""
@@ -59,7 +61,7 @@ class Constants:
     def _table(self, data: bytes) -> Table | None:
         """The words of `data` as codes; none where there are too many kinds of them, or they are few."""
         words = np.frombuffer(data, np.uint32)
-        if len(data) - words.size < _GAIN:
+        if len(data) - words.size < _GAIN or np.unique(words[:_GLANCE]).size > _KINDS:
             return None
         kinds, codes = np.unique(words, return_inverse=True)
         if kinds.size > _KINDS or len(data) - words.size - kinds.nbytes < _GAIN:

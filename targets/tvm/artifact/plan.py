@@ -333,8 +333,8 @@ _FORMS: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "Mul": ("({}*{})", operator.mul),
     "FloorDiv": ("floor_div({},{})", operator.floordiv),
     "FloorMod": ("floor_mod({},{})", operator.mod),
-    "Min": ("std::min<int64_t>({},{})", min),
-    "Max": ("std::max<int64_t>({},{})", max),
+    "Min": ("smallest({{{},{}}})", min),
+    "Max": ("largest({{{},{}}})", max),
 }
 
 

@@ -2,7 +2,6 @@
 #ifndef OPTC_RUNTIME_H
 #define OPTC_RUNTIME_H
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -42,6 +41,19 @@ using Kernel = int (*)(void*, Value*, int32_t, Value*);
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 inline int64_t floor_mod(int64_t a, int64_t b) { return a - floor_div(a, b) * b; }
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+// As std::min and std::max of a list, whose header is most of what a plan takes to compile.
+template <size_t count>
+int64_t smallest(const int64_t (&list)[count]) {
+  int64_t least = list[0];
+  for (int64_t one : list) least = one < least ? one : least;
+  return least;
+}
+template <size_t count>
+int64_t largest(const int64_t (&list)[count]) {
+  int64_t most = list[0];
+  for (int64_t one : list) most = one > most ? one : most;
+  return most;
+}
 
 // Memory that grows as needed and stays; its start is aligned for the kernels.
 class Arena {

@@ -112,13 +112,8 @@ def compile_model(
 
     from ..compiler import Interrupted, check_place, compile_with
     from ..passes.observers import Dump, Observer, Reproduce
-    from ..report.annotated import write as write_annotated
-    from ..report.build import together
     from ..report.files import ANNOTATED, PAGE, WHOLE, extension, write
-    from ..report.page import write as write_page
     from ..report.progress import PassLines
-    from ..report.terminal import beside, show
-    from ..storage.store import Store
     from .run import device
 
     errors = console(stderr=True)
@@ -163,11 +158,15 @@ def compile_model(
                 observers=observers,
                 progress=progress,
             )
-            build = compile_with(model, whole)
+            build = compile_with(model, whole, forks=True)
         except Interrupted as stop:
             build, stopped = stop.build, stop
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(str(stop) or "interrupted; no output was written") from None
+        from ..report.annotated import write as write_annotated
+        from ..report.page import write as write_page
+        from ..storage.store import Store
+
         try:
             todo = [(one, path) for paths in files for one, path in zip(build.each, paths)]
             for one, path in todo:
@@ -188,6 +187,9 @@ def compile_model(
             record.keep(chosen.name(one.report.target), one.report)
     if depfile is not None:
         chosen.depend(depfile, build)
+    from ..report.build import together
+    from ..report.terminal import beside, show
+
     with heard():
         if voice.json:
             sys.stdout.write(

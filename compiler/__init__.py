@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .artifact import opened
+    from .compilation import compile_with
     from .data import Data, in_batches, runnable, sizes
     from .fixed_sizes import fix_shapes, narrowed, parse_shapes
     from .function import compile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from .options import Options, Passes
     from .place import check_place
     from .result import Build, Interrupted
-    from .stages import compile_with
 
 __all__ = [
     "Build",
@@ -56,7 +56,7 @@ _HOME = {
     "check_place": "place",
     "compare": "measure",
     "compile": "function",
-    "compile_with": "stages",
+    "compile_with": "compilation",
     "fix_shapes": "fixed_sizes",
     "in_batches": "data",
     "name_of": "model",

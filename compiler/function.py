@@ -48,6 +48,6 @@ def compile(model: Model, options: Options) -> Build:
     `PassError` where a pass crashes. A `KeyboardInterrupt` after a lossy pass has finished writes what there is, and is
     raised as `Interrupted`.
     """
-    from .stages import compile_with
+    from .compilation import compile_with
 
     return compile_with(model, options)

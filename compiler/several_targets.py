@@ -8,35 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import EmissionError, OutputError, SpecError, TargetError
-from ..ir.graph import Graph
 from ..report.build import TargetRow
 from ..storage.workspace import Workspace
 from ..targets import table
 from ..targets.base import Target
+from .constant_inputs import freeze
+from .data import draw, is_stream
 from .locked import Locked
-from .model import name_of, stem_of
+from .model import name_of, read, stem_of
 from .order import Order
 from .place import check_place
 from .result import Build, Interrupted
+from .stages import build, read_order
 
 
-def beside(
-    build: Callable[[Order], Build],
-    read: Callable[[Order], Graph],
-    order: Order,
-    targets: Sequence[Target],
-    lock: Mapping[str, Locked] | Locked | None,
-) -> Build:
+def build_all(order: Order, targets: Sequence[Target]) -> Build:
     """Build what is ordered for all `targets`, into a folder at the order's path, made where it is missing.
 
-    `lock` holds a record each by the text of the target. Every place is looked at before the first build, and every
-    target at the inputs of the model, as `read` gives it. Where one target fails later, those built before it stay:
-    each artifact is whole. Raises what `build` and `read` raise; a `TargetError` says which target it is of.
+    The lock of the options holds a record each by the text of the target. Every place is looked at before the first
+    build, and every target at the inputs of the model. Where one target fails later, those built before it stay: each
+    artifact is whole. Raises what `build` raises; a `TargetError` says which target it is of.
     """
+    options, lock = order.options, order.options.lock
+    if is_stream(order.data):
+        shown = read(order.model)
+        if options.freeze:
+            freeze(shown)
+        options.fixed.apply(shown)
+        order = replace(order, data=draw(order.model, order.data, shown, options.seed))
     if isinstance(lock, Locked):
         raise SpecError("several targets are held against a record each: lock={'onnx': …, 'arm64': …}")
     records: Mapping[str, Locked] = lock or {}
@@ -47,7 +50,7 @@ def beside(
         for target, path in zip(targets, paths, strict=True):
             if path is not None:
                 check_place(path, target=target)
-        model = read(order)
+        model, _ = read_order(order)
         for target in targets:
             try:
                 target.check_inputs(model)
@@ -56,7 +59,8 @@ def beside(
         for target, path in zip(targets, paths, strict=True):
             text = table.spec(target)
             try:
-                done.append(build(replace(order, target=target, path=path, cache=store, lock=records.get(text))))
+                one = replace(order, target=target, path=path, cache=store, lock=records.get(text))
+                done.append(build(one, target.emit))
             except (EmissionError, TargetError) as error:
                 raise type(error)(f"{text}: {error}{_left(done)}") from error
             except Interrupted as stop:
@@ -71,14 +75,14 @@ def beside(
 
 def _joined(builds: Sequence[Build]) -> Build:
     """The first of several builds, which holds the others; every report compares all of them."""
-    rows = [TargetRow.of(build.report) for build in builds]
-    for build in builds:
-        build.report.targets = rows
+    rows = [TargetRow.of(one.report) for one in builds]
+    for one in builds:
+        one.report.targets = rows
     return replace(builds[0], others=tuple(builds[1:]))
 
 
 def _left(done: Sequence[Build]) -> str:
-    files = [build.artifact.path for build in done if build.artifact is not None]
+    files = [one.artifact.path for one in done if one.artifact is not None]
     return f" (written before: {', '.join(files)})" if files else ""
 
 

@@ -25,7 +25,7 @@ from ..runtime.session import Session
 from ..runtime.sizes import sizes
 from ..storage.fingerprint import file_digest
 from ..targets import table
-from ..targets.base import Artifact, Target
+from ..targets.base import Artifact, Emit, Target
 from ..targets.onnx import newest_loadable
 from .constant_inputs import freeze as make_constants
 from .constant_inputs import open_weights
@@ -35,13 +35,11 @@ from .dimension_names import tell_apart
 from .emission import reproducible
 from .growth import growth, undo_growth
 from .measure import Recorder, compare, estimated, size_of, versions
-from .model import Model, forget_types, load, name_of, prepare, read, stored_bytes
-from .options import Options
+from .model import forget_types, load, name_of, prepare, stored_bytes
 from .order import Order
 from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Reuse, reuse_of
-from .several_targets import beside
 from .student import stranger, student_of
 from .tuning import tune as tuned_choice
 from .validate import validate
@@ -52,26 +50,13 @@ _GLIMPSE = 0.1
 """Seconds that a model is timed which only lossless passes have changed."""
 
 
-def compile_with(model: Model, options: Options) -> Build:
-    """`optc.compile`, with its options as one value."""
-    order, targets = Order.of(model, options)
-    if len(targets) == 1:
-        return build(order)
-    if is_stream(order.data):
-        shown = read(model)
-        if options.freeze:
-            make_constants(shown)
-        options.fixed.apply(shown)
-        order = replace(order, data=draw(model, order.data, shown, options.seed))
-    return beside(build, lambda one: _read(one)[0], order, targets, options.lock)
-
-
-def build(order: Order) -> Build:
-    """Compile for one target, or take what was made before out of the cache. Raises as `compile` does."""
+def build(order: Order, emit: Emit) -> Build:
+    """Compile for one target, whose artifact `emit` writes, or take what was made before out of the cache. Raises as
+    `compile` does."""
     start = time.perf_counter()
     if order.path is not None:
         check_place(order.path, target=order.target)
-    original, annotated = _read(order)
+    original, annotated = read_order(order)
     order.target.check_inputs(original)
     if is_stream(order.data):
         order = replace(order, data=draw(order.model, order.data, original, order.options.seed))
@@ -85,7 +70,7 @@ def build(order: Order) -> Build:
         forget_types(outcome.graph, annotated)
         if not outcome.stopped and student is None:
             undo_growth(order, original, annotated, outcome.graph, outcome.report)
-        result = _written(order, original, reuse, outcome)
+        result = _written(order, original, reuse, outcome, emit)
     if reuse.store is not None:
         reuse.store.trim()
         result.report.notes += reuse.store.faults
@@ -93,7 +78,7 @@ def build(order: Order) -> Build:
     return result
 
 
-def _read(order: Order) -> tuple[Graph, set[str]]:
+def read_order(order: Order) -> tuple[Graph, set[str]]:
     """The model, sorted, verified, frozen or with sizes as was asked; and the values whose types it told."""
     original = load(order.model)
     annotated = {value.name for node in original.walk() for value in node.outputs if value.type is not None}
@@ -234,7 +219,7 @@ def _samples(
     return samples, teacher
 
 
-def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Build:
+def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made, emit: Emit) -> Build:
     """Emit, check beside the original, judge, and put the files in their place. Raises `Interrupted` at the end of a
     build that was."""
     report, graph = outcome.report, outcome.graph
@@ -246,7 +231,7 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made) -> Bui
                     raise KeyboardInterrupt
                 outcome = replace(outcome, stopped="interrupted during tuning")
             stopped, path = outcome.stopped, os.path.join(folder, order.name)
-            staged = order.target.emit_tuned(graph, path, choice) if choice else order.target.emit(graph, path)
+            staged = order.target.emit_tuned(graph, path, choice) if choice else emit(graph, path)
         after = size_of(graph, outcome.dims)
         report.after = replace(after, bytes=staged.bytes, nodes=staged.nodes or after.nodes)
         report.notes += growth(order, report)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..compiler.compilation import compile_with
 from ..compiler.locked import Locked
 from ..compiler.model import Model
 from ..compiler.options import Options
 from ..compiler.result import Build
-from ..compiler.stages import compile_with
 from ..errors import OptcError, SpecError
 from ..passes.cached import Ruling
 from ..project.cluster import Cluster, Died, Errand, Lost, Parcel

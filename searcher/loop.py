@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..compiler.compilation import compile_with
 from ..compiler.data import source_of
 from ..compiler.model import Model
 from ..compiler.options import Options
-from ..compiler.stages import compile_with
 from ..errors import ModelError
 from ..ir.graph import Graph
 from ..passes.base import Context, Progress

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from ..errors import TargetError
 from ..passes.base import TargetFacts
@@ -28,6 +29,10 @@ class Artifact:
     files: tuple[str, ...]
     bytes: int
     nodes: int | None = None
+
+
+Emit: TypeAlias = "Callable[[Graph, str], Artifact]"
+"""Writes the artifact of a legal graph to a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,10 @@ class Target(ABC):
     @abstractmethod
     def emit(self, graph: Graph, path: str) -> Artifact:
         """Write the artifact of a legal graph, whole or not at all. Raises `OutputError`, `TargetError`."""
+
+    def emitter(self) -> AbstractContextManager[Emit]:
+        """`emit` for one graph, made ready, where that takes time, while the caller does something else."""
+        return nullcontext(self.emit)
 
     def check_tuning(self, how: Tuning) -> None:
         """Fail before the work where kernels cannot be measured as is asked. Raises `TargetError`."""

@@ -30,3 +30,14 @@ class HostTarget(LibraryTarget):
         from .cpu.machines import host
 
         return host(self.cpu)
+
+    def checked(self) -> Machine:
+        from ...runtime.cpu import level
+        from .artifact.build import require_tvm
+        from .cpu.machine import Machine
+
+        if self.cpu:
+            require_tvm()
+            return LibraryTarget.checked(self)
+        level()
+        return Machine(self.name, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +14,7 @@ from ...passes.base import TargetFacts
 from ...passes.pipeline import Pipeline
 from ...passes.spec import text_of
 from ...storage.workspace import Workspace
-from ..base import Artifact, Target
+from ..base import Artifact, Emit, Target
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -33,6 +34,18 @@ class LibraryTarget(Target):
     def machine(self) -> Machine:
         """The CPU that is built for. Needs TVM where it is this one's."""
         raise TypeError(f"{type(self).__name__} names no machine")
+
+    def checked(self) -> Machine:
+        """The CPU that is built for, its name known to LLVM, or as much of it as is known without loading TVM, which
+        takes time. Raises `TargetError`."""
+        from .artifact.build import require_tvm
+        from .cpu.machines import check_cpu
+
+        machine = self.machine()
+        if machine.cpu:
+            require_tvm()
+            check_cpu(machine.triple, machine.cpu)
+        return machine
 
     @property
     def halves(self) -> bool:
@@ -59,14 +72,12 @@ class LibraryTarget(Target):
         )
 
     def check_ready(self, *, run: bool) -> None:
-        from .artifact.build import require_tvm
+        from .artifact.build import find_tvm
         from .artifact.run import require_emulator
         from .cpu import toolchain
-        from .cpu.machines import check_cpu
 
-        require_tvm()
-        machine = self.machine()
-        check_cpu(machine.triple, machine.cpu)
+        find_tvm()
+        machine = self.checked()
         toolchain.compiler(machine)
         if run and self.emulated:
             try:
@@ -125,6 +136,11 @@ class LibraryTarget(Target):
             build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived(), tuned=tuned)
             artifact.pack(folder, path)
         return Artifact(path, (path,), os.path.getsize(path))
+
+    def emitter(self) -> AbstractContextManager[Emit]:
+        from .artifact.emitter import emitter
+
+        return emitter(self.emit, self.name)
 
     def check_place(self, path: str) -> None:
         from .artifact import folder as artifact

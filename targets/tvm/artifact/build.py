@@ -33,8 +33,8 @@ _SHIPPED = ("model.h", "runner.cc")
 _PINNED = "0.27"
 
 
-def require_tvm() -> None:
-    """Load TVM. Raises `TargetError` with the way to install it where TVM is missing or of another series."""
+def find_tvm() -> None:
+    """Raises `TargetError` with the way to install it where TVM is missing or of another series; does not load it."""
     from importlib.util import find_spec
 
     if find_spec("tvm") is None or find_spec("tvm_ffi") is None:
@@ -43,6 +43,11 @@ def require_tvm() -> None:
 
     if not version("apache-tvm").startswith(_PINNED):
         raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
+
+
+def require_tvm() -> None:
+    """Load TVM. Raises `TargetError` as `find_tvm` does."""
+    find_tvm()
     load()
 
 

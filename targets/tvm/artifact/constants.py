@@ -16,7 +16,7 @@ import numpy.typing as npt
 ALIGNMENT = 64
 """Bytes at which every tensor starts; the kernels count on it."""
 _KINDS = 256
-_GLANCE = 1 << 16
+_GLANCE = 1 << 12
 """Words that are looked at first: of most weights these alone are of too many kinds."""
 _WORD = 4
 _GAIN = 4096

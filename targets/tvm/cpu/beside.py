@@ -24,14 +24,15 @@ _PATIENCE = 30.0
 
 def both(here: Callable[[], None], there: Callable[[], None]) -> None:
     """Do both, the second in a copy of this process where there may be one. It must show only in files."""
-    if sys.platform != "win32" and _may_copy():
+    if sys.platform != "win32" and may_copy():
         _both(here, there)
         return
     here()
     there()
 
 
-def _may_copy() -> bool:
+def may_copy() -> bool:
+    """Whether a copy of this process may work beside it."""
     alone = all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
     return (
         sys.platform == "linux" and alone and threading.current_thread() is threading.main_thread() and cpu.cores() > 1
@@ -42,16 +43,16 @@ if sys.platform != "win32":
 
     def _both(here: Callable[[], None], there: Callable[[], None]) -> None:
         start = time.monotonic()
-        copy = _copy(there)
+        process = copy(there)
         try:
             here()
         except BaseException:
-            _end(copy)
+            _end(process)
             raise
-        if not _finished(copy, 10 * (time.monotonic() - start) + _PATIENCE):
+        if not _finished(process, 10 * (time.monotonic() - start) + _PATIENCE):
             there()
 
-    def _copy(work: Callable[[], None]) -> int:
+    def copy(work: Callable[[], None]) -> int:
         """The number of a process that does the work and ends, with 0 where it could."""
         process = os.fork()
         if process:

@@ -63,10 +63,10 @@ class GpuTarget(LibraryTarget):
     open_on = Target.open_on
 
     def check_ready(self, *, run: bool) -> None:
-        from ..artifact.build import require_tvm
+        from ..artifact.build import find_tvm
         from ..cpu import toolchain
 
-        require_tvm()
+        find_tvm()
         if self.gpu().compiler:
             toolchain.compiler(self.gpu())
 

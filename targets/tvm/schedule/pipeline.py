@@ -135,8 +135,9 @@ def _write(part: _Part, machine: Machine, path: str) -> None:
     from tvm.target import Target
 
     target = Target({**machine.target(), "opt-level": part.level})
-    # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+    # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again. And what
+    # is computed twice LLVM sees as well.
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True, "tirx.disable_cse_tir": True}):
         built = tvm.tirx.build(tvm.IRModule(part.kernels), target=target)
     built.write_to_file(path, "o")
 

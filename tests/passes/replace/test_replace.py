@@ -9,9 +9,9 @@ import pytest
 from facts import facts_of
 from walked import Net, distance
 
+from optc.compiler.compilation import compile_with
 from optc.compiler.locked import Locked
 from optc.compiler.options import Options
-from optc.compiler.stages import compile_with
 from optc.errors import SpecError
 from optc.ir.cost import cost
 from optc.ir.graph import Graph, Value

@@ -154,7 +154,7 @@ class Cluster:
 
     def _send(self, parcel: Parcel) -> Any:
         if parcel.digest not in self._sent:
-            self._sent[parcel.digest] = self._client.scatter(parcel, hash=False)
+            self._sent[parcel.digest] = self._client.scatter(parcel, hash=False, broadcast=True)
         return self._sent[parcel.digest]
 
     def _checked(self) -> int:

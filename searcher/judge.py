@@ -123,11 +123,16 @@ class Judge:
     key: str
     workers: Workers | None = None
     notes: list[str] = field(default_factory=list)
+    _beside: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._beside = 1 if self.workers is None else self.workers.count
 
     @property
     def beside(self) -> int:
-        """How many candidates are judged side by side."""
-        return 1 if self.workers is None else self.workers.count
+        """How many candidates are judged side by side; as many to the end, whatever becomes of the workers, so that
+        what is proposed stays the same."""
+        return self._beside
 
     def begin(self, plan: Plan) -> Waiting:
         """Have a plan judged."""

@@ -158,12 +158,14 @@ class Loop:
             raise ModelError("no layer of this model can change: there is nothing to search among")
         task.enter(space)
 
-    def _judge_all(self, candidates: Iterator[Begun]) -> None:
-        """Judge candidates, several side by side where there are workers, and learn from them in their order."""
+    def _judge_all(self, candidates: Iterator[Begun | None]) -> None:
+        """Judge candidates, several side by side where there are workers, and learn from them in their order. `None`
+        is none, until more has been learned."""
         waiting: deque[Begun] = deque()
         for one in candidates:
-            waiting.append(one)
-            if len(waiting) >= self.judge.beside:
+            if one is not None:
+                waiting.append(one)
+            if waiting and (one is None or len(waiting) >= self.judge.beside):
                 self._learn(waiting.popleft().judged())
         while waiting:
             self._learn(waiting.popleft().judged())
@@ -186,8 +188,9 @@ class Loop:
                 pick = space.within(space.pick(form))
                 yield self._begin(plan_of(space, pick), "as it is", pick)
 
-    def _candidates(self, task: Task, reserved: float, rest: Sequence[Plan]) -> Iterator[Begun]:
-        """What is proposed; the `rest` of the pipelines after the first proposal, for a part of the time."""
+    def _candidates(self, task: Task, reserved: float, rest: Sequence[Plan]) -> Iterator[Begun | None]:
+        """What is proposed, `None` where that is nothing new; the `rest` of the pipelines after the first proposal, for
+        a part of the time."""
         seen = {one.pick for one in task.judged if one.pick is not None}
         stale = 0
         ready, by_hand = iter(rest), self.elapsed + BY_HAND * self.left
@@ -199,6 +202,8 @@ class Loop:
             if fresh not in seen:
                 seen.add(fresh)
                 yield self._begin(plan_of(task.space, fresh), self.strategy, fresh)
+            else:
+                yield None
             while self.left > 0.0 and self.elapsed <= by_hand and (plan := next(ready, None)) is not None:
                 yield self._begin(plan, "single")
 

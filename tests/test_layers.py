@@ -167,8 +167,9 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("artifact", "data", "growth", "measure", "option", "student"),
         ("arguments", "locked", "options", "profiling"),
         ("order",),
-        ("device", "emission", "reuse", "several_targets", "tuning"),
+        ("device", "emission", "reuse", "tuning"),
         ("stages",),
+        ("several_targets",),
     ),
     "project": (("lock", "overrides"), ("config",)),
     "searcher": (

@@ -53,6 +53,15 @@ def test_a_fresh_process_builds_the_same_bytes_from_the_plan(folder: Path, done:
     assert config["model"][0]["guard"] is False
 
 
+def test_what_is_on_its_way_is_waited_for_before_a_strategy_has_no_more_to_say(
+    done: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strategy proposes the same again until it has learned what that comes to, which takes longer on workers."""
+    monkeypatch.setattr(Judge, "beside", property(lambda self: 2))
+    side_by_side = search(tmp_path)
+    assert len(side_by_side.report.candidates) == len(done.report.candidates) == 6
+
+
 def test_blocks_are_options(done: Search) -> None:
     sites = [site for site in done.report.sites if site.kind == "blocks"]
     assert sites

@@ -134,6 +134,7 @@ class TargetFacts:
     `max_opset`, `max_ir_version`: the newest model the runtime loads.
     `measurable`: whether the kernels of this machine, and so the times measured on it, are those of the target.
     `depthwise_lanes`: channels that integer kernels of depthwise convolutions take at a time; what is left, one by one.
+    `input_lanes`: input channels that those of other convolutions take at a time; what is no multiple, slower kernels.
     `contrib_ops`: whether operators of ONNX Runtime's own domain, com.microsoft, run there.
     """
 
@@ -149,6 +150,7 @@ class TargetFacts:
     measurable: bool = True
     contrib_ops: bool = False
     depthwise_lanes: int = 1
+    input_lanes: int = 1
 
 
 class Draft(Protocol):

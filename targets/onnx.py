@@ -49,6 +49,7 @@ class OnnxTarget(Target):
             measurable=self.cpu == "here",
             contrib_ops=True,
             depthwise_lanes=16 if x86 else 1,
+            input_lanes=4 if x86 else 1,
         )
 
     def legalisation(self) -> Pipeline:

@@ -30,6 +30,7 @@ from ..recall import texts
 from ..walk.linear import Linear
 from .equivalent.fusions import keep_apart
 from .equivalent.gates import spell_gates
+from .equivalent.input_lanes import fill_inputs
 from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
 from .layers import find_layers
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
 PAYS = 2.0
 LEAST = 1e-4
 """Seconds below which a run is mostly the runtime's own, and not looked into."""
-GAIN = 0.95
-"""The share of the run time that is left where a cut is worth its layers."""
+GAIN = 0.98
+"""The share of the run time that is left, at most, where a cut is worth its layers."""
 ELEMENT = 1.5e-9
 """Seconds to encode or decode one element and to change its layout, on x86 with AVX2."""
 CALL = 5e-6
@@ -69,7 +70,6 @@ def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes,
         own = of_copy(schemes, graph, copy)
         for rewrite in (pool_spatial_means, spell_gates):  # as it will be when it is quantized
             own = inherited(own, rewrite(copy))
-        fill_lanes(copy, find_layers(copy, own, Form.INTEGER)[0], ctx.target.depthwise_lanes)
         integer = find_layers(copy, own, Form.INTEGER)[0]
         return json.dumps({node.outputs[0].name: why for node, why in _measured(copy, integer, own, ctx).items()})
 
@@ -132,6 +132,8 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     copy = graph.clone()
     twins = dict(zip(graph, copy))
     own = of_copy(schemes, graph, copy)
+    fill_lanes(copy, find_layers(copy, own, Form.INTEGER)[0], ctx.target.depthwise_lanes)
+    fill_inputs(copy, find_layers(copy, own, Form.INTEGER)[0], ctx.target.input_lanes)
     layers = find_layers(copy, own, Form.INTEGER)[0]
     plan = place(copy, layers, own)
     ramps, dtype = plan.ramps(), ctx.target.activation_dtype

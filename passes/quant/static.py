@@ -26,6 +26,7 @@ from .equivalent.absorb import absorb
 from .equivalent.equalise import equalise
 from .equivalent.fusions import keep_apart, keep_weights
 from .equivalent.gates import spell_gates
+from .equivalent.input_lanes import fill_inputs
 from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
 from .equivalent.rotate import rotate
@@ -173,9 +174,15 @@ def absorb_means(work: Work) -> None:
 
 
 def fill(work: Work) -> None:
-    """Fill up the channels of depthwise layers to as many as their kernel takes at a time."""
-    if count := fill_lanes(work.graph, work.layers, work.ctx.target.depthwise_lanes):
-        work.report.notes.append(f"filled up {count} depthwise layer(s) with zeros to whole vectors of their kernel")
+    """Fill up channels of depthwise layers, and of images, to as many as their kernels take at a time."""
+    target, notes = work.ctx.target, work.report.notes
+    if depthwise := fill_lanes(work.graph, work.layers, target.depthwise_lanes):
+        notes.append(f"filled up {depthwise} depthwise layer(s) with zeros to whole vectors of their kernel")
+    # A Pad moves codes of 8 bits; with fewer levels, what moves stays float.
+    lanes = 1 if work.simulated or target.activation_dtype.bits != 8 else target.input_lanes
+    if first := fill_inputs(work.graph, work.layers, lanes):
+        notes.append(f"filled up what {first} layer(s) read with channels of zeros, as many as their kernel takes")
+    if depthwise or first:
         work.look()
 
 

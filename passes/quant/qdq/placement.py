@@ -256,13 +256,23 @@ def _viable(node: Node, plan: Placement, awaited: set[Node]) -> bool:
     Of the operands of a move or Concat one is enough: encoding the others first costs no more than decoding that one. A
     move that nobody waits for still goes on with codes that its producer made, and they are decoded after it. MaxPool
     only ever does that: on codes in NCHW order, which is what a float producer leaves, runtimes have no fast kernel.
+    Before a Pad with zeros that layers alone read there is less to encode than behind it.
     """
     inputs = [_is_code(v, plan) for v in operands(node)]
     if node in plan.pointwise:
         return all(inputs) and node in awaited
     if node in awaited and node.op != "MaxPool":
-        return any(inputs)
+        return any(inputs) or _adds_zeros(node, plan)
     return node.op != "Concat" and all(_made_as_code(v, plan) for v in operands(node))
+
+
+def _adds_zeros(node: Node, plan: Placement) -> bool:
+    """Whether a node is such a Pad."""
+    if node.op != "Pad" or node.get_string("mode", "constant") != "constant":
+        return False
+    fill = node.input(2)
+    zeros = fill is None or (fill.constant is not None and not np.asarray(fill.numpy()).any())
+    return zeros and all(plan.reads.get(user) is node.output for user in node.output.users)
 
 
 def _made_as_code(value: Value, plan: Placement) -> bool:

@@ -136,9 +136,9 @@ def _trial(graph: Graph, schemes: Schemes, ctx: Context) -> tuple[Graph, dict[No
     fill_inputs(copy, find_layers(copy, own, Form.INTEGER)[0], ctx.target.input_lanes)
     layers = find_layers(copy, own, Form.INTEGER)[0]
     plan = place(copy, layers, own)
-    ramps, dtype = plan.ramps(), ctx.target.activation_dtype
+    laid, dtype = plan.laid(), ctx.target.activation_dtype
     params_of = {
-        group: laid_through(_params(group, values, plan, dtype), ramps.get(group))
+        group: laid_through(_params(group, values, plan, dtype), laid.get(group, ()))
         for group, values in plan.sources().items()
     }
     insertion = Insertion(copy, plan, params_of, dtype)

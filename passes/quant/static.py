@@ -238,7 +238,7 @@ def choose_ranges(work: Work) -> None:
         rules |= deciding(work.graph, plan, work.ctx)
     through = activation_functions(work.graph, plan) if least_squares else {}
     dtype = work.ctx.target.activation_dtype
-    ends, ramps = _ends(work), plan.ramps()
+    ends, laid = _ends(work), plan.laid()
     for group, values in sources.items():
         low, high = limits(dtype)
         if work.simulated and not ends.intersection(values):
@@ -249,7 +249,7 @@ def choose_ranges(work: Work) -> None:
         rule, function = rules.get(group, ranges.rule), through.get(group)
         width = plan.ends(group) or find_range(merged, rule, high - low + 1, ranges.percentile, through=function)
         params = activation_params(*width, dtype, symmetric=ranges.symmetric, codes=(low, high))
-        work.params_of[group] = params if ranges.symmetric else laid_through(params, ramps.get(group))
+        work.params_of[group] = params if ranges.symmetric else laid_through(params, laid.get(group, ()))
     work.params_of |= work.exact
 
 

@@ -146,14 +146,14 @@ class Trial:
         dtype = self.ctx.target.activation_dtype
         low, high = limits(dtype)
         params_of: dict[Value, QuantParams] = {}
-        rules, through, ramps = deciding(copy, plan, ctx), activation_functions(copy, plan), plan.ramps()
+        rules, through, laid = deciding(copy, plan, ctx), activation_functions(copy, plan), plan.laid()
         for group, values in sources.items():
             merged = seen.histograms[values[0]]
             for value in values[1:]:
                 merged.merge(seen.histograms[value])
             bounds = plan.ends(group)
             ends = bounds or find_range(merged, rules.get(group, rule), high - low + 1, through=through.get(group))
-            params_of[group] = laid_through(activation_params(*ends, dtype), ramps.get(group))
+            params_of[group] = laid_through(activation_params(*ends, dtype), laid.get(group, ()))
         params_of |= {twins[value]: params for value, params in self.exact.items()}
         insertion = Insertion(copy, plan, params_of, dtype)
         insertion.activations()

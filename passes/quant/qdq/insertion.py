@@ -108,9 +108,8 @@ class Insertion:
         ).output
 
     def _read_otherwise(self, node: Node) -> None:
-        """The codes of a HardSigmoid are those of its input, cut. The node itself dies with its last reader."""
-        value = node.inputs[0]
-        assert value is not None
+        """The codes of the answer are those of the input, cut. The node itself dies with its last reader."""
+        (value,) = operands(node)
         self._codes[node.output] = self._cut(self._codes[value], self.params(node.output))
 
     @staticmethod

@@ -33,7 +33,8 @@ from ...walk.linear import Linear
 from ..layers import QUANTIZED
 from ..numbers.histogram import Histogram
 from ..scheme import Schemes, float_reason
-from .ramps import ENDS, is_ramp, is_ramp_on
+from .affine import factor_of, offset_of, operand
+from .ramps import ENDS, ends_of, is_ramp, is_ramp_on
 
 CLAMPS = frozenset({"Relu", "Clip"})
 MOVES = frozenset(
@@ -85,15 +86,31 @@ class Placement:
         """The range of a grid that does what its operators leave to it, whatever the values are."""
         return ENDS if any(is_ramp_on(value) for value, first in self.group.items() if first is group) else None
 
-    def ramps(self) -> dict[Value, Node]:
-        """For groups in which nothing is clamped, a HardSigmoid that reads one of their values, where there is one."""
+    def laid(self) -> dict[Value, tuple[float, ...]]:
+        """For groups in which nothing is clamped, numbers that should be quantized values, so that nothing is rounded
+        where one of theirs is read: the ends of a ramp, or what a sum with a number moves to 0 (which leaves a clamp
+        at 0 where it is)."""
         clamped = {self.group[value] for value in self.clamp}
-        readers: dict[Value, Node] = {}
+        above = {self.group[value] for value, node in self.clamp.items() if bounds(node) != (0.0, math.inf)}
+        numbers: dict[Value, tuple[float, ...]] = {}
         for value, first in self.group.items():
             for user in value.users:
-                if isinstance(user, Node) and user in self.pointwise and is_ramp(user) and first not in clamped:
-                    readers.setdefault(first, user)
-        return readers
+                if user in self.pointwise and is_ramp(user) and first not in clamped:
+                    numbers.setdefault(first, ends_of(user))
+        for value in self.group:
+            maker = value.producer
+            offset = offset_of(maker) if maker is not None and maker in self.pointwise else None
+            source = None if offset is None or maker is None else operand(maker)
+            while source is not None and (factor := self._factor(source)) is not None and source.producer is not None:
+                source, offset = operand(source.producer), offset / factor if offset is not None else None
+            first_read = None if source is None else self.group.get(source)
+            if first_read is not None and offset and first_read not in above:
+                numbers.setdefault(first_read, (-offset,))
+        return numbers
+
+    def _factor(self, value: Value) -> float | None:
+        maker = value.producer
+        return factor_of(maker) if maker is not None and maker in self.pointwise else None
 
     def float_products(self) -> dict[Value, list[Linear]]:
         """The inputs of MatMul and Gemm that float ops make, each with the layers that read it; none that others share

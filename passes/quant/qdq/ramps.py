@@ -28,6 +28,7 @@ import numpy as np
 from ....ir.graph import Node, Value
 from ....ir.origin import Origin
 from ..numbers.params import QuantParams, limits
+from .affine import is_affine, laid_on, operand, read_as
 
 if TYPE_CHECKING:
     from .insertion import Insertion
@@ -53,13 +54,15 @@ def is_ramp_on(value: Value) -> bool:
     return value.producer is not None and is_ramp(value.producer)
 
 
-def laid_through(params: QuantParams, node: Node | None) -> QuantParams:
-    """The parameters next to `params` by which both ends of the ramp `node` are quantized values; `params` themselves
-    where there is no such node, or they would have to be much wider."""
+def laid_through(params: QuantParams, numbers: tuple[float, ...]) -> QuantParams:
+    """The parameters next to `params` by which the two ends of a ramp, or the one number that a sum moves to 0, are
+    quantized values; `params` themselves where there are no such numbers, or they would have to be much wider."""
+    if len(numbers) == 1:
+        return laid_on(params, *numbers)
     low, high = params.bounds
-    if node is None or params.dtype.bits != 8 or (params.low, params.high) != limits(params.dtype):
+    if not numbers or params.dtype.bits != 8 or (params.low, params.high) != limits(params.dtype):
         return params
-    start, end = _ends(node)
+    start, end = numbers
     if not (start < 0.0 < end and low < 0.0):
         return params
     steps = int(-start * (params.high - params.low) / (high - min(low, start)))
@@ -73,23 +76,27 @@ def laid_through(params: QuantParams, node: Node | None) -> QuantParams:
 
 
 def read_otherwise(plan: Placement, params_of: Mapping[Value, QuantParams]) -> dict[Value, QuantParams]:
-    """For each group that is the answer of one ramp alone, whose ends its input has as quantized values, the parameters
-    by which codes of the input, cut to their `low` and `high`, stand for the answer."""
+    """For each group that is the answer of one ramp alone, whose ends its input has as quantized values, or of one
+    product or sum with a number, the parameters by which codes of the input, cut to their `low` and `high`, stand for
+    the answer."""
     sizes = Counter(plan.group.values())
     cut: dict[Value, QuantParams] = {}
     for value, group in plan.group.items():
         node = value.producer
-        if node is not None and node in plan.pointwise and is_ramp(node) and sizes[group] == 1:
-            assert node.inputs[0] is not None
-            read = plan.group[node.inputs[0]]
-            params = _cut(cut.get(read, params_of[read]), node)
-            if params is not None:
-                cut[value] = params
+        if node is None or node not in plan.pointwise or sizes[group] != 1 or not (is_ramp(node) or is_affine(node)):
+            continue
+        source = operand(node)
+        assert source is not None
+        read = plan.group[source]
+        of_source = cut.get(read, params_of[read])
+        params = _cut(of_source, node) if is_ramp(node) else read_as(of_source, node)
+        if params is not None:
+            cut[value] = params
     return cut
 
 
 def _cut(params: QuantParams, node: Node) -> QuantParams | None:
-    ends = [end / params.unit for end in _ends(node)]
+    ends = [end / params.unit for end in ends_of(node)]
     if params.dtype.bits != 8 or any(abs(end - round(end)) > NEAR for end in ends):
         return None
     low, high = (params.zero_point + round(end) for end in ends)
@@ -127,6 +134,6 @@ def _beta(node: Node) -> float:
     return node.get_float("beta", 0.5)
 
 
-def _ends(node: Node) -> tuple[float, float]:
+def ends_of(node: Node) -> tuple[float, float]:
     """Where a ramp leaves 0, and where it reaches 1."""
     return -_beta(node) / _alpha(node), (1.0 - _beta(node)) / _alpha(node)

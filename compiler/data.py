@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import DataError, TargetError, expect
-from ..ir.constant_work import check_constant_work
 from ..ir.graph import Graph
-from ..ir.shapes.infer import analyse
-from ..ir.types import DType
 from ..passes.base import Context
 from ..passes.pipeline import Pipeline
 from ..runtime.columns import Array
@@ -25,6 +22,7 @@ from ..runtime.session import Session
 from ..runtime.sizes import sizes as sizes
 from ..runtime.sources import load_samples
 from ..runtime.synthesise import synthesise
+from .first_answer import Bounds, TakesTooMuch, first_answer
 from .fixed_sizes import narrowed
 from .model import Model
 
@@ -37,8 +35,6 @@ _LOG = logging.getLogger("optc")
 MOST_HELD = 128
 _SIZES = 16
 """Samples whose sizes are looked at."""
-_LARGEST = 8 << 30
-"""Bytes of one value of a model that is run."""
 _FEW = 32
 """Samples below which fitting is a gamble."""
 _LOOK = 20
@@ -88,10 +84,12 @@ def runnable(
     """
     samples = draw(model, data, narrowed(graph, beside), ctx.seed)
     _LOG.debug("%d samples%s", samples.count, ", made up" if samples.synthetic else "")
-    _check_size(graph)
-    session = Session(graph, threads=ctx.threads)
+    first = next(samples.batches(1))
+    bounds = Bounds.of(graph, first, sizes(graph, samples), ctx.threads)
     try:
-        session.run(next(samples.batches(1)))
+        session = first_answer(graph, first, bounds, ctx.threads)
+    except TakesTooMuch:
+        raise
     except TargetError as error:
         fix = "give samples with --data" if samples.synthetic else "see whether the samples are what the model takes"
         raise TargetError(f"{error}; {fix}") from error
@@ -134,18 +132,6 @@ def _check_sizes(samples: Samples, session: Session) -> None:
                 f"samples are of several sizes, {first} and {size}, and the model does not take the second; bring them "
                 "to one size, pictures with --resize HEIGHTxWIDTH"
             ) from error
-
-
-def _check_size(graph: Graph) -> None:
-    """Raises `TargetError` where a value takes more memory than is allowed for one when the model is run, or what is
-    computed from constants alone does."""
-    inference = analyse(graph)
-    check_constant_work(graph, inference)
-    for value, fact in inference.facts.items():
-        shape = [size for size in fact.shape or () if isinstance(size, int)]
-        size = fact.dtype.file_bytes(math.prod(shape)) if fact.dtype is not DType.UNDEFINED else 0
-        if size > _LARGEST and value.producer is not None:
-            raise TargetError(f"value '{value.name}' of the model would take {size} bytes when it is run")
 
 
 def held_out(

@@ -50,7 +50,7 @@ class Session:
     Raises `TargetError` where ONNX Runtime refuses the model.
     """
 
-    __slots__ = ("graph", "outputs", "threads", "_session", "_names", "_order")
+    __slots__ = ("graph", "outputs", "threads", "_session", "_names", "_order", "_how")
     emulated: ClassVar[bool] = False
 
     def __init__(
@@ -74,6 +74,7 @@ class Session:
         copy = _returning(graph, tuple(distinct), self._names)
         # ONNX Runtime refuses a model that returns nothing.
         self._session = _open(copy, threads, optimise, exact, seed, spins=spins) if distinct else None
+        self._how = _run_options()
 
     @classmethod
     def open(
@@ -99,6 +100,7 @@ class Session:
         # ONNX Runtime takes names in Unicode only; a file called otherwise is handed over as its bytes.
         model: bytes | str = name if _is_unicode(name) else Path(name).read_bytes()
         session._session = _create(model, name, threads, optimise, exact, seed) if graph.outputs else None
+        session._how = _run_options()
         return session
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -106,10 +108,14 @@ class Session:
         if self._session is None:
             return []
         try:
-            arrays = self._values(feeds) if self._foreign() else self._session.run(self._names, dict(feeds))
+            arrays = self._values(feeds) if self._foreign() else self._session.run(self._names, dict(feeds), self._how)
         except Exception as error:
             raise TargetError(f"running graph '{self.graph.name}' failed: {one_line(error)}") from error
         return [arrays[i] for i in self._order]
+
+    def stop(self) -> None:
+        """Let the run that another thread is in end between two nodes, and any after it."""
+        self._how.terminate = True
 
     def _foreign(self) -> bool:
         """Whether an input or output is of a type that numpy lacks; see `ort_values`."""
@@ -119,7 +125,13 @@ class Session:
     def _values(self, feeds: Mapping[str, Array]) -> list[Array]:
         assert self._session is not None
         values = {name: to_value(array) for name, array in feeds.items()}
-        return [from_value(value) for value in self._session.run_with_ort_values(self._names, values)]
+        return [from_value(value) for value in self._session.run_with_ort_values(self._names, values, self._how)]
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    import onnxruntime
+
+    return onnxruntime.RunOptions()
 
 
 def _returning(graph: Graph, values: Sequence[Value], names: Sequence[str]) -> Graph:

@@ -199,6 +199,62 @@ def expression() -> onnx.ModelProto:
     return model
 
 
+def _loop(node: NodeProto, trip: int) -> onnx.ModelProto:
+    """A loop whose body makes `b` of `a`."""
+    counted = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    goes, on = (helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("goes", "on"))
+    carried, left = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in "ab")
+    nodes = [node, helper.make_node("Identity", ["goes"], ["on"])]
+    body = helper.make_graph(nodes, "body", [counted, goes, carried], [on, left])
+    loop = helper.make_node("Loop", ["trip", "yes", "row"], ["l"], body=body)
+    flat = helper.make_node("Reshape", ["x", "flat"], ["row"])
+    return _model([flat, loop], "l", trip=np.int64(trip), yes=np.bool_(True), flat=_ints(-1))
+
+
+def endless() -> onnx.ModelProto:
+    return _loop(helper.make_node("Cos", ["a"], ["b"]), 1 << 40)
+
+
+def growing() -> onnx.ModelProto:
+    return _loop(helper.make_node("Concat", ["a", "a"], ["b"], axis=0), 1 << 40)
+
+
+def ordered() -> onnx.ModelProto:
+    """As much as the sample asks for, which is 2^31 at any."""
+    nodes = [
+        helper.make_node("Mul", ["x", "zero"], ["z"]),
+        helper.make_node("ReduceMax", ["z"], ["m"], keepdims=0),
+        helper.make_node("Add", ["m", "size"], ["a"]),
+        helper.make_node("Cast", ["a"], ["n"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["n", "one"], ["s"]),
+        helper.make_node("Expand", ["zero", "s"], ["e"]),
+    ]
+    return _model(nodes, "e", zero=np.float32(0), size=np.float32(1 << 31), one=_ints(1))
+
+
+def sequence() -> onnx.ModelProto:
+    """A list that holds a weight a thousand times."""
+    nodes = [
+        helper.make_node("SequenceConstruct", ["f"] * 1000, ["s"]),
+        helper.make_node("ConcatFromSequence", ["s"], ["c"], axis=0),
+    ]
+    return _model(nodes, "c", f=np.ones(1 << 20, np.float32))
+
+
+def squares() -> onnx.ModelProto:
+    """Products of what a sample of four numbers is spread to."""
+    nodes = [helper.make_node("Tile", ["x", "n"], ["p0"])]
+    nodes += [helper.make_node("MatMul", [f"p{i}", f"p{i}"], [f"p{i + 1}"]) for i in range(100)]
+    return _model(nodes, "p100", n=_ints(8192, 2048))
+
+
+def spread() -> onnx.ModelProto:
+    """Little work on each of many large values, made of a sample of four numbers."""
+    nodes = [helper.make_node("Tile", ["x", "n"], ["t0"])]
+    nodes += [helper.make_node("Softmax", [f"t{i}"], [f"t{i + 1}"]) for i in range(400)]
+    return _model(nodes, "t400", n=_ints(1 << 8, 1 << 14))
+
+
 def _function(name: str, nodes: list[NodeProto], attributes: list[str] | None = None) -> onnx.FunctionProto:
     return helper.make_function("own", name, ["a"], ["b"], nodes, OPSETS, attributes)
 
@@ -225,7 +281,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
         *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
-        *(filled_somewhat, wide, gathered),
+        *(filled_somewhat, wide, gathered, endless, growing, ordered, sequence, spread, squares),
         *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized, sums, expression),
     )
 } | {

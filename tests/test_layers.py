@@ -163,7 +163,10 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("explain", "page", "terminal"),
     ),
     "compiler": (
-        ("constant_inputs", "dimension_names", "finished", "fixed_sizes", "model", "place", "result", "validate"),
+        (
+            *("constant_inputs", "dimension_names", "finished", "first_answer", "fixed_sizes", "model", "place"),
+            *("result", "validate"),
+        ),
         ("artifact", "data", "growth", "measure", "option", "student"),
         ("arguments", "locked", "options", "profiling"),
         ("order",),

@@ -226,6 +226,8 @@ def body_of(node: Node, opset: int) -> Graph | None:
         twin.set_attribute(name, default)
     for name, attribute in node.attributes.items():
         twin.set_attribute(name, attribute)
+    if node.op == "Attention" and node.get_float("softcap") < 0:
+        twin.set_attribute("softcap", 0.0)  # which caps nothing: the body takes its size, runtimes do not
     for index, value in enumerate(node.outputs):
         if value.name or value.uses:
             alone.add_output(twin.outputs[index], f"y{index}")

@@ -255,3 +255,21 @@ def test_clip_between_whole_numbers_that_floats_do_not_hold(kind: str, low: int,
     assert np.array_equal(
         run(build(graph, host("x86-64-v3")), [x])[0], np.clip(x, x.dtype.type(low), x.dtype.type(high))
     )
+
+
+@pytest.mark.parametrize("cap", [-0.5, 0.0, 0.5])
+def test_a_cap_below_zero_caps_nothing(cap: float) -> None:
+    """As ONNX Runtime and onnx's reference have it; the body that onnx gives takes the size of the number."""
+    need_tvm()
+    graph = Graph("capped", opsets={"": 24})
+    rng = np.random.default_rng(0)
+    feeds = {name: 2 * rng.standard_normal((1, 2, 3, 4), np.float32) for name in "qkv"}
+    inputs = [graph.add_input(name, TensorType(DType.FLOAT, (1, 2, 3, 4))) for name in feeds]
+    graph.add_output(graph.add("Attention", inputs, {"softcap": cap}).output, "y")
+    infer(graph)
+    q, k, v = (one.astype(np.float64) for one in feeds.values())
+    scores = q @ k.swapaxes(-1, -2) / 2
+    scores = cap * np.tanh(scores / cap) if cap > 0 else scores
+    shares = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    (got,) = on_host(graph, feeds)
+    assert np.allclose(got, shares @ v, rtol=1e-4, atol=1e-5)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def started(*command: str) -> Iterator[int]:
     try:
         yield int(process.stdout.readline())
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.terminate()
         process.wait()
+        with contextlib.suppress(ProcessLookupError):  # sessions clear away what they have
+            for _ in range(100):
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()

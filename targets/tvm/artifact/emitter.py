@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ....errors import EmissionError, OptcError
-from ..cpu.beside import copy, may_copy
+from ..cpu import beside
 from ..loading import load
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def emitter(emit: Emit, name: str) -> Iterator[Emit]:
 
     It raises as `emit` does, and `EmissionError` where the copy ends without an answer.
     """
-    if sys.platform == "win32" or "tvm" in sys.modules or not may_copy():
+    if sys.platform != "win32" and "tvm" not in sys.modules and beside.may_copy():
+        with _Copy(emit, name) as ready:
+            yield ready.emit
+    else:
         yield emit
-        return
-    with _Copy(emit, name) as ready:
-        yield ready.emit
 
 
 if sys.platform != "win32":
@@ -68,7 +68,7 @@ if sys.platform != "win32":
                 with open(jobs, "rb") as coming, open(replies, "wb") as going:
                     self._serve(coming, going, maker)
 
-            self._process = copy(serve)
+            self._process = beside.copy(serve)
             os.close(jobs)
             os.close(replies)
             self._questions, self._answers = os.fdopen(questions, "wb"), os.fdopen(answers, "rb")

@@ -6,10 +6,10 @@ So the input gets channels of zeros, by a Pad, which moves codes, and the weight
 
     Conv(x; W)  ->  Conv(Pad(x); (W 0))
 
-Fires on a Conv over two axes, in one group, that reads no layer's answer: what layers make lies in another order, in
-which channels are dear to add. Not where the kernel has more than `POSITIONS` places, or is too small to be one (fewer
-outputs than `OUTPUTS`, or no multiple of `lanes`), where the image has fewer than `PLACES` places, or where more than
-`GROWTH` of all weights were added.
+Fires on a Conv over two axes, in one group, that reads no layer's answer and nothing transposed: what layers make, and
+images whose channels come last, lie in the order of the kernel, in which channels are dear to add. Not where the kernel
+has more than `POSITIONS` places, or too few outputs (fewer than `OUTPUTS`, or no multiple of `lanes`),
+where the image has fewer than `PLACES` places, or where more than `GROWTH` of all weights were added.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def _takes(layer: Linear, lanes: int) -> bool:
 
 
 def _is_given(value: Value) -> bool:
-    """Whether `value` is an input of the model, or what is made of one with no layer between."""
+    """Whether `value` is an input of the model, or what is made of one in its order, with no layer between."""
     seen, stack = {value}, [value]
     while stack:
         maker = stack.pop().producer
         if maker is None:
             continue
-        if maker.op in WEIGHTED or maker.bodies:
+        if maker.op in WEIGHTED or maker.op == "Transpose" or maker.bodies:
             return False
         new = [read for read in maker.inputs if read is not None and read not in seen]
         seen.update(new)

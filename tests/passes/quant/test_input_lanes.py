@@ -21,16 +21,17 @@ from optc.runtime.session import Session
 COLOURS = 3
 
 
-def network(
-    *, size: int = 28, outputs: int = 16, kernel: int = 3, readers: int = 1, layer: bool = False, shifted: bool = False
-) -> Graph:
-    """Convolutions of an image, added, and a large layer behind them."""
+def network(*, size: int = 28, outputs: int = 16, kernel: int = 3, readers: int = 1, before: str = "") -> Graph:
+    """Convolutions of an image, added, and a large layer behind them; `before` names what comes first."""
     net = Net(channels=COLOURS, size=size)
     x = net.x
-    if shifted:
-        x = net.add("Mul", x, net.graph.constant(np.full((1, COLOURS, 1, 1), 0.5, np.float32)))
-    if layer:
-        x = net.conv(x, COLOURS, COLOURS, 1)
+    match before:
+        case "shift":
+            x = net.add("Mul", x, net.graph.constant(np.full((1, COLOURS, 1, 1), 0.5, np.float32)))
+        case "layer":
+            x = net.conv(x, COLOURS, COLOURS, 1)
+        case "transpose":  # rows and columns; as that of images whose channels come last
+            x = net.add("Transpose", x, perm=[0, 1, 3, 2])
     y = net.conv(x, outputs, COLOURS, kernel, strides=[2, 2])
     for _ in range(readers - 1):
         y = net.add("Add", y, net.conv(x, outputs, COLOURS, kernel, strides=[2, 2]))
@@ -50,9 +51,9 @@ def filled(graph: Graph, lanes: int = 4) -> int:
     return count
 
 
-@pytest.mark.parametrize(("readers", "shifted"), [(1, False), (2, False), (1, True)])
-def test_filling_changes_no_answer(*, readers: int, shifted: bool) -> None:
-    graph = network(readers=readers, shifted=shifted)
+@pytest.mark.parametrize(("readers", "first"), [(1, ""), (2, ""), (1, "shift")])
+def test_filling_changes_no_answer(readers: int, first: str) -> None:
+    graph = network(readers=readers, before=first)
     before = Session(graph, threads=1).run(samples(4))[0]
     assert filled(graph) == readers
     assert [node.op for node in graph].count("Pad") == 1
@@ -63,10 +64,10 @@ def test_filling_changes_no_answer(*, readers: int, shifted: bool) -> None:
 
 @pytest.mark.parametrize(
     "why",
-    [{"size": 24}, {"outputs": 8}, {"outputs": 18}, {"kernel": 7}, {"layer": True}],
-    ids=lambda why: "_".join(why),
+    [{"size": 24}, {"outputs": 8}, {"outputs": 18}, {"kernel": 7}, {"before": "layer"}, {"before": "transpose"}],
+    ids=str,
 )
-def test_what_the_kernel_would_not_gain_by_stays(why: dict[str, int]) -> None:
+def test_what_the_kernel_would_not_gain_by_stays(why: dict[str, int | str]) -> None:
     assert filled(network(**why)) == 0  # type: ignore[arg-type]
 
 

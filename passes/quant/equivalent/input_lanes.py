@@ -8,8 +8,8 @@ So the input gets channels of zeros, by a Pad, which moves codes, and the weight
 
 Fires on a Conv over two axes, in one group, that reads no layer's answer and nothing transposed: what layers make, and
 images whose channels come last, lie in the order of the kernel, in which channels are dear to add. Not where the kernel
-has more than `POSITIONS` places, or too few outputs (fewer than `OUTPUTS`, or no multiple of `lanes`),
-where the image has fewer than `PLACES` places, or where more than `GROWTH` of all weights were added.
+has more than `POSITIONS` places, where outputs are fewer than `OUTPUTS` or no multiple of `lanes`, where the image has
+fewer than `PLACES` places, or where more than `GROWTH` of all weights were added.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ POINTER = (
 
 BAD_MODELS = {
     "pointer": (POINTER, ("Git LFS", "git lfs pull")),
+    "library": (b"model.onnx".ljust(257, b"\0") + b"ustar".ljust(767, b"\0"), ("tar archive", "optc run")),
     "empty": (b"", ("empty",)),
     "random": (bytes(range(256)) * 20, ()),
     "truncated": (model([MATMUL]).SerializeToString()[:-20], ()),

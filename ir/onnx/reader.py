@@ -22,6 +22,8 @@ from .tensor_proto import TensorReader
 
 _WHOLE = 1 << 20
 """A file of up to so many bytes is read and parsed as it is."""
+_TAR = (257, 5)
+"""Where a tar archive says that it is one, and in how many bytes."""
 _LARGE = 1 << 14
 """In a larger one, data of so many bytes stays in the file."""
 
@@ -44,6 +46,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
         raise ModelError(f"{name}: is empty, not an ONNX model")
     if source.is_pointer:
         raise ModelError(f"{name}: {POINTER}")
+    if source.read(*_TAR) == b"ustar":
+        raise ModelError(f"{name}: is a tar archive, not an ONNX model; a compiled library is run by `optc run`")
     data: wire.Buffer = source.map()
     cuts: dict[int, int] = {}
     try:

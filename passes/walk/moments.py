@@ -234,8 +234,8 @@ class Moments:
 def _flatten(h: Array, c: Array, flat: NDArray[np.bool_]) -> None:
     """Set to zero what the inputs in `flat` (groups, d) have of covariances and of cross-covariances, in place."""
     if flat.any():
-        h *= ~(flat[:, :, None] | flat[:, None, :])
-        c *= ~flat[:, None, :]
+        np.copyto(h, 0.0, where=flat[:, :, None] | flat[:, None, :])
+        np.copyto(c, 0.0, where=flat[:, None, :])
 
 
 def _outer(a: Array, b: Array) -> Array:

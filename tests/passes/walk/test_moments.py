@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from optc.passes.walk.moments import Moments
+from optc.passes.walk.moments import Moments, _flatten
 from optc.passes.walk.patches import sample_positions, take_outputs, take_patches
 
 
@@ -133,3 +133,14 @@ def test_positions_are_distinct_and_sorted() -> None:
     assert len(set(at.tolist())) == 20
     assert (np.diff(at) > 0).all()
     assert sample_positions(5, 9, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_flat_input_has_no_covariance_even_where_others_overflow() -> None:
+    """Zero times infinity is no number."""
+    h, c = np.full((1, 3, 3), np.inf), np.full((1, 2, 3), np.inf)
+    with np.errstate(all="raise"):
+        _flatten(h, c, np.asarray([[False, True, False]]))
+    assert not h[:, 1].any()
+    assert not h[:, :, 1].any()
+    assert not c[:, :, 1].any()
+    assert np.isinf(h[0, 0, 2])

@@ -21,6 +21,9 @@ from ..storage.atomic import Replacement
 _APART = re.compile(r"""^~|["&'(*;<=>?\[^`|\\%]|[ :]$""")
 """What one of the two cannot be told of, or takes for something else: an assignment, a pattern, a recipe, a home."""
 
+_WORDS = re.compile(r"\.[A-Z_]+|(un)?define|endef|-?include|sinclude|override|(un)?export|private|vpath|-?load")
+"""Names that mean something to Make where they begin a rule or stand first behind its colon."""
+
 
 def inputs(model: str, original: Graph, pipeline: Pipeline, data: str | None, config: str | None) -> list[str]:
     """Every file that a build reads: the model with its external data, the samples, the user's passes, the
@@ -59,4 +62,5 @@ def _escaped(path: str) -> str:
             f"{spelled(path)}: cannot stand in a dependency file that Make and Ninja read alike; rename it, with none "
             "of \" & ' ( * ; < = > ? [ ^ ` | \\ % in its name, no space at the end and no ~ at its beginning"
         )
+    path = f"./{path}" if _WORDS.fullmatch(path) else path
     return re.sub(r"([ #:])", r"\\\1", path.replace("$", "$$"))

@@ -63,6 +63,11 @@ HARMLESS = [
     "-a",
     "ä",
     "a]",
+    "define",
+    "undefine",
+    "export",
+    "private",
+    ".PHONY",
 ]
 HARMFUL = [
     *(f"a{one}b" for one in "\"&'(*;<=>?[^`|\\%"),

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import warnings
+from types import FrameType
 
 _INTERRUPTED = 130
 _YOUNG = 20_000
@@ -21,17 +22,25 @@ def main() -> None:
     gc.set_threshold(_YOUNG)
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=_WARNING)
+    signals: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        signal.default_int_handler(number, frame)
+
     try:
         from .runtime.interrupt import ENDS, listen
 
         # A job that is told to end, or whose terminal goes, cleans up as one that is interrupted.
         ends = [one for one in (signal.SIGINT, *ENDS) if signal.getsignal(one) is not signal.SIG_IGN]  # as below nohup
         if ends:
-            listen(ends, signal.default_int_handler)
+            listen(ends, stop)
         from .cli.app import run
 
-        status = run(sys.argv[1:])
-    except KeyboardInterrupt:  # while the modules load
+        status = run(sys.argv[1:], interrupted=lambda: bool(signals))
+    except (Exception, KeyboardInterrupt) as error:  # while the modules load, which may make another error of it
+        if not signals and not isinstance(error, KeyboardInterrupt):
+            raise
         print("optc: interrupted; no output was written", file=sys.stderr)
         status = _INTERRUPTED
     if status == _INTERRUPTED:

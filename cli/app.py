@@ -68,8 +68,10 @@ install_completion = completion(app)
 app.command(install_completion, name="--install-completion", help_epilogue=examples(install_completion))
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], *, interrupted: Callable[[], bool] = lambda: False) -> int:
     """Run one command line and return the exit status.
+
+    `interrupted` tells whether a signal came: an extension that is imported meanwhile makes another error of it.
 
     0 done, 1 a fault of ours, 2 the user's input, 3 a missed budget, 130 interrupted. What a user did wrong is one
     line on standard error; a traceback is shown only where `--traceback` asks for it.
@@ -94,6 +96,8 @@ def run(argv: Sequence[str]) -> int:
     except OptcError as error:
         if "--traceback" in argv:
             raise
+        if interrupted():
+            return _fail(f"interrupted: {error}", _INTERRUPTED)
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "interrupted", _INTERRUPTED)
@@ -112,6 +116,8 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:
         if "--traceback" in argv:
             raise
+        if interrupted():
+            return _fail("interrupted", _INTERRUPTED)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             silence()
             return _fail("standard output cannot be written: its disk is full", 2)

@@ -90,3 +90,34 @@ def test_an_interrupt_while_an_object_is_freed_is_not_lost(tmp_path: Path) -> No
     process = start(FREED, tmp_path)
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 130
+
+
+BROKEN = """
+import optc.__main__ as entry
+import optc.cli.app as app
+from optc.errors import SpecError
+def broken(*words, **more):
+    try:
+        print("starts", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:  # as the import of an extension does
+        raise ERROR from None
+app.app = broken
+sys.argv = ["optc", "inspect", "m.onnx"]
+entry.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("SystemError('error return without exception set')", "optc: interrupted\n"),
+        ("ImportError('numpy._core failed to import')", "optc: interrupted\n"),
+        ("SpecError('torch is not installed')", "optc: interrupted: torch is not installed\n"),
+    ],
+)
+def test_an_interrupt_that_an_extension_makes_another_error_of(error: str, said: str, tmp_path: Path) -> None:
+    process = start(BROKEN.replace("ERROR", error), tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", said)
+    assert process.returncode == 130

@@ -29,8 +29,11 @@ from optc.passes.pipeline import Pipeline
 from optc.passes.runner import run
 from optc.runtime.latency import latency
 from optc.runtime.session import Session
-from optc.runtime.unsigned import unsigned
 from optc.targets import table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from unsigned import unsigned
 
 MODELS = ("mobilenetv2", "squeezenet11", "cifar_resnet20", "face_rfb320", "minilm_l6")
 

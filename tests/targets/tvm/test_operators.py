@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from quantized import cleaned, quantized
+from unsigned import unsigned
 
 from optc.ir.graph import Graph, Value
 from optc.ir.shapes.infer import infer
@@ -15,7 +16,6 @@ from optc.ir.types import DType
 from optc.models import zoo
 from optc.runtime.islands import is_integer, optimised
 from optc.runtime.session import Session
-from optc.runtime.unsigned import unsigned
 from optc.targets import table
 
 from .test_codes import built

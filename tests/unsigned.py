@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ModelError
-from ..ir.graph import Graph, Value
-from ..ir.node import Node
-from ..ir.ops import CODINGS, MOVES, REPEATS
-from ..ir.types import DType, TensorType
+from optc.errors import ModelError
+from optc.ir.graph import Graph, Value
+from optc.ir.node import Node
+from optc.ir.ops import CODINGS, MOVES, REPEATS
+from optc.ir.types import DType, TensorType
 
 _HALF = 128
 _MOVES = MOVES | REPEATS | {"MaxPool"}
@@ -22,7 +22,8 @@ _MOVES = MOVES | REPEATS | {"MaxPool"}
 def unsigned(graph: Graph) -> Graph:
     """A copy of `graph` with uint8 codes for int8 ones. Inputs and outputs of codes change their type with them.
 
-    Raises `ModelError` where something computes with int8 numbers that are no codes.
+    Constants that become floats at load stay as they are. Raises `ModelError` where something else computes with int8
+    numbers that are no codes.
     """
     copy = graph.clone()
     for node in list(copy):
@@ -39,9 +40,9 @@ def unsigned(graph: Graph) -> Graph:
 
 def _turn(graph: Graph, node: Node) -> None:
     signed = [value for value in (*node.inputs, *node.outputs) if value is not None and value.dtype is DType.INT8]
-    if not signed:
+    if not signed or (node.op == "Cast" and all(value.constant is not None for value in signed)):
         return
-    if node.domain or (node.op not in _MOVES and node.op not in CODINGS | {"Pad"}):
+    if node.domain or (node.op not in _MOVES and node.op not in CODINGS | {"Pad", "QLinearConv", "QLinearMatMul"}):
         raise ModelError(f"{node.op} '{node.name}' computes with int8 numbers: they have no unsigned form")
     if node.op == "DequantizeLinear" and node.input(2) is None:
         assert node.inputs[1] is not None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from interpreted import check_equal, evaluated
 
 from optc.errors import OptcError, TargetError
 from optc.ir.graph import Graph
@@ -71,9 +72,10 @@ class Emulator:
             for one in (Clean(), *target.legalisation().passes):
                 one.run(graph, Context(target.facts))
             mod, plan = lowered(graph, self.machine, {})
+            script = _Script(plan, feeds)
+            check_equal(plan, script.sizes)
         except OptcError as error:
             return error
-        script = _Script(plan, feeds)
         if any(isinstance(step, Call) for step in plan.steps):
             folder = self.folder / "kernels"
             folder.mkdir(exist_ok=True)
@@ -118,10 +120,7 @@ class _Script:
         self.first: dict[str, int] = {}
 
     def size(self, text: str) -> int:
-        names = {"floor_div": lambda a, b: a // b, "floor_mod": lambda a, b: a % b, "min": min, "max": max}
-        for word in ("min", "max"):
-            text = text.replace(f"std::{word}<int64_t>", word)
-        return int(eval(text, names, dict(self.sizes)))
+        return evaluated(text, self.sizes)
 
     def written(self) -> bytes:
         plan = self.plan

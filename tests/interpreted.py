@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,7 @@ class _Run:
         }
 
     def size(self, text: str) -> int:
-        names = {"floor_div": lambda a, b: a // b, "floor_mod": lambda a, b: a % b, "min": min, "max": max}
-        for word in ("min", "max"):
-            text = text.replace(f"std::{word}<int64_t>", word)
-        return int(eval(text, names, dict(self.sizes)))
+        return evaluated(text, self.sizes)
 
     def view(self, tensor: Tensor) -> np.ndarray:
         shape, dtype = tuple(map(self.size, tensor.shape)), _dtype(tensor.dtype)
@@ -94,6 +91,7 @@ class _Run:
         return raw[: int(np.prod(shape, dtype=np.int64)) * dtype.itemsize].view(dtype).reshape(shape)
 
     def outputs(self) -> list[np.ndarray]:
+        check_equal(self.plan, self.sizes)
         for step in self.plan.steps:
             if isinstance(step, Copy):
                 self.view(step.to).reshape(-1)[:] = self.view(step.source).reshape(-1)
@@ -120,6 +118,19 @@ class _Run:
         for index, tensor in tensors.items():
             if arguments[index].size:
                 arguments[index][...] = tensor.numpy().view(arguments[index].dtype).reshape(arguments[index].shape)
+
+
+def evaluated(text: str, sizes: Mapping[str, int]) -> int:
+    """A size of a plan, an expression in C++, where the dimensions that it names are so large."""
+    names = {"floor_div": lambda a, b: a // b, "floor_mod": lambda a, b: a % b, "smallest": min, "largest": max}
+    return int(eval(text, names, dict(sizes)))
+
+
+def check_equal(plan: Plan, sizes: Mapping[str, int]) -> None:
+    """Raises `TargetError` where sizes differ that must be the same."""
+    for left, right, what in plan.equal:
+        if evaluated(left, sizes) != evaluated(right, sizes):
+            raise TargetError(what)
 
 
 def step_shape(step: Fill) -> tuple[int, ...]:

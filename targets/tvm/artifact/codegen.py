@@ -203,6 +203,8 @@ def _checks(plan: Plan, inputs: Sequence[Port]) -> list[str]:
     for name, index, axis in plan.dims if plan.filled else ():
         text = json.dumps(f"input '{inputs[index].name}' has no elements on axis {axis}, where the model takes some")
         lines.append(f"  if ({name} < 1) return fail({text}), false;")
+    for left, right, what in plan.equal:
+        lines.append(f"  if ({left} != {right}) return fail({json.dumps(what)}), false;")
     for index, (tensor, port) in enumerate(zip(plan.inputs, inputs, strict=True)):
         for axis, size in enumerate(tensor.shape):
             text = json.dumps(f"input '{port.name}' has another size than the model takes on axis {axis}")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import TargetError
-from ..relax.importer import FILLED, REQUIRED
+from ..relax.importer import EQUAL, FILLED, REQUIRED
 from .constants import ALIGNMENT, Constants
 
 if TYPE_CHECKING:
@@ -87,12 +87,14 @@ class Require:
 @dataclass(slots=True)
 class Plan:
     """Steps in order. `dims` reads each symbolic dimension from an input: name, input, axis; with `filled`, none may be
-    zero. `slots` holds the sizes of everything that takes turns in one part of the arena."""
+    zero. `equal` are sizes that must be the same, and what to say where they are not. `slots` holds the sizes of
+    everything that takes turns in one part of the arena."""
 
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     steps: list[Call | Copy | Fill | Require] = field(default_factory=list)
     dims: list[tuple[str, int, int]] = field(default_factory=list)
+    equal: list[tuple[str, str, str]] = field(default_factory=list)
     slots: list[list[str]] = field(default_factory=list)
     constants: Constants = field(default_factory=Constants)
     filled: bool = False
@@ -114,6 +116,7 @@ class _Planner:
     def __init__(self, mod: tvm.IRModule, tables: bool) -> None:
         self.function = mod["main"]
         self.required = [str(what) for what in (mod.attrs or {}).get(REQUIRED, ())]
+        self.equal = [str(what) for what in (mod.attrs or {}).get(EQUAL, ())]
         self.tables = tables
         self.plan = Plan(filled=bool((mod.attrs or {}).get(FILLED, False)))
         self._held: dict[Any, Any] = {}
@@ -131,14 +134,18 @@ class _Planner:
         bindings = [binding for block in body.blocks for binding in block.bindings]
         result = self._resolve_result(bindings, body.body)
         last = self._lifetimes(bindings, result)
-        outputs = len(result) - len(self.required)
+        truths = len(result) - len(self.equal)
+        outputs = truths - len(self.required)
         targets = self._direct(bindings, result[:outputs])
         for at, binding in enumerate(bindings):
             self._bind(binding.var, binding.value, targets.get(binding.var))
             for slot in last.get(at, ()):
                 self._release(slot)
         # Before the outputs are copied: a run that fails leaves nothing that could be taken for an answer.
-        self.plan.steps += map(Require, map(self._tensor, result[outputs:]), self.required)
+        self.plan.steps += map(Require, map(self._tensor, result[outputs:truths]), self.required)
+        for what, sizes in zip(self.equal, result[truths:], strict=True):
+            left, right = (self._c(size)[0] for size in self._held.get(sizes, sizes).values)
+            self.plan.equal.append((left, right, what))
         for index, expr in enumerate(result[:outputs]):
             tensor = self._tensor(expr)
             to = replace(tensor, space=Space("output", index))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ....errors import TargetError
 from ....ir.graph import Graph, Value
+from ....ir.node import Node
 from ....ir.types import DType, TensorType
+from ..blame import where
 from ..compute import layout
 from ..compute.codes import recode
 from ..compute.conv import Window
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tvm import relax, te
 
 REQUIRED = "optc.required"
+EQUAL = "optc.equal"
 """The attribute of a module that says what its last results, which are bools, must be true for."""
 FILLED = "optc.filled"
 """The attribute of a module whose open sizes must be at least one: others follow from them that would be negative."""
@@ -60,12 +63,30 @@ class Importer:
         self.required: list[str] = []
         """What must be so when the model runs: what the artifact says where it is not."""
         self.truths: list[Any] = []
+        self.equal: dict[str, tuple[Any, Any]] = {}
+        """Sizes that must be equal before anything runs, by what the artifact says where they are not."""
         self.sizes = OpenSizes(graph, {})
 
     def require(self, truth: relax.Expr, what: str) -> None:
         """The artifact fails, and says `what`, where `truth`, a bool of rank 0, is false when it runs."""
         self.truths.append(truth)
         self.required.append(what)
+
+    def spread(self, node: Node) -> None:
+        """Let what `node` spreads out over its result have the sizes of that, which the artifact makes sure of: sizes
+        of different inputs, or one and what bounds it, are the same where the model can run at all."""
+        from tvm import relax
+
+        for index, value in enumerate(node.inputs):
+            if value is None or value.constant is not None or not (unlike := self.sizes.unlike(value, node.output)):
+                continue
+            expr = self.plain(value)
+            sizes = list(expr.ty.shape)
+            for axis, own, other in unlike:
+                what = f"operand {index + 1} of {where(node)} has another size on axis {axis} than the rest"
+                self.equal.setdefault(what, (own, other))
+                sizes[axis - len(node.output.shape or ())] = other
+            self.define(value, self.emit(relax.op.reshape(expr, tuple(sizes))))
 
     def plain(self, value: Value) -> relax.Expr:
         """The value in the layout and the type that ONNX gives it."""

@@ -15,6 +15,7 @@ import numpy as np
 from ....errors import OptcError, TargetError
 from ....ir.graph import Graph, Value
 from ....ir.node import Node
+from ....ir.ops import BROADCASTING
 from ....ir.types import DType
 from ..blame import where, without_kernel
 from ..compute.workload import Workload
@@ -24,7 +25,7 @@ from .bounds import check_bounds
 from .conditions import check
 from .converter import convert
 from .expressions import Blocked, constant, number
-from .importer import FILLED, PACKED, REQUIRED, Importer
+from .importer import EQUAL, FILLED, PACKED, REQUIRED, Importer
 from .lowering import LOWERINGS
 from .rules.call import Call
 from .rules.indices import PLACES, within
@@ -44,6 +45,8 @@ MOVES = frozenset(
 """What carries codes about and asks nothing of them but their order."""
 CODED = frozenset({"QuantizeLinear", "DequantizeLinear", "Pad"})
 """What asks more of codes, and whose rules know how they are held."""
+
+_SPREADING = BROADCASTING | {"Max", "Mean", "Min", "Sum", "Where"}
 
 
 def import_graph(
@@ -79,11 +82,13 @@ def _module(importer: Importer) -> tvm.IRModule:
                     _take(importer, node)
                 results = [bb.emit_output(_output(importer, output.value)) for output in graph.outputs]
                 results += [bb.emit_output(truth) for truth in importer.truths]
+                results += [bb.emit_output(relax.ShapeExpr(pair)) for pair in importer.equal.values()]
         except BaseException:
             bb._end_block()  # or TVM tells the terminal that it was not
             raise
         bb.emit_func_output(relax.Tuple(results))
     mod = bb.get().with_attr(REQUIRED, importer.required) if importer.required else bb.get()
+    mod = mod.with_attr(EQUAL, list(importer.equal)) if importer.equal else mod
     return mod.with_attr(FILLED, True) if importer.sizes.derived else mod
 
 
@@ -132,6 +137,8 @@ def _lower(importer: Importer, node: Node) -> None:
             importer.define(value, constant(np.zeros(value.static_shape or (), value.dtype.numpy)))
         return
     check(node)
+    if node.domain == "" and node.op in _SPREADING:
+        importer.spread(node)
     rule = LOWERINGS.get(node.op) if node.domain == "" else None
     codes = [value for value in node.inputs if value in importer.quantized]
     moves = node.op in MOVES and node.inputs[0] in codes and (node.op != "Concat" or len(codes) == len(node.inputs))

@@ -41,6 +41,19 @@ class OpenSizes:
         """The elements of a small tensor of whole numbers that follow from the sizes of the inputs; else none."""
         return self._all(self._elements.get(value))
 
+    def unlike(self, value: Value, result: Value) -> list[tuple[int, Any, Any]]:
+        """Where `value`, which is spread out over `result`, has a size that is written otherwise: the axis of the
+        result, and both sizes. Nothing where sizes do not follow from those of the inputs."""
+        if self._inference is None:
+            return []
+        own, other = self._inference.shape(value), self._inference.shape(result)
+        known, wanted = self.shape(value), self.shape(result)
+        if own is None or other is None or known is None or wanted is None:
+            return []
+        first = len(other) - len(own)
+        axes = [axis for axis, size in enumerate(own) if size not in (1, other[first + axis])]
+        return [(first + axis, known[axis], wanted[first + axis]) for axis in axes]
+
     def _all(self, sizes: tuple[Size, ...] | None) -> tuple[Any, ...] | None:
         if sizes is None:
             return None

@@ -218,3 +218,28 @@ def test_inputs_without_elements_are_refused_where_sizes_would_be_negative(tmp_p
     np.testing.assert_array_equal(library.run({"x": x})[0], x[:, 1:] - x[:, :-1])
     with pytest.raises(TargetError, match="input 'x' has no elements on axis 1"):
         library.run({"x": x[:, :0]})
+
+
+def placed() -> Value:
+    """Places of at most six words, as many as there are."""
+    net = Net(4)
+    places = net.graph.constant(RNG.standard_normal((1, 6, 4)).astype(np.float32))
+    some = net.add("Slice", places, net.ints(0), net.sizes(1, 2), net.ints(1))
+    words = net.add("LayerNormalization", net.add("Add", net.x, some), net.graph.constant(np.ones(4, np.float32)))
+    weights = net.graph.constant(RNG.standard_normal((4, 3)).astype(np.float32))
+    return net.add("MatMul", words, weights)
+
+
+@pytest.mark.slow
+def test_a_size_that_is_bounded_is_that_of_what_it_is_added_to(tmp_path: Path) -> None:
+    result = placed()
+    assert result.graph is not None
+    result.graph.add_output(result, "y")
+    out = tmp_path / "net.tar"
+    optc.compile(result.graph, "clean", target="host", output=out, check=False)
+    library, session = table.one("host").open(str(out)), Session(result.graph)
+    for size in (1, 2, 6):
+        x = RNG.standard_normal((2, size, 4)).astype(np.float32)
+        np.testing.assert_allclose(library.run({"x": x})[0], session.run({"x": x})[0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(TargetError, match=r"operand 2 of Add node '.*' has another size on axis 1 than the rest"):
+        library.run({"x": RNG.standard_normal((2, 7, 4)).astype(np.float32)})

@@ -42,8 +42,8 @@ class Connection:
             host, port, name = tracker.request(host, port, device.key, connecting=_PATIENCE, waiting=waiting)
         try:
             there = socket.create_connection((host, port), timeout=_PATIENCE)
-        except OSError as error:
-            raise TargetError(f"nothing answers at {host}:{port}: {error.strerror or error}") from error
+        except (OSError, UnicodeError) as error:  # a name may be none that can be looked up
+            raise TargetError(f"nothing answers at {host}:{port}: {getattr(error, 'strerror', '') or error}") from error
         there.settimeout(None)
         self._silence = silence
         self._relay = Relay(there, min(silence, _PATIENCE), silence)

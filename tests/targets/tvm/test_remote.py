@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from optc.ir.types import DType, TensorType
 from optc.targets import table
 from optc.targets.tuning import Device
 from optc.targets.tvm.cpu import toolchain
+from optc.targets.tvm.remote import tracker
 from optc.targets.tvm.remote.connection import Connection, address
 from optc.targets.tvm.remote.run import Remote
 
@@ -199,6 +201,60 @@ def test_what_is_no_tracker_is_told() -> None:
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(TargetError, match="is no RPC tracker"):
             Connection(Device(f"127.0.0.1:{listening.getsockname()[1]}", "board"))
+
+
+def _tracking(answer: bytes, *, slowly: bool = False) -> int:
+    """The port of a tracker that gives one answer, where it is to be slow a byte at a time."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        one, _ = listening.accept()
+        with listening, one, contextlib.suppress(OSError):
+            one.sendall(one.recv(4))
+            one.recv(100)
+            text = struct.pack("<i", len(answer)) + answer
+            for at in range(0, len(text), 1 if slowly else len(text)):
+                one.sendall(text[at : at + (1 if slowly else len(text))])
+                time.sleep(0.1)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listening.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'[0, ["127.0.0.1", 1e999, "x"]]',
+        b'[0, ["127.0.0.1", 99999, "x"]]',
+        b'[0, ["127.0.0.1", -1, "x"]]',
+        b'[0, ["127.0.0.1", true, "x"]]',
+        b'[0, ["a\\u0000b", 9090, "x"]]',
+        b'[0, ["\\u001b[2J", 9090, "x"]]',
+        b'[0, [{}, 9090, "x"]]',
+        b'[0, ["127.0.0.1", 9090]]',
+        b"[0, " + b"[" * 30_000,
+        b"[0, 1" + b"0" * 20_000 + b"]",
+        b'"\xff"',
+    ],
+)
+def test_an_answer_of_a_tracker_that_names_no_device(answer: bytes) -> None:
+    with pytest.raises(TargetError, match="is no RPC tracker"):
+        tracker.request("127.0.0.1", _tracking(answer), "board", connecting=5, waiting=5)
+
+
+def test_a_tracker_that_answers_a_byte_at_a_time_is_waited_for_no_longer() -> None:
+    start = time.monotonic()
+    with pytest.raises(TargetError, match="had no device 'board' free"):
+        tracker.request("127.0.0.1", _tracking(b" " * 1000, slowly=True), "board", connecting=5, waiting=0.5)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "\u00e4" * 80])
+def test_a_host_that_cannot_be_looked_up(host: str) -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    for key in ("", "board"):
+        with pytest.raises(TargetError):
+            Connection(Device(f"{host}:9090", key))
 
 
 def test_a_build_is_tuned_checked_and_timed_on_a_device(

@@ -17,6 +17,11 @@ _PACKAGES = {"numpy": "numpy", "onnx": "onnx", "onnx_graphsurgeon": "onnx-graphs
 """Those that a function over a graph is written with, and what their versions go by."""
 _BUILT_IN = frozenset({"compile", "eval", "exec", "getattr", "globals", "input", "locals", "open", "vars"})
 """Names by which a function may take more code, or data, than its text has."""
+_LEADING_ON = frozenset({
+    *("attrgetter", "builtins", "ctypes", "environ", "ForwardRef", "get_type_hints", "importlib", "inspect", "io"),
+    *("methodcaller", "modules", "os", "pathlib", "pickle", "subprocess", "sys", "time", "_sys"),
+})  # fmt: skip
+"""Attributes that look names up, or are modules which those that only compute have imported themselves."""
 _READING = ("DataSource", "data_file", "dynload", "f2py", "from_file", "fromfile", "fromregex", "genfromtxt", "hub",
             "load", "memmap", "open", "rand", "read", "recfrom", "testing")  # fmt: skip
 """What stands in the names by which the packages read files, or draw numbers."""
@@ -62,4 +67,6 @@ def _names(tree: ast.AST) -> Iterator[str]:
 def _reaches_out(name: str) -> bool:
     if name.startswith(("__", ".__")):
         return name not in ("__name__", ".__name__", ".__class__", ".__future__")
-    return name in _BUILT_IN or (name.startswith(".") and any(word in name for word in _READING))
+    if name.startswith("."):
+        return name[1:] in _LEADING_ON or any(word in name for word in _READING)
+    return name in _BUILT_IN

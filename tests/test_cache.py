@@ -146,6 +146,16 @@ def test_a_users_function_is_known_by_its_file(tmp_path: Path) -> None:
         ("from numpy import fromfile as of; NAME = chr(of('helper.txt', 'u1')[8])", "helper.txt"),
         ("import subprocess as s; NAME = s.getoutput('cat helper.txt').split(chr(39))[1]", "helper.txt"),
         ("import os; NAME = 'ba'[os.stat('helper.txt').st_size % 2]", "helper.txt"),
+        ("import re; NAME = 'ba'[re.enum.sys.modules['os'].stat('helper.txt').st_size % 2]", "helper.txt"),
+        (
+            "import numpy as np, operator\nNAME = chr(operator.methodcaller('from' 'file', 'helper.txt', 'u1')(np)[8])",
+            "helper.txt",
+        ),
+        (
+            "import numpy as np; from operator import attrgetter as of\n"
+            "NAME = chr(of('from' 'file')(np)('helper.txt', 'u1')[8])",
+            "helper.txt",
+        ),
         (
             "NAME = getattr(__builtins__, 'open', None) or __builtins__['open']\n"
             "NAME = NAME('helper.txt').readline().split(chr(39))[1]",

@@ -7,12 +7,15 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from facts import facts_of
 from quantized import quantized, runtime_ops
 from walked import Net
 
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
+from optc.passes.base import Context
+from optc.passes.quant import profit
 from optc.passes.quant.equivalent.input_lanes import fill_inputs
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.quant import Quant
@@ -97,6 +100,15 @@ def test_other_codes_than_those_of_eight_bits_are_not_moved(activations: Literal
     quantized(graph, samples(), Quant(activations=activations, slower="int8"), input_lanes=4)
     assert all(node.op != "Pad" for node in graph)
     Session(graph, threads=1).run(samples(2))
+
+
+def test_layers_are_timed_in_float_as_they_were() -> None:
+    graph = network()
+    before = str(graph)
+    trial, twins = profit._trial(graph, {}, Context(facts_of(input_lanes=4), threads=1))
+    assert [node.op for node in trial].count("Pad") == 1
+    assert str(graph) == before
+    assert all(twins[node] in trial for node in graph if node.op == "Conv")
 
 
 def test_images_of_bytes_are_filled_with_the_code_of_zero() -> None:

@@ -29,6 +29,7 @@ from ...walk.layerwise import Layerwise, rewrite
 from ...walk.linear import Linear
 from ...walk.refit import refit_masked
 from ...walk.walk import Step
+from ..equivalent.fusions import keep_apart
 from ..numbers.encoding import code_range, column_costs, kernel_order
 from ..numbers.multipliers import block_scales
 from ..numbers.rounding import Elimination, descend, losses, round_to_grid
@@ -105,6 +106,7 @@ def walk_blocks(
         layer = one.step.layer
         report.done(layer.name, layer.op, bits=DType.INT4.bits, block=block, error=round(one.error, 6))
         done.add(layer.node)
+    keep_apart(graph, [layer for layer in layers if _decoded_in_place(layer)])
     return [layer for layer in layers if layer.node not in done]
 
 
@@ -149,3 +151,10 @@ def _halves(scale: Array) -> Array:
     from .blocks import fits_half
 
     return scale.astype(np.float16).astype(np.float64) if fits_half(scale) else scale
+
+
+def _decoded_in_place(layer: Linear) -> bool:
+    """Whether the runtime is to make one kernel of a layer and the node that decodes its weight: it does not where an
+    activation follows that it takes for a part of the layer first."""
+    maker = layer.weight.producer
+    return maker is not None and maker.op == "DequantizeLinear"

@@ -103,6 +103,27 @@ def test_products_of_many_rows_keep_the_float_kernel(rows: int, kernel: str, tmp
     assert signal_to_noise(teacher, graph, feeds) > 24
 
 
+@pytest.mark.parametrize("follows", ["Relu", "Clip"])
+def test_an_activation_behind_does_not_keep_the_runtime_from_its_kernel(follows: str, tmp_path: Path) -> None:
+    """It took MatMul and Relu for one, and decoded the weight in every run: six times as slow as floats."""
+    rng = np.random.default_rng(0)
+    graph = Graph("products", opsets={"": 21})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 64)))
+    bounds = [graph.constant(np.float32(end)) for end in (-1, 4)] if follows == "Clip" else []
+    for _ in range(3):
+        product = graph.add("MatMul", [x, graph.constant(rng.normal(size=(64, 64)).astype(np.float32) / 8)]).output
+        x = graph.add(follows, [product, *bounds]).output
+    graph.add_output(x, "y", TensorType(DType.FLOAT, ("N", 64)))
+    infer(graph)
+    feeds = {"x": rng.normal(size=(128, 64)).astype(np.float32)}
+    teacher = graph.clone()
+    quantized(graph, feeds, FOUR_BITS, measurable=False)
+    ops = runtime_ops(graph, tmp_path)
+    assert ops["MatMulNBits"] == 3
+    assert "DequantizeLinear" not in ops
+    assert signal_to_noise(teacher, graph, feeds) > 15
+
+
 def test_what_was_pruned_stays_pruned() -> None:
     graph, feeds = products(32, sparse=True)
     quantized(graph, feeds, FOUR_BITS)

@@ -28,9 +28,10 @@ VARIABLE = "OPTC_BOUNDS"
 """`off` lets a model take what it takes."""
 _LARGEST = 8 << 30
 """Bytes of one value of a model that is run."""
-_UNEXPLAINED = (
-    f"which its weights and inputs do not explain; where you know better, {VARIABLE}=off in the environment lets it run"
-)
+_OUTPUTS = 1 << 14
+"""Values that one node makes."""
+_WAY_OUT = f"where you know better, {VARIABLE}=off in the environment lets it run"
+_UNEXPLAINED = f"which its weights and inputs do not explain; {_WAY_OUT}"
 
 
 class TakesTooMuch(TargetError):
@@ -50,6 +51,11 @@ class Bounds:
         _check_size(graph)
         if os.environ.get(VARIABLE) == "off":
             return None
+        outputs = max((len(node.outputs) for node in graph.walk()), default=0)
+        if outputs > _OUTPUTS:
+            raise TakesTooMuch(
+                f"a node of the model makes {outputs} values, and runtimes take the square of that in time; {_WAY_OUT}"
+            )
         tensors = [v.constant for each in graph.graphs() for v in each.constants if v.constant is not None]
         weights = sum(one.nbytes for one in tensors if not isinstance(one, LazyTensor))
         inputs = sum(array.nbytes for array in feeds.values())

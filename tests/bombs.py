@@ -248,6 +248,13 @@ def squares() -> onnx.ModelProto:
     return _model(nodes, "p100", n=_ints(8192, 2048))
 
 
+def parts() -> onnx.ModelProto:
+    """A node that makes more values than a runtime counts quickly."""
+    names = [f"o{i}" for i in range(60_000)]
+    node = helper.make_node("Split", ["f"], names, axis=0, num_outputs=len(names))
+    return _model([node], "o3", opset=18, f=np.ones(len(names), np.float32))
+
+
 def spread() -> onnx.ModelProto:
     """Little work on each of many large values, made of a sample of four numbers."""
     nodes = [helper.make_node("Tile", ["x", "n"], ["t0"])]
@@ -281,7 +288,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
         *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
-        *(filled_somewhat, wide, gathered, endless, growing, ordered, sequence, spread, squares),
+        *(filled_somewhat, wide, gathered, endless, growing, ordered, parts, sequence, spread, squares),
         *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized, sums, expression),
     )
 } | {

@@ -21,7 +21,9 @@ def answer(graph: Graph) -> None:
     first_answer(graph, X, Bounds.of(graph, X, {}, 1), 1)
 
 
-@pytest.mark.parametrize(("name", "what"), [("spread", "writes"), ("squares", "products")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("parts", "makes 60000 values"), ("spread", "writes"), ("squares", "products")]
+)
 def test_sizes_that_are_known_tell_before_anything_runs(name: str, what: str) -> None:
     graph = from_proto(BOMBS[name]())
     with pytest.raises(TakesTooMuch, match=rf"{what}.*{VARIABLE}=off"):

@@ -59,16 +59,16 @@ class Bounds:
         tensors = [v.constant for each in graph.graphs() for v in each.constants if v.constant is not None]
         weights = sum(one.nbytes for one in tensors if not isinstance(one, LazyTensor))
         inputs = sum(array.nbytes for array in feeds.values())
-        known = cost(graph, dims)
+        whole = cost(graph, dims)
         for size, most, what in (
-            (known.macs, (1 << 34) + (weights << 14) + (inputs << 17), "computes {} products"),
-            (known.activations, (1 << 30) + (weights << 9) + (inputs << 14), "writes {} bytes"),
+            (whole.macs, (1 << 34) + (weights << 14) + (inputs << 17), "computes {} products"),
+            (whole.activations, (1 << 30) + (weights << 9) + (inputs << 14), "writes {} bytes"),
         ):
             if size > most:
                 raise TakesTooMuch(f"on one sample the model {what.format(size)}, {_UNEXPLAINED}")
-        activations = min(known.activations, (512 << 20) + (inputs << 8))
+        activations = min(whole.activations, (512 << 20) + (inputs << 8))
         memory = (384 << 20) + 8 * weights + activations + (threads or quota()) * (32 << 20)
-        return Bounds(memory, 5 + weights / 1e6 + known.macs / 1e9 + activations / 1e8)
+        return Bounds(memory, 5 + weights / 1e6 + whole.macs / 1e9 + activations / 1e8)
 
 
 def first_answer(graph: Graph, feeds: Mapping[str, Array], bounds: Bounds | None, threads: int) -> Session:

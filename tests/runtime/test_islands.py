@@ -57,7 +57,7 @@ def test_a_float_model_has_none() -> None:
     assert islands(network("Tanh")) == ()
 
 
-@pytest.mark.parametrize("most", [16, 3000])
+@pytest.mark.parametrize("most", [20, 3000])
 def test_a_full_disk_is_told_as_one(most: int, tmp_path: Path) -> None:
     """Files may have so many bytes: what ONNX Runtime writes aside has more."""
     words = ["zoo:digits_dscnn", "--passes", "quant", "--samples", "16", "--no-check", "-q", "-o", "out.onnx"]

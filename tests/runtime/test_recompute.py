@@ -76,7 +76,7 @@ def test_less_memory_is_taken() -> None:
     task = Task(deep())
     _, plain = task.gradient(frugal=False)
     _, twice = task.gradient(frugal=True)
-    assert twice < 0.7 * plain
+    assert twice < 0.75 * plain
 
 
 def test_a_segment_without_a_derivative_stays() -> None:

@@ -47,12 +47,12 @@ class OpenSizes:
         if self._inference is None:
             return []
         own, other = self._inference.shape(value), self._inference.shape(result)
-        known, wanted = self.shape(value), self.shape(result)
-        if own is None or other is None or known is None or wanted is None:
+        sizes, wanted = self.shape(value), self.shape(result)
+        if own is None or other is None or sizes is None or wanted is None:
             return []
         first = len(other) - len(own)
         axes = [axis for axis, size in enumerate(own) if size not in (1, other[first + axis])]
-        return [(first + axis, known[axis], wanted[first + axis]) for axis in axes]
+        return [(first + axis, sizes[axis], wanted[first + axis]) for axis in axes]
 
     def _all(self, sizes: tuple[Size, ...] | None) -> tuple[Any, ...] | None:
         if sizes is None:

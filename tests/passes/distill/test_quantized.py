@@ -134,7 +134,7 @@ def test_a_report_tells_how_a_training_went_and_what_it_changed() -> None:
     assert curve[0]["fit"] is None
     assert curve[-1]["fit"] > 0
     assert curve[-1]["held_out"] > 0
-    (event,) = [one for one in events(document, "block1.pointwise") if one.spec.startswith("distill")]
+    (event,) = [one for one in events(document, "classifier") if one.spec.startswith("distill")]
     assert event.detail["codes_changed"] >= 0 or event.reason
     assert charts.curve("Training", [(m["step"], m["fit"], m["held_out"]) for m in curve])
 

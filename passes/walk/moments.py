@@ -219,7 +219,8 @@ class Moments:
         squares = np.array(np.diagonal(h, axis1=1, axis2=2))
         h -= _outer(x, x)
         c -= _outer(t, x)
-        _flatten(h, c, np.diagonal(h, axis1=1, axis2=2) <= RESOLVED * squares)
+        # Of what overflows nothing is known: it stays infinite, and whoever reads that leaves the layer.
+        _flatten(h, c, (np.diagonal(h, axis1=1, axis2=2) <= RESOLVED * squares) & np.isfinite(squares))
         v = np.maximum(self._tt[:, outputs] / count - t**2, 0.0)
         mean = x if self._shift_x is None else x + self._shift_x
         target_mean = t if self._shift_t is None else t + self._shift_t[:, outputs]

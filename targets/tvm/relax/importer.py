@@ -73,8 +73,8 @@ class Importer:
         self.required.append(what)
 
     def spread(self, node: Node) -> None:
-        """Let what `node` spreads out over its result have the sizes of that, which the artifact makes sure of: sizes
-        of different inputs, or one and what bounds it, are the same where the model can run at all."""
+        """Let what `node` spreads out over its result have the sizes of that, which the artifact makes sure of: a size
+        and what bounds it are the same where the model can run at all."""
         from tvm import relax
 
         for index, value in enumerate(node.inputs):

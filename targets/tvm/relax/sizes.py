@@ -8,11 +8,14 @@ tensors that are computed from sizes.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ....ir.graph import Graph, Value
 from ....ir.shapes.infer import Inference, Size, Sym, analyse
+
+_BOUND = re.compile(r"min\((\d+), (.*)\)")
 
 
 class OpenSizes:
@@ -42,8 +45,8 @@ class OpenSizes:
         return self._all(self._elements.get(value))
 
     def unlike(self, value: Value, result: Value) -> list[tuple[int, Any, Any]]:
-        """Where `value`, which is spread out over `result`, has a size that is written otherwise: the axis of the
-        result, and both sizes. Nothing where sizes do not follow from those of the inputs."""
+        """Where `value`, which is spread out over `result`, has a size that is the smaller of the result's and a
+        number, or the other way round: the axis of the result, and both sizes. Either is 1 only where both are."""
         if self._inference is None:
             return []
         own, other = self._inference.shape(value), self._inference.shape(result)
@@ -51,7 +54,7 @@ class OpenSizes:
         if own is None or other is None or sizes is None or wanted is None:
             return []
         first = len(other) - len(own)
-        axes = [axis for axis, size in enumerate(own) if size not in (1, other[first + axis])]
+        axes = [axis for axis, size in enumerate(own) if _bounds(size, other[first + axis])]
         return [(first + axis, sizes[axis], wanted[first + axis]) for axis in axes]
 
     def _all(self, sizes: tuple[Size, ...] | None) -> tuple[Any, ...] | None:
@@ -107,3 +110,12 @@ class OpenSizes:
             case ast.BinOp(left=left, op=ast.Mult(), right=right):
                 return self._parsed(left) * self._parsed(right)
         raise KeyError(ast.dump(tree))
+
+
+def _bounds(one: Size, other: Size) -> bool:
+    """Whether one of two sizes is the smaller of the other and a number above 1."""
+    for small, large in ((str(one), str(other)), (str(other), str(one))):
+        bound = _BOUND.fullmatch(small)
+        if bound is not None and bound[2] == large and int(bound[1]) > 1:
+            return True
+    return False

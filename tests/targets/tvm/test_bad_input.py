@@ -188,7 +188,7 @@ def test_sequences_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_what_needs_sizes_is_refused_by_its_node(tmp_path: Path) -> None:
     status, said = process(compile_words(repeated(tmp_path / "m.onnx"), "host"), tmp_path)
-    assert status == 2
+    assert status == 2, said
     assert said.count("\n") == 0
     assert "Mul node 'scaled' cannot be compiled for host" in said
     assert "fix the sizes of the inputs with --shape" in said

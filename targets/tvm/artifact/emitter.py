@@ -45,7 +45,12 @@ def emitter(emit: Emit, name: str) -> Iterator[Emit]:
     It raises as `emit` does, and `EmissionError` where the copy ends without an answer.
     """
     if sys.platform != "win32" and "tvm" not in sys.modules and beside.may_copy():
-        with _Copy(emit, name) as ready:
+        try:
+            ready = _Copy(emit, name)
+        except OSError:  # no more processes or files, or no memory for one
+            yield emit
+            return
+        with ready:
             yield ready.emit
     else:
         yield emit
@@ -58,19 +63,25 @@ if sys.platform != "win32":
 
         def __init__(self, emit: Emit, name: str) -> None:
             self._emit, self._name, self._asked = emit, name, False
-            jobs, questions = os.pipe()
-            answers, replies = os.pipe()
             maker = os.getpid()
+            jobs, questions = os.pipe()
+            try:
+                answers, replies = os.pipe()
+            except OSError:
+                _close(jobs, questions)
+                raise
 
             def serve() -> None:
-                os.close(questions)
-                os.close(answers)
+                _close(questions, answers)
                 with open(jobs, "rb") as coming, open(replies, "wb") as going:
                     self._serve(coming, going, maker)
 
-            self._process = beside.copy(serve)
-            os.close(jobs)
-            os.close(replies)
+            try:
+                self._process = beside.copy(serve)
+            except OSError:
+                _close(jobs, questions, answers, replies)
+                raise
+            _close(jobs, replies)
             self._questions, self._answers = os.fdopen(questions, "wb"), os.fdopen(answers, "rb")
 
         def __enter__(self) -> _Copy:
@@ -151,3 +162,7 @@ if sys.platform != "win32":
                 answer = EmissionError(what)
                 answer.add_note(traceback.format_exc())
             pickle.dump(answer, answers)
+
+    def _close(*files: int) -> None:
+        for one in files:
+            os.close(one)

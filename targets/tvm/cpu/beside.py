@@ -43,7 +43,12 @@ if sys.platform != "win32":
 
     def _both(here: Callable[[], None], there: Callable[[], None]) -> None:
         start = time.monotonic()
-        process = copy(there)
+        try:
+            process = copy(there)
+        except OSError:  # no more processes, or no memory for one
+            here()
+            there()
+            return
         try:
             here()
         except BaseException:
@@ -53,7 +58,8 @@ if sys.platform != "win32":
             there()
 
     def copy(work: Callable[[], None]) -> int:
-        """The number of a process that does the work and ends, with 0 where it could."""
+        """The number of a process that does the work and ends, with 0 where it could. Raises `OSError` where there can
+        be no more."""
         process = os.fork()
         if process:
             return process

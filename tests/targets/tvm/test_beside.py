@@ -65,6 +65,15 @@ def test_what_a_copy_does_not_finish_is_done_here(fault: str, tmp_path: Path, mo
     assert written_by(tmp_path, "b") == here
 
 
+def test_where_there_can_be_no_copy_both_are_done_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(os, "fork", fork)
+    beside.both(lambda: write(tmp_path, "a"), lambda: write(tmp_path, "b"))
+    assert written_by(tmp_path, "a") == written_by(tmp_path, "b") == os.getpid()
+
+
 def test_a_fault_here_ends_the_copy(tmp_path: Path) -> None:
     def fail() -> None:
         raise ValueError("here")

@@ -91,6 +91,15 @@ def test_a_copy_writes_the_same_bytes(target: str, tmp_path: Path) -> None:
     assert artifacts[0] == artifacts[1]
 
 
+def test_where_there_can_be_no_copy_it_emits_here(tmp_path: Path) -> None:
+    before = "def fork():\n    raise BlockingIOError('no more processes')\nos.fork = fork\n"
+    process = start(tmp_path, before, "--no-check")
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert said.split() == ["0", "True"]
+    assert left(tmp_path) == ["out.tar"]
+
+
 def test_an_error_of_the_user_comes_back_as_it_is(tmp_path: Path) -> None:
     change = """
 from optc.errors import TargetError

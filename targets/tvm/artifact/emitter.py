@@ -141,13 +141,15 @@ if sys.platform != "win32":
             from ....runtime.interrupt import ENDS
 
             for one in (signal.SIGINT, *ENDS):
-                signal.signal(one, signal.default_int_handler)
+                if signal.getsignal(one) is not signal.SIG_IGN:  # as below nohup
+                    signal.signal(one, signal.default_int_handler)
             ctypes.CDLL(None).prctl(_DEATH_SIGNAL, int(signal.SIGTERM))
             if os.getppid() != maker:
                 return
-            load()
-            for module in _WANTED:
-                importlib.import_module(module, __package__)
+            with suppress(Exception):  # what does not load says so when it is needed
+                load()
+                for module in _WANTED:
+                    importlib.import_module(module, __package__)
             try:
                 model, path = pickle.load(questions)
             except EOFError:

@@ -65,6 +65,16 @@ def test_no_weight_is_decoded_at_every_run(layer: str, rank: Literal[2, 3], foll
     assert float(np.square(after - before).mean() / np.square(before).mean()) < 1e-3
 
 
+def keeps_weights(graph: Graph, feeds: dict[str, np.ndarray], layers: int) -> None:
+    """The runtime rounds weights of so many layers, and no more once they are kept apart."""
+    written = Session(graph, optimise=False, threads=1).run(feeds)[0]
+    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) > 0.01
+    assert keep_apart(graph, []) == layers
+    infer(graph)
+    assert np.array_equal(Session(graph, optimise=False, threads=1).run(feeds)[0], written)
+    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) < 0.001
+
+
 @pytest.mark.parametrize("layer", ["ConvTranspose", "Conv", "Gemm"])
 def test_weights_that_stay_float_between_codes_are_not_rounded_by_the_runtime(layer: str) -> None:
     """ONNX Runtime takes what is between codes for a layer to round, with one scale for all weights."""
@@ -80,12 +90,7 @@ def test_weights_that_stay_float_between_codes_are_not_rounded_by_the_runtime(la
     graph.add_output(graph.add("DequantizeLinear", [x, *codes]).output, "y")
     infer(graph)
     feeds = {"x": RANDOM.standard_normal((16, 8) if layer == "Gemm" else (16, 8, 6, 6)).astype(np.float32)}
-    written = Session(graph, optimise=False, threads=1).run(feeds)[0]
-    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) > 0.01
-    assert keep_apart(graph, []) == 2
-    infer(graph)
-    assert np.array_equal(Session(graph, optimise=False, threads=1).run(feeds)[0], written)
-    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) < 0.001
+    keeps_weights(graph, feeds, 2)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +124,7 @@ def test_nor_are_those_behind_which_values_are_clamped_or_moved(layer: str, befo
     graph.add_output(graph.add("DequantizeLinear", [x, *codes]).output, "y")
     infer(graph)
     feeds = {"x": RANDOM.standard_normal((8, 8) if layer == "Gemm" else (8, 8, 8, 8)).astype(np.float32)}
-    written = Session(graph, optimise=False, threads=1).run(feeds)[0]
-    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) > 0.01
-    assert keep_apart(graph, []) == 1
-    infer(graph)
-    assert np.array_equal(Session(graph, optimise=False, threads=1).run(feeds)[0], written)
-    assert np.mean(Session(graph, threads=1).run(feeds)[0] != written) < 0.001
+    keeps_weights(graph, feeds, 1)
 
 
 @pytest.mark.parametrize("behind", ["", "Relu"])

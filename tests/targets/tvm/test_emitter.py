@@ -153,6 +153,25 @@ def test_an_interrupt_ends_the_copy(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+def test_what_does_not_load_is_told(tmp_path: Path) -> None:
+    change = "def load():\n    raise ImportError('libtvm.so: cannot open')\nemitter.load = build.load = load\n"
+    process = start(tmp_path, change)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "ImportError: libtvm.so: cannot open; nothing was written" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_copy_ignores_what_its_maker_does(tmp_path: Path) -> None:
+    """Below nohup, the end of a terminal ends neither."""
+    process = start(tmp_path, "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _SLOW.replace("sleep(60)", "sleep(2)"))
+    assert process.stdout is not None
+    copy = int(process.stdout.readline())
+    os.kill(copy, signal.SIGHUP)
+    _, errors = process.communicate()
+    assert "TypeError" in errors, "it went on to the end of its sleep"
+
+
 def test_a_copy_ends_with_its_maker(tmp_path: Path) -> None:
     process = start(tmp_path, _SLOW)
     assert process.stdout is not None

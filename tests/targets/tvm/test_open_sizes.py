@@ -13,7 +13,7 @@ import optc
 from optc.errors import TargetError
 from optc.ir.graph import Graph, Value
 from optc.ir.types import Dim, DType, TensorType
-from optc.runtime.session import Session
+from optc.runtime.session import Runnable, Session
 from optc.targets import table
 from optc.targets.tvm.cpu.machines import host
 
@@ -206,14 +206,18 @@ def test_what_tvm_cannot_fuse_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> N
     run(all_of_the_batch())
 
 
-@pytest.mark.slow
-def test_inputs_without_elements_are_refused_where_sizes_would_be_negative(tmp_path: Path) -> None:
-    result = differences()
+def built(result: Value, folder: Path) -> tuple[Runnable, Session]:
+    """A library of what gives `result`, and ONNX Runtime on the same."""
     assert result.graph is not None
     result.graph.add_output(result, "y")
-    out = tmp_path / "net.tar"
+    out = folder / "net.tar"
     optc.compile(result.graph, "clean", target="host", output=out, check=False)
-    library = table.one("host").open(str(out))
+    return table.one("host").open(str(out)), Session(result.graph)
+
+
+@pytest.mark.slow
+def test_inputs_without_elements_are_refused_where_sizes_would_be_negative(tmp_path: Path) -> None:
+    library, _ = built(differences(), tmp_path)
     x = RNG.standard_normal((2, 3)).astype(np.float32)
     np.testing.assert_array_equal(library.run({"x": x})[0], x[:, 1:] - x[:, :-1])
     with pytest.raises(TargetError, match="input 'x' has no elements on axis 1"):
@@ -232,12 +236,7 @@ def placed() -> Value:
 
 @pytest.mark.slow
 def test_a_size_that_is_bounded_is_that_of_what_it_is_added_to(tmp_path: Path) -> None:
-    result = placed()
-    assert result.graph is not None
-    result.graph.add_output(result, "y")
-    out = tmp_path / "net.tar"
-    optc.compile(result.graph, "clean", target="host", output=out, check=False)
-    library, session = table.one("host").open(str(out)), Session(result.graph)
+    library, session = built(placed(), tmp_path)
     for size in (1, 2, 6):
         x = RNG.standard_normal((2, size, 4)).astype(np.float32)
         np.testing.assert_allclose(library.run({"x": x})[0], session.run({"x": x})[0], rtol=1e-5, atol=1e-6)

@@ -79,7 +79,7 @@ class Emulator:
         if any(isinstance(step, Call) for step in plan.steps):
             folder = self.folder / "kernels"
             folder.mkdir(exist_ok=True)
-            objects = pipeline.write_objects(mod, self.machine, str(folder))
+            objects = pipeline.write_objects(mod, self.machine, str(folder)).files
             linker = self.machine.compiler.removesuffix("g++") + "ld"
             script.library = str(self.folder / f"{index}.so")
             subprocess.run([linker, "-shared", *objects, self.builtins, "-o", script.library], cwd=folder, check=True)

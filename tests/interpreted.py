@@ -18,6 +18,7 @@ from optc.targets.tvm.artifact.build import lowered
 from optc.targets.tvm.artifact.plan import Call, Copy, Fill, Plan, Require, Tensor
 from optc.targets.tvm.cpu.machine import Machine
 from optc.targets.tvm.host import HostTarget
+from optc.targets.tvm.schedule import pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def build(model: onnx.ModelProto | Graph, machine: Machine) -> Program:
     mod, plan = lowered(graph, machine, {})
     kernels = {
         var.name_hint: function.with_attr("global_symbol", var.name_hint)
-        for var, function in mod.functions_items()
+        for var, function in pipeline.schedule(mod, machine).functions_items()
         if isinstance(function, tirx.PrimFunc)
     }
     if not kernels:

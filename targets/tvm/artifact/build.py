@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import tvm
 
     from ....ir.graph import Graph, Value
+    from ..schedule.pipeline import Objects
     from ..tuning.choice import Choice
     from .plan import Plan, Tensor
 
@@ -67,8 +68,6 @@ def build(
     """
     compiler = toolchain.compiler(machine)
     require_tvm()
-    from ..schedule import pipeline
-
     graph = graph.clone()
     mod, plan = lowered(graph, machine, dims, tuned)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
@@ -84,7 +83,7 @@ def build(
             [compiler, *toolchain.FLAGS, *machine.flags, "-c", "model.cc", "-o", "model.o"], folder=work
         )
         try:
-            kernels = pipeline.write_objects(mod, machine, work)
+            objects = _objects(graph, mod, machine, dims, work)
             runtime = place(machine, ("runtime.cc", "rpc.cc"), work)
             toolchain.finish(planned, what="compiling the plan")
         finally:
@@ -94,27 +93,27 @@ def build(
             [
                 compiler,
                 *(*toolchain.FLAGS, *machine.flags, *toolchain.SHARED, *toolchain.BARE),
-                *("model.o", *runtime, *kernels, "-o", library),
+                *("model.o", *runtime, *objects.files, "-o", library),
                 *linking(machine, work),
             ],
             folder=work,
             what="linking the library",
         )
         if archive:
-            _archive(machine, work, kernels, os.path.abspath(os.path.join(folder, "model.a")))
+            _archive(machine, work, objects.files, os.path.abspath(os.path.join(folder, "model.a")))
     for name in _SHIPPED:
         shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(folder, name))
     document = manifest.document(graph, spec, machine, inputs, outputs, version(compiler))
-    if left := pipeline.unscheduled(mod):
-        _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(left))
-        document["unscheduled"] = left
+    if objects.unscheduled:
+        _LOG.warning("no rule could schedule %s: slow, and just as right", ", ".join(objects.unscheduled))
+        document["unscheduled"] = list(objects.unscheduled)
     manifest.write(folder, document if tuned is None else {**document, "tuning": tuned.record})
 
 
 def lowered(
     graph: Graph, machine: Machine, dims: Mapping[str, int], tuned: Choice | None = None
 ) -> tuple[tvm.IRModule, Plan]:
-    """The scheduled kernels of a graph and the plan that calls them; writes the types of all values onto the graph.
+    """The kernels of a graph, not cut yet, and the plan that calls them; writes the types of all values onto the graph.
 
     Raises `TargetError` for what cannot be built, naming the open sizes or the node that it is for, and `EmissionError`
     where it is for neither.
@@ -139,6 +138,23 @@ def lowered(
     except Exception as error:
         why = first_line(error)
         raise _too_open(graph) or blamed(graph, attempt, machine.name, why) from error
+
+
+def _objects(graph: Graph, mod: tvm.IRModule, machine: Machine, dims: Mapping[str, int], work: str) -> Objects:
+    """The kernels of a graph as object files in `work`. Raises as `lowered` does."""
+    from ..blame import blamed
+    from ..schedule import pipeline
+
+    try:
+        return pipeline.write_objects(mod, machine, work)
+    except (OptcError, MemoryError, OSError):
+        raise
+    except Exception as error:
+
+        def attempt(one: Graph) -> None:
+            pipeline.schedule(lowered(one, machine, dims)[0], machine)
+
+        raise blamed(graph, attempt, machine.name, first_line(error)) from error
 
 
 def _too_open(graph: Graph) -> TargetError | None:

@@ -19,7 +19,7 @@ _REDUCE = 2
 
 class Rule(ScheduleRule):  # type: ignore[misc]
     """A rule for a machine. What no rule can cut stays as TVM wrote it, slower but right, and the manifest names
-    it (see `pipeline.unscheduled`)."""
+    it (see `pipeline.Objects`)."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine

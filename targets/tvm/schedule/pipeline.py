@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..cpu.beside import both
+from ..cpu.beside import each
 from ..cpu.machine import Machine
 
 if TYPE_CHECKING:
@@ -16,25 +16,20 @@ if TYPE_CHECKING:
     from tvm import relax, tirx
 
 _LOG = logging.getLogger("optc")
-_FEWEST = 4
-"""Kernels that are worth to be compiled in two halves."""
+_PARTS = 4
+"""Object files at most, and so processes: to compile one takes some hundredths of a second besides its kernels."""
 DEEPEST = 12
 """Operators in one kernel at most. One that reads its operand several times, as HardSwish does, multiplies what is
 fused before it: six in a row took the compiler for ever."""
 
 
 def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
-    """Operators become kernels, neighbours are fused, and every kernel is scheduled for the machine."""
+    """Operators become kernels, and neighbours are fused. How a kernel is cut is left to `schedule`."""
     import tvm
     from tvm import relax
-    from tvm.s_tir import dlight
     from tvm.target import Target
 
-    from ..relax.exact import legalizations, spelled_out, without_nan
-    from .matrix import Matrix
-    from .rest import Elementwise, Rows
-    from .tiled import Tiled
-    from .winograd import Winograd
+    from ..relax.exact import legalizations, spelled_out
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return call
@@ -50,15 +45,27 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
         relax.transform.AnnotateTIROpPattern(),
         _fused,
         relax.transform.DeadCodeElimination(),
-        dlight.ApplyDefaultSchedule(
-            Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine)
-        ),
-        without_nan,
     ]
     with Target(machine.target()), tvm.transform.PassContext(config={"relax.FuseOps.max_depth": DEEPEST}):
         for step in steps:
             mod = step(mod)
     return mod
+
+
+def schedule(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
+    """Every kernel of a lowered module cut for the machine, each by itself."""
+    from tvm.s_tir import dlight
+    from tvm.target import Target
+
+    from ..relax.exact import without_nan
+    from .matrix import Matrix
+    from .rest import Elementwise, Rows
+    from .tiled import Tiled
+    from .winograd import Winograd
+
+    rules = (Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine))
+    with Target(machine.target()):
+        return without_nan(dlight.ApplyDefaultSchedule(*rules)(mod))
 
 
 def _fused(mod: tvm.IRModule) -> tvm.IRModule:
@@ -72,28 +79,37 @@ def _fused(mod: tvm.IRModule) -> tvm.IRModule:
         return mod
 
 
-def unscheduled(mod: tvm.IRModule) -> list[str]:
-    """The kernels of a lowered module that no rule could cut: they run as TVM wrote them."""
-    from tvm import tirx
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The names of object files, and the kernels in them that no rule could cut: they run as TVM wrote them."""
 
-    kernels = [(var.name_hint, kernel) for var, kernel in mod.functions_items() if isinstance(kernel, tirx.PrimFunc)]
-    return sorted(name for name, kernel in kernels if not (kernel.attrs or {}).get("tirx.is_scheduled", False))
+    files: tuple[str, ...]
+    unscheduled: tuple[str, ...]
 
 
-def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> tuple[str, ...]:
-    """Compile the kernels of a lowered module into object files in `folder`; returns their names.
+def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> Objects:
+    """Cut the kernels of a lowered module, and compile them into object files in `folder`.
 
-    Half of them may be compiled by a copy of this process (see `beside`): TVM's compilation, which calls back into
-    Python, may wait for itself for ever where two threads are in it.
+    Copies of this process do their share (see `beside`): TVM's compilation, which calls back into Python, may wait for
+    itself for ever where two threads are in it.
     """
-    halves = _halves(mod, machine)
+    import tvm
 
-    def write(half: list[_Part]) -> None:
-        for part in half:
-            _write(part, machine, os.path.join(folder, part.name))
+    parts = _parts(mod, machine)
 
-    both(lambda: write(halves[0]), lambda: write(halves[1]))
-    return tuple(part.name for half in halves for part in half)
+    def write(number: int) -> None:
+        part, path = parts[number], os.path.join(folder, parts[number].name)
+        scheduled = schedule(tvm.IRModule(part.kernels), machine)
+        with open(f"{path}.unscheduled", "w", encoding="utf-8") as file:
+            file.writelines(f"{name}\n" for name in _unscheduled(scheduled))
+        _write(scheduled, part.level, machine, path)
+
+    each(write, len(parts))
+    left: list[str] = []
+    for part in parts:
+        with open(os.path.join(folder, f"{part.name}.unscheduled"), encoding="utf-8") as file:
+            left += file.read().splitlines()
+    return Objects(tuple(part.name for part in parts), tuple(sorted(left)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +121,8 @@ class _Part:
     kernels: dict[str, tirx.PrimFunc]
 
 
-def _halves(mod: tvm.IRModule, machine: Machine) -> tuple[list[_Part], list[_Part]]:
-    """The files to be in two halves, the same whoever compiles them.
+def _parts(mod: tvm.IRModule, machine: Machine) -> list[_Part]:
+    """The files to be, the same whoever compiles them; what takes longest, which is what is in many steps, first.
 
     Kernels on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
     library of a small quantized model what LLVM writes out besides would be a tenth.
@@ -118,28 +134,40 @@ def _halves(mod: tvm.IRModule, machine: Machine) -> tuple[list[_Part], list[_Par
         for var, function in mod.functions_items()
         if isinstance(function, tirx.PrimFunc)
     }
+    order = sorted(kernels, key=lambda name: (-_steps(kernels[name]), name))
     small = machine.dot is not None and machine.dot.grouped
-    coded = {name for name, kernel in kernels.items() if small and _on_codes(kernel)}
-    halves: tuple[list[_Part], list[_Part]] = ([], [])
-    for word, level, chosen in (("kernels", 3, sorted(kernels.keys() - coded)), ("codes", 2, sorted(coded))):
-        count = 2 if len(chosen) >= _FEWEST else 1
-        for index in range(count):
-            names = chosen[index::count]
-            if names or (word == "kernels" and not coded):
-                halves[index].append(_Part(f"{word}{index}.o", level, {name: kernels[name] for name in names}))
-    return halves
+    parts: list[_Part] = []
+    for word, level, coded in (("kernels", 3, False), ("codes", 2, True)):
+        names = [name for name in order if (small and _on_codes(kernels[name])) is coded]
+        for index in range(min(_PARTS, len(names))):
+            own = {name: kernels[name] for name in names[index::_PARTS]}
+            parts.append(_Part(f"{word}{index}.o", level, own))
+    return parts
 
 
-def _write(part: _Part, machine: Machine, path: str) -> None:
+def _steps(kernel: tirx.PrimFunc) -> int:
+    """In how many steps a kernel that is not cut yet computes: each but the last has a buffer for its result."""
+    return len(kernel.body.block.alloc_buffers)
+
+
+def _write(mod: tvm.IRModule, level: int, machine: Machine, path: str) -> None:
     import tvm
     from tvm.target import Target
 
-    target = Target({**machine.target(), "opt-level": part.level})
+    target = Target({**machine.target(), "opt-level": level})
     # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again. And what
     # is computed twice LLVM sees as well.
     with tvm.transform.PassContext(config={"tirx.disable_assert": True, "tirx.disable_cse_tir": True}):
-        built = tvm.tirx.build(tvm.IRModule(part.kernels), target=target)
+        built = tvm.tirx.build(mod, target=target)
     built.write_to_file(path, "o")
+
+
+def _unscheduled(mod: tvm.IRModule) -> list[str]:
+    return [
+        str(function.attrs["global_symbol"])
+        for _, function in mod.functions_items()
+        if not function.attrs.get("tirx.is_scheduled", False)
+    ]
 
 
 def _on_codes(kernel: tirx.PrimFunc) -> bool:

@@ -28,7 +28,8 @@ def kernels(graph: Graph, target: LibraryTarget) -> list[str]:
     if isinstance(target, GpuTarget):
         mod = of_gpus.schedule(import_graph(graph, target.gpu(), {}), target.gpu())
     else:
-        mod = pipeline.lower(import_graph(graph, target.machine(), {}), target.machine())
+        machine = target.machine()
+        mod = pipeline.schedule(pipeline.lower(import_graph(graph, machine, {}), machine), machine)
     return [function.script() for _, function in mod.functions_items() if isinstance(function, tirx.PrimFunc)]
 
 

@@ -134,7 +134,9 @@ class Samples:
         if out < 1:
             return self, self
         drawn = self._spread(out, seed)
-        return self.pick(np.setdiff1d(np.arange(self.count), drawn)), self.pick(drawn)
+        fit = np.ones(self.count, bool)
+        fit[drawn] = False
+        return self.pick(np.flatnonzero(fit)), self.pick(drawn)
 
     def take(self, count: int, seed: int = 0) -> Samples:
         """At most `count` samples, drawn evenly over the whole."""

@@ -61,7 +61,7 @@ class Constants:
     def _table(self, data: bytes) -> Table | None:
         """The words of `data` as codes; none where there are too many kinds of them, or they are few."""
         words = np.frombuffer(data, np.uint32)
-        if len(data) - words.size < _GAIN or np.unique(words[:_GLANCE]).size > _KINDS:
+        if len(data) - words.size < _GAIN or len(set(words[:_GLANCE].tolist())) > _KINDS:
             return None
         kinds, codes = np.unique(words, return_inverse=True)
         if kinds.size > _KINDS or len(data) - words.size - kinds.nbytes < _GAIN:

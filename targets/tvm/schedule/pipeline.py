@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("optc")
 _PARTS = 4
 """Object files at most, and so processes: to compile one takes some hundredths of a second besides its kernels."""
+_LEFT_OUT = ["tirx.RemoveNoOp", "s_tir.RenormalizeSplitPattern"]
+"""Passes of TVM's that leave LLVM the same to do, in nearly a tenth of the time that a kernel takes."""
 DEEPEST = 12
 """Operators in one kernel at most. One that reads its operand several times, as HardSwish does, multiplies what is
 fused before it: six in a row took the compiler for ever."""
@@ -156,8 +158,9 @@ def _write(mod: tvm.IRModule, level: int, machine: Machine, path: str) -> None:
 
     target = Target({**machine.target(), "opt-level": level})
     # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again. And what
-    # is computed twice LLVM sees as well.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True, "tirx.disable_cse_tir": True}):
+    # is computed twice, and what does nothing, LLVM sees as well.
+    config = {"tirx.disable_assert": True, "tirx.disable_cse_tir": True}
+    with tvm.transform.PassContext(config=config, disabled_pass=_LEFT_OUT):
         built = tvm.tirx.build(mod, target=target)
     built.write_to_file(path, "o")
 

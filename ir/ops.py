@@ -49,6 +49,20 @@ def draws(node: Node) -> bool:
     return node.op in RANDOM and (node.op != "Dropout" or node.input(2) is not None)
 
 
+LARGEST = (2**31 - 1, 2**63 - 1)
+"""What an end is where an axis is taken to its end, in whichever direction it is walked (ONNX Slice)."""
+
+
+def cut(start: int, end: int, step: int, size: int) -> slice:
+    """What a Slice takes of an axis of `size`, as a slice of Python's: negative bounds count from behind, a start
+    beyond the axis is its nearest element (or behind the last, walked forwards)."""
+    first, last = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return slice(min(max(first, 0), size), min(max(last, 0), size), step)
+    last = -1 if end in LARGEST else min(last, size - 1)
+    return slice(min(max(first, 0), max(size - 1, 0)), None if last < 0 else last, step)
+
+
 def clamp_bounds(node: Node) -> tuple[float, float] | None:
     """What a Relu or Clip clamps to, an open end as an infinity; `None` for others, and where a bound is computed.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...ir.allowance import MOST, Effort
 from ...ir.node import Node
-from ...ir.ops import BROADCASTING, VIEWS
+from ...ir.ops import BROADCASTING, VIEWS, cut
 from ...ir.types import DType
 from .expected import cost
 from .fill import Array, elementwise, expand, is_uniform, reshape, stored_bytes
@@ -227,13 +227,7 @@ def _slice(node: Node, inputs: Inputs, opset: int) -> Array | None:
     steps = steps or [1] * len(starts)
     index = [slice(None)] * array.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size = array.shape[axis]
-        start, end = (v + size if v < 0 else v for v in (start, end))
-        if step > 0:
-            index[axis] = slice(min(max(start, 0), size), min(max(end, 0), size), step)
-        else:
-            low = min(max(end, -1), size - 1)
-            index[axis] = slice(min(max(start, 0), size - 1), None if low < 0 else low, step)
+        index[axis] = cut(start, end, step, array.shape[axis])
     return array[tuple(index)]
 
 

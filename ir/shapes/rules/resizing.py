@@ -69,7 +69,8 @@ def _kept_aspect(call: Call, shape: Sizes, axes: tuple[int, ...], sizes: Sizes |
     resized = list(shape)
     pairs = [(shape[axis], size) for axis, size in zip(axes, sizes or ())]
     numbers = [(old, new) for old, new in pairs if isinstance(old, int) and isinstance(new, int) and old]
-    if sizes is None or len(numbers) != len(axes):
+    # ONNX Runtime leaves axes that count from behind as they are, ONNX does not.
+    if sizes is None or len(numbers) != len(axes) or min(call.node.get_ints("axes", (0,)), default=0) < 0:
         return tuple(call.fresh() if i in axes else s for i, s in enumerate(shape))
     scale = (min if policy == "not_larger" else max)(new / old for old, new in numbers)
     for axis, (old, _) in zip(axes, numbers):

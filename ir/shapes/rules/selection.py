@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ...ops import cut
 from ..symbols import Size, Sym, floor_divide, maximum, minimum, product
 from .call import LIMIT, Call, Elements, Fact, Rule, Sizes
 
@@ -72,7 +73,7 @@ def slice_(call: Call) -> list[Fact]:
     starts, ends = call.ints("starts", 1), call.ints("ends", 2)
     axes = call.numbers("axes", 3)
     steps: tuple[Size, ...] | None = call.ints("steps", 4)
-    cut: list[Size] = list(shape)
+    sizes: list[Size] = list(shape)
     if axes is None and not call.states("axes", 3):
         length = call.fact(1).shape if call.has(1) else None
         number = len(starts) if starts is not None else length[0] if length else None
@@ -85,24 +86,16 @@ def slice_(call: Call) -> list[Fact]:
     data = x.elements
     for i, axis in enumerate(axes):
         start, end, step = (None if s is None else s[i] for s in (starts, ends, steps))
-        cut[axis] = _extent(call, shape[axis], start, end, step)
+        sizes[axis] = _extent(call, shape[axis], start, end, step)
         if data is not None:
             numbers = isinstance(start, int) and isinstance(end, int) and isinstance(step, int) and step
             if not numbers:
                 data = None
                 continue
             size = data.shape[axis]
-            bounds = slice(*_clamp(start, end, step, size))  # type: ignore[arg-type]
+            bounds = cut(start, end, step, size)  # type: ignore[arg-type]
             data = data[(slice(None),) * axis + (bounds,)]
-    return [Fact(x.dtype, tuple(cut), data)]
-
-
-def _clamp(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
-    """Start, end and step as a Python slice that means what ONNX means."""
-    if step > 0:
-        return slice(start, end).indices(size)[0], slice(start, end).indices(size)[1], step
-    first, last, _ = slice(start, end, step).indices(size)
-    return first, None if last < 0 else last, step
+    return [Fact(x.dtype, tuple(sizes), data)]
 
 
 def _extent(call: Call, size: Size, start: Size | None, end: Size | None, step: Size | None) -> Size:
@@ -110,7 +103,7 @@ def _extent(call: Call, size: Size, start: Size | None, end: Size | None, step: 
     if start is None or end is None or not isinstance(step, int) or step == 0:
         return call.fresh()
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(*slice(start, end, step).indices(size))) if step > 0 else _backwards(size, start, end, step)
+        return len(range(*cut(start, end, step, size).indices(size)))
     if any(isinstance(s, Sym) and not s.is_size for s in (start, end)):
         return call.fresh()
     if step == -1 and start == -1 and isinstance(end, int) and end < -(1 << 30):
@@ -136,11 +129,6 @@ def _bound(bound: Size, size: Size) -> Size:
     if isinstance(bound, int) and bound >= 1 << 30:
         return size
     return minimum(bound, size)
-
-
-def _backwards(size: int, start: int, end: int, step: int) -> int:
-    first, last, _ = slice(start, end if end >= -size else None, step).indices(size)
-    return len(range(first, last, step))
 
 
 def gather(call: Call) -> list[Fact]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ....ir.channels.flow import FIXED, Cannot, Flow, Labels, Rule, operand
 from ....ir.graph import Graph, Node, Value
+from ....ir.ops import cut
 from ...walk.linear import Linear
 
 FROZEN = FIXED
@@ -122,7 +123,7 @@ def _slice(flow: Flow, node: Node) -> None:
         if axis <= 0:
             raise Cannot("it cuts along the batch, or an axis counted from behind")
         if axis == 1:
-            labels = labels[slice(begin, end, step)]
+            labels = labels[cut(begin, end, step, len(labels))]
     _give(flow, node, labels)
 
 

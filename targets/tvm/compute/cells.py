@@ -2,13 +2,15 @@
 
 `a` is G [steps, batch, gates * hidden], what the inputs of all steps give; `r` the transposed weights of the state
 [hidden, gates * hidden]; `h0` the first state [batch, hidden]. `y` takes the states of all steps, `h` the last. Each
-sequence is walked by itself, with `back` from its end.
+sequence is walked by itself, with `back` from its end. Where NaN is the `largest` number, it is so
+in the gates of a GRU and an LSTM (see `legal.recurrent`).
 """
 
 # The bodies of kernels read the types of their arguments, so they are no strings here.
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812 - as every kernel of TVM is written
 
+_MOST = 3.4028234663852886e38
 _DONE = {"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8}
 
 
@@ -43,7 +45,7 @@ def rnn(hidden: int, back: bool) -> tirx.PrimFunc:
     return kernel
 
 
-def gru(hidden: int, back: bool, linear_first: bool) -> tirx.PrimFunc:
+def gru(hidden: int, back: bool, linear_first: bool, largest: bool) -> tirx.PrimFunc:
     """Gates update, reset, and the new state; `b` is added to the product that `linear_first` resets."""
 
     @T.prim_func(s_tir=True, private=True)
@@ -71,6 +73,8 @@ def gru(hidden: int, back: bool, linear_first: bool) -> tirx.PrimFunc:
                     for j in range(2 * hidden):
                         S[j] = S[j] + H[n, k] * R[k, j]
                 for j in range(2 * hidden):
+                    if largest:
+                        S[j] = T.Select(S[j] < T.float32(_MOST), S[j], T.float32(_MOST))
                     S[j] = T.sigmoid(S[j])
                 for j in range(hidden):
                     L[j] = B[j]
@@ -81,13 +85,16 @@ def gru(hidden: int, back: bool, linear_first: bool) -> tirx.PrimFunc:
                 for j in range(hidden):
                     K[j] = S[hidden + j] * L[j] if linear_first else L[j]
                 for j in range(hidden):
-                    H[n, j] = (T.float32(1) - S[j]) * T.tanh(G[t, n, 2 * hidden + j] + K[j]) + S[j] * H[n, j]
+                    L[j] = G[t, n, 2 * hidden + j] + K[j]
+                    if largest:
+                        L[j] = T.Select(L[j] < T.float32(_MOST), L[j], T.float32(_MOST))
+                    H[n, j] = (T.float32(1) - S[j]) * T.tanh(L[j]) + S[j] * H[n, j]
                     Y[t, n, j] = H[n, j]
 
     return kernel
 
 
-def lstm(hidden: int, back: bool) -> tirx.PrimFunc:
+def lstm(hidden: int, back: bool, largest: bool) -> tirx.PrimFunc:
     """Gates input, output, forget, and the new cell."""
 
     @T.prim_func(s_tir=True, private=True)
@@ -114,6 +121,9 @@ def lstm(hidden: int, back: bool) -> tirx.PrimFunc:
                 for k in range(hidden):
                     for j in range(4 * hidden):
                         S[j] = S[j] + H[n, k] * R[k, j]
+                if largest:
+                    for j in range(4 * hidden):
+                        S[j] = T.Select(S[j] < T.float32(_MOST), S[j], T.float32(_MOST))
                 for j in range(hidden):
                     C[n, j] = T.sigmoid(S[2 * hidden + j]) * C[n, j] + T.sigmoid(S[j]) * T.tanh(S[3 * hidden + j])
                     H[n, j] = T.sigmoid(S[hidden + j]) * T.tanh(C[n, j])

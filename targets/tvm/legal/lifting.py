@@ -1,6 +1,6 @@
 """Forms of operators that the importer does not know, as those that it does.
 
-TopK picks in order, where the model lets it pick in any.
+TopK picks in order, where the model lets it pick in any. ScatterElements reaches all of the data but along its axis.
 
 `auto_pad` of pools becomes the pads that it stands for, where sizes are known: the importer asks for the batch, too.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....ir.node import Node
+from ....ir.node import Node, Value
 
 _BROADCAST = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
 
@@ -78,13 +78,58 @@ def lift_auto_pad(node: Node) -> bool:
         return False
     strides, dilations = (node.get_ints(name, (1,) * len(kernel)) for name in ("strides", "dilations"))
     spare = [
-        max(0, (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size)
+        (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size
         for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
     ]
-    less, more = [n // 2 for n in spare], [n - n // 2 for n in spare]
+    _skip(node, sizes, [-n for n in spare], mode)
+    less, more = [max(n, 0) // 2 for n in spare], [max(n, 0) - max(n, 0) // 2 for n in spare]
     node.attributes.pop("auto_pad")
     node.set_attribute("pads", (*less, *more) if mode == "SAME_UPPER" else (*more, *less))
     node.set_attribute("ceil_mode", 0)
+    return True
+
+
+def _skip(node: Node, sizes: list[int], over: list[int], mode: str) -> None:
+    """Let a pool start behind what its windows, which leave out `over` elements of each axis, do not reach: with ONNX's
+    formula these are pads below zero, half of them before the first window."""
+    graph, x = node.graph, node.inputs[0]
+    firsts = [max(0, n // 2 if mode == "SAME_UPPER" else (n - 1) // 2) for n in over]
+    if graph is None or x is None or not any(firsts):
+        return
+    bounds = (firsts, sizes, [2 + at for at in range(len(sizes))])
+    places = [graph.constant(np.array(one, np.int64)) for one in bounds]
+    node.set_input(0, graph.add("Slice", [x, *places], origin=node.origin, before=node).output)
+
+
+def lift_scatter(node: Node) -> bool:
+    """A ScatterElements whose indices are fewer than the data along other axes, too, as one into that part of the data,
+    to which the rest is joined: TVM counts elements as if all other sizes were the data's. Whether that was so."""
+    graph, data, indices = node.graph, node.inputs[0], node.inputs[1]
+    sizes = None if data is None else data.static_shape
+    reach = None if indices is None else indices.static_shape
+    if graph is None or data is None or not sizes or reach is None or 0 in reach:
+        return False
+    axis = node.get_int("axis") % len(sizes)
+    fewer = [at for at, (size, part) in enumerate(zip(sizes, reach, strict=True)) if at != axis and part < size]
+    if not fewer:
+        return False
+
+    def sliced(value: Value, at: int, first: int, last: int) -> Value:
+        bounds = [graph.constant(np.array([n], np.int64)) for n in (first, last, at)]
+        return graph.add("Slice", [value, *bounds], origin=node.origin, before=node).output
+
+    parts, rests = data, []
+    for at in fewer:
+        rests.append(sliced(parts, at, reach[at], sizes[at]))
+        parts = sliced(parts, at, 0, reach[at])
+    answer = graph.add(
+        node.op, [parts, *node.inputs[1:]], dict(node.attributes), name=node.name, origin=node.origin, before=node
+    ).output
+    for at, rest in zip(reversed(fewer), reversed(rests), strict=True):
+        answer = graph.add("Concat", [answer, rest], {"axis": at}, origin=node.origin, before=node).output
+    answer.type = node.output.type
+    node.output.replace_uses(answer)
+    graph.remove(node)
     return True
 
 

@@ -54,7 +54,7 @@ class Primitive(Pass):
         from ....ir.shapes.infer import infer
         from ....passes.clean.clean import Clean
         from . import control, quantized, recurrent
-        from .lifting import POOLS, lift_auto_pad, lift_order, lift_transposed
+        from .lifting import POOLS, lift_auto_pad, lift_order, lift_scatter, lift_transposed
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
@@ -86,12 +86,20 @@ class Primitive(Pass):
             report.rewrote("body", count)
             Clean().run(graph, ctx)
         _believe(graph)
-        if count := sum(lift_transposed(node) for node in graph if node.op == "ConvTranspose" and node.domain == ""):
-            report.rewrote("output-shape", count)
-        if count := sum(lift_auto_pad(node) for node in graph if node.op in POOLS and node.domain == ""):
-            report.rewrote("auto-pad", count)
-        if count := sum(lift_order(node) for node in graph if node.op == "TopK" and node.domain == ""):
-            report.rewrote("order", count)
+        lifts = (
+            ("output-shape", lift_transposed, ("ConvTranspose",)),
+            ("auto-pad", lift_auto_pad, POOLS),
+            ("scatter", lift_scatter, ("ScatterElements",)),
+            ("order", lift_order, ("TopK",)),
+        )
+        lifted = 0
+        for rule, lift, ops in lifts:
+            nodes = [node for node in graph if node.op in ops and node.domain == ""]
+            if count := sum(map(lift, nodes)):
+                report.rewrote(rule, count)
+                lifted += count
+        if lifted:
+            infer(graph)
         return report
 
 

@@ -61,6 +61,11 @@ class _Writer:
     def ints(self, *numbers: int) -> Value:
         return self.graph.constant(np.array(numbers, np.int64))
 
+    def chosen(self, compare: str, value: Value, bound: float) -> Value:
+        """The value where it compares so with a bound, else the bound; NaN compares with none."""
+        other = self.floats(bound)
+        return self.add("Where", self.add(compare, value, other), value, other)
+
     def reshape(self, value: Value, *sizes: int) -> Value:
         return self.add("Reshape", value, self.ints(*sizes))
 
@@ -188,6 +193,7 @@ class _Direction:
         self.op = node.op
         self.clip = node.get_float("clip") if "clip" in node.attributes else None
         self.linear_first = node.get_int("linear_before_reset") == 1
+        self.biased = node.input(3) is not None
         w, r = node.inputs[1], node.inputs[2]
         assert w is not None
         assert r is not None
@@ -259,9 +265,17 @@ class _Direction:
         return self.write.add("Add", of_w, padded), last
 
     def _clipped(self, value: Value) -> Value:
-        if self.clip is None:
+        """What a function of a gate is fed. As with ONNX Runtime, a GRU or LSTM is always clipped, to what its type
+        holds where the model names no bound, and with a bias NaN is as large as can be; an RNN's stays NaN."""
+        usual = "activations" not in self.write.node.attributes  # which are the same at an infinity and before it
+        bounded = self.op != "RNN"
+        if self.clip is None and not (bounded and (self.biased or not usual)):
             return value
-        return self.write.add("Clip", value, self.write.floats(-self.clip), self.write.floats(self.clip))
+        most = float(np.finfo(self.write.dtype.name).max) if self.clip is None else self.clip
+        if not (bounded and self.biased):
+            return self.write.add("Clip", value, self.write.floats(-most), self.write.floats(most))
+        value = self.write.chosen("Less", value, most)
+        return value if usual and self.clip is None else self.write.chosen("Greater", value, -most)
 
     def _product(self, state: Value, weight: Value, bias: Value | None = None) -> Value:
         return self.write.add("Gemm", state, weight, bias, transB=1)
@@ -357,7 +371,9 @@ def _maker(word: str, alpha: float | None, beta: float | None) -> Callable[[_Wri
 
         def plain(value: Value) -> Value:
             constants = {"alpha": alpha, "beta": beta}
-            return write.add(_OPS[word], value, **{key: one for key, one in constants.items() if one is not None})
+            answer = write.add(_OPS[word], value, **{key: one for key, one in constants.items() if one is not None})
+            # These make nothing of NaN, as with ONNX Runtime.
+            return write.chosen("Greater", answer, 0.0) if word in ("relu", "hardsigmoid") else answer
 
         return {"affine": affine, "scaledtanh": scaled_tanh}.get(word, plain)
 

@@ -118,6 +118,11 @@ def _infers(node: Node) -> bool:
     return nothing or not training.constant.numpy().any()
 
 
+def _from_the_front(node: Node) -> bool:
+    kept = node.get_string("keep_aspect_ratio_policy", "stretch") != "stretch"
+    return not kept or node.input(3) is None or min(node.get_ints("axes", (0,)), default=0) >= 0
+
+
 def _written_out(node: Node) -> bool:
     """What could be written out is no longer there."""
     return False
@@ -160,6 +165,11 @@ CONDITIONS: dict[str, Condition] = {
     "Dropout": Condition("inference, not training mode", _infers, "set training_mode to false"),
     "If": Condition("branches whose results have the same known sizes, or a constant condition", _written_out),
     "Loop": Condition("a constant number of rounds", _written_out),
+    "Resize": Condition(
+        "axes counted from the front where a policy keeps the aspect ratio: ONNX Runtime leaves others as they are",
+        _from_the_front,
+        "count them so, or build for onnx",
+    ),
     "RoiAlign": Condition("means, not maxima", lambda node: node.get_string("mode", "avg") != "max"),
     "Scan": Condition("a known number of rounds, from opset 9 on", _written_out),
 }

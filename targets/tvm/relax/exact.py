@@ -6,7 +6,7 @@ operators are written, before anything is fused to them, in forms that none of i
 into the same instructions:
 
     a - b               a + b * -1
-    a == b              a <= b and a >= b
+    a == b              a <= b and a >= b; for bools int8(a) == int8(b)
     not c               int8(c) == 0
     max(x, constant)    constant where x < constant, else x; for CPUs max(constant, x), which is that
 
@@ -148,10 +148,10 @@ def _spelled(function: tirx.PrimFunc, once: bool) -> tirx.PrimFunc:
         return tirx.Add(node.a, tirx.Mul(node.b, tirx.const(-1, _dtype(node.b)))) if _floats(node) else node
 
     def same(node: Any) -> Any:
-        return equal(node.a, node.b) if _floats(node) else node
+        return _counted(node, tirx.EQ) if _truths(node) else equal(node.a, node.b) if _floats(node) else node
 
     def different(node: Any) -> Any:
-        return negation(equal(node.a, node.b)) if _floats(node) else node
+        return _counted(node, tirx.NE) if _truths(node) else negation(equal(node.a, node.b)) if _floats(node) else node
 
     def opposite(node: Any) -> Any:
         return negation(node.a) if _reads(node.a) else node
@@ -205,6 +205,17 @@ def _ordered(function: tirx.PrimFunc) -> tirx.PrimFunc:
         return tirx.BufferStore(node.buffer, tirx.Select(better, other, best), node.indices)
 
     return function.with_body(tvm_ffi.structural.structural_map(function.body, [(tirx.BufferStore, store)]))
+
+
+def _counted(node: Any, compare: Callable[[Any, Any], Any]) -> Any:
+    """A comparison of truths as one of numbers: LLVM's code generator takes bools for floats."""
+    from tvm import tirx
+
+    return compare(tirx.Cast("int8", node.a), tirx.Cast("int8", node.b))
+
+
+def _truths(node: Any) -> bool:
+    return _dtype(node.a) == "bool"
 
 
 def _floats(node: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ....ir.node import Node, Value
-from ....ir.ops import clamp_bounds
+from ....ir.ops import clamp_bounds, cut
 from ..compute import layout
 from ..compute import pool as pools
 from .converter import convert
@@ -150,22 +150,25 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
     steps = steps if steps is not None else [1] * len(starts)
     # All of an axis whose size is open is no more to cut: TVM would write its size in two ways.
     cuts = [
-        cut
-        for cut in zip(starts, ends, axes, steps, strict=True)
-        if isinstance(x.shape[cut[2]], int) or cut[0] != 0 or cut[1] < _ENDLESS or cut[3] != 1
+        one
+        for one in zip(starts, ends, axes, steps, strict=True)
+        if isinstance(x.shape[one[2]], int) or one[0] != 0 or one[1] < _ENDLESS or one[3] != 1
     ]
     if not cuts:
         return importer.flat(x)
-    starts, ends, axes, steps = ([cut[k] for cut in cuts] for k in range(4))
+    starts, ends, axes, steps = ([one[k] for one in cuts] for k in range(4))
     sizes = [x.shape[axis] for axis in axes]
     if not all(isinstance(size, int) for size in sizes):
         return None
-    cut = [slice(s, e, t).indices(int(n or 0)) for s, e, t, n in zip(starts, ends, steps, sizes, strict=True)]
-    if any(step <= 0 for step in steps):
-        return None
-    firsts, lasts = [one[0] for one in cut], [one[1] for one in cut]
+    places = [(cut(s, e, t, int(n or 0)), int(n or 0)) for s, e, t, n in zip(starts, ends, steps, sizes, strict=True)]
+    firsts = [one.start for one, _ in places]
+    lasts = [-size - 1 if one.stop is None else one.stop for one, size in places]  # -1 would be the last element
     image = importer.blocked(x)
-    if image is not None and (cropped := lower_crop(importer, image, firsts, lasts, axes, steps)) is not None:
+    if (
+        image is not None
+        and min(steps) > 0
+        and (cropped := lower_crop(importer, image, firsts, lasts, axes, steps)) is not None
+    ):
         return cropped
     return importer.emit(relax.op.strided_slice(importer.flat(x), axes, firsts, lasts, steps))
 

@@ -145,3 +145,20 @@ def test_a_library_computes_a_cell(op: str) -> None:
     expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
     for want, got in zip(expected, answers, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("op", GATES)
+def test_what_is_no_number_is_the_largest_in_gates_with_a_bias(op: str, bias: bool) -> None:
+    pytest.importorskip("tvm")
+    import interpreted
+
+    model, feeds = cell(op, "forward", states=False, bias=bias)
+    feeds["X"][1, 0, 2] = np.nan
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    assert np.isnan(expected[0]).any() == (op == "RNN" or not bias)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "T"  # a kernel walks the steps
+    for one in (model, cell(op, "forward", states=False, bias=bias)[0]):
+        answers = interpreted.run(interpreted.build(one, machines.host("x86-64-v3")), list(feeds.values()))
+        for want, got in zip(expected, answers, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

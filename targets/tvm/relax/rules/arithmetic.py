@@ -32,6 +32,18 @@ def pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], nam
     return te.compute(shape.shape, lambda *i: compute(read(a, i), read(b, i)), name=name)
 
 
+def lower_clip(call: Call) -> relax.Expr:
+    """Between bounds that are known when the model runs: NaN stays, and bounds nothing."""
+    from tvm import relax
+
+    x = call.expr(0)
+    for place, beyond in ((1, relax.op.less), (2, relax.op.greater)):
+        if call.has(place):
+            bound = call.reshape(call.expr(place), ())
+            x = call.emit(relax.op.where(call.emit(beyond(x, bound)), bound, x))
+    return x
+
+
 def lower_mod(call: Call) -> relax.Expr:
     return call.te(modulo, call.expr(0), call.expr(1), pattern=_BROADCAST, truncated=bool(call.node.get_int("fmod")))
 

@@ -117,10 +117,11 @@ class _Direction:
     def _kernel(self, hidden: int) -> tirx.PrimFunc:
         from ...compute import cells
 
+        biased = self.call.has(3)
         if self.op == "LSTM":
-            return cells.lstm(hidden, self.back)
+            return cells.lstm(hidden, self.back, biased)
         if self.op == "GRU":
-            return cells.gru(hidden, self.back, bool(self.call.node.get_int("linear_before_reset")))
+            return cells.gru(hidden, self.back, bool(self.call.node.get_int("linear_before_reset")), biased)
         return cells.rnn(hidden, self.back)
 
 

@@ -137,6 +137,8 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
         return constant(np.full(final, nothing).astype(dtype))
     if dtype == "bool":
         x = call.cast(x, "uint8")
+    if op == "ReduceMean" and np.dtype(dtype).kind in "iu" and dtype != "uint64":
+        x = call.cast(x, "int64")  # their sum may be beyond what they count to, where the mean is not
 
     def total(y: relax.Expr) -> relax.Expr:
         return call.emit(relax.op.sum(y, list(axes), keepdims=True)) if axes else y

@@ -1,4 +1,4 @@
-"""Resize and Upsample, in all their modes: one axis after the other.
+"""Resize and Upsample, in all their modes: one axis after the other; and RoiAlign, which TVM has.
 
 Along an axis each result is a sum of few neighbours, whose places and weights come from the coordinate that the result
 has among the elements (ONNX Resize; coordinates in floats, as ONNX Runtime computes them). Scales are an operand, known
@@ -76,6 +76,8 @@ def lower_resize(call: Call) -> relax.Expr:
 
 _NEAR = 1e-6
 """How far from halfway between two elements a coordinate is taken for it."""
+_HALVES = 16
+"""The version of ONNX since which RoiAlign takes half a pixel off, unless it says otherwise."""
 
 
 class _Axis:
@@ -126,6 +128,31 @@ def _factors(
     scales = call.te(kept_ratio, call.expr(3), sizes=[sizes[axis] for axis in axes], smallest=smallest)
     call.require(call.te(ratio_fits, scales, pairs=[(sizes[a], result[a]) for a in axes]), other_sizes(call))
     return scales, None
+
+
+def lower_roi_align(call: Call) -> relax.Expr:
+    """Means over the cells of regions; of coordinates in pixels, half a pixel is taken off (`half_pixel`)."""
+    from tvm import relax
+
+    node, rois = call.node, call.cast(call.expr(1), "float32")
+    scale = node.get_float("spatial_scale", 1.0)
+    usual = "half_pixel" if call.importer.graph.opset() >= _HALVES else "output_half_pixel"
+    halves = node.get_string("coordinate_transformation_mode", usual) == "half_pixel"
+    if halves:
+        # TVM scales what it is handed, and takes nothing off.
+        rois = call.emit(relax.op.subtract(rois, relax.const(0.5 / scale, "float32")))
+    images = call.emit(relax.op.expand_dims(call.cast(call.expr(2), "float32"), axis=1))
+    aligned = relax.op.vision.roi_align(
+        call.cast(call.expr(0), "float32"),
+        call.emit(relax.op.concat([images, rois], axis=1)),
+        pooled_size=(node.get_int("output_height", 1), node.get_int("output_width", 1)),
+        spatial_scale=scale,
+        sample_ratio=node.get_int("sampling_ratio"),
+        aligned=halves,
+        layout="NCHW",
+        mode="avg",
+    )
+    return call.cast(call.emit(aligned), call.dtype())
 
 
 def scales_fit(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:

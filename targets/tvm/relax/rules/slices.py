@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .....ir.ops import LARGEST
 from ..expressions import constant
 from .call import Call
 from .sizes import any_of, every, other_sizes
@@ -45,7 +46,8 @@ def cut(starts: te.Tensor, ends: te.Tensor, axes: te.Tensor, steps: te.Tensor, *
             s = starts[k] + tirx.Select(starts[k] < 0, long(size), long(0))
             e = ends[k] + tirx.Select(ends[k] < 0, long(size), long(0))
             s = tirx.max(tirx.min(s, tirx.Select(t > 0, long(size), long(size - 1))), long(0))
-            e = tirx.max(tirx.min(e, most), least)
+            whole = any_of(*[ends[k] == long(end) for end in LARGEST])
+            e = tirx.Select(every(whole, t < 0), least, tirx.max(tirx.min(e, most), least))
             safe = tirx.Select(t == 0, long(1), t)
             n = tirx.max(tirx.floordiv(e - s + safe - tirx.Select(t > 0, long(1), long(-1)), safe), long(0))
             here = any_of(axes[k] == axis, axes[k] == axis - rank)

@@ -178,6 +178,7 @@ class Quant(Pass):
         self, graph: Graph, layers: dict[Node, Linear], schemes: Schemes, ctx: Context, report: Report
     ) -> None:
         from .layers import OPS
+        from .masks import first_layers
         from .mixed import quantize_mixed
         from .plan import with_smallest_kept
         from .profit import slower_layers
@@ -203,6 +204,13 @@ class Quant(Pass):
             if slow:
                 leave_float(graph, {layers.pop(node): why for node, why in slow.items()}, schemes, ctx, report)
             schemes = left_float(schemes, slow)
+        if self.weights == self.activations == "int8":
+            spared = first_layers(graph, layers, schemes, ctx)
+            for node, reason in spared.items():
+                report.skipped(layers.pop(node).name, node.op, reason)
+            if spared:
+                report.notes.append(f"left the first {len(spared)} layer(s) float, since a mask needs them exact")
+            schemes = left_float(schemes, spared)
         if not layers:
             return
 

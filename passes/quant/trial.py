@@ -39,6 +39,7 @@ from .qdq.ramps import laid_through
 from .scheme import FREE, Form, Scheme, Schemes, of_copy
 
 if TYPE_CHECKING:
+    from ...runtime.agreement import OutputAgreement
     from ...runtime.samples import Feeds, Samples
     from ...runtime.session import Session
 
@@ -100,6 +101,10 @@ class Trial:
         return self._measured("minmax") < CLEARLY * self._loss
 
     def _measured(self, rule: str = "mse") -> float:
+        return sum(output.loss for output in self.results(rule))
+
+    def results(self, rule: str = "mse") -> tuple[OutputAgreement, ...]:
+        """How each output agrees with the float model's, with ranges by `rule`."""
         from ...runtime.agreement import Judge
         from ...runtime.session import Session
 
@@ -121,7 +126,7 @@ class Trial:
         for number, (answers, student_answers) in enumerate(imap(run, batches, threads)):
             self._keep(number, answers)
             judge.add(answers, student_answers)
-        return sum(output.loss for output in judge.results())
+        return judge.results()
 
     def _answer(self, number: int, feeds: Feeds) -> list[Array]:
         """What the float model answers to batch `number`."""

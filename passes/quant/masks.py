@@ -1,0 +1,93 @@
+"""Layers left float for the sake of a mask: an output that decides at every place of an image.
+
+What the first layers round is carried through all that follow, at the borders of what is found above all; and each
+border counts, where a classifier averages over places. So where samples held out are decided below `AIM` in a trial of
+rounded activations, the first layers of the model stay float, as few as reach it, and no more than have `SHARE` of the
+products: what comes behind them pays for these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...ir.cost import cost
+from ...ir.graph import Graph, Node, Output
+from ...runtime.agreement_text import percent
+from ...runtime.kinds import Kind, output_kind
+from ...runtime.sizes import sizes
+from ..base import Context
+from ..walk.linear import Linear
+from .equivalent.gates import spell_gates
+from .equivalent.pooling import pool_spatial_means
+from .scheme import Schemes, inherited, left_float, of_copy
+from .trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+AIM = 0.985
+"""The agreement of a mask (Cohen's kappa, or Dice where that is less) in the trial."""
+SHARE = 0.25
+WORTH = 0.75
+"""The share of what is lost that is left, at most, where float layers are worth their time."""
+
+
+def is_mask(output: Output) -> bool:
+    """Whether an output decides at many places of each sample."""
+    rank = len(output.value.shape or ())
+    kind = output_kind(output.value)
+    return (kind is Kind.DECISIONS and rank >= 3) or (kind is Kind.PROBABILITIES and rank >= 4)
+
+
+def first_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
+    """The layers to leave float, each with the reason; none where no output is a mask, or nothing is held out."""
+    masks = [number for number, output in enumerate(graph.outputs) if is_mask(output)]
+    if not masks or ctx.held_out is None:
+        return {}
+    most = _affordable(graph, list(layers), ctx)
+
+    def share(count: int) -> float:
+        """The agreement of the worst mask where the first `count` layers are float."""
+        copy = graph.clone()
+        own = of_copy(left_float(schemes, dict.fromkeys(most[:count], "a mask")), graph, copy)
+        for rewrite in (pool_spatial_means, spell_gates):  # as it will be when it is quantized
+            own = inherited(own, rewrite(copy))
+        results = Trial(copy, ctx, own).results()
+        return min((results[n].share for n in masks if not math.isnan(results[n].share)), default=1.0)
+
+    with ctx.progress.task("trying which layers a mask needs in float"):
+        before = share(0)
+        count = _fewest(share, len(most)) if before < AIM else 0
+        after = share(count) if count else before
+    if not 1 - after < WORTH * (1 - before):
+        return {}
+    why = f"a mask would agree to {percent(before)} with it and all others in integers, {percent(after)} without"
+    return dict.fromkeys(most[:count], why)
+
+
+def _affordable(graph: Graph, layers: Sequence[Node], ctx: Context) -> list[Node]:
+    """The first of `layers` that together have no more than `SHARE` of the products of all."""
+    assert ctx.fit is not None
+    costs = cost(graph, sizes(graph, ctx.fit)).nodes
+    left = SHARE * sum(costs[node].macs for node in layers)
+    first = []
+    for node in graph:
+        if node in layers:
+            left -= costs[node].macs
+            if left < 0:
+                break
+            first.append(node)
+    return first
+
+
+def _fewest(share: Callable[[int], float], most: int) -> int:
+    """The least number up to `most` whose share is `AIM`, taken to grow with it; `most` where none is."""
+    low, high = 0, min(2, most)
+    while high < most and share(high) < AIM:
+        low, high = high, min(2 * high, most)
+    while high - low > 1 + low // 4:
+        middle = (low + high) // 2
+        low, high = (low, middle) if share(middle) >= AIM else (middle, high)
+    return high

@@ -236,10 +236,22 @@ def test_large_channels_are_scaled_into_the_norm_and_the_table_is_stored_as_code
         ("product", Outcome.DONE),
         ("embed", Outcome.DONE),
     }
-    assert not any(node.op == "Mul" for node in graph)  # 1/s went into the normalisation
+    (scaled,) = (node for node in graph if node.op == "Mul")  # the table's; 1/s went into the normalisation
+    assert scaled.inputs[0].producer.op == "Cast"  # type: ignore[union-attr]
     assert not any(v.dtype is DType.FLOAT and len(v.shape or ()) == 2 for v in graph.constants)
     want, got = (Session(g, threads=1).run({"ids": ids})[0] for g in (teacher, graph))
     assert 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()) > 32
+
+
+def test_rows_of_a_table_are_decoded_once_before_a_transpose(tmp_path: Path) -> None:
+    graph = Graph("turned", opsets={"": 17})
+    ids = graph.add_input("ids", TensorType(DType.INT64, ("N", 6)))
+    table = graph.constant(np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32), "table")
+    turned = graph.add("Transpose", [graph.add("Gather", [table, ids]).output], {"perm": [1, 0, 2]}).output
+    graph.add_output(graph.add("Tanh", [turned]).output, "y", TensorType(DType.FLOAT, (6, "N", 32)))
+    infer(graph)
+    assert quantized(graph, {"ids": np.random.default_rng(1).integers(0, 50, size=(64, 6))}).count(Outcome.DONE) == 1
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(runtime_ops(graph, tmp_path))
 
 
 def test_a_table_with_another_reader_stays_float() -> None:

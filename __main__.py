@@ -11,9 +11,9 @@ import warnings
 from types import FrameType
 
 _INTERRUPTED = 130
-_YOUNG = 20_000
+_YOUNG = 200_000
 """Objects after which Python's collector looks at them. After 700, as it does unless told, it looks for cycles in what
-is being imported again and again: a tenth of the time of a short command."""
+is being imported, and in each copy of a large graph, again and again: a tenth of the time of a command."""
 _WARNING = r"(PIL|matplotlib|ml_dtypes|numpy|onnx\w*|optc|scipy|tvm)\b"
 """Modules whose warnings are of how they are used, which is no business of who runs the command."""
 

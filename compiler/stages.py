@@ -47,7 +47,7 @@ from .validate import validate
 _GLANCE = 16
 """Samples that what is left of an interrupted build is checked on."""
 _GLIMPSE = 0.1
-"""Seconds that a model is timed which only lossless passes have changed."""
+"""Seconds that a model is timed which no lossy pass has changed."""
 
 
 def build(order: Order, emit: Emit) -> Build:
@@ -285,7 +285,9 @@ def _check(order: Order, original: Graph, outcome: _Made, staged: Artifact) -> N
             latencies = outcome.ctx.latencies
             figure = None if latencies is None else estimated(latencies, original, outcome.graph)
             # Nobody waits for a second figure of what is only compiled, unless something depends on it.
-            limit = 3.0 if order.pipeline.lossy or order.budget is not None else _GLIMPSE
+            worked = {step.name for step in report.steps if step.report.changed}
+            lost = any(one.lossy and one.name in worked for one in order.pipeline)
+            limit = 3.0 if lost or order.budget is not None else _GLIMPSE
             compare(outcome.teacher, after, held_out, report, estimate=figure, limit=limit)
             # A library that runs here is for this CPU, though passes cannot measure its kernels.
             elsewhere = order.target.suffix == Target.suffix and not order.target.facts.measurable

@@ -52,25 +52,19 @@ def copy_nodes(
             values[value] = _describe(value, target.constant(value.constant, value.name))
     pending: list[tuple[Node, Node]] = []
     for node in nodes:
-        twin = target.add(
-            node.op,
-            (),
-            outputs=[v.name for v in node.outputs],
-            types=[v.type for v in node.outputs],
-            name=node.name,
-            domain=node.domain,
-            origin=node.origin,
-            before=before,
-        )
-        twin.overload, twin.doc, twin.extra = node.overload, node.doc, node.extra
-        twin.metadata = None if node.metadata is None else dict(node.metadata)
+        twin = target.add_like(node, before=before)
         for old, new in zip(node.outputs, twin.outputs, strict=True):
-            values[old] = _describe(old, new)
+            values[old] = _describe(old, new) if old.doc or old.metadata is not None else new
         pending.append((node, twin))
     for node, twin in pending:
         twin.set_inputs([None if v is None else values.get(v, v) for v in node.inputs])
-        for name, attribute in node.attributes.items():
-            twin.set_attribute(name, _copy_attribute(attribute, values))
+        if not node.attributes:
+            continue
+        if node.bodies:
+            for name, attribute in node.attributes.items():
+                twin.set_attribute(name, _copy_attribute(attribute, values))
+        else:
+            twin.attributes.update(node.attributes)  # which nobody edits
     return [twin for _, twin in pending]
 
 

@@ -222,6 +222,21 @@ class Graph:
             self._link(node, self._last if before is None else before._previous)
         return node
 
+    def add_like(self, model: Node, *, before: Node | None = None) -> Node:
+        """Make a node as `model` but for what it reads and its attributes, and put it last, or just `before` another:
+        the way in which graphs are copied, of which there are many."""
+        node = Node(self, model.op, model.domain, model.name, ())
+        node.origin, node.overload, node.doc, node.extra = model.origin, model.overload, model.doc, model.extra
+        node.metadata = None if model.metadata is None else dict(model.metadata)
+        outputs = []
+        for index, old in enumerate(model._outputs):
+            value = Value(old.name, old.type)
+            value.producer, value.index = node, index
+            outputs.append(value)
+        node._outputs = tuple(outputs)
+        self._link(node, self._last if before is None else before._previous)
+        return node
+
     # -- editing
 
     def set_output(self, index: int, value: Value) -> None:

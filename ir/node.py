@@ -304,7 +304,12 @@ class Node:
     @property
     def bodies(self) -> tuple[Graph, ...]:
         """The graphs held by this node's attributes (If branches, Loop and Scan bodies), in attribute order."""
-        return tuple(body for attribute in self.attributes.values() for body in _graphs(attribute))
+        bodies: tuple[Graph, ...] = ()
+        for attribute in self.attributes.values():
+            kind = attribute.kind
+            if kind is _GRAPH or kind is _GRAPHS:  # asked of every node, again and again
+                bodies += (*_graphs(attribute),)
+        return bodies
 
     @property
     def captures(self) -> tuple[Value, ...]:
@@ -329,4 +334,5 @@ def _graphs(attribute: Attribute) -> Iterable[Graph]:
     return ()
 
 
+_GRAPH, _GRAPHS = AttributeKind.GRAPH, AttributeKind.GRAPHS
 _NOWHERE = Origin()

@@ -284,6 +284,13 @@ def chain(length: int) -> onnx.ModelProto:
     return _model(nodes, f"h{length}", k=np.float32(1.0000001))
 
 
+def slopes(length: int) -> onnx.ModelProto:
+    """A long line of nodes whose attributes all differ."""
+    nodes = [helper.make_node("LeakyRelu", [f"h{i}"], [f"h{i + 1}"], alpha=i / length) for i in range(length)]
+    nodes.insert(0, helper.make_node("Identity", ["x"], ["h0"]))
+    return _model(nodes, f"h{length}")
+
+
 BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
@@ -299,4 +306,5 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     "calls-3000": lambda: laughs(3000, 1),
     "calls-wide": lambda: laughs(4, 30),
     "chain-12000": lambda: chain(12_000),
+    "slopes-14000": lambda: slopes(14_000),
 }

@@ -70,7 +70,7 @@ def _finite(value: Value | None) -> bool:
 
 def is_kept(node: Node, pattern: str) -> bool:
     """Whether the user's shell-like pattern (several with `|`) names the node, or a node that it was made from."""
-    return any(
+    return bool(pattern) and any(
         fnmatch.fnmatchcase(name, part)
         for part in pattern.split("|")
         if part

@@ -226,6 +226,8 @@ def _parted(
 def _sketched(hooks: Layerwise[PassT, Form], graph: Graph) -> float:
     """How far a copy of `graph` agrees with the teacher whose layers are as they are sketched, none of which makes up
     for another; 1 where no layer is, which loses nothing."""
+    if not walkable(graph, Report()):
+        return 1.0
     ctx, copy = hooks.ctx, graph.clone()
     own, _, _ = _parted(hooks, walkable(copy, Report()))
     written: dict[Linear, tuple[Array, Array | None]] = {}

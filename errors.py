@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED = 60
+"""Known names that one line lists."""
+
 
 class OptcError(Exception):
     """Root of every error that `optc` raises on purpose; `exit_status` is what the command line exits with."""
@@ -74,12 +77,14 @@ class BudgetMissed(OptcError):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the known word nearest to `word`, or the list of all when none is near."""
+    """` Did you mean 'x'?` for the known word nearest to `word`; the list of all when none is near, as far as one reads
+    it: a model has thousands of layers."""
     names = sorted(words)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(names)}." if names else ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f" Known: {', '.join(names[:LISTED])}{more}." if names else ""
 
 
 def expect(value: object, kinds: type | tuple[type, ...], what: str, error: type[OptcError]) -> None:

@@ -58,6 +58,13 @@ def test_an_unknown_layer_gets_the_nearest_name(report: BuildReport) -> None:
         events({"passes": []}, "x")
 
 
+def test_of_hundreds_of_layers_one_line_names_some() -> None:
+    layers = [{"name": f"node{i}", "op": "Conv", "outcome": "done", "reason": "", "detail": {}} for i in range(700)]
+    with pytest.raises(SpecError, match=r"Known: node0, .* and 640 more\.$") as raised:
+        events({"passes": [{"spec": "quant", "layers": layers}]}, "xyz*")
+    assert len(str(raised.value)) < 800
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

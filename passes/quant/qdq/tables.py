@@ -3,7 +3,7 @@
     Gather(table, ids)  ->  Cast(Gather(codes, ids)) * scale of each column
 
 A scale for each column serves every row. It is no DequantizeLinear: ONNX Runtime's takes columns one by one, at least
-three times as long, and where a Transpose follows it is moved behind that, with a QuantizeLinear that takes longer still.
+three times as long, and is moved behind a Transpose that follows, with a QuantizeLinear that takes longer still.
 
 Fires on a Gather of rows (axis 0) out of a constant float32 matrix of at least `LEAST` elements that is an embedding:
 the ids are given to the model, or they are places in a sequence and layers with weights read the rows. Other matrices

@@ -46,6 +46,18 @@ def selected(graph: Graph) -> tuple[int, ...]:
     return tuple(number for number, maker in enumerate(ends) if maker is not None and picked.get(maker, False))
 
 
+def standing(graph: Graph) -> frozenset[int]:
+    """The outputs, by number, whose rows stand upright: NonZero gives what it finds as the columns of a matrix."""
+    upright = set()
+    for number, output in enumerate(graph.outputs):
+        maker = output.value.producer
+        while maker is not None and maker.op in ("Identity", "Cast") and maker.inputs[0] is not None:
+            maker = maker.inputs[0].producer
+        if maker is not None and maker.op == "NonZero":
+            upright.add(number)
+    return frozenset(upright)
+
+
 def picking(graph: Graph) -> tuple[dict[Node, bool], dict[Node, bool]]:
     """Of each node, whether what it makes depends on more than the sizes of inputs, and whether it picks rows or
     carries such as were picked."""
@@ -64,8 +76,10 @@ def picking(graph: Graph) -> tuple[dict[Node, bool], dict[Node, bool]]:
 
 @dataclass(slots=True)
 class Rows:
-    """Rows counted over samples: of the teacher, of the student, and matched, of outputs that are taken together."""
+    """Rows counted over samples: of the teacher, of the student, and matched, of outputs that are taken together; those
+    numbered in `upright` have them as columns."""
 
+    upright: frozenset[int] = frozenset()
     teacher: int = 0
     student: int = 0
     matched: int = 0
@@ -73,8 +87,9 @@ class Rows:
 
     def add(self, teacher: Sequence[Array], student: Sequence[Array]) -> None:
         """One sample's outputs from both. Those with other numbers of rows than most are matched by themselves."""
-        for which in _together([_rows(a) for a in teacher]):
-            t, s = ([_rows(arrays[i]) for i in which] for arrays in (teacher, student))
+        teacher, student = ([self._rows(i, a) for i, a in enumerate(arrays)] for arrays in (teacher, student))
+        for which in _together(teacher):
+            t, s = ([arrays[i] for i in which] for arrays in (teacher, student))
             if any(a.shape[1:] != b.shape[1:] for a, b in zip(t, s, strict=True)) or len({len(b) for b in s}) > 1:
                 s = [b[:0].reshape(0, *a.shape[1:]) for a, b in zip(t, s, strict=True)]
             t, s = _unpadded(t), _unpadded(s)
@@ -82,6 +97,15 @@ class Rows:
             self.student += len(s[0])
             if len(t[0]) and len(s[0]):
                 self.matched += self._match(t, s)
+
+    def _rows(self, number: int, array: Array) -> Array:
+        """Rows first: the axis of a single sample before them is dropped."""
+        array = np.asarray(array)
+        if number in self.upright and array.ndim == 2:
+            return array.T
+        while array.ndim > 1 and array.shape[0] == 1 and array.shape[1:] != (4,):
+            array = array[0]
+        return array.reshape(1) if array.ndim == 0 else array
 
     @property
     def share(self) -> float | None:
@@ -108,14 +132,6 @@ class Rows:
         spread = np.sqrt(np.square(first - first.mean(0)).sum(1).mean()) or float(np.abs(first).max()) or 1.0
         apart = np.sqrt(np.square(first[:, None] - second[None]).sum(2))
         return _pairs(1.0 - apart / spread, 1.0 - NEAR)
-
-
-def _rows(array: Array) -> Array:
-    """Rows first: the axis of a single sample before them is dropped."""
-    array = np.asarray(array)
-    while array.ndim > 1 and array.shape[0] == 1 and array.shape[1:] != (4,):
-        array = array[0]
-    return array.reshape(1) if array.ndim == 0 else array
 
 
 def _together(arrays: Sequence[Array]) -> Iterator[list[int]]:

@@ -277,3 +277,27 @@ def test_outputs_of_a_selection_are_known_by_the_graph() -> None:
     judge.add([np.array([[3.0, 2, 1]]), np.array([[7, 1, 4]])], [np.array([[3.0, 2, 1]]), np.array([[1, 7, 4]])])
     assert [one.kind for one in judge.results()] == [Kind.ROWS, Kind.ROWS]
     assert judge.results()[0].share == 1
+
+
+def places(*, cast: bool = False) -> Graph:
+    """x [6, 6] -> where it is above zero, as NonZero gives it: a column a place."""
+    graph = Graph("places", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, (6, 6)))
+    at = graph.add("NonZero", [graph.add("Greater", [x, graph.constant(np.float32(0))]).output]).output
+    at.type = TensorType(DType.INT64, (2, "found"))
+    if cast:
+        at = graph.add("Cast", [at], {"to": int(DType.INT32)}, types=[TensorType(DType.INT32, (2, "found"))]).output
+    graph.add_output(at, "places")
+    return graph
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_places_are_columns_and_none_of_them_is_no_agreement(cast: bool) -> None:
+    at = np.array([[0, 2, 5], [1, 3, 4]])
+    for student, share in ((at, 1.0), (at[:, :2], 0.8), (at[:, [0]], 0.5), (at[:, :0], 0.0), (at[::-1], 0.0)):
+        judge = Judge(places(cast=cast))
+        judge.add([at], [student])
+        assert judge.results()[0].share == pytest.approx(share)
+    nothing = Judge(places(cast=cast))
+    nothing.add([at[:, :0]], [at[:, :0]])
+    assert np.isnan(nothing.results()[0].share)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-STEPS = 256
-"""About how many times the inverses are updated on the way to a single channel."""
+STEPS = 64
+"""About how many times the inverses are updated on the way to a single channel. With four times as many, the errors of
+960 channels differ by less than half a percent, and it takes nearly four times as long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,9 @@ class Collector:
 
     def _shape(self, source: Data) -> tuple[int, ...]:
         """The shape of the value that is read, of which `source` may be what was picked."""
-        return (*source.shape[:2], *self._pick.sizes) if self._pick is not None and self._picked else source.shape
+        if self._pick is None or not self._picked:
+            return source.shape
+        return (source.shape[0], source.shape[2], *self._pick.sizes)
 
     def _picking(self) -> Pick | None:
         """What the rows need of the value that the layers read, where that is few of its positions, known beforehand;

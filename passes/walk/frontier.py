@@ -25,6 +25,7 @@ from ...ir.types import DType, TensorType
 from ...runtime.parallel import imap, threads_each, threads_for
 from ...storage.spill import Data, Spill
 from .again import IN_MEMORY, STORED, effort_of, size_of
+from .picked import picked
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples
@@ -78,7 +79,7 @@ class Frontier:
         """Compute `wanted` and yield what `use` makes of the number of a batch and its values, batch by batch.
 
         `ahead_only` looks ahead at values as they would be now: nothing of it is kept, and all of it may change yet.
-        Where the value of `pick`, one of `wanted`, is not kept, `use` is given (samples, channels, picked positions) of
+        Where the value of `pick`, one of `wanted`, is not kept, `use` is given (samples, picked positions, channels) of
         it. Batches are worked on side by side once the first is done, so `use` must not change what it shares with
         another call, but for the first. Exhaust the iterator: only then is the frontier whole. Raises `Elsewhere`,
         before anything was kept, where the value has other positions than `pick` says.
@@ -237,7 +238,7 @@ class Frontier:
         threads = threads_each(self._threads)
         results = [twins[v] for v in outputs]
         if pick is not None:
-            results += _picking(part, twins[pick.value])
+            results += _picking(part, twins[pick.value], pick.sizes)
         return Session(part, outputs=results, threads=threads, exact=self._exact, spins=False), names
 
 
@@ -253,11 +254,10 @@ def _run(session: Session, feeds: Feeds, pick: Pick | None) -> list[Data]:
     return arrays
 
 
-def _picking(part: Graph, value: Value) -> list[Value]:
+def _picking(part: Graph, value: Value, sizes: tuple[int, ...]) -> list[Value]:
     """What stands in `value` at positions that a run is given, and its shape."""
     at = part.add_input(AT, TensorType(DType.INT64, ("optc.positions",)))
-    sites = part.add("Reshape", [value, part.constant(np.asarray([0, 0, -1], np.int64))]).output
-    return [part.add("Gather", [sites, at], {"axis": 2}).output, part.add("Shape", [value]).output]
+    return [picked(part, value, sizes, at), part.add("Shape", [value]).output]
 
 
 def _type_of(array: Data) -> TensorType:

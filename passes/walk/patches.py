@@ -100,12 +100,12 @@ def patch_places(
 
 
 def rows_at_places(taken: Data, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The rows of patches of which `taken` (N, C, positions * taps) was read; zero where that is not `inside`."""
-    n, c = taken.shape[:2]
-    read = np.asarray(taken, np.float32).reshape(n, c, *inside.shape)
+    """The rows of patches of which `taken` (N, positions * taps, C) was read; zero where that is not `inside`."""
+    n, c = taken.shape[0], taken.shape[2]
+    read = np.asarray(taken, np.float32).reshape(n, *inside.shape, c)
     if not inside.all():
-        read = read * inside
-    return np.ascontiguousarray(read.transpose(0, 2, 1, 3)).reshape(n * len(inside), c * inside.shape[1])
+        read = read * inside[:, :, None]
+    return np.ascontiguousarray(read.transpose(0, 1, 3, 2)).reshape(n * len(inside), c * inside.shape[1])
 
 
 def _places(read: Sequence[Indices], sizes: Sequence[int]) -> tuple[Indices, NDArray[np.bool_]]:
@@ -138,9 +138,5 @@ def _take(x: Floats, read: Sequence[Indices]) -> NDArray[np.float32]:
 def take_outputs(y: Floats, positions: Indices) -> NDArray[np.float32]:
     """Values of a convolution's output `y` (N, n, *spatial) at flat `positions`, as rows (N * len(positions), n)."""
     n, channels = y.shape[:2]
-    return rows_of(np.take(y.reshape(n, channels, math.prod(y.shape[2:])), positions, axis=2))
-
-
-def rows_of(sites: Data) -> NDArray[np.float32]:
-    """(N, n, positions) as rows (N * positions, n)."""
-    return np.ascontiguousarray(sites.transpose(0, 2, 1), dtype=np.float32).reshape(-1, sites.shape[1])
+    sites = np.take(y.reshape(n, channels, math.prod(y.shape[2:])), positions, axis=2)
+    return np.ascontiguousarray(sites.transpose(0, 2, 1), dtype=np.float32).reshape(-1, channels)

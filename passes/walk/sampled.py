@@ -15,6 +15,7 @@ from ...ir.graph import Graph, Value
 from ...ir.types import DType, TensorType
 from ...runtime.columns import Array
 from ...runtime.session import Session
+from .picked import picked
 
 Pick = tuple[int, Value]
 """A value (samples, channels, *positions) to be sampled, and the number of the positions that are its own."""
@@ -31,13 +32,13 @@ class Sampled:
         copy = clone(graph, twins)
         self._picks, self._whole = list(dict.fromkeys(picks)), list(dict.fromkeys(whole))
         self._names = {number: f"optc.at.{number}" for number, _ in self._picks}
-        kind = TensorType(DType.INT64, ("optc.positions",))
-        at = {number: copy.add_input(name, kind) for number, name in self._names.items()}
-        flat = copy.constant(np.asarray([0, 0, -1], np.int64))
+        # Each size has a name of its own: ONNX Runtime takes those of one name for equal.
+        kinds = {number: TensorType(DType.INT64, (f"{name}.size",)) for number, name in self._names.items()}
+        at = {number: copy.add_input(name, kinds[number]) for number, name in self._names.items()}
         outputs = []
         for number, value in self._picks:
-            sites = copy.add("Reshape", [twins[value], flat]).output
-            rows = copy.add("Gather", [sites, at[number]], {"axis": 2}).output
+            sizes = [size for size in (value.shape or ())[2:] if isinstance(size, int)]
+            rows = picked(copy, twins[value], sizes, at[number])
             rows.type = TensorType(value.type.dtype) if isinstance(value.type, TensorType) else None
             outputs.append(rows)
         outputs += [twins[value] for value in self._whole]
@@ -46,7 +47,7 @@ class Sampled:
     def run(
         self, feeds: Mapping[str, Array], positions: Mapping[int, Array]
     ) -> tuple[dict[Pick, Array], dict[Value, Array]]:
-        """Of picks (samples, channels, positions), for the flat `positions` by number, and the whole values."""
+        """Of picks (samples, positions, channels), for the flat `positions` by number, and the whole values."""
         at = {name: np.asarray(positions[number], np.int64) for number, name in self._names.items()}
         arrays = self._session.run({**feeds, **at})
         count = len(self._picks)

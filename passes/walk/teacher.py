@@ -30,7 +30,7 @@ from ..base import Context
 from .linear import Linear
 from .order import Goal
 from .pairing import Selections, digest
-from .patches import rows_of, sample_positions
+from .patches import sample_positions
 
 if TYPE_CHECKING:
     from ...runtime.samples import Feeds
@@ -126,7 +126,8 @@ def _answers(
         for number, group in wanted.items():
             if number in at:
                 shapes = [(count, *size) for size in sizes[number]]
-                sampled = [rows_of(picked[number, twins[goal.output]]) for goal in group]
+                # Copied: what a session answers keeps the memory of its whole run.
+                sampled = [_rows(picked[number, twins[goal.output]]) for goal in group]
             else:
                 ys = [floats(arrays[twins[goal.output]]) for goal in group]
                 shapes = [y.shape for y in ys]
@@ -149,6 +150,11 @@ def positions(layer: Linear, output: Sequence[int], rows: int, share: float, see
     wanted = max(min(rows, rows * WIDE // d) if groups == 1 else rows // 4, min(max(rows >> 10, FEWEST), EACH) * d)
     sites, each = layer.sites(output)
     return sample_positions(sites, math.ceil(wanted * share / max(each, 1)), np.random.default_rng(seed))
+
+
+def _rows(sites: Data) -> Rows:
+    """(samples, positions, n) as rows (samples * positions, n) of their own."""
+    return np.array(sites.reshape(-1, sites.shape[2]), dtype=np.float32)
 
 
 def floats(array: Data) -> Rows:

@@ -7,6 +7,9 @@ import pytest
 from facts import facts_of
 from walked import residual_net
 
+from optc.ir.graph import Graph
+from optc.ir.shapes.infer import infer
+from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
 from optc.passes.walk import sampled
 from optc.passes.walk.sampled import Sampled, can_pick
@@ -15,6 +18,7 @@ from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
 
 X = np.random.default_rng(0).normal(size=(23, 8, 6, 6)).astype(np.float32)
+RNG = np.random.default_rng(1)
 
 
 def test_what_is_picked_is_what_the_value_holds_there() -> None:
@@ -27,7 +31,7 @@ def test_what_is_picked_is_what_the_value_holds_there() -> None:
     np.testing.assert_array_equal(whole[second], b)
     for (number, value), array in picked.items():
         flat = (a if value is first else b).reshape(2, -1, 36)
-        np.testing.assert_array_equal(array, flat[:, :, positions[number]])
+        np.testing.assert_array_equal(array, flat[:, :, positions[number]].transpose(0, 2, 1))
 
 
 def test_only_shapes_that_are_told_beforehand_are_picked() -> None:
@@ -63,3 +67,25 @@ def test_a_walk_sees_the_same_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampled, "can_pick", lambda *arguments: False)
     for one, other in zip(inside, targets(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("op", ["Clip", "Relu"])
+def test_picks_of_different_sizes_are_taken_whoever_else_reads_the_value(op: str) -> None:
+    graph = Graph("net", opsets={"": 17})
+    value = graph.add_input("x", TensorType(DType.FLOAT, ("N", 16, 6, 6)))
+    convs = []
+    for _ in range(4):
+        weight = graph.constant(RNG.normal(0, 0.1, (16, 16, 3, 3)).astype(np.float32))
+        conv = graph.add("Conv", [value, weight], {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}).output
+        convs.append(conv)
+        bounds = [graph.constant(np.float32(end)) for end in (0.0, 6.0)] if op == "Clip" else []
+        value = graph.add(op, [conv, *bounds]).output
+    graph.add_output(value, "y", TensorType(DType.FLOAT, ("N", 16, 6, 6)))
+    infer(graph)
+    x = RNG.normal(0, 1, (2, 16, 6, 6)).astype(np.float32)
+    at = {number: np.arange(0, 36, 1 + number) for number in range(4)}
+    picked, _ = Sampled(graph, list(enumerate(convs)), [], 1).run({"x": x}, at)
+    whole = Session(graph, outputs=convs).run({"x": x})
+    for (number, _), array in picked.items():
+        wanted = whole[number].reshape(2, 16, 36)[:, :, at[number]].transpose(0, 2, 1)
+        np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-5)

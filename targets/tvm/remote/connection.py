@@ -26,7 +26,19 @@ _SILENCE = 120.0
 """Seconds that a device may take for one answer, such as a run of a model."""
 _WAITING = 60.0
 """Seconds to wait for a tracker to have a device free."""
-_LOST = ("socket", "connection", "closed", "rpcerror", "errno", "recv", "send", "eof", "kshutdown", "channel")
+_LOST = (
+    "socket",
+    "connection",
+    "closed",
+    "rpcerror",
+    "errno",
+    "recv",
+    "send",
+    "eof",
+    "kshutdown",
+    "kreturn",
+    "channel",
+)
 
 
 class Connection:

@@ -3,6 +3,11 @@
 TVM's client waits for an answer as long as it takes, and a device that hangs would hold it for ever. So it speaks to a
 port of this machine, where a process of its own (the client holds this one while it waits) passes on what is said both
 ways, and ends where a question is not answered in time. That process runs this file alone.
+
+What a device says is passed on in whole messages: the client makes room for as much as one claims to be.
+
+    greeting   magic (int32), length of the key (int32), key
+    message    length (uint64), what it says
 """
 
 from __future__ import annotations
@@ -16,8 +21,11 @@ import time
 _LOOK = 0.2
 """Seconds between two looks at the clock."""
 _PIECE = 1 << 16
-_MOST = 1 << 30
+_MOST = 1 << 29
 """Bytes of one answer."""
+_MAGIC = 0xFF271
+_KEY = 1 << 12
+"""Bytes of the name by which a device greets."""
 _SILENT = 3
 """The status with which the process ends where the device did not answer."""
 
@@ -56,12 +64,47 @@ class Relay:
         self._process.wait()
 
 
+class Messages:
+    """What a device has said, held back until a message is whole."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._greeted = False
+
+    def whole(self, data: bytes) -> bytes:
+        """What can be passed on, now that `data` has come. Raises `OSError` where a message claims to be too long."""
+        self._held += data
+        end = 0
+        while (size := self._size(end)) is not None and end + size <= len(self._held):
+            end += size
+            self._greeted = True
+        passed = bytes(self._held[:end])
+        del self._held[:end]
+        return passed
+
+    def _size(self, at: int) -> int | None:
+        """The bytes of the message that begins there; none where that is not told yet."""
+        told = len(self._held) - at
+        if not self._greeted:
+            if told >= 4 and int.from_bytes(self._held[at : at + 4], "little") != _MAGIC:
+                return told  # no device of ours, as the client finds by itself
+            key = int.from_bytes(self._held[at + 4 : at + 8], "little", signed=True)
+            if told >= 8 and not 0 <= key <= _KEY:
+                raise OSError("a key that is too long")
+            return 8 + key if told >= 8 else None
+        size = int.from_bytes(self._held[at : at + 8], "little")
+        if told >= 8 and size > _MOST:
+            raise OSError("an answer that is too long")
+        return 8 + size if told >= 8 else None
+
+
 def _pass(listening: socket.socket, there: socket.socket, greeting: float, silence: float) -> int:
     listening.settimeout(greeting)
     here, _ = listening.accept()
     here.setblocking(True)
     patience = greeting
     began, answered = None, 0
+    messages = Messages()
     for one in (here, there):
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while True:
@@ -76,10 +119,10 @@ def _pass(listening: socket.socket, there: socket.socket, greeting: float, silen
             data = there.recv(_PIECE)
             if not data:
                 return 0
-            here.sendall(data)
+            here.sendall(messages.whole(data))
             began, patience = None, silence
             answered += len(data)
-            if answered > _MOST:
+            if answered > _MOST + _PIECE:
                 return 0
         elif began is not None and time.monotonic() - began > patience:
             return _SILENT

@@ -28,7 +28,7 @@ from optc.ir.types import DType, TensorType
 from optc.targets import table
 from optc.targets.tuning import Device
 from optc.targets.tvm.cpu import toolchain
-from optc.targets.tvm.remote import tracker
+from optc.targets.tvm.remote import relay, tracker
 from optc.targets.tvm.remote.connection import Connection, address
 from optc.targets.tvm.remote.run import Remote
 
@@ -356,3 +356,22 @@ def test_addresses() -> None:
     assert address("[::1]:9090") == ("::1", 9090)
     with pytest.raises(SpecError, match="--rpc takes HOST:PORT"):
         address("device")
+
+
+def test_what_a_device_says_is_passed_on_in_whole_messages() -> None:
+    greeting = struct.pack("<ii", 0xFF271, 7) + b"server:"
+    messages = relay.Messages()
+    assert messages.whole(greeting[:5]) == b""
+    assert messages.whole(greeting[5:] + struct.pack("<Q", 3) + b"a") == greeting
+    assert messages.whole(b"bc" + struct.pack("<Q", 0)) == struct.pack("<Q", 3) + b"abc" + struct.pack("<Q", 0)
+    assert messages.whole(struct.pack("<Q", 400_000_000) + b"but little") == b""  # no room is made for it
+    assert relay.Messages().whole(b"HTTP/1.1 400") == b"HTTP/1.1 400"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [struct.pack("<ii", 0xFF271, 1 << 30), struct.pack("<ii", 0xFF271, -1), struct.pack("<iiQ", 0xFF271, 0, 1 << 40)],
+)
+def test_a_device_that_claims_to_say_gigabytes_is_cut_off(said: bytes) -> None:
+    with pytest.raises(OSError, match="too long"):
+        relay.Messages().whole(said)

@@ -68,34 +68,34 @@ class Messages:
     """What a device has said, held back until a message is whole."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._waiting = bytearray()
         self._greeted = False
 
     def whole(self, data: bytes) -> bytes:
         """What can be passed on, now that `data` has come. Raises `OSError` where a message claims to be too long."""
-        self._held += data
+        self._waiting += data
         end = 0
-        while (size := self._size(end)) is not None and end + size <= len(self._held):
+        while (size := self._size(end)) is not None and end + size <= len(self._waiting):
             end += size
             self._greeted = True
-        passed = bytes(self._held[:end])
-        del self._held[:end]
+        passed = bytes(self._waiting[:end])
+        del self._waiting[:end]
         return passed
 
     def _size(self, at: int) -> int | None:
         """The bytes of the message that begins there; none where that is not told yet."""
-        told = len(self._held) - at
+        here = len(self._waiting) - at
         if not self._greeted:
-            if told >= 4 and int.from_bytes(self._held[at : at + 4], "little") != _MAGIC:
-                return told  # no device of ours, as the client finds by itself
-            key = int.from_bytes(self._held[at + 4 : at + 8], "little", signed=True)
-            if told >= 8 and not 0 <= key <= _KEY:
+            if here >= 4 and int.from_bytes(self._waiting[at : at + 4], "little") != _MAGIC:
+                return here  # no device of ours, as the client finds by itself
+            key = int.from_bytes(self._waiting[at + 4 : at + 8], "little", signed=True)
+            if here >= 8 and not 0 <= key <= _KEY:
                 raise OSError("a key that is too long")
-            return 8 + key if told >= 8 else None
-        size = int.from_bytes(self._held[at : at + 8], "little")
-        if told >= 8 and size > _MOST:
+            return 8 + key if here >= 8 else None
+        size = int.from_bytes(self._waiting[at : at + 8], "little")
+        if here >= 8 and size > _MOST:
             raise OSError("an answer that is too long")
-        return 8 + size if told >= 8 else None
+        return 8 + size if here >= 8 else None
 
 
 def _pass(listening: socket.socket, there: socket.socket, greeting: float, silence: float) -> int:

@@ -148,8 +148,10 @@ def _parts(mod: tvm.IRModule, machine: Machine) -> list[_Part]:
 
 
 def _steps(kernel: tirx.PrimFunc) -> int:
-    """In how many steps a kernel that is not cut yet computes: each but the last has a buffer for its result."""
-    return len(kernel.body.block.alloc_buffers)
+    """In how many steps a kernel that is not cut yet computes: each but the last has a buffer for its result. One that
+    is written in loops (see `compute.cells`) is cut already."""
+    block = getattr(kernel.body, "block", None)
+    return 0 if block is None else len(block.alloc_buffers)
 
 
 def _write(mod: tvm.IRModule, level: int, machine: Machine, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from optc.compiler import compile
 from optc.ir.graph import Graph
 from optc.ir.onnx.reader import from_proto
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.shapes.infer import infer
+from optc.targets import table
 from optc.targets.tvm.cpu import machines
 from optc.targets.tvm.legal.recurrent import MOST, unroll
 
@@ -162,3 +165,15 @@ def test_what_is_no_number_is_the_largest_in_gates_with_a_bias(op: str, bias: bo
         answers = interpreted.run(interpreted.build(one, machines.host("x86-64-v3")), list(feeds.values()))
         for want, got in zip(expected, answers, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_a_library_of_a_cell_over_any_number_of_steps_is_built(op: str, tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    model, feeds = cell(op, "forward", states=False)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "T"
+    compile(from_proto(model), "clean", target="host", output=tmp_path / "cell", check=False)
+    answers = table.one("host").open(str(tmp_path / "cell")).run(feeds)
+    for want, got in zip(expected, answers, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

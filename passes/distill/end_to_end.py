@@ -27,7 +27,7 @@ from .initialisation import initialise, knows_nothing
 from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, variance_of
 from .parameters import Kind, Parameter
 from .student import Student, student_of
-from .training import RATES, Training, average_over, channel_axes, onward, sizes, trial_of
+from .training import JUDGED, RATES, Training, average_over, channel_axes, onward, sizes, trial_of
 from .views import Views, fitting_views
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class _Course:
     ) -> None:
         assert ctx.teacher is not None
         assert ctx.fit is not None
+        self._begin = time.perf_counter()
         self.options = options
         self.student = student
         self.ctx = ctx
@@ -177,7 +178,6 @@ class _Course:
 
     def run(self) -> None:
         report, ctx = self.report, self.ctx
-        begin = time.perf_counter()
         course = self._course()
         if not self._answered:
             self._put_back(course)
@@ -196,7 +196,7 @@ class _Course:
             report.interrupted = True
             report.notes.append("interrupted: the best so far is kept; interrupt again to end the build")
         self._put_back(course)
-        self._tell(course, time.perf_counter() - begin)
+        self._tell(course, time.perf_counter() - self._begin)
 
     def _course(self) -> Training:
         """The training from where the student is; where it knows nothing yet, from its scaled layers if in a trial of
@@ -316,14 +316,18 @@ class _Course:
         return rate, options.steps or max(steps - course.trials, 1)
 
     def _steps(self, course: Training) -> int:
-        """The steps for which there is time."""
-        begin = 0.0
-        for number, feeds in enumerate(self.batches.steps(0, WARM + TIMED)):
+        """The steps for which time is left, all taken to show views, as most do; judging takes of it."""
+        begin, first = 0.0, -(-self.batches.unseen // self.batches.batch)
+        for number, feeds in enumerate(self.batches.steps(first, WARM + TIMED)):
             if number == WARM:
                 begin = time.perf_counter()
             course.trainer.step(feeds)
-        seconds = (time.perf_counter() - begin) / TIMED
-        return max(int(60 * self.options.minutes * (1 - self._share) / seconds), 1)
+        judging = time.perf_counter()
+        seconds = (judging - begin) / TIMED
+        self._judge()
+        end = time.perf_counter()
+        left = 60 * self.options.minutes - (end - self._begin) - JUDGED * (end - judging)
+        return max(int(left / seconds), 1)
 
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from taught import NAME, context, divergence, student
@@ -15,6 +19,7 @@ from optc.ir.tensor import ArrayTensor, SparseTensor
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Override, TargetFacts
 from optc.passes.distill import Distill
+from optc.passes.distill.blocks import BlockStage
 from optc.passes.prune.storage import sparse
 from optc.runtime.agreement import agreement
 from optc.runtime.sources import load_samples
@@ -60,6 +65,20 @@ def test_trials_leave_most_of_few_steps(ctx: Context) -> None:
     ctx.recall = lambda question, decide, read: read("20" if question.startswith("steps in") else decide())
     report = Distill(minutes=1.0, stage="whole").run(student(), ctx)
     assert 12 <= report.curve[-1].step <= 16, "a trial of two steps, and what three to five of them leave of twenty"
+
+
+def test_what_comes_before_the_steps_takes_of_the_minutes(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that took all of them leave one step, as there must be some."""
+    monkeypatch.setattr(BlockStage, "run", lambda *_: time.sleep(0.3) or (0, 0))
+    answers = {}
+
+    def recall(question: str, decide: Callable[[], str], read: Callable[[str], Any]) -> Any:
+        answers[question] = decide()
+        return read(answers[question])
+
+    ctx.recall = recall
+    Distill(minutes=0.005).run(student(), ctx)
+    assert answers["steps in 0.005 minutes"] == "1"
 
 
 def test_the_same_seed_gives_the_same_bytes(ctx: Context) -> None:

@@ -89,9 +89,9 @@ class ArrayColumn(Column):
         # What was read before would otherwise stay in this process's memory.
         if sys.platform != "win32" and self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
-        first, last = int(at[0]), int(at[-1])
-        if last - first + 1 == len(at):
-            return np.asarray(self.array[first : last + 1])
+        first = int(at[0])
+        if np.array_equal(at, np.arange(first, first + len(at))):  # a view: nothing is copied
+            return np.asarray(self.array[first : first + len(at)])
         return np.asarray(self.array[at])
 
 

@@ -232,6 +232,15 @@ def test_a_stream_of_feeds_is_kept_on_disk() -> None:
     assert [f["x"].shape for f in ragged.batches(4)] == [(1, 2), (2, 3)]
 
 
+def test_samples_come_in_the_order_they_are_picked_in() -> None:
+    """Also where the first and the last are as far apart as those of a stretch."""
+    x = np.arange(9, dtype=np.float32)[:, None]
+    samples = load_samples({"x": x}, graph_of(x=("N", 1)))
+    for at in ([1, 7, 0, 4], [2, 3, 4, 5], [4, 3, 2, 1], [5, 5, 5, 5]):
+        (feeds,) = samples.pick(np.array(at)).batches(4)
+        assert feeds["x"][:, 0].tolist() == at
+
+
 def test_split_is_disjoint_whole_and_holds_all_kinds() -> None:
     data = np.repeat(np.arange(10, dtype=np.float32), 20)[:, None]
     for ordered in (data, np.tile(data[::20], (20, 1))):

@@ -108,7 +108,7 @@ class BlockStage:
         room = max(KEPT // largest, 2)
         samples = ctx.fit.take(min(room, ctx.fit.count), ctx.seed)
         rows = [_all(samples)]
-        for turn in range(1, min(room // samples.count, TIMES) if self.views.views else 1):
+        for turn in range(1, min(room // samples.count, TIMES) if self.views else 1):
             rng = np.random.default_rng((ctx.seed, turn))
             name = self.graph.inputs[0].name
             rows += [np.asarray(self.views(feeds, rng)[name], np.float32) for feeds in samples.batches(RUN)]

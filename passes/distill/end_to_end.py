@@ -28,7 +28,7 @@ from .loss import Term, append_loss, drop_loss, hint_terms, output_terms, varian
 from .parameters import Kind, Parameter
 from .student import Student, student_of
 from .training import JUDGED, RATES, Training, average_over, channel_axes, onward, sizes, trial_of
-from .views import Views, fitting_views
+from .views import NO_VIEWS, fitting_views
 
 if TYPE_CHECKING:
     from .distill import Distill
@@ -119,7 +119,7 @@ class _Course:
         self.moving = {one.value: one for one in moving}
         self.sparse = {one.value for one in moving if isinstance(one.value.constant, SparseTensor)}
         self.teacher = Session(ctx.teacher, threads=ctx.threads)
-        views = Views("", 1, ())
+        views = NO_VIEWS
         if options.views == "auto":
             views = fitting_views(ctx.teacher, ctx.fit, seed=ctx.seed, threads=ctx.threads)
         self.views = views

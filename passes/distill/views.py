@@ -1,9 +1,9 @@
-"""Views of images: further samples that the teacher labels anew.
+"""Views of samples: further ones that the teacher labels anew.
 
-A few hundred images are soon known by heart. Moved, mirrored, cropped and mixed they are new ones, and since no label
-is needed, the teacher only has to be right about them. So a view is taken where the teacher answers it as it answers
-the image itself (`ALIKE`): photographs mirror, digits do not. Mixtures have no answer of their own to keep; they are
-taken wherever a view is. Tokens, signals and states have no views.
+A few hundred samples are soon known by heart. Images that are moved, mirrored, cropped and mixed are new ones, and as
+no label is needed, the teacher only has to be right about them. So a view is taken where the teacher answers it as it
+answers the image itself (`ALIKE`): photographs mirror, digits do not. Mixtures have no answer of their own to keep; all
+that is given to a model in one array of floats is mixed. Tokens and states have no views.
 
 The mixtures are CutMix (Yun et al. 2019) and mixup (Zhang et al. 2018), with the teacher's answer for the mixture in
 place of the mixed labels (Beyer et al. 2022, "a good teacher is patient and consistent").
@@ -83,10 +83,10 @@ def _at(x: Images, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Images:
 
 
 def mix(x: Images, rng: np.random.Generator) -> Images:
-    """The images of a batch with parts of others in them: a rectangle, or all of them faintly."""
+    """The samples of a batch with parts of others in them: of images a rectangle, or all of them faintly."""
     others = x[rng.permutation(len(x))]
     share = rng.random()
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or x.ndim != 4:
         return np.asarray(share * x + (1.0 - share) * others, np.float32)
     height, width = x.shape[2:]
     tall, wide = round(height * np.sqrt(share)), round(width * np.sqrt(share))
@@ -97,20 +97,24 @@ def mix(x: Images, rng: np.random.Generator) -> Images:
 
 
 class Views:
-    """What is done to batches of the one input `name`, whose axis of channels is `axis`; nothing where `views` is
-    empty."""
+    """What is done to batches of the one input `name`: `views`, where they are images whose axis of channels is `axis`,
+    and mixing."""
 
-    def __init__(self, name: str, axis: int, views: Sequence[View], *, mixed: bool = True) -> None:
+    def __init__(self, name: str, axis: int | None, views: Sequence[View], *, mixed: bool = True) -> None:
         self.name = name
         self.axis = axis
         self.views = tuple(views)
         self.mixed = mixed
 
+    def __bool__(self) -> bool:
+        return bool(self.views) or self.mixed
+
     def __call__(self, feeds: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-        if not self.views:
+        if not self:
             return dict(feeds)
         array = feeds[self.name]
-        x = np.moveaxis(np.asarray(array, np.float32), self.axis, 1)
+        axis = 1 if self.axis is None else self.axis
+        x = np.moveaxis(np.asarray(array, np.float32), axis, 1)
         if mirror in self.views:
             x = mirror(x, rng)
         plain, x = np.split(x, [round(PLAIN * len(x))])
@@ -119,19 +123,25 @@ class Views:
         if self.mixed and len(x) > 1 and rng.random() < MIXED:
             x = mix(x, rng)
         x = np.concatenate([plain, x])
-        return {self.name: np.ascontiguousarray(np.moveaxis(x, 1, self.axis)).astype(array.dtype, copy=False)}
+        return {self.name: np.ascontiguousarray(np.moveaxis(x, 1, axis)).astype(array.dtype, copy=False)}
 
     def __str__(self) -> str:
-        words = [*(view.__name__ for view in self.views), *(["mixtures"] if self.mixed and self.views else [])]
+        words = [*(view.__name__ for view in self.views), *(["mixtures"] if self.mixed else [])]
         return ", ".join(words) or "none"
 
 
+NO_VIEWS = Views("", None, (), mixed=False)
+
+
 def fitting_views(teacher: Graph, samples: Samples, *, seed: int = 0, threads: int = 0) -> Views:
-    """The views of `samples` under which `teacher` answers as before; none where they are no images."""
-    first = next(samples.batches(1))
-    name, axis = _image_input(first)
-    if axis is None or not samples.batched:
-        return Views(name, 1, ())
+    """The views of `samples` under which `teacher` answers as before, and mixtures; `NO_VIEWS` where they are not one
+    array of floats."""
+    (name, x), *others = next(samples.batches(1)).items()
+    if others or x.dtype.kind != "f" or x.ndim < 2 or not samples.batched or samples.axes[name] != 0:
+        return NO_VIEWS
+    axis = _channels(x)
+    if axis is None:
+        return Views(name, None, ())
     session = Session(teacher, threads=threads)
     some = samples.take(ASKED, seed)
     able = []
@@ -143,13 +153,12 @@ def fitting_views(teacher: Graph, samples: Samples, *, seed: int = 0, threads: i
     return Views(name, axis, able)
 
 
-def _image_input(feeds: Mapping[str, Array]) -> tuple[str, int | None]:
-    """The input that is an image, and its axis of channels; `None` where there is none."""
-    name, x = next(iter(feeds.items()))
-    if len(feeds) > 1 or x.ndim != 4 or x.dtype.kind != "f":
-        return name, None
+def _channels(x: Array) -> int | None:
+    """The axis of channels of images; `None` for what is none."""
+    if x.ndim != 4:
+        return None
     axis = next((axis for axis in (1, 3) if x.shape[axis] in (1, 3)), None)
-    return name, axis if min(x.shape[2], x.shape[3 if axis == 1 else 1]) >= 8 else None
+    return axis if min(x.shape[2], x.shape[3 if axis == 1 else 1]) >= 8 else None
 
 
 class _Seen:

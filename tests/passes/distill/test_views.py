@@ -62,11 +62,32 @@ def test_views_that_the_teacher_answers_otherwise_are_left_out() -> None:
     assert "shift" in str(views)
 
 
-def test_what_is_no_image_has_no_views() -> None:
-    graph = Graph("tokens", opsets={"": 17})
-    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8)))
-    graph.add_output(graph.add("Relu", [x]).output, "y", TensorType(DType.FLOAT, ("N", 8)))
-    samples = load_samples({"x": np.zeros((4, 8), np.float32)}, graph)
+def passed_on(**inputs: DType) -> Graph:
+    """A model that answers with its inputs."""
+    graph = Graph("identity", opsets={"": 17})
+    for name, dtype in inputs.items():
+        x = graph.add_input(name, TensorType(dtype, ("N", 8)))
+        graph.add_output(graph.add("Identity", [x]).output, f"{name}.out", TensorType(dtype, ("N", 8)))
+    return graph
+
+
+def test_signals_are_mixed_and_nothing_else() -> None:
+    graph = passed_on(x=DType.FLOAT)
+    signals = np.repeat(np.arange(8, dtype=np.float32)[:, None], 8, axis=1)
+    samples = load_samples({"x": signals}, graph)
+    views = fitting_views(graph, samples)
+    assert str(views) == "mixtures"
+    (feeds,) = samples.batches(8)
+    seen = [views(feeds, np.random.default_rng(seed))["x"] for seed in range(8)]
+    assert all(np.array_equal(one[:4], signals[:4]) for one in seen), "half of a batch stays as it is"
+    assert any(not np.isin(one[4:], signals).all() for one in seen)
+    assert all((one.min(axis=1) == one.max(axis=1)).all() for one in seen), "whole signals are mixed, no parts of them"
+
+
+@pytest.mark.parametrize("inputs", [{"x": DType.INT64}, {"x": DType.FLOAT, "state": DType.FLOAT}])
+def test_tokens_and_states_have_no_views(inputs: dict[str, DType]) -> None:
+    graph = passed_on(**inputs)
+    samples = load_samples({name: np.zeros((4, 8), dtype.numpy) for name, dtype in inputs.items()}, graph)
     views = fitting_views(graph, samples)
     assert str(views) == "none"
     feeds = next(samples.batches(4))

@@ -306,5 +306,4 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     "calls-3000": lambda: laughs(3000, 1),
     "calls-wide": lambda: laughs(4, 30),
     "chain-12000": lambda: chain(12_000),
-    "slopes-14000": lambda: slopes(14_000),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bombs import BOMBS
+from bombs import BOMBS, slopes
 from measured import measured
 
 SECONDS = 9.0
@@ -52,6 +52,16 @@ def test_a_bomb_is_not_set_off_by_passes_that_run_it(name: str, run: str, tmp_pa
     taken = measured(RUNS[run], tmp_path)
     assert taken.status in (0, 2), taken.said
     assert "Traceback" not in taken.said
+    assert taken.memory <= 2 * len(data) + (1 << 30)
+    assert taken.seconds <= SECONDS
+
+
+def test_nodes_that_all_differ_are_read_and_run_in_little_time(tmp_path: Path) -> None:
+    data = slopes(14_000).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(data)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32))
+    taken = measured(RUNS["data"], tmp_path)
+    assert taken.status == 0, taken.said
     assert taken.memory <= 2 * len(data) + (1 << 30)
     assert taken.seconds <= SECONDS
 

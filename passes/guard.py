@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..runtime.agreement_text import whole_text
+from ..runtime.kinds import Kind
 from .base import Context, Pass, Report
 from .pipeline import spec
 
@@ -92,6 +93,8 @@ class Guard:
         if floor is None or ctx.teacher is None or ctx.held_out is None:
             return ""
         agreed = ctx.agreement(after)
+        if self.floor is not None and any(output.kind is Kind.BEFORE for output in agreed.outputs):
+            agreed = min(agreed, _selected(after, ctx), key=lambda one: one.share)
         if math.isnan(agreed.share):
             said = "; ".join(agreed.remarks)
             if self.floor is not None:
@@ -104,6 +107,17 @@ class Guard:
             start = ctx.agreement(before).share
             objection = _below(agreed, floor * min(start, 1.0), lenient=True)
         return objection
+
+
+def _selected(after: Graph, ctx: Context) -> Agreement:
+    """The agreement of what selections answer, which is what the user is told of the result in the end."""
+    from ..runtime.agreement import agreement
+    from ..runtime.session import Session
+
+    assert ctx.teacher is not None
+    assert ctx.held_out is not None
+    student = Session(after, threads=ctx.threads, exact=ctx.exact)
+    return agreement(ctx.teacher, student, ctx.held_out, threads=ctx.threads)
 
 
 def _growth(before: Graph, after: Graph) -> str:

@@ -34,7 +34,7 @@ from .classes import classes
 from .columns import Array
 from .kinds import Kind, output_axis, output_kind
 from .margins import Margins
-from .rows import Rows, selected, standing
+from .rows import Rows, ranked, selected, standing
 from .samples import Samples
 from .session import Runnable, Session
 from .slices import MANY, POINTS, Part, Slices
@@ -217,8 +217,11 @@ class Judge:
     def __init__(self, teacher: Graph) -> None:
         self.outputs = teacher.outputs
         self.picked = selected(teacher)
-        upright = standing(teacher)
-        self._rows = Rows(frozenset(i for i, number in enumerate(self.picked) if number in upright))
+        upright, flat = (
+            frozenset(i for i, number in enumerate(self.picked) if number in numbers)
+            for numbers in (standing(teacher), ranked(teacher))
+        )
+        self._rows = Rows(upright, flat)
         self._sums = {
             number: Sums(o.name, output_kind(o.value), output_axis(o.value))
             for number, o in enumerate(teacher.outputs)

@@ -48,14 +48,27 @@ def selected(graph: Graph) -> tuple[int, ...]:
 
 def standing(graph: Graph) -> frozenset[int]:
     """The outputs, by number, whose rows stand upright: NonZero gives what it finds as the columns of a matrix."""
-    upright = set()
+    return frozenset(number for number, maker in _makers(graph) if maker.op == "NonZero")
+
+
+def ranked(graph: Graph) -> frozenset[int]:
+    """The outputs, by number, whose last axis a TopK ranks: four of them are no box."""
+    numbers = set()
+    for number, maker in _makers(graph):
+        shape = maker.outputs[0].shape or ()
+        if maker.op == "TopK" and maker.get_int("axis", -1) in (-1, len(shape) - 1):
+            numbers.add(number)
+    return frozenset(numbers)
+
+
+def _makers(graph: Graph) -> Iterator[tuple[int, Node]]:
+    """The nodes that make the outputs, but for those that hand on what they read."""
     for number, output in enumerate(graph.outputs):
         maker = output.value.producer
         while maker is not None and maker.op in ("Identity", "Cast") and maker.inputs[0] is not None:
             maker = maker.inputs[0].producer
-        if maker is not None and maker.op == "NonZero":
-            upright.add(number)
-    return frozenset(upright)
+        if maker is not None:
+            yield number, maker
 
 
 def picking(graph: Graph) -> tuple[dict[Node, bool], dict[Node, bool]]:
@@ -77,9 +90,10 @@ def picking(graph: Graph) -> tuple[dict[Node, bool], dict[Node, bool]]:
 @dataclass(slots=True)
 class Rows:
     """Rows counted over samples: of the teacher, of the student, and matched, of outputs that are taken together; those
-    numbered in `upright` have them as columns."""
+    numbered in `upright` have them as columns, and those in `flat` as single numbers."""
 
     upright: frozenset[int] = frozenset()
+    flat: frozenset[int] = frozenset()
     teacher: int = 0
     student: int = 0
     matched: int = 0
@@ -103,7 +117,7 @@ class Rows:
         array = np.asarray(array)
         if number in self.upright and array.ndim == 2:
             return array.T
-        while array.ndim > 1 and array.shape[0] == 1 and array.shape[1:] != (4,):
+        while array.ndim > 1 and array.shape[0] == 1 and (number in self.flat or array.shape[1:] != (4,)):
             array = array[0]
         return array.reshape(1) if array.ndim == 0 else array
 
@@ -124,6 +138,7 @@ class Rows:
             self.boxes = True
             corners = bool((t[box][:, 2:] >= t[box][:, :2]).all())  # type: ignore[operator]
             near = _overlaps(*(_corners(np.asarray(a[box], np.float64), corners) for a in (t, s)))
+            near[(t[box][:, None] == s[box][None]).all(2)] = 1.0  # one without an area does not overlap even itself
             return _pairs(np.where(equal, near, 0.0), OVERLAP)
         if integers or not floats:
             return _pairs(equal.astype(np.float64), 1.0)

@@ -31,7 +31,8 @@ class Shift(Pass):
     def run(self, graph: Graph, ctx: Context) -> Report:
         report = Report()
         node = next(node for node in graph if node.op == "Gemm")
-        node.set_input(2, graph.constant(np.array([self.by, 0], np.float32), "b"))
+        (width,) = node.inputs[2].shape
+        node.set_input(2, graph.constant(np.array([self.by, *np.zeros(width - 1)], np.float32), "b"))
         report.done(node.name, node.op)
         return report
 
@@ -59,6 +60,21 @@ def finder() -> Graph:
     return graph
 
 
+def ranker(best: int) -> Graph:
+    """The largest of six numbers, and where they stand."""
+    graph = Graph("r", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 6)))
+    weight = graph.constant(np.eye(6, dtype=np.float32), "w")
+    y = graph.add("Gemm", [x, weight, graph.constant(np.zeros(6, np.float32), "b")], name="layer").output
+    y.type = TensorType(DType.FLOAT, ("N", 6))
+    count = graph.constant(np.array([best]), "k")
+    picked = graph.add("TopK", [y, count], {"axis": -1}, outputs=["value", "place"])
+    for value, dtype in zip(picked.outputs, (DType.FLOAT, DType.INT64), strict=True):
+        value.type = TensorType(dtype, ("N", best))
+        graph.add_output(value, value.name)
+    return graph
+
+
 def judged(graph: Graph, x: np.ndarray, by: float, floor: float | None) -> Report:
     samples = load_samples({"x": x}, graph)
     ctx = Context(TargetFacts("test"), fit=samples, held_out=samples, threads=1)
@@ -73,6 +89,17 @@ def test_a_floor_of_the_user_is_one_however_few_the_samples() -> None:
     said = r"would fall to \d\d\.\d % \(.+\), on 19 samples, below 98 % \(\+- \d\.\d %: so few cannot tell\)"
     assert any(re.search(said, note) for note in report.notes), report.notes
     assert judged(classifier(), x, 0.0, 0.98).count(Outcome.DONE) == 1
+
+
+@pytest.mark.parametrize("best", [3, 4])
+def test_a_floor_of_the_user_is_held_by_what_is_selected(best: int) -> None:
+    """The first of all numbers stays what it was, and others that are picked change; four of them are no box."""
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (60, 6)).astype(np.float32)
+    x[np.arange(60), 4 + np.arange(60) % 2] = 10
+    report = judged(ranker(best), x, 0.3, 0.97)
+    assert report.count(Outcome.REVERTED) == 1
+    assert any("(rows matched)" in note for note in report.notes), report.notes
+    assert judged(ranker(best), x, 0.0, 1.0).count(Outcome.DONE) == 1
 
 
 @pytest.mark.parametrize("floor", [None, 0.99])

@@ -256,6 +256,10 @@ def test_rows_without_boxes_are_matched_by_integers_or_by_nearness() -> None:
     rows.add([picked], [picked[::-1] + 0.01])
     assert rows.share == 1
     assert Rows().share is None
+    rows = Rows()
+    points = np.repeat(np.random.default_rng(0).uniform(0, 9, (5, 2)), 2, axis=0).reshape(5, 4)
+    rows.add([points], [points.copy()])
+    assert rows.share == 1, "boxes without an area"
 
 
 def picking(last: str) -> Graph:

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from ...runtime.samples import Feeds, Samples
     from ...runtime.session import Session
 
-SAMPLES, FIT = 32, 16
-"""Samples that judge, and those that grids are found by: every grid is found by thousands of numbers of each."""
+SAMPLES = 32
 BATCH = 2
 """Samples that run at a time: the activations of all of them would take more memory than all else."""
 CLEARLY = 0.9
@@ -112,7 +111,7 @@ class Trial:
         ctx = self.ctx
         assert ctx.fit is not None
         assert ctx.held_out is not None
-        copy = self._quantized(ctx.fit.take(FIT, ctx.seed), rule)
+        copy = self._quantized(ctx.fit.take(SAMPLES, ctx.seed), rule)
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         threads = threads_for(copy, ctx.threads)
         student = Session(copy, threads=threads_each(threads), exact=True, spins=False)

@@ -109,8 +109,10 @@ def test_where_there_can_be_no_copy_all_is_done_here(tmp_path: Path, monkeypatch
     assert {written_by(tmp_path, "0"), written_by(tmp_path, "1")} == {os.getpid()}
 
 
-def test_a_fault_here_ends_the_copies() -> None:
-    here = os.getpid()
+def test_a_fault_here_ends_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, copies = os.getpid(), list[int]()
+    copy = beside.copy
+    monkeypatch.setattr(beside, "copy", lambda work: copies.append(copy(work)) or copies[-1])
 
     def work(number: int) -> None:
         if os.getpid() != here:
@@ -119,8 +121,9 @@ def test_a_fault_here_ends_the_copies() -> None:
 
     with pytest.raises(ValueError, match="here"):
         beside.each(work, 2)
+    (process,) = copies
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(process, os.WNOHANG)
 
 
 @pytest.fixture

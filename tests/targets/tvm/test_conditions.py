@@ -55,6 +55,10 @@ _BODY = "<body = l (int64 i, bool c, float[2] s) => (bool d, float[2] t) { d = I
 _SCAN = "(float[{n}, 2] x) => (float[{n}, 2] y) {{ y = Scan (x) <num_scan_inputs = 1, body = s (float[2] r) => "
 _CONV = "<float t = {2}, uint8 o = {0}, uint8[1, 1, 1, 1] w = {3}> { y = QLinearConv (x, s, o, w, t, o, t, o) }"
 _PRODUCT = "<float t = {2}, uint8 o = {0}, uint8[3, 1] w = {3, 2, 1}> { y = QLinearMatMul (x, t, o, w, s, o, t, o) }"
+_RESIZE = (
+    "(float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <int64[2] s = {{8, 8}}> "
+    '{{ y = Resize <axes = [{axes}], keep_aspect_ratio_policy = "not_larger"> (x, , , s) }}'
+)
 
 CASES: dict[str, tuple[str, str]] = {
     **{op: _reduced(op) for op in CONDITIONS if op.startswith("Reduce")},
@@ -111,6 +115,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "Range": _declared("int64 a, int64 b, int64 c", "Range (a, b, c)", "3", "int64"),
     "Reshape": _declared("float[6] x, int64[2] s", "Reshape (x, s)"),
+    "Resize": (_RESIZE.format(axes="2, 3"), _RESIZE.format(axes="-2, -1")),
     "RoiAlign": (
         "(float[1, 1, 4, 4] x, float[1, 4] r, int64[1] b) => (float[1, 1, 1, 1] y) { y = RoiAlign (x, r, b) }",
         '(float[1, 1, 4, 4] x, float[1, 4] r, int64[1] b) => (float[1, 1, 1, 1] y) { y = RoiAlign <mode = "max"> '

@@ -8,6 +8,7 @@ products: what comes behind them pays for these.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 AIM = 0.985
 """The agreement of a mask (Cohen's kappa, or Dice where that is less) in the trial."""
 SHARE = 0.25
+"""The share of the products that layers left float have at most."""
 WORTH = 0.75
 """The share of what is lost that is left, at most, where float layers are worth their time."""
 
@@ -48,6 +50,7 @@ def first_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, 
         return {}
     most = _affordable(graph, list(layers), ctx)
 
+    @functools.cache
     def share(count: int) -> float:
         """The agreement of the worst mask where the first `count` layers are float."""
         copy = graph.clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import TYPE_CHECKING
@@ -54,7 +55,10 @@ LAYER_KINDS: tuple[Kind, ...] = ("weight", "codes")
 TRIAL_SHARE = 10
 """Where the clock counts, a trial has at most one of so many parts of the steps: three or four of them leave most."""
 WARM, TIMED = 2, 8
-"""Steps by which the time of a step is measured: some that only warm up, and those that count."""
+"""Steps by which the time of a step is measured: some that only warm up, and those that count at the least."""
+TIMING = 0.02
+"""The share of the time in which they are measured: a few short steps tell nothing of a machine that does other things
+besides."""
 START_RATE = 1e-2
 """The rate at which two starts of a student that knows nothing are compared, where none was asked for."""
 ALIKE = 1e-6
@@ -317,13 +321,17 @@ class _Course:
 
     def _steps(self, course: Training) -> int:
         """The steps for which time is left, all taken to show views, as most do; judging takes of it."""
-        begin, first = 0.0, -(-self.batches.unseen // self.batches.batch)
-        for number, feeds in enumerate(self.batches.steps(first, WARM + TIMED)):
-            if number == WARM:
-                begin = time.perf_counter()
+        first = -(-self.batches.unseen // self.batches.batch)
+        begin = judging = time.perf_counter()
+        for number in itertools.count():
+            (feeds,) = self.batches.steps(first + number, 1)
             course.trainer.step(feeds)
-        judging = time.perf_counter()
-        seconds = (judging - begin) / TIMED
+            judging = time.perf_counter()
+            if number < WARM:
+                begin = judging
+            elif number + 1 >= WARM + TIMED and judging - begin >= TIMING * 60 * self.options.minutes:
+                break
+        seconds = (judging - begin) / (number + 1 - WARM)
         self._judge()
         end = time.perf_counter()
         left = 60 * self.options.minutes - (end - self._begin) - JUDGED * (end - judging)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from optc.passes.distill.blocks import BlockStage
 from optc.passes.prune.storage import sparse
 from optc.runtime.agreement import agreement
 from optc.runtime.sources import load_samples
+from optc.runtime.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -79,6 +81,31 @@ def test_what_comes_before_the_steps_takes_of_the_minutes(ctx: Context, monkeypa
     ctx.recall = recall
     Distill(minutes=0.005).run(student(), ctx)
     assert answers["steps in 0.005 minutes"] == "1"
+
+
+def test_steps_are_timed_for_long_enough_to_see_a_machine_that_is_busy(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second twenty steps take ten times as long: what the first ten took would let the minutes be overrun."""
+    now, steps = [0.0], [0]
+    step = Trainer.step
+
+    def busy(self: Trainer, feeds: Any) -> float:
+        steps[0] += 1
+        now[0] += 0.01 if steps[0] // 20 % 2 == 0 else 0.1
+        return step(self, feeds)
+
+    monkeypatch.setattr(Trainer, "step", busy)
+    monkeypatch.setattr("optc.passes.distill.end_to_end.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    answers = {}
+
+    def recall(question: str, decide: Callable[[], str], read: Callable[[str], Any]) -> Any:
+        answers[question] = decide()
+        return read("1" if question.startswith("steps in") else answers[question])
+
+    ctx.recall = recall
+    Distill(minutes=2.0, stage="whole", rate=1e-3).run(student(), ctx)
+    assert 1500 <= int(answers["steps in 2 minutes"]) <= 3000, "120 seconds of .055 on average"
 
 
 def test_the_same_seed_gives_the_same_bytes(ctx: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from ..compiler.options import AGAIN, DEVICE, RUN
 from ..errors import SpecError
 from .chosen import choose
-from .console import OUTPUT, PLAINLY, Voice, console, heard, tell
+from .console import OUTPUT, PLAINLY, Voice, console, heard, on_terminal, out, tell
 from .flags import GROUPS, READING, OptionValues, takes
 from .search import DEFAULT_TIME, STRATEGY, refuse, searches
 from .search import run as search
@@ -113,15 +114,14 @@ def compile_model(
     from ..compiler import Interrupted, check_place, compile_with
     from ..passes.observers import Dump, Observer, Reproduce
     from ..report.files import ANNOTATED, PAGE, WHOLE, extension, write
-    from ..report.progress import PassLines
+    from ..report.pass_lines import PassLines
     from .run import device
 
-    errors = console(stderr=True)
     observers: list[Observer] = [Reproduce()]
     if dump is not None:
         observers.append(Dump(dump))
-    if voice.loud and not voice.verbose and not errors.is_terminal:  # the log tells more
-        observers.append(PassLines(errors))
+    if voice.loud and not voice.verbose and not on_terminal(sys.stderr):  # the log tells more
+        observers.append(PassLines(partial(out, error=True)))
     if weights is not None:
         if not model.startswith("zoo:"):
             raise SpecError(f"--weights fills an architecture of the zoo, zoo:NAME, not a model file like '{model}'")
@@ -132,15 +132,17 @@ def compile_model(
         typed_apart = {"--rpc": rpc, "--tracker": tracker, "--key": key, "--dump": dump, "--lock": lock}
         refuse({**typed_apart, "--locked": locked or None, "--depfile": depfile}, options)
         return search(chosen, DEFAULT_TIME, STRATEGY, None, cache_place(cache, no_cache), report or [], voice)
-    model, out, data = chosen.model, chosen.output, chosen.options.data_path
-    check_apart(out, "-o", {"--data": data, "--config": chosen.config})
+    model, output, data = chosen.model, chosen.output, chosen.options.data_path
+    check_apart(output, "-o", {"--data": data, "--config": chosen.config})
     for flag, path in (("--lock", lock), ("--depfile", depfile)):
         if path is not None:
-            check_apart(path, flag, {"MODEL": model, "-o": out, "--data": data, "--config": chosen.config})
+            check_apart(path, flag, {"MODEL": model, "-o": output, "--data": data, "--config": chosen.config})
             check_place(path, flag)
     record = chosen.record(lock, strict=locked)
     files = [chosen.reports(path) for path in report or []]
-    wanted = reports([path for one in files for path in one], {"MODEL": model, "-o": out, "--data": data}, whole=WHOLE)
+    wanted = reports(
+        [path for one in files for path in one], {"MODEL": model, "-o": output, "--data": data}, whole=WHOLE
+    )
     form = {path: extension(path, WHOLE) for path in wanted}
     place = cache_place(cache, no_cache)
     stopped: Interrupted | None = None
@@ -150,7 +152,7 @@ def compile_model(
             whole = replace(
                 chosen.options,
                 target=chosen.target,
-                output=out,
+                output=output,
                 device=there,
                 cache=place,
                 lock=chosen.locked(record, strict=locked),
@@ -163,23 +165,26 @@ def compile_model(
             build, stopped = stop.build, stop
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(str(stop) or "interrupted; no output was written") from None
-        from ..report.annotated import write as write_annotated
-        from ..report.page import write as write_page
-        from ..storage.store import Store
-
         try:
             todo = [(one, path) for paths in files for one, path in zip(build.each, paths)]
             for one, path in todo:
                 if form[path] == ANNOTATED:
+                    from ..report.annotated import write as write_annotated
+
                     write_annotated(one, path)
                 elif form[path] not in WHOLE:
                     write(one.report, path)
             for one, path in todo if stopped is None else ():  # a page takes its time, and who interrupts has none
                 if form[path] == PAGE:
+                    from ..report.page import write as write_page
+                    from ..storage.store import Store
+
                     with nullcontext() if progress is None else progress.task("page"):
                         write_page(one, path, typed, None if place is None else Store(place))
         except KeyboardInterrupt:
-            raise stopped or KeyboardInterrupt(f"interrupted; {out} is written, not all of the reports are") from None
+            raise stopped or KeyboardInterrupt(
+                f"interrupted; {output} is written, not all of the reports are"
+            ) from None
     if stopped is not None:
         raise stopped
     if record is not None and not locked:

@@ -58,7 +58,7 @@ class Voice:
     @contextlib.contextmanager
     def progress(self) -> Iterator[TerminalProgress | None]:
         """Bars on standard error where that is a terminal; `None` where nobody is to be told."""
-        if not self.loud:
+        if not self.loud or not on_terminal(sys.stderr):
             yield None
             return
         from ..report.progress import TerminalProgress
@@ -79,6 +79,8 @@ PLAINLY = Voice()
 
 _PIPE = 1 << 12
 """Columns where no terminal shows them: what reads there wants a row in a line, and names whole."""
+_FORCED = ("FORCE_COLOR", "TTY_COMPATIBLE")
+"""Variables by which what is no terminal counts as one."""
 _SENTENCE = 500
 """Characters in which numbers and paths are told from words by their colour."""
 
@@ -94,6 +96,14 @@ def as_json(document: object, *, indent: int | None = None) -> str:
     """JSON as people read it, but for the control characters that JSON leaves as they are."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     return "".join(f"\\u{ord(one):04x}" if one != "\n" and has_control(one) else one for one in text)
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether what is written there is redrawn: on a terminal, and where the environment makes `rich` take it for one.
+    Tells without loading `rich`."""
+    if not stream.isatty() and not any(map(os.environ.get, _FORCED)):
+        return False
+    return console(stderr=stream is sys.stderr).is_terminal
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -20,6 +20,8 @@ from ..runtime.session import Runnable, Session
 
 _EMULATED = 4
 """Samples that an artifact for another machine is checked on: an emulator is slow."""
+_ROUNDS = 300
+"""Measurements at least that the time for a latency is parted into, where runs are short."""
 
 
 def size_of(graph: Graph, dims: Mapping[str, int]) -> Size:
@@ -49,7 +51,7 @@ def compare(
     if estimate is not None:
         return
     feeds = next(held_out.batches(1))
-    old, new = latency((before, after), feeds, limit=limit)
+    old, new = latency((before, after), feeds, limit=limit, stretch=limit / _ROUNDS)
     report.latency = LatencyFigure(
         1e3 * old.seconds, 1e3 * new.seconds, new.ratio, new.low, new.high, held_out.size_of(feeds), before.threads
     )

@@ -46,7 +46,7 @@ from .validate import validate
 
 _GLANCE = 16
 """Samples that what is left of an interrupted build is checked on."""
-_GLIMPSE = 0.1
+_GLIMPSE = 0.05
 """Seconds that a model is timed which no lossy pass has changed."""
 
 

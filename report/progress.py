@@ -1,4 +1,4 @@
-"""Telling how far a build is: one bar a pass with the time left on a terminal, one line a pass in a log."""
+"""Telling how far a build is, on a terminal: one bar a pass with the time left."""
 
 from __future__ import annotations
 
@@ -118,17 +118,3 @@ def pass_line(name: str, size: int, before: int, seconds: float, *, ascii_only: 
 def _stored(graph: Graph) -> int:
     """Bytes of the constants of a graph, each once."""
     return sum(value.constant.nbytes for value in graph.constants if value.constant is not None)
-
-
-class PassLines(Observer):
-    """One line a pass as it ends, for logs that cannot redraw; none for a lossless pass that had nothing to do."""
-
-    passive = True
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def after(self, position: int, one: Pass, graph: Graph, report: Report) -> None:
-        if not one.lossy and not report.changed:
-            return
-        self._console.print(f"{spec(one)}: {report.summary} ({len(graph)} nodes)", markup=False, soft_wrap=True)

@@ -33,11 +33,11 @@ class HostTarget(LibraryTarget):
 
     def checked(self) -> Machine:
         from ...runtime.cpu import level
-        from .artifact.build import require_tvm
         from .cpu.machine import Machine
+        from .loading import require
 
         if self.cpu:
-            require_tvm()
+            require()
             return LibraryTarget.checked(self)
         level()
         return Machine(self.name, "")

@@ -3,23 +3,50 @@
 Each of the fifty modules that bind functions of its C++ library asks for the names of all of them, two thousand, one
 call a name: they are asked for once, and again where there are more. Its distributed runtime is looked for in a library
 that its wheel does not load; that it is missing is an error of C++, whose first backtrace reads the debugging
-information of the whole compiler (a third of all that loading takes), and so it is not looked for. And Python's
-collector looks over what is being loaded again and again, though nothing of it is to be given back.
+information of the whole compiler (a third of all that loading takes), and so it is not looked for. Its own tuning,
+which nothing here asks for, is loaded where something does. And Python's collector looks over what is being loaded
+again and again, though nothing of it is to be given back.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
 
+from ...errors import TargetError
 from ...ir.uncollected import uncollected
 
+_PINNED = "0.27"
 _NAMES = "ffi.FunctionListGlobalNamesFunctor"
 _LIST = "list_global_func_names"
 _OPTIONAL = "tvm.runtime.disco"
 """What TVM goes without where it is not there."""
+_LATER = "tvm.s_tir.meta_schedule"
+"""A fifth of TVM's modules, whose first use loads them."""
+
+
+def find() -> None:
+    """Raises `TargetError` with the way to install it where TVM is missing or of another series; does not load it."""
+    from importlib.util import find_spec
+
+    if find_spec("tvm") is None or find_spec("tvm_ffi") is None:
+        raise TargetError("this target needs Apache TVM: pip install 'optc[tvm]'")
+    from importlib.metadata import version
+
+    if not version("apache-tvm").startswith(_PINNED):
+        raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
+
+
+def require() -> None:
+    """Load TVM. Raises `TargetError` as `find` does."""
+    find()
+    load()
 
 
 def load() -> None:
@@ -29,7 +56,7 @@ def load() -> None:
     as an error of TVM's, as if it were the model's fault.
     """
     if "tvm" not in sys.modules:
-        with uncollected(), _listed_once(), _without(_OPTIONAL):
+        with uncollected(), _listed_once(), _without(_OPTIONAL), _later(_LATER):
             import_module("tvm")
     import_module("tvm_ffi").register_error("KeyboardInterrupt", KeyboardInterrupt)
 
@@ -45,6 +72,32 @@ def _without(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+class _Later(MetaPathFinder):
+    """Finds one module, to be loaded where an attribute of it is first asked for."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == self._module else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+@contextmanager
+def _later(module: str) -> Iterator[None]:
+    """Within, an import of the module is put off to its first use."""
+    finder = _Later(module)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
 
 
 @contextmanager

@@ -38,12 +38,12 @@ class LibraryTarget(Target):
     def checked(self) -> Machine:
         """The CPU that is built for, its name known to LLVM, or as much of it as is known without loading TVM, which
         takes time. Raises `TargetError`."""
-        from .artifact.build import require_tvm
         from .cpu.machines import check_cpu
+        from .loading import require
 
         machine = self.machine()
         if machine.cpu:
-            require_tvm()
+            require()
             check_cpu(machine.triple, machine.cpu)
         return machine
 
@@ -72,14 +72,15 @@ class LibraryTarget(Target):
         )
 
     def check_ready(self, *, run: bool) -> None:
-        from .artifact.build import find_tvm
-        from .artifact.run import require_emulator
         from .cpu import toolchain
+        from .loading import find
 
-        find_tvm()
+        find()
         machine = self.checked()
         toolchain.compiler(machine)
         if run and self.emulated:
+            from .artifact.run import require_emulator
+
             try:
                 require_emulator(machine)
             except TargetError as error:
@@ -126,11 +127,12 @@ class LibraryTarget(Target):
 
     def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
         from .artifact import folder as artifact
-        from .artifact.build import build, require_tvm
+        from .artifact.build import build
+        from .loading import require
         from .quiet import quiet
         from .tuning.choice import Choice
 
-        require_tvm()
+        require()
         tuned = Choice.of(choice) if choice else None
         with Workspace() as folder, quiet():
             build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived(), tuned=tuned)

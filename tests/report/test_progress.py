@@ -9,7 +9,8 @@ from rich.console import Console
 
 from optc.compiler import compile
 from optc.passes.pipeline import Pipeline
-from optc.report.progress import PassLines, TerminalProgress, pass_line
+from optc.report.pass_lines import PassLines
+from optc.report.progress import TerminalProgress, pass_line
 
 
 def console(*, terminal: bool) -> Console:
@@ -50,7 +51,7 @@ def test_a_pass_has_one_bar_whatever_it_does() -> None:
 
 
 def test_a_build_on_a_terminal_and_in_a_log() -> None:
-    bars, lines = console(terminal=True), console(terminal=False)
+    bars, logged = console(terminal=True), list[str]()
     with TerminalProgress(bars) as progress:
         compile(
             "zoo:digits_dscnn",
@@ -59,7 +60,7 @@ def test_a_build_on_a_terminal_and_in_a_log() -> None:
             check=False,
             guard=False,
             progress=progress,
-            observers=[progress, PassLines(lines)],
+            observers=[progress, PassLines(logged.append)],
         )
         assert not progress._bars.tasks
     line = next(
@@ -67,7 +68,6 @@ def test_a_build_on_a_terminal_and_in_a_log() -> None:
     )
     assert len(line) <= 80
     assert "░" in line, "a part of the bytes is gone"
-    logged = text(lines).splitlines()
     assert [line.partition(":")[0] for line in logged] == ["clean", "quant", "load-time"]
     assert "done" in logged[1]
 

@@ -17,7 +17,7 @@ from ..cpu import toolchain
 from ..cpu.machine import Machine
 from ..cpu.objects import place, version
 from ..cpu.system import linking
-from ..loading import load
+from ..loading import require
 from . import codegen, manifest
 from .codegen import Port
 
@@ -31,25 +31,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("optc")
 _SHIPPED = ("model.h", "runner.cc")
-_PINNED = "0.27"
-
-
-def find_tvm() -> None:
-    """Raises `TargetError` with the way to install it where TVM is missing or of another series; does not load it."""
-    from importlib.util import find_spec
-
-    if find_spec("tvm") is None or find_spec("tvm_ffi") is None:
-        raise TargetError("this target needs Apache TVM: pip install 'optc[tvm]'")
-    from importlib.metadata import version
-
-    if not version("apache-tvm").startswith(_PINNED):
-        raise TargetError(f"this target needs Apache TVM {_PINNED}: pip install 'optc[tvm]'")
-
-
-def require_tvm() -> None:
-    """Load TVM. Raises `TargetError` as `find_tvm` does."""
-    find_tvm()
-    load()
 
 
 def build(
@@ -67,7 +48,7 @@ def build(
     `tuned` tells how to cut kernels that are not to be cut by default. Raises `TargetError` for what cannot be built.
     """
     compiler = toolchain.compiler(machine)
-    require_tvm()
+    require()
     graph = graph.clone()
     mod, plan = lowered(graph, machine, dims, tuned)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ....ir.shapes.infer import infer
 from ....storage.workspace import Workspace
 from ..artifact import manifest
-from ..artifact.build import first_line, ports_of, require_tvm
+from ..artifact.build import first_line, ports_of
 from ..cpu import toolchain
 from ..cpu.objects import version
 from ..cpu.system import linking
+from ..loading import require
 from .device import Gpu
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _COMPILED = ("model.cc", "opencl.cc")
 
 def build(graph: Graph, gpu: Gpu, spec: str, folder: str, *, half: bool) -> LaunchPlan:
     """Compile `graph` into the empty `folder`. Raises `TargetError` for what cannot be built."""
-    require_tvm()
+    require()
     from .kernels import together
     from .program import program
 

@@ -63,10 +63,10 @@ class GpuTarget(LibraryTarget):
     open_on = Target.open_on
 
     def check_ready(self, *, run: bool) -> None:
-        from ..artifact.build import find_tvm
         from ..cpu import toolchain
+        from ..loading import find
 
-        find_tvm()
+        find()
         if self.gpu().compiler:
             toolchain.compiler(self.gpu())
 

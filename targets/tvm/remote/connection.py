@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from ....errors import SpecError, TargetError
 from ...tuning import Device
-from ..artifact.build import first_line, require_tvm
+from ..artifact.build import first_line
+from ..loading import require
 from . import tracker
 from .relay import Relay
 
@@ -45,7 +46,7 @@ class Connection:
     """A session on a device. Raises `TargetError` where there is none to be had."""
 
     def __init__(self, device: Device, *, silence: float = _SILENCE, waiting: float = _WAITING) -> None:
-        require_tvm()
+        require()
         self.device = device
         self._files = 0
         host, port = address(device.address)

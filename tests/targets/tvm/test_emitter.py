@@ -154,7 +154,10 @@ def test_an_interrupt_ends_the_copy(tmp_path: Path) -> None:
 
 
 def test_what_does_not_load_is_told(tmp_path: Path) -> None:
-    change = "def load():\n    raise ImportError('libtvm.so: cannot open')\nemitter.load = build.load = load\n"
+    change = (
+        "import optc.targets.tvm.loading as loading\n"
+        "def load():\n    raise ImportError('libtvm.so: cannot open')\nemitter.load = loading.load = load\n"
+    )
     process = start(tmp_path, change)
     _, errors = process.communicate()
     assert process.returncode == 1

@@ -22,6 +22,8 @@ bound = {{name: sorted(vars(sys.modules[name])) for name in sorted(modules)}}
 print(json.dumps([bound, sorted(name for name in sys.modules if name.startswith("tvm")), sorted(original())]))
 """
 
+_LOADED = "import optc.targets.tvm.loading as loading; loading.load(); import tvm"
+
 
 def _bound(load: str) -> list[dict[str, list[str]] | list[str]]:
     code = _BOUND.format(load=load)
@@ -33,13 +35,21 @@ def _bound(load: str) -> list[dict[str, list[str]] | list[str]]:
 
 def test_what_is_bound_is_what_its_own_import_binds() -> None:
     plain = _bound("import os; os.environ['TVM_DEVICE_BACKEND_AUTOLOAD'] = '0'; import tvm")
-    ours = _bound("import optc.targets.tvm.loading as loading; loading.load()")
+    ours = _bound(_LOADED + "; assert tvm.s_tir.meta_schedule.TuneContext")
     for one, other in zip(plain, ours, strict=True):
         lacking = [name for name in one if name not in other]
         assert [name for name in lacking if "runtime.disco" not in name] == []
         if isinstance(one, dict):
             assert {name: one[name] for name in one.keys() & other.keys()} == other
     assert len(plain[0]) > 30
+
+
+def test_the_tuning_of_tvm_is_loaded_where_it_is_used() -> None:
+    """Its modules are a fifth of all."""
+    _, modules, _ = _bound(_LOADED)
+    _, used, _ = _bound(_LOADED + "; tvm.s_tir.meta_schedule.TuneContext")
+    assert len(modules) < 0.9 * len(used)
+    assert set(modules) < set(used)
 
 
 def test_no_error_is_made_on_the_way() -> None:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from .order import Order
 
 
-def undo_growth(order: Order, original: Graph, annotated: Collection[str], graph: Graph, report: BuildReport) -> None:
+def undo_growth(order: Order, original: Graph, annotated: Collection[str], graph: Graph, report: BuildReport) -> bool:
     """Make `graph` the `original` again where its file would be larger and nothing but `clean` and what fits it to the
     target changed it: a lossy pass, or a function of the user, is wanted for its own sake.
 
-    Of both, only the types of `annotated` values are written. Says so in `report`, whose passes then did nothing.
+    Of both, only the types of `annotated` values are written. Says so in `report`, whose passes then did nothing, and
+    returns whether it is so.
     """
     wanted = {one.name for one in order.pipeline if one.name != "clean"}
     read = original.clone()
@@ -36,12 +37,13 @@ def undo_growth(order: Order, original: Graph, annotated: Collection[str], graph
         or order.target.suffix != OnnxTarget.suffix
         or any(report.steps[i].name in wanted for i in changed)
     ):
-        return
+        return False
     graph.become(read)
     for i in changed:
         report.steps[i] = replace(report.steps[i], after=report.before)
         report.steps[i].report.rewrites.clear()
         report.steps[i].report.notes.append(f"undone: the file would grow from {before:,} to {after:,} bytes")
+    return True
 
 
 def growth(order: Order, report: BuildReport) -> list[str]:

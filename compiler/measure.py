@@ -78,7 +78,8 @@ class Recorder(Observer):
         self.steps: list[Step] = []
         self.where = ""
         self.kept: Graph | None = None
-        self._size: Size | None = None
+        self.size: Size | None = None
+        """Of the graph as the last pass left it."""
         self._dims = dims
         self._ctx = ctx
 
@@ -90,9 +91,9 @@ class Recorder(Observer):
         ctx = self._ctx
         if ctx is not None and ctx.teacher is not None and ctx.held_out is not None and report.changed:
             agreed = ctx.agreement(graph)
-        if report.changed or self._size is None:
-            self._size = size_of(graph, self._dims)
-        self.steps.append(Step(one.name, report, self._size, agreed))
+        if report.changed or self.size is None:
+            self.size = size_of(graph, self._dims)
+        self.steps.append(Step(one.name, report, self.size, agreed))
         self.where = f"after '{one.name}'"
         if one.lossy and not (self.kept is not None and same(self.kept, graph)):
             self.kept = graph.clone()

@@ -16,7 +16,7 @@ from ..passes.guard import Guard
 from ..passes.observers import Log
 from ..passes.pipeline import Pipeline
 from ..passes.runner import run
-from ..report.build import BuildReport, SampleRecord, Validation
+from ..report.build import BuildReport, SampleRecord, Size, Validation
 from ..report.verdict import judge
 from ..runtime.agreement import agreement
 from ..runtime.latency_table import Estimator
@@ -69,7 +69,8 @@ def build(order: Order, emit: Emit) -> Build:
         outcome = _made(order, original, student, reuse)
         forget_types(outcome.graph, annotated)
         if not outcome.stopped and student is None:
-            undo_growth(order, original, annotated, outcome.graph, outcome.report)
+            undone = undo_growth(order, original, annotated, outcome.graph, outcome.report)
+            outcome = replace(outcome, size=size_of(outcome.graph, outcome.dims)) if undone else outcome
         result = _written(order, original, reuse, outcome, emit)
     if reuse.store is not None:
         reuse.store.trim()
@@ -128,6 +129,7 @@ class _Made:
     """What the passes made, not written yet. `stopped` tells where an interrupted build got to, and is empty else."""
 
     graph: Graph
+    size: Size
     report: BuildReport
     ctx: Context
     teacher: Session | None
@@ -173,6 +175,7 @@ def _made(order: Order, original: Graph, student: Graph | None, reuse: Reuse) ->
         graph, stopped = recorder.kept, f"interrupted {recorder.where}"
         run(last, graph, ctx)
     size = size_of(original, dims)
+    after = size_of(graph, dims) if stopped or recorder.size is None else recorder.size
     report = BuildReport(
         model=name_of(order.model),
         pipeline=str(order.pipeline),
@@ -189,7 +192,7 @@ def _made(order: Order, original: Graph, student: Graph | None, reuse: Reuse) ->
     )
     if samples is not None and ctx.fit is not None and ctx.held_out is not None:
         report.samples = SampleRecord(ctx.data, samples.synthetic, ctx.fit.count, ctx.held_out.count)
-    return _Made(graph, report, ctx, teacher, dims, recorder.kept is not None and not order.strict, stopped)
+    return _Made(graph, after, report, ctx, teacher, dims, recorder.kept is not None and not order.strict, stopped)
 
 
 def _samples(
@@ -232,8 +235,7 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made, emit: 
                 outcome = replace(outcome, stopped="interrupted during tuning")
             stopped, path = outcome.stopped, os.path.join(folder, order.name)
             staged = order.target.emit_tuned(graph, path, choice) if choice else emit(graph, path)
-        after = size_of(graph, outcome.dims)
-        report.after = replace(after, bytes=staged.bytes, nodes=staged.nodes or after.nodes)
+        report.after = replace(outcome.size, bytes=staged.bytes, nodes=staged.nodes or outcome.size.nodes)
         report.notes += growth(order, report)
         try:
             with reproducible(order, graph, outcome.ctx.held_out):

@@ -17,7 +17,7 @@ from .model import read
 
 if TYPE_CHECKING:
     from ..targets.tuning import Device
-    from ..targets.tvm.artifact.codegen import Port
+    from ..targets.tvm.artifact.manifest import Port
 
 
 @runtime_checkable

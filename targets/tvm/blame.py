@@ -5,16 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ...errors import EmissionError, OptcError, TargetError
 from ...ir.clone import copy_nodes
 from ...ir.graph import Graph, Node, Value
+from ...ir.types import Type
 from .open_sizes import leaves_open
-
-if TYPE_CHECKING:
-    from ...ir.types import Type
-
 
 _LOG = logging.getLogger("optc")
 

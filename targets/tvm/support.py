@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import TargetError
+from ...ir.graph import Graph
+from ...ir.node import Node
 from ...ir.ops import RANDOM
 from ...ir.shapes.infer import infer
 from ...passes.base import Context, TargetFacts
 from .blame import where
 from .legal.primitive import BODIES, WRITTEN_OUT, Primitive
 from .relax import conditions
-from .relax.converter import CONVERTED
-from .relax.lowering import LOWERINGS
-from .relax.rules.table import RULES
-
-if TYPE_CHECKING:
-    from ...ir.graph import Graph
-    from ...ir.node import Node
+from .relax.table import CONVERTED, LOWERINGS, RULES
 
 _CODES = frozenset({"QLinearConv", "QLinearMatMul"})
 """What is parted into codes and layers before import (see `Spread`)."""

@@ -118,6 +118,9 @@ class LibraryTarget(Target):
         check_features(machine.features, machine.triple, f"kernels for {text_of(self.name, self)} need")
 
     def tune(self, graph: Graph, how: Tuning, advance: Callable[[float], None]) -> Tuned:
+        from .loading import require
+
+        require()
         from .tuning.model import tune
 
         return tune(graph, self.machine(), how, advance)

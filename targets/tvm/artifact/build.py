@@ -18,8 +18,8 @@ from ..cpu.machine import Machine
 from ..cpu.objects import place, version
 from ..cpu.system import linking
 from ..loading import require
-from . import codegen, manifest
-from .codegen import Port
+from . import manifest
+from .manifest import Port
 
 if TYPE_CHECKING:
     import tvm
@@ -49,6 +49,8 @@ def build(
     """
     compiler = toolchain.compiler(machine)
     require()
+    from .codegen import source
+
     graph = graph.clone()
     mod, plan = lowered(graph, machine, dims, tuned)
     inputs = ports_of(graph, plan, plan.inputs, [(value.name, value) for value in graph.inputs])
@@ -57,7 +59,7 @@ def build(
         with open(os.path.join(work, "weights.bin"), "wb") as weights:
             weights.write(plan.constants.stored or b"\0")
         with open(os.path.join(work, "model.cc"), "w", encoding="utf-8") as text:
-            text.write(codegen.source(plan, inputs, outputs, "weights.bin"))
+            text.write(source(plan, inputs, outputs, "weights.bin"))
         for name in os.listdir(toolchain.SOURCES):
             shutil.copyfile(os.path.join(toolchain.SOURCES, name), os.path.join(work, name))
         planned = toolchain.start(

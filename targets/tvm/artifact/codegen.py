@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from .manifest import Port
 from .plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
@@ -19,15 +19,6 @@ _NAMED = {
 """DLPack's numbers for types that numpy has from elsewhere, by their names."""
 MARK = "optc_weights"
 KERNELS = "optc_kernels"
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """An input or output as the user knows it: sizes are numbers, or names where they are open."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights: str) -> str:

@@ -31,8 +31,11 @@ _MOST = 256 << 20
 """Bytes of a graph that a copy is handed; more of them twice would take too much memory."""
 _PATIENCE = 2.0
 """Seconds that a copy has to tidy up once it is told to end."""
-_WANTED = ("..schedule.pipeline", "..schedule.winograd", "..relax.module", ".plan", ".manifest")
-"""Modules that every build needs, which import parts of TVM."""
+_WANTED = (
+    "..schedule.pipeline", "..relax.module", "..relax.lowering", "..relax.convolutions", "..relax.products", ".plan",
+    ".manifest",
+)  # fmt: skip
+"""Modules that most builds need, which import parts of TVM."""
 _DEATH_SIGNAL = 1
 """Linux's number of the option `PR_SET_PDEATHSIG` of `prctl`."""
 

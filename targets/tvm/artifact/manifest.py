@@ -8,6 +8,7 @@ import os
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from ....storage.workspace import files as files_of
 from ..cpu import features
 from ..cpu.machines import of_llvm
 from ..cpu.system import API, PAGE
-from .codegen import Port
 
 if TYPE_CHECKING:
     from ....ir.graph import Graph
@@ -30,6 +30,15 @@ SCHEMA = "optc.library/1"
 _LISTED = frozenset({".so", ".bin", ".cl", ".metal", ".wgsl"})
 """Extensions of the files that artifacts are loaded from: each of them is listed with its digest."""
 _PLAIN = frozenset(f"{string.ascii_letters}{string.digits}._-")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output as the user knows it: sizes are numbers, or names where they are open."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
 
 
 def document(

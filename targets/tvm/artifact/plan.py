@@ -11,18 +11,16 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tvm
+from tvm import relax, tirx
 
 from ....errors import TargetError
 from ..relax.importer import EQUAL, FILLED, REQUIRED
 from .constants import ALIGNMENT, Constants
-
-if TYPE_CHECKING:
-    import tvm
-    from tvm import relax
 
 __all__ = ["ALIGNMENT", "Call", "Copy", "Fill", "Plan", "Require", "Space", "Tensor", "plan_of"]
 
@@ -155,8 +153,6 @@ class _Planner:
         return self.plan
 
     def _symbolic(self, index: int, param: relax.Var) -> None:
-        from tvm import tirx
-
         for axis, size in enumerate(param.ty.shape):
             if isinstance(size, tirx.Var) and size not in self._symbols:
                 name = f"d{len(self._symbols)}"
@@ -164,8 +160,6 @@ class _Planner:
                 self.plan.dims.append((name, index, axis))
 
     def _resolve_result(self, bindings: list[Any], body: Any) -> list[Any]:
-        from tvm import relax
-
         values = {binding.var: binding.value for binding in bindings}
         while isinstance(body, relax.Var) and body in values:
             body = values[body]
@@ -173,8 +167,6 @@ class _Planner:
 
     def _root(self, values: dict[Any, Any], expr: Any) -> Any:
         """The variable whose buffer `expr` views."""
-        from tvm import relax
-
         while expr in values:
             value = values[expr]
             if isinstance(value, relax.Var):
@@ -190,8 +182,6 @@ class _Planner:
     def _lifetimes(self, bindings: list[Any], result: list[Any]) -> dict[int, list[Any]]:
         """Which buffers are done with after which binding. Those of outputs never are: what is not written where the
         caller wants it is copied when all has run."""
-        from tvm import relax
-
         values = {binding.var: binding.value for binding in bindings}
         last: dict[Any, int] = {}
 
@@ -227,8 +217,6 @@ class _Planner:
         return places
 
     def _bind(self, var: Any, value: Any, output: int | None) -> None:
-        from tvm import relax
-
         op = _op(value)
         if isinstance(value, relax.Var) or _is_constant(value):
             self._held[var] = self._tensor(value)
@@ -257,8 +245,6 @@ class _Planner:
             )
 
     def _call(self, var: Any, value: Any, output: int | None) -> None:
-        from tvm import relax
-
         arguments = [self._argument(one) for one in value.args[1].fields]
         out = value.ty_args[0]
         fields = list(out.fields) if isinstance(out, relax.TupleType) else [out]
@@ -292,8 +278,6 @@ class _Planner:
                 self._free.append(tensor.space.index)
 
     def _argument(self, expr: Any) -> Tensor | str:
-        from tvm import tirx
-
         is_number = isinstance(expr, tirx.Var | tirx.IntImm) or type(expr).__name__ in _FORMS
         return self._c(expr)[0] if is_number and expr not in self._held else self._tensor(expr)
 
@@ -320,8 +304,6 @@ class _Planner:
 
     def _c(self, expr: Any) -> tuple[str, int]:
         """A size as a C expression, and what it is where every unknown dimension is one."""
-        from tvm import tirx
-
         if isinstance(expr, int | tirx.IntImm):
             return str(int(expr)), int(expr)
         if isinstance(expr, tirx.Var) and expr in self._symbols:

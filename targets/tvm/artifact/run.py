@@ -20,7 +20,7 @@ from ..cpu.machine import Machine
 from ..cpu.system import bare, runner_compiler
 from . import folder as artifact
 from . import manifest
-from .codegen import Port
+from .manifest import Port
 
 Array = npt.NDArray[Any]
 

@@ -6,17 +6,16 @@ instruction takes (see `machine.Dot`). Sums are whole and exact, so their order 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import te, tirx
 
 from ..cpu.tiling import Tile
-from .conv import Window, reader
+from .conv import reader
 from .dense import tiles
-
-if TYPE_CHECKING:
-    from tvm import te
+from .window import Window
 
 _MAGIC = 12582912.0
 """1.5 * 2^23: a float of this size has whole numbers for neighbours, so adding it rounds, halves to even."""
@@ -51,8 +50,6 @@ def conv_codes(
 
     Beyond the border codes are `zero`, so that what the zero of the codes adds to a sum is the same everywhere.
     """
-    from tvm import te, tirx
-
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, chunks, inner, block, terms = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(zero, x.dtype))
@@ -80,8 +77,6 @@ def conv_codes(
 
 def dense_codes(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tensor:
     """Codes [..., M, K] by packed weights [N / (m b), K / terms, m, b, terms] to int32 [..., M, N]."""
-    from tvm import te, tirx
-
     panels, depth, chunks, block, terms = (int(d) for d in w.shape)
     rank, lead, rows = len(x.shape), tuple(x.shape[:-2]), x.shape[-2]
     k, rt = te.reduce_axis((0, depth), "k"), te.reduce_axis((0, terms), "rt")
@@ -112,7 +107,6 @@ def dense_codes(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tens
 
 def scaled(sums: te.Tensor, bias: te.Tensor, scale: te.Tensor, *rest: te.Tensor) -> te.Tensor:
     """(sums + bias) * scale + rest as floats; all but the sums broadcast to the left."""
-    from tvm import te
 
     def number(*i: Any) -> Any:
         value = (sums(*i) + bias(*_under(bias, i))).astype("float32") * scale(*_under(scale, i))
@@ -128,7 +122,6 @@ def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: st
     codes, and a product with the inverse puts those on either side. Numbers that are `bounded`, by `BOUND`, are clamped
     last, when they are narrow, for which ARM has an instruction.
     """
-    from tvm import te, tirx
 
     def code(value: Any) -> Any:
         quotient = value if scale == 1 else value / tirx.const(scale, "float32")
@@ -147,8 +140,6 @@ def _rounded(number: Any, shift: int) -> Any:
     A fence before the sum keeps LLVM from making one instruction of it and the product before, which would not round
     the product. What is added with `_MAGIC` must be even, or numbers halfway between two would go to the odd one.
     """
-    from tvm import tirx
-
     fenced = tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", number)
     inside = shift if shift % 2 == 0 else 0
     bits = tirx.reinterpret("int32", fenced + tirx.const(_MAGIC + inside, "float32")).astype("int16")
@@ -160,8 +151,6 @@ def to_code(number: Any, low: int, high: int, shift: int, dtype: str) -> Any:
 
     Clamped before it is rounded, which keeps LLVM from making one instruction of a product and the sum that rounds it.
     """
-    from tvm import tirx
-
     clamped = tirx.min(tirx.max(number, tirx.const(float(low), "float32")), tirx.const(float(high), "float32"))
     if dtype == "float32":
         return clamped + tirx.const(_MAGIC, dtype) - tirx.const(_MAGIC - shift, dtype)
@@ -171,7 +160,6 @@ def to_code(number: Any, low: int, high: int, shift: int, dtype: str) -> Any:
 
 def decode(x: te.Tensor, scale: float, zero: int) -> te.Tensor:
     """(code - zero) * scale as floats."""
-    from tvm import te, tirx
 
     def number(code: Any) -> Any:
         return (code.astype("int32") - tirx.const(zero, "int32")).astype("float32") * tirx.const(scale, "float32")
@@ -181,7 +169,6 @@ def decode(x: te.Tensor, scale: float, zero: int) -> te.Tensor:
 
 def recode(x: te.Tensor, dtype: str, shift: int) -> te.Tensor:
     """The same codes in another integer type, `shift` added."""
-    from tvm import te, tirx
 
     def moved(code: Any) -> Any:
         return (code.astype("int32") + tirx.const(shift, "int32")).astype(dtype)
@@ -191,8 +178,6 @@ def recode(x: te.Tensor, dtype: str, shift: int) -> te.Tensor:
 
 def pack_codes(x: te.Tensor, block: int) -> te.Tensor:
     """[N, C, H, W] as [N, C / b, H * W, b]; channels beyond the last are 0, and have no weights."""
-    from tvm import te, tirx
-
     n, c, height, width = (x.shape[0], *(int(d) for d in x.shape[1:]))
 
     def at(i: Any, o: Any, p: Any, lane: Any) -> Any:
@@ -208,8 +193,6 @@ def unfold(x: te.Tensor, window: Window, block: int, zero: int) -> te.Tensor:
 
     Beyond the border codes are `zero`; what fills the block has no weights.
     """
-    from tvm import te, tirx
-
     n, c, height, width = (x.shape[0], *(int(d) for d in x.shape[1:]))
     columns, taps = window.output[1], window.size[1]
 
@@ -224,7 +207,6 @@ def unfold(x: te.Tensor, window: Window, block: int, zero: int) -> te.Tensor:
 
 def crop(x: te.Tensor, width: int, first: tuple[int, int], step: tuple[int, int], size: tuple[int, int]) -> te.Tensor:
     """Every `step`-th row and column of an image in blocks, `size` of them from `first` on."""
-    from tvm import te
 
     def at(n: Any, c: Any, p: Any, lane: Any) -> Any:
         row, column = first[0] + p // size[1] * step[0], first[1] + p % size[1] * step[1]
@@ -235,8 +217,6 @@ def crop(x: te.Tensor, width: int, first: tuple[int, int], step: tuple[int, int]
 
 def pad_channels(x: te.Tensor, channels: int, before: int, total: int, fill: int) -> te.Tensor:
     """Channels [before, before + channels) of an image in blocks are those of x, the others `fill`."""
-    from tvm import te, tirx
-
     block = int(x.shape[3])
 
     def at(n: Any, o: Any, p: Any, lane: Any) -> Any:

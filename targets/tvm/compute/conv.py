@@ -9,51 +9,15 @@ sums of a tile are one stage, the output another, and the schedule computes the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import te, tirx
 
 from ..cpu.tiling import Tile
 from .sums import sums
-
-if TYPE_CHECKING:
-    from tvm import te
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Where a kernel of `size` (height, width) looks: `pads` are top, left, bottom, right."""
-
-    image: tuple[int, int]
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
-
-    @property
-    def output(self) -> tuple[int, int]:
-        """Height and width of what it gives."""
-        top, left, bottom, right = self.pads
-        padded = self.image[0] + top + bottom, self.image[1] + left + right
-        height, width = (
-            (padded[i] - self.dilations[i] * (self.size[i] - 1) - 1) // self.strides[i] + 1 for i in (0, 1)
-        )
-        return height, width
-
-    @property
-    def rows(self) -> Window:
-        """What is left of it over an image whose columns have been looked up."""
-        (top, _, bottom, _), width = self.pads, self.output[1]
-        return Window(
-            (self.image[0], width), (self.size[0], 1), (self.strides[0], 1), (top, 0, bottom, 0), (self.dilations[0], 1)
-        )
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether output pixel `i` depends on input pixel `i` alone."""
-        return self.size == (1, 1) and self.strides == (1, 1) and not any(self.pads)
+from .window import Window
 
 
 def pack(weights: npt.NDArray[np.generic], tile: Tile, inner: int, block: int) -> npt.NDArray[np.generic]:
@@ -76,8 +40,6 @@ def pack_depthwise(weights: npt.NDArray[np.generic], block: int) -> npt.NDArray[
 
 def packed(w: te.Tensor, tile: Tile, inner: int, block: int) -> te.Tensor:
     """`pack` of weights that are computed when the model runs."""
-    from tvm import te, tirx
-
     co, ci, kh, kw = (int(size) for size in w.shape)
     wide = tile.chunks * block
 
@@ -91,8 +53,6 @@ def packed(w: te.Tensor, tile: Tile, inner: int, block: int) -> te.Tensor:
 
 def packed_depthwise(w: te.Tensor, block: int) -> te.Tensor:
     """`pack_depthwise` of weights that are computed when the model runs."""
-    from tvm import te, tirx
-
     c, _, kh, kw = (int(size) for size in w.shape)
 
     def at(b: Any, h: Any, k: Any, lane: Any) -> Any:
@@ -105,8 +65,6 @@ def packed_depthwise(w: te.Tensor, block: int) -> te.Tensor:
 
 def blocked(b: te.Tensor, block: int) -> te.Tensor:
     """Numbers a channel, computed when the model runs, as they broadcast against an image: [1, C / b, 1, b]."""
-    from tvm import te, tirx
-
     count = int(b.shape[0])
 
     def at(_: Any, c: Any, __: Any, lane: Any) -> Any:
@@ -123,8 +81,6 @@ def reader(
 
     `zero` stands beyond the border. With `number`, what it makes of each value is copied first.
     """
-    from tvm import te, tirx
-
     height, width = window.image
     top, left, bottom, right = window.pads
     out_height, out_width = window.output
@@ -174,8 +130,6 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
     `channels` are those of the output; its last block may hold more, which are zero. That of the input may hold more,
     too, which are not read.
     """
-    from tvm import te, tirx
-
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, inner, chunks, block = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(0, x.dtype))
@@ -219,8 +173,6 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
     With `zero`, x holds codes, and stands for the numbers code - zero. Those are taken in the type of the weights, or
     with weights of int8 as int16, and their sums are int32.
     """
-    from tvm import te, tirx
-
     points = window.output[0] * window.output[1]
     blocks, kernel_h, kernel_w, block = (int(d) for d in w.shape)
 
@@ -262,8 +214,6 @@ def side_by_side(
     """The phases of a transposed convolution, which are channels of `x` [N, SH * SW * C / b, QH * width, b], as one
     image of `size`. Its pixel (0, 0) is pixel `pads` of one whose first pixel is phase 0 of place 0; places of `x`
     count from `first`."""
-    from tvm import te
-
     (sh, sw), (top, left) = strides, pads
     blocks = int(x.shape[1]) // (sh * sw)
 

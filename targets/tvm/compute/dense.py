@@ -6,16 +6,14 @@ last tile, rows beyond the end repeat the last one, so that no bounds are checke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import te, tirx
 
 from ..cpu.tiling import Tile
 from .sums import sums
-
-if TYPE_CHECKING:
-    from tvm import te
 
 
 def pack(weights: npt.NDArray[np.generic], tile: Tile, block: int) -> npt.NDArray[np.generic]:
@@ -36,8 +34,6 @@ def dense(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tensor:
 
 def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
     """x [..., M, K] by y [..., K, N], both computed, the leading sizes equal. `y` is packed on the way."""
-    from tvm import te, tirx
-
     depth, columns = y.shape[-2], y.shape[-1]
     wide = tile.chunks * block
     # More panels than there are would be packed for nothing: where their number is not known, a stage that reads one of
@@ -58,8 +54,6 @@ def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
 def _product(
     x: te.Tensor, weight: Any, panels: Any, depth: Any, chunks: int, block: int, columns: Any, tile: Tile
 ) -> te.Tensor:
-    from tvm import te, tirx
-
     rank = len(x.shape)
     lead, rows = tuple(x.shape[:-2]), x.shape[-2]
     whole = isinstance(rows, int | tirx.IntImm) and int(rows) % tile.points == 0
@@ -84,8 +78,6 @@ def _product(
 
 def fixed(size: Any) -> Any:
     """A size as a number where it is one."""
-    from tvm import tirx
-
     return int(size) if isinstance(size, tirx.IntImm) else size
 
 
@@ -95,6 +87,4 @@ def tiles(size: Any, tile: int) -> Any:
     Where the size is not known, as many as there are rows: that this suffices needs no proof, and the schedule computes
     only those that are used.
     """
-    from tvm import tirx
-
     return -(-int(size) // tile) if isinstance(size, int | tirx.IntImm) else size

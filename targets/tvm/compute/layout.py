@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tvm import te
+from tvm import te, topi
 
 
 def pack(x: te.Tensor, block: int) -> te.Tensor:
     """[N, C, H, W] as [N, C / b, H * W, b]; C is a multiple of b."""
-    from tvm import te
-
     n, c, height, width = x.shape
     return te.compute(
         (n, c // block, height * width, block),
@@ -22,8 +17,6 @@ def pack(x: te.Tensor, block: int) -> te.Tensor:
 
 def unpack(x: te.Tensor, channels: int, height: int, width: int) -> te.Tensor:
     """[N, C / b, H * W, b] as [N, channels, H, W]; blocks may hold more channels than are wanted."""
-    from tvm import te
-
     block = x.shape[3]
     return te.compute(
         (x.shape[0], channels, height, width),
@@ -34,6 +27,4 @@ def unpack(x: te.Tensor, channels: int, height: int, width: int) -> te.Tensor:
 
 def concatenate(*parts: te.Tensor, axis: int) -> te.Tensor:
     """Tensors one after the other along an axis."""
-    from tvm import topi
-
     return topi.concatenate(parts, axis)

@@ -7,17 +7,16 @@ memory, so what a step reads is taken into registers first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import te, tirx
 
 from ..cpu.tiling import Tile
 from . import codes
-from .conv import Window, reader
-
-if TYPE_CHECKING:
-    from tvm import te
+from .conv import reader
+from .window import Window
 
 
 def pack(weights: npt.NDArray[np.int8], tile: Tile, inner: int, block: int, terms: int) -> npt.NDArray[np.int8]:
@@ -29,8 +28,6 @@ def conv_matrix(
     x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, groups: int, zero: int, rows: int
 ) -> te.Tensor:
     """As `codes.conv_codes`, for an instruction of so many rows; the points of a tile are a multiple of those."""
-    from tvm import te, tirx
-
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, inner, chunks, block, terms = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(zero, x.dtype))

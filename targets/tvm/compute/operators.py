@@ -8,12 +8,11 @@ added to give the unsigned ones that the formulas are about, or, of type float32
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tvm import te, tirx
 
 from .codes import to_code
-
-if TYPE_CHECKING:
-    from tvm import te
 
 _MOST = 255
 
@@ -31,8 +30,6 @@ def add_codes(
 
     `fixed` holds the zeros of all three, so that of the result is part of what is rounded.
     """
-    from tvm import te, tirx
-
     rx, ry = (tirx.const(ratio, "float32") for ratio in ratios)
 
     def code(*i: Any) -> Any:
@@ -57,7 +54,6 @@ def multiply_codes(
     With `single`, images in blocks are multiplied by a single pixel. Clamped before the zero is added: product and sum
     are rounded each.
     """
-    from tvm import te, tirx
 
     def code(*i: Any) -> Any:
         under = (*i[:2], 0, i[3]) if single else i
@@ -71,8 +67,6 @@ def multiply_codes(
 
 def mean_codes(x: te.Tensor, zero: int, scale: float, shift: int, low: int, high: int, dtype: str) -> te.Tensor:
     """round(sum over pixels of (x - zero) * scale), [N, C / b, P, b] to [N, C / b, 1, b]; sums are whole and exact."""
-    from tvm import te, tirx
-
     n, c, pixels, block = x.shape
     p = te.reduce_axis((0, pixels), "p")
     sums = te.compute(
@@ -90,7 +84,6 @@ def move_codes(
     x: te.Tensor, zero: int, scale: float, divisor: float, shift: int, low: int, high: int, dtype: str
 ) -> te.Tensor:
     """Codes of one grid as those of another, round((x - zero) scale / divisor)."""
-    from tvm import te, tirx
 
     def code(*i: Any) -> Any:
         real = (x(*i).astype("int32") - tirx.const(zero, "int32")).astype("float32") * tirx.const(scale, "float32")
@@ -101,8 +94,6 @@ def move_codes(
 
 
 def _number(x: te.Tensor, index: Sequence[Any], offset: int) -> Any:
-    from tvm import tirx
-
     code = x(*index)
     if str(x.dtype) == "float32":
         return code

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import te, tirx
 
-from .conv import Window
-
-if TYPE_CHECKING:
-    from tvm import te
+from .window import Window
 
 
 def max_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor:
@@ -18,8 +16,6 @@ def max_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor
 
     A place outside the image is moved to the nearest inside; every window holds that one too, so the maximum stays.
     """
-    from tvm import te, tirx
-
     (height, width), (top, left) = window.image, window.pads[:2]
     rh, rw = te.reduce_axis((0, window.size[0]), "rh"), te.reduce_axis((0, window.size[1]), "rw")
 
@@ -37,8 +33,6 @@ def max_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor
 
 def sum_pool(x: te.Tensor, window: Window, output: tuple[int, int]) -> te.Tensor:
     """The sum under each window, nothing being added beyond the border."""
-    from tvm import te, tirx
-
     (height, width), (top, left) = window.image, window.pads[:2]
     (kh, kw), (sh, sw) = window.size, window.strides
     rh, rw = te.reduce_axis((0, kh), "rh"), te.reduce_axis((0, kw), "rw")

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tvm import te
+from tvm import te
 
 _RUN = 64
 """Products that are summed in one run: enough for what is done between two runs to cost little."""
@@ -30,8 +29,6 @@ def sums(
 
     The last three dimensions of `shape` are one tile of sums. `notes` are for the rule that schedules it.
     """
-    from tvm import te
-
     (size, name), *others = axes
     inner = [te.reduce_axis((0, extent), other) for extent, other in others]
     cut = dtype == "float16" and isinstance(size, int)

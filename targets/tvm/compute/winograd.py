@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cpu.tiling import Tile
-from .conv import Window
+from .window import Window
 
 if TYPE_CHECKING:
     from tvm import te

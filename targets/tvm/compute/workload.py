@@ -15,7 +15,7 @@ from ..cpu.machine import Machine
 from ..cpu.tiling import Tile, ranked
 from ..cpu.tiling import cycles as cycles_a_sum
 from . import winograd
-from .conv import Window
+from .window import Window
 
 _SPARE = 2
 """Registers that hold products of codes on their way into the sums."""

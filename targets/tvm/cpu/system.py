@@ -14,13 +14,10 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from . import toolchain
+from .machine import Machine
 from .objects import kept, version
-
-if TYPE_CHECKING:
-    from .machine import Machine
 
 PAGE = 16384
 """Bytes of a page of memory, at most, that a library for Android is laid out for: those of Android 15."""

@@ -5,17 +5,14 @@ Kernels that work on them take them apart by bits already (see `rules.casts`); w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tvm import tirx
+import tvm_ffi
+from tvm import ir, tirx
 
 
 def as_bits(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """A flat device function whose buffers of such numbers hold their bits."""
-    import tvm_ffi
-    from tvm import ir, tirx
-
     rewrite = _Bits()
     for param in function.params:
         kind = _kind(getattr(getattr(param.ty, "element_type", None), "dtype", ""))
@@ -49,8 +46,6 @@ class _Bits:
         self.buffers: dict[Any, Any] = {}
 
     def declare(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         if value.data not in self.pointers:
             return mutator.default_mutate(value)
         old, pointer = value.buffer, self.pointers[value.data]
@@ -58,23 +53,17 @@ class _Bits:
         return tirx.DeclBuffer(self.buffers[old], data=pointer)
 
     def load(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         if value.source not in self.buffers:
             return mutator.default_mutate(value)
         return tirx.BufferLoad(self.buffers[value.source], [mutator.mutate(one) for one in value.indices])
 
     def store(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         if value.buffer not in self.buffers:
             return mutator.default_mutate(value)
         indices = [mutator.mutate(one) for one in value.indices]
         return tirx.BufferStore(self.buffers[value.buffer], mutator.mutate(value.value), indices)
 
     def cast(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         if str(value.value.ty.dtype) != "bfloat16":
             return mutator.default_mutate(value)
         # A bfloat16 is the upper half of a float.
@@ -82,8 +71,6 @@ class _Bits:
         return tirx.reinterpret("float32", word).astype(str(value.ty.dtype))
 
     def call(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         if getattr(value.op, "name", "") != "tirx.reinterpret":
             return mutator.default_mutate(value)
         dtype, inner = _kind(value.ty.dtype) or str(value.ty.dtype), mutator.mutate(value.args[0])

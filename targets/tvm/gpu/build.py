@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import tvm
 
     from ....ir.graph import Graph
-    from ..artifact.codegen import Port
+    from ..artifact.manifest import Port
     from ..artifact.plan import Plan
     from .launches import LaunchPlan
 

@@ -5,10 +5,10 @@ They are read as float32, computed with so, and rounded where they are stored, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tvm import tirx
+import tvm_ffi
+from tvm import ir, tirx
 
 ROUND = "to_half"
 """The function that rounds a number as storing it would."""
@@ -22,9 +22,6 @@ ROUND_SOURCE = f"""float {ROUND}(float x) {{
 
 def in_single(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """A flat device function, without vectors of halves, that computes with none."""
-    import tvm_ffi
-    from tvm import ir, tirx
-
     seen = False
 
     def note(value: Any) -> Any:
@@ -67,8 +64,6 @@ class _Single:
         return mutator.default_mutate(value)
 
     def allocate(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         old = value.buffer
         if str(old.dtype) != "float16":
             return mutator.default_mutate(value)
@@ -76,8 +71,6 @@ class _Single:
         return tirx.AllocBuffer(self.single[old], value.annotations)
 
     def load(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         indices = [mutator.mutate(one) for one in value.indices]
         if value.source in self.single:
             return tirx.BufferLoad(self.single[value.source], indices)
@@ -87,8 +80,6 @@ class _Single:
         return tirx.call_pure_extern("float32", "vload_half", tirx.const(0, "int32"), where)
 
     def store(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         indices, what = [mutator.mutate(one) for one in value.indices], value.value
         if value.buffer in self.single:
             return tirx.BufferStore(self.single[value.buffer], mutator.mutate(what), indices)
@@ -100,30 +91,22 @@ class _Single:
         return tirx.Evaluate(tirx.call_extern("int32", "vstore_half", wide, tirx.const(0, "int32"), where))
 
     def cast(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         inner = mutator.mutate(value.value)
         if _is_half(value):
             return tirx.call_pure_extern("float32", ROUND, inner.astype("float32"))
         return inner.astype(str(value.ty.dtype)) if _is_half(value.value) else mutator.default_mutate(value)
 
     def number(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         return tirx.const(float(value.value), "float32") if _is_half(value) else value
 
     def pair(self, value: Any, mutator: Any) -> Any:
         return type(value)(mutator.mutate(value.a), mutator.mutate(value.b))
 
     def choice(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         parts = (value.condition, value.true_value, value.false_value)
         return tirx.Select(*(mutator.mutate(part) for part in parts))
 
     def call(self, value: Any, mutator: Any) -> Any:
-        from tvm import tirx
-
         if not _is_half(value):
             return mutator.default_mutate(value)
         return tirx.call_intrin("float32", value.op, *(mutator.mutate(one) for one in value.args))

@@ -12,20 +12,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.s_tir import dlight
+from tvm.s_tir import transform as high
+from tvm.target import Target
 
 from ....errors import TargetError
+from ..relax.exact import legalizations, spelled_out, without_nan
 from .bits import as_bits
 from .device import Gpu
 from .halves import ROUND, ROUND_SOURCE, in_single
 from .lanes import wide_where_right
 from .language import spelled
-
-if TYPE_CHECKING:
-    import tvm
-    from tvm import relax, tirx
+from .schedule import Contraction, Flat, Pooling, ShortRows
 
 _LAUNCH = "tirx.call_ffi_kernel"
 _KERNEL = 2
@@ -57,13 +61,6 @@ class Function:
 
 def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule:
     """Operators become kernels, neighbours are `fused`, and every kernel is cut for the GPU."""
-    import tvm
-    from tvm import relax
-    from tvm.s_tir import dlight
-    from tvm.target import Target
-
-    from ..relax.exact import legalizations, spelled_out, without_nan
-    from .schedule import Contraction, Flat, Pooling, ShortRows
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return call
@@ -95,11 +92,6 @@ def lower(
     kernels: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool = False
 ) -> tuple[dict[str, tirx.PrimFunc], dict[str, Function]]:
     """The device functions of scheduled kernels by name, and how each kernel is launched."""
-    import tvm
-    from tvm import tirx
-    from tvm.s_tir import transform as high
-    from tvm.target import Target
-
     low = tirx.transform
     named = {name: function.with_attr("global_symbol", name) for name, function in kernels.items()}
     steps = [
@@ -154,9 +146,6 @@ def lower(
 
 def _from_the_start(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """A flat function for tensors that begin where their buffers do, as all in a plan."""
-    import tvm_ffi
-    from tvm import tirx
-
     starts = [getattr(param.ty, "elem_offset", None) for param in function.params]
     offsets = [start for start in starts if isinstance(start, tirx.Var)]
 
@@ -170,9 +159,6 @@ def _from_the_start(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 def source(name: str, function: tirx.PrimFunc, gpu: Gpu) -> str:
     """The text of one device function in the GPU's language, without what TVM repeats before each."""
-    import tvm
-    from tvm.target import Target
-
     mod = tvm.IRModule({name: function})
     text = str(tvm.get_global_func(f"target.build.{gpu.kind}")(mod, Target(gpu.target())).inspect_source())
     # The declarations of halves as numbers to compute with: none are, so that no device need know them.

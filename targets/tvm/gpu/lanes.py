@@ -8,10 +8,10 @@ vectors. Such loops are written out instead, one lane after the other, which is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tvm import tirx
+import tvm_ffi
+from tvm import ir, sym, tirx
 
 _WORDS = ("float32", "int32")
 
@@ -21,9 +21,6 @@ def wide_where_right(function: tirx.PrimFunc, half: bool) -> tirx.PrimFunc:
 
     A choice between two vectors by one condition becomes a branch, whose condition stays one.
     """
-    import tvm_ffi
-    from tvm import tirx
-
     ranges = _ranges(function)
 
     def settled(loop: Any, mutator: Any) -> Any:
@@ -39,9 +36,6 @@ def wide_where_right(function: tirx.PrimFunc, half: bool) -> tirx.PrimFunc:
 
 def _ranges(function: tirx.PrimFunc) -> dict[Any, Any]:
     """What the variables of loops and threads run over."""
-    import tvm_ffi
-    from tvm import ir, tirx
-
     ranges: dict[Any, Any] = {}
 
     def loop(value: Any) -> Any:
@@ -59,8 +53,6 @@ def _ranges(function: tirx.PrimFunc) -> dict[Any, Any]:
 
 def _branched(loop: Any) -> Any:
     """The body of a loop in which choices that do not depend on the lane are branches."""
-    import tvm_ffi
-    from tvm import tirx
 
     def branch(value: Any) -> Any:
         if _reads(value.condition, loop.loop_var):
@@ -72,9 +64,6 @@ def _branched(loop: Any) -> Any:
 
 def _fits(body: Any, lane: Any) -> bool:
     """Whether every number that differs from lane to lane has 32 bits, and every condition is one that may be asked."""
-    import tvm_ffi
-    from tvm import ir, tirx
-
     compares = (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE)
     allowed: list[Any] = []
     fits = True
@@ -106,9 +95,6 @@ def _fits(body: Any, lane: Any) -> bool:
 
 def _scattered(body: Any, lane: Any, ranges: dict[Any, Any], half: bool) -> bool:
     """Whether floats that may be stored as halves, which are read by fours from one address, lie apart."""
-    import tvm_ffi
-    from tvm import ir, sym, tirx
-
     if not half:
         return False
     places: list[Any] = []
@@ -134,9 +120,6 @@ def _scattered(body: Any, lane: Any, ranges: dict[Any, Any], half: bool) -> bool
 
 
 def _reads(expr: Any, var: Any) -> bool:
-    import tvm_ffi
-    from tvm import tirx
-
     seen = False
 
     def note(one: Any) -> Any:

@@ -8,10 +8,10 @@ which `select` does not take, is spelled with and and or.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tvm import tirx
+import tvm_ffi
+from tvm import ir, tirx
 
 _ROUNDED = ("ceil", "floor", "trunc")
 _ARCS = ("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "sin", "sinh", "tan")
@@ -30,9 +30,6 @@ _NARROW = ("int8", "uint8", "int16", "uint16")
 
 def spelled(function: tirx.PrimFunc, kind: str) -> tirx.PrimFunc:
     """A device function whose calls are those of the language `kind`."""
-    import tvm_ffi
-    from tvm import ir, tirx
-
     words = WORDS[kind]
 
     def call(value: Any) -> Any:
@@ -66,8 +63,6 @@ def spelled(function: tirx.PrimFunc, kind: str) -> tirx.PrimFunc:
 
 def _is_nan(x: Any) -> Any:
     """Asked of the bits: these compilers may take it that numbers are numbers."""
-    from tvm import tirx
-
     if str(x.ty.dtype) != "float32":
         return tirx.isnan(x)
     bits = tirx.reinterpret("uint32", x)
@@ -76,8 +71,6 @@ def _is_nan(x: Any) -> Any:
 
 def _power(x: Any, y: Any) -> Any:
     """WebGPU's `pow` knows no negative base; the root of one is what no power is."""
-    from tvm import tirx
-
     dtype = str(x.ty.dtype)
     zero, one, two = (tirx.const(number, dtype) for number in (0.0, 1.0, 2.0))
 
@@ -92,22 +85,16 @@ def _power(x: Any, y: Any) -> Any:
 
 def _scaled(name: str, factor: float) -> Any:
     def written(x: Any) -> Any:
-        from tvm import tirx
-
         return tirx.call_pure_extern(str(x.ty.dtype), name, x) * tirx.const(factor, str(x.ty.dtype))
 
     return written
 
 
 def _remainder(x: Any, y: Any) -> Any:
-    from tvm import tirx
-
     return x - y * tirx.call_pure_extern(str(x.ty.dtype), "trunc", x / y)
 
 
 def _hypot(x: Any, y: Any) -> Any:
-    from tvm import tirx
-
     return tirx.call_pure_extern(str(x.ty.dtype), "sqrt", x * x + y * y)
 
 

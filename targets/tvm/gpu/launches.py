@@ -11,9 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tvm
+import tvm_ffi
+from tvm import tirx
 
 from ....errors import TargetError
 from ..artifact.plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
@@ -21,10 +24,6 @@ from ..legal.half import fits
 from . import kernels
 from .device import Gpu
 from .storage import narrowed
-
-if TYPE_CHECKING:
-    import tvm
-    from tvm import tirx
 
 _FEW = 512
 """Constants of fewer elements keep their type: nothing is saved by storing them in less."""
@@ -79,8 +78,6 @@ class LaunchPlan:
 
 def launch_plan(mod: tvm.IRModule, plan: Plan, gpu: Gpu, half: bool) -> LaunchPlan:
     """The launches of a scheduled module. Raises `TargetError` for sizes that are open."""
-    from tvm import tirx
-
     if plan.dims:
         raise TargetError("a GPU plan needs fixed sizes; give them with --shape")
     scheduled = {var.name_hint: f for var, f in mod.functions_items() if isinstance(f, tirx.PrimFunc)}
@@ -256,9 +253,6 @@ def _bytes(tensor: Tensor) -> int:
 
 def _written(function: tirx.PrimFunc) -> tuple[int, ...]:
     """Positions of the parameters that a kernel writes."""
-    import tvm_ffi
-    from tvm import tirx
-
     stored: set[Any] = set()
 
     def note(one: Any) -> Any:

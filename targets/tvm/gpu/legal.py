@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ....ir.graph import Graph
+from ....ir.node import Node, Value
 from ....passes.base import Context, Pass, Report
 from ..legal.legal import dequantized
-
-if TYPE_CHECKING:
-    from ....ir.graph import Graph
-    from ....ir.node import Node, Value
 
 _AXIS = {"Conv": 0, "Gemm": 1, "MatMul": 1}
 """The axis of the weights that output channels are on."""

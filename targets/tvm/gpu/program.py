@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..artifact.codegen import Port, declared
+from ..artifact.codegen import declared
+from ..artifact.manifest import Port
 from .launches import LaunchPlan, Step
 
 

@@ -13,17 +13,14 @@ is an extension.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tvm import tirx
+import tvm_ffi
+from tvm import ir, tirx
 
 
 def narrowed(function: tirx.PrimFunc, params: Mapping[int, str], kind: str) -> tirx.PrimFunc:
     """A device function whose parameters of these positions point to these types instead of float32."""
-    import tvm_ffi
-    from tvm import ir, tirx
-
     pointers: dict[Any, Any] = {}
     types: dict[Any, str] = {}
     for index, dtype in params.items():

@@ -6,9 +6,12 @@ where a node is lowered: what passes in between may have changed it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from ....errors import TargetError
 from ....ir.node import Node, Value
@@ -18,12 +21,27 @@ from ..blame import where
 from ..legal import recurrent
 from ..legal.primitive import FIXED
 from ..open_sizes import follows, leaves_open
-from .rules import casts, reductions, selection, sorting
-from .rules import recurrent as walked
 
 _REPLACE = "replace it by other operators, or build for onnx"
 _SHAPE = "fix the sizes of the inputs with --shape"
 _DECLARE = "declare the size of its result in the model where it is always the same, or build for onnx"
+
+COMPARED = 1 << 14
+"""Elements at most of which those that a condition names, or that are not zero, are chosen: each is compared with all
+others."""
+RANKED = 1 << 15
+"""Elements at most of a row that is sorted or summed up."""
+SETS = 8
+"""Sets of axes at most that are reduced over side by side."""
+REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+EIGHTS = frozenset({
+    DType.FLOAT8E4M3FN, DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2, DType.FLOAT8E5M2FNUZ, DType.FLOAT8E8M0,
+})  # fmt: skip
+"""Floats of eight bits."""
+_WIDER = frozenset({DType.FLOAT16, DType.FLOAT, DType.DOUBLE, DType.BFLOAT16})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +87,7 @@ def _few(node: Node) -> bool:
         if longest is None:
             return False
         count = min(longest[0], sizes[node.get_int("axis")] if "axis" in node.attributes else count)
-    return node.output.static_shape is not None and count <= selection.MOST
+    return node.output.static_shape is not None and count <= COMPARED
 
 
 def _short_rows(node: Node) -> bool:
@@ -79,9 +97,9 @@ def _short_rows(node: Node) -> bool:
     axis, operand = node.get_int("axis", -1), node.input(1)
     if node.op == "CumSum":
         if operand is None or operand.constant is None:
-            return max(sizes) <= sorting.MOST
+            return max(sizes) <= RANKED
         axis = int(operand.constant.numpy().reshape(-1)[0])
-    return sizes[axis] <= sorting.MOST
+    return sizes[axis] <= RANKED
 
 
 def _constant(*indices: int) -> Callable[[Node], bool]:
@@ -128,24 +146,70 @@ def _written_out(node: Node) -> bool:
     return False
 
 
+def _has_few_sets(node: Node) -> bool:
+    """Whether the axes of a reduction are constants, or few sets of them can be meant."""
+    axes = node.input(1)
+    if axes is None or axes.constant is not None or axes.static_shape == (0,):
+        return True
+    sizes = None if node.inputs[0] is None else node.inputs[0].static_shape
+    if sizes is None:
+        return True  # what is open is told of where it is lowered
+    result = node.output.static_shape
+    return result is not None and 0 < len(sets_of_axes(sizes, result, bool(node.get_int("keepdims", 1)))) <= SETS
+
+
+def sets_of_axes(sizes: tuple[int, ...], result: tuple[int, ...], keep: bool) -> list[tuple[int, ...]]:
+    """The sets of axes, those of size one left aside, that make `result` of `sizes`."""
+    if keep:
+        return [tuple(axis for axis, (a, b) in enumerate(zip(sizes, result, strict=True)) if a != b)]
+    wide = [axis for axis, size in enumerate(sizes) if size != 1]
+    left = tuple(size for size in result if size != 1)
+    sets = itertools.chain.from_iterable(itertools.combinations(wide, n) for n in range(len(wide) + 1))
+    return [axes for axes in sets if tuple(sizes[axis] for axis in wide if axis not in axes) == left]
+
+
+def _can_cast(node: Node) -> bool:
+    """Whether a Cast makes numbers of eight bits of wider ones, if of any, and rounds to no powers of two."""
+    source, wanted = None if node.inputs[0] is None else node.inputs[0].dtype, node.output.dtype
+    return wanted is source or wanted not in EIGHTS or (wanted is not DType.FLOAT8E8M0 and source in _WIDER)
+
+
+def _has_bits(node: Node) -> bool:
+    """Whether a BitCast is of numbers."""
+    return DType.BOOL not in (None if node.inputs[0] is None else node.inputs[0].dtype, node.output.dtype)
+
+
+def _can_walk(node: Node) -> bool:
+    """Whether a kernel walks the steps of a cell, whose types are known: their number is open, its functions are those
+    that it has by default, all sequences are of one length, and its weights are constants."""
+    x, r = node.inputs[0], node.inputs[2]
+    if x is None or x.dtype is None or x.dtype.numpy != np.float32 or x.shape is None or r is None:
+        return False
+    steps, inputs = x.shape[1 if node.get_int("layout") == 1 else 0], x.shape[2]
+    usual = not {"activations", "clip"} & set(node.attributes) and not node.get_int("input_forget")
+    plain = node.input(4) is None and node.input(7) is None
+    constants = all(value is None or value.constant is not None for value in (node.input(k) for k in (1, 2, 3)))
+    return not isinstance(steps, int) and isinstance(inputs, int) and usual and plain and constants
+
+
 _SIZES = Condition(
     "sizes that are operands: those that the model declares, made sure of when it runs", _declared, _DECLARE
 )
 _CELLS = Condition(
     f"at most {recurrent.MOST} steps and activations that have defaults; or, on CPUs, an open number of steps, the "
     "default activations, constant weights, and sequences of one length",
-    lambda node: recurrent.fits(node) or walked.fits(node),
+    lambda node: recurrent.fits(node) or _can_walk(node),
 )
 _CODES = Condition("scales and zero points that are constants", _constant(1, 2, 4, 5, 6, 7))
-_ROWS = Condition(f"rows of at most {sorting.MOST:,} elements", _short_rows)
+_ROWS = Condition(f"rows of at most {RANKED:,} elements", _short_rows)
 _CHOSEN = Condition(
-    f"as many results as the model declares, made sure of when it runs, among at most {selection.MOST:,} elements",
+    f"as many results as the model declares, made sure of when it runs, among at most {COMPARED:,} elements",
     _few,
     _DECLARE,
 )
 _AXES = Condition(
-    f"axes that are constants, or of which at most {reductions.MOST} sets give the sizes of the result",
-    reductions.has_few_sets,
+    f"axes that are constants, or of which at most {SETS} sets give the sizes of the result",
+    _has_few_sets,
 )
 
 CONDITIONS: dict[str, Condition] = {
@@ -155,12 +219,12 @@ CONDITIONS: dict[str, Condition] = {
     **dict.fromkeys(("QLinearConv", "QLinearMatMul"), _CODES),
     **dict.fromkeys(("CumSum", "TopK"), _ROWS),
     **{op: Condition("a size that is a constant", _constant(index)) for op, index in FIXED.items()},
-    **dict.fromkeys(reductions.OPERATORS, _AXES),
-    "BitCast": Condition("other bits than those of booleans", casts.has_bits),
+    **dict.fromkeys(REDUCTIONS, _AXES),
+    "BitCast": Condition("other bits than those of booleans", _has_bits),
     "Cast": Condition(
         "numbers of eight bits or more, but not from one of eight bits to another, nor from integers to them, nor to "
         f"{DType.FLOAT8E8M0.text}",
-        casts.fits,
+        _can_cast,
     ),
     "Dropout": Condition("inference, not training mode", _infers, "set training_mode to false"),
     "If": Condition("branches whose results have the same known sizes, or a constant condition", _written_out),

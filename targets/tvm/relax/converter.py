@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tvm import relax
 
 from ....errors import TargetError
 from ....ir.attributes import AttributeValue
@@ -14,30 +16,11 @@ from ....ir.tensor import Tensor
 from ..blame import where, without_kernel
 from ..legal.lifting import POOLS
 from .importer import Importer
-from .rules.table import RULES
-
-if TYPE_CHECKING:
-    from tvm import relax
-
-CONVERTED = frozenset({
-    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
-    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Clip", "Concat", "Constant", "Conv",
-    "ConvTranspose", "Cos", "DepthToSpace", "DequantizeLinear", "Div", "DynamicQuantizeLinear", "Einsum", "Elu",
-    "Equal", "Erf", "Exp", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
-    "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample", "GroupNormalization",
-    "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsNaN", "LRN", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "LogSoftmax", "LpPool", "MatMul", "MatMulInteger", "Max", "MaxPool", "MaxUnpool", "Mean",
-    "MeanVarianceNormalization", "Min", "Mish", "Mul", "Neg", "Not", "OptionalGetElement", "OptionalHasElement", "Or",
-    "PRelu", "QuantizeLinear", "Reciprocal", "Relu", "RoiAlign", "Round", "Scatter", "ScatterElements", "ScatterND",
-    "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh",
-    "ThresholdedRelu", "Transpose", "Where", "Xor",
-})  # fmt: skip
-"""What TVM's converter answers as ONNX's node tests ask."""
+from .table import CONVERTED, RULES
 
 
 def convert(importer: Importer, node: Node, inputs: Sequence[Any]) -> relax.Expr | list[Any]:
     """The node through TVM's ONNX converter."""
-    from tvm import relax
     from tvm.relax.frontend.onnx import onnx_frontend as frontend
 
     place = where(node)
@@ -70,8 +53,6 @@ def convert(importer: Importer, node: Node, inputs: Sequence[Any]) -> relax.Expr
 
 
 def _bound(importer: Importer, expr: relax.Expr) -> relax.Expr:
-    from tvm import relax
-
     return importer.emit(expr) if isinstance(expr, relax.Call) else expr
 
 

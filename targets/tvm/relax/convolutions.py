@@ -10,24 +10,21 @@ layer the same as a convolutional layer?", 2016).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from tvm import relax
 
 from ....ir.node import Node, Value
 from ..compute import conv as convs
 from ..compute import winograd as filtering
-from ..compute.conv import Window
+from ..compute.window import Window
 from ..compute.workload import fastest
 from .expressions import FUSABLE, INJECTIVE, Blocked, constant, number
 from .importer import Importer
 from .integer_layers import lower_coded
 from .weights import Weights, bias_of
 from .windows import image_size, window
-
-if TYPE_CHECKING:
-    from tvm import relax
 
 
 def lower_conv(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
@@ -197,6 +194,4 @@ def _phases(
 
 
 def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:
-    from tvm import relax
-
     return importer.emit(relax.op.add(x, y))

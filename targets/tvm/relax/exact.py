@@ -16,20 +16,18 @@ Operators on wide integers stay kernels of their own, with constants as operands
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import tvm
+import tvm_ffi
+from tvm import ir, relax, te, tirx, topi
 
 from .expressions import OPAQUE
 
-if TYPE_CHECKING:
-    import tvm
-    from tvm import relax, te, tirx
-
-    Legalization = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
+Legalization: TypeAlias = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 _WIDE = ("int32", "int64", "uint32", "uint64")
-"""TVM's number for a kernel that nothing is fused to (`kOpaque`)."""
 _FIRST = 4
 """Its number for a kernel that is fused to nothing before it (`kOutEWiseFusable`)."""
 _PAIRS = (
@@ -49,7 +47,6 @@ def legalizations() -> dict[str, Legalization]:
 
 def _pair(name: str) -> Legalization:
     def legalize(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        from tvm import topi
         from tvm.relax.transform.legalize_ops.common import _try_convert_to_scalar_const as scalar
 
         a, b = call.args
@@ -73,8 +70,6 @@ def _pair(name: str) -> Legalization:
 
 def _single(name: str) -> Legalization:
     def legalize(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        from tvm import topi
-
         wide = str(call.args[0].ty.dtype.dtype) in _WIDE
         attributes = {"op_pattern": OPAQUE} if wide else {}
         return bb.call_te(
@@ -87,8 +82,6 @@ def _single(name: str) -> Legalization:
 def _is_number(operand: relax.Expr) -> bool:
     """Whether an operand is a constant number that kernels may see: they would be simplified for a zero, an infinity
     or NaN."""
-    from tvm import ir
-
     if not isinstance(operand, ir.GenericConst):
         return False
     array = operand.value.numpy()
@@ -97,8 +90,6 @@ def _is_number(operand: relax.Expr) -> bool:
 
 def extremes(a: te.Tensor, b: te.Tensor, *, largest: bool) -> te.Tensor:
     """The larger or smaller of each pair; NaN where one is."""
-    from tvm import tirx
-
     from .rules.arithmetic import pairwise
 
     def pick(x: Any, y: Any) -> Any:
@@ -109,15 +100,11 @@ def extremes(a: te.Tensor, b: te.Tensor, *, largest: bool) -> te.Tensor:
 
 def equal(a: Any, b: Any) -> Any:
     """Whether floats are equal, also where both are the same expression: NaN is not."""
-    from tvm import tirx
-
     return tirx.And(tirx.LE(a, b), tirx.GE(a, b))
 
 
 def negation(condition: Any) -> Any:
     """That a condition is false, in a form that comparisons of floats are not turned round in."""
-    from tvm import tirx
-
     return tirx.EQ(tirx.Cast("int8", condition), tirx.const(0, "int8"))
 
 
@@ -128,8 +115,6 @@ def spelled_out(mod: tvm.IRModule, *, once: bool) -> tvm.IRModule:
     those that read it twice are thousands of terms, which take the compiler minutes. Languages of GPUs leave open which
     of two their `max` gives where one is NaN.
     """
-    from tvm import tirx
-
     for var, function in mod.functions_items():
         if isinstance(function, tirx.PrimFunc):
             kernel = _spelled(function, once)
@@ -141,9 +126,6 @@ def spelled_out(mod: tvm.IRModule, *, once: bool) -> tvm.IRModule:
 
 
 def _spelled(function: tirx.PrimFunc, once: bool) -> tirx.PrimFunc:
-    import tvm_ffi
-    from tvm import tirx
-
     def subtraction(node: Any) -> Any:
         return tirx.Add(node.a, tirx.Mul(node.b, tirx.const(-1, _dtype(node.b)))) if _floats(node) else node
 
@@ -179,8 +161,6 @@ def _spelled(function: tirx.PrimFunc, once: bool) -> tirx.PrimFunc:
 
 def without_nan(mod: tvm.IRModule) -> tvm.IRModule:
     """Scheduled kernels whose largest and least numbers are those of the numbers, as if no NaN were among them."""
-    from tvm import tirx
-
     for var, function in mod.functions_items():
         if isinstance(function, tirx.PrimFunc):
             mod.update_func(var, _ordered(function))
@@ -189,8 +169,6 @@ def without_nan(mod: tvm.IRModule) -> tvm.IRModule:
 
 def _ordered(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """Another number takes the place of the best one where it is better, which NaN is not."""
-    import tvm_ffi
-    from tvm import ir, tirx
 
     def store(node: Any) -> Any:
         extreme = node.value
@@ -209,8 +187,6 @@ def _ordered(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 def _counted(node: Any, compare: Callable[[Any, Any], Any]) -> Any:
     """A comparison of truths as one of numbers: LLVM's code generator takes bools for floats."""
-    from tvm import tirx
-
     return compare(tirx.Cast("int8", node.a), tirx.Cast("int8", node.b))
 
 
@@ -228,9 +204,6 @@ def _dtype(expr: Any) -> str:
 
 def _reads(condition: Any) -> bool:
     """Whether a condition depends on data, not on places alone."""
-    import tvm_ffi
-    from tvm import ir
-
     reads = False
 
     def load(node: Any) -> Any:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from tvm import relax
+from tvm import relax, tirx
 
 ELEMENTWISE, BROADCAST, INJECTIVE, FUSABLE, OPAQUE = 0, 1, 2, 4, 8
 """TVM's numbers for what may be fused to a kernel: FUSABLE takes elementwise work into its end (`kOutEWiseFusable`),
@@ -48,13 +45,9 @@ class Product:
 
 def constant(array: npt.NDArray[np.generic]) -> relax.Expr:
     """A constant of the array's own type: TVM would take int64 for int32 and doubles for floats."""
-    from tvm import relax
-
     return relax.const(np.asarray(array, order="C"), str(array.dtype))
 
 
 def number(size: object) -> int | None:
     """A size where it is known."""
-    from tvm import tirx
-
     return int(size) if isinstance(size, int | tirx.IntImm) else None

@@ -7,7 +7,9 @@ that is int8, unsigned where it is uint8, with half of the range added or taken 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tvm import ir, relax, te, tirx
 
 from ....errors import TargetError
 from ....ir.graph import Graph, Value
@@ -16,15 +18,12 @@ from ....ir.types import DType, TensorType
 from ..blame import where
 from ..compute import layout
 from ..compute.codes import recode
-from ..compute.conv import Window
+from ..compute.window import Window
 from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
 from .expressions import ELEMENTWISE, INJECTIVE, Blocked, Product, constant, number
 from .sizes import OpenSizes
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 REQUIRED = "optc.required"
 EQUAL = "optc.equal"
@@ -43,8 +42,6 @@ class Importer:
     def __init__(
         self, graph: Graph, machine: Machine, dims: Mapping[str, int], tiles: Mapping[Workload, Tile] | None = None
     ) -> None:
-        from tvm import relax
-
         self.graph = graph
         self.machine = machine
         self.bb = relax.BlockBuilder()
@@ -75,8 +72,6 @@ class Importer:
     def spread(self, node: Node) -> None:
         """Let what `node` spreads out over its result have the sizes of that, which the artifact makes sure of: a size
         and what bounds it are the same where the model can run at all."""
-        from tvm import relax
-
         for index, value in enumerate(node.inputs):
             if value is None or value.constant is not None or not (unlike := self.sizes.unlike(value, node.output)):
                 continue
@@ -141,8 +136,6 @@ class Importer:
 
     def image(self, value: Value) -> Blocked | None:
         """The value as an image in blocks of any size, without moving data; none where its size is not known."""
-        from tvm import relax
-
         blocked = self._blocked.get(value)
         if blocked is not None and blocked.whole:
             return blocked
@@ -155,8 +148,6 @@ class Importer:
 
     def packed(self, value: Value) -> Blocked | None:
         """The value in blocks of the machine's size, packed where it is not yet so; none where it does not fit."""
-        from tvm import relax
-
         blocked = self._blocked.get(value)
         if blocked is not None and blocked.whole:
             return blocked
@@ -193,8 +184,6 @@ class Importer:
 
     def te(self, function: Callable[..., te.Tensor], *tensors: relax.Expr, pattern: int, **options: Any) -> relax.Expr:
         """A kernel of ours, of `tensors` and fixed `options`; `pattern` tells TVM what may be fused to it."""
-        from tvm import relax
-
         # A kernel has names of its own for open sizes, so those within options are operands.
         opened = {name: one for name, one in options.items() if isinstance(one, tuple) and not _is_fixed(one)}
         fixed = {name: one for name, one in options.items() if name not in opened}
@@ -212,8 +201,6 @@ class Importer:
         )
 
     def parameter(self, index: int, value: Value) -> relax.Var:
-        from tvm import relax, tirx
-
         kind = value.type
         if not isinstance(kind, TensorType) or kind.sparse or kind.dtype is DType.STRING:
             raise TargetError(f"TVM takes dense tensors of numbers, which input '{value.name}' is not; build for onnx")
@@ -234,8 +221,6 @@ class Importer:
         return self._plain[value]
 
     def _unpack(self, image: Blocked) -> relax.Expr:
-        from tvm import relax
-
         if image.height * image.width == 1 and image.whole:
             shape = (image.expr.ty.shape[0], image.channels, 1, 1)
             return self.emit(relax.op.reshape(image.expr, shape))
@@ -251,6 +236,4 @@ class Importer:
 
 def _is_fixed(values: tuple[Any, ...]) -> bool:
     """Whether a tuple holds no size that is open."""
-    from tvm import ir, tirx
-
     return not any(isinstance(one, ir.Expr) and not isinstance(one, tirx.IntImm) for one in values)

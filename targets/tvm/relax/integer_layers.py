@@ -7,25 +7,23 @@ to memory.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from tvm import relax
 
 from ....ir.node import Node, Value
 from ....passes.quant.numbers.params import QuantParams
 from ..compute import codes
 from ..compute import conv as convs
-from ..compute.conv import Window
 from ..compute.matrix import conv_matrix
 from ..compute.matrix import pack as pack_matrix
+from ..compute.window import Window
 from ..legal.integer_layers import CodedLayer, coded_layer, is_depthwise, params_of
 from .expressions import FUSABLE, INJECTIVE, OPAQUE, Blocked, Product
 from .importer import Importer
 from .integer_operators import clamped, lower_operator, offset
 from .windows import window
-
-if TYPE_CHECKING:
-    from tvm import relax
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
@@ -295,6 +293,4 @@ def lower_crop(
 
 
 def _const(array: np.ndarray) -> relax.Expr:
-    from tvm import relax
-
     return relax.const(np.asarray(array, np.float32 if array.dtype.kind == "f" else array.dtype, order="C"))

@@ -8,9 +8,10 @@ are unsigned: kernels for ARM shift integers in QLinearAdd and means, and signed
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from tvm import relax
 
 from ....ir.node import Node, Value
 from ....ir.ops import clamp_bounds
@@ -20,9 +21,6 @@ from ..compute import layout, operators
 from ..legal.integer_layers import params_of
 from .expressions import BROADCAST, ELEMENTWISE, OPAQUE, Blocked
 from .importer import Importer
-
-if TYPE_CHECKING:
-    from tvm import relax
 
 Lowered: TypeAlias = "relax.Expr | Blocked | None"
 

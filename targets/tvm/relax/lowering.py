@@ -6,30 +6,23 @@ What has no rule here, or does not fit, goes through TVM's own converter.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from ....ir.node import Node, Value
 from ....ir.ops import clamp_bounds, cut
 from ..compute import layout
 from ..compute import pool as pools
 from .converter import convert
-from .convolutions import lower_conv, lower_conv_transpose
 from .expressions import FUSABLE, OPAQUE, Blocked, constant
 from .importer import Importer
-from .integer_layers import lower_crop, lower_dequantize, lower_pad, lower_quantize
-from .products import lower_gemm, lower_matmul
+from .integer_layers import lower_crop
 from .rules.call import Call
 from .rules.extremes import folded
 from .weights import spread
 from .windows import image_size, window
-
-if TYPE_CHECKING:
-    from tvm import relax
-
-Lowered: TypeAlias = "relax.Expr | Blocked | None"
 
 _ENDLESS = 2**31 - 1
 """The end of a slice from which on it means the end of the axis."""
@@ -37,7 +30,7 @@ _PARTS = 4
 """Images that may be read apart where they are joined: each is another kernel."""
 
 
-def lower_max_pool(importer: Importer, node: Node) -> Lowered:
+def lower_max_pool(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     size = node.get_ints("kernel_shape")
     x = node.inputs[0]
     image = importer.packed(x) if x is not None and len(node.outputs) == 1 else None
@@ -58,9 +51,7 @@ def lower_max_pool(importer: Importer, node: Node) -> Lowered:
     return pooled[0] if parts is None else _joined(importer, node, pooled)
 
 
-def lower_average_pool(importer: Importer, node: Node) -> Lowered:
-    from tvm import relax
-
+def lower_average_pool(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     size = node.get_ints("kernel_shape")
     x = node.inputs[0]
     image = importer.packed(x) if x is not None and not node.get_int("ceil_mode") else None
@@ -74,9 +65,7 @@ def lower_average_pool(importer: Importer, node: Node) -> Lowered:
     return Blocked(means, image.channels, *output, image.block)
 
 
-def lower_global_average_pool(importer: Importer, node: Node) -> Lowered:
-    from tvm import relax
-
+def lower_global_average_pool(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     x = node.inputs[0]
     image = None if x is None else importer.blocked(x) or importer.packed(x)
     if image is None:
@@ -85,10 +74,8 @@ def lower_global_average_pool(importer: Importer, node: Node) -> Lowered:
     return Blocked(mean, image.channels, 1, 1, image.block)
 
 
-def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
+def lower_reduce_mean(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     """ReduceMean over height and width of an image that is already in blocks."""
-    from tvm import relax
-
     x, axes_input = node.inputs[0], node.input(1)
     image = importer.blocked(x) if x is not None else None
     axes = node.get_ints("axes")
@@ -102,13 +89,11 @@ def lower_reduce_mean(importer: Importer, node: Node) -> Lowered:
     return importer.emit(relax.op.reshape(mean, (mean.ty.shape[0], image.channels)))
 
 
-def lower_concat(importer: Importer, node: Node) -> Lowered:
+def lower_concat(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     """Concatenation, of channels in whole blocks where every part has them so.
 
     It is a kernel by itself: fused to what follows, each element would ask again which part it comes from.
     """
-    from tvm import relax
-
     parts = [importer.blocked(value) for value in node.inputs if value is not None]
     whole = [part for part in parts if part is not None and part.whole]
     first_shape = node.outputs[0].shape
@@ -134,10 +119,8 @@ def _joined(importer: Importer, node: Node, parts: list[Blocked]) -> Blocked:
     return Blocked(joined, sum(part.channels for part in parts), first.height, first.width, first.block)
 
 
-def lower_slice(importer: Importer, node: Node) -> Lowered:
+def lower_slice(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     """A slice between constants, its ends kept within the sizes: "to the end" is written as a number beyond them."""
-    from tvm import relax
-
     x, operands = node.inputs[0], [node.input(i) for i in (1, 2, 3, 4)]
     if x is None or x.shape is None or any(v is not None and v.constant is None for v in operands):
         return None
@@ -173,7 +156,7 @@ def lower_slice(importer: Importer, node: Node) -> Lowered:
     return importer.emit(relax.op.strided_slice(importer.flat(x), axes, firsts, lasts, steps))
 
 
-def lower_elementwise(importer: Importer, node: Node) -> Lowered:
+def lower_elementwise(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     """What treats every element alike stays in blocks where an input is in them already."""
     images = [importer.blocked(v) if v is not None and v not in importer.quantized else None for v in node.inputs]
     first = next((one for one in images if one is not None), None)
@@ -197,7 +180,7 @@ def lower_elementwise(importer: Importer, node: Node) -> Lowered:
     return Blocked(lowered, first.channels, first.height, first.width, first.block)
 
 
-def lower_clip(importer: Importer, node: Node) -> Lowered:
+def lower_clip(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
     x = node.inputs[0]
     if x is None:
         return None
@@ -208,8 +191,6 @@ def lower_clip(importer: Importer, node: Node) -> Lowered:
 
 def _clip(importer: Importer, node: Node, x: relax.Expr) -> relax.Expr | None:
     """Clip between constants, where NaN is no bound."""
-    from tvm import relax
-
     bounds = clamp_bounds(node)
     if bounds is None:
         return None
@@ -245,31 +226,4 @@ def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | No
 
 
 def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:
-    from tvm import relax
-
     return importer.emit(relax.op.add(x, y))
-
-
-_UNARY = (
-    "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Abs", "Neg", "Exp", "Sqrt", "Softplus",
-    "Gelu", "Identity", "Selu", "Mish", "Erf", "Floor", "Ceil", "Round", "Cast",
-)  # fmt: skip
-_BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu", "Pow")
-
-LOWERINGS: dict[str, Callable[[Importer, Node], Lowered]] = {
-    "AveragePool": lower_average_pool,
-    "Clip": lower_clip,
-    "Concat": lower_concat,
-    "Conv": lower_conv,
-    "ConvTranspose": lower_conv_transpose,
-    "DequantizeLinear": lower_dequantize,
-    "Gemm": lower_gemm,
-    "GlobalAveragePool": lower_global_average_pool,
-    "MatMul": lower_matmul,
-    "MaxPool": lower_max_pool,
-    "Pad": lower_pad,
-    "QuantizeLinear": lower_quantize,
-    "ReduceMean": lower_reduce_mean,
-    "Slice": lower_slice,
-    **dict.fromkeys((*_UNARY, *_BINARY), lower_elementwise),
-}

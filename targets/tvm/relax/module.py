@@ -1,16 +1,19 @@
 """Our graph as a Relax function.
 
 One walk over the nodes. Convolutions, products, pooling and what stands between them are lowered by rules of ours
-(`lowering`), so that images keep their channels in blocks from the first convolution to the last; every other operator
+(see `table`), so that images keep their channels in blocks from the first convolution to the last; every other operator
 goes through TVM's own ONNX converter, in plain layout. Values change layout only where two such parts meet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
+from tvm_ffi import structural_equal
 
 from ....errors import OptcError, TargetError
 from ....ir.graph import Graph, Value
@@ -26,15 +29,10 @@ from .conditions import check
 from .converter import convert
 from .expressions import Blocked, constant, number
 from .importer import EQUAL, FILLED, PACKED, REQUIRED, Importer
-from .lowering import LOWERINGS
 from .rules.call import Call
 from .rules.indices import PLACES, within
-from .rules.table import RULES
 from .sizes import OpenSizes
-
-if TYPE_CHECKING:
-    import tvm
-    from tvm import relax
+from .table import kernel, lowering
 
 MOVES = frozenset(
     {
@@ -68,8 +66,6 @@ def workloads(graph: Graph, machine: Machine) -> dict[Workload, int]:
 
 
 def _module(importer: Importer) -> tvm.IRModule:
-    from tvm import relax
-
     graph, bb = importer.graph, importer.bb
     check_bounds(graph)
     params = [importer.parameter(index, value) for index, value in enumerate(graph.inputs)]
@@ -94,8 +90,6 @@ def _module(importer: Importer) -> tvm.IRModule:
 
 def _output(importer: Importer, value: Value) -> relax.Expr:
     """A value as the caller gets it: sizes of open tensors as numbers."""
-    from tvm import relax
-
     if value.dtype in PACKED:
         raise TargetError(f"output '{value.name}' holds {value.dtype.text}, of which libraries give none; cast it")
     expr = importer.plain(value)
@@ -115,8 +109,6 @@ def _take(importer: Importer, node: Node) -> None:
 
 def _as_sizes(importer: Importer, node: Node) -> bool:
     """Define the result of a node that computes sizes by what they are; whether they are known."""
-    from tvm import relax
-
     (value, *rest) = node.outputs
     elements, sizes = importer.sizes.elements(value), value.static_shape
     if any(one.uses for one in rest) or elements is None or sizes is None or value.dtype is None:
@@ -139,14 +131,14 @@ def _lower(importer: Importer, node: Node) -> None:
     check(node)
     if node.domain == "" and node.op in _SPREADING:
         importer.spread(node)
-    rule = LOWERINGS.get(node.op) if node.domain == "" else None
+    rule = lowering(node.op) if node.domain == "" else None
     codes = [value for value in node.inputs if value in importer.quantized]
     moves = node.op in MOVES and node.inputs[0] in codes and (node.op != "Concat" or len(codes) == len(node.inputs))
     if codes and not moves and node.op not in CODED:
         rule = None
     lowered: Any = rule(importer, node) if rule is not None else None
-    if lowered is None and node.domain == "" and not moves and (kernel := RULES.get(node.op)) is not None:
-        lowered = kernel(Call(importer, node))
+    if lowered is None and node.domain == "" and not moves and (own := kernel(node.op)) is not None:
+        lowered = own(Call(importer, node))
     if lowered is None:
         take = importer.flat if moves else importer.plain
         operands = [None if v is None else take(v) for v in node.inputs]
@@ -168,9 +160,6 @@ def _lower(importer: Importer, node: Node) -> None:
 
 def _in_one_way(importer: Importer, value: Value, expr: Any) -> Any:
     """A result with open sizes, these written as every other value of the same sizes has them; see `sizes`."""
-    from tvm import relax
-    from tvm_ffi import structural_equal
-
     if isinstance(expr, Blocked) or value.static_shape is not None or not isinstance(expr.ty, relax.TensorType):
         return expr
     sizes = None if expr.ty.shape is None else importer.sizes.shape(value)
@@ -189,8 +178,6 @@ def _fixed(size: Any) -> Any:
 
 def _check(importer: Importer, node: Node, value: Value, expr: Any) -> None:
     """Raises `TargetError` where a value is made in another type or of other sizes than ONNX gives it."""
-    from tvm import relax
-
     if value.dtype is None or value in importer.quantized or not isinstance(expr.ty, relax.TensorType):
         return
     dtype = str(expr.ty.dtype.dtype)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import relax, sym
 
 from ....ir.node import Node
 from ..compute import dense as products
 from .expressions import FUSABLE, Blocked, constant, number
 from .importer import Importer
 from .integer_layers import lower_coded
-
-if TYPE_CHECKING:
-    from tvm import relax
 
 _FLOATS = ("float32", "float16")
 
@@ -55,8 +53,6 @@ def lower_gemm(importer: Importer, node: Node) -> relax.Expr | Blocked | None:
 
 def _product(importer: Importer, node: Node, x: relax.Expr, y: relax.Expr) -> relax.Expr | None:
     """The Gemm of two matrices that are both computed, or lie otherwise than `dense` takes them."""
-    from tvm import relax
-
     if not isinstance(x.ty, relax.TensorType) or x.ty.dtype.dtype not in _FLOATS:
         return None
     x, y = (
@@ -78,8 +74,6 @@ def _product(importer: Importer, node: Node, x: relax.Expr, y: relax.Expr) -> re
 def _dense(
     importer: Importer, x: relax.Expr, w: npt.NDArray[np.generic], bias: npt.NDArray[np.generic] | None
 ) -> relax.Expr | Blocked | None:
-    from tvm import relax
-
     shape = x.ty.shape
     if w.ndim != 2 or w.dtype not in _FLOATS or len(shape) < 2:
         return None
@@ -90,6 +84,4 @@ def _dense(
 
 
 def _equal(a: Any, b: Any) -> bool:
-    from tvm import sym
-
     return bool(sym.Analyzer().can_prove_equal(a, b))

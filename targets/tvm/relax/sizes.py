@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tvm import tirx
+
 from ....ir.graph import Graph, Value
 from ....ir.shapes.infer import Inference, Size, Sym, analyse
 
@@ -88,8 +90,6 @@ class OpenSizes:
             return None
 
     def _parsed(self, tree: ast.expr) -> Any:
-        from tvm import tirx
-
         match tree:
             case ast.Name(id=name):
                 return self._names[name]

@@ -7,19 +7,17 @@ is packed each time it runs, by a kernel that what computes it may be fused into
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import relax
 
 from ....ir.node import Value
 from ..compute import conv as convs
 from ..cpu.tiling import Tile
 from .expressions import INJECTIVE, constant
 from .importer import Importer
-
-if TYPE_CHECKING:
-    from tvm import relax
 
 _FLOATS = ("float32", "float16")
 

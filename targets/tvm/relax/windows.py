@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....ir.node import Node, Value
-from ..compute.conv import Window
+from ..compute.window import Window
 
 
 def window(node: Node, value: Value, size: tuple[int, ...]) -> Window | None:

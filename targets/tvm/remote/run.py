@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ....errors import TargetError
 from ..artifact import folder as artifact
 from ..artifact import manifest
-from ..artifact.codegen import Port
+from ..artifact.manifest import Port
 from ..artifact.run import fitting
 from .connection import Connection
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvm import s_tir, tirx
 from tvm.s_tir.dlight.base import ScheduleRule
+from tvm.target import Target
 from tvm_ffi import structural_equal
 
 from ..cpu.machine import Machine
-
-if TYPE_CHECKING:
-    from tvm.target import Target
 
 _REDUCE = 2
 

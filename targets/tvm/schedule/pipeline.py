@@ -6,14 +6,20 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.s_tir import dlight
+from tvm.target import Target
 
 from ..cpu.beside import each
 from ..cpu.machine import Machine
-
-if TYPE_CHECKING:
-    import tvm
-    from tvm import relax, tirx
+from ..relax.exact import legalizations, spelled_out, without_nan
+from .matrix import Matrix
+from .rest import Elementwise, Rows
+from .tiled import Tiled
+from .winograd import Winograd
 
 _LOG = logging.getLogger("optc")
 _PARTS = 4
@@ -27,11 +33,6 @@ fused before it: six in a row took the compiler for ever."""
 
 def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     """Operators become kernels, and neighbours are fused. How a kernel is cut is left to `schedule`."""
-    import tvm
-    from tvm import relax
-    from tvm.target import Target
-
-    from ..relax.exact import legalizations, spelled_out
 
     def as_it_is(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return call
@@ -56,15 +57,6 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
 
 def schedule(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     """Every kernel of a lowered module cut for the machine, each by itself."""
-    from tvm.s_tir import dlight
-    from tvm.target import Target
-
-    from ..relax.exact import without_nan
-    from .matrix import Matrix
-    from .rest import Elementwise, Rows
-    from .tiled import Tiled
-    from .winograd import Winograd
-
     rules = (Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine))
     with Target(machine.target()):
         return without_nan(dlight.ApplyDefaultSchedule(*rules)(mod))
@@ -72,8 +64,6 @@ def schedule(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
 
 def _fused(mod: tvm.IRModule) -> tvm.IRModule:
     """Neighbours as one kernel, where TVM can: it takes two ways of writing one open size for two sizes."""
-    from tvm import relax
-
     try:
         return relax.transform.FuseTIR()(relax.transform.FuseOps()(mod))
     except Exception as error:
@@ -95,8 +85,6 @@ def write_objects(mod: tvm.IRModule, machine: Machine, folder: str) -> Objects:
     Copies of this process do their share (see `beside`): TVM's compilation, which calls back into Python, may wait for
     itself for ever where two threads are in it.
     """
-    import tvm
-
     parts = _parts(mod, machine)
 
     def write(number: int) -> None:
@@ -129,8 +117,6 @@ def _parts(mod: tvm.IRModule, machine: Machine) -> list[_Part]:
     Kernels on codes for ARM are compiled for less code: their loops are written out as far as pays already, and of the
     library of a small quantized model what LLVM writes out besides would be a tenth.
     """
-    from tvm import tirx
-
     kernels = {
         var.name_hint: function.with_attr("global_symbol", var.name_hint)
         for var, function in mod.functions_items()
@@ -155,9 +141,6 @@ def _steps(kernel: tirx.PrimFunc) -> int:
 
 
 def _write(mod: tvm.IRModule, level: int, machine: Machine, path: str) -> None:
-    import tvm
-    from tvm.target import Target
-
     target = Target({**machine.target(), "opt-level": level})
     # The plan calls them, which has the sizes from the same place: that arguments fit need not be asked again. And what
     # is computed twice, and what does nothing, LLVM sees as well.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tvm
+from tvm import s_tir, te, tirx
 
 from ..compute import codes, dense, winograd
 from ..compute import conv as convs
@@ -19,10 +21,9 @@ from ..compute.matrix import pack as pack_matrix
 from ..compute.workload import Workload
 from ..cpu.machine import Machine
 from ..cpu.tiling import Tile
-
-if TYPE_CHECKING:
-    import tvm
-    from tvm import te
+from ..schedule.matrix import Matrix
+from ..schedule.tiled import Tiled
+from ..schedule.winograd import Winograd
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,6 @@ class Kernel:
 def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     """The kernel of a workload with every size known, the number of samples taken as 1 where it is not; none where it
     cannot be cut like this."""
-    from tvm import s_tir, te
-
-    from ..schedule.matrix import Matrix
-    from ..schedule.tiled import Tiled
-    from ..schedule.winograd import Winograd
-
     x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
     w = te.placeholder(_packed(work, tile, machine), _weights_dtype(work, machine), name="w")
     sums = _sums(work, tile, machine, x, w)
@@ -120,8 +115,6 @@ def _sums(work: Workload, tile: Tile, machine: Machine, x: te.Tensor, w: te.Tens
 
 def _behind(work: Workload, machine: Machine, sums: te.Tensor) -> tuple[tuple[te.Tensor, ...], te.Tensor]:
     """What else the kernel is given, and its result."""
-    from tvm import te, tirx
-
     if work.dtype.startswith("float"):
         return (), te.compute(sums.shape, lambda *i: tirx.max(sums(*i), tirx.const(0, sums.dtype)), name="relu")
     blocked = work.window is not None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from ....ir.graph import Graph
 from ....ir.shapes.infer import infer
 from ...tuning import Tuned, Tuning
 from ..cpu.machine import Machine
@@ -13,9 +13,6 @@ from .choice import Choice, Cut
 from .records import Records
 from .runner import Here, Runner, There
 from .search import search
-
-if TYPE_CHECKING:
-    from ....ir.graph import Graph
 
 
 def tune(graph: Graph, machine: Machine, how: Tuning, advance: Callable[[float], None]) -> Tuned:

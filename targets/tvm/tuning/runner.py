@@ -8,6 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import tvm
+from tvm.target import Target
+
 from ....storage.workspace import Workspace
 from ... import tuning
 from ..cpu import toolchain
@@ -39,9 +42,6 @@ class Runner(ABC):
         """Give back what was taken."""
 
     def build(self, kernel: Kernel) -> Any:
-        import tvm
-        from tvm.target import Target
-
         with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
             return tvm.tirx.build(kernel.mod, target=Target(self.machine.target()))
 
@@ -50,14 +50,10 @@ class Here(Runner):
     """This process."""
 
     def __init__(self, machine: Machine, threads: int) -> None:
-        import tvm
-
         super().__init__(machine, threads)
         tvm.get_global_func("runtime.config_threadpool")(1, threads or os.cpu_count() or 1)
 
     def load(self, kernel: Kernel) -> Timed:
-        import tvm
-
         return _timed(self.build(kernel), tvm.cpu(), kernel)
 
 
@@ -93,8 +89,6 @@ class There(Runner):
 
 
 def _timed(module: Any, device: Any, kernel: Kernel) -> Timed:
-    import tvm
-
     tensors = [tvm.runtime.tensor(array, device) for array in inputs(kernel)]
 
     def timed(runs: int) -> float:

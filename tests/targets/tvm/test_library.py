@@ -21,7 +21,6 @@ from optc.runtime.session import Session
 from optc.targets import table
 from optc.targets.tvm.artifact import folder as artifact
 from optc.targets.tvm.artifact import manifest
-from optc.targets.tvm.artifact.plan import Call
 from optc.targets.tvm.cpu.machine import Machine
 
 TOOLS = {"host": "g++", "arm64": "aarch64-linux-gnu-g++", "armv7": "arm-linux-gnueabihf-g++"}
@@ -129,18 +128,24 @@ def test_images_answer_as_before(target: str, tmp_path: Path) -> None:
     agree(images(), target, tmp_path / "a.tar", [picture(1), picture(3)])
 
 
+def kernels_of(graph: Graph) -> list[str]:
+    """What is called in turn on a machine of wide vectors."""
+    from optc.targets.tvm.artifact.build import lowered
+    from optc.targets.tvm.artifact.plan import Call
+
+    wide = Machine("wide", "x86_64-linux-gnu", lanes=16, registers=32, block=16, filtering=True)
+    return [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, Call)]
+
+
 def test_halves_of_blocks_are_read_where_they_are(tmp_path: Path) -> None:
     """Channels that do not fill their last block are not copied out of it for the next convolution or a mean."""
     need("host")
-    from optc.targets.tvm.artifact.build import lowered
-
     net = Net()
     x = net.add("Conv", net.input("x", "N", 3, 15, 18), net.constant(24, 3, 3, 3), net.constant(24))
     y = net.add("Relu", net.add("Conv", x, net.constant(40, 24, 1, 1), net.constant(40)))
     y = net.add("Conv", y, net.constant(24, 40, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2])
     graph = net.done(net.add("GlobalAveragePool", net.add("Exp", y)))
-    wide = Machine("wide", "x86_64-linux-gnu", lanes=16, registers=32, block=16, filtering=True)
-    kernels = [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, Call)]
+    kernels = kernels_of(graph)
     assert sum("conv" in name for name in kernels) == 3
     assert [name for name in kernels if "pack" in name] == kernels[-1:]  # the answer, one pixel a channel
     build(graph, "host", tmp_path / "a.tar")
@@ -152,8 +157,6 @@ def test_halves_of_blocks_are_read_where_they_are(tmp_path: Path) -> None:
 def test_images_that_are_joined_are_read_apart(readers: int, tmp_path: Path) -> None:
     """A convolution to fewer channels sums over each part, and a pool takes each; a second reader has them joined."""
     need("host")
-    from optc.targets.tvm.artifact.build import lowered
-
     net = Net()
     x = net.add("Relu", net.add("Conv", net.input("x", "N", 3, 19, 22), net.constant(16, 3, 3, 3), net.constant(16)))
     parts = [net.add("Conv", x, net.constant(32, 16, k, k), net.constant(32), pads=[k // 2] * 4) for k in (1, 3)]
@@ -161,8 +164,7 @@ def test_images_that_are_joined_are_read_apart(readers: int, tmp_path: Path) -> 
     pooled = net.add("MaxPool", joined, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0])
     few = net.add("Relu", net.add("Conv", pooled, net.constant(16, 64, 3, 3), net.constant(16), pads=[1, 1, 1, 1]))
     graph = net.done(few, *([net.add("Sigmoid", joined)] if readers == 2 else []))
-    wide = Machine("wide", "x86_64-linux-gnu", lanes=16, registers=32, block=16, filtering=True)
-    kernels = [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, Call)]
+    kernels = kernels_of(graph)
     assert sum("concatenate" in name for name in kernels) == readers - 1
     assert sum("max_pool" in name for name in kernels) == 2
     build(graph, "host", tmp_path / "a.tar")

@@ -168,7 +168,7 @@ def test_a_device_without_python_answers_as_the_model_does(
 
 @pytest.mark.parametrize("shape", [(1 << 40, 3), (-1, 3), (2, 4)])
 def test_a_device_does_not_say_how_much_memory_is_taken_here(shape: tuple[int, ...]) -> None:
-    from optc.targets.tvm.artifact.codegen import Port
+    from optc.targets.tvm.artifact.manifest import Port
     from optc.targets.tvm.remote.run import _check_shape
 
     _check_shape((5, 3), Port("y", "<f4", ("N", 3)))

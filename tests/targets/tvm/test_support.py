@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from optc.errors import TargetError
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.targets import table
+from optc.targets.tvm.relax import table as rules
 from optc.targets.tvm.support import support
 from optc.targets.tvm.support import table as operators
 
@@ -22,6 +25,25 @@ def test_the_docs_show_the_table() -> None:
     assert runpy.run_path(str(DOCS / "operators.py"))["page"]() == (DOCS / "targets" / "operators.md").read_text(
         "utf-8"
     )
+
+
+def test_it_names_rules_that_exist() -> None:
+    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'optc[tvm]'")
+    assert all(callable(rules.lowering(operator)) for operator in rules.LOWERINGS)
+    assert all(callable(rules.kernel(operator)) for operator in rules.RULES)
+    assert rules.lowering("Unique") is None
+    assert rules.kernel("Unique") is None
+
+
+def test_to_ask_it_and_the_targets_loads_no_tvm() -> None:
+    code = """
+import sys
+from optc.targets import table
+from optc.targets.tvm.support import table as operators
+assert [table.find(name)().legalisation() for name in table.names()] and operators()
+sys.exit("tvm" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("target", ["host", "arm64", "opencl"])

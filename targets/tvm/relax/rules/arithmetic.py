@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx, topi
 
 from ..expressions import number
 from . import sorting
 from .call import Call
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 _BROADCAST = 1
 """TVM's number for a kernel that work may be fused to."""
@@ -20,8 +18,6 @@ _BROADCAST = 1
 
 def pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], name: str) -> te.Tensor:
     """One result for each pair of elements, by the rules of broadcasting."""
-    from tvm import te, topi
-
     rank = max(len(a.shape), len(b.shape))
     shape = topi.broadcast_to(a, topi.add(te.compute(a.shape, lambda *_: 0), te.compute(b.shape, lambda *_: 0)).shape)
 
@@ -34,8 +30,6 @@ def pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], nam
 
 def lower_clip(call: Call) -> relax.Expr:
     """Between bounds that are known when the model runs: NaN stays, and bounds nothing."""
-    from tvm import relax
-
     x = call.expr(0)
     for place, beyond in ((1, relax.op.less), (2, relax.op.greater)):
         if call.has(place):
@@ -50,7 +44,6 @@ def lower_mod(call: Call) -> relax.Expr:
 
 def modulo(a: te.Tensor, b: te.Tensor, *, truncated: bool) -> te.Tensor:
     """The remainder with the sign of the dividend where `truncated`, else with that of the divisor."""
-    from tvm import tirx
 
     def real(x: Any, y: Any) -> Any:
         wide = str(a.dtype) if a.dtype in ("float32", "float64") else "float32"
@@ -72,12 +65,8 @@ def lower_pow(call: Call) -> relax.Expr | None:
         return None
     x, y = call.expr(0), call.expr(1)
     if a.is_float:
-        from tvm import relax
-
         return call.emit(relax.op.power(x, call.cast(y, call.dtype())))
     if b.is_float:
-        from tvm import relax
-
         wide = call.emit(relax.op.power(call.cast(x, "float64"), call.cast(y, "float64")))
         return call.cast(wide, call.dtype())
     return call.te(whole_power, x, call.cast(y, call.dtype()), pattern=_BROADCAST)
@@ -85,7 +74,6 @@ def lower_pow(call: Call) -> relax.Expr | None:
 
 def whole_power(a: te.Tensor, b: te.Tensor) -> te.Tensor:
     """By squaring; more than 63 factors leave nothing of an even number, and of an odd one what their period does."""
-    from tvm import tirx
 
     def at(x: Any, y: Any) -> Any:
         one = tirx.const(1, a.dtype)
@@ -109,8 +97,6 @@ def lower_bit_shift(call: Call) -> relax.Expr:
 
 def shifted(a: te.Tensor, b: te.Tensor, *, left: bool) -> te.Tensor:
     """Bits moved; by as many as there are, or by less than none, only the sign is left of a number moved right."""
-    from tvm import tirx
-
     width = np.dtype(str(a.dtype)).itemsize * 8
     signed = not str(a.dtype).startswith("uint")
 
@@ -133,8 +119,6 @@ def lower_sign(call: Call) -> relax.Expr:
 
 def sign_of(x: te.Tensor) -> te.Tensor:
     """1, -1, or what it is: zero and NaN have no sign."""
-    from tvm import te, tirx
-
     zero, one = tirx.const(0, x.dtype), tirx.const(1, x.dtype)
 
     def at(*i: Any) -> Any:
@@ -153,8 +137,6 @@ def lower_shrink(call: Call) -> relax.Expr:
 def shrunk(x: te.Tensor, *, far: float, bias: float) -> te.Tensor:
     """What is farther from zero than `far`, moved by `bias` towards it; else zero. Whole numbers in floats, as ONNX
     Runtime moves them."""
-    from tvm import te, tirx
-
     kind = str(x.dtype) if str(x.dtype).startswith(("float", "bfloat")) else "float32"
     limit, step, zero = (tirx.const(number, kind) for number in (far, bias, 0))
 
@@ -171,8 +153,6 @@ def lower_thresholded_relu(call: Call) -> relax.Expr:
 
 
 def thresholded(x: te.Tensor, *, least: float) -> te.Tensor:
-    from tvm import te, tirx
-
     zero, bound = tirx.const(0, x.dtype), tirx.const(least, x.dtype)
     return te.compute(x.shape, lambda *i: tirx.Select(x[i] > bound, x[i], zero), name="thresholded")
 
@@ -183,8 +163,6 @@ def lower_is_inf(call: Call) -> relax.Expr:
 
 
 def infinite(x: te.Tensor, *, signs: list[int]) -> te.Tensor:
-    from tvm import te, tirx
-
     wide = "float64" if x.dtype == "float64" else "float32"
 
     def at(*i: Any) -> Any:
@@ -201,8 +179,6 @@ def lower_hyperbolic(call: Call) -> relax.Expr:
 
 
 def hyperbolic(x: te.Tensor, *, sign: int) -> te.Tensor:
-    from tvm import te, tirx
-
     wide = "float64" if x.dtype == "float64" else "float32"
 
     def at(*i: Any) -> Any:
@@ -223,8 +199,6 @@ def hyperbolic(x: te.Tensor, *, sign: int) -> te.Tensor:
 
 
 def lower_cumulative(call: Call) -> relax.Expr:
-    from tvm import relax
-
     rank = len(call.value(0).shape or ())
     operand = call.array(1)
     if call.node.op == "CumSum" and operand is not None:
@@ -241,8 +215,6 @@ def lower_cumulative(call: Call) -> relax.Expr:
 
 
 def is_axis(axis_operand: te.Tensor, *, axis: int, rank: int) -> te.Tensor:
-    from tvm import te, tirx
-
     return te.compute((), lambda: tirx.any(axis_operand[0] == axis, axis_operand[0] == axis - rank), name="is_axis")
 
 
@@ -255,8 +227,6 @@ def running_product(x: te.Tensor, *, axis: int, reverse: bool, exclusive: bool) 
 
 
 def _running(x: te.Tensor, axis: int, reverse: bool, exclusive: bool, *, product: bool) -> te.Tensor:
-    from tvm import te, tirx
-
     size = x.shape[axis]
     k = te.reduce_axis((0, size), "k")
     none = tirx.const(1 if product else 0, x.dtype)

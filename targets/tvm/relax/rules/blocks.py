@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from .call import Call
 
-if TYPE_CHECKING:
-    from tvm import relax
-
 
 def lower_space_to_depth(call: Call) -> relax.Expr | None:
-    from tvm import relax
-
     if call.node.get_string("mode", "DCR") == "DCR":
         return None
     n, c, h, w = call.sizes(0)
@@ -26,8 +22,6 @@ def lower_space_to_depth(call: Call) -> relax.Expr | None:
 
 def lower_dequantize(call: Call) -> relax.Expr | None:
     """(x - zero point) * scale, both spread out over their blocks."""
-    from tvm import relax
-
     block = call.node.get_int("block_size")
     if not block:
         return None
@@ -44,8 +38,6 @@ def lower_dequantize(call: Call) -> relax.Expr | None:
 
 def lower_quantize(call: Call) -> relax.Expr | None:
     """round(x / scale) + zero point, kept within the codes, the scale and zero point spread out over their blocks."""
-    from tvm import relax
-
     block = call.node.get_int("block_size")
     dtype = call.node.outputs[0].dtype
     if not block or dtype is None or not dtype.is_integer:
@@ -63,7 +55,5 @@ def lower_quantize(call: Call) -> relax.Expr | None:
 
 def _spread(call: Call, x: relax.Expr, axis: int, block: int, sizes: tuple[int, ...]) -> Any:
     """Each element so many times along the axis, as far as that goes."""
-    from tvm import relax
-
     wide = call.emit(relax.op.repeat(x, block, axis))
     return call.emit(relax.op.strided_slice(wide, [axis], [0], [sizes[axis]]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from tvm import relax, te
 
 from .....errors import TargetError
 from .....ir.node import Node, Value
@@ -14,8 +15,6 @@ from ...open_sizes import follows
 from ..expressions import OPAQUE
 
 if TYPE_CHECKING:
-    from tvm import relax, te
-
     from ..importer import Importer
 
 _ADVICE = "build for onnx, or replace it by other operators"
@@ -117,19 +116,13 @@ class Call:
 
     def cast(self, expr: relax.Expr, dtype: str) -> relax.Expr:
         """An expression in a type."""
-        from tvm import relax
-
         return expr if str(expr.ty.dtype.dtype) == dtype else self.emit(relax.op.astype(expr, dtype))
 
     def reshape(self, expr: relax.Expr, sizes: Sequence[int]) -> relax.Expr:
-        from tvm import relax
-
         return self.emit(relax.op.reshape(expr, tuple(sizes)))
 
     def squeeze(self, expr: relax.Expr, axis: int) -> relax.Expr:
         """An expression without an axis of size one."""
-        from tvm import relax
-
         return self.emit(relax.op.reshape(expr, [size for at, size in enumerate(expr.ty.shape) if at != axis]))
 
     def require(self, truth: relax.Expr, what: str) -> None:

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx
 
-from .....ir.node import Node
 from .....ir.types import DType
+from ..conditions import EIGHTS
 from ..expressions import constant
 from .call import Call
-
-if TYPE_CHECKING:
-    from tvm import relax, te
-
-_EIGHTS = frozenset({
-    DType.FLOAT8E4M3FN, DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2, DType.FLOAT8E5M2FNUZ, DType.FLOAT8E8M0,
-})  # fmt: skip
-_WIDER = frozenset({DType.FLOAT16, DType.FLOAT, DType.DOUBLE, DType.BFLOAT16})
-
-
-def fits(node: Node) -> bool:
-    """Whether a Cast makes numbers of eight bits of wider ones, if of any, and rounds to no powers of two."""
-    source, wanted = None if node.inputs[0] is None else node.inputs[0].dtype, node.output.dtype
-    return wanted is source or wanted not in _EIGHTS or (wanted is not DType.FLOAT8E8M0 and source in _WIDER)
-
-
-def has_bits(node: Node) -> bool:
-    """Whether a BitCast is of numbers."""
-    return DType.BOOL not in (None if node.inputs[0] is None else node.inputs[0].dtype, node.output.dtype)
 
 
 def lower_cast(call: Call) -> relax.Expr | None:
@@ -36,10 +18,10 @@ def lower_cast(call: Call) -> relax.Expr | None:
     if source is None or wanted is None or source is wanted:
         return None if source is None or source is not wanted else call.expr(0)
     x = call.expr(0)
-    if source in _EIGHTS:
+    if source in EIGHTS:
         x = call.te(decoded, call.te(bits, x), _values(call, source))
         return call.cast(x, call.dtype())
-    if wanted in _EIGHTS:
+    if wanted in EIGHTS:
         return _encoded(call, x, wanted)
     if wanted is DType.BFLOAT16:
         return call.te(to_bfloat16, call.cast(x, "float32"), pattern=0)
@@ -53,14 +35,11 @@ def lower_cast(call: Call) -> relax.Expr | None:
 
 
 def truth(x: te.Tensor) -> te.Tensor:
-    from tvm import te, tirx
-
     return te.compute(x.shape, lambda *i: x[i] != tirx.const(0, x.dtype), name="truth")
 
 
 def to_bfloat16(x: te.Tensor) -> te.Tensor:
     """The nearest bfloat16, the even one of two: what is added carries into the upper half of the bits."""
-    from tvm import te, tirx
 
     def at(*i: Any) -> Any:
         word = tirx.reinterpret("uint32", x[i])
@@ -75,7 +54,6 @@ def to_bfloat16(x: te.Tensor) -> te.Tensor:
 def to_odd(x: te.Tensor) -> te.Tensor:
     """Doubles as floats, rounded to the odd one of two neighbours: what is rounded again is as if it were rounded once,
     for which 32-bit ARM has neither an instruction nor a function."""
-    from tvm import te, tirx
 
     def at(*i: Any) -> Any:
         near = x[i].astype("float32")
@@ -89,14 +67,10 @@ def to_odd(x: te.Tensor) -> te.Tensor:
 
 
 def bits(x: te.Tensor, *, dtype: str = "uint8") -> te.Tensor:
-    from tvm import te, tirx
-
     return te.compute(x.shape, lambda *i: tirx.reinterpret(dtype, x[i]), name="bits")
 
 
 def decoded(codes: te.Tensor, values: te.Tensor) -> te.Tensor:
-    from tvm import te
-
     return te.compute(codes.shape, lambda *i: values[codes[i].astype("int32")], name="decoded")
 
 
@@ -123,8 +97,6 @@ def _encoded(call: Call, x: relax.Expr, wanted: DType) -> relax.Expr:
 
 
 def encoded(x: te.Tensor, bounds: te.Tensor, *, most: int, beyond: int, nan: int, signed_zero: bool) -> te.Tensor:
-    from tvm import te, tirx
-
     k = te.reduce_axis((0, bounds.shape[0]), "k")
 
     def above(*i: Any) -> Any:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+from tvm import relax
 
 from .call import Call
-
-if TYPE_CHECKING:
-    from tvm import relax
 
 _CONVOLUTIONS = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 
 
 def lower_conv_integer(call: Call) -> relax.Expr:
-    from tvm import relax
-
     sizes, kernel = call.sizes(0), call.sizes(1)
     x, w = _shifted(call, 0, 2, ()), _shifted(call, 1, 3, (1,) * (len(kernel) - 1))
     rank = len(sizes) - 2
@@ -29,8 +25,6 @@ def lower_conv_integer(call: Call) -> relax.Expr:
 
 def _shifted(call: Call, index: int, zero: int, behind: tuple[int, ...]) -> relax.Expr:
     """An operand less its zero point; several, of its first axis, have sizes of one `behind` them."""
-    from tvm import relax
-
     codes = call.cast(call.expr(index), "int32")
     if not call.has(zero):
         return codes

@@ -8,15 +8,14 @@ Runtime; so it is where nothing equals the extreme.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tvm import relax, te, tirx
 
 from ..exact import equal
 from ..expressions import number
 from .call import Call
 from .reductions import extreme
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 
 def lower_pairs(call: Call) -> relax.Expr:
@@ -26,8 +25,6 @@ def lower_pairs(call: Call) -> relax.Expr:
 
 def folded(call: Call, operands: list[relax.Expr]) -> relax.Expr:
     """The larger numbers of `operands` for Max, the smaller for Min."""
-    from tvm import relax
-
     pick = relax.op.maximum if call.node.op == "Max" else relax.op.minimum
     answer = operands[0]
     for operand in operands[1:]:
@@ -67,8 +64,6 @@ def _places(call: Call, x: relax.Expr, axis: int, *, largest: bool, last: bool) 
 
 def place_of(x: te.Tensor, most: te.Tensor, *, axis: int, last: bool) -> te.Tensor:
     """Where along `axis`, which stays with size one, the first or last element equals `most`; 0 where none does."""
-    from tvm import te, tirx
-
     size = x.shape[axis].astype("int64")
     k = te.reduce_axis((0, x.shape[axis]), "k")
     none = tirx.const(-1, "int64")
@@ -95,7 +90,6 @@ def _floating(x: te.Tensor) -> bool:
 
 def marked(x: te.Tensor, places: te.Tensor, *, axis: int) -> te.Tensor:
     """One at its place along `axis`, zero elsewhere and where NaN is."""
-    from tvm import te, tirx
 
     def at(*index: Any) -> Any:
         here = places[(*index[:axis], 0, *index[axis + 1 :])] == index[axis].astype("int64")

@@ -7,12 +7,11 @@ memory that is not its own, so it is given the nearest place instead, and the ar
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tvm import relax, te, tirx
 
 from .call import Call
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 PLACES = {
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND"), 1),
@@ -42,8 +41,6 @@ def within(call: Call, data: relax.Expr, places: relax.Expr) -> relax.Expr:
 
 def _limit(data: te.Tensor, axes: tuple[int, ...], whole: int | None, index: Any, dtype: str) -> Any:
     """The size of the axis that an element of the places is of, which the last index says; or `whole`, that of all."""
-    from tvm import tirx
-
     if whole is not None:
         return tirx.const(whole, dtype)
     limit = data.shape[axes[-1]].astype(dtype)
@@ -53,8 +50,6 @@ def _limit(data: te.Tensor, axes: tuple[int, ...], whole: int | None, index: Any
 
 
 def brought_within(places: te.Tensor, data: te.Tensor, *, axes: tuple[int, ...], whole: int | None) -> te.Tensor:
-    from tvm import te, tirx
-
     def nearest(*index: Any) -> Any:
         limit = _limit(data, axes, whole, index, str(places.dtype))
         place = tirx.max(tirx.min(places(*index), limit - 1), -limit)
@@ -65,7 +60,6 @@ def brought_within(places: te.Tensor, data: te.Tensor, *, axes: tuple[int, ...],
 
 def all_within(places: te.Tensor, data: te.Tensor, *, axes: tuple[int, ...], whole: int | None) -> te.Tensor:
     """Whether no place is beyond its axis, of rank 0."""
-    from tvm import te, tirx
 
     def right(*index: Any) -> Any:
         limit = _limit(data, axes, whole, index, str(places.dtype))

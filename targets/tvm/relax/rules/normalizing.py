@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from tvm import relax
 
 from ..expressions import constant
 from .call import Call
 
-if TYPE_CHECKING:
-    from tvm import relax
-
 
 def lower_layer_normalization(call: Call) -> list[relax.Expr] | None:
     """y = (x - mean) / sqrt(variance + epsilon) * scale + bias; mean and the inverse of the root are results, too."""
-    from tvm import relax
-
     if len(call.node.outputs) < 2 or not any(value.uses for value in call.node.outputs[1:]):
         return None
     rank = len(call.value(0).shape or ())
@@ -41,8 +35,6 @@ def lower_layer_normalization(call: Call) -> list[relax.Expr] | None:
 
 def lower_batch_normalization(call: Call) -> list[relax.Expr] | None:
     """In training mode: by the mean and variance of the batch, and running ones moved on by `momentum`."""
-    from tvm import relax
-
     if not call.node.get_int("training_mode"):
         return None
     x = call.expr(0)
@@ -79,8 +71,6 @@ def lower_dropout(call: Call) -> list[relax.Expr]:
 
 def lower_lp_normalization(call: Call) -> relax.Expr:
     """x / |x| along an axis, and 0 where that norm is."""
-    from tvm import relax
-
     x, kind = call.expr(0), call.dtype()
     axis = call.node.get_int("axis", -1)
     if call.node.get_int("p", 2) == 1:

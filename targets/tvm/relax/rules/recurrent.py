@@ -6,26 +6,21 @@ each step    G_t + H_{t-1} R^T, and the gates (see `legal.recurrent`), for each 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import relax, tirx
 
-from .....ir.node import Node
 from ...compute import dense as products
 from ..expressions import FUSABLE, constant
 from .call import Call
-
-if TYPE_CHECKING:
-    from tvm import relax, tirx
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _Floats = npt.NDArray[Any]
 
 
 def lower_cell(call: Call) -> list[relax.Expr]:
-    from tvm import relax
-
     node = call.node
     first = node.get_int("layout") == 1
     x = call.expr(0)
@@ -54,8 +49,6 @@ class _Direction:
 
     def run(self) -> list[relax.Expr]:
         """Answers [steps, 1, batch, hidden], and each of the last states [1, batch, hidden]."""
-        from tvm import relax
-
         call = self.call
         w, r = self._weights(1), self._weights(2)
         steps, many, hidden = self.x.ty.shape[0], self.x.ty.shape[1], r.shape[1]
@@ -95,8 +88,6 @@ class _Direction:
         return of_w + np.concatenate([front, np.zeros(hidden, np.float32)]), np.ascontiguousarray(last)
 
     def _products(self, w: _Floats, hidden: int) -> relax.Expr:
-        from tvm import relax
-
         importer = self.call.importer
         tile = importer.tile("dense", self.x, w.T.shape)
         packed = constant(products.pack(np.ascontiguousarray(w.T), tile, importer.machine.block))
@@ -105,8 +96,6 @@ class _Direction:
 
     def _state(self, place: int, many: Any, hidden: int) -> relax.Expr:
         """The first state [batch, hidden]."""
-        from tvm import relax
-
         call = self.call
         if not call.has(place):
             return call.emit(relax.op.zeros((many, hidden), "float32"))
@@ -123,16 +112,3 @@ class _Direction:
         if self.op == "GRU":
             return cells.gru(hidden, self.back, bool(self.call.node.get_int("linear_before_reset")), biased)
         return cells.rnn(hidden, self.back)
-
-
-def fits(node: Node) -> bool:
-    """Whether a kernel walks the steps of a cell, whose types are known: their number is open, its functions are those
-    that it has by default, all sequences are of one length, and its weights are constants."""
-    x, r = node.inputs[0], node.inputs[2]
-    if x is None or x.dtype is None or x.dtype.numpy != np.float32 or x.shape is None or r is None:
-        return False
-    steps, inputs = x.shape[1 if node.get_int("layout") == 1 else 0], x.shape[2]
-    usual = not {"activations", "clip"} & set(node.attributes) and not node.get_int("input_forget")
-    plain = node.input(4) is None and node.input(7) is None
-    constants = all(value is None or value.constant is not None for value in (node.input(k) for k in (1, 2, 3)))
-    return not isinstance(steps, int) and isinstance(inputs, int) and usual and plain and constants

@@ -6,25 +6,16 @@ computed, and the one that was meant is taken. The artifact fails where it was n
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx
 
-from .....ir.node import Node
+from ..conditions import sets_of_axes
 from ..exact import equal
 from ..expressions import constant, number
 from .call import Call
 
-if TYPE_CHECKING:
-    from tvm import relax, te
-
-MOST = 8
-"""Sets of axes that are computed side by side."""
-OPERATORS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
 _NONE = {
     "ReduceMax": -np.inf,
     "ReduceMin": np.inf,
@@ -37,8 +28,6 @@ _NONE = {
 
 
 def lower_reduce(call: Call) -> relax.Expr:
-    from tvm import relax
-
     sizes = _sizes(call)
     keep = bool(call.node.get_int("keepdims", 1))
     if call.is_known(1):
@@ -54,7 +43,7 @@ def lower_reduce(call: Call) -> relax.Expr:
             else _over(call, tuple(range(len(sizes))), keep)
         )
     sizes = call.sizes(0)
-    choices = _choices(sizes, call.result(), keep)
+    choices = sets_of_axes(sizes, call.result(), keep)
     result = _over(call, choices[-1], keep)
     meant = [call.te(is_set, named_axes, axes=axes, sizes=sizes) for axes in choices]
     for axes, truth in list(zip(choices, meant, strict=True))[-2::-1]:
@@ -66,22 +55,8 @@ def lower_reduce(call: Call) -> relax.Expr:
     return result
 
 
-def has_few_sets(node: Node) -> bool:
-    """Whether the axes of a reduction are constants, or few sets of them can be meant."""
-    axes = node.input(1)
-    if axes is None or axes.constant is not None or axes.static_shape == (0,):
-        return True
-    sizes = None if node.inputs[0] is None else node.inputs[0].static_shape
-    if sizes is None:
-        return True  # what is open is told of where it is lowered
-    result = node.output.static_shape
-    return result is not None and 0 < len(_choices(sizes, result, bool(node.get_int("keepdims", 1)))) <= MOST
-
-
 def _identity(call: Call) -> relax.Expr:
     """What a reduction over no axis makes of each element."""
-    from tvm import relax
-
     x, op = call.expr(0), call.node.op
     if op in ("ReduceL1", "ReduceL2"):
         return call.emit(relax.op.abs(x))
@@ -90,20 +65,8 @@ def _identity(call: Call) -> relax.Expr:
     return call.emit(relax.op.log(x)) if op == "ReduceLogSum" else x
 
 
-def _choices(sizes: tuple[int, ...], result: tuple[int, ...], keep: bool) -> list[tuple[int, ...]]:
-    """The sets of axes, those of size one left aside, that make `result` of `sizes`."""
-    if keep:
-        return [tuple(axis for axis, (a, b) in enumerate(zip(sizes, result, strict=True)) if a != b)]
-    wide = [axis for axis, size in enumerate(sizes) if size != 1]
-    left = tuple(size for size in result if size != 1)
-    sets = itertools.chain.from_iterable(itertools.combinations(wide, n) for n in range(len(wide) + 1))
-    return [axes for axes in sets if tuple(sizes[axis] for axis in wide if axis not in axes) == left]
-
-
 def is_set(operand: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...]) -> te.Tensor:
     """Whether `operand` names the `axes`, and besides only such as have size one."""
-    from tvm import te, tirx
-
     count, rank = int(operand.shape[0]), len(sizes)
 
     def named(axis: int) -> Any:
@@ -122,8 +85,6 @@ def _sizes(call: Call) -> tuple[Any, ...]:
 
 def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     """The reduction over `axes` (all of them numbers of axes that exist)."""
-    from tvm import relax
-
     op, sizes, x = call.node.op, _sizes(call), call.expr(0)
     out = [1 if axis in axes else size for axis, size in enumerate(sizes)]
     final = out if keep else [size for axis, size in enumerate(sizes) if axis not in axes]
@@ -171,8 +132,6 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
 
 def _log_sum_exp(call: Call, x: relax.Expr, axes: tuple[int, ...], total: Any) -> relax.Expr:
     """log(sum(exp(x - m))) + m, where m is the largest, or nothing where that is no number."""
-    from tvm import relax
-
     if not axes:
         return x
     most = call.te(extreme, x, axes=axes, largest=True, finite=True)
@@ -188,8 +147,6 @@ def extreme(
     TVM's own start from the largest float, which is less than infinity. NaN counts as no number, but where it is the
     `first` and nothing is larger than it, as with ONNX Runtime.
     """
-    from tvm import te, tirx
-
     dtype = str(x.dtype)
     pick = tirx.max if largest else tirx.min
     if dtype.startswith(("float", "bfloat")):

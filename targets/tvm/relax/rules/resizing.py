@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx
 
 from ..expressions import constant
 from .call import Call
 from .sizes import every, other_sizes
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 
 def lower_resize(call: Call) -> relax.Expr:
@@ -132,8 +130,6 @@ def _factors(
 
 def lower_roi_align(call: Call) -> relax.Expr:
     """Means over the cells of regions; of coordinates in pixels, half a pixel is taken off (`half_pixel`)."""
-    from tvm import relax
-
     node, rois = call.node, call.cast(call.expr(1), "float32")
     scale = node.get_float("spatial_scale", 1.0)
     usual = "half_pixel" if call.importer.graph.opset() >= _HALVES else "output_half_pixel"
@@ -156,8 +152,6 @@ def lower_roi_align(call: Call) -> relax.Expr:
 
 
 def scales_fit(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:
-    from tvm import te, tirx
-
     return te.compute(
         (), lambda: every(*[tirx.floor(scales[k] * float(n)) == float(m) for k, (n, m) in enumerate(pairs)]),
         name="scales_fit",
@@ -165,8 +159,6 @@ def scales_fit(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:
 
 
 def ratio_fits(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:
-    from tvm import te, tirx
-
     return te.compute(
         (), lambda: every(*[tirx.floor(scales[k] * float(n) + 0.5) == float(m) for k, (n, m) in enumerate(pairs)]),
         name="ratio_fits",
@@ -174,8 +166,6 @@ def ratio_fits(scales: te.Tensor, *, pairs: list[tuple[int, int]]) -> te.Tensor:
 
 
 def kept_ratio(wanted: te.Tensor, *, sizes: list[int], smallest: bool) -> te.Tensor:
-    from tvm import te, tirx
-
     each = [wanted[k].astype("float32") / tirx.const(size, "float32") for k, size in enumerate(sizes)]
     factor = each[0]
     for one in each[1:]:
@@ -185,15 +175,11 @@ def kept_ratio(wanted: te.Tensor, *, sizes: list[int], smallest: bool) -> te.Ten
 
 def repeated(x: te.Tensor, *, axis: int, times: int) -> te.Tensor:
     """Each element so many times, one after the other."""
-    from tvm import te
-
     shape = [size * times if a == axis else size for a, size in enumerate(x.shape)]
     return te.compute(shape, lambda *i: x[(*i[:axis], i[axis] // times, *i[axis + 1 :])], name="repeated")
 
 
 def coordinates_of(factors: te.Tensor, regions: te.Tensor, *, place: _Axis) -> te.Tensor:
-    from tvm import te, tirx
-
     def at(i: Any) -> Any:
         return _coordinate(i.astype("float32"), factors, regions, place, lambda n: tirx.const(n, "float32"))
 
@@ -201,8 +187,6 @@ def coordinates_of(factors: te.Tensor, regions: te.Tensor, *, place: _Axis) -> t
 
 
 def resized(x: te.Tensor, coordinate: te.Tensor, factors: te.Tensor, *, place: _Axis) -> te.Tensor:
-    from tvm import te, tirx
-
     axis, size = place.axis, place.size
     kind = "float64" if x.dtype == "float64" else "float32"
     shape = [place.wanted if a == axis else n for a, n in enumerate(x.shape)]
@@ -300,8 +284,6 @@ def _known(i: Any, scales: Any, place: _Axis, points: Any) -> Any:
 def _nearest(c: Any, how: str) -> Any:
     """The element that a coordinate is taken from. One that is all but halfway between two counts as halfway, as with
     ONNX Runtime, so that roundings on the way there do not decide."""
-    from tvm import tirx
-
     down = tirx.floor(c)
     half, near, one = (tirx.const(number, "float32") for number in (0.5, _NEAR, 1))
     match how:
@@ -319,8 +301,6 @@ def _nearest(c: Any, how: str) -> Any:
 
 def _weight(far: Any, place: _Axis) -> Any:
     """What a neighbour counts that is so far away, in elements of the coarser grid."""
-    from tvm import tirx
-
     zero, one = tirx.const(0, "float32"), tirx.const(1, "float32")
     if place.mode == "linear":
         return tirx.max(one - far, zero)

@@ -5,18 +5,13 @@ How many there are is what the model was built for; the artifact fails where the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx
 
 from .call import Call
 from .sizes import every, other_sizes
-
-if TYPE_CHECKING:
-    from tvm import relax, te
-
-MOST = 1 << 14
-"""Elements of a row at most: each is compared with all others."""
 
 
 def lower_compress(call: Call) -> relax.Expr:
@@ -32,8 +27,6 @@ def lower_compress(call: Call) -> relax.Expr:
 
 
 def lower_non_zero(call: Call) -> relax.Expr:
-    from tvm import relax
-
     sizes, result = call.sizes(0), call.result()
     count = int(np.prod(sizes, dtype=np.int64))
     flat = call.reshape(call.expr(0), (count,))
@@ -52,21 +45,15 @@ def _positions(call: Call, condition: relax.Expr, size: int, count: int) -> rela
 
 def counted(condition: te.Tensor, *, size: int) -> te.Tensor:
     """How many are true up to each element."""
-    from tvm import te, tirx
-
     j = te.reduce_axis((0, size), "j")
     return te.compute((size,), lambda i: te.sum(tirx.all(condition[j], j <= i).astype("int32"), axis=j), name="counted")
 
 
 def counts_fit(counts: te.Tensor, *, count: int) -> te.Tensor:
-    from tvm import te
-
     return te.compute((), lambda: counts[counts.shape[0] - 1] == count, name="counts_fit")
 
 
 def nth(condition: te.Tensor, counts: te.Tensor, *, count: int) -> te.Tensor:
-    from tvm import te, tirx
-
     j = te.reduce_axis((0, counts.shape[0]), "j")
 
     def at(k: Any) -> Any:
@@ -77,15 +64,11 @@ def nth(condition: te.Tensor, counts: te.Tensor, *, count: int) -> te.Tensor:
 
 
 def taken(x: te.Tensor, places: te.Tensor, *, axis: int) -> te.Tensor:
-    from tvm import te
-
     shape = [places.shape[0] if a == axis else n for a, n in enumerate(x.shape)]
     return te.compute(shape, lambda *i: x[(*i[:axis], places[i[axis]], *i[axis + 1 :])], name="taken")
 
 
 def unravelled(places: te.Tensor, *, sizes: tuple[int, ...]) -> te.Tensor:
-    from tvm import te, tirx
-
     strides = [int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))]
 
     def at(axis: Any, k: Any) -> Any:
@@ -103,8 +86,6 @@ def lower_reverse_sequence(call: Call) -> relax.Expr:
 
 
 def reversed_sequence(x: te.Tensor, lengths: te.Tensor, *, batch: int, time: int) -> te.Tensor:
-    from tvm import te, tirx
-
     def at(*i: Any) -> Any:
         length = lengths[i[batch]]
         turned = tirx.max(tirx.min(length - 1 - i[time], x.shape[time] - 1), 0)

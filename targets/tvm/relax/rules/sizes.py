@@ -4,15 +4,13 @@ artifact fails where the operand says others."""
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx
 
 from ..expressions import constant, number
 from .call import Call
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 
 def lower_reshape(call: Call) -> relax.Expr | None:
@@ -47,8 +45,6 @@ def lower_expand(call: Call) -> relax.Expr | None:
 
 
 def broadcast(x: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
-    from tvm import te
-
     lead = len(result) - len(x.shape)
 
     def at(*index: Any) -> Any:
@@ -70,8 +66,6 @@ def lower_tile(call: Call) -> relax.Expr | None:
 
 
 def tile(x: te.Tensor, *, result: tuple[Any, ...]) -> te.Tensor:
-    from tvm import te
-
     return te.compute(result, lambda *i: x[tuple(a % size for a, size in zip(i, x.shape, strict=True))], name="tile")
 
 
@@ -102,8 +96,6 @@ def lower_split(call: Call) -> list[relax.Expr] | None:
 
 def part(x: te.Tensor, *, axis: int, start: int, result: tuple[int, ...]) -> te.Tensor:
     """The elements from `start` on along an axis."""
-    from tvm import te
-
     return te.compute(result, lambda *i: x[(*i[:axis], i[axis] + start, *i[axis + 1 :])], name="part")
 
 
@@ -130,8 +122,6 @@ def _moved_ones(call: Call, wide: tuple[int, ...], narrow: tuple[int, ...]) -> r
 
 def is_one_of(operand: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> te.Tensor:
     """Whether `operand` names exactly the axes of one of the `sets`."""
-    from tvm import te, tirx
-
     count = int(operand.shape[0])
     named = [
         any_of(*[any_of(operand[k] == axis, operand[k] == axis - rank) for k in range(count)]) for axis in range(rank)
@@ -155,15 +145,12 @@ def lower_range(call: Call) -> relax.Expr | None:
 
 def stepped(*, sizes: tuple[Any, Any, Any], dtype: str) -> te.Tensor:
     """So many steps from a start, by a step, that sizes give."""
-    from tvm import te
-
     count, start, delta = sizes
     return te.compute((count,), lambda i: (start + delta * i.astype("int64")).astype(dtype), name="stepped")
 
 
 def covers(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: int) -> te.Tensor:
     """Whether so many steps of `delta` lead from `start` to just before `limit`."""
-    from tvm import te
 
     def far(steps: int) -> Any:
         a, b, d = (t[()].astype("float64") for t in (start, limit, delta))
@@ -175,8 +162,6 @@ def covers(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: int) 
 
 
 def progression(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: int) -> te.Tensor:
-    from tvm import te
-
     return te.compute((count,), lambda i: start[()] + delta[()] * i.astype(delta.dtype), name="progression")
 
 
@@ -191,8 +176,6 @@ def lower_one_hot(call: Call) -> relax.Expr:
 
 
 def one_hot(indices: te.Tensor, values: te.Tensor, *, axis: int, result: tuple[Any, ...]) -> te.Tensor:
-    from tvm import te, tirx
-
     def at(*i: Any) -> Any:
         index = indices[(*i[:axis], *i[axis + 1 :])]
         hot = any_of(index == i[axis], index + result[axis] == i[axis])
@@ -212,7 +195,6 @@ def lower_center_crop_pad(call: Call) -> relax.Expr:
 
 def framed(x: te.Tensor, *, before: list[int], result: tuple[int, ...]) -> te.Tensor:
     """The image moved by so much along each axis, and zeros around it."""
-    from tvm import te, tirx
 
     def at(*index: Any) -> Any:
         place = [i - b for i, b in zip(index, before, strict=True)]
@@ -228,15 +210,11 @@ def framed(x: te.Tensor, *, before: list[int], result: tuple[int, ...]) -> te.Te
 
 
 def lower_trilu(call: Call) -> relax.Expr:
-    from tvm import relax
-
     k = call.expr(1) if call.has(1) else call.emit(relax.const(0, "int64"))
     return call.te(trilu, call.expr(0), call.reshape(k, ()), upper=bool(call.node.get_int("upper", 1)))
 
 
 def trilu(x: te.Tensor, k: te.Tensor, *, upper: bool) -> te.Tensor:
-    from tvm import te, tirx
-
     def at(*i: Any) -> Any:
         far = i[-1].astype("int64") - i[-2].astype("int64")
         return tirx.if_then_else(far >= k[()] if upper else far <= k[()], x[i], tirx.const(0, x.dtype))
@@ -266,8 +244,6 @@ def lower_size(call: Call) -> relax.Expr | None:
 
 def _computed(call: Call, index: int) -> bool:
     """Whether an operand is a tensor that is known only when the model runs: sizes computed from sizes are not."""
-    from tvm import relax
-
     if call.is_known(index):
         return False
     kind = call.expr(index).ty
@@ -281,8 +257,6 @@ def agree(call: Call, operand: relax.Expr, fits: Any, count: int) -> None:
 
 
 def agrees(operand: te.Tensor, *, fits: Any, count: int) -> te.Tensor:
-    from tvm import te
-
     return te.compute((), lambda: every(*[fits(k, operand[k]) for k in range(count)]), name="agrees")
 
 
@@ -292,14 +266,10 @@ def other_sizes(call: Call) -> str:
 
 
 def any_of(*conditions: Any) -> Any:
-    from tvm import tirx
-
     return tirx.any(*conditions) if conditions else tirx.const(False, "bool")
 
 
 def every(*conditions: Any) -> Any:
-    from tvm import tirx
-
     return tirx.all(*conditions) if conditions else tirx.const(True, "bool")
 
 

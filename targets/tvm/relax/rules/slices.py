@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tvm import relax, te, tirx
 
 from .....ir.ops import LARGEST
 from ..expressions import constant
 from .call import Call
 from .sizes import any_of, every, other_sizes
-
-if TYPE_CHECKING:
-    from tvm import relax, te
 
 
 def lower_slice(call: Call) -> relax.Expr | None:
@@ -30,8 +28,6 @@ def lower_slice(call: Call) -> relax.Expr | None:
 
 def cut(starts: te.Tensor, ends: te.Tensor, axes: te.Tensor, steps: te.Tensor, *, sizes: tuple[int, ...]) -> te.Tensor:
     """First element, step and count for each axis: [rank, 3]."""
-    from tvm import te, tirx
-
     count, rank = int(starts.shape[0]), len(sizes)
 
     def long(n: int) -> Any:
@@ -67,14 +63,11 @@ def cut(starts: te.Tensor, ends: te.Tensor, axes: te.Tensor, steps: te.Tensor, *
 
 
 def cuts_fit(cuts: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
-    from tvm import te
-
     return te.compute((), lambda: every(*[cuts[axis, 2] == size for axis, size in enumerate(result)]), name="cuts_fit")
 
 
 def sliced(x: te.Tensor, cuts: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
     """Where the artifact is about to fail, nothing outside the tensor is read."""
-    from tvm import te, tirx
 
     def at(*index: Any) -> Any:
         place = [cuts[axis, 0] + i * cuts[axis, 1] for axis, i in enumerate(index)]
@@ -108,7 +101,6 @@ def lower_pad(call: Call) -> relax.Expr | None:
 
 def first_pads(pads: te.Tensor, axes: te.Tensor, *, sizes: tuple[int, ...], result: tuple[int, ...]) -> te.Tensor:
     """What is put before the first element of each axis."""
-    from tvm import te, tirx
 
     def at(axis: Any) -> Any:
         value: Any = tirx.const(0, "int64")
@@ -120,8 +112,6 @@ def first_pads(pads: te.Tensor, axes: te.Tensor, *, sizes: tuple[int, ...], resu
 
 
 def pads_fit(pads: te.Tensor, axes: te.Tensor, *, sizes: tuple[int, ...], result: tuple[int, ...]) -> te.Tensor:
-    from tvm import te, tirx
-
     count, rank = int(axes.shape[0]), len(sizes)
 
     def fits(axis: int) -> Any:
@@ -137,7 +127,6 @@ def pads_fit(pads: te.Tensor, axes: te.Tensor, *, sizes: tuple[int, ...], result
 def padded(x: te.Tensor, before: te.Tensor, value: te.Tensor, *, mode: str, result: tuple[int, ...]) -> te.Tensor:
     """Along each axis: `constant` beyond the border, the `edge`, its mirror image (`reflect`), or the axis anew
     (`wrap`)."""
-    from tvm import te, tirx
 
     def inner(p: Any, size: Any) -> Any:
         if mode == "reflect":

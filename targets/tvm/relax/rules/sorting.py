@@ -8,21 +8,15 @@ with the square of the row, which decides up to a few thousand elements nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tvm import relax, te, tirx
 
 from .call import Call
 from .sizes import agree
 
-if TYPE_CHECKING:
-    from tvm import relax, te
-
-MOST = 1 << 15
-"""Elements of a row at most."""
-
 
 def lower_top_k(call: Call) -> list[relax.Expr]:
-    from tvm import relax
-
     sizes, result = call.sizes(0), call.result()
     axis = call.node.get_int("axis", -1) % len(sizes)
     if not call.is_known(1):
@@ -67,8 +61,6 @@ def _product(sizes: Any) -> int:
 
 def places_of(x: te.Tensor, *, largest: bool) -> te.Tensor:
     """For each element of a row, of x (rows, n), how many go before it."""
-    from tvm import te, tirx
-
     rows, n = x.shape
     j = te.reduce_axis((0, n), "j")
     floating = str(x.dtype).startswith(("float", "bfloat"))
@@ -88,8 +80,6 @@ def places_of(x: te.Tensor, *, largest: bool) -> te.Tensor:
 
 def _is_nan(x: Any, dtype: str) -> Any:
     """By its bits: that a number differs from itself is taken for false where kernels are simplified."""
-    from tvm import tirx
-
     bits, mantissa = {"float64": (64, 52), "float32": (32, 23), "float16": (16, 10)}.get(dtype, (16, 7))
     kind = f"int{bits}"
     size = tirx.reinterpret(kind, x) & tirx.const((1 << (bits - 1)) - 1, kind)
@@ -98,8 +88,6 @@ def _is_nan(x: Any, dtype: str) -> Any:
 
 def holders_of(places: te.Tensor, *, count: int) -> te.Tensor:
     """Which element of each row has a place, of the first `count` places, int64."""
-    from tvm import te, tirx
-
     rows, n = places.shape
     i = te.reduce_axis((0, n), "i")
     zero = tirx.const(0, "int64")
@@ -112,15 +100,11 @@ def holders_of(places: te.Tensor, *, count: int) -> te.Tensor:
 
 def taken(x: te.Tensor, indices: te.Tensor) -> te.Tensor:
     """The elements of each row at `indices`."""
-    from tvm import te
-
     return te.compute(indices.shape, lambda r, p: x[r, indices[r, p]], name="taken")
 
 
 def cumulated(x: te.Tensor, *, exclusive: bool, backward: bool) -> te.Tensor:
     """Sums along the middle axis of x up to each element, or before it."""
-    from tvm import te, tirx
-
     outer, n, inner = x.shape
     k = te.reduce_axis((0, n), "k")
     zero = tirx.const(0, x.dtype)

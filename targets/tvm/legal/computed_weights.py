@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ....ir.allowance import RESULTS, Effort
+from ....ir.graph import Graph, Value
 from ....ir.node import Node
 from ....ir.ops import RANDOM
 from ....ir.tensor import SparseTensor
@@ -15,9 +16,6 @@ from ....passes.clean.evaluate import evaluate
 from ....passes.clean.fill import Array, store, stored_bytes
 from ....passes.clean.one_node import Unknown
 from ....passes.clean.rewriter import SMALL, is_plain
-
-if TYPE_CHECKING:
-    from ....ir.graph import Graph, Value
 
 _NEVER = RANDOM | {"DequantizeLinear"}
 MOST = 16

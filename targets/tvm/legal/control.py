@@ -22,9 +22,9 @@ import numpy as np
 from ....ir.clone import inline
 from ....ir.graph import Graph
 from ....ir.node import Node, Value
-from ....ir.origin import Origin
 from ....ir.randomness import is_random
 from ....ir.types import TensorType
+from .writer import Writer
 
 MOST = 20_000
 """Nodes that a loop may become."""
@@ -39,40 +39,17 @@ def unroll(node: Node) -> bool:
         return False
     if len(node.graph) > _ALL:
         return False
-    results = rule(_Writer(node))
-    if results is None:
-        return False
-    for old, new in zip(node.outputs, results, strict=True):
-        if new.type is None:
-            new.type = old.type
-        old.replace_uses(new)
-    node.graph.remove(node)
-    return True
+    write = _Writer(node, by="control")
+    results = rule(write)
+    return results is not None and write.put(*results)
 
 
 def _sizes(value: Value) -> tuple[int, ...] | None:
     return value.static_shape if isinstance(value.type, TensorType) else None
 
 
-class _Writer:
+class _Writer(Writer):
     """Adds nodes in front of one that holds bodies."""
-
-    def __init__(self, node: Node) -> None:
-        assert node.graph is not None
-        self.node, self.graph = node, node.graph
-        self.origin = Origin.merge([node.origin], by="control")
-
-    def add(self, op: str, *inputs: Value, **attributes: int | list[int]) -> Value:
-        return self.graph.add(op, inputs, attributes, before=self.node, origin=self.origin).output
-
-    def ints(self, *numbers: int) -> Value:
-        return self.graph.constant(np.array(numbers, np.int64))
-
-    def number(self, number: int) -> Value:
-        return self.graph.constant(np.array(number, np.int64))
-
-    def reshape(self, value: Value, sizes: Sequence[int]) -> Value:
-        return self.add("Reshape", value, self.ints(*sizes))
 
     def choose(self, condition: Value, one: Value, other: Value) -> Value:
         """`one` where the condition, a bool of rank 0, is true, else `other`."""
@@ -114,7 +91,7 @@ def _if(write: _Writer) -> list[Value] | None:
             return None
     if condition is None or any(map(_may_fail, branches)):
         return None
-    truth = write.reshape(condition, ())
+    truth = write.reshape(condition)
     taken, left = (write.copy(branch, ()) for branch in branches)
     return [write.choose(truth, one, other) for one, other in zip(taken, left, strict=True)]
 
@@ -149,11 +126,11 @@ def _loop(write: _Writer) -> list[Value] | None:
     kept = all(one is not None and one == other for one, other in sizes)
     if not always and (gathered or _may_fail(body) or not kept):
         return None
-    truth = write.graph.constant(np.array(True))
-    active = truth if start is None else write.reshape(start, ())
+    truth = write.constant(True, np.bool_)
+    active = truth if start is None else write.reshape(start)
     parts: list[list[Value]] = []
     for trip in range(trips):
-        number = write.number(trip)
+        number = write.constant(trip)
         again, *results = write.copy(body, [number, truth, *states])
         fresh = results[: len(states)]
         parts.append(results[len(states) :])
@@ -161,7 +138,7 @@ def _loop(write: _Writer) -> list[Value] | None:
             states = fresh
             continue
         states = [write.choose(active, new, old) for new, old in zip(fresh, states, strict=True)]
-        active = write.add("And", active, write.reshape(again, ()))
+        active = write.add("And", active, write.reshape(again))
     stacked = [write.stack(one, 0) for one in zip(*parts, strict=True)]
     return [*states, *stacked]
 
@@ -200,7 +177,7 @@ def _scan(write: _Writer) -> list[Value] | None:
     parts: list[list[Value]] = []
     for step in range(steps):
         slices = [
-            write.add("Gather", value, write.number(steps - 1 - step if back else step), axis=axis)
+            write.add("Gather", value, write.constant(steps - 1 - step if back else step), axis=axis)
             for value, axis, back in zip(scanned, axes, backward, strict=True)
         ]
         results = write.copy(body, [*states, *slices])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from ....ir.graph import Graph
+from ....ir.node import Node
 from ....passes.base import Context, Pass, Report, option
 from .integer_layers import coded_layer
-
-if TYPE_CHECKING:
-    from ....ir.graph import Graph
-    from ....ir.node import Node
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....ir.node import Node, Value
+from .writer import Writer
 
 _BROADCAST = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
 
@@ -17,9 +18,9 @@ _BROADCAST = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", 
 def lift_broadcast(node: Node) -> bool:
     """What says since which axis a second operand is broadcast (before version 7; for PRelu, that of the channels) as
     sizes of one behind it, which say it alone. Whether that was so."""
-    graph, first, second = node.graph, node.input(0), node.input(1)
+    first, second = node.input(0), node.input(1)
     since = node.op in _BROADCAST and "axis" in node.attributes and bool(node.get_int("broadcast"))
-    if graph is None or first is None or second is None or first.shape is None or second.static_shape is None:
+    if first is None or second is None or first.shape is None or second.static_shape is None:
         return False
     rank, sizes = len(first.shape), second.static_shape
     axis = node.get_int("axis") if since else 1
@@ -27,8 +28,7 @@ def lift_broadcast(node: Node) -> bool:
     slopes = node.op == "PRelu" and len(sizes) == 1 and sizes != (1,)
     if not (since or slopes) or behind <= 0:
         return False
-    shape = graph.constant(np.array([*sizes, *[1] * behind], np.int64))
-    node.set_input(1, graph.add("Reshape", [second, shape], origin=node.origin, before=node).output)
+    node.set_input(1, Writer(node).reshape(second, *sizes, *[1] * behind))
     node.attributes.pop("axis", None)
     return True
 
@@ -92,45 +92,41 @@ def lift_auto_pad(node: Node) -> bool:
 def _skip(node: Node, sizes: list[int], over: list[int], mode: str) -> None:
     """Let a pool start behind what its windows, which leave out `over` elements of each axis, do not reach: with ONNX's
     formula these are pads below zero, half of them before the first window."""
-    graph, x = node.graph, node.inputs[0]
+    x = node.inputs[0]
     firsts = [max(0, n // 2 if mode == "SAME_UPPER" else (n - 1) // 2) for n in over]
-    if graph is None or x is None or not any(firsts):
+    if x is None or not any(firsts):
         return
+    write = Writer(node)
     bounds = (firsts, sizes, [2 + at for at in range(len(sizes))])
-    places = [graph.constant(np.array(one, np.int64)) for one in bounds]
-    node.set_input(0, graph.add("Slice", [x, *places], origin=node.origin, before=node).output)
+    node.set_input(0, write.add("Slice", x, *map(write.constant, bounds)))
 
 
 def lift_scatter(node: Node) -> bool:
     """A ScatterElements whose indices are fewer than the data along other axes, too, as one into that part of the data,
     to which the rest is joined: TVM counts elements as if all other sizes were the data's. Whether that was so."""
-    graph, data, indices = node.graph, node.inputs[0], node.inputs[1]
+    data, indices = node.inputs[0], node.inputs[1]
     sizes = None if data is None else data.static_shape
     reach = None if indices is None else indices.static_shape
-    if graph is None or data is None or not sizes or reach is None or 0 in reach:
+    if data is None or not sizes or reach is None or 0 in reach:
         return False
     axis = node.get_int("axis") % len(sizes)
     fewer = [at for at, (size, part) in enumerate(zip(sizes, reach, strict=True)) if at != axis and part < size]
     if not fewer:
         return False
 
+    write = Writer(node)
+
     def sliced(value: Value, at: int, first: int, last: int) -> Value:
-        bounds = [graph.constant(np.array([n], np.int64)) for n in (first, last, at)]
-        return graph.add("Slice", [value, *bounds], origin=node.origin, before=node).output
+        return write.add("Slice", value, write.ints(first), write.ints(last), write.ints(at))
 
     parts, rests = data, []
     for at in fewer:
         rests.append(sliced(parts, at, reach[at], sizes[at]))
         parts = sliced(parts, at, 0, reach[at])
-    answer = graph.add(
-        node.op, [parts, *node.inputs[1:]], dict(node.attributes), name=node.name, origin=node.origin, before=node
-    ).output
+    answer = write.add(node.op, parts, *node.inputs[1:], name=node.name, **node.attributes)
     for at, rest in zip(reversed(fewer), reversed(rests), strict=True):
-        answer = graph.add("Concat", [answer, rest], {"axis": at}, origin=node.origin, before=node).output
-    answer.type = node.output.type
-    node.output.replace_uses(answer)
-    graph.remove(node)
-    return True
+        answer = write.add("Concat", answer, rest, axis=at)
+    return write.put(answer)
 
 
 def lift_order(node: Node) -> bool:
@@ -147,8 +143,8 @@ def lift_affine_grid(node: Node) -> bool:
     grid[n, p] = theta[n] (x_p, y_p, 1), or (x_p, y_p, z_p, 1), where coordinates run from -1 to 1: from the middle of
     the first pixel to that of the last where `align_corners`, else from edge to edge.
     """
-    graph, theta, size = node.graph, node.inputs[0], node.inputs[1]
-    if graph is None or theta is None or theta.dtype is None or size is None or size.constant is None:
+    theta, size = node.inputs[0], node.inputs[1]
+    if theta is None or theta.dtype is None or size is None or size.constant is None:
         return False
     count, _, *image = (int(number) for number in size.constant.numpy())
     ends = [1.0 if node.get_int("align_corners") else 1 - 1 / max(one, 1) for one in image]
@@ -156,11 +152,7 @@ def lift_affine_grid(node: Node) -> bool:
     lines = [np.linspace(-end, end, one) if one > 1 else np.array([end]) for end, one in zip(ends, image, strict=True)]
     axes = np.meshgrid(*lines, indexing="ij")[::-1]
     points = np.stack([*(axis.ravel() for axis in axes), np.ones(axes[0].size)], axis=1).astype(theta.dtype.numpy)
-    turned = graph.add("Transpose", [theta], {"perm": [0, 2, 1]}, origin=node.origin, before=node).output
-    product = graph.add("MatMul", [graph.constant(points), turned], origin=node.origin, before=node).output
-    shape = graph.constant(np.array([count, *image, len(image)], np.int64))
-    reshaped = graph.add("Reshape", [product, shape], name=node.name, origin=node.origin, before=node).output
-    reshaped.type = node.output.type
-    node.output.replace_uses(reshaped)
-    graph.remove(node)
-    return True
+    write = Writer(node)
+    turned = write.add("Transpose", theta, perm=[0, 2, 1])
+    product = write.add("MatMul", write.constant(points, points.dtype), turned)
+    return write.put(write.add("Reshape", product, write.ints(count, *image, len(image)), name=node.name))

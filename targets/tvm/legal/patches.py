@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ....ir.node import Node, Value
 from ....ir.types import DType
 from ....passes.base import Context, Pass, Report
-from .norms import Writer, put
+from .writer import Writer
 
 if TYPE_CHECKING:
     from ....ir.graph import Graph
@@ -76,13 +76,12 @@ def _lift(node: Node) -> bool:
     last = write.add("Transpose", x, perm=[0, *range(2, axes + 2), 1])
     if any(pads):
         first, behind = pads[:axes], pads[axes:]
-        last = write.add("Pad", last, _numbers(write, [0, *first, 0, 0, *behind, 0]))
+        last = write.add("Pad", last, write.ints(0, *first, 0, 0, *behind, 0))
     sums = _apart(write, node, last, kernel) if alone else _products(write, node, last, kernel)
     bias = node.input(2)
     if bias is not None:
         sums = write.add("Add", sums, bias)
-    put(node, [write.add("Transpose", sums, perm=[0, axes + 1, *range(1, axes + 1)])])
-    return True
+    return write.put(write.add("Transpose", sums, perm=[0, axes + 1, *range(1, axes + 1)]))
 
 
 def _products(write: Writer, node: Node, x: Value, kernel: Array) -> Value:
@@ -131,7 +130,7 @@ def _taken(write: Writer, node: Node, x: Value, place: tuple[int, ...], size: tu
     if not any(first) and not any(behind) and all(stride == 1 for stride in strides):
         return x
     bounds = [first, [-n or _END for n in behind], list(range(1, axes + 1)), list(strides)]
-    return write.add("Slice", x, *(_numbers(write, one) for one in bounds))
+    return write.add("Slice", x, *(write.ints(*one) for one in bounds))
 
 
 def _pads(node: Node, image: tuple[int | str | None, ...], size: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -153,7 +152,3 @@ def _pads(node: Node, image: tuple[int | str | None, ...], size: tuple[int, ...]
             return None
     less, more = [n // 2 for n in spare], [n - n // 2 for n in spare]
     return (*less, *more) if auto == "SAME_UPPER" else (*more, *less)
-
-
-def _numbers(write: Writer, numbers: list[int]) -> Value:
-    return write.graph.constant(np.array(numbers, np.int64))

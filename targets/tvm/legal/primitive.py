@@ -10,11 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ....errors import ModelError
 from ....ir.clone import inline
+from ....ir.graph import Graph
 from ....ir.node import Node, Value
 from ....ir.types import TensorType
 from ....passes.base import Context, Pass, Report
-from .lifting import lift_affine_grid
+from .lifting import POOLS, lift_affine_grid, lift_auto_pad, lift_broadcast, lift_order, lift_scatter, lift_transposed
 from .norms import LIFTED
 from .tabular import lift_tabular
 
@@ -54,7 +56,6 @@ class Primitive(Pass):
         from ....ir.shapes.infer import infer
         from ....passes.clean.clean import Clean
         from . import control, quantized, recurrent
-        from .lifting import POOLS, lift_auto_pad, lift_order, lift_scatter, lift_transposed
 
         report = Report()
         if graph.opset() < _OLD and _lift(graph):
@@ -105,10 +106,8 @@ class Primitive(Pass):
 
 def _lift(graph: Graph) -> bool:
     """Bring old forms of operators to those of `_OLD`; whether onnx can. Where not, nodes that need it are refused."""
-    from ....errors import ModelError
     from ....ir.onnx.opset import convert
     from ....ir.shapes.infer import infer
-    from .lifting import lift_broadcast
 
     if graph.opset() < 9 and any(node.op == "Scan" for node in graph.walk()):
         return False  # it took a batch at once, which onnx's adapter forgets
@@ -210,7 +209,6 @@ def body_of(node: Node, opset: int) -> Graph | None:
     """The nodes that onnx defines an operator by, for the types of its inputs; none where it has none."""
     import onnx
 
-    from ....ir.graph import Graph
     from ....ir.onnx.reader import from_proto
     from ....ir.onnx.writer import to_proto
     from ....passes.clean.inline import inline_functions

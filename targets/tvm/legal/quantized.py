@@ -7,11 +7,12 @@ Does not fire where channels stand last, nor where a scale of more than one numb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ....ir.attributes import Attribute, AttributeKind
+from ....ir.attributes import Attribute
 from ....ir.graph import Graph, Node, Value
+from .writer import Writer
 
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 
@@ -42,11 +43,11 @@ def part(graph: Graph) -> int:
     count = 0
     for node in list(graph):
         if node.domain in ("", "com.microsoft"):
-            count += _concat(graph, node) if node.op == "QLinearConcat" else _part(graph, node)
+            count += _concat(node) if node.op == "QLinearConcat" else _part(node)
     return count
 
 
-def _part(graph: Graph, node: Node) -> bool:
+def _part(node: Node) -> bool:
     form = _FORMS.get(node.op)
     if form is None or (node.domain == "") != (node.op == "QLinearMatMul") or node.get_int("channels_last"):
         return False
@@ -57,17 +58,14 @@ def _part(graph: Graph, node: Node) -> bool:
     if not all(_is_number(scale) for _, scale, *_ in groups) or not answer or not _is_number(answer[0]):
         return False
     attributes = {name: node.attributes[name] for name in form.shared if name in node.attributes}
-    _replace(graph, node, form.op, groups, answer, attributes)
-    return True
+    return _replace(node, form.op, groups, answer, attributes)
 
 
-def _concat(graph: Graph, node: Node) -> bool:
+def _concat(node: Node) -> bool:
     groups = [node.inputs[at : at + 3] for at in range(2, len(node.inputs), 3)]
     if not all(_is_number(scale) for _, scale, *_ in groups) or not _is_number(node.inputs[0]):
         return False
-    axis = Attribute(AttributeKind.INT, node.get_int("axis"))
-    _replace(graph, node, "Concat", groups, node.inputs[:2], {"axis": axis})
-    return True
+    return _replace(node, "Concat", groups, node.inputs[:2], {"axis": node.get_int("axis")})
 
 
 def _is_number(scale: Value | None) -> bool:
@@ -76,17 +74,13 @@ def _is_number(scale: Value | None) -> bool:
 
 
 def _replace(
-    graph: Graph,
     node: Node,
     op: str,
     groups: Sequence[tuple[Value | None, ...]],
     answer: tuple[Value | None, ...],
-    attributes: dict[str, Attribute],
-) -> None:
-    floats = [graph.add("DequantizeLinear", list(group), origin=node.origin, before=node).output for group in groups]
-    result = graph.add(op, floats, attributes, name=node.name, origin=node.origin, before=node).output
-    codes = graph.add(
-        "QuantizeLinear", [result, *answer], types=[node.output.type], origin=node.origin, before=node
-    ).output
-    node.output.replace_uses(codes)
-    graph.remove(node)
+    attributes: Mapping[str, Attribute | int],
+) -> bool:
+    write = Writer(node)
+    floats = [write.add("DequantizeLinear", *group) for group in groups]
+    result = write.add(op, *floats, name=node.name, **attributes)
+    return write.put(write.add("QuantizeLinear", result, *answer))

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ....ir.node import Node, Value
-from ....ir.origin import Origin
+from .writer import Writer
 
 MOST = 512
 """Steps of a cell: each has kernels of its own in the plan."""
@@ -42,32 +43,17 @@ _OPS = {
 }  # fmt: skip
 
 Activation = Callable[[Value], Value]
+_Function = tuple[str, float | None, float | None]
+"""The name of an activation, and its constants."""
 
 
-class _Writer:
-    """Adds nodes in front of a cell, float constants in its type."""
-
-    def __init__(self, node: Node, dtype: np.dtype[np.generic]) -> None:
-        assert node.graph is not None
-        self.node, self.graph, self.dtype = node, node.graph, dtype
-        self.origin = Origin.merge([node.origin], by="recurrent")
-
-    def add(self, op: str, *inputs: Value | None, **attributes: int | float | list[int]) -> Value:
-        return self.graph.add(op, inputs, attributes, before=self.node, origin=self.origin).output
-
-    def floats(self, array: npt.ArrayLike) -> Value:
-        return self.graph.constant(np.asarray(array, self.dtype))
-
-    def ints(self, *numbers: int) -> Value:
-        return self.graph.constant(np.array(numbers, np.int64))
+class _Writer(Writer):
+    """Adds nodes in front of a cell."""
 
     def chosen(self, compare: str, value: Value, bound: float) -> Value:
         """The value where it compares so with a bound, else the bound; NaN compares with none."""
         other = self.floats(bound)
         return self.add("Where", self.add(compare, value, other), value, other)
-
-    def reshape(self, value: Value, *sizes: int) -> Value:
-        return self.add("Reshape", value, self.ints(*sizes))
 
     def direction(self, value: Value, index: int, *sizes: int) -> Value:
         """The part of a direction, which the first axis counts; `sizes` are those of the other axes."""
@@ -103,7 +89,7 @@ def fits(node: Node) -> bool:
     return _plan(node) is not None
 
 
-def _plan(node: Node) -> tuple[_Sizes, list[list[Callable[[_Writer], Activation]]]] | None:
+def _plan(node: Node) -> tuple[_Sizes, list[list[_Function]]] | None:
     """The sizes of a cell, and the functions of each direction; none where they are unknown, or the steps too many."""
     x, r = node.inputs[0], node.inputs[2]
     shape = None if x is None else x.shape
@@ -132,13 +118,14 @@ def unroll(node: Node) -> bool:
         return False
     sizes, activations = plan
     directions = sizes.directions
-    write = _Writer(node, np.dtype(x.dtype.numpy))
+    write = _Writer(node, "recurrent", x.dtype.numpy)
     source = write.add("Transpose", x, perm=[1, 0, 2]) if first else x
     lengths = _lengths(node, sizes)
     answers, states = [], []
     for index in range(directions):
         back = index == 1 or node.get_string("direction", "forward") == "reverse"
-        walked = _Direction(write, sizes, index, back, [one(write) for one in activations[index]], lengths)
+        functions = [partial(_activated, write, *one) for one in activations[index]]
+        walked = _Direction(write, sizes, index, back, functions, lengths)
         answer, state = walked.run(source)
         answers.append(answer)
         states.append(state)
@@ -150,7 +137,6 @@ def _hand_over(
     write: _Writer, sizes: _Sizes, answers: Sequence[Value], states: Sequence[tuple[Value, ...]], first: bool
 ) -> None:
     """Let readers of the cell read what the directions gave: answers (steps, batch, hidden), states (batch, hidden)."""
-    node = write.node
     whole = [write.reshape(one, sizes.steps, 1, sizes.batch, sizes.hidden) for one in answers]
     results = [whole[0] if len(whole) == 1 else write.add("Concat", *whole, axis=1)]
     for kind in zip(*states):
@@ -161,10 +147,7 @@ def _hand_over(
             write.add("Transpose", one, perm=[2, 0, 1, 3] if index == 0 else [1, 0, 2])
             for index, one in enumerate(results)
         ]
-    for old, new in zip(node.outputs, results):
-        new.type = old.type
-        old.replace_uses(new)
-    write.graph.remove(node)
+    write.put(*results)
 
 
 def _lengths(node: Node, sizes: _Sizes) -> Value | None:
@@ -327,8 +310,8 @@ class _Direction:
         return [write.add("Mul", o, self.act[2](fresh)), fresh]
 
 
-def _activations(node: Node, directions: int) -> list[list[Callable[[_Writer], Activation]]] | None:
-    """For each direction its functions, as makers; none where one of them is unknown or lacks a constant."""
+def _activations(node: Node, directions: int) -> list[list[_Function]] | None:
+    """For each direction its functions; none where one of them is unknown or lacks a constant."""
     usual = _ACTIVATIONS[node.op]
     attribute = node.attributes.get("activations")
     named = attribute.value if attribute is not None and isinstance(attribute.value, tuple) else usual * directions
@@ -336,7 +319,7 @@ def _activations(node: Node, directions: int) -> list[list[Callable[[_Writer], A
     if len(names) != len(usual) * directions:
         return None
     alphas, betas = (_floats(node, f"activation_{part}") for part in ("alpha", "beta"))
-    makers: list[Callable[[_Writer], Activation]] = []
+    functions: list[_Function] = []
     for name in names:
         word = name.lower()
         alpha, beta = _DEFAULTS.get(word, (None, None))
@@ -350,8 +333,8 @@ def _activations(node: Node, directions: int) -> list[list[Callable[[_Writer], A
                 return None
         elif word not in _PLAIN:
             return None
-        makers.append(_maker(word, alpha, beta))
-    return [makers[index * len(usual) :][: len(usual)] for index in range(directions)]
+        functions.append((word, alpha, beta))
+    return [functions[index * len(usual) :][: len(usual)] for index in range(directions)]
 
 
 def _floats(node: Node, name: str) -> list[float]:
@@ -360,21 +343,13 @@ def _floats(node: Node, name: str) -> list[float]:
     return [float(one) for one in numbers if isinstance(one, int | float)]
 
 
-def _maker(word: str, alpha: float | None, beta: float | None) -> Callable[[_Writer], Activation]:
-    def maker(write: _Writer) -> Activation:
-        def affine(value: Value) -> Value:
-            return write.add("Add", write.add("Mul", value, write.floats(alpha or 0.0)), write.floats(beta or 0.0))
-
-        def scaled_tanh(value: Value) -> Value:
-            inner = write.add("Tanh", write.add("Mul", value, write.floats(beta or 0.0)))
-            return write.add("Mul", inner, write.floats(alpha or 0.0))
-
-        def plain(value: Value) -> Value:
-            constants = {"alpha": alpha, "beta": beta}
-            answer = write.add(_OPS[word], value, **{key: one for key, one in constants.items() if one is not None})
-            # These make nothing of NaN, as with ONNX Runtime.
-            return write.chosen("Greater", answer, 0.0) if word in ("relu", "hardsigmoid") else answer
-
-        return {"affine": affine, "scaledtanh": scaled_tanh}.get(word, plain)
-
-    return maker
+def _activated(write: _Writer, word: str, alpha: float | None, beta: float | None, value: Value) -> Value:
+    if word == "affine":
+        return write.add("Add", write.add("Mul", value, write.floats(alpha or 0.0)), write.floats(beta or 0.0))
+    if word == "scaledtanh":
+        inner = write.add("Tanh", write.add("Mul", value, write.floats(beta or 0.0)))
+        return write.add("Mul", inner, write.floats(alpha or 0.0))
+    constants: dict[str, Any] = {key: one for key, one in (("alpha", alpha), ("beta", beta)) if one is not None}
+    answer = write.add(_OPS[word], value, **constants)
+    # These make nothing of NaN, as with ONNX Runtime.
+    return write.chosen("Greater", answer, 0.0) if word in ("relu", "hardsigmoid") else answer

@@ -18,7 +18,8 @@ import numpy as np
 from ....ir.graph import Graph
 from ....ir.node import Node, Value
 from ....ir.types import DType
-from .norms import Writer, put
+from .norms import reduced
+from .writer import Writer
 
 DOMAIN = "ai.onnx.ml"
 
@@ -36,18 +37,13 @@ def _floats(node: Node, write: Writer) -> Value | None:
     return x if x.dtype is DType.FLOAT else write.add("Cast", x, to=int(DType.FLOAT))
 
 
-def _row(write: Writer, numbers: tuple[float, ...]) -> Value:
-    return write.graph.constant(np.array(numbers, np.float32))
-
-
 def _scaler(node: Node) -> bool:
     write = Writer(node)
     x = _floats(node, write)
     if x is None:
         return False
     offset, scale = node.get_floats("offset", (0.0,)), node.get_floats("scale", (1.0,))
-    put(node, [write.add("Mul", write.add("Sub", x, _row(write, offset)), _row(write, scale))])
-    return True
+    return write.put(write.add("Mul", write.add("Sub", x, write.floats(offset)), write.floats(scale)))
 
 
 def _imputer(node: Node) -> bool:
@@ -55,9 +51,8 @@ def _imputer(node: Node) -> bool:
     if x is None or x.dtype is not DType.FLOAT or not values:
         return False
     write, nothing = Writer(node), node.get_float("replaced_value_float", 0.0)
-    absent = write.add("IsNaN", x) if math.isnan(nothing) else write.add("Equal", x, write.number(nothing, DType.FLOAT))
-    put(node, [write.add("Where", absent, _row(write, values), x)])
-    return True
+    absent = write.add("IsNaN", x) if math.isnan(nothing) else write.add("Equal", x, write.floats(nothing))
+    return write.put(write.add("Where", absent, write.floats(values), x))
 
 
 def _binarizer(node: Node) -> bool:
@@ -65,9 +60,8 @@ def _binarizer(node: Node) -> bool:
     if x is None or x.dtype is not DType.FLOAT:
         return False
     write = Writer(node)
-    above = write.add("Greater", x, write.number(node.get_float("threshold"), DType.FLOAT))
-    put(node, [write.add("Cast", above, to=int(DType.FLOAT))])
-    return True
+    above = write.add("Greater", x, write.floats(node.get_float("threshold")))
+    return write.put(write.add("Cast", above, to=int(DType.FLOAT)))
 
 
 def _normalizer(node: Node) -> bool:
@@ -76,10 +70,9 @@ def _normalizer(node: Node) -> bool:
     if x is None:
         return False
     norm = {"L1": "ReduceL1", "L2": "ReduceL2", "MAX": "ReduceMax"}[node.get_string("norm", "MAX")]
-    size, zero = write.reduce(norm, x, [-1]), write.number(0.0, DType.FLOAT)
-    divisor = write.add("Where", write.add("Equal", size, zero), write.number(1.0, DType.FLOAT), size)
-    put(node, [write.add("Div", x, divisor)])
-    return True
+    size, zero = reduced(write, norm, x, [-1]), write.floats(0.0)
+    divisor = write.add("Where", write.add("Equal", size, zero), write.floats(1.0), size)
+    return write.put(write.add("Div", x, divisor))
 
 
 def _linear_regressor(node: Node) -> bool:
@@ -88,11 +81,10 @@ def _linear_regressor(node: Node) -> bool:
     plain = node.get_string("post_transform", "NONE") == "NONE"
     if x is None or x.dtype is not DType.FLOAT or x.shape is None or len(x.shape) != 2 or not plain or not weights:
         return False
-    weight = write.graph.constant(np.array(weights, np.float32).reshape(targets, -1).T.copy())
+    weight = write.floats(np.reshape(weights, (targets, -1)).T)
     result = write.add("MatMul", x, weight)
     intercepts = node.get_floats("intercepts")
-    put(node, [write.add("Add", result, _row(write, intercepts)) if intercepts else result])
-    return True
+    return write.put(write.add("Add", result, write.floats(intercepts)) if intercepts else result)
 
 
 def _array_feature_extractor(node: Node) -> bool:
@@ -100,9 +92,8 @@ def _array_feature_extractor(node: Node) -> bool:
     if x is None or columns is None or x.dtype is DType.STRING or x.shape is None or len(x.shape) < 2:
         return False
     write = Writer(node)
-    row = write.add("Reshape", columns, write.graph.constant(np.array([-1], np.int64)))
-    put(node, [write.add("Gather", x, row, axis=-1)])
-    return True
+    row = write.reshape(columns, -1)
+    return write.put(write.add("Gather", x, row, axis=-1))
 
 
 _LIFTED: dict[str, Callable[[Node], bool]] = {

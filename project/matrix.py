@@ -24,7 +24,9 @@ from multiprocessing.process import BaseProcess
 from ..compiler.locked import Locked
 from ..errors import LockError, OptcError
 from ..passes.observers import Reproduce
+from ..report.amount import amount
 from ..report.build import BuildReport
+from ..runtime.agreement_text import whole_text
 from ..runtime.interrupt import ENDS, listen
 from .config import Config, Entry
 from .lock import Lock, build_name
@@ -237,8 +239,6 @@ def _run(job: Job, lock: Locked | None, cache: str | None, connection: Connectio
 def build_one(job: Job, lock: Locked | None, cache: str | None, output: str | None = None) -> Result:
     """Build one job in this process, into `output` rather than where it belongs where that is given."""
     from ..compiler import compile_with
-    from ..report.amount import amount
-    from ..runtime.agreement_text import whole_text
 
     output = output or job.entry.artifact(job.target)
     try:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ..ir.cost import cost
 from ..ir.graph import Graph
+from ..runtime.agreement import Agreement
 from .amount import amount
 from .build import Size, agreement_dict
 from .changes import Change, changes, op_text
 from .layers import type_text
 from .shown import shown
 from .terminal import agreement_lines
-
-if TYPE_CHECKING:
-    from ..runtime.agreement import Agreement
 
 SCHEMA = "optc.diff/1"
 

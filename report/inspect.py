@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -15,14 +15,12 @@ from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..ir.shapes.infer import size_names
 from ..ir.stored import parameters, stored_values, tensor_of
+from ..ir.tensor import Tensor
 from ..ir.types import DType
 from .amount import amount
 from .layers import LayerCost, costliest, layer_costs, type_text
 from .shown import shown
 from .weights import Weight, look, pieces, prepares, rank, stored_weights
-
-if TYPE_CHECKING:
-    from ..ir.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from ..runtime.agreement_text import percent, whole_text
 from ..storage.atomic import Replacement
 from . import junit
 from .amount import amount
+from .build import BuildReport
 from .markdown import code, plain, table
 from .page.markup import element
 from .page.shell import document as html
-
-if TYPE_CHECKING:
-    from .build import BuildReport
 
 SCHEMA = "optc.matrix/1"
 HEADS = ("build", "", ">before", ">after", ">ratio", "agreement", ">latency", "budget")

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from ..passes.base import Outcome
+from ..passes.base import Layer, Outcome
+from ..runtime.agreement import Agreement
 from ..runtime.agreement_text import output_text, whole_text
 from .amount import amount
 from .build import BuildReport, Size, Step
 from .shown import shown
 from .targets import HEADS, cells
-from .verdict import figure, got_text
-
-if TYPE_CHECKING:
-    from ..passes.base import Layer
-    from ..runtime.agreement import Agreement
-    from .verdict import Verdict
+from .verdict import Verdict, figure, got_text
 
 _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "magenta"}
 

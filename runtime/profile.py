@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import TargetError
 from ..ir.graph import Graph
 from ..ir.node import Node
@@ -36,7 +38,6 @@ def node_seconds(graph: Graph, feeds: Mapping[str, Array], *, threads: int = 0) 
     Nodes that the runtime folded, fused into others or added itself are absent. Empty for a graph of more than 1 GiB.
     Raises `TargetError` where the graph does not run.
     """
-    import numpy as np
     import onnxruntime
 
     from ..ir.onnx.writer import to_bytes

@@ -101,7 +101,7 @@ def _changes(task: Task, each: list[Joint], base: Pick, metrics: list[Metric]) -
 
 
 def _costs(task: Task, pick: Pick, metrics: list[Metric]) -> Array:
-    costs = task.surrogate.careful(task.space.within(pick))
+    costs = task.surrogate.costs(task.space.within(pick))
     return np.array([costs[metric] for metric in metrics])
 
 

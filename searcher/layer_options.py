@@ -41,7 +41,7 @@ STRUCTURES: Mapping[str, tuple[LayerPass, tuple[Way, ...]]] = {
 }
 """The passes that give a layer another structure, each as it changes nothing, and in the ways that are offered, weak
 ones first. A further pass on the walk is a further row."""
-BITS = (8, 4, 3, 2)
+BITS = (8, 4, 3)
 LEAST = 1e-12
 """A loss below which nothing is told apart."""
 

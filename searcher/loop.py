@@ -156,8 +156,7 @@ class Loop:
         (space,) = spaces
         if not space.sites and not space.unseen:
             raise ModelError("no layer of this model can change: there is nothing to search among")
-        # What is stored is judged by the file, which has more in it than weights.
-        task.enter(replace(space, bytes=task.judged[0].figures.whole.get("size", space.bytes)))
+        task.enter(space)
 
     def _judge_all(self, candidates: Iterator[Begun | None]) -> None:
         """Judge candidates, several side by side where there are workers, and learn from them in their order. `None`

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from ..errors import TargetError
 from ..passes.base import TargetFacts
 from ..passes.pipeline import Pipeline
+from ..passes.spec import check
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -48,8 +49,6 @@ class Target(ABC):
 
     def __post_init__(self) -> None:
         """Raises `SpecError` for options that the command line would not take either."""
-        from ..passes.spec import check
-
         check(self.name, self)
 
     @property

@@ -15,20 +15,18 @@ measures itself: where the file would not be smaller, the graph stays as it was.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ir.graph import Graph, Value
 from ..ir.node import Node
 from ..ir.onnx.writer import size
 from ..ir.origin import Origin
 from ..ir.tensor import BroadcastTensor, FillTensor, SparseTensor
 from ..ir.types import DType
 from ..passes.base import Context, Pass, Report
-
-if TYPE_CHECKING:
-    from ..ir.graph import Graph, Value
 
 LEAST = 128
 """Bytes that a rewrite must save; a node with its names takes some sixty."""

@@ -12,15 +12,11 @@ codes alone, with scales and zero points that are constants.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from ..ir.graph import Graph, Node, Value
 from ..ir.shapes.infer import infer
 from ..ir.types import DType, TensorType
-
-if TYPE_CHECKING:
-    from ..ir.graph import Graph, Node, Value
 
 WORDS = 1 / 16
 """Share of the file that is no numbers, from which on it is worth saving on."""

@@ -13,13 +13,10 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ..ir.graph import Graph, Node, Value
 from ..ir.origin import Origin
 from .qlinear import has_many_words
-
-if TYPE_CHECKING:
-    from ..ir.graph import Graph, Node, Value
 
 CONVOLUTIONS = frozenset({"Conv", "QLinearConv"})
 

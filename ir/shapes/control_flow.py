@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
+
 from ..graph import Graph
 from ..node import Node
 from ..types import DType, SequenceType, TensorType, Type
@@ -78,8 +80,6 @@ def _loop(call: Call, run: RunBody) -> list[Fact]:
 
 
 def _true() -> Elements:
-    import numpy as np
-
     return np.array(True, dtype=object)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from ...errors import ModelError
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
+from ...ir.tensor import ArrayTensor
+from ...ir.types import DType, TensorType
 from .fill import Array
 
 if TYPE_CHECKING:
@@ -74,8 +76,6 @@ def _key(node: Node, inputs: Sequence[Array | None]) -> Hashable:
 
 def _model(node: Node, inputs: Sequence[Array | None], *, fed: bool) -> onnx.ModelProto:
     from ...ir.onnx.writer import to_proto
-    from ...ir.tensor import ArrayTensor
-    from ...ir.types import DType, TensorType
 
     graph = Graph("fold", opsets={"": node.graph.opset()} if node.graph is not None else {})
     graph.header = node.graph.root.header if node.graph is not None else graph.header

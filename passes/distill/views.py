@@ -12,17 +12,15 @@ place of the mixed labels (Beyer et al. 2022, "a good teacher is patient and con
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ir.graph import Graph
 from ...runtime.agreement import agreement
+from ...runtime.samples import Samples
 from ...runtime.session import Session
-
-if TYPE_CHECKING:
-    from ...ir.graph import Graph
-    from ...runtime.samples import Samples
 
 Array = NDArray[np.generic]
 Images = NDArray[np.float32]

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.columns import Array
 from ...runtime.kinds import Kind, output_axis, output_kind
+from ...runtime.samples import Feeds, Samples
+from ...runtime.session import Session
 from .marks import Box, boxes_of, map_of
 from .png import thumbnail
-
-if TYPE_CHECKING:
-    from ...runtime.columns import Array
-    from ...runtime.samples import Feeds, Samples
-    from ...runtime.session import Session
 
 _POINTS = 1200
 """Points of a scatter plot, at most."""

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OutputError
+from ..amount import amount
 from .markup import Markup, element
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ def ratios(bars: Sequence[tuple[str, float, tuple[float, float] | None]]) -> Mar
 
 def front(points: Sequence[tuple[str, float, float]]) -> Markup:
     """Size in bytes against agreement (a share of 1) after each pass, in the order in which they ran."""
-    from ..amount import amount
 
     def draw(axes: Axes) -> None:
         sizes = [size / 1e6 for _, size, _ in points]

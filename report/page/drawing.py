@@ -7,6 +7,7 @@ names, as far as that leaves no cycle; where names have none, the end of the gra
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -221,8 +222,6 @@ def _curve(bends: tuple[tuple[float, float], ...]) -> str:
 
 def _sorted(count: int, edges: list[tuple[int, int]]) -> list[int]:
     """An order in which every edge leads forwards; of what may come next, the lowest number."""
-    import heapq
-
     waiting = [0] * count
     out: list[list[int]] = [[] for _ in range(count)]
     for start, end in edges:

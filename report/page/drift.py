@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +21,10 @@ import numpy.typing as npt
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
 from ...runtime.agreement import decibel
+from ...runtime.columns import Array
+from ...runtime.samples import Feeds, Samples
 from ...runtime.session import Session
 from .rows import Row, Rows, title
-
-if TYPE_CHECKING:
-    from ...runtime.columns import Array
-    from ...runtime.samples import Feeds, Samples
 
 SAMPLES = 4
 """Held-out samples that are looked at."""

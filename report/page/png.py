@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ...runtime.columns import Array
+import numpy as np
+
+from ...runtime.columns import Array
 
 EDGE = 96
 """Pixels of the longer side, at most."""
@@ -21,8 +21,6 @@ _CHANNELS = (1, 3)
 
 def thumbnail(sample: Array) -> Array | None:
     """The picture in one sample `[C, H, W]` or `[H, W, C]` as bytes `[H, W, C]`, or `None` where it holds none."""
-    import numpy as np
-
     if sample.ndim != 3 or sample.dtype.kind not in "fu" or min(sample.shape) < 1:
         return None
     if sample.shape[0] in _CHANNELS and min(sample.shape[1:]) >= 8:

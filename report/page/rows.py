@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ...ir.cost import NodeCost, cost
 from ...ir.graph import Graph
 from ...ir.node import Node
-
-if TYPE_CHECKING:
-    from ...passes.base import Layer
-    from ..build import BuildReport
+from ...passes.base import Layer
+from ..build import BuildReport
 
 
 @dataclass(slots=True)

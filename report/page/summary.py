@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...runtime.agreement_text import percent
+from ...runtime.first_run import FirstRun
 from ..amount import amount
 from ..targets import HEADS, cells
 from ..verdict import figure as words
 from . import charts
 from .markup import Child, Markup, element, join
 from .waterfall import waterfall
-
-if TYPE_CHECKING:
-    from ...runtime.first_run import FirstRun
 
 Document = Mapping[str, Any]
 Starts: TypeAlias = "tuple[FirstRun, FirstRun]"

@@ -11,10 +11,10 @@ import os
 import platform
 import shlex
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from ...storage.atomic import Replacement
 from ...storage.fingerprint import Fingerprint
+from ...storage.store import Store
 from .charts import require
 from .evidence import Built, Evidence, gather
 from .findings import distributions, graphs, reproduce, teacher_and_student
@@ -22,9 +22,6 @@ from .layers import layers
 from .markup import Markup, element, join
 from .shell import resource, whole
 from .summary import Document, header, passes, summary
-
-if TYPE_CHECKING:
-    from ...storage.store import Store
 
 __all__ = ["require", "write"]
 

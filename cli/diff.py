@@ -98,7 +98,7 @@ def _write(difference: Diff, first: str, second: str, options: OptionValues, pat
     from ..compiler import read
     from ..report.diff import as_dict
     from ..report.page import compare
-    from ..storage.atomic import Replacement
+    from ..storage.atomic import write_text
 
     if path.lower().endswith(".html"):
         graphs = [read(model) for model in (first, second)]
@@ -106,5 +106,4 @@ def _write(difference: Diff, first: str, second: str, options: OptionValues, pat
             options.fixed.apply(graph, strict=not number)
         compare.write(graphs[0], graphs[1], difference, path)
         return
-    with Replacement(path) as files:
-        files.open().write(f"{as_json(as_dict(difference), indent=2)}\n".encode(errors="backslashreplace"))
+    write_text(path, f"{as_json(as_dict(difference), indent=2)}\n")

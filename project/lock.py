@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ..compiler.locked import Locked
 from ..errors import LockError
 from ..report.build import BuildReport
-from ..storage.atomic import Replacement
+from ..storage.atomic import write_text
 from ..storage.plain import plain, restored
 from ..storage.plain_file import read_text
 
@@ -67,8 +67,7 @@ class Lock:
             for name, one in self.builds.items()
         }
         text = json.dumps({"schema": SCHEMA, "builds": builds}, indent=2, sort_keys=True) + "\n"
-        with Replacement(self.path) as files:
-            files.open().write(text.encode(errors="backslashreplace"))
+        write_text(self.path, text)
 
 
 def _fields(one: Locked) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..runtime.agreement_text import whole_text
-from .amount import amount
+from .amount import amount, detail_text
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -69,7 +69,5 @@ def annotated(graph: Graph, report: BuildReport) -> Graph:
 
 def _told(layer: Layer) -> str:
     """What became of a layer, with its figures."""
-    figures = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in layer.detail.items()
-    )
+    figures = detail_text(layer.detail, 4)
     return " ".join(part for part in (layer.outcome.value, f"({figures})" if figures else "", layer.reason) if part)

@@ -16,7 +16,7 @@ from ..passes.base import Outcome, Report
 from ..passes.cached import Ruling
 from ..runtime.agreement import Agreement
 from ..runtime.agreement_text import whole_text
-from .amount import amount
+from .amount import amount, finite
 from .verdict import Verdict
 
 SCHEMA = "optc.build/1"
@@ -91,6 +91,18 @@ class Step:
     report: Report
     after: Size
     agreement: Agreement | None = None
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """How many layers were done, skipped and reverted, or what was rewritten, as the cells of a table."""
+        done, *rest = (self.report.count(outcome) for outcome in Outcome)
+        done = sum(self.report.rewrites.values()) if self.report.rewrites else done
+        return tuple(str(count or "") for count in (done, *rest))
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Parameters, work and weights that the model has after it."""
+        return amount(self.after.params), amount(self.after.macs), amount(self.after.bytes, "B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +222,7 @@ class BuildReport:
             "after": asdict(self.after),
             "samples": None if self.samples is None else asdict(self.samples),
             "agreement": None if self.agreement is None else agreement_dict(self.agreement),
-            "latency": None if self.latency is None else _finite(asdict(self.latency)),
+            "latency": None if self.latency is None else finite(asdict(self.latency)),
             "validation": None if self.validation is None else asdict(self.validation),
             "budget": None if self.budget is None else self.budget.as_dict(),
             "passes": [_step(step) for step in self.steps],
@@ -233,7 +245,7 @@ def agreement_dict(agreement: Agreement) -> dict[str, Any]:
         "share": None if math.isnan(agreement.share) else agreement.share,
         "measure": agreement.measure,
         "outputs": [
-            _finite({**asdict(one), "kind": one.kind.value, "measure": one.measure}) for one in agreement.outputs
+            finite({**asdict(one), "kind": one.kind.value, "measure": one.measure}) for one in agreement.outputs
         ],
     }
 
@@ -249,7 +261,7 @@ def _step(step: Step) -> dict[str, Any]:
         **{outcome.value: report.count(outcome) for outcome in Outcome},
         "rewrites": report.rewrites,
         "notes": report.notes,
-        "curve": [_finite(asdict(moment)) for moment in report.curve],
+        "curve": [finite(asdict(moment)) for moment in report.curve],
         "interrupted": report.interrupted,
         "after": asdict(step.after),
         "agreement": None if step.agreement is None else agreement_dict(step.agreement),
@@ -259,16 +271,10 @@ def _step(step: Step) -> dict[str, Any]:
                 "op": layer.op,
                 "outcome": layer.outcome.value,
                 "reason": layer.reason,
-                "detail": _finite(layer.detail),
+                "detail": finite(layer.detail),
             }
             for layer in report.layers
         ],
-    }
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
 
 

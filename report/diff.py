@@ -13,11 +13,12 @@ from rich.table import Table
 from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..runtime.agreement import Agreement
-from .amount import amount
+from .amount import size_rows
 from .build import Size, agreement_dict
 from .changes import Change, changes, op_text
 from .layers import type_text
 from .shown import shown
+from .tables import notes, table
 from .terminal import agreement_lines
 
 SCHEMA = "optc.diff/1"
@@ -101,7 +102,7 @@ def render(difference: Diff, top: int) -> RenderableType:
     parts += [f"[red]- {shown(port)}[/]" for port in gone] + [f"[green]+ {shown(port)}[/]" for port in new]
     if difference.agreement is None:
         parts.append(f"not run side by side: {shown(difference.reason)}")
-    parts += [f"[yellow]note:[/] {shown(note)}" for note in difference.notes]
+    parts += notes(difference.notes)
     parts += [] if difference.agreement is None else agreement_lines(difference.agreement)
     ops = {op: (a, b) for op, (a, b) in difference.ops.items() if a != b}
     if ops:
@@ -120,32 +121,23 @@ def render(difference: Diff, top: int) -> RenderableType:
 
 
 def _totals(difference: Diff) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
+    totals = table("")
     for name in difference.names:
-        table.add_column(shown(name), justify="right", overflow="fold")
-    table.add_column("ratio", justify="right")
-    a, b = difference.sizes
-    for label, old, new, unit in (
-        ("weights", a.bytes, b.bytes, "B"),
-        ("parameters", a.params, b.params, ""),
-        ("MACs", a.macs, b.macs, ""),
-        ("nodes", a.nodes, b.nodes, ""),
-    ):
-        table.add_row(label, amount(old, unit), amount(new, unit), f"{new / old:.2f}" if old else "-")
+        totals.add_column(shown(name), justify="right", overflow="fold")
+    totals.add_column("ratio", justify="right")
+    for row in size_rows(*difference.sizes, "weights"):
+        totals.add_row(*row)
     opsets = (", ".join(f"{domain} {version}" for domain, version in one.items()) for one in difference.opsets)
-    table.add_row("opset", *map(shown, opsets))
-    return table
+    totals.add_row("opset", *map(shown, opsets))
+    return totals
 
 
 def _table(kind: str, ones: Iterable[Change]) -> Table:
-    table = Table(title=f"\n{kind}", title_justify="left", box=None, pad_edge=False)
-    for column in ("node", "operator", "weights", "by"):
-        table.add_column(column, overflow="fold")
+    nodes = table("node", "operator", "weights", "by", title=f"\n{kind}")
     for one in ones:
         before, after = " ".join(one.before), " ".join(one.after)
         ops = before if before == after else " -> ".join(part for part in (before, after) if part)
         old, new = (", ".join(w.text for w in weights) for weights in (one.old, one.new))
         weights = " -> ".join(part for part in (old, new) if part)
-        table.add_row(shown(one.name), shown(ops), shown(weights), shown(", ".join(one.passes)))
-    return table
+        nodes.add_row(shown(one.name), shown(ops), shown(weights), shown(", ".join(one.passes)))
+    return nodes

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from ..errors import DataError, SpecError, nearest
 from ..storage.plain_file import read_text
+from .amount import detail_text
 from .build import SCHEMA
 from .shown import shown
+from .tables import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,11 @@ def render(events: Sequence[Event]) -> RenderableType:
     parts: list[RenderableType] = []
     for name in dict.fromkeys(event.layer for event in events):
         mine = [event for event in events if event.layer == name]
-        table = Table(box=None, pad_edge=False)
-        for column in ("", "pass", "", "why, or how"):
-            table.add_column(column, overflow="fold")
+        passes = table("", "pass", "", "why, or how")
         for event in mine:
-            figures = ", ".join(f"{key} {_figure(value)}" for key, value in event.detail.items())
-            text = "; ".join(part for part in (event.reason, figures) if part)
+            text = "; ".join(part for part in (event.reason, detail_text(event.detail)) if part)
             style = {"done": "green", "skipped": "yellow", "reverted": "magenta"}.get(event.outcome, "")
             outcome = f"[{style}]{shown(event.outcome)}[/]" if style else shown(event.outcome)
-            table.add_row(str(event.position), shown(event.spec), outcome, shown(text))
-        parts += [f"[bold]{shown(name)}[/] ({shown(mine[-1].op)})", table, ""]
+            passes.add_row(str(event.position), shown(event.spec), outcome, shown(text))
+        parts += [f"[bold]{shown(name)}[/] ({shown(mine[-1].op)})", passes, ""]
     return Group(*parts[:-1])
-
-
-def _figure(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

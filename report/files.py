@@ -57,9 +57,7 @@ def extension(path: str, whole: Sequence[str] = ()) -> str:
 
 def write(report: BuildReport, path: str) -> None:
     """Write `report` to `path`, whole or not at all. Raises `SpecError` and `OutputError`."""
-    from ..storage.atomic import Replacement
+    from ..storage.atomic import write_text
 
     text = _nodes(report) if path.endswith(ENDING) else FORMATS[extension(path)](report)
-    with Replacement(path) as files:
-        # What is no Unicode, as in the name of a file, is spelled by escapes.
-        files.open().write(text.encode(errors="backslashreplace"))
+    write_text(path, text)

@@ -20,6 +20,7 @@ from ..ir.types import DType
 from .amount import amount
 from .layers import LayerCost, costliest, layer_costs, type_text
 from .shown import shown
+from .tables import table
 from .weights import Weight, look, pieces, prepares, rank, stored_weights
 
 
@@ -160,57 +161,51 @@ def render(summary: Summary, *, title: str = "") -> RenderableType:
 
 
 def _facts(summary: Summary, title: str) -> Table:
-    table = Table(title=shown(title), title_justify="left", box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim")
-    table.add_column()
+    facts = Table(title=shown(title), title_justify="left", box=None, pad_edge=False, show_header=False)
+    facts.add_column(style="dim")
+    facts.add_column()
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     by = f" by {summary.producer}" if summary.producer else ""
-    table.add_row("format", shown(f"IR {summary.ir_version}, {opsets}{by}"))
+    facts.add_row("format", shown(f"IR {summary.ir_version}, {opsets}{by}"))
     for word, ports in (("input", summary.inputs), ("output", summary.outputs)):
         for port in ports:
-            table.add_row(word, f"{shown(port.name)}  [dim]{shown(port.type)}[/]")
-    table.add_row("nodes", f"{summary.nodes}" + (f", {summary.functions} functions" if summary.functions else ""))
+            facts.add_row(word, f"{shown(port.name)}  [dim]{shown(port.type)}[/]")
+    facts.add_row("nodes", f"{summary.nodes}" + (f", {summary.functions} functions" if summary.functions else ""))
     for index, kind in enumerate(summary.weights):
         zeros = f", {100 * kind.zeros:.1f} % zeros" if kind.zeros else ""
         text = f"{amount(kind.params)} {kind.dtype}, {amount(kind.bytes, 'B')}{zeros}"
-        table.add_row("" if index else "parameters", text)
-    table.add_row("stored", amount(summary.bytes, "B"))
+        facts.add_row("" if index else "parameters", text)
+    facts.add_row("stored", amount(summary.bytes, "B"))
     note = f"  [dim]with {shown(' = '.join((*summary.dims, '1')))}[/]" if summary.dims else ""
     integer = f" ({100 * summary.integer_macs / summary.macs:.0f} % integer)" if summary.integer_macs else ""
-    table.add_row("MACs", amount(summary.macs) + integer + note)
-    table.add_row("activations", amount(summary.activations, "B") + note)
-    return table
+    facts.add_row("MACs", amount(summary.macs) + integer + note)
+    facts.add_row("activations", amount(summary.activations, "B") + note)
+    return facts
 
 
 def _operators(summary: Summary) -> Table:
-    table = Table(title="\noperators", title_justify="left", box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_row(shown("  ".join(f"{op}\u00a0{count}" for op, count in summary.ops.items())))
-    return table
+    listed = Table(title="\noperators", title_justify="left", box=None, pad_edge=False, show_header=False)
+    listed.add_column()
+    listed.add_row(shown("  ".join(f"{op}\u00a0{count}" for op, count in summary.ops.items())))
+    return listed
 
 
 def _layers(title: str, layers: tuple[LayerCost, ...]) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
-    for column in ("layer", "op", "output", "MACs", "share", "parameters", "stored", "share"):
-        if column in ("layer", "op", "output"):
-            table.add_column(column, overflow="fold")
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
+    heads = ("layer", "op", "output", ">MACs", ">share", ">parameters", ">stored", ">share")
+    costs = table(*heads, title=f"\n{title}")
     for one in layers:
         cells = (shown(one.name), shown(one.op), shown(one.output), amount(one.macs), f"{100 * one.share:.1f} %")
-        table.add_row(*cells, amount(one.params), amount(one.bytes, "B"), f"{100 * one.stored:.1f} %")
-    return table
+        costs.add_row(*cells, amount(one.params), amount(one.bytes, "B"), f"{100 * one.stored:.1f} %")
+    return costs
 
 
 def _ranges(tensors: tuple[LayerWeight, ...]) -> Table:
-    table = Table(title="\ntheir weights", title_justify="left", box=None, pad_edge=False)
-    for column in ("layer", "weight", "zeros", "range", "rank at 99 %"):
-        table.add_column(column, justify="left" if column in ("layer", "weight") else "right", overflow="fold")
+    ranges = table("layer", "weight", ">zeros", ">range", ">rank at 99 %", title="\ntheir weights")
     for one in tensors:
         bounds = one.weight
         limits = "-" if bounds.low is None or bounds.high is None else f"{bounds.low:.3g}..{bounds.high:.3g}"
         broken = f" [red]{bounds.broken} not finite[/]" if bounds.broken else ""
         kept = "" if one.rank is None else f"{one.rank} of {one.full_rank}"
         form = f"{bounds.dtype}[{', '.join(map(str, bounds.shape))}]"
-        table.add_row(shown(one.layer), shown(form), f"{100 * bounds.zeros:.1f} %", limits + broken, kept)
-    return table
+        ranges.add_row(shown(one.layer), shown(form), f"{100 * bounds.zeros:.1f} %", limits + broken, kept)
+    return ranges

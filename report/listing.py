@@ -14,6 +14,7 @@ from ..passes import table as pass_table
 from ..passes.spec import options
 from ..targets import table as target_table
 from .shown import shown
+from .tables import table
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -92,45 +93,37 @@ def render_passes(rows: Rows, *, whole: bool = False) -> Group:
 
 
 def render_stages(rows: Rows) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "what it does"):
-        table.add_column(column)
+    listed = table("stage", "what it does")
     for row in rows:
-        table.add_row(row["name"], shown(row["help"]))
-    return table
+        listed.add_row(row["name"], shown(row["help"]))
+    return listed
 
 
 def render_targets(rows: Rows) -> Group:
     tables: list[RenderableType] = []
     for row in rows:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("fact")
-        table.add_column("value")
+        facts = table("fact", "value")
         for key, value in row["facts"].items():
             if key != "name":
-                table.add_row(key.replace("_", " "), str(value))
+                facts.add_row(key.replace("_", " "), str(value))
         own: list[RenderableType] = [_option_table(row), ""] if row["options"] else []
-        tables += [f"[bold]{row['name']}[/]  {shown(row['help'])}", *own, table, ""]
+        tables += [f"[bold]{row['name']}[/]  {shown(row['help'])}", *own, facts, ""]
     return Group(*tables)
 
 
 def render_operators(rows: Rows) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("operator", "CPUs", "GPUs", "what is taken, where not all, or why not"):
-        table.add_column(column)
+    listed = table("operator", "CPUs", "GPUs", "what is taken, where not all, or why not")
     for row in rows:
         ways = (row[key] or "refused" for key in ("by", "by_gpus"))
-        table.add_row(row["operator"], *ways, shown(row["note"]))
-    return table
+        listed.add_row(row["operator"], *ways, shown(row["note"]))
+    return listed
 
 
 def render_zoo(rows: Rows) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "kind", ""):
-        table.add_column(column)
+    listed = table("name", "kind", "")
     for row in rows:
-        table.add_row(f"[bold]{row['name']}[/]", row["kind"], shown(row["help"]))
-    return table
+        listed.add_row(f"[bold]{row['name']}[/]", row["kind"], shown(row["help"]))
+    return listed
 
 
 def _pass(row: dict[str, Any], whole: bool) -> tuple[RenderableType, ...]:
@@ -140,13 +133,11 @@ def _pass(row: dict[str, Any], whole: bool) -> tuple[RenderableType, ...]:
 
 
 def _option_table(row: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("option", "type", "default", ""):
-        table.add_column(column)
+    listed = table("option", "type", "default", "")
     for one in row["options"]:
         default = "none" if one["default"] is None else str(one["default"]).lower()
-        table.add_row(one["name"], shown(one["type"]), default, shown(one["help"]))
-    return table
+        listed.add_row(one["name"], shown(one["type"]), default, shown(one["help"]))
+    return listed
 
 
 def _first_sentence(cls: type) -> str:

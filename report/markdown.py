@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..passes.base import Outcome
 from ..runtime.agreement_text import output_text, whole_text
-from .amount import amount
+from .amount import size_rows
 from .targets import HEADS, cells
-from .verdict import figure, got_text, layer_errors
+from .verdict import layer_errors, limit_cells
 
 if TYPE_CHECKING:
     from .build import BuildReport
@@ -41,9 +40,8 @@ def render(report: BuildReport) -> str:
 
 def beside(report: BuildReport) -> str:
     """All targets of the command, one a row."""
-    heads = [head if head in ("target", "artifact") else f">{head}" for head in HEADS]
     rows = [cells(asdict(row)) for row in report.targets]
-    return table(heads, [(code(first), *middle, code(last)) for first, *middle, last in rows])
+    return table(HEADS, [(code(first), *middle, code(last)) for first, *middle, last in rows])
 
 
 def code(text: str) -> str:
@@ -68,13 +66,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _whole(report: BuildReport) -> str:
-    before, after = report.before, report.after
-    rows = [
-        _row("file", before.bytes, after.bytes, "B"),
-        _row("parameters", before.params, after.params),
-        _row("MACs", before.macs, after.macs),
-        _row("nodes", before.nodes, after.nodes),
-    ]
+    rows = size_rows(report.before, report.after)
     if report.latency is not None:
         one = report.latency
         pairs = ", the median of runs in pairs" if one.told_apart else ""
@@ -89,41 +81,16 @@ def _whole(report: BuildReport) -> str:
     return table(("", ">before", ">after", ">ratio"), rows)
 
 
-def _row(name: str, before: int, after: int, unit: str = "") -> tuple[str, ...]:
-    ratio = f"{after / before:.2f}" if before else "-"
-    return name, amount(before, unit), amount(after, unit), ratio
-
-
 def _budget(verdict: Verdict) -> list[str]:
-    rows = []
-    for one in verdict.results:
-        metric, relative = one.limit.metric, one.limit.relative
-        got = one.reason if one.got is None else got_text(one)
-        rows.append((metric, figure(metric, one.wanted, relative=relative), got, "met" if one.met else "**missed**"))
+    rows = [(*limit_cells(one), "met" if one.met else "**missed**") for one in verdict.results]
     parts = [f"### Budget {'met' if verdict.met else 'missed'}", table(("metric", ">wanted", ">got", ""), rows)]
     if verdict.layers:
-        cells = [
-            (
-                one.by,
-                code(one.name),
-                one.op,
-                "" if one.bytes is None else amount(one.bytes, "B"),
-                "" if one.macs is None else amount(one.macs),
-                "" if one.error is None else f"{one.error:.3g}",
-            )
-            for one in verdict.layers
-        ]
+        cells = [(one.by, code(one.name), one.op, *one.cells) for one in verdict.layers]
         parts.append(table(("most", "layer", "op", ">stored", ">MACs", ">error"), cells))
     return parts
 
 
 def _passes(report: BuildReport) -> str:
-    rows = []
-    for step in report.steps:
-        counts = [str(step.report.count(outcome) or "") for outcome in Outcome]
-        if step.report.rewrites:
-            counts[0] = str(sum(step.report.rewrites.values()))
-        sizes = (amount(step.after.params), amount(step.after.macs), amount(step.after.bytes, "B"))
-        rows.append((code(step.report.spec), *counts, *sizes, f"{step.report.seconds:.1f}"))
+    rows = [(code(s.report.spec), *s.counts, *s.cells, f"{s.report.seconds:.1f}") for s in report.steps]
     head = ("pass", ">done", ">skipped", ">reverted", ">parameters", ">MACs", ">weights", ">seconds")
     return table(head, rows)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from ..runtime.agreement_text import percent, whole_text
-from ..storage.atomic import Replacement
+from ..storage.atomic import write_text
 from . import junit
-from .amount import amount
+from .amount import amount, ratio
 from .build import BuildReport
 from .markdown import code, plain, table
 from .page.markup import element
@@ -36,8 +36,7 @@ def write(entries: Sequence[Entry], path: str) -> None:
     from .files import PAGE, extension
 
     text = FORMATS[extension(path, (PAGE,))](entries)
-    with Replacement(path) as files:
-        files.open().write(text.encode(errors="backslashreplace"))
+    write_text(path, text)
 
 
 def _json(entries: Sequence[Entry]) -> str:
@@ -74,8 +73,7 @@ def cells(one: Entry) -> tuple[str, ...]:
     agrees = "" if report.agreement is None else whole_text(report.agreement)
     latency = "" if report.latency is None else percent(report.latency.ratio)
     budget = "" if report.budget is None else "met" if report.budget.met else "missed"
-    ratio = f"{after / before:.2f}" if before else "-"
-    return one.name, word, amount(before, "B"), amount(after, "B"), ratio, agrees, latency, budget
+    return one.name, word, amount(before, "B"), amount(after, "B"), ratio(before, after), agrees, latency, budget
 
 
 def _markdown(entries: Sequence[Entry]) -> str:

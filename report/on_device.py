@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from ..runtime.agreement_text import text
 from .shown import shown
+from .tables import notes, table
 
 SCHEMA = "optc.device/1"
 THROTTLED = 1.1
@@ -64,14 +64,10 @@ def as_dict(bench: DeviceBench) -> dict[str, Any]:
 def render(bench: DeviceBench) -> RenderableType:
     facts = bench.facts
     words = ", ".join(str(facts[key]) for key in ("model", "cpu", "machine", "system") if facts.get(key))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for column in ("p50", "p90", "drift", "ratio"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("agreement")
+    timings = table("model", ">p50", ">p90", ">drift", ">ratio", "agreement")
     for one in bench.timings:
         agrees = "" if not one.samples else text(math.nan if one.share is None else one.share, one.measure, one.samples)
         figures = (f"{one.p50_ms:.3g} ms", f"{one.p90_ms:.3g} ms", f"{one.drift:.2f}", f"{one.ratio:.2f}")
-        table.add_row(shown(one.model), *figures, agrees)
-    notes = [f"[yellow]note:[/] {shown(note)}" for note in bench.notes]
-    return Group(shown(f"{bench.device}: {words}") if words else shown(bench.device), table, *notes)
+        timings.add_row(shown(one.model), *figures, agrees)
+    title = shown(f"{bench.device}: {words}" if words else bench.device)
+    return Group(title, timings, *notes(bench.notes))

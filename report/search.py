@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .amount import finite
 from .verdict import Verdict
 
 SCHEMA = "optc.search/1"
@@ -87,7 +87,7 @@ class SearchReport:
             "recalled": self.recalled,
             "chosen": self.chosen,
             "budget": self.budget.as_dict(),
-            "candidates": [_finite(asdict(one)) for one in self.candidates],
+            "candidates": [finite(asdict(one)) for one in self.candidates],
             "sites": [{**asdict(one), "options": [asdict(option) for option in one.options]} for one in self.sites],
             "notes": self.notes,
             "artifacts": self.artifacts,
@@ -95,7 +95,3 @@ class SearchReport:
 
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import SpecError
-from ..storage.atomic import Replacement
+from ..storage.atomic import write_text
 from .search import SearchReport
 
 FORMS = (".json", ".html")
@@ -32,5 +32,4 @@ def write(report: SearchReport, path: str) -> None:
         text = page(report)
     else:
         text = report.to_json()
-    with Replacement(path) as files:
-        files.open().write(text.encode(errors="backslashreplace"))
+    write_text(path, text)

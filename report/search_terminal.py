@@ -8,6 +8,7 @@ from rich.table import Table
 from ..runtime.agreement_text import percent
 from .search import Candidate, SearchReport
 from .shown import shown
+from .tables import notes, table
 from .verdict import got_text
 
 METRICS = ("size", "macs", "latency")
@@ -30,16 +31,14 @@ def show(report: SearchReport, console: Console, *, layers: bool) -> None:
     for one in report.budget.results:
         style = "green" if one.met else "red"
         console.print(f"budget {shown(str(one.limit))}: [{style}]{shown(got_text(one))}[/]", soft_wrap=True)
-    for note in report.notes:
-        console.print(f"[yellow]note:[/] {shown(note)}", soft_wrap=True)
+    for note in notes(report.notes):
+        console.print(note, soft_wrap=True)
     for path in report.artifacts:
         console.print(f"wrote [bold]{shown(path)}[/]", soft_wrap=True)
 
 
 def _candidates(report: SearchReport) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for head in ("", "at", *METRICS, "agreement", "loss", "budget"):
-        table.add_column(head, justify="left" if head in ("", "budget") else "right")
+    best = table("", ">at", *(f">{metric}" for metric in METRICS), ">agreement", ">loss", "budget")
     answer = report.candidates[report.chosen]
     rows: dict[str, Candidate] = {"answer": answer}
     for one in report.candidates:
@@ -50,5 +49,5 @@ def _candidates(report: SearchReport) -> Table:
     for name, one in rows.items():
         costs = [f"{one.costs[metric]:.3f}x" if metric in one.costs else "-" for metric in METRICS]
         loss = "-" if one.loss is None else f"{one.loss:.3g}"
-        table.add_row(name, f"{one.at:.0f} s", *costs, percent(one.agreement), loss, "kept" if one.met else "missed")
-    return table
+        best.add_row(name, f"{one.at:.0f} s", *costs, percent(one.agreement), loss, "kept" if one.met else "missed")
+    return best

@@ -9,7 +9,8 @@ from typing import Any
 from ..runtime.agreement_text import percent
 from .amount import amount
 
-HEADS = ("target", "file", "MACs", "agreement", "SQNR", "latency", "ratio", "checked", "artifact")
+HEADS = ("target", ">file", ">MACs", ">agreement", ">SQNR", ">latency", ">ratio", ">checked", "artifact")
+"""Those that begin with `>` are of figures."""
 
 
 def cells(row: Mapping[str, Any]) -> Sequence[str]:
@@ -19,13 +20,13 @@ def cells(row: Mapping[str, Any]) -> Sequence[str]:
         amount(row["bytes"], "B"),
         amount(row["macs"]),
         "-" if row["agreement"] is None else percent(row["agreement"]),
-        _text(row["sqnr_db"], 1.0, ".1f", " dB"),
-        _text(row["latency_ms"], 1.0, ".3g", " ms"),
-        _text(row["latency_ratio"], 1.0, ".2f", ""),
+        _text(row["sqnr_db"], ".1f", " dB"),
+        _text(row["latency_ms"], ".3g", " ms"),
+        _text(row["latency_ratio"], ".2f", ""),
         "yes" if row["validated"] else "not run",
         "-" if row["artifact"] is None else os.path.basename(row["artifact"]),
     )
 
 
-def _text(value: float | None, factor: float, form: str, unit: str) -> str:
-    return "-" if value is None else f"{factor * value:{form}}{unit}"
+def _text(value: float | None, form: str, unit: str) -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"

@@ -7,14 +7,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from ..passes.base import Layer, Outcome
+from ..passes.base import Outcome
 from ..runtime.agreement import Agreement
 from ..runtime.agreement_text import output_text, whole_text
-from .amount import amount
-from .build import BuildReport, Size, Step
+from .amount import detail_text, size_rows
+from .build import BuildReport, Step
 from .shown import shown
+from .tables import notes, table
 from .targets import HEADS, cells
-from .verdict import Verdict, figure, got_text
+from .verdict import Verdict, limit_cells
 
 _STYLE = {Outcome.DONE: "green", Outcome.SKIPPED: "yellow", Outcome.REVERTED: "magenta"}
 
@@ -43,43 +44,30 @@ def show(report: BuildReport, console: Console, *, layers: bool) -> None:
     if report.budget is not None:
         _show_budget(report.budget, console)
     console.print()
-    for note in report.notes:
-        console.print(f"[yellow]note:[/] {shown(note)}", soft_wrap=True)
+    for note in notes(report.notes):
+        console.print(note, soft_wrap=True)
     for path in report.artifacts:
         console.print(f"wrote [bold]{shown(path)}[/]", soft_wrap=True)
 
 
 def beside(report: BuildReport, console: Console) -> None:
     """Print all targets of the command, one a row."""
-    table = Table(title="targets side by side", title_justify="left", box=None, pad_edge=False)
-    for head in HEADS:
-        words = head in ("target", "artifact")
-        table.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    targets = table(*HEADS, title="targets side by side")
     for row in report.targets:
-        table.add_row(*map(shown, cells(asdict(row))))
+        targets.add_row(*map(shown, cells(asdict(row))))
     console.print()
-    console.print(table)
+    console.print(targets)
 
 
 def _whole(report: BuildReport) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "before", "after", "ratio"):
-        table.add_column(column, justify="left" if not column else "right")
-    before, after = report.before, report.after
-    _row(table, "file", before.bytes, after.bytes, "B")
-    _row(table, "parameters", before.params, after.params)
-    _row(table, "MACs", before.macs, after.macs)
-    _row(table, "nodes", before.nodes, after.nodes)
+    whole = table("", ">before", ">after", ">ratio")
+    for row in size_rows(report.before, report.after):
+        whole.add_row(*row)
     if report.latency is not None:
         latency = report.latency
         spread = f"{latency.ratio:.2f} ({latency.low:.2f}..{latency.high:.2f})"
-        table.add_row("latency", f"{latency.original_ms:.3g} ms", f"{latency.result_ms:.3g} ms", spread)
-    return table
-
-
-def _row(table: Table, name: str, before: int, after: int, unit: str = "") -> None:
-    ratio = f"{after / before:.2f}" if before else "-"
-    table.add_row(name, amount(before, unit), amount(after, unit), ratio)
+        whole.add_row("latency", f"{latency.original_ms:.3g} ms", f"{latency.result_ms:.3g} ms", spread)
+    return whole
 
 
 def agreement_lines(agreement: Agreement) -> list[str]:
@@ -94,66 +82,34 @@ def agreement_lines(agreement: Agreement) -> list[str]:
 def _show_budget(verdict: Verdict, console: Console) -> None:
     word = "[green]met[/]" if verdict.met else "[red]missed[/]"
     console.print(f"\n[bold]budget[/] {word}")
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "wanted", "got", ""):
-        table.add_column(column, justify="right" if column else "left")
+    limits = table("", ">wanted", ">got", "")
     for one in verdict.results:
-        metric, relative = one.limit.metric, one.limit.relative
-        got = shown(one.reason) if one.got is None else got_text(one)
         met = "[green]met[/]" if one.met else "[red]missed[/]"
-        table.add_row(metric, figure(metric, one.wanted, relative=relative), got, met)
-    console.print(table)
+        limits.add_row(*map(shown, limit_cells(one)), met)
+    console.print(limits)
     if verdict.layers:
         console.print(_costliest(verdict))
 
 
 def _costliest(verdict: Verdict) -> Table:
-    table = Table(title="\nlook at these layers first", title_justify="left", box=None, pad_edge=False)
-    for column in ("most", "layer", "op", "stored", "MACs", "error"):
-        table.add_column(column, justify="right" if column in ("stored", "MACs", "error") else "left", overflow="fold")
+    layers = table("most", "layer", "op", ">stored", ">MACs", ">error", title="\nlook at these layers first")
     for one in verdict.layers:
-        table.add_row(
-            one.by,
-            shown(one.name),
-            shown(one.op),
-            "" if one.bytes is None else amount(one.bytes, "B"),
-            "" if one.macs is None else amount(one.macs),
-            "" if one.error is None else f"{one.error:.3g}",
-        )
-    return table
+        layers.add_row(one.by, shown(one.name), shown(one.op), *one.cells)
+    return layers
 
 
 def _passes(report: BuildReport) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("pass", "done", "skipped", "reverted", "nodes", "parameters", "MACs", "weights", "seconds"):
-        table.add_column(column, justify="left" if column == "pass" else "right")
+    passes = table("pass", ">done", ">skipped", ">reverted", ">nodes", ">parameters", ">MACs", ">weights", ">seconds")
     for step in report.steps:
-        counts = [str(step.report.count(outcome) or "") for outcome in Outcome]
-        if step.report.rewrites:
-            counts[0] = str(sum(step.report.rewrites.values()))
-        table.add_row(shown(step.report.spec), *counts, *_size(step.after), _seconds(step))
-    return table
-
-
-def _seconds(step: Step) -> str:
-    return "cached" if step.report.cached else f"{step.report.seconds:.1f}"
-
-
-def _size(size: Size) -> tuple[str, str, str, str]:
-    return str(size.nodes), amount(size.params), amount(size.macs), amount(size.bytes, "B")
+        seconds = "cached" if step.report.cached else f"{step.report.seconds:.1f}"
+        passes.add_row(shown(step.report.spec), *step.counts, str(step.after.nodes), *step.cells, seconds)
+    return passes
 
 
 def _layers(step: Step) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("layer", "op", "", "why, or how"):
-        table.add_column(column, overflow="fold")
+    layers = table("layer", "op", "", "why, or how")
     for layer in step.report.layers:
         style = _STYLE[layer.outcome]
-        table.add_row(shown(layer.name), shown(layer.op), f"[{style}]{layer.outcome.value}[/]", shown(_why(layer)))
-    return table
-
-
-def _why(layer: Layer) -> str:
-    detail = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in
-                       layer.detail.items())  # fmt: skip
-    return "; ".join(text for text in (layer.reason, detail) if text)
+        why = "; ".join(text for text in (layer.reason, detail_text(layer.detail)) if text)
+        layers.add_row(shown(layer.name), shown(layer.op), f"[{style}]{layer.outcome.value}[/]", shown(why))
+    return layers

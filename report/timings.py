@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from ..runtime.latency import Latency
 from .shown import shown
+from .tables import notes, table
 
 SCHEMA = "optc.bench/1"
 
@@ -56,13 +56,10 @@ def as_dict(bench: Bench) -> dict[str, Any]:
 
 
 def render(bench: Bench) -> RenderableType:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for column in ("threads", "median", "quartiles", "ratio", "quartiles"):
-        table.add_column(column, justify="right", no_wrap=True)
+    figures = table("model", ">threads", ">median", ">quartiles", ">ratio", ">quartiles")
     for one in bench.timings:
         measured = one.latency
-        table.add_row(
+        figures.add_row(
             shown(one.model),
             str(one.threads or "all"),
             f"{1e3 * measured.seconds:.3g} ms",
@@ -70,4 +67,4 @@ def render(bench: Bench) -> RenderableType:
             f"{measured.ratio:.2f}",
             f"{measured.low:.2f}..{measured.high:.2f}",
         )
-    return Group(table, *(f"[yellow]note:[/] {shown(note)}" for note in bench.notes))
+    return Group(figures, *notes(bench.notes))

@@ -46,6 +46,15 @@ class CostlyLayer:
     macs: int | None
     error: float | None
 
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """What it stores, computes and lost, as far as that is known."""
+        return (
+            "" if self.bytes is None else amount(self.bytes, "B"),
+            "" if self.macs is None else amount(self.macs),
+            "" if self.error is None else f"{self.error:.3g}",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -132,6 +141,12 @@ def got_text(one: LimitResult) -> str:
     if one.limit.metric == "agreement" and got == wanted and not one.met and one.got is not None:
         got = f"{100 * one.got:.4f} %"
     return f"{got}{one.basis}" if one.got is not None and not math.isnan(one.got) else got
+
+
+def limit_cells(one: LimitResult) -> tuple[str, str, str]:
+    """A metric, what was wanted of it, and what came, or why that is not known."""
+    wanted = figure(one.limit.metric, one.wanted, relative=one.limit.relative)
+    return one.limit.metric, wanted, one.reason if one.got is None else got_text(one)
 
 
 def sentence(one: LimitResult) -> str:

@@ -11,6 +11,15 @@ from ..errors import OutputError
 from .workspace import Workspace
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file of text, whole or not at all; what is no Unicode, as in the name of a file, is spelled by escapes.
+
+    Raises `OutputError`.
+    """
+    with Replacement(path) as files:
+        files.open().write(text.encode(errors="backslashreplace"))
+
+
 class Replacement:
     """Writes `path`, and files beside it whose names begin with its own, as a context manager.
 

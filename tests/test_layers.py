@@ -155,7 +155,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("agreement", "answers", "latency", "providers", "synthesise", "training"),
     ),
     "report": (
-        ("amount", "budget", "layers", "shown", "weights"),
+        ("amount", "budget", "layers", "shown", "tables", "weights"),
         ("annotated", "changes", "inspect", "progress", "targets", "verdict"),
         ("junit", "markdown", "model_explorer", "search"),
         ("files", "search_terminal"),

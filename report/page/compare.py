@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from ...ir.graph import Graph
 from ...ir.shapes.infer import infer
 from ...runtime.agreement_text import whole_text
-from ...storage.atomic import Replacement
-from ..amount import amount
-from ..build import BuildReport, Size
+from ...storage.atomic import write_text
+from ..amount import size_rows
+from ..build import BuildReport
 from .charts import require
 from .evidence import Evidence
 from .findings import graphs
 from .layers import layers
-from .markup import Child, Markup, element
+from .markup import Markup, element
 from .rows import rows
 from .shell import resource, whole
 from .summary import section, table
@@ -31,8 +31,7 @@ def write(first: Graph, second: Graph, diff: Diff, path: str) -> None:
     """Write the page of two models and their difference to `path`, whole or not at all. Raises `OutputError`."""
     require()
     text = page(first, second, diff)
-    with Replacement(path) as files:
-        files.open().write(text.encode(errors="backslashreplace"))
+    write_text(path, text)
 
 
 def page(first: Graph, second: Graph, diff: Diff) -> str:
@@ -57,28 +56,13 @@ def page(first: Graph, second: Graph, diff: Diff) -> str:
 
 
 def _summary(diff: Diff) -> Markup:
-    one, other = diff.sizes
-    rows_: list[list[Child]] = [_row(*figures) for figures in _figures(one, other)]
     ops = [[op, str(a), str(b)] for op, (a, b) in diff.ops.items() if a != b]
     agrees = f"not run side by side: {diff.reason}" if diff.agreement is None else whole_text(diff.agreement)
     return section(
         "summary",
         "Summary",
-        table(("", "before", "after", "ratio"), rows_, "Sizes"),
+        table(("", "before", "after", "ratio"), size_rows(*diff.sizes, "weights"), "Sizes"),
         element("p", f"agreement {agrees}" if diff.agreement is not None else agrees),
         table(("operator", "before", "after"), ops, "Operators that differ in number") if ops else None,
         element("ul", *(element("li", note) for note in diff.notes), class_="notes") if diff.notes else None,
     )
-
-
-def _figures(one: Size, other: Size) -> list[tuple[str, int, int, str]]:
-    return [
-        ("weights", one.bytes, other.bytes, "B"),
-        ("parameters", one.params, other.params, ""),
-        ("MACs", one.macs, other.macs, ""),
-        ("nodes", one.nodes, other.nodes, ""),
-    ]
-
-
-def _row(name: str, before: int, after: int, unit: str) -> list[Child]:
-    return [name, amount(before, unit), amount(after, unit), f"{after / before:.2f}" if before else "-"]

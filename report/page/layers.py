@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...passes.base import Detail, Outcome
-from ..amount import amount
+from ...passes.base import Outcome
+from ..amount import amount, detail_text
 from ..build import BuildReport
 from . import charts
 from .evidence import Evidence
@@ -172,12 +172,8 @@ def _fates(row: Row, report: BuildReport) -> Markup | None:
 
 def _story(fate: Fate) -> str:
     layer = fate.layer
-    details = ", ".join(f"{key.replace('_', ' ')} {_figure(value)}" for key, value in layer.detail.items())
+    details = detail_text({key.replace("_", " "): value for key, value in layer.detail.items()}, 4)
     return ": ".join(part for part in (layer.outcome.value, "; ".join(p for p in (layer.reason, details) if p)) if part)
-
-
-def _figure(value: Detail) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _spaced(parts: Sequence[Markup]) -> Sequence[Child]:

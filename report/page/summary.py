@@ -133,7 +133,7 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
         return None
     # The artifact's name is text, as the target's is.
     moved = [(cells(row)[0], cells(row)[-1], *cells(row)[1:-1]) for row in rows]
-    heads = (HEADS[0], HEADS[-1], *HEADS[1:-1])
+    heads = [head.removeprefix(">") for head in (HEADS[0], HEADS[-1], *HEADS[1:-1])]
     return element("div", element("h3", "Targets side by side"), table(heads, moved, "Targets side by side", words=2))
 
 

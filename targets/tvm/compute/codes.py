@@ -13,8 +13,9 @@ import numpy.typing as npt
 from tvm import te, tirx
 
 from ..cpu.tiling import Tile
-from .conv import reader
-from .dense import tiles
+from .conv import from_tiles, reader
+from .dense import product
+from .sums import sums
 from .window import Window
 
 _MAGIC = 12582912.0
@@ -53,66 +54,41 @@ def conv_codes(
     points = window.output[0] * window.output[1]
     outer, blocks, kernel_h, kernel_w, chunks, inner, block, terms = (int(d) for d in w.shape)
     read = reader(x, window, tile, tirx.const(zero, x.dtype))
-    rc, ri = te.reduce_axis((0, blocks), "rc"), te.reduce_axis((0, inner), "ri")
-    rh, rw = te.reduce_axis((0, kernel_h), "rh"), te.reduce_axis((0, kernel_w), "rw")
-    rt = te.reduce_axis((0, terms), "rt")
 
-    def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any) -> Any:
+    def term(n: Any, o: Any, p: Any, t: Any, m: Any, lane: Any, rc: Any, rh: Any, rw: Any, ri: Any, rt: Any) -> Any:
         c = rc if groups == 1 else o // (outer // groups) * blocks + rc
         code = read(n, c, p, t, rh, rw, ri * terms + rt).astype("int32")
-        return te.sum(code * w[o, rc, rh, rw, m, ri, lane, rt].astype("int32"), axis=[rc, rh, rw, ri, rt])
+        return code * w[o, rc, rh, rw, m, ri, lane, rt].astype("int32")
 
-    sums = te.compute(
+    total = sums(
         (x.shape[0], outer, -(-points // tile.points), tile.points, chunks, block),
         term,
-        name="sums",
-        attrs={**tile.notes(4), "optc.terms": terms},
+        ((blocks, "rc"), (kernel_h, "rh"), (kernel_w, "rw"), (inner, "ri"), (terms, "rt")),
+        "int32",
+        {**tile.notes(4), "optc.terms": terms},
     )
-    return te.compute(
-        (x.shape[0], -(-channels // block), points, block),
-        lambda n, c, p, lane: sums[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
-        name="conv",
-    )
+    return from_tiles(total, channels, points, "conv")
 
 
 def dense_codes(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tensor:
     """Codes [..., M, K] by packed weights [N / (m b), K / terms, m, b, terms] to int32 [..., M, N]."""
     panels, depth, chunks, block, terms = (int(d) for d in w.shape)
-    rank, lead, rows = len(x.shape), tuple(x.shape[:-2]), x.shape[-2]
-    k, rt = te.reduce_axis((0, depth), "k"), te.reduce_axis((0, terms), "rt")
-    whole = isinstance(rows, int | tirx.IntImm) and int(rows) % tile.points == 0
 
-    def term(*i: Any) -> Any:
-        outer, (p, r, t, m, lane) = i[: rank - 2], i[rank - 2 :]
-        row = r * tile.points + t
-        if not whole:
-            row = tirx.min(row, rows - 1)
-        code = x[(*outer, row, k * terms + rt)].astype("int32")
-        return te.sum(code * w[p, k, m, lane, rt].astype("int32"), axis=[k, rt])
+    def term(lead: Any, row: Any, p: Any, m: Any, lane: Any, k: Any, rt: Any) -> Any:
+        return x[(*lead, row, k * terms + rt)].astype("int32") * w[p, k, m, lane, rt].astype("int32")
 
-    sums = te.compute(
-        (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block),
-        term,
-        name="sums",
-        attrs={**tile.notes(1), "optc.terms": terms},
-    )
-    wide = chunks * block
-
-    def place(*i: Any) -> Any:
-        outer, r, c = i[:-2], i[-2], i[-1]
-        return sums[(*outer, c // wide, r // tile.points, r % tile.points, c % wide // block, c % block)]
-
-    return te.compute((*lead, rows, columns), place, name="dense")
+    axes, notes = ((depth, "k"), (terms, "rt")), {**tile.notes(1), "optc.terms": terms}
+    return product(x, term, axes, (panels, chunks, block), columns, tile, "int32", notes)
 
 
-def scaled(sums: te.Tensor, bias: te.Tensor, scale: te.Tensor, *rest: te.Tensor) -> te.Tensor:
-    """(sums + bias) * scale + rest as floats; all but the sums broadcast to the left."""
+def scaled(total: te.Tensor, bias: te.Tensor, scale: te.Tensor, *rest: te.Tensor) -> te.Tensor:
+    """(total + bias) * scale + rest as floats; all but the total broadcast to the left."""
 
     def number(*i: Any) -> Any:
-        value = (sums(*i) + bias(*_under(bias, i))).astype("float32") * scale(*_under(scale, i))
+        value = (total(*i) + bias(*_under(bias, i))).astype("float32") * scale(*_under(scale, i))
         return value + rest[0](*_under(rest[0], i)) if rest else value
 
-    return te.compute(sums.shape, number, name="scaled")
+    return te.compute(total.shape, number, name="scaled")
 
 
 def encode(x: te.Tensor, scale: float, zero: int, low: int, high: int, dtype: str, bounded: bool = False) -> te.Tensor:

@@ -124,6 +124,16 @@ def reader(
     return read
 
 
+def from_tiles(sums: te.Tensor, channels: int, points: int, name: str) -> te.Tensor:
+    """Sums in tiles, [N, Co / (m b), tiles, points of one, m, b], as an image [N, Co / b, points, b]."""
+    n, _, _, tile, chunks, block = (sums.shape[0], *(int(size) for size in sums.shape[1:]))
+    return te.compute(
+        (n, -(-channels // block), points, block),
+        lambda i, c, p, lane: sums[i, c // chunks, p // tile, p % tile, c % chunks, lane],
+        name=name,
+    )
+
+
 def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, groups: int = 1) -> te.Tensor:
     """x [N, Ci / bi, H * W, bi] with packed weights to [N, Co / b, OH * OW, b], float32 or float16.
 
@@ -146,11 +156,7 @@ def conv(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, 
         str(w.dtype),
         tile.notes(4),
     )
-    return te.compute(
-        (x.shape[0], -(-channels // block), points, block),
-        lambda n, c, p, lane: total[n, c // chunks, p // tile.points, p % tile.points, c % chunks, lane],
-        name="conv",
-    )
+    return from_tiles(total, channels, points, "conv")
 
 
 def _strip(window: Window, tile: Tile, pixel: int, copied: bool) -> int:
@@ -196,11 +202,7 @@ def depthwise(x: te.Tensor, w: te.Tensor, window: Window, tile: Tile, zero: int 
         name="sums",
         attrs={**tile.notes(2), "optc.strip": _strip(window, tile, pixel, any(window.pads) or zero is not None)},
     )
-    return te.compute(
-        (x.shape[0], blocks, points, block),
-        lambda n, c, p, lane: total[n, c, p // tile.points, p % tile.points, 0, lane],
-        name="depthwise",
-    )
+    return from_tiles(total, blocks * block, points, "depthwise")
 
 
 def side_by_side(

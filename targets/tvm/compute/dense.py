@@ -6,6 +6,7 @@ last tile, rows beyond the end repeat the last one, so that no bounds are checke
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,11 @@ def dense(x: te.Tensor, w: te.Tensor, columns: int, tile: Tile) -> te.Tensor:
     """x [..., M, K] by packed weights [N / (m b), K, m, b] to [..., M, N]."""
 
     panels, depth, chunks, block = (int(d) for d in w.shape)
-    return _product(x, lambda lead, p, k, m, lane: w[p, k, m, lane], panels, depth, chunks, block, columns, tile)
+
+    def term(lead: Any, row: Any, p: Any, m: Any, lane: Any, k: Any) -> Any:
+        return x[(*lead, row, k)] * w[p, k, m, lane]
+
+    return product(x, term, ((depth, "k"),), (panels, chunks, block), columns, tile, str(x.dtype), tile.notes(1))
 
 
 def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
@@ -45,28 +50,40 @@ def matmul(x: te.Tensor, y: te.Tensor, tile: Tile, block: int) -> te.Tensor:
         name="packed",
     )
 
-    def weight(lead: Any, p: Any, k: Any, m: Any, lane: Any) -> Any:
-        return packed[(*lead, p if isinstance(panels, int) else tirx.min(p, used - 1), k, m, lane)]
+    def term(lead: Any, row: Any, p: Any, m: Any, lane: Any, k: Any) -> Any:
+        panel = p if isinstance(panels, int) else tirx.min(p, used - 1)
+        return x[(*lead, row, k)] * packed[(*lead, panel, k, m, lane)]
 
-    return _product(x, weight, panels, depth, tile.chunks, block, columns, tile)
+    cut = (panels, tile.chunks, block)
+    return product(x, term, ((fixed(depth), "k"),), cut, columns, tile, str(x.dtype), tile.notes(1))
 
 
-def _product(
-    x: te.Tensor, weight: Any, panels: Any, depth: Any, chunks: int, block: int, columns: Any, tile: Tile
+def product(
+    x: te.Tensor,
+    term: Callable[..., Any],
+    axes: Sequence[tuple[Any, str]],
+    cut: tuple[Any, int, int],
+    columns: Any,
+    tile: Tile,
+    dtype: str,
+    notes: Mapping[str, int],
 ) -> te.Tensor:
+    """x [..., M, K] by weights to [..., M, N]: sums over `axes` of what `term` makes of the leading places, a row, a
+    panel, a chunk, a lane and places of the axes. `cut` counts panels of the weights, their chunks, and lanes."""
+    panels, chunks, block = cut
     rank = len(x.shape)
     lead, rows = tuple(x.shape[:-2]), x.shape[-2]
     whole = isinstance(rows, int | tirx.IntImm) and int(rows) % tile.points == 0
 
-    def term(*i: Any) -> Any:
-        outer, (p, r, t, m, lane, k) = i[: rank - 2], i[rank - 2 :]
+    def placed(*i: Any) -> Any:
+        outer, (p, r, t, m, lane, *k) = i[: rank - 2], i[rank - 2 :]
         row = r * tile.points + t
         if not whole:
             row = tirx.min(row, rows - 1)
-        return x[(*outer, row, k)] * weight(outer, p, k, m, lane)
+        return term(outer, row, p, m, lane, *k)
 
     shape = (*lead, panels, tiles(rows, tile.points), tile.points, chunks, block)
-    total = sums(shape, term, ((fixed(depth), "k"),), str(x.dtype), tile.notes(1))
+    total = sums(shape, placed, axes, dtype, notes)
     wide = chunks * block
 
     def place(*i: Any) -> Any:

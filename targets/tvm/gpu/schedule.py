@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import s_tir
 
-from ..schedule.blocks import Rule, blocks_of, extent, inline_injective, is_reduction, is_result
+from ..schedule.blocks import Rule, annotated, blocks_of, called, extent, inline_injective, is_reduction, is_result
 from .device import Gpu
 
 _LANES = 4
@@ -60,16 +60,13 @@ class Contraction(GpuRule):
     """Convolutions, depthwise convolutions and products: the stage `sums`, cut into tiles by its expression."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
-        sums = next((b for b in blocks_of(sch) if "optc.points" in sch.get(b).annotations), None)
-        if sums is None:
+        if (stage := annotated(sch, "points")) is None:
             return None
-        notes = sch.get(sums).annotations
-        points, chunks, terms = (int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction"))
-        for key in list(notes):
-            sch.unannotate(sums, key)
+        sums, notes = stage
+        points, chunks, terms = notes["points"], notes["chunks"], notes["reduction"]
         inline_injective(sch, keep=("pad", "sums"))
         taken = sch.reindex(sums, ("read", 0))
-        for block in [b for b in blocks_of(sch) if sch.get(b).name_hint == "pad"]:
+        for block in called(sch, "pad"):
             sch.compute_inline(block)
         last = blocks_of(sch)[-1]
         at = self._image(sch, last, points, chunks) if terms in (2, 4) else self._rows(sch, last, points, chunks)

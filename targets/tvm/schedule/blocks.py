@@ -38,6 +38,30 @@ def blocks_of(sch: s_tir.Schedule) -> list[Any]:
     return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
+def annotated(sch: s_tir.Schedule, key: str) -> tuple[Any, dict[str, int]] | None:
+    """The block that has the annotation `optc.key`, and all that are said of it by their names behind `optc.`, which
+    are taken off it; none where no block has it."""
+    block = next((one for one in blocks_of(sch) if f"optc.{key}" in sch.get(one).annotations), None)
+    if block is None:
+        return None
+    notes = {str(name).removeprefix("optc."): int(value) for name, value in sch.get(block).annotations.items()}
+    for name in list(sch.get(block).annotations):
+        sch.unannotate(block, name)
+    return block, notes
+
+
+def called(sch: s_tir.Schedule, name: str) -> list[Any]:
+    """The blocks of this name."""
+    return [block for block in blocks_of(sch) if sch.get(block).name_hint == name]
+
+
+def written_out(sch: s_tir.Schedule, t: Any, m: Any, lane: Any) -> None:
+    """A tile of registers: its points and chunks written out, the lanes of a chunk a vector."""
+    sch.unroll(t)
+    sch.unroll(m)
+    sch.vectorize(lane)
+
+
 def extent(sch: s_tir.Schedule, loop: Any) -> int | None:
     """How often a loop runs, where that is known."""
     size = sch.get(loop).extent

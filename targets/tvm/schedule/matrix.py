@@ -8,7 +8,7 @@ from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T  # noqa: N812 - as every kernel of TVM is written
 
 from ..cpu.machine import Machine
-from .blocks import blocks_of, extent, inline_injective
+from .blocks import annotated, blocks_of, called, extent, inline_injective
 from .tiled import Tiled
 
 
@@ -58,21 +58,14 @@ class Matrix(Tiled):
     """The rule for kernels that have a stage of sums with the annotation `optc.rows`."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
-        sums = next((b for b in blocks_of(sch) if "optc.rows" in sch.get(b).annotations), None)
-        if sums is None:
+        if (stage := annotated(sch, "rows")) is None:
             return None
-        notes = sch.get(sums).annotations
-        points, chunks, terms, unroll = (
-            int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction", "unroll")
-        )
-        across = bool(notes["optc.across"])
-        for key in list(notes):
-            sch.unannotate(sums, key)
+        sums, notes = stage
         inline_injective(sch, keep=("pad", "taken", "sums"))
-        taken = next(block for block in blocks_of(sch) if sch.get(block).name_hint == "taken")
-        at, _ = self._image(sch, blocks_of(sch)[-1], points, chunks, 0, across)
-        self._products(sch, sums, taken, at, terms, unroll)
-        for block in [b for b in blocks_of(sch) if sch.get(b).name_hint == "pad"]:
+        (taken,) = called(sch, "taken")
+        at, _ = self._image(sch, blocks_of(sch)[-1], notes["points"], notes["chunks"], 0, bool(notes["across"]))
+        self._products(sch, sums, taken, at, notes["reduction"], notes["unroll"])
+        for block in called(sch, "pad"):
             self._copy(sch, block, None)
         return sch
 

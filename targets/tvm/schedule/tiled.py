@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import s_tir
 
-from .blocks import Rule, blocks_of, extent, inline_injective
+from .blocks import Rule, annotated, blocks_of, called, extent, inline_injective, written_out
 from .dot import register
 
 _FEW = 16
@@ -24,25 +24,20 @@ class Tiled(Rule):
     """The rule for kernels that have a stage of sums with the annotation `optc.points`."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
-        sums = next((b for b in blocks_of(sch) if "optc.points" in sch.get(b).annotations), None)
-        if sums is None:
+        if (stage := annotated(sch, "points")) is None:
             return None
-        notes = sch.get(sums).annotations
-        points, chunks, terms = (int(notes[f"optc.{key}"]) for key in ("points", "chunks", "reduction"))
-        strip, dotted = int(notes.get("optc.strip", 0)), "optc.terms" in notes
-        unroll, across = int(notes["optc.unroll"]), bool(notes["optc.across"])
-        for key in list(notes):
-            sch.unannotate(sums, key)
+        sums, notes = stage
+        points, chunks, terms = notes["points"], notes["chunks"], notes["reduction"]
+        strip, dotted, across = notes.get("strip", 0), "terms" in notes, bool(notes["across"])
         inline_injective(sch, keep=("pad", "packed", "part", "sums"))
         last = blocks_of(sch)[-1]
         if terms in (2, 4):
             at, share = self._image(sch, last, points, chunks, strip, across)
         else:
             at = share = self._rows(sch, last, points, chunks, across)
-        self._sums(sch, sums, at, terms, dotted, unroll)
-        for name in ("pad", "packed"):
-            for block in [b for b in blocks_of(sch) if sch.get(b).name_hint == name]:
-                self._copy(sch, block, share if strip else None)
+        self._sums(sch, sums, at, terms, dotted, notes["unroll"])
+        for block in (*called(sch, "pad"), *called(sch, "packed")):
+            self._copy(sch, block, share if strip else None)
         return sch
 
     def _image(
@@ -62,9 +57,7 @@ class Tiled(Rule):
         else:
             share = at = sch.fuse(n, tile, outer) if across else sch.fuse(n, outer, tile)
         sch.parallel(share)
-        sch.unroll(t)
-        sch.unroll(m)
-        sch.vectorize(lane)
+        written_out(sch, t, m, lane)
         return at, share
 
     def _rows(self, sch: s_tir.Schedule, last: Any, points: int, chunks: int, across: bool) -> Any:
@@ -99,8 +92,7 @@ class Tiled(Rule):
         """The sums of one tile, over `terms` loops, as many of them written out as `unroll` multiply-adds allow; where
         `dotted`, one more loop is within an instruction."""
         sch.compute_at(sums, at, preserve_unit_loops=True)
-        part = next((block for block in blocks_of(sch) if sch.get(block).name_hint == "part"), None)
-        if part is not None:
+        for part in called(sch, "part"):
             self._runs(sch, sums, part)
             sums = part
         loops = sch.get_loops(sums)
@@ -131,10 +123,7 @@ class Tiled(Rule):
         init = sch.decompose_reduction(sums, reduce[0])
         if dotted:
             sch.tensorize(first[0] if first else lane, register(self.machine, groups))
-        *_, t, m, lane = sch.get_loops(init)
-        sch.unroll(t)
-        sch.unroll(m)
-        sch.vectorize(lane)
+        written_out(sch, *sch.get_loops(init)[-3:])
 
     def _runs(self, sch: s_tir.Schedule, sums: Any, part: Any) -> None:
         """Sums of runs, each of which is summed where it is added."""
@@ -142,13 +131,8 @@ class Tiled(Rule):
         sch.reorder(run, t, m, lane)
         sch.compute_at(part, run, preserve_unit_loops=True)
         # A loop is checked to be parallel where the sums start, so that they are taken apart only then.
-        for loop in (t, m):
-            sch.unroll(loop)
-        sch.vectorize(lane)
-        *_, t, m, lane = sch.get_loops(sch.decompose_reduction(sums, run))
-        sch.unroll(t)
-        sch.unroll(m)
-        sch.vectorize(lane)
+        written_out(sch, t, m, lane)
+        written_out(sch, *sch.get_loops(sch.decompose_reduction(sums, run))[-3:])
 
     def _copy(self, sch: s_tir.Schedule, block: Any, share: Any) -> None:
         """A copy that the kernel makes first, all of it or for each part, in vectors where its rows are static."""

@@ -11,7 +11,7 @@ from typing import Any
 from tvm import s_tir
 
 from ..compute.winograd import F2
-from .blocks import blocks_of, extent, inline_injective
+from .blocks import annotated, blocks_of, extent, inline_injective, written_out
 from .tiled import Tiled
 
 _STAGES = ("pad", "half", "taken", "sums", "upper", "image")
@@ -21,17 +21,14 @@ class Winograd(Tiled):
     """The rule for kernels that have a stage of sums with the annotation `optc.winograd`."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
-        sums = next((b for b in blocks_of(sch) if "optc.winograd" in sch.get(b).annotations), None)
-        if sums is None:
+        if (marked := annotated(sch, "winograd")) is None:
             return None
-        unroll, width = (int(sch.get(sums).annotations[f"optc.{key}"]) for key in ("winograd", "width"))
-        for key in list(sch.get(sums).annotations):
-            sch.unannotate(sums, key)
+        sums, notes = marked
         inline_injective(sch, keep=_STAGES)
         stage = {str(sch.get(block).name_hint): block for block in blocks_of(sch)}
         points, chunks = (extent(sch, loop) or 1 for loop in sch.get_loops(sums)[6:8])
-        share, panel = self._strips(sch, blocks_of(sch)[-1], stage["image"], chunks, width)
-        self._multiply(sch, sums, self._back(sch, stage["image"], stage["upper"], panel, points), unroll)
+        share, panel = self._strips(sch, blocks_of(sch)[-1], stage["image"], chunks, notes["width"])
+        self._multiply(sch, sums, self._back(sch, stage["image"], stage["upper"], panel, points), notes["winograd"])
         self._there(sch, stage["taken"], stage["half"], share)
         if "pad" in stage:
             self._copy(sch, stage["pad"], None)
@@ -75,13 +72,8 @@ class Winograd(Tiled):
         body = (extent(sch, t) or 1) * (extent(sch, m) or 1) * self.machine.vectors
         if body * (extent(sch, ri) or unroll) <= unroll:
             sch.unroll(ri)
-        for loop in (t, m):
-            sch.unroll(loop)
-        sch.vectorize(lane)
-        *_, t, m, lane = sch.get_loops(sch.decompose_reduction(sums, rc))
-        for loop in (t, m):
-            sch.unroll(loop)
-        sch.vectorize(lane)
+        written_out(sch, t, m, lane)
+        written_out(sch, *sch.get_loops(sch.decompose_reduction(sums, rc))[-3:])
 
     def _there(self, sch: s_tir.Schedule, taken: Any, half: Any, share: Any) -> None:
         """The inputs of a tile, transformed."""

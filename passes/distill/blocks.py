@@ -14,20 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import ModelError
 from ...ir.graph import Graph, Value
 from ...runtime.samples import Samples
 from ...runtime.session import Session
-from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Floats, Parameters
-from ...runtime.training.trainer import Trainer
 from ..base import Context
 from ..recall import count
 from .batches import Rows
 from .cuts import FED, Block, blocks, part
-from .loss import Term, append_loss, channel_axis, drop_loss, least_variance, variance_of
+from .loss import Term, channel_axis, least_variance, variance_of
 from .parameters import Parameter
-from .training import RATES, Training, average_over, channel_axes, onward, sizes, trial_of
+from .training import RATES, Training, onward, trainer_of, trial_of
 from .views import Views
 
 KEPT = 256 << 20
@@ -141,23 +138,11 @@ class BlockStage:
         answers, held_out = _run(theirs, end.teacher), _run(theirs, end.held_out_teacher)
         term = Term(copies[block.end], block.taught_end, "values", channel_axis(block.taught_end))
         scale = variance_of(term, [answers])
-        loss = append_loss(graph, [term], {term: scale}, 1.0)
-        masks = {copy: mask for copy, v in mine.items() if (mask := self.moving[v].mask) is not None}
-        parameters = Parameters(list(mine), masks=masks)
         kinds = {copy: self.moving[v] for copy, v in mine.items()}
-        try:
-            trainer = Trainer(
-                graph,
-                loss,
-                parameters,
-                optimizer=AdamW(scale=sizes(parameters, kinds, channel_axes(kinds))),
-                average=average_over(1),
-                threads=self.ctx.threads,
-            )
-        except ModelError:  # no gradient reaches any parameter of the block
+        pair = trainer_of(graph, term, answers, kinds, self.ctx.threads)
+        if pair is None:
             return 0, None
-        finally:
-            drop_loss(graph)
+        trainer, parameters = pair
 
         def judge() -> float:
             parameters.write()

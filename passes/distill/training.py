@@ -26,9 +26,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.graph import Value
+from ...errors import ModelError
+from ...ir.graph import Graph, Value
 from ...runtime.archive import DAMAGED
 from ...runtime.columns import Array
+from ...runtime.training.optimizer import AdamW
 from ...runtime.training.parameters import Floats, Parameters
 from ...runtime.training.schedule import Cosine, Schedule
 from ...runtime.training.trainer import Trainer
@@ -36,6 +38,7 @@ from ...storage.fingerprint import Fingerprint
 from ...storage.plain import plain, restored
 from ..base import Draft, Moment
 from .batches import Batches, Rows
+from .loss import Term, append_loss, drop_loss, variance_of
 from .parameters import Parameter
 
 RATES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
@@ -335,6 +338,24 @@ class Training:
         self.trainer.schedule, self.trainer.average = way.schedule, average_over(way.leg)
         self.resumed = True
         return True
+
+
+def trainer_of(
+    graph: Graph, term: Term, answers: Floats, kinds: Mapping[Value, Parameter], threads: int
+) -> tuple[Trainer, Parameters] | None:
+    """What trains the parameters `kinds` of a graph, which stays as it is, to come near `answers` at one term, by the
+    mean square in shares of their variance; none where no gradient reaches a parameter."""
+    loss = append_loss(graph, [term], {term: variance_of(term, [answers])}, 1.0)
+    masks = {value: one.mask for value, one in kinds.items() if one.mask is not None}
+    parameters = Parameters(list(kinds), masks=masks)
+    optimizer = AdamW(scale=sizes(parameters, kinds, channel_axes(kinds)))
+    try:
+        trainer = Trainer(graph, loss, parameters, optimizer=optimizer, average=average_over(1), threads=threads)
+    except ModelError:
+        return None
+    finally:
+        drop_loss(graph)
+    return trainer, parameters
 
 
 def _arrays(document: bytes) -> dict[str, Array]:

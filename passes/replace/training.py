@@ -5,17 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...errors import ModelError
 from ...ir.cost import cost
 from ...ir.graph import Graph
-from ...runtime.training.optimizer import AdamW
-from ...runtime.training.parameters import Parameters
-from ...runtime.training.trainer import Trainer
 from ..base import Context
 from ..distill.batches import Rows
-from ..distill.loss import Term, append_loss, drop_loss, variance_of
+from ..distill.loss import Term
 from ..distill.parameters import parameters as parameters_of
-from ..distill.training import RATES, Training, average_over, channel_axes, onward, sizes, trial_of
+from ..distill.training import RATES, Training, onward, trainer_of, trial_of
 from .samples import Taken
 
 BATCH, SMALL = 32, 8
@@ -39,21 +35,10 @@ def trained(graph: Graph, pairs: Taken, steps: int, ctx: Context) -> None:
     read, answers = (np.concatenate(each[: pairs.count]) for each in (pairs.read, pairs.answers))
     output = graph.outputs[0].value
     term = Term(output, output, "values", 1)
-    loss = append_loss(graph, [term], {term: variance_of(term, [answers])}, 1.0)
-    own = Parameters(list(kinds), masks={value: one.mask for value, one in kinds.items() if one.mask is not None})
-    try:
-        trainer = Trainer(
-            graph,
-            loss,
-            own,
-            optimizer=AdamW(scale=sizes(own, kinds, channel_axes(kinds))),
-            average=average_over(1),
-            threads=ctx.threads,
-        )
-    except ModelError:  # no gradient reaches any parameter
+    pair = trainer_of(graph, term, answers, kinds, ctx.threads)
+    if pair is None:
         return
-    finally:
-        drop_loss(graph)
+    trainer, own = pair
 
     def judge() -> float:
         own.write()

@@ -36,6 +36,8 @@ _WANTED = (
     ".manifest",
 )  # fmt: skip
 """Modules that most builds need, which import parts of TVM."""
+_AFTERWARDS = ("numpy.ma", "rich.console", "rich.table")
+"""What the check and the summary need, loaded while the copy is at work."""
 _DEATH_SIGNAL = 1
 """Linux's number of the option `PR_SET_PDEATHSIG` of `prctl`."""
 
@@ -105,6 +107,8 @@ if sys.platform != "win32":
             with suppress(BrokenPipeError):  # it has ended, as is said below
                 pickle.dump((to_bytes(graph), path), self._questions)
                 self._questions.flush()
+            for module in _AFTERWARDS:
+                importlib.import_module(module)
             answer = self._answers.read()
             if not answer:
                 raise EmissionError(f"{self._name} failed on graph '{graph.name}': {self._ended()}")

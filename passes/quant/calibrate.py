@@ -160,6 +160,29 @@ def channel_statistics(
     return [Channels(low, high, *(sums / max(count, 1))) for low, high, sums, count in totals]
 
 
+class Seen:
+    """The statistics of channels of `graph`, seen in one run over `samples`: with what is asked first, all that
+    `likely` says will be asked next is seen. `forget` them once the graph answers otherwise."""
+
+    def __init__(
+        self, graph: Graph, ctx: Context, samples: Samples, likely: Callable[[], Mapping[Value, int]] = dict
+    ) -> None:
+        self._graph, self._ctx, self._samples, self._likely = graph, ctx, samples, likely
+        self._of: dict[tuple[Value, int], Channels] = {}
+
+    def channels(self, axes: Mapping[Value, int]) -> list[Channels]:
+        """The statistics of each value of `axes` along its axis; see `channel_statistics`."""
+        if any(item not in self._of for item in axes.items()):
+            new = {**self._likely(), **axes}
+            new = {value: axis for value, axis in new.items() if (value, axis) not in self._of}
+            seen = channel_statistics(self._graph, new, self._ctx, "measuring channels", self._samples)
+            self._of.update(zip(new.items(), seen, strict=True))
+        return [self._of[item] for item in axes.items()]
+
+    def forget(self) -> None:
+        self._of.clear()
+
+
 def _sums(x: NDArray[np.float32], axis: int) -> Sums:
     """Rows of neighbours are summed in single precision, pair by pair, and the sums of rows in double."""
     if axis == -1:

@@ -20,16 +20,16 @@ from ...runtime.samples import Samples
 from ..base import Context, Report
 from ..walk.linear import Linear
 from .activation_functions import activation_functions
-from .calibrate import Calibration, calibrate
+from .calibrate import Calibration, Seen, calibrate
 from .deciding import deciding
-from .equivalent.absorb import absorb
-from .equivalent.equalise import equalise
+from .equivalent.absorb import absorb, free_means
+from .equivalent.equalise import equalise, scaled_values
 from .equivalent.fusions import keep_apart, keep_weights
 from .equivalent.gates import spell_gates
 from .equivalent.input_lanes import fill_inputs
 from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
-from .equivalent.rotate import rotate
+from .equivalent.rotate import rotate, turned_values
 from .equivalent.smooth import smooth
 from .equivalent.uint8_inputs import encode_inputs
 from .layers import find_layers
@@ -89,10 +89,12 @@ class Work:
     fixable: list[Linear] = field(default_factory=list)
     means: list[Means] = field(default_factory=list)
     _trial: Trial | None = None
+    _channels: Seen = field(init=False)
 
     def __post_init__(self) -> None:
         assert self.ctx.fit is not None
         self.few = self.ctx.fit.take(SAMPLES, self.ctx.seed)
+        self._channels = Seen(self.graph, self.ctx, self.few, self._measured)
         self.look()
 
     def look(self) -> None:
@@ -110,6 +112,18 @@ class Work:
         if self._trial is None:
             self._trial = Trial(self.graph, self.ctx, self.schemes, self.exact)
         return self._trial
+
+    def keeps(self, change: Callable[[Mapping[Node, Linear], Seen], int]) -> int:
+        """What `change` returns, how much it changed by what was seen of channels; 0 where a trial gains nothing."""
+        count = self.trial.keeps(self.layers, lambda: change(self.layers, self._channels))
+        if count:
+            self._channels.forget()
+        return count
+
+    def _measured(self) -> dict[Value, int]:
+        """The axes of channels that changes which keep the function want to know of."""
+        values = [*scaled_values(self.graph, self.layers), *free_means(self.layers)]
+        return {**turned_values(self.layers), **dict.fromkeys(values, 1)}
 
     def placed(self) -> Placement:
         return place(self.graph, self.layers, self.schemes, answers=not self.simulated)
@@ -155,21 +169,20 @@ def encode_images(work: Work) -> None:
 
 def turn(work: Work) -> None:
     """Turn the channels between the two factors of a layer, where a trial gains by it."""
-    if pairs := work.trial.keeps(work.layers, lambda: rotate(work.layers, work.ctx)):
+    if pairs := work.keeps(lambda layers, seen: rotate(layers, seen, work.ctx.seed)):
         work.report.notes.append(f"turned the channels between the factors of {pairs} layer(s), so that all are alike")
 
 
 def scale_channels(work: Work) -> None:
     """Scale channels so that each fills the range of its tensor, where a trial gains by it."""
     least = min(work.schemes[node].bits for node in work.layers)
-    graph, layers, ctx = work.graph, work.layers, work.ctx
-    if count := work.trial.keeps(layers, lambda: equalise(graph, layers, ctx, work.few, bits=least)):
+    if count := work.keeps(lambda layers, seen: equalise(work.graph, layers, seen, bits=least)):
         work.report.notes.append(f"scaled {count} channel(s) so that they fill the range of their tensor")
 
 
 def absorb_means(work: Work) -> None:
     """Move means of channels into the biases of those who read them, where a trial gains by it."""
-    if count := work.trial.keeps(work.layers, lambda: absorb(work.graph, work.layers, work.ctx, work.few)):
+    if count := work.keeps(lambda layers, seen: absorb(work.graph, layers, seen)):
         work.report.notes.append(f"moved the means of {count} channel(s) into the biases of their readers")
 
 

@@ -19,18 +19,13 @@ would have to be padded instead), through anything but Add, Relu, Identity, Flat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node, Value
-from ...base import Context
 from ...walk.linear import Linear
-from ..calibrate import channel_statistics
-
-if TYPE_CHECKING:
-    from ....runtime.samples import Samples
+from ..calibrate import Seen
 
 Array = NDArray[np.float64]
 
@@ -38,18 +33,22 @@ LEAST = 0.05
 """Share of a channel's own deviation that a mean must be to be worth moving."""
 
 
-def absorb(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: Samples) -> int:
+def free_means(layers: Mapping[Node, Linear]) -> dict[Value, Linear]:
+    """The answers of `layers` whose means can be moved."""
+    return {
+        layer.node.output: layer
+        for layer in layers.values()
+        if _can_make(layer) and not _blocked(layer.node.output, layers, {})
+    }
+
+
+def absorb(graph: Graph, layers: Mapping[Node, Linear], seen: Seen) -> int:
     """Move means of `graph` in place, into the biases of `layers`; returns how many channels'."""
-    makers = [layer for layer in layers.values() if _can_make(layer)]
-    routes = {layer: _blocked(layer.node.output, layers, {}) for layer in makers}
-    free = [layer for layer in makers if not routes[layer]]
-    if not free:
-        return 0
+    free = free_means(layers)
     shifts: dict[Value, Array] = {}
-    axes = {layer.node.output: 1 for layer in free}
-    for layer, seen in zip(free, channel_statistics(graph, axes, ctx, "measuring means", samples), strict=True):
-        mean, low = seen.mean, np.where(np.isinf(seen.low), 0.0, seen.low)
-        deviation = np.sqrt(np.maximum(seen.square - mean**2, 0.0))
+    for layer, one in zip(free.values(), seen.channels(dict.fromkeys(free, 1)), strict=True):
+        mean, low = one.mean, np.where(np.isinf(one.low), 0.0, one.low)
+        deviation = np.sqrt(np.maximum(one.square - mean**2, 0.0))
         if any(user.op == "Relu" for user in layer.node.output.users):
             c = np.maximum(np.minimum(low, mean - 3 * deviation), 0.0)
         else:
@@ -59,9 +58,8 @@ def absorb(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: S
     count = sum(int(np.count_nonzero(c)) for c in shifts.values())
     if not count:
         return 0
-    for layer in free:
-        if layer.node.output in shifts:
-            layer.shift_bias(-shifts[layer.node.output])
+    for value, shift in shifts.items():
+        free[value].shift_bias(-shift)
     for node in graph:
         layer_read = layers.get(node)
         if layer_read is not None:

@@ -23,19 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....ir.graph import Graph, Node, Value
-from ...base import Context
 from ...walk.linear import Linear
-from ..calibrate import channel_statistics
+from ..calibrate import Seen
 from .homogeneous import FROZEN, Classes, scale_classes
-
-if TYPE_CHECKING:
-    from ....runtime.samples import Samples
 
 Array = NDArray[np.float64]
 
@@ -67,13 +62,15 @@ class _Part:
         return np.asarray(labels[labels != FROZEN])
 
 
-def equalise(graph: Graph, layers: Mapping[Node, Linear], ctx: Context, samples: Samples, *, bits: int = 8) -> int:
+def scaled_values(graph: Graph, layers: Mapping[Node, Linear]) -> list[Value]:
+    """The values that get a grid, and have channels that may be scaled."""
+    return _scaled(scale_classes(graph, layers))
+
+
+def equalise(graph: Graph, layers: Mapping[Node, Linear], seen: Seen, *, bits: int = 8) -> int:
     """Scale the channels of `graph` in place; returns how many. `bits` are those of the weights."""
     classes = scale_classes(graph, layers)
-    values = [v for v in classes.of if (classes.of[v] != FROZEN).any() and not _clamped(v)]
-    if not values:
-        return 0
-    tensors = _measure(graph, values, classes, ctx, samples)
+    tensors = _measure(_scaled(classes), classes, seen)
     if not tensors:
         return 0
     base = np.zeros(classes.count)
@@ -102,18 +99,19 @@ def _over(x: Array, most: float) -> Array:
     return x / most if most > 0.0 else np.zeros_like(x)
 
 
+def _scaled(classes: Classes) -> list[Value]:
+    return [v for v in classes.of if (classes.of[v] != FROZEN).any() and not _clamped(v)]
+
+
 def _clamped(value: Value) -> bool:
     """Whether a Relu or Clip alone reads the value, so that only what it answers gets a grid."""
     return len(value.uses) == 1 and len(value.users) == 1 and value.users[0].op in ("Relu", "Clip")
 
 
-def _measure(
-    graph: Graph, values: list[Value], classes: Classes, ctx: Context, samples: Samples
-) -> dict[Value, _Tensor]:
-    seen = channel_statistics(graph, dict.fromkeys(values, 1), ctx, "measuring channels", samples)
+def _measure(values: list[Value], classes: Classes, seen: Seen) -> dict[Value, _Tensor]:
     tensors = {
         value: _Tensor(classes.of[value], np.minimum(one.low, 0.0), np.maximum(one.high, 0.0), one.square)
-        for value, one in zip(values, seen, strict=True)
+        for value, one in zip(values, seen.channels(dict.fromkeys(values, 1)), strict=True)
     }
     return {v: t for v, t in tensors.items() if np.isfinite(t.low).all() and np.isfinite(t.high).all()}
 

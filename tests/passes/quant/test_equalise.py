@@ -11,6 +11,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.passes.base import Context, TargetFacts
+from optc.passes.quant.calibrate import Seen
 from optc.passes.quant.equivalent.equalise import _parts, _Tensor, equalise
 from optc.passes.quant.equivalent.homogeneous import FROZEN, scale_classes
 from optc.passes.quant.layers import find_layers
@@ -39,7 +40,7 @@ def chain(between: str, depthwise: bool = False) -> Graph:
 
 def scaled(graph: Graph, samples: dict[str, np.ndarray]) -> int:
     held_out = load_samples(samples, graph)
-    return equalise(graph, find_layers(graph)[0], Context(TargetFacts("test"), fit=held_out, threads=1), held_out)
+    return equalise(graph, find_layers(graph)[0], Seen(graph, Context(TargetFacts("test"), threads=1), held_out))
 
 
 @pytest.mark.parametrize("between", ["Relu", "Clip", "Identity"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from optc.ir.graph import Graph, Value
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context
+from optc.passes.quant import calibrate
+from optc.passes.quant.calibrate import Seen
 from optc.passes.quant.equivalent.absorb import absorb
 from optc.passes.quant.equivalent.rotate import rotate
 from optc.passes.quant.layers import find_layers
@@ -70,15 +73,19 @@ def context(graph: Graph) -> Context:
     return Context(facts_of(), fit=samples, held_out=samples, threads=1)
 
 
+def seen(graph: Graph) -> Seen:
+    ctx = context(graph)
+    assert ctx.fit is not None
+    return Seen(graph, ctx, ctx.fit)
+
+
 def answers(graph: Graph) -> np.ndarray:
     return np.asarray(Session(graph, threads=1).run(FEEDS)[0])
 
 
 def absorbed(graph: Graph) -> int:
-    ctx = context(graph)
-    assert ctx.fit is not None
     want = answers(graph)
-    count = absorb(graph, find_layers(graph)[0], ctx, ctx.fit)
+    count = absorb(graph, find_layers(graph)[0], seen(graph))
     assert answers(graph) == pytest.approx(want, abs=1e-4 * float(np.abs(want).max()))
     return count
 
@@ -120,7 +127,7 @@ def test_means_stay_where_they_are_needed(ops: tuple[Made, ...]) -> None:
 
 def test_channels_between_factors_are_turned_until_they_are_alike() -> None:
     graph = network(conv(8, spread=0.01, size=3, pad=1), conv(12, seed=1))
-    want, ctx = answers(graph), context(graph)
+    want = answers(graph)
     middle = next(iter(graph)).output
 
     def spread() -> float:
@@ -128,14 +135,48 @@ def test_channels_between_factors_are_turned_until_they_are_alike() -> None:
         return float(power.max() / power.min())
 
     before = spread()
-    assert rotate(find_layers(graph)[0], ctx) == 1
+    assert rotate(find_layers(graph)[0], seen(graph), 0) == 1
     assert answers(graph) == pytest.approx(want, abs=1e-4)
     assert spread() < 0.05 * before
 
 
 def test_only_factors_with_nothing_in_between_are_turned() -> None:
     graph = network(conv(8), op("Relu"), conv(8, seed=1), twice, conv(4, seed=2))
-    assert rotate(find_layers(graph)[0], context(graph)) == 0
+    assert rotate(find_layers(graph)[0], seen(graph), 0) == 0
+
+
+def test_channels_that_are_alike_are_not_turned() -> None:
+    graph = network(conv(8, size=3, pad=1), conv(12, seed=1))
+    first = next(iter(graph))
+    middle = np.asarray(Session(graph, outputs=[first.output], threads=1).run(FEEDS)[0])
+    weight, bias = (np.asarray(value.numpy()) for value in first.inputs[1:] if value is not None)
+    size = np.sqrt(np.square(middle).mean(axis=(0, 2, 3), keepdims=False))
+    first.set_input(1, graph.constant(weight / size[:, None, None, None]))
+    first.set_input(2, graph.constant(bias / size))
+    assert rotate(find_layers(graph)[0], seen(graph), 0) == 0
+
+
+def test_channels_are_seen_in_one_run_until_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = network(conv(8), conv(4, seed=1))
+    first, second = (node.output for node in graph)
+    runs: list[list[Value]] = []
+    measure = calibrate.channel_statistics
+
+    def counted(graph: Graph, axes: dict[Value, int], *rest: Any) -> list[calibrate.Channels]:
+        runs.append(list(axes))
+        return measure(graph, axes, *rest)
+
+    monkeypatch.setattr(calibrate, "channel_statistics", counted)
+    ctx = context(graph)
+    assert ctx.fit is not None
+    seen = Seen(graph, ctx, ctx.fit, lambda: {second: 1})
+    alone = measure(graph, {second: 1}, ctx, "", ctx.fit)[0]
+    seen.channels({first: 1})
+    assert seen.channels({second: 1})[0].square == pytest.approx(alone.square)
+    assert runs == [[second, first]]
+    seen.forget()
+    seen.channels({first: 1})
+    assert len(runs) == 2
 
 
 @pytest.mark.parametrize("helps", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
 from optc.passes.base import Report
-from optc.passes.quant import Quant
+from optc.passes.quant import Quant, calibrate
 from optc.passes.quant.plan import plan
 from optc.passes.quant.scheme import Scheme
 from optc.passes.quant.static import STAGES, Ranges, Work, quantize_static
+from optc.passes.quant.trial import Trial
 from optc.runtime.sources import load_samples
 
 
@@ -48,6 +50,22 @@ def test_the_first_stages_keep_the_function(name: str) -> None:
     one = through(work(graph), [name])
     assert distance(teacher, graph, one.ctx) < 1e-9
     assert not any(node.op == "QuantizeLinear" for node in graph)
+
+
+def test_changes_that_keep_the_function_see_channels_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[object] = []
+    measure = calibrate.channel_statistics
+
+    def counted(*args: Any) -> list[calibrate.Channels]:
+        runs.append(args)
+        return measure(*args)
+
+    monkeypatch.setattr(calibrate, "channel_statistics", counted)
+    monkeypatch.setattr(Trial, "_measured", lambda self: 1.0)  # nothing gains, so all is as it was
+    one = work(residual_net())
+    one.ctx = dataclasses.replace(one.ctx, held_out=one.ctx.fit)
+    through(one, ["rotate", "equalise", "absorb"])
+    assert len(runs) == 1
 
 
 def test_what_takes_the_place_of_a_node_has_its_scheme() -> None:

@@ -1,8 +1,8 @@
 """The knapsack of a form: exact where costs add up, and led there by steps where they multiply.
 
-Options of structure and bits of one layer multiply, so they are one choice of the knapsack. Channels of a group that a
-layer shares with others multiply too, over layers: there costs are taken as they change from a pick to its neighbours,
-one option exchanged; the answer is the next such pick, a few times over.
+Options of structure, bits and form of one layer multiply, so they are one choice of the knapsack. Channels of a group
+that a layer shares with others multiply too, over layers: there costs are taken as they change from a pick to its
+neighbours, one option exchanged; the answer is the next such pick, a few times over.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Joint:
 
 
 def joints(space: Space, form: str) -> list[Joint]:
-    """The structure and bits of each layer as one; all else alone."""
+    """The structure, bits and form of each layer as one; all else alone."""
     together: dict[tuple[str, str], list[int]] = {}
     for number, site in enumerate(space.sites):
-        kind = "layer" if site.kind in ("structure", "bits") else site.kind
+        kind = "layer" if site.kind in ("structure", "bits", "activations") else site.kind
         together.setdefault((kind, site.name), []).append(number)
     return [
         Joint(tuple(sites), tuple(itertools.product(*(range(len(space.options(i, form))) for i in sites))))
@@ -101,7 +101,7 @@ def _changes(task: Task, each: list[Joint], base: Pick, metrics: list[Metric]) -
 
 
 def _costs(task: Task, pick: Pick, metrics: list[Metric]) -> Array:
-    costs = task.surrogate.costs(task.space.within(pick))
+    costs = task.surrogate.careful(task.space.within(pick))
     return np.array([costs[metric] for metric in metrics])
 
 

@@ -21,6 +21,7 @@ from ..passes.depthwise import Depthwise
 from ..passes.prune.damage import Damage
 from ..passes.quant import Quant
 from ..passes.quant.mixed import rounded_rows
+from ..passes.quant.stored.blocks import has_blocks
 from ..passes.svd import Svd
 from ..passes.walk.choice import Choice
 from ..passes.walk.layer_pass import LayerPass
@@ -41,7 +42,12 @@ STRUCTURES: Mapping[str, tuple[LayerPass, tuple[Way, ...]]] = {
 }
 """The passes that give a layer another structure, each as it changes nothing, and in the ways that are offered, weak
 ones first. A further pass on the walk is a further row."""
-BITS = (8, 4, 3)
+BITS = (8, 4, 3, 2)
+PRODUCTS = ("MatMul", "Gemm")
+"""Layers that can find the range of their input as the model runs."""
+DYNAMIC = "dynamic"
+BLOCK = 32
+"""Weights that share a scale where they are stored alone in four bits."""
 LEAST = 1e-12
 """A loss below which nothing is told apart."""
 
@@ -114,7 +120,22 @@ def _bits(step: Step, damage: Damage) -> list[Option]:
         weight: Array = rounded_rows(rows, bits).astype(np.float64).reshape(target.weight.shape)
         losses[bits] = max(damage.of({step.layer: (weight, target.bias(weight))}), LEAST)
     losses[8] = losses[4] / 4.0**4
-    return [Option(f"int{bits}", "bits", _weights(bits), losses[bits], bits=bits, measured=bits != 8) for bits in BITS]
+    return [
+        Option(
+            f"int{bits}", "bits", _weights(bits), losses[bits], bits=bits, measured=bits != 8, forms=_forms(step, bits)
+        )
+        for bits in BITS
+    ]
+
+
+def _forms(step: Step, bits: int) -> tuple[str, ...]:
+    """The forms in which the layer has weights of so many bits (none: all): stored alone they have four where the
+    reduction is made of blocks, and ranges found while the model runs are a matter of products."""
+    if bits == 8:
+        return ()
+    dynamic = (DYNAMIC,) if step.layer.op in PRODUCTS else ()
+    alone = ("none",) if bits == 4 and has_blocks(step.target.weight.shape[-1], BLOCK) else ()
+    return ("int8", *dynamic, *alone)
 
 
 def _weights(bits: int) -> dict[str, dict[str, Setting]]:

@@ -36,7 +36,7 @@ from .surrogate import Surrogate
 from .survey import Survey, surveyor
 from .task import Aim, Task
 
-KNOWN = 0.5
+KNOWN = 0.25
 """The share of the time after which no further single pass is begun before the survey."""
 SURVEY = 0.5
 """The most of the time left that a survey may take."""
@@ -156,7 +156,8 @@ class Loop:
         (space,) = spaces
         if not space.sites and not space.unseen:
             raise ModelError("no layer of this model can change: there is nothing to search among")
-        task.enter(space)
+        # What is stored is judged by the file, which has more in it than weights.
+        task.enter(replace(space, bytes=task.judged[0].figures.whole.get("size", space.bytes)))
 
     def _judge_all(self, candidates: Iterator[Begun | None]) -> None:
         """Judge candidates, several side by side where there are workers, and learn from them in their order. `None`

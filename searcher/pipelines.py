@@ -12,18 +12,23 @@ STEPS = 0.98
 """The share of a cap that a single pipeline is told to keep."""
 CODED = 0.26
 """The share of the original's bytes that 8-bit weights leave, with a little beside them."""
+HOPELESS = 0.2
+"""The share of the bytes that no pipeline on its defaults comes down to: weights have eight bits there."""
 
 
 def common(aim: Aim, forms: Collection[str]) -> tuple[list[Plan], list[Plan]]:
     """The pipelines that come first, and those that come after them, in layers of `forms` alone.
 
     The first are those on their defaults; before them the one that most likely keeps caps that they do not. Where work
-    alone is limited, what is safe on defaults seldom saves enough, and takes longest: it comes last.
+    alone is limited, what is safe on defaults seldom saves enough, and takes longest: it comes last. Where bytes are
+    limited so far that it cannot, it is left out.
     """
     safe = [Plan(passes, (), guard=True) for passes in defaults(aim, forms)]
     others = [Plan(passes, ()) for passes in singles(aim, forms)]
     if not _codes(aim, forms):
         return others[:1], [*others[1:], *safe]
+    if aim.caps.get("size", 1.0) < HOPELESS:
+        return others[:1], others[1:]
     tight = bool({"macs", "params"} & aim.caps.keys()) or aim.caps.get("size", 1.0) < CODED
     return ([*others[:1], *safe], others[1:]) if tight else (safe, others)
 

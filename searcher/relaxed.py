@@ -90,7 +90,7 @@ class Relaxed:
         pick = space.within(space.pick(self._form))
         own = self._own(metric)
         # What is neither a layer's nor changed by any option; the ratio is that of the pick that changes nothing.
-        whole = task.surrogate.costs(pick)[metric]
+        whole = task.surrogate.careful(pick)[metric]
         start = np.exp(incidence @ np.log(left[:, :1])).reshape(-1)
         rest = max(whole - float(own @ start), 0.0)
         cost = self._add(

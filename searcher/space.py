@@ -8,8 +8,8 @@ Costs of a pick (`Meter`) multiply within a layer, L the layer's own, k_g the sh
 
     cost = L * prod_g (1 - f_g (1 - k_g)) * structure * bits / 32
 
-with f_g the share of the layer's axis that the group is. What passes repair is not in the losses, nor how they add up:
-`surrogate` learns that from what was judged.
+with f_g the share of the layer's axis that the group is; bytes besides have what the file says of codes (`_bytes`).
+What passes repair is not in the losses, nor how they add up: `surrogate` learns that from what was judged.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..passes.quant.numbers.multipliers import BLOCKS
+from ..passes.quant.qdq.packing import LEAST as WORDS_FROM
+
+Array: TypeAlias = "NDArray[np.float64]"
 Metric: TypeAlias = Literal["macs", "params", "size", "latency"]
 Setting: TypeAlias = "str | int | float | bool"
 
@@ -34,14 +38,18 @@ SHARED = ("channels", "blocks")
 """Kinds of sites that leave shares of several layers."""
 WHOLE = ("blocks", "replacement")
 """Kinds of sites whose options take all of some layers."""
+FACTOR = 150.0
+"""Bytes, about, that a further factor of a layer takes besides its weights: nodes, scales, biases."""
+CAST, MULTIPLIED, WORDS = 40.0, 110.0, 210.0
+"""Bytes, about, of the nodes that decode codes of four bits, the same times multipliers, and words of three or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One way to make a site. `changes` are the options that passes are given for it, by pass; `loss` is what the
     model's answers lose with this option alone. `macs`, `params` and `time` are shares of the layer's own; `kept` is
-    the share of a group's channels; `bits` those of a weight. `measured` tells whether the loss was, or lies between
-    two that were."""
+    the share of a group's channels; `bits` those of a weight; `forms` those of a layer that have the option (none:
+    all). `measured` tells whether the loss was, or lies between two that were."""
 
     word: str
     family: str = ""
@@ -53,6 +61,7 @@ class Option:
     kept: float = 1.0
     bits: int = 32
     measured: bool = True
+    forms: tuple[str, ...] = ()
 
 
 _NONE = (Option("as all"),)
@@ -109,8 +118,8 @@ class Space:
         return Pick(form, (0,) * len(self.sites))
 
     def options(self, site: int, form: str) -> tuple[Option, ...]:
-        """The options that a site has in a form: weights have no bits where layers are float, and no three of them
-        where activations are; a form of its own has a layer among integer ones alone."""
+        """The options that a site has in a form: weights have no bits where layers are float; a form of its own has a
+        layer among integer ones alone."""
         one = self.sites[site]
         if one.kind == "activations":
             return one.options if form == "int8" else _NONE
@@ -118,7 +127,7 @@ class Space:
             return one.options
         if form == FLOAT:
             return one.options[:1]
-        return tuple(option for option in one.options if option.bits != 3 or form != "none")
+        return tuple(option for option in one.options if not option.forms or form in option.forms)
 
     def within(self, pick: Pick) -> Pick:
         """The pick with what is not there left out: options that its form does not have, and those of layers that went
@@ -136,12 +145,15 @@ class Space:
                 0 if site.reach and site.reach.keys() <= within.get(site.kind, set()) else i
                 for site, i in zip(self.sites, at, strict=True)
             ]
-        stored = {site.name for site, i in zip(self.sites, at, strict=True) if i and site.kind == "activations"
-                  and site.options[i].changes["quant"]["activations"] == "none"}  # fmt: skip
-        if stored:  # weights that are stored alone have no three bits
+        own = {
+            site.name: str(site.options[i].changes["quant"]["activations"])
+            for site, i in zip(self.sites, at, strict=True)
+            if i and site.kind == "activations"
+        }
+        if own:  # a layer with a form of its own has the bits of that
             at = [
-                min(i, len(site.options) - 2) if site.kind == "bits" and site.name in stored else i
-                for site, i in zip(self.sites, at, strict=True)
+                min(i, len(self.options(number, own[site.name])) - 1) if site.kind == "bits" and site.name in own else i
+                for number, (site, i) in enumerate(zip(self.sites, at, strict=True))
             ]
         return Pick(pick.form, tuple(at))
 
@@ -174,6 +186,9 @@ class Meter:
         macs, params, self._seconds = map(float, self._own.sum(axis=1))
         self._rest = max(space.macs - macs, 0.0), max(space.params - params, 0.0)
         self._other = max(space.bytes - 4.0 * params, 0.0)
+        self._parts = [
+            [1.0 + (site.kind == "structure" and i > 0) for i in range(len(site.options))] for site in space.sites
+        ]
         self._reach = [np.array([numbers[name] for name in site.reach], np.intp) for site in space.sites]
         self._left = [[_left(site, option) for option in site.options] for site in space.sites]
 
@@ -182,6 +197,8 @@ class Meter:
         left = np.ones_like(own)
         bits = np.full(own.shape[1], 32.0 if pick.form == FLOAT else 8.0)
         form = np.full(own.shape[1], FORMS[pick.form])
+        parts = np.ones(own.shape[1])
+        alone = np.full(own.shape[1], pick.form == "none")
         for number, place in enumerate(pick.at):
             site = space.sites[number]
             if site.kind == "bits":
@@ -190,15 +207,30 @@ class Meter:
             elif site.kind == "activations":
                 if pick.form == "int8":
                     form[self._reach[number]] = site.options[place].time
+                alone[self._reach[number]] |= place > 0
             elif place:
                 left[:, self._reach[number]] *= self._left[number][place]
+                parts[self._reach[number]] *= self._parts[number][place]
         macs, params, time = left
         return {
             "macs": float(own[0] @ macs + self._rest[0]) / max(space.macs, 1.0),
             "params": float(own[1] @ params + self._rest[1]) / max(space.params, 1.0),
-            "size": float(own[1] @ (params * bits) / 8.0 + self._other) / max(space.bytes, 1.0),
+            "size": float(_bytes(own[1] * params, bits, parts, alone).sum() + self._other) / max(space.bytes, 1.0),
             "latency": float(own[2] @ (time * form)) / self._seconds if self._seconds else 1.0,
         }
+
+
+def _bytes(weights: Array, bits: Array, parts: Array, alone: NDArray[np.bool_]) -> Array:
+    """The bytes that each layer takes in the file with so many weights in `parts` factors alike: codes of three and two
+    bits are words from some weights on, and of four before; codes of four bits have multipliers of blocks, or scales
+    where weights are stored `alone`."""
+    large = weights / parts >= WORDS_FROM
+    words, four = (bits < 4) & large, (bits == 4) | ((bits < 4) & ~large)
+    blocks = np.where(alone, 16.0, 4.0 * large) / BLOCKS[0]
+    each = np.where(words, bits, np.where(four, 4.0 + blocks, bits))
+    decoding = np.where(words, WORDS, np.where(four, np.where(large, MULTIPLIED, CAST), 0.0))
+    present = weights > 0
+    return np.asarray(weights * each / 8.0 + present * (parts * decoding + (parts - 1.0) * FACTOR))
 
 
 def _left(site: Site, option: Option) -> NDArray[np.float64]:

@@ -6,8 +6,16 @@ the loss is taken for
     loss(p) = sum_f w_f S_f(p) + w_form,      w >= 0
 
 with S_f the sum of the losses of the options of family f. The w start at 1 and follow the candidates that were judged,
-by non-negative least squares on relative errors with a pull towards 1. A cost is the database's times the mean ratio of
-what was measured to it, a form (of work and weights, in all), in which candidates of a like cost count most.
+by non-negative least squares on relative errors with a pull towards 1. Work and weights are the database's times the
+mean ratio of what was measured to it. Bytes and time are a line through what was measured of the form,
+
+    cost = m + s (c - c_m),      s pulled towards 1 (or what is measured over c, where that is less),
+
+since a file has more in it than weights, and a node takes some time however little it computes. In all of them
+candidates of a like cost count most.
+
+What is picked for being cheap is, of all that is, what the prediction is most wrong about. So predictions are held
+against what then came, and `careful` costs are as much higher.
 """
 
 from __future__ import annotations
@@ -30,6 +38,13 @@ _LATEST = 6
 """Candidates of a form whose costs correct the database's, the nearest to a pick first."""
 _NEAR = 0.02
 """The distance of costs, on a logarithmic scale, within which candidates count about alike."""
+_FADES = 0.6
+"""What an error of prediction counts beside that of the next candidate."""
+_CAREFUL = 0.15
+"""The most that a prediction is taken to be too low."""
+_STIFF: Mapping[Metric, float] = {"size": 0.05, "latency": 0.02}
+"""The costs that lie on a line, each with the spread of candidates from which on they tell its slope."""
+_STEEPEST = 1.5
 
 
 @dataclass(slots=True)
@@ -41,6 +56,7 @@ class Surrogate:
     _meter: Meter = field(init=False)
     _judged: list[tuple[Pick, Figures]] = field(default_factory=list)
     _predicted: list[dict[Metric, float]] = field(default_factory=list)
+    _errors: list[tuple[str, dict[Metric, float]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._meter = Meter(self.space)
@@ -49,6 +65,10 @@ class Surrogate:
         """Take in a candidate; one that failed, was taught besides, or is no pick, tells nothing."""
         if one.pick is None or one.figures.failed or one.taught or not math.isfinite(one.figures.loss):
             return
+        if any(pick.form == one.pick.form and any(pick.at) for pick, _ in self._judged):
+            expected, costs = self.costs(one.pick), one.figures.costs
+            errors = {m: math.log(costs[m] / max(expected[m], _TINY)) for m in costs if costs[m] > 0.0}
+            self._errors.append((one.pick.form, errors))
         self._judged.append((one.pick, one.figures))
         self._predicted.append(self._meter.costs(one.pick))
         self._fit()
@@ -61,23 +81,44 @@ class Surrogate:
     def costs(self, pick: Pick) -> dict[Metric, float]:
         """The predicted shares of the original."""
         costs = self._meter.costs(pick)
-        return {metric: cost * self._ratio(metric, pick.form, cost) for metric, cost in costs.items()}
+        return {metric: self._corrected(metric, pick.form, cost) for metric, cost in costs.items()}
 
-    def _ratio(self, metric: Metric, form: str, cost: float) -> float:
-        """Measured over predicted, of the candidates of the form: the more one counts, the nearer its cost is. Work and
-        weights are the same in all forms."""
-        ratios = [
-            (abs(math.log(max(predicted[metric], _TINY) / max(cost, _TINY))), measured / predicted[metric])
+    def careful(self, pick: Pick) -> dict[Metric, float]:
+        """The predicted shares, each higher by what predictions of the form were lately too low."""
+        return {metric: cost * (1.0 + self.margin(metric, pick.form)) for metric, cost in self.costs(pick).items()}
+
+    def margin(self, metric: Metric, form: str) -> float:
+        """The share by which costs of a form come out above their prediction: the mean and the standard deviation of
+        the errors, the latest counting most; at least 0. Before anything but the form changed, nothing is known."""
+        errors = np.array([one[metric] for of, one in self._errors if of == form and metric in one])
+        if not len(errors):
+            return 0.0
+        weights = _FADES ** np.arange(len(errors))[::-1]
+        mean = float(np.average(errors, weights=weights))
+        spread = math.sqrt(float(np.average((errors - mean) ** 2, weights=weights)))
+        return min(max(math.expm1(mean + spread), 0.0), _CAREFUL)
+
+    def _corrected(self, metric: Metric, form: str, cost: float) -> float:
+        """A cost by what was measured of the candidates of the form; work and weights are the same in all forms."""
+        seen = [
+            (abs(math.log(max(predicted[metric], _TINY) / max(cost, _TINY))), predicted[metric], measured)
             for (pick, figures), predicted in zip(self._judged, self._predicted, strict=True)
             if (pick.form == form or metric in ("macs", "params"))
             and (measured := figures.costs.get(metric)) is not None
             and predicted[metric] > _TINY
         ]
-        nearest = sorted(ratios)[:_LATEST]
-        if not nearest:
-            return 1.0
-        weights = [1.0 / (_NEAR + distance) for distance, _ in nearest]
-        return float(np.average([ratio for _, ratio in nearest], weights=weights))
+        if not seen:
+            return cost
+        distances, predicted, measured = np.array(sorted(seen)[:_LATEST]).T
+        weights = 1.0 / (_NEAR + distances)
+        weights /= weights.sum()
+        if metric not in _STIFF:
+            return cost * float(weights @ (measured / predicted))
+        middle, height = float(weights @ predicted), float(weights @ measured)
+        stiff, usual = _STIFF[metric] ** 2, min(height / middle, 1.0)
+        rise = float(weights @ ((predicted - middle) * (measured - height))) + stiff * usual
+        slope = rise / (float(weights @ (predicted - middle) ** 2) + stiff)
+        return max(height + min(max(slope, 0.0), _STEEPEST) * (cost - middle), 0.0)
 
     def _fit(self) -> None:
         from scipy.optimize import nnls

@@ -32,7 +32,7 @@ from ..storage.store import Store
 from .activation_options import activation_options
 from .block_options import inside, removable, removals
 from .channel_options import channel_options, reach
-from .layer_options import layer_options
+from .layer_options import DYNAMIC, PRODUCTS, layer_options
 from .plan import pattern
 from .replacement_options import inside as whole
 from .replacement_options import replaceable, replacement_options
@@ -95,7 +95,12 @@ class Survey:
         self._layers(scene, options, self.deadline)
         sites = (*channels, *_sites(scene.layers, options), *blocks, *self._replacements(scene))
         unseen = len(layers) - len(options)
-        return Space(layers, sites, self.forms, float(total.macs), float(total.params), float(total.bytes), unseen)
+        # Without a product, ranges are found of nothing as the model runs, and weights are stored alone.
+        products = any(layer.op in PRODUCTS for layer in scene.layers)
+        forms = tuple(form for form in self.forms if form != DYNAMIC or products)
+        return Space(
+            layers, sites, forms or self.forms, float(total.macs), float(total.params), float(total.bytes), unseen
+        )
 
     def _seconds(self, graph: Graph) -> Mapping[Node, float]:
         """Seconds of each node in one run, by the table or as measured here."""

@@ -106,4 +106,4 @@ class Task:
     def predicted(self, pick: Pick) -> tuple[float, float]:
         """What a pick is taken to lack of the caps, and to lose."""
         pick = self.space.within(pick)
-        return self.excess(self.surrogate.costs(pick)), self.surrogate.loss(pick)
+        return self.excess(self.surrogate.careful(pick)), self.surrogate.loss(pick)

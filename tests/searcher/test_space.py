@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from searched import search
 
 import optc
 from optc.passes.base import Outcome, Override
+from optc.searcher.judge import Judged
+from optc.searcher.loop import Loop
 from optc.searcher.plan import PASSES, Plan, plan_of, with_lesson
 from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Option, Pick, Site, Space
 
@@ -29,7 +33,10 @@ def space() -> Space:
     for name in LAYERS:
         reach = {name: (1.0,)}
         half = Option("svd", "svd", {"svd": {"ratio": 0.5}}, 1e-3, macs=0.5, params=0.5, time=0.5)
-        bits = [Option(f"int{b}", "bits", {"quant": {"weights": f"int{b}"}}, 4.0**-b, bits=b) for b in (8, 4, 3)]
+        bits = [
+            Option(f"int{b}", "bits", {"quant": {"weights": f"int{b}"}}, 4.0**-b, bits=b, forms=forms_of)
+            for b, forms_of in ((8, ()), (4, ("int8", "none")), (3, ("int8",)))
+        ]
         sites.append(Site(name, "structure", name, (Option("keep"), half), reach))
         sites.append(Site(name, "bits", name, tuple(bits), reach))
         sites.append(Site(name, "activations", name, forms((1e-2, 0.0, 1e-3)), reach))
@@ -71,6 +78,36 @@ def test_layers_that_are_gone_want_nothing() -> None:
 def test_weights_that_are_stored_alone_have_no_three_bits() -> None:
     one = space().within(pick("int8", a_bits=2, a_activations=1, b_bits=2))
     assert chosen(one) == {"a int4", "a none", "b int3"}
+
+
+def test_a_layer_of_floats_stores_a_scale_for_each_block_of_its_weights() -> None:
+    meter = Meter(space())
+    few, mixed = pick("int8", a_bits=1), pick("int8", a_bits=1, a_activations=1)
+    assert 80 * (meter.costs(mixed)["size"] - meter.costs(few)["size"]) == pytest.approx(10.0 * 0.5 / 8)
+
+
+def test_bits_are_offered_in_the_forms_that_have_them(tmp_path: Path) -> None:
+    """Stored alone, weights have four bits where the reduction is made of blocks; no ranges are found for convolutions
+    as the model runs."""
+    spaces = []
+    learn = Loop._learn
+
+    def seen(self: Loop, one: Judged) -> None:
+        spaces.append(self.task.space if self.task is not None else None)
+        learn(self, one)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_learn", seen)
+        search(tmp_path, "size=35%", candidates=6)
+    whole = spaces[-1]
+    assert whole is not None
+    bits = {site.name: number for number, site in enumerate(whole.sites) if site.kind == "bits"}
+    assert bits
+    for number in bits.values():
+        assert [option.bits for option in whole.options(number, "int8")] == [8, 4, 3, 2]
+        assert [option.bits for option in whole.options(number, "none")] in ([8], [8, 4])
+    dynamic = [len(whole.options(number, "dynamic")) for number in bits.values()]
+    assert sorted(dynamic) == [*[1] * (len(bits) - 1), 4], "one layer is a product"
 
 
 @pytest.mark.parametrize("form", [FLOAT, "none"])

@@ -126,7 +126,7 @@ class Space:
         if one.kind != "bits":
             return one.options
         if form == FLOAT:
-            return one.options[:1]
+            return _NONE
         return tuple(option for option in one.options if not option.forms or form in option.forms)
 
     def within(self, pick: Pick) -> Pick:

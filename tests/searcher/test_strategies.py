@@ -109,6 +109,17 @@ def test_the_prediction_learns_how_losses_add_up() -> None:
     assert one.surrogate.loss(pick) == pytest.approx(judged(one, pick).figures.loss, rel=0.5)
 
 
+def test_a_model_of_floats_says_nothing_of_what_bits_lose() -> None:
+    """It loses nothing; were its weights taken to have eight bits, bits would be taken to lose nothing, either."""
+    one = task("size=10%")
+    for form in (FLOAT, "int8"):
+        pick = one.space.within(one.space.pick(form))
+        figures = replace(judged(one, pick).figures, loss=0.0 if form == FLOAT else 0.01)
+        one.learn(Judged(pick, False, Plan("", ()), figures, "", 0.0))
+    assert one.space.losses(one.space.pick(FLOAT)) == {}
+    assert one.surrogate.weights["bits"] == pytest.approx(1.0, abs=0.1)
+
+
 def test_what_came_out_dearer_is_not_proposed_again_as_dear() -> None:
     """The model as it is came out as predicted, and tells nothing of half of it."""
     one = task("macs=50%")

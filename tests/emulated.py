@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from interpreted import check_equal, evaluated
+from interpreted import check_equal, dtype_of, evaluated
 
 from optc.errors import OptcError, TargetError
 from optc.ir.graph import Graph
@@ -100,7 +100,7 @@ class Emulator:
             return Run(failure=f"status {status}: {said}")
         data, at, outputs = (self.folder / f"{index}.out").read_bytes(), 0, []
         for tensor in script.plan.outputs:
-            shape, dtype = tuple(map(script.size, tensor.shape)), _dtype(tensor.dtype)
+            shape, dtype = tuple(map(script.size, tensor.shape)), dtype_of(tensor.dtype)
             count = int(np.prod(shape, dtype=np.int64))
             outputs.append(np.frombuffer(data, dtype, count, at).reshape(shape))
             at += count * dtype.itemsize
@@ -177,7 +177,7 @@ class _Script:
         kind, index = tensor.space.kind, tensor.space.index
         within = kind in ("weights", "tables")
         room, offset = (self.first[kind], index) if within else (self.first[kind] + index, 0)
-        dtype = _dtype(tensor.dtype)
+        dtype = dtype_of(tensor.dtype)
         sizes = list(map(self.size, tensor.shape))
         self._numbers(len(sizes), *sizes, room, offset, dlpack_code(dtype), 8 * dtype.itemsize)
 
@@ -187,9 +187,3 @@ class _Script:
     def _text(self, data: bytes) -> None:
         self._numbers(len(data))
         self.parts.append(data)
-
-
-def _dtype(name: str) -> np.dtype:
-    import ml_dtypes
-
-    return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)

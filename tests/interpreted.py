@@ -86,7 +86,7 @@ class _Run:
         return evaluated(text, self.sizes)
 
     def view(self, tensor: Tensor) -> np.ndarray:
-        shape, dtype = tuple(map(self.size, tensor.shape)), _dtype(tensor.dtype)
+        shape, dtype = tuple(map(self.size, tensor.shape)), dtype_of(tensor.dtype)
         rooms, index = self.spaces[tensor.space.kind], tensor.space.index
         raw = rooms[0][index:] if tensor.space.kind in ("weights", "tables") else rooms[index]
         return raw[: int(np.prod(shape, dtype=np.int64)) * dtype.itemsize].view(dtype).reshape(shape)
@@ -143,7 +143,8 @@ def _room(size: int) -> np.ndarray:
     return raw[-raw.ctypes.data % 64 :][: size + 64]
 
 
-def _dtype(name: str) -> np.dtype:
+def dtype_of(name: str) -> np.dtype:
+    """The element type of this name, one of numpy's or not."""
     import ml_dtypes
 
     return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)

@@ -16,6 +16,7 @@ from optc.models import zoo
 from optc.passes.base import Context, Override, Report, TargetFacts
 from optc.passes.clean import Clean
 from optc.passes.quant import Quant
+from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
 from optc.targets.tvm.legal.integer_layers import coded_layer
 
@@ -71,3 +72,9 @@ def cleaned(name: str) -> Graph:
     Clean().run(graph, Context(TargetFacts("test")))
     infer(graph, fresh=True)
     return graph
+
+
+def signal_to_noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
+    """Of the first output of a graph, against that of the float one, in decibels."""
+    want, got = (np.asarray(Session(one, threads=1).run(feeds)[0], np.float64) for one in (teacher, graph))
+    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))

@@ -223,7 +223,3 @@ def _operand(importer: Importer, value: Value, like: Blocked) -> relax.Expr | No
     if (image.height, image.width) not in ((like.height, like.width), (1, 1)):
         return None
     return image.expr
-
-
-def _add(importer: Importer, x: relax.Expr, y: relax.Expr) -> relax.Expr:
-    return importer.emit(relax.op.add(x, y))

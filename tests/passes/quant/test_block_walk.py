@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from facts import facts_of
-from quantized import quantized, runtime_ops
+from quantized import quantized, runtime_ops, signal_to_noise
 
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
@@ -17,14 +17,8 @@ from optc.passes.quant import Quant
 from optc.passes.quant.numbers.rounding import losses
 from optc.passes.quant.stored import four_bits
 from optc.passes.quant.stored.block_walk import refit_scales, round_blocks
-from optc.runtime.session import Session
 
 FOUR_BITS = Quant(weights="int4", activations="none")
-
-
-def signal_to_noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
-    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
 
 
 def problem(groups: int, n: int, d: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quantized import cleaned, quantized, runtime_ops
+from quantized import cleaned, quantized, runtime_ops, signal_to_noise
 
 from optc.ir.graph import Graph
 from optc.ir.onnx.writer import to_bytes
@@ -17,13 +17,7 @@ from optc.models import zoo
 from optc.passes.base import Outcome
 from optc.passes.quant import Quant
 from optc.runtime.agreement import agreement
-from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
-
-
-def signal_to_noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
-    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
 
 
 def stored_types(graph: Graph) -> Counter[DType]:

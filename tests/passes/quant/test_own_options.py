@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from facts import facts_of
-from quantized import runtime_ops
+from quantized import runtime_ops, signal_to_noise
 
 from optc.errors import SpecError
 from optc.ir.graph import Graph
@@ -16,7 +16,6 @@ from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Override, Report
 from optc.passes.quant import Quant
 from optc.project.overrides import override
-from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
 
 FEEDS = {"x": np.random.default_rng(1).normal(size=(40, 32)).astype(np.float32)}
@@ -58,8 +57,7 @@ def bits(report: Report) -> dict[str, object]:
 
 
 def noise(graph: Graph) -> float:
-    want, have = (np.asarray(Session(g, threads=1).run(FEEDS)[0], np.float64) for g in (chain(), graph))
-    return float(10 * np.log10((want**2).sum() / ((want - have) ** 2).sum()))
+    return signal_to_noise(chain(), graph, FEEDS)
 
 
 def test_bits_by_layer(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quantized import quantized, runtime_ops
+from quantized import quantized, runtime_ops, signal_to_noise
 
 from optc.ir.graph import Graph
 from optc.ir.onnx.writer import to_bytes
@@ -38,11 +38,6 @@ def cell(op: str, *, hidden: int = 32, layout: int = 0) -> Graph:
     return graph
 
 
-def noise(teacher: Graph, graph: Graph, feeds: dict[str, np.ndarray]) -> float:
-    want, got = (np.asarray(Session(g, threads=1).run(feeds)[0], np.float64) for g in (teacher, graph))
-    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
-
-
 @pytest.mark.parametrize("op", list(GATES))
 @pytest.mark.parametrize("activations", ["int8", "none"])
 def test_weights_of_cells_are_stored_in_int8_and_folded(op: str, activations: str, tmp_path: Path) -> None:
@@ -53,7 +48,7 @@ def test_weights_of_cells_are_stored_in_int8_and_folded(op: str, activations: st
     assert 0 < float(str(report.layers[0].detail["weight_error"])) < 1e-4
     assert set(runtime_ops(graph, tmp_path)) == {op}
     assert len(to_bytes(graph)) < 0.35 * len(to_bytes(teacher))
-    assert noise(teacher, graph, FEEDS) > 35
+    assert signal_to_noise(teacher, graph, FEEDS) > 35
 
 
 @pytest.mark.parametrize("saturating", [False, True])
@@ -64,7 +59,7 @@ def test_an_lstm_that_finds_its_ranges_multiplies_codes(saturating: bool, tmp_pa
     assert report.layers[0].detail["activations"] == "dynamic"
     assert set(runtime_ops(graph, tmp_path)) == {"DynamicQuantizeLSTM"}
     assert len(to_bytes(graph)) < 0.35 * len(to_bytes(teacher))
-    assert noise(teacher, graph, FEEDS) > (25 if saturating else 10)
+    assert signal_to_noise(teacher, graph, FEEDS) > (25 if saturating else 10)
 
 
 @pytest.mark.parametrize(("op", "contrib"), [("GRU", True), ("LSTM", False)])

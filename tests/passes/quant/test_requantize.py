@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from quantized import signal_to_noise
 
 from optc.compiler import Build, compile
 from optc.errors import ModelError
@@ -75,8 +76,7 @@ def report_of(build: Build) -> Report:
 
 def noise(graph: Graph) -> float:
     """The signal-to-noise ratio against the float network, in decibels."""
-    want, have = (np.asarray(Session(g, threads=1).run(FEEDS)[0], np.float64) for g in (network(), graph))
-    return float(10 * np.log10((want**2).sum() / ((want - have) ** 2).sum()))
+    return signal_to_noise(network(), graph, FEEDS)
 
 
 def test_kept(theirs: onnx.ModelProto) -> None:

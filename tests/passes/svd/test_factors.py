@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from least_squares import loss, problem
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
@@ -26,21 +27,11 @@ from optc.passes.walk.target import fit_target
 from optc.runtime.session import Session
 
 
-def problem(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(4 * d, d)) @ rng.normal(size=(d, d))
-    return rng.normal(size=(n, d)), x.T @ x / len(x) + 0.01 * np.eye(d)
-
-
 def spatial(n: int, c: int, seed: int = 0, *, turned: bool = False) -> Problem:
     """The spatial problem of a 3 x 3 layer with the weights and the metric of `problem`."""
     w, h = problem(n, 9 * c, seed)
     kernel = c, 3, 3
     return Problem.of(w, Metric.of(h, kernel, turned=turned), kernel, turned=turned)
-
-
-def loss(w: np.ndarray, target: np.ndarray, h: np.ndarray) -> float:
-    return float(np.sum(((w - target) @ h) * (w - target)))
 
 
 @pytest.mark.parametrize(("n", "d"), [(6, 18), (18, 6), (8, 8)])

@@ -19,7 +19,6 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.targets import table
 
-V3_V4 = ("host:cpu=x86-64-v3", "host:cpu=x86-64-v4")
 RANDOM = np.random.default_rng(0)
 
 

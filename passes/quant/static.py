@@ -10,6 +10,7 @@ does, and is what `optc passes quant --stages` lists.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ from .qdq.insertion import Insertion
 from .qdq.parameters import Rounded, encode_biases, encode_weights
 from .qdq.placement import Placement, dwarfed, place
 from .qdq.ramps import laid_through
-from .qdq.reconstruct import reconstruct, walkable
+from .qdq.reconstruct import ENOUGH, reconstruct, walkable
 from .scheme import Form, Schemes, inherited, left_float
 from .stored.floats import leave_float
 from .trial import Trial
@@ -127,6 +128,19 @@ class Work:
 
     def placed(self) -> Placement:
         return place(self.graph, self.layers, self.schemes, answers=not self.simulated)
+
+    def watched(self, values: Sequence[Value], layers: Sequence[Linear] = ()) -> Calibration:
+        """What is seen of `values` and of what `layers` read: of `ENOUGH` samples, where errors alone choose the
+        ranges; of all where rare numbers do, or where nothing reached a value in those."""
+        fit, seed = self.ctx.fit, self.ctx.seed
+        assert fit is not None
+        rare = self.widest or self.ranges.rule != "mse" or self.rules or deciding(self.graph, self.plan, self.ctx)
+        if not rare:
+            ctx = dataclasses.replace(self.ctx, fit=fit.take(ENOUGH, seed))
+            seen = calibrate(self.graph, values, layers, ctx)
+            if fit.count <= ENOUGH or not any(histogram.empty for histogram in seen.histograms.values()):
+                return seen
+        return calibrate(self.graph, values, layers, self.ctx)
 
     def unwalked(self) -> list[Linear]:
         """The layers that the walk does not round."""
@@ -218,7 +232,7 @@ def smooth_products(work: Work) -> None:
 
 def watch(work: Work) -> None:
     """Run the samples and record the distribution of every value that is to be quantized."""
-    work.seen = calibrate(work.graph, _ranged(work.plan), work.unwalked(), work.ctx)
+    work.seen = work.watched(_ranged(work.plan), work.unwalked())
 
 
 def set_apart(work: Work) -> None:
@@ -239,7 +253,7 @@ def set_apart(work: Work) -> None:
         work.plan = work.placed()
         # What a move made on codes has no histogram yet where that move is left in float, too.
         new = [value for value in _ranged(work.plan) if value not in histograms]
-        histograms.update(calibrate(graph, new, [], work.ctx).histograms if new and work.layers else {})
+        histograms.update(work.watched(new).histograms if new and work.layers else {})
 
 
 def choose_ranges(work: Work) -> None:

@@ -12,15 +12,18 @@ from facts import facts_of
 from quantized import cleaned
 from walked import context, distance, residual_net
 
-from optc.ir.graph import Graph
+from optc.ir.graph import Graph, Value
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
-from optc.passes.base import Report
-from optc.passes.quant import Quant, calibrate
+from optc.passes.base import Context, Report
+from optc.passes.quant import Quant, calibrate, static
+from optc.passes.quant.calibrate import Calibration
+from optc.passes.quant.numbers.histogram import Histogram
 from optc.passes.quant.plan import plan
 from optc.passes.quant.scheme import Scheme
 from optc.passes.quant.static import STAGES, Ranges, Work, quantize_static
 from optc.passes.quant.trial import Trial
+from optc.passes.walk.linear import Linear
 from optc.runtime.sources import load_samples
 
 
@@ -106,6 +109,32 @@ def test_what_no_sample_reaches_is_set_apart() -> None:
     assert [(entry.name, entry.reason) for entry in one.report.layers] == [
         (layer.name, "what it reads is not finite, or too large to tell anything of")
     ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reached", "counts"), [("mse", True, [128]), ("minmax", True, [200]), ("mse", False, [128, 200])]
+)
+def test_ranges_by_errors_take_some_of_many_samples(
+    rule: str, reached: bool, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = residual_net()
+    one = work(graph)
+    one.ctx = dataclasses.replace(one.ctx, fit=context(graph, 200).fit)
+    one.ranges = Ranges(rule)
+    through(one, ["smooth"])
+    seen: list[int] = []
+
+    def counted(graph: Graph, values: Sequence[Value], layers: Sequence[Linear], ctx: Context) -> Calibration:
+        assert ctx.fit is not None
+        seen.append(ctx.fit.count)
+        calibration = calibrate.calibrate(graph, values, layers, ctx)
+        return calibration if reached or len(seen) > 1 else Calibration({values[0]: Histogram()}, calibration.energy)
+
+    monkeypatch.setattr(static, "deciding", lambda *args: {})
+    monkeypatch.setattr(static, "calibrate", counted)
+    through(one, ["calibrate"])
+    assert seen == counts
+    assert not any(histogram.empty for histogram in one.seen.histograms.values())
 
 
 def test_weights_are_written_after_activations() -> None:

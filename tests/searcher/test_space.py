@@ -9,6 +9,7 @@ import pytest
 from searched import search
 
 import optc
+from optc.compiler import read
 from optc.passes.base import Outcome, Override
 from optc.searcher.judge import Judged
 from optc.searcher.loop import Loop
@@ -136,6 +137,30 @@ def test_forms_are_measured(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (integers > stored).all()
     assert (dynamic > stored).all()
     assert dynamic.sum() < integers.sum(), "a grid a sample is finer than one for all"
+
+
+@pytest.mark.parametrize("bits", [(4,), (3,), (2,), (3, 4, 8)])
+def test_the_bytes_of_codes_are_those_of_the_file(bits: tuple[int, ...]) -> None:
+    """Codes of three and two bits are stored so from some weights on, and what decodes codes takes bytes, too."""
+    layers = [node for node in read("zoo:digits_resnet") if node.op in ("Conv", "Gemm")]
+    sites, costs = [], []
+    for node in layers:
+        options = tuple(Option(f"int{b}", "bits", {"quant": {"weights": f"int{b}"}}, bits=b) for b in (8, 4, 3, 2))
+        sites.append(Site(node.name, "bits", node.name, options, {node.name: (1.0,)}))
+        weight = node.inputs[1]
+        assert weight is not None
+        costs.append(LayerCost(node.name, node.name, 1.0, float(np.prod(weight.shape or ())), 0.0))
+    whole = Space(tuple(costs), tuple(sites), (FLOAT, "int8"), 1.0, 1.0, 1e6)
+    picks = [
+        Pick("int8", tuple((8, 4, 3, 2).index(each[i % len(each)]) for i in range(len(sites)))) for each in ((8,), bits)
+    ]
+    stored = []
+    for one in picks:
+        plan = plan_of(whole, one)
+        options = {"overrides": plan.overrides, "guard": False, "check": False, "threads": 1, "samples": 32}
+        stored.append(optc.compile("zoo:digits_resnet", plan.passes, **options).report.after.bytes)
+    before, after = (1e6 * Meter(whole).costs(one)["size"] for one in picks)
+    assert stored[0] + after - before == pytest.approx(stored[1], rel=0.02)
 
 
 FEW_BITS = (Override("a", passes={"quant": {"weights": "int3"}}),)

@@ -10,6 +10,7 @@ import dataclasses
 
 from ...errors import ModelError
 from ..graph import Graph
+from ..names import unique_names
 from ..tensor import Tensor
 from ..types import DType, TensorType
 from .old_resize import lift_resize
@@ -57,6 +58,8 @@ def convert(graph: Graph, version: int) -> None:
             stand_in = shell.add_input(name, TensorType(value.constant.dtype, value.constant.shape))
             value.replace_uses(stand_in)
             shell.remove(value)
+    written = unique_names(shell)
+    origins = {written[value]: node.origin for node in shell.walk() for value in node.outputs if value in written}
     try:
         converted = from_proto(onnx.version_converter.convert_version(to_proto(shell), version))
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
@@ -73,6 +76,8 @@ def convert(graph: Graph, version: int) -> None:
     for node in converted.walk():
         if node.domain == _HIDDEN:
             node.domain = ""
+        # Old IR versions do not say in the file what nodes were made from, which overrides go by.
+        node.origin = next((origins[value.name] for value in node.outputs if value.name in origins), node.origin)
     converted.opsets.pop(_HIDDEN, None)
     converted.header, converted.extra = graph.header, graph.extra
     converted.functions = dict(shell.functions)

@@ -10,6 +10,7 @@ import optc
 from optc.errors import ModelError
 from optc.ir.graph import Graph
 from optc.passes import opset as raising
+from optc.passes.base import Override
 
 DATA = {"x": np.random.default_rng(0).standard_normal((16, 2, 6, 10)).astype(np.float32)}
 
@@ -35,6 +36,25 @@ def test_a_conversion_that_changes_answers_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(raising, "convert", wrong)
     with pytest.raises(ModelError, match="answers otherwise"):
         optc.compile(model(12, "Softmax <axis = 1> (x)", "6, 10"), passes="quant", data=DATA)
+
+
+def test_what_nodes_were_made_from_outlives_a_conversion() -> None:
+    """Factors of a layer are asked for four bits by the name of the layer, and quant raises the opset for these."""
+    layer = "stage3.block1.conv2"
+    wants = {"svd": {"ratio": 0.5}}, {"svd": {"ratio": 0.5}, "quant": {"weights": "int4"}}
+    stored = [
+        optc.compile(
+            "zoo:digits_resnet",
+            "svd:ratio=1:scope=layer,quant",
+            overrides=(Override(layer, passes=passes),),
+            guard=False,
+            check=False,
+            threads=1,
+            samples=32,
+        ).report.after.bytes
+        for passes in wants
+    ]
+    assert stored[0] - stored[1] > 8000, "18,432 weights of four bits in place of eight"
 
 
 @pytest.mark.parametrize("op", ["Affine", "ScaledTanh"])

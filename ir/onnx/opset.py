@@ -76,8 +76,10 @@ def convert(graph: Graph, version: int) -> None:
     for node in converted.walk():
         if node.domain == _HIDDEN:
             node.domain = ""
-        # Old IR versions do not say in the file what nodes were made from, which overrides go by.
-        node.origin = next((origins[value.name] for value in node.outputs if value.name in origins), node.origin)
+        # Old IR versions do not say in the file what nodes were made from, which overrides go by; who has the name of
+        # what it was made from needs no more.
+        origin = next((origins[value.name] for value in node.outputs if value.name in origins), node.origin)
+        node.origin = node.origin if node.name in origin.nodes else origin
     converted.opsets.pop(_HIDDEN, None)
     converted.header, converted.extra = graph.header, graph.extra
     converted.functions = dict(shell.functions)

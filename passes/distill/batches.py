@@ -15,6 +15,8 @@ from .views import Views
 
 PLAIN = 2
 """Passes over the samples before views of them are shown: views teach nothing while the samples themselves are new."""
+NEW = 8
+"""Passes before most of what is shown are views."""
 
 
 class Batches:
@@ -58,7 +60,8 @@ class Batches:
         at = drawn(step, self.batch, self.samples.count, self.seed)
         feeds = next(self.samples.pick(at).batches(len(at)))
         if step * self.batch >= self.unseen:
-            feeds = self.views(feeds, np.random.default_rng((self.seed, step)))
+            new = step * self.batch < NEW * self.samples.count
+            feeds = self.views(feeds, np.random.default_rng((self.seed, step)), new=new)
         return {**feeds, **{f"teacher.{i}": x for i, x in enumerate(self._answers(feeds))}}
 
     def _answers(self, feeds: Feeds) -> list[Floats]:

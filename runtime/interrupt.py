@@ -3,6 +3,9 @@
 A signal becomes a `KeyboardInterrupt` once the main thread is back in Python, and what a code generator or a runtime
 computes in one call may take minutes. So a thread hears of every signal as it comes; where the main thread does not
 within a second, that thread ends the process, with its tools and its workspaces. There is no such thread under Windows.
+
+What comes at a moment at which it would be lost is sent again: an object that is freed may not end anything, and
+extensions that Cython wrote swallow every exception while they are imported.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ ENDS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 _PATIENCE = 1.0
 """Seconds that the main thread has to be back in Python."""
 _STEP = 0.02
+_AGAIN = 128
+"""Added to the number of a signal that is to be sent again."""
+_IMPORTS = frozenset({"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"})
 _SHOW_CURSOR = "\x1b[?25h"
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -40,20 +46,31 @@ def listen(signals: Sequence[int], handler: _Handler) -> None:
             signal.signal(one, handler)
         return
     heard = [time.monotonic()]
+    since: list[float] = []
     usual = sys.unraisablehook
+    coming, woken = os.pipe()
+
+    def again(number: int) -> None:
+        with contextlib.suppress(BlockingIOError):  # so many are waiting there already
+            os.write(woken, bytes((number | _AGAIN,)))
 
     def hear(number: int, frame: FrameType | None) -> None:
         heard[0] = time.monotonic()
-        handler(number, frame)
-
-    def again(lost: sys.UnraisableHookArgs) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):  # it came while an object was freed, which nothing may end
-            threading.Timer(_STEP, os.kill, (os.getpid(), signals[0])).start()
+        since.append(heard[0])
+        # What a user's module does while it is imported may have no end.
+        if _importing(frame) and heard[0] - since[0] < _PATIENCE:
+            again(number)
         else:
-            usual(lost)
+            since.clear()
+            handler(number, frame)
 
-    sys.unraisablehook = again
-    coming, woken = os.pipe()
+    def lost(what: sys.UnraisableHookArgs) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            again(signals[0])
+        else:
+            usual(what)
+
+    sys.unraisablehook = lost
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     for one in signals:
@@ -70,8 +87,20 @@ def _copy(stream: int) -> int | None:
         return None
 
 
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename in _IMPORTS:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _watch(coming: int, signals: frozenset[int], heard: Sequence[float], errors: int | None) -> None:
     while numbers := os.read(coming, 64):
+        if lost := {number - _AGAIN for number in numbers if number >= _AGAIN}:
+            time.sleep(_STEP)
+            for one in lost:
+                os.kill(os.getpid(), one)
         since = time.monotonic() - _PATIENCE  # it may have been heard before this thread ran
         deadline = time.monotonic() + _PATIENCE
         while signals.intersection(numbers) and heard[0] < since:

@@ -52,6 +52,26 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
+# As the extensions do that Cython wrote, for their views of memory.
+SWALLOWING = """
+with open(os.path.join(os.environ["TMPDIR"], "swallowing.py"), "w") as module:
+    module.write('''
+import signal, time
+try:
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.1)
+except BaseException:
+    pass
+time.sleep(LONG)
+''')
+try:
+    print("starts", flush=True)
+    sys.path.insert(0, os.environ["TMPDIR"])
+    import swallowing
+    time.sleep(30)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
 
 
 def start(text: str, tmp_path: Path) -> subprocess.Popen[str]:
@@ -90,6 +110,15 @@ def test_an_interrupt_while_an_object_is_freed_is_not_lost(tmp_path: Path) -> No
     process = start(FREED, tmp_path)
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("seconds", [0, 50])
+def test_an_interrupt_while_a_module_is_imported_is_not_lost(seconds: int, tmp_path: Path) -> None:
+    start_at = time.monotonic()
+    process = start(SWALLOWING.replace("LONG", str(seconds)), tmp_path)
+    assert process.communicate(timeout=40) == ("", "")
+    assert process.returncode == 130
+    assert time.monotonic() - start_at < 25
 
 
 BROKEN = """

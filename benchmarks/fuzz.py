@@ -1,14 +1,16 @@
 """Hostile files, made at random from sound ones: no traceback, no hang, bounded memory, nothing touched.
 
-    python benchmarks/fuzz.py --seconds 600 --seed 7
+    python benchmarks/fuzz.py --seconds 600 --seed 7 [--models | --libraries]
 
 Each case is a folder of its own and one command, run in a forked child. A finding is kept as that folder, with the
-words of the command and what it said; the seed makes the same cases again.
+words of the command and what it said; the seed makes the same cases again. `--models` reads and cleans models alone,
+hundreds in one child, some milliseconds each.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -19,11 +21,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from attempt import SECONDS, Case, Outcome, attempt
-from hostile import KINDS, SLOW
+from attempt import SECONDS, Case, Outcome, attempt, attempts
+from hostile import KINDS, SLOW, read_alone
 
 MEMORY = 1 << 30
+TOGETHER = 500
+"""Cases of `--models` in one child."""
+OWN = frozenset({"case", "findings"})
 
 
 def faults(case: Case, before: set[str], outcome: Outcome, size: int) -> Iterator[str]:
@@ -57,37 +63,97 @@ def _load_all() -> None:
 
 def fuzz(seconds: float, seed: int, keep: Path, kinds: Sequence[Callable[[Path, random.Random], Case]] = KINDS) -> int:
     """Try cases until the time is over; returns how many were wrong, each of which is told and kept."""
-    _load_all()
     wrong = count = 0
     end = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as top:
-        os.environ |= {"TMPDIR": top, "OPTC_CACHE": "off", "OMP_NUM_THREADS": "1"}
-        tempfile.tempdir = None
+    with _apart() as top:
         while time.monotonic() < end:
             rng = random.Random(f"{seed}/{count}")
-            folder = Path(top) / f"case{count}"
+            folder = top / f"case{count}"
             folder.mkdir()
             case = rng.choice(kinds)(folder, rng)
             before = {path.name for path in folder.iterdir()}
-            beside = set(Path(top).iterdir())  # a case may keep there what others share
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            beside = set(top.iterdir())  # a case may keep there what others share
+            size = _size(folder)
             outcome = attempt(case.words, folder)
             broken = list(faults(case, before, outcome, size))
-            left = sorted(path.name for path in Path(top).iterdir() if path not in beside)
+            left = sorted(path.name for path in top.iterdir() if path not in beside)
             if left:
                 broken.append(f"left in the temporary folder: {left}")
             if broken:
                 wrong += 1
-                place = keep / f"{seed}-{count}"
-                shutil.copytree(folder, place, dirs_exist_ok=True)
-                (place / "said.txt").write_text(f"optc {' '.join(case.words)}\n{outcome.said}")
-                print(f"{case.kind} {seed}/{count}: {'; '.join(broken)}: {place}", flush=True)
-                print(f"  {outcome.said.strip()[-300:]}", flush=True)
-            for path in Path(top).iterdir():
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+                print(_kept(case, outcome, broken, keep / f"{seed}-{count}"), flush=True)
+            _empty(top)
             count += 1
     print(f"{count} cases of seed {seed}, {wrong} wrong", flush=True)
     return wrong
+
+
+def fuzz_reading(seconds: float, seed: int, keep: Path) -> int:
+    """As `fuzz`, of models that are read and cleaned alone, hundreds by one child: some milliseconds each."""
+    wrong = count = 0
+    end = time.monotonic() + seconds
+    with _apart() as top:
+        folder, findings = top / "case", top / "findings"
+        folder.mkdir()
+        state: dict[str, Any] = {}
+
+        def case(number: int) -> Case:
+            _empty(folder)
+            one = read_alone(folder, random.Random(f"{seed}/{number}"))
+            state["before"], state["size"] = {path.name for path in folder.iterdir()}, _size(folder)
+            return one
+
+        def judge(one: Case, number: int, outcome: Outcome) -> bool:
+            broken = list(faults(one, state["before"], outcome, state["size"]))
+            if left := sorted(path.name for path in top.iterdir() if path.name.partition(".")[0] not in OWN):
+                broken.append(f"left in the temporary folder: {left}")
+            if broken:
+                with findings.open("a") as file:
+                    file.write(_kept(one, outcome, broken, keep / f"{seed}-{number}") + "\n")
+            return not broken and outcome.memory < MEMORY  # the peak of a process does not fall
+
+        while time.monotonic() < end:
+            numbers = (one for one in range(count, count + TOGETHER) if one == count or time.monotonic() < end)
+            number, outcome = attempts(folder, numbers, case, judge)
+            if findings.exists():
+                said = findings.read_text()
+                wrong += said.count("\n")
+                print(said, end="", flush=True)
+                findings.unlink()
+            if outcome.status:
+                wrong += 1
+                broken = [f"the process ended with {outcome.status}"]
+                one = Case(folder, ["inspect or clean, by its number"], "model")
+                print(_kept(one, outcome, broken, keep / f"{seed}-{number}"), flush=True)
+            count = number + 1
+    print(f"{count} cases of seed {seed}, {wrong} wrong", flush=True)
+    return wrong
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[Path]:
+    """A temporary folder for all that commands make, which then use one core and no cache."""
+    _load_all()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as top:
+        os.environ |= {"TMPDIR": top, "OPTC_CACHE": "off", "OMP_NUM_THREADS": "1"}
+        tempfile.tempdir = None
+        yield Path(top)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def _kept(case: Case, outcome: Outcome, broken: Sequence[str], place: Path) -> str:
+    """Keep a finding at `place`; returns the line that tells it."""
+    shutil.copytree(case.folder, place, dirs_exist_ok=True)
+    (place / "said.txt").write_text(f"optc {' '.join(case.words)}\n{outcome.said}")
+    return f"{case.kind}: {'; '.join(broken)}: {place}: {' '.join(outcome.said.split())[-300:]}"
 
 
 if __name__ == "__main__":
@@ -95,6 +161,11 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "optc-fuzz-findings")
+    parser.add_argument("--models", action="store_true", help="models that are read and cleaned alone: many")
     parser.add_argument("--libraries", action="store_true", help="builds for TVM and devices, each of seconds")
     options = parser.parse_args()
-    sys.exit(min(1, fuzz(options.seconds, options.seed, options.keep, SLOW if options.libraries else KINDS)))
+    if options.models:
+        wrong = fuzz_reading(options.seconds, options.seed, options.keep)
+    else:
+        wrong = fuzz(options.seconds, options.seed, options.keep, SLOW if options.libraries else KINDS)
+    sys.exit(min(1, wrong))

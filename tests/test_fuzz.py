@@ -42,3 +42,40 @@ def test_a_minute_of_hostile_files(tmp_path: Path) -> None:
     print(f"OPTC_FUZZ_SEED={seed}")
     assert done.returncode == 0, f"OPTC_FUZZ_SEED={seed}\n{done.stdout}{done.stderr}"
     assert int(done.stdout.split()[-7] if "cases of seed" in done.stdout else 0) > 0
+
+
+@pytest.mark.slow
+def test_models_alone_by_the_hundred(tmp_path: Path) -> None:
+    words = [sys.executable, str(FUZZ), "--models", "--seconds", "5", "--seed", "5", "--keep", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cases of seed 5, 0 wrong" in done.stdout
+
+
+def test_a_case_that_ends_the_child_of_many_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FUZZ.parent)
+    import attempt
+
+    tried = tmp_path / "tried"
+
+    def command(words: list[str]) -> int:
+        if words == ["3"]:
+            os.kill(os.getpid(), 9)
+        return int(words[0])
+
+    def judge(case: attempt.Case, number: int, outcome: attempt.Outcome) -> bool:
+        with tried.open("a") as file:
+            file.write(f"{number}:{outcome.status} ")
+        return number != 8
+
+    monkeypatch.setattr(attempt, "_command", command)
+    folder = tmp_path / "case"
+    folder.mkdir()
+
+    def case(number: int) -> attempt.Case:
+        return attempt.Case(folder, [str(number)], "model")
+
+    number, outcome = attempt.attempts(folder, range(1, 6), case, judge)
+    assert (number, outcome.status, tried.read_text()) == (3, -9, "1:1 2:2 ")
+    number, outcome = attempt.attempts(folder, range(7, 20), case, judge)
+    assert (number, outcome.status, tried.read_text()) == (8, 0, "1:1 2:2 7:7 8:8 ")

@@ -48,9 +48,13 @@ def attempt(words: list[str], folder: Path) -> Outcome:
 
 
 def attempts(
-    folder: Path, numbers: Iterable[int], case: Callable[[int], Case], judge: Callable[[Case, int, Outcome], bool]
+    command: Callable[[list[str]], int],
+    folder: Path,
+    numbers: Iterable[int],
+    case: Callable[[int], Case],
+    judge: Callable[[Case, int, Outcome], bool],
 ) -> tuple[int, Outcome]:
-    """Run the commands of many cases in one child, each in `folder`, which `case` fills for a number.
+    """Run `command` on the words of many cases in one child, each in `folder`, which `case` fills for a number.
 
     `judge` gets each with its number and outcome in the child, and says whether the child can go on. Returns the number
     of the last that was tried, and how the child ended: with a status where a case ended it.
@@ -69,7 +73,8 @@ def attempts(
                 one = case(number)
                 signal.alarm(20 * SECONDS)
                 before = _seconds()
-                ended = _command(one.words)
+                ended = command(one.words)
+                sys.stdout.flush()
                 outcome = Outcome(ended, said.read_text(errors="replace"), _memory(), _seconds() - before)
                 if not judge(one, number, outcome):
                     break

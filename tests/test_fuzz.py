@@ -68,14 +68,13 @@ def test_a_case_that_ends_the_child_of_many_is_told(tmp_path: Path, monkeypatch:
             file.write(f"{number}:{outcome.status} ")
         return number != 8
 
-    monkeypatch.setattr(attempt, "_command", command)
     folder = tmp_path / "case"
     folder.mkdir()
 
     def case(number: int) -> attempt.Case:
         return attempt.Case(folder, [str(number)], "model")
 
-    number, outcome = attempt.attempts(folder, range(1, 6), case, judge)
+    number, outcome = attempt.attempts(command, folder, range(1, 6), case, judge)
     assert (number, outcome.status, tried.read_text()) == (3, -9, "1:1 2:2 ")
-    number, outcome = attempt.attempts(folder, range(7, 20), case, judge)
+    number, outcome = attempt.attempts(command, folder, range(7, 20), case, judge)
     assert (number, outcome.status, tried.read_text()) == (8, 0, "1:1 2:2 7:7 8:8 ")

@@ -8,7 +8,8 @@ latencies where one was given; without, it is not judged where the target is ano
 
 Against the teacher, worse is an agreement below the floor: the user's where one was given, and then by any amount and
 where nothing could be compared. A pass whose options the user spelled out was told how much to lose, so no other floor
-holds for it; a pass left to its own choice must keep `OWN_FLOOR` of the agreement that it was given.
+holds for it; a pass left to its own choice must keep `OWN_FLOOR` of the agreement that it was given, but for the standard error of what
+was compared: of samples that are one answer each, or of all places, rows or scores in them.
 """
 
 from __future__ import annotations
@@ -142,14 +143,16 @@ def _file_size(graph: Graph) -> int:
 def _below(agreed: Agreement, floor: float, *, lenient: bool) -> str:
     """What falls below `floor`, or "".
 
-    A floor that the user set is one. The pass's own is a net, and samples may be few: what they cannot tell from it is
-    not held against the pass where that is `lenient`.
+    A floor that the user set is one. The pass's own is a net, and what was compared may be little: what that cannot
+    tell from the floor is not held against the pass where that is `lenient`.
     """
-    error = math.sqrt(max(agreed.share * (1 - agreed.share), 0.0) / max(agreed.samples, 1))
-    within = agreed.share + error >= floor
-    if agreed.share >= floor or (lenient and within):
+    if agreed.share >= floor:
         return ""
     worst = min(agreed.compared, key=lambda output: output.share)
+    error = worst.error
+    within = agreed.share + error >= floor
+    if lenient and within:
+        return ""
     part = f" ({worst.part})" if worst.part and worst.share == worst.worst else ""
     unsure = f" (+- {100 * error:.1f} %: so few cannot tell)" if within else ""
     return f"{DISAGREES} '{worst.name}'{part} would fall to {whole_text(agreed)}, below {100 * floor:.4g} %{unsure}"

@@ -59,7 +59,8 @@ class OutputAgreement:
     that only the student has as NaN or infinity, or has not at all. `worst` is the share of the slice that agrees
     least, `part` its name; `matched` the share of rows with a counterpart. `noise` is the error's power by slices, each
     as a share of its own variance. `single_class` tells that the teacher gave one class only. `remark` is what the user
-    should know of how the output was judged.
+    should know of how the output was judged. `count` is how many independent things the share is of, at most: samples
+    where each is one answer, else the rows, scores or places that were compared; 0 where nothing was.
     """
 
     name: str
@@ -78,6 +79,12 @@ class OutputAgreement:
     noise: float | None = None
     remark: str = ""
     single_class: bool = False
+    count: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The standard error of the share, as that of a share of `count` things."""
+        return math.sqrt(max(self.share * (1 - self.share), 0.0) / max(self.count, 1.0))
 
     @property
     def measure(self) -> str:
@@ -262,7 +269,8 @@ class Judge:
         values = [total.result() for total in self._table or self._before]
         silent = any(not total.slices.scores_above(0) for total in self._table)
         if not values or silent or any(math.isnan(one.share) for one in values):
-            return OutputAgreement(name, Kind.ROWS, matched=self._rows.share)
+            count = (self._rows.teacher + self._rows.student) / 2
+            return OutputAgreement(name, Kind.ROWS, matched=self._rows.share, count=count)
         worst = min(values, key=lambda one: one.share)
         if self._table:  # where nothing scores, a box may be anywhere
             worst = replace(worst, cosine=None)
@@ -373,22 +381,36 @@ class Sums:
             counts = counts + before
         self.answers = counts
 
-    def _kappa(self) -> float | None:
+    def _chance(self) -> float | None:
+        """How many of many decisions a sample would be equal by chance."""
         if not self.dense or self.answers is None or not self.rows:
             return None
-        chance = float(np.prod(self.answers / self.rows, axis=0).sum())
+        return float(np.prod(self.answers / self.rows, axis=0).sum())
+
+    def _kappa(self) -> float | None:
+        chance = self._chance()
+        if chance is None:
+            return None
         share = self.agreed / self.rows
         return 1.0 if share == 1.0 else (share - chance) / max(1.0 - chance, _TINY)
+
+    def _count(self, worst: Part | None, kappa: float | None) -> float:
+        """How many things the share is of; those that chance would have equal tell nothing."""
+        if worst is not None and (kappa is None or worst.share < kappa):
+            return worst.count
+        return (self.rows or self.elements) * (1.0 - (self._chance() or 0.0))
 
     def result(self) -> OutputAgreement:
         share = self.agreed / self.rows if self.rows else None
         if self.kind is Kind.DISCRETE:
             remark = "" if self.rows and (self.signal or self.agreed < self.rows) else _ZERO if self.rows else _UNSEEN
+            equal = None if remark else share
             return OutputAgreement(
-                self.name, self.kind, equal=None if remark else share, broken=self.broken, remark=remark
+                self.name, self.kind, equal=equal, broken=self.broken, remark=remark, count=self.rows
             )
         decides = self.kind is not Kind.VALUES and self.rows > 0
         worst, remark = self._sliced()
+        kappa = math.nan if remark and decides else self._kappa()
         return OutputAgreement(
             self.name,
             self.kind,
@@ -397,13 +419,14 @@ class Sums:
             top1=share if decides else None,
             kl=max(0.0, self.divergence / self.rows) if decides else None,
             broken=self.broken,
-            kappa=math.nan if remark and decides else self._kappa(),
+            kappa=kappa,
             expected=None if self.dense else self.margins.expected(),
             worst=None if worst is None else worst.share,
             part="" if worst is None else worst.name,
             noise=self.slices.noise() if self.kind is Kind.VALUES else None,
             remark=remark,
             single_class=decides and self.answers is not None and bool((self.answers[0] == self.rows).any()),
+            count=self._count(worst, kappa),
         )
 
     def _sliced(self) -> tuple[Part | None, str]:

@@ -45,10 +45,11 @@ HEARD = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The share of agreement of one part of an output, and what that part is."""
+    """The share of agreement of one part of an output, what that part is, and how many things the share is of."""
 
     share: float
     name: str
+    count: float
 
 
 @dataclass(slots=True)
@@ -180,16 +181,16 @@ class Slices:
                 continue
             if yes[scores].sum() + said[scores].sum() > 0:
                 share = 2 * both[scores].sum() / (yes[scores].sum() + said[scores].sum())
-                yield Part(float(share), f"scores at {point:g}")
+                yield Part(float(share), f"scores at {point:g}", float(yes[scores].sum()))
             for one in np.flatnonzero(scores & (yes >= MANY)) if self.width > 1 else ():
                 share = 2 * both[one] / (yes[one] + said[one])
                 doubt = DOUBT * math.sqrt(share * (1 - share) / yes[one])
-                yield Part(min(1.0, float(share + doubt)), f"{self._name(one)} at {point:g}")
+                yield Part(min(1.0, float(share + doubt)), f"{self._name(one)} at {point:g}", float(yes[one]))
         _, t, _, ts = self.all.moments()
         if t[scores].sum() > 0:
-            yield _gain(float(ts[scores].sum() / t[scores].sum()), "size of scores")
+            yield self._gain(float(ts[scores].sum() / t[scores].sum()), "size of scores")
         if self.ranks >= MANY:
-            yield Part(self.ranked / self.ranks, "ranking of scores")
+            yield Part(self.ranked / self.ranks, "ranking of scores", self.ranks)
 
     def _valued(self, values: npt.NDArray[np.bool_]) -> Iterator[Part]:
         sums = self.scoring if self.scoring.rows >= MANY else self.all
@@ -199,26 +200,25 @@ class Slices:
         most = float(t[values].max(initial=0.0))
         for one in np.flatnonzero(values & (t > SILENT * most)):
             if t[one] < FAINT * most:
-                yield _gain(ts[one] / t[one], self._name(one))
+                yield self._gain(ts[one] / t[one], self._name(one))
                 continue
             correlation = ts[one] / math.sqrt(t[one] * s[one]) if s[one] > 0 else 0.0
             share = min(correlation, 1 - min(1.0, abs(bias[one]) / math.sqrt(t[one])))
-            yield Part(float(share), self._name(one))
+            yield Part(float(share), self._name(one), sums.rows)
 
     def _bands(self) -> Iterator[Part]:
         power = sum(band[0] for band in self.bands.values())
         for at, (own, shared) in self.bands.items():
             if own > HEARD * power:
-                yield _gain(shared / own, f"octave {at + 1} of the spectrum")
+                yield self._gain(shared / own, f"octave {at + 1} of the spectrum")
+
+    def _gain(self, gain: float, name: str) -> Part:
+        return Part(1 - min(1.0, abs(1 - float(gain))), name, self.all.rows)
 
     def _name(self, one: int | np.integer) -> str:
         if self.axis is None:
             return "all of it"
         return f"[{':, ' * self.axis}{one}]"
-
-
-def _gain(gain: float, name: str) -> Part:
-    return Part(1 - min(1.0, abs(1 - float(gain))), name)
 
 
 def _small_axis(shape: tuple[int, ...]) -> int | None:

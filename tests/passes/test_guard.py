@@ -11,6 +11,7 @@ import pytest
 
 from optc.compiler.data import held_count
 from optc.ir.graph import Graph
+from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome, Pass, Report, TargetFacts
 from optc.passes.guard import Guard
@@ -75,6 +76,19 @@ def ranker(best: int) -> Graph:
     return graph
 
 
+def labeller(places: int) -> Graph:
+    """The same class as `classifier` gives, at many places of every sample."""
+    graph = Graph("l", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", places, 2)))
+    rows, whole = (graph.constant(np.array(shape)) for shape in ((-1, 2), (-1, places, 2)))
+    weight, bias = graph.constant(np.eye(2, dtype=np.float32), "w"), graph.constant(np.zeros(2, np.float32), "b")
+    y = graph.add("Gemm", [graph.add("Reshape", [x, rows]).output, weight, bias], name="layer").output
+    y.type = TensorType(DType.FLOAT, ("rows", 2))
+    graph.add_output(graph.add("Reshape", [y, whole], outputs=["labels"]).output, "labels")
+    infer(graph)
+    return graph
+
+
 def judged(graph: Graph, x: np.ndarray, by: float, floor: float | None) -> Report:
     samples = load_samples({"x": x}, graph)
     ctx = Context(TargetFacts("test"), fit=samples, held_out=samples, threads=1)
@@ -89,6 +103,17 @@ def test_a_floor_of_the_user_is_one_however_few_the_samples() -> None:
     said = r"would fall to \d\d\.\d % \(.+\), on 19 samples, below 98 % \(\+- \d\.\d %: so few cannot tell\)"
     assert any(re.search(said, note) for note in report.notes), report.notes
     assert judged(classifier(), x, 0.0, 0.98).count(Outcome.DONE) == 1
+
+
+def test_the_own_floor_gives_way_to_what_little_cannot_tell_and_not_to_few_samples_of_much() -> None:
+    """Two answers of sixteen change, and one in sixteen of the many answers in as many samples."""
+    x = np.stack([np.linspace(-3.0, 3.2, 16 * 50), np.zeros(16 * 50)], axis=1).astype(np.float32)
+    stays = judged(classifier(), x[::50] * [1, 0] + [0.11, 0], 0.5, None)
+    assert (stays.spec, stays.count(Outcome.DONE)) == ("shift", 1)
+    x = np.random.default_rng(0).permutation(x).reshape(16, 50, 2)
+    undone = judged(labeller(50), x, 0.5, None)
+    assert undone.count(Outcome.REVERTED) == 1
+    assert any(re.search(r"would fall to 8\d\.\d % \(kappa\), on 16 samples, below 90 %$", n) for n in undone.notes)
 
 
 @pytest.mark.parametrize("best", [3, 4])

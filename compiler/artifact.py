@@ -44,9 +44,7 @@ def opened(path: str, *, threads: int = 0, device: Device | None = None) -> tupl
         from ..targets.on_device import on_device
 
         if not target:
-            raise TargetError(
-                f"{path} is no library that a device can load; build it with --target host, arm64 or armv7"
-            )
+            raise TargetError(f"{path} is no library; devices run those for {table.on_devices()}")
         ready: Runnable = on_device(path, target, device, threads=threads)
     elif path.startswith("zoo:"):
         graph = read(path)

@@ -15,7 +15,7 @@ from ..report.build import BuildReport, LatencyFigure
 from ..runtime.agreement import agreement
 from ..runtime.samples import Samples
 from ..storage.workspace import Workspace
-from ..targets.base import Artifact
+from ..targets.base import Artifact, MeasuredTarget
 from .order import Order
 from .validate import validate
 
@@ -42,6 +42,7 @@ def check_there(
     for the target, or the device fails.
     """
     assert order.options.device is not None
+    assert isinstance(order.target, MeasuredTarget)
     with Workspace() as folder:
         path = os.path.join(folder, "original.tar")
         before = original.clone()

@@ -151,9 +151,9 @@ def _targets(options: Options, budget: Budget | None, tuning: Tuning | None) -> 
         if measured and one.cannot_run:
             raise SpecError(f"a budget on {measured} needs the check; {one.name}: {one.cannot_run}")
         if tuning is not None:
-            one.check_tuning(tuning)
+            table.measured(one, "has no kernels that can be tuned", "--tune").check_tuning(tuning)
         if options.device is not None:
-            one.check_device()
+            table.measured(one, "artifacts do not run on a device", "--rpc")
         one.check_ready(run=options.check and options.device is None)
     return targets
 

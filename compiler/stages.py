@@ -41,7 +41,7 @@ from .place import check_place, move, staging
 from .result import Build, Interrupted
 from .reuse import Reuse, reuse_of
 from .student import stranger, student_of
-from .tuning import tune as tuned_choice
+from .tuning import tuned
 from .validate import validate
 
 _GLANCE = 16
@@ -228,13 +228,15 @@ def _written(order: Order, original: Graph, reuse: Reuse, outcome: _Made, emit: 
     report, graph = outcome.report, outcome.graph
     with staging(order.path) as folder:
         with reproducible(order, graph, outcome.ctx.held_out):
-            choice, broken = ("", False) if outcome.stopped else tuned_choice(order, graph, reuse, report.notes)
+            broken = False
+            if not outcome.stopped:
+                emit, broken = tuned(order, graph, reuse, report.notes, emit)
             if broken:
                 if order.path is None or order.strict:
                     raise KeyboardInterrupt
                 outcome = replace(outcome, stopped="interrupted during tuning")
             stopped, path = outcome.stopped, os.path.join(folder, order.name)
-            staged = order.target.emit_tuned(graph, path, choice) if choice else emit(graph, path)
+            staged = emit(graph, path)
         report.after = replace(outcome.size, bytes=staged.bytes, nodes=staged.nodes or outcome.size.nodes)
         report.notes += growth(order, report)
         try:

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from ..errors import TargetError
 from ..passes.base import TargetFacts
 from ..passes.pipeline import Pipeline
 from ..passes.spec import check
@@ -86,32 +85,6 @@ class Target(ABC):
         """`emit` for one graph, made ready, where that takes time, while the caller does something else."""
         return nullcontext(self.emit)
 
-    def check_tuning(self, how: Tuning) -> None:
-        """Fail before the work where kernels cannot be measured as is asked. Raises `TargetError`."""
-        raise self._no_tuning()
-
-    def tune(self, graph: Graph, how: Tuning, advance: Callable[[float], None]) -> Tuned:
-        """Measure kernels of a legal graph and choose among them; `advance` is told the seconds that pass."""
-        raise self._no_tuning()
-
-    def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
-        """As `emit`, with what tuning chose. Raises as `emit` does."""
-        raise self._no_tuning()
-
-    def _no_tuning(self) -> TargetError:
-        return TargetError(f"{self.name} has no kernels that can be tuned; --tune is for host, arm64 and armv7")
-
-    def check_device(self) -> None:
-        """Fail before the work where artifacts do not run on a device over RPC. Raises `TargetError`."""
-        raise self._no_device()
-
-    def open_on(self, device: Device, paths: Sequence[str], *, threads: int = 0) -> list[Remote]:
-        """Artifacts side by side on a device, where they are timed. Raises `TargetError`."""
-        raise self._no_device()
-
-    def _no_device(self) -> TargetError:
-        return TargetError(f"{self.name} artifacts do not run on a device; --rpc is for host, arm64 and armv7")
-
     def open(self, path: str, *, threads: int = 0) -> Runnable:
         """The artifact as its user runs it, here or emulated: an ONNX file unless a subclass says otherwise.
 
@@ -131,3 +104,24 @@ class Target(ABC):
         for source, to in sorted(zip(staged.files, moved, strict=True), key=lambda pair: pair[0] == staged.path):
             os.replace(source, to)
         return Artifact(path, tuple(moved), staged.bytes, staged.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTarget(Target):
+    """A target whose kernels can be tuned by measuring them, and whose artifacts run on devices."""
+
+    @abstractmethod
+    def check_tuning(self, how: Tuning) -> None:
+        """Fail before the work where kernels cannot be measured as is asked. Raises `TargetError`."""
+
+    @abstractmethod
+    def tune(self, graph: Graph, how: Tuning, advance: Callable[[float], None]) -> Tuned:
+        """Measure kernels of a legal graph and choose among them; `advance` is told the seconds that pass."""
+
+    @abstractmethod
+    def emit(self, graph: Graph, path: str, choice: str = "") -> Artifact:
+        """As of any target, with what tuning chose."""
+
+    @abstractmethod
+    def open_on(self, device: Device, paths: Sequence[str], *, threads: int = 0) -> list[Remote]:
+        """Artifacts side by side on a device, where they are timed. Raises `TargetError`."""

@@ -20,13 +20,12 @@ def on_device(path: str, target: str, device: Device, *, threads: int = 0) -> Re
         from .tvm.remote.run import Remote
 
         return Remote(path, Connection(device), threads=threads)
-    from .tvm.arm import Arm64Target, Armv7Target
-    from .tvm.host import HostTarget
     from .tvm.remote.pushed import Pushed
+    from .tvm.target import CpuTarget
 
     one = table.parse(target)[0]
-    if not isinstance(one, HostTarget | Arm64Target | Armv7Target):
+    if not isinstance(one, CpuTarget):
         raise TargetError(
-            f"{path} was built for {target}; a device by {device.by} runs libraries for host, arm64 and armv7"
+            f"{path} was built for {target}; a device by {device.by} runs libraries for {table.on_devices()}"
         )
     return Pushed(path, device, one.machine(), threads=threads)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-from ..errors import SpecError, nearest
+from ..errors import SpecError, TargetError, nearest
 from ..passes.spec import items, options_from, text_of
-from .base import Target
+from .base import MeasuredTarget, Target
 
 GROUP = "optc.targets"
 """Entry-point group: the name is the word after `--target`, the object a `Target` subclass."""
@@ -72,6 +72,19 @@ def one(text: str) -> Target:
     if len(targets) > 1:
         raise SpecError(f"one target is taken here, not {len(targets)}", text=text, position=0)
     return targets[0]
+
+
+def on_devices() -> str:
+    """The targets whose kernels can be tuned and whose artifacts run on devices, as a sentence lists them."""
+    *others, last = (name for name in names() if issubclass(find(name), MeasuredTarget))
+    return f"{', '.join(others)} and {last}"
+
+
+def measured(target: Target, lacks: str, flag: str) -> MeasuredTarget:
+    """`target`, which `flag` wants measured. Raises `TargetError`, saying what it `lacks`, where it cannot be."""
+    if isinstance(target, MeasuredTarget):
+        return target
+    raise TargetError(f"{target.name} {lacks}; {flag} is for {on_devices()}")
 
 
 def file_names(stem: str, targets: Sequence[Target]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def answers(model: onnx.ModelProto | Graph, feeds: Sequence[Array], spec: str = 
     verify(graph)
     target.check_inputs(graph)
     run_passes(Pipeline((*Pipeline.parse("clean"), *target.legalisation())), graph, Context(target.facts))
-    plan, inputs, outputs = planned(graph, target.gpu(), spec, target.half)
+    plan, inputs, outputs = planned(graph, target.machine(), spec, target.half)
     by_name = {value.name: feed for value, feed in zip(graph.inputs, feeds, strict=False)}
     device = Device.here()
     program = device.program(together(plan.source)) if plan.source else None

@@ -14,9 +14,8 @@ The rank cannot exceed the number of taps, where the form is exact.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ..walk.target import Array, lost_by
 
 HOPELESS = 8.0
 """How many times less a form may lose once it is fitted than where it begins."""
@@ -39,14 +38,14 @@ def refit(
     the loss down to `allowed`, no more are made; nor is the first where the loss is `HOPELESS` times that.
     """
     crossed = weight @ hessian
-    lost = _lost(p, d, weight, hessian) if allowed < np.inf else 0.0
+    lost = lost_by(merged(p, d), weight, hessian) if allowed < np.inf else 0.0
     for left in range(sweeps, 0, -1):
         if lost > HOPELESS * allowed:
             break
         d = _depthwise(p, d, weight, hessian)
         p = _pointwise(d, hessian, crossed)
         if allowed < np.inf:
-            before, lost = lost, _lost(p, d, weight, hessian)
+            before, lost = lost, lost_by(merged(p, d), weight, hessian)
             if lost * (lost / max(before, 1e-300)) ** (left - 1) > allowed:
                 break
     size = np.sqrt(np.maximum(np.linalg.norm(d, axis=2), 1e-30) / np.maximum(np.linalg.norm(p, axis=0), 1e-30))
@@ -56,11 +55,6 @@ def refit(
 def merged(p: Array, d: Array) -> Array:
     """The dense weights (n, c*taps) that the pair stands for."""
     return np.ascontiguousarray((p.swapaxes(0, 1) @ d).swapaxes(0, 1)).reshape(len(p), -1)
-
-
-def _lost(p: Array, d: Array, weight: Array, hessian: Array) -> float:
-    miss = merged(p, d) - weight
-    return float(np.sum((miss @ hessian) * miss))
 
 
 def _start(weight: Array, hessian: Array, channels: int, rank: int) -> Array:

@@ -9,12 +9,10 @@ layers, and the 1 x 1 runs at the input's resolution, so strided layers are bett
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ..walk.target import Array, lost_by
+from .dw_pw import HOPELESS
 
-HOPELESS = 8.0
-"""How many times less a form may lose once it is fitted than where it begins."""
 STACK = 4 << 20
 """Bytes of the normal equations that are solved at a time."""
 
@@ -50,19 +48,14 @@ def refit(weight: Array, hessian: Array, d: Array, *, sweeps: int = 1, allowed: 
     for at in range(0, n, together):
         some = slice(at, at + together)
         p[some] = _first(d[some], by_taps, crossed[some])
-        if lost + _lost(p[some], d[some], weight[some], hessian) <= HOPELESS * allowed:
+        if lost + lost_by(merged(p[some], d[some]), weight[some], hessian) <= HOPELESS * allowed:
             for _ in range(sweeps):
                 d[some] = _second(p[some], blocks, crossed[some])
                 p[some] = _first(d[some], by_taps, crossed[some])
-        lost += _lost(p[some], d[some], weight[some], hessian)
+        lost += lost_by(merged(p[some], d[some]), weight[some], hessian)
         if lost > allowed:
             break
     return p, d
-
-
-def _lost(p: Array, d: Array, weight: Array, hessian: Array) -> float:
-    miss = merged(p, d) - weight
-    return float(np.sum((miss @ hessian) * miss))
 
 
 def merged(p: Array, d: Array) -> Array:

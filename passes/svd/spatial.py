@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..walk.target import lost_by
 from .conjugate import descend
 
 Array = NDArray[np.float64]
@@ -87,8 +88,7 @@ class Problem:
         return u / scale[:, None], s
 
     def loss(self, p: Array, v: Array) -> float:
-        delta = dense(p, v) - self.weight
-        return float(np.sum((delta @ self.metric.hessian) * delta))
+        return lost_by(dense(p, v), self.weight, self.metric.hessian)
 
 
 def spatial_curve(problems: Sequence[Problem]) -> Array:

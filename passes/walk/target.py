@@ -80,8 +80,7 @@ class Target:
 
     def loss(self, weight: Array) -> float:
         """tr((What - W*) hessian (What - W*)^T), in the teacher's units; `weight` is (groups, n, d)."""
-        delta = weight.reshape(self.weight.shape) - self.weight
-        return float(np.sum((delta @ self.hessian) * delta))
+        return lost_by(weight.reshape(self.weight.shape), self.weight, self.hessian)
 
     def error(self, weight: Array) -> float:
         """Relative error of `weight`: unexplained part of the teacher's variance, 0 (perfect) upwards."""
@@ -90,6 +89,12 @@ class Target:
     def bias(self, weight: Array) -> Array:
         """The optimal bias for `weight`, flat (groups * n,)."""
         return np.asarray((self.target_mean - _answer(weight.reshape(self.weight.shape), self.mean)).reshape(-1))
+
+
+def lost_by(weight: Array, target: Array, hessian: Array) -> float:
+    """tr((W - W*) H (W - W*)^T), over all groups where there are such."""
+    delta = weight - target
+    return float(np.sum((delta @ hessian) * delta))
 
 
 def residual(moments: Statistics, weight: Array, *, bias: Array | None = None) -> float:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...passes.base import option
 from ...passes.pipeline import Pipeline
-from .target import LibraryTarget
+from .target import CpuTarget
 
 if TYPE_CHECKING:
     from .cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Arm64Target(LibraryTarget):
+class Arm64Target(CpuTarget):
     """64-bit ARM under Linux or Android."""
 
     name: ClassVar[str] = "arm64"
@@ -36,6 +36,7 @@ class Arm64Target(LibraryTarget):
     def halves(self) -> bool:
         return self.fp16
 
+    @property
     def archived(self) -> bool:
         return self.archive
 
@@ -47,12 +48,12 @@ class Arm64Target(LibraryTarget):
     def legalisation(self) -> Pipeline:
         from .legal.half import Half
 
-        steps = LibraryTarget.legalisation(self)
+        steps = CpuTarget.legalisation(self)
         return Pipeline((*steps.passes, Half())) if self.fp16 else steps
 
 
 @dataclass(frozen=True, slots=True)
-class Armv7Target(LibraryTarget):
+class Armv7Target(CpuTarget):
     """32-bit ARM with NEON under Linux or Android."""
 
     name: ClassVar[str] = "armv7"
@@ -70,6 +71,7 @@ class Armv7Target(LibraryTarget):
     def cannot_run(self) -> str:
         return "cannot run here: no emulator here passes floats as Android does" if self.os == "android" else ""
 
+    @property
     def archived(self) -> bool:
         return self.archive
 

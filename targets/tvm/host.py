@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...passes.base import option
-from .target import LibraryTarget
+from .target import CpuTarget
 
 if TYPE_CHECKING:
     from .cpu.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class HostTarget(LibraryTarget):
+class HostTarget(CpuTarget):
     """Native code for the CPU that compiles it."""
 
     name: ClassVar[str] = "host"
@@ -23,6 +23,7 @@ class HostTarget(LibraryTarget):
     cpu: str = option("", "name of the CPU as LLVM knows it, such as x86-64-v3; this machine's unless given")
     archive: bool = option(False, "whether to write a static archive, model.a, too")
 
+    @property
     def archived(self) -> bool:
         return self.archive
 
@@ -38,6 +39,6 @@ class HostTarget(LibraryTarget):
 
         if self.cpu:
             require()
-            return LibraryTarget.checked(self)
+            return CpuTarget.checked(self)
         level()
         return Machine(self.name, "")

@@ -1,8 +1,9 @@
-"""What the targets of TVM have in common."""
+"""What the targets of TVM have in common, and those among them that build for a CPU."""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ...passes.base import TargetFacts
 from ...passes.pipeline import Pipeline
 from ...passes.spec import text_of
 from ...storage.workspace import Workspace
-from ..base import Artifact, Emit, Target
+from ..base import Artifact, Emit, MeasuredTarget, Target
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -29,11 +30,52 @@ class LibraryTarget(Target):
     """Emits a shared library that needs nothing else, with a header, a runner and a manifest, as one .tar or folder."""
 
     folder: ClassVar[bool] = True
-    emulated: ClassVar[bool] = False
 
+    @abstractmethod
     def machine(self) -> Machine:
-        """The CPU that is built for. Needs TVM where it is this one's."""
-        raise TypeError(f"{type(self).__name__} names no machine")
+        """The machine that is built for. Needs TVM where it is this one's CPU."""
+
+    def check_inputs(self, graph: Graph) -> None:
+        from .support import check
+
+        check(graph)
+
+    def packed(self, path: str, build: Callable[[str], object]) -> Artifact:
+        """What `build` writes into a folder, as the artifact at `path`."""
+        from .artifact.folder import pack
+        from .quiet import quiet
+
+        with Workspace() as folder, quiet():
+            build(folder)
+            pack(folder, path)
+        return Artifact(path, (path,), os.path.getsize(path))
+
+    def emitter(self) -> AbstractContextManager[Emit]:
+        from .artifact.emitter import emitter
+
+        return emitter(self.emit, self.name)
+
+    def check_place(self, path: str) -> None:
+        from .artifact import folder as artifact
+
+        if not path.endswith(".tar"):
+            artifact.check_folder(path)
+
+    def place(self, staged: Artifact, path: str) -> Artifact:
+        from .artifact import folder as artifact
+
+        if path.endswith(".tar"):
+            os.replace(staged.path, path)
+        else:
+            artifact.place_folder(staged.path, path)
+        return Artifact(path, (path,), staged.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTarget(LibraryTarget, MeasuredTarget):
+    """A library of machine code."""
+
+    emulated: ClassVar[bool] = False
 
     def checked(self) -> Machine:
         """The CPU that is built for, its name known to LLVM, or as much of it as is known without loading TVM, which
@@ -52,9 +94,10 @@ class LibraryTarget(Target):
         """Whether numbers of half precision are computed with as they are."""
         return False
 
+    @property
+    @abstractmethod
     def archived(self) -> bool:
         """Whether a static archive is asked for beside the shared library."""
-        return False
 
     @property
     def facts(self) -> TargetFacts:
@@ -85,11 +128,6 @@ class LibraryTarget(Target):
                 require_emulator(machine)
             except TargetError as error:
                 raise TargetError(f"{error}, or build without running the result: --no-check") from error
-
-    def check_inputs(self, graph: Graph) -> None:
-        from .support import check
-
-        check(graph)
 
     def legalisation(self) -> Pipeline:
         from .legal.computed_weights import ComputedWeights
@@ -125,45 +163,15 @@ class LibraryTarget(Target):
 
         return tune(graph, self.machine(), how, advance)
 
-    def emit(self, graph: Graph, path: str) -> Artifact:
-        return self.emit_tuned(graph, path, "")
-
-    def emit_tuned(self, graph: Graph, path: str, choice: str) -> Artifact:
-        from .artifact import folder as artifact
+    def emit(self, graph: Graph, path: str, choice: str = "") -> Artifact:
         from .artifact.build import build
         from .loading import require
-        from .quiet import quiet
         from .tuning.choice import Choice
 
         require()
-        tuned = Choice.of(choice) if choice else None
-        with Workspace() as folder, quiet():
-            build(graph, self.machine(), text_of(self.name, self), folder, {}, archive=self.archived(), tuned=tuned)
-            artifact.pack(folder, path)
-        return Artifact(path, (path,), os.path.getsize(path))
-
-    def emitter(self) -> AbstractContextManager[Emit]:
-        from .artifact.emitter import emitter
-
-        return emitter(self.emit, self.name)
-
-    def check_place(self, path: str) -> None:
-        from .artifact import folder as artifact
-
-        if not path.endswith(".tar"):
-            artifact.check_folder(path)
-
-    def place(self, staged: Artifact, path: str) -> Artifact:
-        from .artifact import folder as artifact
-
-        if path.endswith(".tar"):
-            os.replace(staged.path, path)
-        else:
-            artifact.place_folder(staged.path, path)
-        return Artifact(path, (path,), staged.bytes)
-
-    def check_device(self) -> None:
-        """Every device takes libraries."""
+        machine, tuned = self.machine(), Choice.of(choice) if choice else None
+        text, archive = text_of(self.name, self), self.archived
+        return self.packed(path, lambda folder: build(graph, machine, text, folder, {}, archive=archive, tuned=tuned))
 
     def open_on(self, device: Device, paths: Sequence[str], *, threads: int = 0) -> list[Remote]:
         from .remote.connection import Connection

@@ -21,7 +21,6 @@ class OpenClTarget(GpuTarget):
     name: ClassVar[str] = "opencl"
     suffix: ClassVar[str] = ".opencl"
     help: ClassVar[str] = "OpenCL kernels for GPUs, and a library that launches them, by TVM"
-    emulated: ClassVar[bool] = True
 
     device: Literal["generic", "adreno", "mali"] = option("generic", "kind of GPU that kernels are cut for")
     fp16: Literal["auto", "storage", "off"] = option(
@@ -33,7 +32,7 @@ class OpenClTarget(GpuTarget):
     def half(self) -> bool:
         return self.fp16 == "storage" or (self.fp16 == "auto" and self.device != "generic")
 
-    def gpu(self) -> Gpu:
+    def machine(self) -> Gpu:
         from ..cpu.machine import Machine
         from ..cpu.machines import arm64
         from ..cpu.system import own_system

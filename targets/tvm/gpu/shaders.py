@@ -29,7 +29,7 @@ class ShaderTarget(GpuTarget):
     def half(self) -> bool:
         return self.fp16
 
-    def gpu(self) -> Gpu:
+    def machine(self) -> Gpu:
         from .device import DEVICES
 
         return DEVICES[self.name]
@@ -58,7 +58,6 @@ class WebGpuTarget(ShaderTarget):
     name: ClassVar[str] = "webgpu"
     suffix: ClassVar[str] = ".webgpu"
     help: ClassVar[str] = "WebGPU shaders, weights and the plan of launches, as source, by TVM"
-    emulated: ClassVar[bool] = True
 
     @property
     def cannot_run(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,7 @@ from ....ir.types import DType
 from ....passes.base import TargetFacts
 from ....passes.pipeline import Pipeline
 from ....passes.spec import text_of
-from ....storage.workspace import Workspace
-from ...base import Artifact, Target
+from ...base import Artifact
 from ..target import LibraryTarget
 
 if TYPE_CHECKING:
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
 class GpuTarget(LibraryTarget):
     """Emits kernels as source with a plan of launches. Channels stand in fours, and quantized layers run as floats."""
 
-    def gpu(self) -> Gpu:
-        """The GPU that is built for."""
-        raise TypeError(f"{type(self).__name__} names no GPU")
+    @abstractmethod
+    def machine(self) -> Gpu: ...
 
     @property
     def half(self) -> bool:
@@ -38,9 +36,6 @@ class GpuTarget(LibraryTarget):
         from ....runtime.perturbed import HALF
 
         return HALF if self.half else 0.0
-
-    def machine(self) -> Gpu:
-        return self.gpu()
 
     @property
     def facts(self) -> TargetFacts:
@@ -56,24 +51,16 @@ class GpuTarget(LibraryTarget):
             measurable=False,
         )
 
-    check_tuning = Target.check_tuning
-    tune = Target.tune
-    emit_tuned = Target.emit_tuned
-    check_device = Target.check_device
-    open_on = Target.open_on
-
     def check_ready(self, *, run: bool) -> None:
         from ..cpu import toolchain
         from ..loading import find
 
         find()
-        if self.gpu().compiler:
-            toolchain.compiler(self.gpu())
+        if self.machine().compiler:
+            toolchain.compiler(self.machine())
 
     def check_inputs(self, graph: Graph) -> None:
-        from ..support import check
-
-        check(graph)
+        LibraryTarget.check_inputs(self, graph)
         for value in graph.inputs:
             shape = value.shape
             if shape is None or not all(isinstance(size, int) for size in shape):
@@ -94,12 +81,8 @@ class GpuTarget(LibraryTarget):
         return Pipeline((Primitive(), Widen(), Spread(), ComputedWeights(), ScaleBehind(), FloatWeights()))
 
     def emit(self, graph: Graph, path: str) -> Artifact:
-        from ..artifact import folder as artifact
-        from ..quiet import quiet
         from .build import build
 
         self.check_inputs(graph)
-        with Workspace() as folder, quiet():
-            build(graph, self.gpu(), text_of(self.name, self), folder, half=self.half)
-            artifact.pack(folder, path)
-        return Artifact(path, (path,), os.path.getsize(path))
+        machine, text = self.machine(), text_of(self.name, self)
+        return self.packed(path, lambda folder: build(graph, machine, text, folder, half=self.half))

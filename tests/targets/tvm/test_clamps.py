@@ -26,7 +26,7 @@ def kernels(graph: Graph, target: LibraryTarget) -> list[str]:
     from optc.targets.tvm.schedule import pipeline
 
     if isinstance(target, GpuTarget):
-        mod = of_gpus.schedule(import_graph(graph, target.gpu(), {}), target.gpu())
+        mod = of_gpus.schedule(import_graph(graph, target.machine(), {}), target.machine())
     else:
         machine = target.machine()
         mod = pipeline.schedule(pipeline.lower(import_graph(graph, machine, {}), machine), machine)

@@ -150,7 +150,7 @@ def test_any_cut_answers_as_the_default_does(coded: bool, tmp_path: Path) -> Non
         assert alone(work, tile, machine) is not None, work.text
         cuts.append(Cut(work, tile))
     assert any(cut.tile != cut.workload.default(machine) for cut in cuts)
-    target.emit_tuned(graph, str(tmp_path / "a.tar"), Choice(len(cuts), "", 1.0, tuple(cuts)).to_text())
+    target.emit(graph, str(tmp_path / "a.tar"), Choice(len(cuts), "", 1.0, tuple(cuts)).to_text())
     shape = [size if isinstance(size, int) else 1 for size in graph.inputs[0].shape or ()]
     feeds = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)} if coded else picture(1)
     answers = target.open(str(tmp_path / "a.tar"), threads=1).run(feeds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -73,7 +74,7 @@ class Session:
         self._names = [f"optc.out.{i}" for i in range(len(distinct))]
         copy = _returning(graph, tuple(distinct), self._names)
         # ONNX Runtime refuses a model that returns nothing.
-        self._session = _open(copy, threads, optimise, exact, seed, spins=spins) if distinct else None
+        self._session = _open(copy, _Options(threads, optimise, exact, seed, spins)) if distinct else None
         self._how = _run_options()
 
     @classmethod
@@ -99,7 +100,7 @@ class Session:
         name = os.fspath(path)
         # ONNX Runtime takes names in Unicode only; a file called otherwise is handed over as its bytes.
         model: bytes | str = name if _is_unicode(name) else Path(name).read_bytes()
-        session._session = _create(model, name, threads, optimise, exact, seed) if graph.outputs else None
+        session._session = _create(model, name, _Options(threads, optimise, exact, seed)) if graph.outputs else None
         session._how = _run_options()
         return session
 
@@ -165,20 +166,23 @@ def bare(
     for provider in providers:
         if provider not in installed:
             raise TargetError(f"ONNX Runtime has no {provider} here; installed are: {', '.join(installed)}")
-    return _open(graph, threads, True, False, 0, providers, in_order=in_order)
+    return _open(graph, _Options(threads, providers=providers, in_order=in_order))
 
 
-def _open(
-    graph: Graph,
-    threads: int,
-    optimise: bool,
-    exact: bool,
-    seed: int,
-    providers: Sequence[str] = CPU,
-    *,
-    spins: bool = True,
-    in_order: bool = False,
-) -> onnxruntime.InferenceSession:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How a session runs."""
+
+    threads: int
+    optimise: bool = True
+    exact: bool = False
+    seed: int = 0
+    spins: bool = True
+    in_order: bool = False
+    providers: Sequence[str] = CPU
+
+
+def _open(graph: Graph, how: _Options) -> onnxruntime.InferenceSession:
     """`graph` handed over in memory, or as a file where it is too large for one message."""
     from ..ir.onnx.writer import save, to_bytes
 
@@ -188,46 +192,35 @@ def _open(
         raise TargetError(f"the calls of functions in {what} stand for {nodes} nodes, which no runtime takes")
     size = sum(v.constant.nbytes for g in graph.graphs() for v in g.constants if v.constant is not None)
     if size < _INLINE_LIMIT:
-        return _create(to_bytes(graph), what, threads, optimise, exact, seed, providers, spins=spins, in_order=in_order)
+        return _create(to_bytes(graph), what, how)
     with Workspace() as folder:
         path = str(Path(folder) / "model.onnx")
         save(graph, path)
-        return _create(path, what, threads, optimise, exact, seed, providers, spins=spins, in_order=in_order)
+        return _create(path, what, how)
 
 
-def _create(
-    model: bytes | str,
-    what: str,
-    threads: int,
-    optimise: bool,
-    exact: bool,
-    seed: int,
-    providers: Sequence[str] = CPU,
-    *,
-    spins: bool = True,
-    in_order: bool = False,
-) -> onnxruntime.InferenceSession:
+def _create(model: bytes | str, what: str, how: _Options) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # ONNX Runtime counts cores, and knows no quota.
-    options.intra_op_num_threads = threads or quota()
+    options.intra_op_num_threads = how.threads or quota()
     options.log_severity_level = 4
     # Threads of one session that wait by spinning would slow the next one down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if in_order:
+    if how.in_order:
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # all priorities are alike
-    if not spins:
+    if not how.spins:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if exact:
+    if how.exact:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    if in_order:  # what is fused stands behind all else
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if how.optimise else levels.ORT_DISABLE_ALL
+    if how.in_order:  # what is fused stands behind all else
         options.graph_optimization_level = levels.ORT_ENABLE_BASIC
-    onnxruntime.set_seed(seed)
+    onnxruntime.set_seed(how.seed)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=list(providers))
+        return onnxruntime.InferenceSession(model, options, providers=list(how.providers))
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise TargetError(f"ONNX Runtime does not take {what}: {one_line(error)}") from error
 

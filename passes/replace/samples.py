@@ -12,7 +12,7 @@ from ...ir.graph import Graph, Value
 from ...runtime.session import Session
 from ..base import Context, Skip
 from ..walk.moments import Moments
-from ..walk.patches import sample_positions, take_outputs, take_patches
+from ..walk.patches import Window, sample_positions, take_outputs, take_patches
 from ..walk.target import Target, choose_ridges, fit_target
 from ..walk.walk import THIN
 
@@ -42,6 +42,10 @@ class Kernel:
     def pads(self) -> tuple[int, int]:
         (a, b), (c, d) = self.size, self.dilations
         return (a - 1) * c // 2, (b - 1) * d // 2
+
+    @property
+    def window(self) -> Window:
+        return Window(self.size, self.strides, self.pads, self.dilations)
 
     @property
     def attributes(self) -> dict[str, list[int]]:
@@ -121,7 +125,7 @@ def target(pairs: Taken, features: Sequence[Floats], kernel: Kernel, seed: int) 
         sites = y.shape[2:]
         rng = np.random.default_rng((seed, number))
         at = sample_positions(sites[0] * sites[1], -(-max(ROWS, 4 * d) // samples), rng)
-        patches = take_patches(x, at, sites, kernel.size, kernel.strides, kernel.pads, kernel.dilations)
+        patches = take_patches(x, at, sites, kernel.window)
         moments[number >= pairs.count].add(patches, take_outputs(y, at))
     weight = np.zeros((1, outputs, d))
     fit, held_out = (one.statistics() for one in moments)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Node, Value
 from ...ir.types import DType
-from .patches import patch_places, take_outputs, take_patches, take_transposed
+from .patches import Window, patch_places, take_outputs, take_patches, take_transposed
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -320,17 +320,18 @@ class Linear:
         """Rows (count, groups * d) of the input `x` behind `positions` of an output of shape `output`."""
         if not self.is_conv:
             return self._rows(x, positions)
-        pads = self._begin_pads(x.shape[2:], output[2:])
         take = take_transposed if self.transposed else take_patches
-        return take(x, positions, output[2:], self.kernel, self.strides, pads, self.dilations)
+        return take(x, positions, output[2:], self._window(x.shape[2:], output[2:]))
 
     def places(
         self, sizes: tuple[int, ...], positions: NDArray[np.intp], output: tuple[int, ...]
     ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Where a Conv reads an input of the spatial `sizes` for `positions` of an output of shape `output`: flat
         (positions, taps), and which of these lie inside."""
-        pads = self._begin_pads(sizes, output[2:])
-        return patch_places(sizes, positions, output[2:], self.kernel, self.strides, pads, self.dilations)
+        return patch_places(sizes, positions, output[2:], self._window(sizes, output[2:]))
+
+    def _window(self, sizes: tuple[int, ...], output: tuple[int, ...]) -> Window:
+        return Window(self.kernel, self.strides, self._begin_pads(sizes, output), self.dilations)
 
     def targets(self, y: Rows, positions: NDArray[np.intp]) -> Rows:
         """Rows (count, groups * n) of an output `y` at `positions`."""

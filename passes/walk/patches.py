@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,17 @@ Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a convolution reads for an output: along each spatial axis taps, strides, the pads before the beginning
+    (what lies beyond the end is zero all the same), and dilations."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+
 def sample_positions(total: int, count: int, rng: np.random.Generator) -> Indices:
     """`count` distinct flat positions out of `total`, sorted; all of them when `count >= total`."""
     if count >= total:
@@ -30,73 +42,44 @@ def sample_positions(total: int, count: int, rng: np.random.Generator) -> Indice
     return np.sort(rng.choice(total, size=count, replace=False))
 
 
-def take_patches(
-    x: Floats,
-    positions: Indices,
-    output: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-) -> NDArray[np.float32]:
-    """Patches of `x` (N, C, *spatial) at flat output `positions`, as rows (N * len(positions), C * prod(kernel)).
-
-    `pads` are the begin pads per spatial axis (what lies beyond the end is zero all the same); `output` is the output's
-    spatial shape. Rows run over samples first, positions second.
-    """
-    read = []
-    for where, tap, stride, pad, dilation in _axes(positions, output, kernel, strides, pads, dilations):
-        read.append(where * stride - pad + tap * dilation)
-    return _take(x, read)
+def take_patches(x: Floats, positions: Indices, output: Sequence[int], window: Window) -> NDArray[np.float32]:
+    """Patches of `x` (N, C, *spatial) at flat `positions` of the `output`, whose spatial shape is given, as rows
+    (N * len(positions), C * prod(kernel)): over samples first, positions second."""
+    return _take(x, _read(positions, output, window))
 
 
-def take_transposed(
-    x: Floats,
-    positions: Indices,
-    output: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-) -> NDArray[np.float32]:
+def take_transposed(x: Floats, positions: Indices, output: Sequence[int], window: Window) -> NDArray[np.float32]:
     """What each tap of a transposed convolution reads of `x` for its outputs at `positions`; see `take_patches`."""
     read = []
-    for where, tap, stride, pad, dilation in _axes(positions, output, kernel, strides, pads, dilations):
+    for where, tap, stride, pad, dilation in _axes(positions, output, window):
         at, rest = np.divmod(where + pad - tap * dilation, stride)
         read.append(np.where(rest == 0, at, -1))
     return _take(x, read)
 
 
+def _read(positions: Indices, output: Sequence[int], window: Window) -> list[Indices]:
+    """Where patches read along each spatial axis (positions, taps)."""
+    return [
+        where * stride - pad + tap * dilation for where, tap, stride, pad, dilation in _axes(positions, output, window)
+    ]
+
+
 def _axes(
-    positions: Indices,
-    output: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
+    positions: Indices, output: Sequence[int], window: Window
 ) -> Iterator[tuple[Indices, Indices, int, int, int]]:
     """Along each spatial axis where outputs are (positions, 1), where taps are (1, taps), stride, pad, dilation."""
     where = np.unravel_index(positions, tuple(output))
-    taps = np.unravel_index(np.arange(int(np.prod(kernel))), tuple(kernel))
-    for axis in range(len(output)):
-        yield where[axis][:, None], taps[axis][None, :], strides[axis], pads[axis], dilations[axis]
+    taps = np.unravel_index(np.arange(math.prod(window.kernel)), window.kernel)
+    for axis, (stride, pad, dilation) in enumerate(zip(window.strides, window.pads, window.dilations, strict=True)):
+        yield where[axis][:, None], taps[axis][None, :], stride, pad, dilation
 
 
 def patch_places(
-    sizes: Sequence[int],
-    positions: Indices,
-    output: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
+    sizes: Sequence[int], positions: Indices, output: Sequence[int], window: Window
 ) -> tuple[Indices, NDArray[np.bool_]]:
     """Where patches of an input of the spatial `sizes` read, as flat positions (positions, taps), and which of these
     are inside of it; see `take_patches`."""
-    read = []
-    for where, tap, stride, pad, dilation in _axes(positions, output, kernel, strides, pads, dilations):
-        read.append(where * stride - pad + tap * dilation)
-    return _places(read, sizes)
+    return _places(_read(positions, output, window), sizes)
 
 
 def rows_at_places(taken: Data, inside: NDArray[np.bool_]) -> NDArray[np.float32]:

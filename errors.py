@@ -7,10 +7,25 @@ where (graph, node, value), and what to do about it. Anything that is not an `Op
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 LISTED = 60
 """Known names that one line lists."""
+
+
+_NO_MEMORY = (
+    *("bad_alloc", "bad allocation", "Cannot allocate memory", "failed to map segment"),
+    "can't start new thread",
+)
+"""What libraries of C and C++ say where there is no memory."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether there was no memory to give: for an array, a library, a thread."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 class OptcError(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from .. import __version__
-from ..errors import OptcError
+from ..errors import OptcError, lacks_memory
 from .bench import bench
 from .build import build
 from .check import check
@@ -109,15 +109,13 @@ def run(argv: Sequence[str], *, interrupted: Callable[[], bool] = lambda: False)
         # What prints help and the version ends so where its reader has gone.
         silence()
         return 0
-    except MemoryError:
-        if "--traceback" in argv:
-            raise
-        return _fail("out of memory; use fewer samples (--samples) or a machine with more", 2)
     except Exception as error:
         if "--traceback" in argv:
             raise
         if interrupted():
             return _fail("interrupted", _INTERRUPTED)
+        if lacks_memory(error):
+            return _fail("out of memory; use fewer samples (--samples) or a machine with more", 2)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             silence()
             return _fail("standard output cannot be written: its disk is full", 2)

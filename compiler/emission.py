@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import EmissionError, OptcError
+from ..errors import EmissionError, OptcError, lacks_memory
 from ..ir.graph import Graph
 from ..runtime.samples import Samples
 from ..targets import table
@@ -24,6 +24,8 @@ def reproducible(order: Order, graph: Graph, held_out: Samples | None) -> Iterat
             raise
         raise EmissionError(_told(order, graph, held_out, str(error))) from error
     except Exception as error:
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from error
         what = f"{order.target.name} failed on graph '{graph.name}': {type(error).__name__}: {error}"
         raise EmissionError(_told(order, graph, held_out, what)) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,6 +19,22 @@ Dim: TypeAlias = int | str | None
 """A size, the name of a symbolic size (`"N"`), or `None` where nothing is known."""
 
 Shape: TypeAlias = tuple[Dim, ...]
+
+
+MOST_AXES = 64
+"""Axes of an array of NumPy."""
+
+
+def is_possible(shape: Sequence[object]) -> bool:
+    """Whether an array can have this shape, whose sizes may be unknown: so few axes, and elements that 64 bits count, a
+    size of 0 aside."""
+    count = 1
+    for size in shape if len(shape) <= MOST_AXES else (1 << 60,):
+        if isinstance(size, int) and size:
+            count *= size
+            if count >= 1 << 60:
+                return False
+    return True
 
 
 class DType(enum.IntEnum):

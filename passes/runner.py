@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import ModelError, OptcError, PassError, TargetError
+from ..errors import ModelError, OptcError, PassError, TargetError, lacks_memory
 from ..ir.same import same
 from ..ir.shapes.infer import infer
 from ..ir.text.snapshot import digest, settle
@@ -114,6 +114,8 @@ def _checked(
             raise _crash(position, one, before, ctx, observers, str(error)) from error
         raise
     except Exception as error:
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from error
         raise _crash(position, one, before, ctx, observers, f"{type(error).__name__}: {error}") from error
     # What passes before have left is tidy. The report alone does not tell: a layer that stays float may be stored anew.
     if position > 1 and not report.changed and same(graph, before):

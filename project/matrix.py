@@ -22,7 +22,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 from ..compiler.locked import Locked
-from ..errors import LockError, OptcError
+from ..errors import LockError, OptcError, lacks_memory
 from ..passes.observers import Reproduce
 from ..report.amount import amount
 from ..report.build import BuildReport
@@ -248,11 +248,11 @@ def build_one(job: Job, lock: Locked | None, cache: str | None, output: str | No
         build = compile_with(job.entry.path, options)
     except OptcError as error:
         return Result(job, error.exit_status, str(error).splitlines()[0])
-    except OSError as error:
-        return Result(job, 2, f"{error.filename}: {error.strerror}")
-    except MemoryError:
-        return Result(job, 2, "out of memory; use fewer samples, or --jobs 1")
     except Exception as error:
+        if lacks_memory(error):
+            return Result(job, 2, "out of memory; use fewer samples, or --jobs 1")
+        if isinstance(error, OSError):
+            return Result(job, 2, f"{error.filename}: {error.strerror}")
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         return Result(job, 1, f"internal error: {type(error).__name__}: {text} ({where.name}, line {where.lineno})")

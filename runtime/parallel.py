@@ -13,6 +13,8 @@ worked on side by side here.
 from __future__ import annotations
 
 import functools
+import mmap
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_LIBRARY = 128 << 20
+"""Bytes of addresses that SciPy's linear algebra takes when it is loaded, and the buffers of each of its threads."""
+_BUFFERS = 64 << 20
 BESIDE = 2
 """Batches worked on at a time: each takes the memory of a batch."""
 
@@ -73,6 +78,9 @@ def single_blas() -> Iterator[None]:
 def _pools() -> ThreadpoolController:
     """The pools of threads of this process; numpy and scipy each bring a BLAS, which is found once it is loaded."""
     import numpy  # noqa: F401
+
+    # A BLAS that is loaded where there is no memory for its buffers tries for ever.
+    mmap.mmap(-1, _LIBRARY + (os.cpu_count() or 1) * _BUFFERS).close()
     import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 

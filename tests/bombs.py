@@ -262,6 +262,32 @@ def spread() -> onnx.ModelProto:
     return _model(nodes, "t400", n=_ints(1 << 8, 1 << 14))
 
 
+def long_concat(length: int) -> onnx.ModelProto:
+    """Concats in Concats: one that reads all of them comes out."""
+    row = helper.make_node("Relu", ["x"], ["h0"])
+    nodes = [helper.make_node("Concat", [f"h{i}", "row"], [f"h{i + 1}"], axis=0) for i in range(length)]
+    return _model([row, *nodes], f"h{length}", row=np.ones((1, 4), np.float32))
+
+
+def axes(count: int) -> onnx.ModelProto:
+    """Names of sizes, as many for each of thousands of values."""
+    model = chain(3000)
+    model.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [f"size{axis}" for axis in range(count)])
+    )
+    return model
+
+
+def many_outputs(count: int, calls: int) -> onnx.ModelProto:
+    """Calls of a function that makes thousands of values, of which each reads one."""
+    nodes = [helper.make_node("big", [f"h{i}" if i else "x"], [f"h{i + 1}"], domain="own") for i in range(calls)]
+    model = _model(nodes, f"h{calls}")
+    inner = [helper.make_node("Relu", ["a"], [f"b{i}"]) for i in range(count)]
+    outputs = [f"b{i}" for i in range(count)]
+    model.functions.append(helper.make_function("own", "big", ["a"], outputs, inner, OPSETS))
+    return model
+
+
 def _function(name: str, nodes: list[NodeProto], attributes: list[str] | None = None) -> onnx.FunctionProto:
     return helper.make_function("own", name, ["a"], ["b"], nodes, OPSETS, attributes)
 
@@ -306,4 +332,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     "calls-3000": lambda: laughs(3000, 1),
     "calls-wide": lambda: laughs(4, 30),
     "chain-12000": lambda: chain(12_000),
+    "concats-8000": lambda: long_concat(8000),
+    "axes-5000": lambda: axes(5000),
+    "outputs-5000": lambda: many_outputs(5000, 5000),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -19,7 +19,7 @@ import onnx
 from ...errors import ModelError
 from ..printable import has_control
 from ..tensor import ArrayTensor, FileTensor, SourceFile, SparseTensor, Tensor, unpack
-from ..types import DType
+from ..types import DType, is_possible
 
 _TYPED = {
     DType.FLOAT: "float_data",
@@ -51,9 +51,7 @@ class TensorReader:
         dtype = _DTYPES.get(proto.data_type)
         if dtype is None:
             raise ModelError(f"tensor {proto.name!r}: unknown element type {proto.data_type}")
-        shape = tuple(proto.dims)
-        if shape and min(shape) < 0:
-            raise ModelError(f"tensor {proto.name!r}: negative size in shape {list(shape)}")
+        shape = _shape(proto.name, proto.dims)
         if proto.data_location == onnx.TensorProto.EXTERNAL:
             return self._external(proto, dtype, shape)
         if proto.HasField("segment"):
@@ -67,7 +65,7 @@ class TensorReader:
         return ArrayTensor(_shaped(proto, _typed(proto, dtype, shape), shape), dtype)
 
     def read_sparse(self, proto: onnx.SparseTensorProto) -> SparseTensor:
-        return SparseTensor(self.read(proto.values), self.read(proto.indices), tuple(proto.dims))
+        return SparseTensor(self.read(proto.values), self.read(proto.indices), _shape(proto.values.name, proto.dims))
 
     def _cut(self, proto: onnx.TensorProto, dtype: DType, shape: tuple[int, ...]) -> Tensor:
         begin, length = proto.segment.begin, proto.segment.end
@@ -126,6 +124,15 @@ class TensorReader:
             raise ModelError(f"{where} cannot be read: {error.strerror}") from error
         self.files[location] = mapped
         return mapped
+
+
+def _shape(name: str, dims: Sequence[int]) -> tuple[int, ...]:
+    if not is_possible(dims):
+        raise ModelError(f"tensor {name!r}: has more axes, or more elements, than any array can have")
+    shape = tuple(dims)
+    if shape and min(shape) < 0:
+        raise ModelError(f"tensor {name!r}: negative size in shape {list(shape)}")
+    return shape
 
 
 def _in_memory(proto: onnx.TensorProto, raw: bytes, dtype: DType, shape: tuple[int, ...]) -> Tensor:

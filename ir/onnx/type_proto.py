@@ -6,7 +6,7 @@ import onnx
 
 from ...errors import ModelError
 from ..printable import has_control
-from ..types import Dim, DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
+from ..types import Dim, DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type, is_possible
 from .wire import text
 
 _UNNAMED = ("", "?", "-1")
@@ -51,6 +51,8 @@ def _read_tensor_type(
                 raise ModelError(f"the size called {name!r} holds a control character")
             shape.append(None if name in _UNNAMED else name)
         named = named or bool(dim.denotation)
+    if not is_possible(shape):
+        raise ModelError(f"a value of {len(shape)} axes has more of them, or more elements, than any array can have")
     axes = tuple(text(dim.denotation) for dim in proto.shape.dim) if named else ()
     return TensorType(_dtype(proto.elem_type), tuple(shape), sparse, denotation, axes)
 

@@ -21,7 +21,7 @@ from ..graph import Function, Graph
 from ..instantiate import instantiate
 from ..node import Node, Value
 from ..tensor import Tensor
-from ..types import Dim, DType, TensorType, Type
+from ..types import Dim, DType, TensorType, Type, is_possible
 from ..uncollected import uncollected
 from .control_flow import control_flow
 from .onnx_inference import fact_of, onnx_facts, type_of
@@ -218,6 +218,8 @@ class _Walk:
             facts = self.infer(call)
             if any(not isinstance(size, int | Sym) for fact in facts for size in fact.shape or ()):
                 raise TypeError("a size is no whole number")
+            if not all(is_possible(fact.shape or ()) for fact in facts):
+                raise ValueError("the result would have more axes or elements than any array can have")
         except Cannot:
             facts = []
         except ModelError:
@@ -268,7 +270,7 @@ class _Walk:
             instance = instantiate(function, node)
             self.called[signature] = instance, self.run(instance, [f or Fact() for f in call.facts])
         self.inference.calls[node], outputs = self.called[signature]
-        return list(outputs)
+        return outputs[: len(node.outputs)]
 
     def merge(self, value: Value, fact: Fact, recorded: Type | None, call: Call) -> Fact:
         """The inferred fact, completed by a recorded type."""

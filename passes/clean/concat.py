@@ -24,15 +24,33 @@ def _axis(node: Node) -> int | None:
 
 
 def _nested(node: Node, rewriter: Rewriter) -> bool:
+    """Takes all the levels at once, from the outermost: a chain of thousands would else be copied at each of them."""
     axis = _axis(node)
-    for index in range(len(node.inputs)):
-        inner = rewriter.made_only_for(node, index, "Concat")
-        if inner is None or axis is None or _axis(inner) != axis:
-            continue
-        inputs = (*node.inputs[:index], *inner.inputs, *node.inputs[index + 1 :])
-        rewriter.replace(node, rewriter.make(node, "Concat", inputs, {"axis": axis}, merged=[inner]))
-        return True
-    return False
+    if axis is None or _goes_into_another(node, axis, rewriter):
+        return False
+    inputs: list[Value | None] = []
+    merged: list[Node] = []
+    pending = [(node, index) for index in reversed(range(len(node.inputs)))]
+    while pending:
+        reader, index = pending.pop()
+        inner = rewriter.made_only_for(reader, index, "Concat")
+        if inner is None or _axis(inner) != axis:
+            inputs.append(reader.inputs[index])
+        else:
+            merged.append(inner)
+            pending += [(inner, one) for one in reversed(range(len(inner.inputs)))]
+    if merged:
+        rewriter.replace(node, rewriter.make(node, "Concat", inputs, {"axis": axis}, merged=merged))
+    return bool(merged)
+
+
+def _goes_into_another(node: Node, axis: int, rewriter: Rewriter) -> bool:
+    """Whether another Concat, which is looked at later, takes the inputs of this one."""
+    uses = node.output.uses
+    reader, index = next(iter(uses)) if len(uses) == 1 else (None, 0)
+    if not isinstance(reader, Node) or reader.op != "Concat" or _axis(reader) != axis:
+        return False
+    return rewriter.made_only_for(reader, index, "Concat") is node
 
 
 def _empty(node: Node, rewriter: Rewriter) -> bool:

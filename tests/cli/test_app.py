@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -360,3 +361,29 @@ def test_diff_can_be_a_gate(good: str, tmp_path: Path) -> None:
     assert run(["diff", good, other, "--no-run", "--quiet"]) == 0
     assert run(["diff", good, other, "--no-run", "--quiet", "--exit-code"]) == 3
     assert run(["diff", good, good, "--no-run", "--quiet", "--exit-code"]) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        ImportError("state.so: failed to map segment from shared object"),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_where_there_is_no_memory_that_is_said(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_it(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.setattr("optc.cli.app.app", out_of_it)
+    assert run(["zoo"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("optc: out of memory; use fewer samples")
+    assert said.count("\n") == 1
+    with pytest.raises(type(error)):
+        run(["zoo", "--traceback"])

@@ -373,3 +373,31 @@ def test_a_size_that_is_no_whole_number_is_refused() -> None:
     graph = from_proto(onnx.parser.parse_model(text))
     with pytest.raises(ModelError, match="a size is no whole number"):
         infer(graph)
+
+
+def test_shapes_that_no_array_can_have_are_refused() -> None:
+    for dims in ([2] * 1000, [0, 1 << 62, 1 << 62], [1 << 40, 1 << 40]):
+        model = sound()
+        sparse = model.graph.sparse_initializer.add()
+        sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "s"))
+        sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), "i"))
+        sparse.dims[:] = dims
+        with pytest.raises(ModelError, match="'s': has more axes, or more elements, than any array") as error:
+            from_proto(model)
+        one_line(error)
+        model = sound()
+        model.graph.initializer[0].dims[:] = dims
+        with pytest.raises(ModelError, match="'w'") as error:
+            from_proto(model)
+        one_line(error)
+        model = sound()
+        model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, dims))
+        with pytest.raises(ModelError, match="any array can have") as error:
+            from_proto(model)
+        one_line(error)
+    model = sound()
+    shape = numpy_helper.from_array(np.array([1 << 40, 1 << 40], np.int64), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["large"], "fill"))
+    with pytest.raises(ModelError, match=r"'fill'.*any array can have"):
+        infer(from_proto(model))

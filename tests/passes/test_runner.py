@@ -321,3 +321,19 @@ def test_what_a_report_does_not_count_stays(kind: type[Pass], monkeypatch: pytes
     graph = graph_of_one_layer()
     run(Pipeline((*Pipeline.parse("clean"), kind())), graph, context(graph), cache=PassCache(None))
     assert next(iter(graph)).name == "another"
+
+
+@dataclass(frozen=True, slots=True)
+class Hungry(Pass):
+    """Loads what there is no memory for."""
+
+    name: ClassVar[str] = "hungry"
+
+    def run(self, graph: Graph, ctx: Context) -> Report:
+        raise ImportError("solver.so: failed to map segment from shared object")
+
+
+def test_what_finds_no_memory_is_no_crash() -> None:
+    graph = graph_of_one_layer()
+    with pytest.raises(MemoryError, match="solver"):
+        run(Pipeline([Hungry()]), graph, context(graph))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -133,3 +135,24 @@ def test_cores_are_those_of_the_affinity_within_the_quota(monkeypatch: pytest.Mo
     monkeypatch.undo()
     cpu.quota.cache_clear()
     cpu.cores.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what a process takes of its addresses from Linux")
+def test_linear_algebra_is_not_loaded_where_there_is_no_memory_for_its_buffers() -> None:
+    code = """
+import resource
+from pathlib import Path
+import numpy
+from optc.errors import lacks_memory
+from optc.runtime.parallel import single_blas
+import threadpoolctl
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20),) * 2)
+try:
+    with single_blas():
+        pass
+except Exception as error:
+    print(type(error).__name__, lacks_memory(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "OSError True\n"

@@ -24,6 +24,7 @@ from .compiler import (
 )
 from .compiler.artifact import interface
 from .compiler.data import draw
+from .compiler.first_answer import check_size
 from .compiler.fixed_sizes import Fixed
 from .errors import DataError, ModelError, SpecError, TargetError
 from .ir.graph import Graph
@@ -294,6 +295,7 @@ def _timed(model: str, threads: int) -> Runnable:
 
 def _open(model: str, graph: Graph, threads: int) -> Session:
     """The model as a user's runtime opens it."""
+    check_size(graph)
     if model.startswith("zoo:"):
         return Session(graph, threads=threads)
     try:

@@ -16,7 +16,8 @@ from ..errors import TargetError
 from ..ir.constant_work import check_constant_work
 from ..ir.cost import cost
 from ..ir.graph import Graph
-from ..ir.shapes.infer import analyse
+from ..ir.node import Node
+from ..ir.shapes.infer import Inference, analyse
 from ..ir.tensor import LazyTensor
 from ..ir.types import DType
 from ..runtime.bounded import bounded_memory, bounded_time
@@ -29,7 +30,7 @@ VARIABLE = "OPTC_BOUNDS"
 _LARGEST = 8 << 30
 """Bytes of one value of a model that is run."""
 _OUTPUTS = 1 << 14
-"""Values that one node makes."""
+"""Values that one node makes, and elements of a sequence."""
 _WAY_OUT = f"where you know better, {VARIABLE}=off in the environment lets it run"
 _UNEXPLAINED = f"which its weights and inputs do not explain; {_WAY_OUT}"
 
@@ -48,7 +49,7 @@ class Bounds:
     @staticmethod
     def of(graph: Graph, feeds: Mapping[str, Array], dims: Mapping[str, int], threads: int) -> Bounds | None:
         """`None` where a user wants none. Raises `TargetError` where sizes that are known tell that it takes more."""
-        _check_size(graph)
+        check_size(graph)
         if os.environ.get(VARIABLE) == "off":
             return None
         outputs = max((len(node.outputs) for node in graph.walk()), default=0)
@@ -103,9 +104,9 @@ def first_answer(graph: Graph, feeds: Mapping[str, Array], bounds: Bounds | None
     return opened[0]
 
 
-def _check_size(graph: Graph) -> None:
-    """Raises `TargetError` where a value takes more memory than is allowed for one when the model is run, or what is
-    computed from constants alone does."""
+def check_size(graph: Graph) -> None:
+    """Raises `TargetError` where a value takes more memory than is allowed for one when the model is run, a sequence
+    has more elements, or what is computed from constants alone takes more."""
     inference = analyse(graph)
     check_constant_work(graph, inference)
     for value, fact in inference.facts.items():
@@ -113,3 +114,21 @@ def _check_size(graph: Graph) -> None:
         size = fact.dtype.file_bytes(math.prod(shape)) if fact.dtype is not DType.UNDEFINED else 0
         if size > _LARGEST and value.producer is not None:
             raise TargetError(f"value '{value.name}' of the model would take {size} bytes when it is run")
+    for node in graph.walk():
+        pieces = _pieces(node, inference) if node.op == "SplitToSequence" else 0
+        if pieces > _OUTPUTS:  # where memory ends amid so many, ONNX Runtime ends the process
+            raise TargetError(f"value '{node.output.name}' of the model would be a sequence of {pieces} tensors")
+
+
+def _pieces(node: Node, inference: Inference) -> int:
+    """How many tensors a SplitToSequence makes; 0 where that is not known."""
+    whole, split = node.inputs[0], node.input(1)
+    if split is not None and split.constant is None:
+        return 0
+    if split is not None and split.constant is not None and split.constant.shape:
+        return split.constant.size
+    shape = None if whole is None else inference.shape(whole)
+    axis = node.get_int("axis", 0)
+    size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+    each = 1 if split is None or split.constant is None else max(int(split.constant.numpy()), 1)
+    return -(-size // each) if isinstance(size, int) else 0

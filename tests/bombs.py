@@ -241,6 +241,16 @@ def sequence() -> onnx.ModelProto:
     return _model(nodes, "c", f=np.ones(1 << 20, np.float32))
 
 
+def pieces() -> onnx.ModelProto:
+    """A list of a million tensors of one element."""
+    nodes = [
+        helper.make_node("Expand", ["f", "size"], ["v"]),
+        helper.make_node("SplitToSequence", ["v"], ["s"]),
+        helper.make_node("ConcatFromSequence", ["s"], ["c"], axis=0),
+    ]
+    return _model(nodes, "c", f=np.ones(1, np.float32), size=_ints(1 << 20))
+
+
 def squares() -> onnx.ModelProto:
     """Products of what a sample of four numbers is spread to."""
     nodes = [helper.make_node("Tile", ["x", "n"], ["p0"])]
@@ -321,7 +331,7 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     one.__name__: one
     for one in (
         *(tile, liar, count, hidden_count, filled, overfilled, expanded, reshaped, weight, outer, sparse, doubling),
-        *(filled_somewhat, wide, gathered, endless, growing, ordered, parts, sequence, spread, squares),
+        *(filled_somewhat, wide, gathered, endless, growing, ordered, parts, pieces, sequence, spread, squares),
         *(strings, many, products, contraction, scalars, rank, padded, one_hot, resized, sums, expression),
     )
 } | {

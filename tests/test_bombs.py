@@ -22,13 +22,24 @@ pytestmark = pytest.mark.slow
 RUN = ["m.onnx", "--passes", "clean", "--samples", "2", "-q", "-o", "out.onnx"]
 
 
-@pytest.mark.parametrize("name", ["filled", "expanded", "weight", "count", "sparse", "laughs-40", "sums"])
+@pytest.mark.parametrize("name", ["filled", "expanded", "weight", "count", "pieces", "sparse", "laughs-40", "sums"])
 def test_a_bomb_is_not_set_off_by_the_check(name: str, tmp_path: Path) -> None:
     data = BOMBS[name]().SerializeToString()
     (tmp_path / "m.onnx").write_bytes(data)
     taken = measured(RUN, tmp_path)
     assert taken.status in (0, 2), taken.said
     assert "Traceback" not in taken.said
+    assert taken.memory <= 2 * len(data) + (1 << 30)
+    assert taken.seconds <= SECONDS
+
+
+@pytest.mark.parametrize("name", ["filled_somewhat", "pieces"])
+def test_a_bomb_is_not_set_off_by_what_compares_models(name: str, tmp_path: Path) -> None:
+    data = BOMBS[name]().SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(data)
+    taken = measured(["diff", "m.onnx", "m.onnx"], tmp_path)
+    assert taken.status == 0, taken.said
+    assert "not run side by side" in taken.said
     assert taken.memory <= 2 * len(data) + (1 << 30)
     assert taken.seconds <= SECONDS
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError, ModelError, expect, nearest
 from ..ir.graph import Graph, Value
-from ..ir.printable import has_control
+from ..ir.printable import has_control, spelled
 from ..ir.types import DType
 from .archive import open_npy, open_npz, unreadable
 from .axes import axes_of, axes_of_feed, batch_axes, fed_inputs
@@ -192,6 +192,9 @@ def _of_folder(
     layout: str,
     resize: int | tuple[int, int] | None,
 ) -> list[Column]:
+    for path in folder.rglob("*"):
+        if has_control(path.name):
+            raise DataError(f"{folder}: holds a file whose name has control characters in it: {spelled(path.name)}")
     sets = sorted(p for p in folder.glob("test_data_set_*") if p.is_dir())
     if not sets and (folder / "input_0.pb").exists():
         sets = [folder]

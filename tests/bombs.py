@@ -344,5 +344,5 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     "chain-12000": lambda: chain(12_000),
     "concats-8000": lambda: long_concat(8000),
     "axes-5000": lambda: axes(5000),
-    "outputs-5000": lambda: many_outputs(5000, 5000),
+    "outputs-4000": lambda: many_outputs(4000, 4000),
 }

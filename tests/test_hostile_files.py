@@ -283,3 +283,16 @@ def test_a_reader_that_has_gone_is_no_error(words: list[str]) -> None:
         command = [sys.executable, "-m", "optc", *words]
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["a\nb.npy", "\x1b]0;title\x07.png", "folder\n/x.npy"])
+def test_names_of_samples_write_nothing_on_the_terminal(name: str, tmp_path: Path) -> None:
+    graph = Graph("g", opsets={"": 17})
+    graph.add_input("x", TensorType(DType.FLOAT, ("N", 4)))
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"no array")
+    with pytest.raises(DataError, match="control characters") as error:
+        load_samples(tmp_path, graph)
+    assert str(error.value).isprintable()

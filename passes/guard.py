@@ -8,8 +8,8 @@ latencies where one was given; without, it is not judged where the target is ano
 
 Against the teacher, worse is an agreement below the floor: the user's where one was given, and then by any amount and
 where nothing could be compared. A pass whose options the user spelled out was told how much to lose, so no other floor
-holds for it; a pass left to its own choice must keep `OWN_FLOOR` of the agreement that it was given, but for the standard error of what
-was compared: of samples that are one answer each, or of all places, rows or scores in them.
+holds for it; a pass left to its own choice must keep `OWN_FLOOR` of the agreement that it was given, but for
+the standard error of what was compared: of samples that are one answer each, or of all places, rows or scores in them.
 """
 
 from __future__ import annotations

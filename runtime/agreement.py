@@ -14,7 +14,8 @@ anything to compare, there is no figure: a share of NaN, which meets no floor.
 Where every sample is decided at many places (pixels, anchor boxes, labels), nearly all of them may be background, and a
 student that finds nothing would agree nearly everywhere. So such outputs are also measured by Cohen's kappa (1960),
 (p - e) / (1 - e) with p the share of equal answers and e what it would be if the two answered independently, each as
-often with every class as it does.
+often with every class as it does. A class that is given at hardly a place where the teacher gives it (`LOST`), of at
+least `MANY`, is named, and its share counts, however rare it is.
 
 Where the student gives NaN or infinity and the teacher a number, the student's answer counts as zero, and is counted.
 """
@@ -37,7 +38,7 @@ from .margins import Margins
 from .rows import Rows, ranked, selected, standing
 from .samples import Samples
 from .session import Runnable, Session
-from .slices import MANY, POINTS, Part, Slices
+from .slices import LOST, MANY, POINTS, Part, Slices
 
 CEILING_DB = 200.0
 """The SQNR reported for equal outputs, whose noise is zero; the floor for a silent teacher is its negative."""
@@ -295,7 +296,7 @@ class Sums:
         self.dense = False
         self.margins = Margins()
         self.slices = Slices(kind is Kind.DECISIONS)
-        self.answers: npt.NDArray[np.int64] | None = None  # (2, classes): how often each of the two gave every class
+        self.answers: npt.NDArray[np.int64] | None = None  # (3, classes): how often the two, and both, gave every class
 
     def add(self, teacher: Array | list[Array], student: Array | list[Array]) -> None:
         """One batch of this output from both; of a sequence, element by element."""
@@ -374,7 +375,10 @@ class Sums:
         """Count two arrays of class numbers."""
         self.rows += teacher.size
         self.agreed += int(np.count_nonzero(teacher == student))
-        counts = np.stack([np.bincount(a.reshape(-1).astype(np.intp), minlength=classes) for a in (teacher, student)])
+        both = teacher[teacher == student]
+        counts = np.stack(
+            [np.bincount(a.reshape(-1).astype(np.intp), minlength=classes) for a in (teacher, student, both)]
+        )
         if self.answers is not None:  # the number of classes may differ from sample to sample
             width = max(counts.shape[1], self.answers.shape[1])
             counts, before = (np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in (counts, self.answers))
@@ -385,7 +389,7 @@ class Sums:
         """How many of many decisions a sample would be equal by chance."""
         if not self.dense or self.answers is None or not self.rows:
             return None
-        return float(np.prod(self.answers / self.rows, axis=0).sum())
+        return float(np.prod(self.answers[:2] / self.rows, axis=0).sum())
 
     def _kappa(self) -> float | None:
         chance = self._chance()
@@ -435,12 +439,24 @@ class Sums:
             return None, _UNSEEN
         if self.kind is Kind.VALUES:
             return (None, _ZERO) if self.signal == 0 == self.noise else (self.slices.worst(), "")
-        if self.kind is not Kind.DECISIONS or not self.dense or self.slices.lost:
+        if self.kind is not Kind.DECISIONS:
+            return self._lost_class(), ""
+        if not self.dense or self.slices.lost:
             return None, ""
         if self.slices.scores_above(2) >= MANY:
             return self.slices.worst(POINTS[2:]), ""
         silent = not self.slices.scores_above(0) and self.agreed == self.rows
         return self.slices.worst(), _SILENT if silent else ""
+
+    def _lost_class(self) -> Part | None:
+        """Of many decisions a sample, the class that the student hardly gives where the teacher does."""
+        if not self.dense or self.answers is None:
+            return None
+        yes, said, both = self.answers.astype(np.float64)
+        shares = 2 * both / np.maximum(yes + said, 1.0)
+        worst = int(np.argmin(np.where(yes >= MANY, shares, 1.0)))
+        lost = yes[worst] >= MANY and shares[worst] < LOST
+        return Part(float(shares[worst]), f"class {worst}", float(yes[worst])) if lost else None
 
 
 def decibel(signal: float, noise: float) -> float:

@@ -12,7 +12,10 @@ smallest axis beside the samples is judged apart, and the worst counts. Of slice
   has `MANY` of them, which is given `DOUBT` standard errors; their ranking, by how many of the k rows that the teacher
   scores highest are among the student's k, with k the rows of a sample that the teacher scores above `POINTS[0]`; and
   the gain of all together, which a range that cuts them off costs;
-- signals (one slice of at least `LONG` steps): the gain of each octave of the spectrum that has `HEARD` of the power.
+- signals (up to `TRACKS` slices of at least `LONG` steps, none of them scores): the gain of each octave of the spectrum
+  that has `HEARD` of its slice's power;
+- slices that are many beside what is in them, such as the columns of an embedding or the bins of a spectrogram: those
+  that are lost, with a gain below `LOST` by more than `DOUBT` standard errors.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-WIDEST = 256
-"""Slices beyond which an axis is no list of columns."""
+WIDEST, MOST = 256, 4096
+"""Slices beyond which an axis is no list of columns, and beyond which none of them is missed."""
 CHANNELS = 16
 """Beside a single channel in front, more at the end are no channels but places."""
 POINTS = (0.1, 0.25, 0.5)
@@ -39,8 +42,9 @@ MIDDLE = 0.25
 """The share of a slice of scores that lies between one quarter and three at most."""
 FAINT, SILENT = 1e-3, 1e-8
 """Shares of the largest variance below which a slice is judged by gain alone, and not at all."""
-LONG = 512
+LONG, TRACKS = 128, 8
 HEARD = 1e-4
+LOST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Slices:
 
     __slots__ = (
         "decides", "axis", "width", "all", "scoring", "low", "high", "middle", "counts", "ranked", "ranks", "bands",
-        "lost",
+        "lost", "thin_axis", "thin",
     )  # fmt: skip
 
     def __init__(self, decides: bool = False) -> None:
@@ -91,8 +95,10 @@ class Slices:
         self.low = self.high = self.middle = np.zeros(0)
         self.counts: Floats = np.zeros((3, len(POINTS), 0))  # of both, of the teacher, of the student
         self.ranked = self.ranks = 0
-        self.bands: dict[int, Floats] = {}
+        self.bands: dict[int, Floats] = {}  # of each octave: the power, and what both share of it, (2, slices)
         self.lost = False
+        self.thin_axis: int | None = None
+        self.thin = _Sums()
 
     def add(self, t: Floats, s: Floats) -> None:
         """A batch of the output, alike in shape and finite; one number for the whole of it counts as a sample."""
@@ -101,6 +107,7 @@ class Slices:
             return
         if not self.width:
             self.axis = _small_axis(t.shape)
+            self.thin_axis = _thin_axis(t.shape) if self.axis is None or t.ndim == 2 else None
             self.width = 1 if self.axis is None else t.shape[self.axis]
             self.low, self.high = np.full(self.width, np.inf), np.full(self.width, -np.inf)
             self.middle = np.zeros(self.width)
@@ -108,8 +115,9 @@ class Slices:
         if self.axis is not None and (t.ndim <= self.axis or t.shape[self.axis] != self.width):
             self.lost = True  # another axis is open, and no slice is the same one in all samples
             return
-        if self.width == 1 and t.shape[-1] >= LONG and t.ndim <= 3:
-            self._hear(t, s)
+        self._hear(t, s)
+        if self.thin_axis is not None:
+            self._look_for(t, s, self.thin_axis)
         first, second = (self._table(x) for x in (t, s))
         self.all.add(*(x.transpose(1, 0, 2).reshape(self.width, -1) for x in (first, second)))
         self._score(first, second)
@@ -140,10 +148,24 @@ class Slices:
             self.ranked += len(best & other)
 
     def _hear(self, t: Floats, s: Floats) -> None:
-        first, second = (np.fft.rfft(x.reshape(-1, x.shape[-1]), axis=-1) for x in (t, s))
+        """Where it may be a signal."""
+        tracks = 1 if t.ndim == 2 else self.width
+        apart = t.ndim == 2 or self.axis is not None or 1 in t.shape[1:]
+        if t.ndim > 3 or not apart or tracks > TRACKS or t[0].size < LONG * tracks:
+            return
+        first, second = (
+            np.fft.rfft(x[:, None] if t.ndim == 2 else self._table(x), axis=-1) for x in (t, s)
+        )  # (samples, tracks, bins)
         products = (np.square(np.abs(first)).sum(0), np.real(first * second.conj()).sum(0))
         for band, (start, end) in enumerate(_octaves(first.shape[-1])):
-            self.bands[band] = self.bands.get(band, np.zeros(2)) + [x[start:end].sum() for x in products]
+            self.bands[band] = self.bands.get(band, np.zeros((2, tracks))) + [x[:, start:end].sum(1) for x in products]
+
+    def _look_for(self, t: Floats, s: Floats, axis: int) -> None:
+        rows = [np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) for x in (t, s)]
+        if self.thin.sums.shape[1] not in (0, len(rows[0])):
+            self.thin_axis, self.thin = None, _Sums()  # it is open, and no slice is the same one in all samples
+            return
+        self.thin.add(rows[0], rows[1])
 
     def _scores(self) -> npt.NDArray[np.bool_]:
         """Which slices look like scores, and score, by what was seen so far."""
@@ -169,7 +191,8 @@ class Slices:
         scores = self._scores()
         parts = [*self._decided(scores, points)]
         if not self.decides:
-            parts += [*self._valued(~scores), *self._bands()]
+            parts += [*self._valued(~scores), *self._missing()]
+            parts += [] if scores.any() and self.width > 1 else [*self._bands()]
         return min(parts, key=lambda part: part.share, default=None)
 
     def _decided(self, scores: npt.NDArray[np.bool_], points: Sequence[float]) -> Iterator[Part]:
@@ -206,11 +229,22 @@ class Slices:
             share = min(correlation, 1 - min(1.0, abs(bias[one]) / math.sqrt(t[one])))
             yield Part(float(share), self._name(one), sums.rows)
 
+    def _missing(self) -> Iterator[Part]:
+        if self.thin_axis is None or self.thin.rows < MANY:
+            return
+        _, t, s, ts = self.thin.moments()
+        seen = np.flatnonzero(t > SILENT * t.max(initial=0.0))
+        gain = ts[seen] / t[seen]
+        doubt = DOUBT * np.sqrt(np.maximum(s[seen] / t[seen] - gain * gain, 0.0) / self.thin.rows)
+        for at in np.flatnonzero(gain + doubt < LOST):
+            yield Part(max(0.0, float(gain[at])), f"[{':, ' * self.thin_axis}{seen[at]}]", self.thin.rows)
+
     def _bands(self) -> Iterator[Part]:
-        power = sum(band[0] for band in self.bands.values())
+        power = sum((band[0] for band in self.bands.values()), np.zeros(1))
         for at, (own, shared) in self.bands.items():
-            if own > HEARD * power:
-                yield self._gain(shared / own, f"octave {at + 1} of the spectrum")
+            for track in np.flatnonzero(own > HEARD * np.maximum(power, FAINT * power.max())):
+                which = f" of {self._name(track)}" if len(power) > 1 else ""
+                yield self._gain(shared[track] / own[track], f"octave {at + 1} of the spectrum{which}")
 
     def _gain(self, gain: float, name: str) -> Part:
         return Part(1 - min(1.0, abs(1 - float(gain))), name, self.all.rows)
@@ -232,6 +266,12 @@ def _small_axis(shape: tuple[int, ...]) -> int | None:
         return None
     fitting = [(size, axis) for size, axis in sizes if 1 < size <= WIDEST and each // size >= 4 * size]
     return -min(fitting)[1] if fitting else None
+
+
+def _thin_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis whose slices are too many to be judged, though one that is lost can be told."""
+    sizes = [(size, axis) for axis, size in enumerate(shape) if axis and 1 < size <= MOST]
+    return min(sizes)[1] if 2 <= len(shape) <= 3 and sizes else None
 
 
 def _octaves(bins: int) -> list[tuple[int, int]]:

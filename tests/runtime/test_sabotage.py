@@ -70,6 +70,65 @@ def dense() -> Array:
     return 0.85 * np.eye(3)[answers] + 0.05
 
 
+def stereo() -> Array:
+    rng = np.random.default_rng(8)
+    time = np.arange(2048) / 2048
+    tones = [a * np.sin(2 * np.pi * (f * time + rng.random((6, 2, 1)))) for f, a in ((20, 1.0), (150, 0.3), (700, 0.1))]
+    return np.sum(tones, axis=0) * np.array([1, 0.2])[:, None]
+
+
+def chunk() -> Array:
+    """What a model that hears a few milliseconds at a time answers."""
+    rng = np.random.default_rng(9)
+    time = np.arange(256) / 256
+    return np.sin(2 * np.pi * (8 * time + rng.random((40, 1)))) + 0.1 * np.sin(
+        2 * np.pi * (60 * time + rng.random((40, 1)))
+    )
+
+
+def spectrogram() -> Array:
+    """(10, 80 bins, 120 frames), each bin fainter than the one below it."""
+    return np.random.default_rng(10).standard_normal((10, 80, 120)) * np.exp(-np.arange(80) / 12)[:, None]
+
+
+def gains() -> Array:
+    """(8, 80 bins, 60 frames): how much of each bin a denoiser lets through."""
+    return 1 / (1 + np.exp(-np.random.default_rng(17).standard_normal((8, 80, 60)).cumsum(2) / 2))
+
+
+def heatmaps() -> Array:
+    """A peak for each of 17 joints."""
+    y, x = np.mgrid[:32, :24]
+    rng = np.random.default_rng(11)
+    at = rng.uniform(4, 20, (2, 24, 17, 1, 1))
+    return np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / 8) * rng.uniform(0.5, 1, (24, 17, 1, 1))
+
+
+def embedding(width: int) -> Callable[[], Array]:
+    return lambda: np.random.default_rng(12).standard_normal((100, width))
+
+
+def letters() -> Array:
+    """Logits of 30 letters at 40 places, most of them blank."""
+    rng = np.random.default_rng(13)
+    letter = np.where(rng.random((200, 40)) < 0.85, 0, rng.integers(1, 30, (200, 40)))
+    return 6 * np.eye(30)[letter] + rng.standard_normal((200, 40, 30))
+
+
+def image() -> Array:
+    return np.clip(0.5 + 0.05 * np.random.default_rng(14).standard_normal((6, 3, 48, 48)).cumsum(2), 0, 1)
+
+
+def corners() -> Array:
+    rng = np.random.default_rng(15)
+    corner = rng.uniform(0, 0.8, (16, 100, 2))
+    return np.concatenate([corner, corner + rng.uniform(0.05, 0.2, (16, 100, 2))], axis=2)
+
+
+def depth() -> Array:
+    return np.abs(np.random.default_rng(16).standard_normal((8, 1, 48, 64)).cumsum(2).cumsum(3)) + 2
+
+
 def without(*at: object) -> Callable[[Array], Array]:
     def zero(x: Array) -> Array:
         x[at] = 0
@@ -95,11 +154,12 @@ def shifted(by: float, *at: object) -> Callable[[Array], Array]:
     return shift
 
 
-def muted(low: int, high: int) -> Callable[[Array], Array]:
+def muted(low: int, high: int, *at: object) -> Callable[[Array], Array]:
     def mute(x: Array) -> Array:
-        spectrum = np.fft.rfft(x, axis=-1)
+        spectrum = np.fft.rfft(x[at], axis=-1)
         spectrum[..., low:high] = 0
-        return np.fft.irfft(spectrum, x.shape[-1], axis=-1)
+        x[at] = np.fft.irfft(spectrum, x.shape[-1], axis=-1)
+        return x
 
     return mute
 
@@ -120,6 +180,18 @@ OUTPUTS: dict[str, tuple[Kind, Callable[[], Array], float]] = {
     "regression": (Kind.VALUES, regression, 1e-2),
     "logits": (Kind.LOGITS, logits, 1e-2),
     "dense": (Kind.PROBABILITIES, dense, 1e-2),
+    "stereo": (Kind.VALUES, stereo, 1e-2),
+    "chunk": (Kind.VALUES, chunk, 1e-2),
+    "chunk of one channel": (Kind.VALUES, lambda: chunk()[:, None], 1e-2),
+    "spectrogram": (Kind.VALUES, spectrogram, 1e-2),
+    "gains": (Kind.DECISIONS, gains, 2e-3),
+    "heatmaps": (Kind.VALUES, heatmaps, 2e-3),
+    "embedding": (Kind.VALUES, embedding(64), 1e-2),
+    "wide embedding": (Kind.VALUES, embedding(512), 1e-2),
+    "letters": (Kind.LOGITS, letters, 2e-2),
+    "image": (Kind.VALUES, image, 5e-3),
+    "corners": (Kind.VALUES, corners, 1e-3),
+    "depth": (Kind.VALUES, depth, 5e-3),
 }
 SABOTAGES: list[tuple[str, str, Callable[[Array], Array]]] = [
     ("detector", "all scores zero", without(every, slice(4, None))),
@@ -153,6 +225,37 @@ SABOTAGES: list[tuple[str, str, Callable[[Array], Array]]] = [
     ("logits", "two classes swapped", swapped(1, 0, 1)),
     ("dense", "background alone", lambda x: np.broadcast_to(np.array([1.0, 0, 0]), x.shape)),
     ("dense", "two classes swapped", swapped(2, 1, 2)),
+    ("stereo", "a channel muted", without(every, 1)),
+    ("stereo", "the channels swapped", swapped(1, 0, 1)),
+    ("stereo", "muted at the highest band", muted(512, 1025, ...)),
+    ("stereo", "one channel muted at the highest band", muted(512, 1025, every, 1)),
+    ("chunk", "muted at the highest band", muted(40, 129, ...)),
+    ("chunk of one channel", "muted at the highest band", muted(40, 129, ...)),
+    ("spectrogram", "middle bins empty", without(every, slice(30, 40))),
+    ("spectrogram", "highest bins empty", without(every, slice(50, 80))),
+    ("spectrogram", "a frame late", lambda x: np.roll(x, 1, 2)),
+    ("gains", "bins closed", without(every, slice(10, 20))),
+    ("gains", "all open", lambda x: np.ones_like(x)),
+    ("heatmaps", "one emptied", without(every, 3)),
+    ("heatmaps", "two swapped", swapped(1, 2, 3)),
+    ("heatmaps", "two places aside", lambda x: np.roll(x, 2, -1)),
+    ("embedding", "a column zero", without(every, 5)),
+    ("embedding", "two columns swapped", swapped(1, 4, 5)),
+    ("embedding", "of another sample", lambda x: x[::-1]),
+    ("wide embedding", "a column zero", without(every, 5)),
+    ("wide embedding", "two columns swapped", swapped(1, 4, 5)),
+    ("letters", "a letter never", lambda x: np.where(np.arange(30) == 7, -9, x)),
+    ("letters", "two letters swapped", swapped(2, 3, 4)),
+    ("letters", "a place late", lambda x: np.roll(x, 1, 1)),
+    ("image", "two colours swapped", swapped(1, 0, 2)),
+    ("image", "grey", lambda x: np.broadcast_to(x.mean(1, keepdims=True), x.shape)),
+    ("image", "dark", lambda x: x / 2),
+    ("corners", "x and y swapped", lambda x: x[..., [1, 0, 3, 2]]),
+    ("corners", "no sizes", lambda x: x[..., [0, 1, 0, 1]]),
+    ("corners", "in another order", lambda x: x[:, ::-1]),
+    ("depth", "the inverse", lambda x: 1 / x),
+    ("depth", "tenfold", lambda x: 10 * x),
+    ("depth", "flat", lambda x: np.full_like(x, x.mean())),
 ]
 
 

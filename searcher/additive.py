@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .knapsack import knapsack
-from .space import Metric, Pick, Space
+from .space import WHOLE, Metric, Pick, Space
 from .task import Task
 
 _ROUNDS = 4
@@ -87,17 +87,23 @@ def _shrunk(
 
 def _changes(task: Task, each: list[Joint], base: Pick, metrics: list[Metric]) -> tuple[list[Array], Array]:
     """What each option of each joint changes in the costs of `base`, (options, metrics), and the costs of `base`."""
-    whole = _costs(task, base, metrics)
-    changes = []
+    space = task.space
+    reaching = {number for number, site in enumerate(space.sites) if site.kind in (*WHOLE, "activations")}
+    bare = not any(base.at[number] for number in reaching)
+    picks = [base]
     for one in each:
-        rows = []
         for at in one.at:
             places = list(base.at)
             for site, i in zip(one.sites, at, strict=True):
                 places[site] = i
-            rows.append(_costs(task, Pick(base.form, tuple(places)), metrics) - whole)
-        changes.append(np.array(rows))
-    return changes, whole
+            pick = Pick(base.form, tuple(places))
+            # What no option reaches beyond its own site is all there.
+            alone = bare and not any(i for site, i in zip(one.sites, at, strict=True) if site in reaching)
+            picks.append(pick if alone else space.within(pick))
+    costs = task.surrogate.careful_of(base.form, np.array([pick.at for pick in picks], np.intp))
+    whole, *others = np.stack([costs[metric] for metric in metrics], axis=1)
+    ends = np.cumsum([len(one.at) for one in each])[:-1]
+    return np.split(np.reshape(others, (-1, len(metrics))) - whole, ends), whole
 
 
 def _costs(task: Task, pick: Pick, metrics: list[Metric]) -> Array:

@@ -40,6 +40,8 @@ WHOLE = ("blocks", "replacement")
 """Kinds of sites whose options take all of some layers."""
 FACTOR = 150.0
 """Bytes, about, that a further factor of a layer takes besides its weights: nodes, scales, biases."""
+TOGETHER = 4096
+"""Picks whose costs are summed at once."""
 CAST, MULTIPLIED, WORDS = 40.0, 110.0, 210.0
 """Bytes, about, of the nodes that decode codes of four bits, the same times multipliers, and words of three or two."""
 
@@ -186,37 +188,50 @@ class Meter:
         macs, params, self._seconds = map(float, self._own.sum(axis=1))
         self._rest = max(space.macs - macs, 0.0), max(space.params - params, 0.0)
         self._other = max(space.bytes - 4.0 * params, 0.0)
-        self._parts = [
-            [1.0 + (site.kind == "structure" and i > 0) for i in range(len(site.options))] for site in space.sites
-        ]
         self._reach = [np.array([numbers[name] for name in site.reach], np.intp) for site in space.sites]
-        self._left = [[_left(site, option) for option in site.options] for site in space.sites]
+        # By option: the shares that it leaves (options, 3, layers in reach), and the factors in which a layer then is.
+        self._left = [
+            np.array([np.ones((3, len(site.reach))), *(_left(site, option) for option in site.options[1:])])
+            for site in space.sites
+        ]
+        self._parts = [1.0 + (site.kind == "structure") * (np.arange(len(site.options)) > 0) for site in space.sites]
 
     def costs(self, pick: Pick) -> dict[Metric, float]:
+        return {
+            metric: float(cost[0]) for metric, cost in self.costs_of(pick.form, np.array([pick.at], np.intp)).items()
+        }
+
+    def costs_of(self, form: str, picks: NDArray[np.intp]) -> dict[Metric, Array]:
+        """The costs (picks,) of many picks of a form, (picks, sites)."""
+        each = [self._costs_of(form, picks[i : i + TOGETHER]) for i in range(0, len(picks), TOGETHER)]
+        return {metric: np.concatenate([one[metric] for one in each]) for metric in METRICS}
+
+    def _costs_of(self, form: str, picks: NDArray[np.intp]) -> dict[Metric, Array]:
         space, own = self._space, self._own
-        left = np.ones_like(own)
-        bits = np.full(own.shape[1], 32.0 if pick.form == FLOAT else 8.0)
-        form = np.full(own.shape[1], FORMS[pick.form])
-        parts = np.ones(own.shape[1])
-        alone = np.full(own.shape[1], pick.form == "none")
-        for number, place in enumerate(pick.at):
-            site = space.sites[number]
+        shape = len(picks), own.shape[1]
+        left = np.ones((3, *shape))
+        bits = np.full(shape, 32.0 if form == FLOAT else 8.0)
+        pace = np.full(shape, FORMS[form])
+        parts = np.ones(shape)
+        alone = np.full(shape, form == "none")
+        for number, site in enumerate(space.sites):
+            at, reach = picks[:, number], self._reach[number]
             if site.kind == "bits":
-                if pick.form != FLOAT:
-                    bits[self._reach[number]] = site.options[place].bits
+                if form != FLOAT:
+                    bits[:, reach] = np.array([float(one.bits) for one in site.options])[at, None]
             elif site.kind == "activations":
-                if pick.form == "int8":
-                    form[self._reach[number]] = site.options[place].time
-                alone[self._reach[number]] |= place > 0
-            elif place:
-                left[:, self._reach[number]] *= self._left[number][place]
-                parts[self._reach[number]] *= self._parts[number][place]
+                if form == "int8":
+                    pace[:, reach] = np.array([one.time for one in site.options])[at, None]
+                alone[:, reach] |= at[:, None] > 0
+            elif at.any():
+                left[:, :, reach] *= self._left[number][at].swapaxes(0, 1)
+                parts[:, reach] *= self._parts[number][at, None]
         macs, params, time = left
         return {
-            "macs": float(own[0] @ macs + self._rest[0]) / max(space.macs, 1.0),
-            "params": float(own[1] @ params + self._rest[1]) / max(space.params, 1.0),
-            "size": float(_bytes(own[1] * params, bits, parts, alone).sum() + self._other) / max(space.bytes, 1.0),
-            "latency": float(own[2] @ (time * form)) / self._seconds if self._seconds else 1.0,
+            "macs": (macs @ own[0] + self._rest[0]) / max(space.macs, 1.0),
+            "params": (params @ own[1] + self._rest[1]) / max(space.params, 1.0),
+            "size": (_bytes(own[1] * params, bits, parts, alone).sum(axis=1) + self._other) / max(space.bytes, 1.0),
+            "latency": (time * pace) @ own[2] / self._seconds if self._seconds else np.ones(len(picks)),
         }
 
 

@@ -25,9 +25,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .judge import Figures, Judged
-from .space import Meter, Metric, Pick, Space
+from .space import Array, Meter, Metric, Pick, Space
 
 _PULL = 0.3
 """Weight of what is believed beforehand, against that of one candidate."""
@@ -80,12 +81,16 @@ class Surrogate:
 
     def costs(self, pick: Pick) -> dict[Metric, float]:
         """The predicted shares of the original."""
-        costs = self._meter.costs(pick)
-        return {metric: self._corrected(metric, pick.form, cost) for metric, cost in costs.items()}
+        return _alone(self._corrected(pick.form, self._meter.costs_of(pick.form, np.array([pick.at], np.intp))))
 
     def careful(self, pick: Pick) -> dict[Metric, float]:
         """The predicted shares, each higher by what predictions of the form were lately too low."""
-        return {metric: cost * (1.0 + self.margin(metric, pick.form)) for metric, cost in self.costs(pick).items()}
+        return _alone(self.careful_of(pick.form, np.array([pick.at], np.intp)))
+
+    def careful_of(self, form: str, picks: NDArray[np.intp]) -> dict[Metric, Array]:
+        """The `careful` costs (picks,) of many picks of a form, (picks, sites)."""
+        costs = self._corrected(form, self._meter.costs_of(form, picks))
+        return {metric: each * (1.0 + self.margin(metric, form)) for metric, each in costs.items()}
 
     def margin(self, metric: Metric, form: str) -> float:
         """The share by which costs of a form come out above their prediction: the mean and the standard deviation of
@@ -98,27 +103,38 @@ class Surrogate:
         spread = math.sqrt(float(np.average((errors - mean) ** 2, weights=weights)))
         return min(max(math.expm1(mean + spread), 0.0), _CAREFUL)
 
-    def _corrected(self, metric: Metric, form: str, cost: float) -> float:
-        """A cost by what was measured of the candidates of the form; work and weights are the same in all forms."""
-        seen = [
-            (abs(math.log(max(predicted[metric], _TINY) / max(cost, _TINY))), predicted[metric], measured)
+    def _corrected(self, form: str, costs: Mapping[Metric, Array]) -> dict[Metric, Array]:
+        return {metric: self._measured(metric, form, each) for metric, each in costs.items()}
+
+    def _measured(self, metric: Metric, form: str, costs: Array) -> Array:
+        """Costs (picks,) by what was measured of the candidates of the form; work and weights are the same in all
+        forms."""
+        seen = sorted(
+            (predicted[metric], measured)
             for (pick, figures), predicted in zip(self._judged, self._predicted, strict=True)
             if (pick.form == form or metric in ("macs", "params"))
             and (measured := figures.costs.get(metric)) is not None
             and predicted[metric] > _TINY
-        ]
+        )
         if not seen:
-            return cost
-        distances, predicted, measured = np.array(sorted(seen)[:_LATEST]).T
-        weights = 1.0 / (_NEAR + distances)
-        weights /= weights.sum()
+            return costs
+        predicted, measured = np.array(seen).T
+        distances = np.abs(np.log(predicted / np.maximum(costs, _TINY)[:, None]))
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :_LATEST]
+        weights = 1.0 / (_NEAR + np.take_along_axis(distances, nearest, axis=1))
+        weights /= weights.sum(axis=1, keepdims=True)
+        predicted, measured = predicted[nearest], measured[nearest]
+
+        def mean(each: Array) -> Array:
+            return np.asarray((weights * each).sum(axis=1))
+
         if metric not in _STIFF:
-            return cost * float(weights @ (measured / predicted))
-        middle, height = float(weights @ predicted), float(weights @ measured)
-        stiff, usual = _STIFF[metric] ** 2, min(height / middle, 1.0)
-        rise = float(weights @ ((predicted - middle) * (measured - height))) + stiff * usual
-        slope = rise / (float(weights @ (predicted - middle) ** 2) + stiff)
-        return max(height + min(max(slope, 0.0), _STEEPEST) * (cost - middle), 0.0)
+            return costs * mean(measured / predicted)
+        middle, height = mean(predicted), mean(measured)
+        away = predicted - middle[:, None]
+        stiff, usual = _STIFF[metric] ** 2, np.minimum(height / middle, 1.0)
+        slope = (mean(away * (measured - height[:, None])) + stiff * usual) / (mean(away**2) + stiff)
+        return np.maximum(height + np.clip(slope, 0.0, _STEEPEST) * (costs - middle), 0.0)
 
     def _fit(self) -> None:
         from scipy.optimize import nnls
@@ -134,6 +150,10 @@ class Surrogate:
         pull = _PULL * np.diag(np.minimum(scale, 1.0))
         solved, _ = nnls(np.vstack([matrix, pull]), np.concatenate([np.ones(len(judged)), pull @ prior]))
         self.weights = dict(zip(names, map(float, solved), strict=True))
+
+
+def _alone(costs: Mapping[Metric, Array]) -> dict[Metric, float]:
+    return {metric: float(each[0]) for metric, each in costs.items()}
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

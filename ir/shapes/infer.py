@@ -274,14 +274,18 @@ class _Walk:
 
     def merge(self, value: Value, fact: Fact, recorded: Type | None, call: Call) -> Fact:
         """The inferred fact, completed by a recorded type."""
+        actual = fact.other or TensorType(fact.dtype)
+        if recorded is not None and _says(fact) and type(recorded) is not type(actual):
+            if not self.depth:
+                raise _contradicted(value, _kind(recorded), _kind(actual), call)
+            return fact
         if not isinstance(recorded, TensorType):
             return fact if _says(fact) else Fact(other=recorded)
         if fact.other is not None:
             return fact
         dtype = fact.dtype or recorded.dtype
         if recorded.dtype not in (DType.UNDEFINED, dtype) and not self.depth:
-            message = f"value {value.name!r} is recorded as {recorded.dtype.text} but the operator makes {dtype.text}"
-            raise call.error(message) if call.node is not None else ModelError(message)
+            raise _contradicted(value, recorded.dtype.text, dtype.text, call)
         if recorded.shape is None:
             return replace(fact, dtype=dtype) if fact.dtype != dtype else fact
         if fact.shape is None:
@@ -309,6 +313,17 @@ def _sized(value: Value, fact: Fact, dims: Mapping[str, int]) -> Fact:
         return fact
     sizes = tuple(dims.get(axis_name(value.name, axis), size) for axis, size in enumerate(fact.shape))
     return fact if sizes == fact.shape else replace(fact, shape=sizes)
+
+
+def _contradicted(value: Value, recorded: str, actual: str, call: Call) -> ModelError:
+    message = f"value {value.name!r} is recorded as {recorded} but the operator makes {actual}"
+    return call.error(message) if call.node is not None else ModelError(message)
+
+
+def _kind(of: Type) -> str:
+    """A word for the kind of a type: `a tensor`, `a sequence`."""
+    word = type(of).__name__.removesuffix("Type").lower()
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _says(fact: Fact) -> bool:

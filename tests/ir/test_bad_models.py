@@ -401,3 +401,27 @@ def test_shapes_that_no_array_can_have_are_refused() -> None:
     model.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["large"], "fill"))
     with pytest.raises(ModelError, match=r"'fill'.*any array can have"):
         infer(from_proto(model))
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        (helper.make_sequence_type_proto(X.type), "recorded as a sequence but the operator makes a tensor"),
+        (helper.make_optional_type_proto(X.type), "recorded as an optional but the operator makes a tensor"),
+        (helper.make_map_type_proto(TensorProto.INT64, X.type), "recorded as a map but the operator makes a tensor"),
+    ],
+)
+def test_an_output_that_is_declared_another_kind_than_its_value(declared: onnx.TypeProto, words: str) -> None:
+    model = sound()
+    model.graph.output[0].type.CopyFrom(declared)
+    with pytest.raises(ModelError, match=words) as error:
+        infer(from_proto(model))
+    assert "node 'relu' (Relu)" in one_line(error)
+
+
+def test_a_sequence_that_is_declared_a_tensor() -> None:
+    model = sound()
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["y"], ["s"], "list"))
+    model.graph.output[0].name = "s"
+    with pytest.raises(ModelError, match=r"'list' .* recorded as a tensor but the operator makes a sequence"):
+        infer(from_proto(model))

@@ -3,8 +3,10 @@
 First come the pipelines on their defaults, and, until one keeps the budget, the single ones that a user would try by
 hand: however short the time, the answer is no worse than what there was time for of these. Then the database is filled,
 the candidates that change nothing but the form are built, and the strategy proposes; what is left of the single
-pipelines comes after its first candidate. What is left at the end of the time teaches the best candidate (`distill`),
-which is kept where held-out samples say so.
+pipelines comes after its first candidate, those that take a share of the work once more with the share that their costs
+ask for. What is left at the end of the time is for teaching (`distill`): what loses least before it need not do so
+behind it, so the best candidate of each kind has a short lesson, and the best of these a long one. Held-out samples say
+what is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,8 +30,8 @@ from ..runtime.identity import identity
 from ..storage.fingerprint import Fingerprint
 from .judge import Judge, Judged
 from .order import Wanted
-from .pipelines import common
-from .plan import Plan, plan_of, with_lesson
+from .pipelines import Single, common, singles
+from .plan import Plan, kind_of, plan_of, with_lesson
 from .space import Pick, Space, unsurveyed
 from .strategies import strategy
 from .surrogate import Surrogate
@@ -40,10 +42,14 @@ KNOWN = 0.25
 """The share of the time after which no further single pass is begun before the survey."""
 SURVEY = 0.5
 """The most of the time left that a survey may take."""
-TEACHING = 0.4
+TEACHING = 0.5
 """The share of the time that is left for teaching the best candidate."""
 BY_HAND = 0.3
 """The most of the time that goes to single pipelines."""
+NEARER = 2
+"""How often a single pipeline is tried again with the share of work that its costs ask for."""
+LESSONS, SHORT = 4, 0.1
+"""Kinds of candidates that are taught first, and the share of the time of teaching that each has."""
 LEAST_TEACHING = 10.0
 """Seconds of teaching below which it is not begun."""
 STALE = 30
@@ -72,6 +78,7 @@ class Loop:
     earlier: Judged | None = None
     recalled: int = 0
     begun: int = 0
+    singles: list[Single] = field(default_factory=list)
 
     @property
     def elapsed(self) -> float:
@@ -101,6 +108,7 @@ class Loop:
         task = self.task = Task(space, aim, np.random.default_rng(wanted.options.seed), Surrogate(space))
         self._recall()
         self._learn(first)
+        self.singles = singles(aim, wanted.forms)
         needed, others = map(deque, common(aim, wanted.forms))
         try:
             self._judge_all(self._common(task, needed, others))
@@ -194,7 +202,7 @@ class Loop:
         a part of the time."""
         seen = {one.pick for one in task.judged if one.pick is not None}
         stale = 0
-        ready, by_hand = iter(rest), self.elapsed + BY_HAND * self.left
+        ready, by_hand = self._by_hand(task, rest), self.elapsed + BY_HAND * self.left
         for pick in self._proposals(task):
             fresh = task.space.within(pick)
             stale = stale + 1 if fresh in seen else 0
@@ -208,18 +216,44 @@ class Loop:
             while self.left > 0.0 and self.elapsed <= by_hand and (plan := next(ready, None)) is not None:
                 yield self._begin(plan, "single")
 
+    def _by_hand(self, task: Task, rest: Sequence[Plan]) -> Iterator[Plan]:
+        """The `rest` of the single pipelines, and then each with the share of work that what it cost asks for."""
+        yield from rest
+        for _ in range(NEARER):
+            for i, one in enumerate(self.singles):
+                costs = next((judged.figures.costs for judged in task.judged if judged.plan == one.plan), {})
+                if (nearer := one.nearer(task.aim, costs)) is not None:
+                    self.singles[i] = nearer
+                    yield nearer.plan
+
     def _proposals(self, task: Task) -> Iterator[Pick]:
         return strategy(self.strategy)(task)
 
     def _teach(self, task: Task) -> None:
-        """Teach the best candidate in the time that is left."""
-        best = task.best
-        if best is None or best.figures.failed or (best.plan.passes in ("clean", "quant") and not best.plan.overrides):
-            return
+        """Teach the best candidates of their kinds in short, and the best of these in the time that is left."""
+        best: dict[tuple[str, ...], Judged] = {}
+        for one in sorted(task.judged, key=lambda one: task.aim.order(one.figures)):
+            if not one.figures.failed and (one.plan.passes not in ("clean", "quant") or one.plan.overrides):
+                best.setdefault(kind_of(one.plan), one)
+        pupils = list(best.values())[:LESSONS]
+        # One that is over the budget is taught where none keeps it.
+        pupils = [one for one in pupils if one.figures.met] or pupils[:1]
+        short = SHORT * self.left
+        if len(pupils) > 1 and short >= LEAST_TEACHING:
+            lessons = [(one, self._taught(one, short)) for one in pupils]
+            pupils = [one for one, _ in sorted(lessons, key=lambda each: task.aim.order((each[1] or each[0]).figures))]
+        if pupils:
+            self._taught(pupils[0], self.left)
+
+    def _taught(self, one: Judged, seconds: float) -> Judged | None:
+        """Teach a candidate so that it takes so many seconds in all; `None` where these are too few."""
         # The passes before it are in the cache; what follows it, and its own trials, take a part of a candidate's time.
-        minutes = round((self.left - 0.5 * best.figures.seconds) / 60, 2)
-        if 60 * minutes >= LEAST_TEACHING:
-            self._learn(self._begin(with_lesson(best.plan, minutes), "taught", best.pick, taught=True).judged())
+        minutes = round((seconds - 0.5 * one.figures.seconds) / 60, 2)
+        if 60 * minutes < LEAST_TEACHING:
+            return None
+        lesson = self._begin(with_lesson(one.plan, minutes), "taught", one.pick, taught=True).judged()
+        self._learn(lesson)
+        return lesson
 
     def _begin(self, plan: Plan, word: str, pick: Pick | None = None, *, taught: bool = False) -> Begun:
         waiting = self.judge.begin(plan)

@@ -48,6 +48,15 @@ def quant_in(form: str) -> str:
     return "quant" if form == "int8" else f"quant:activations={form}"
 
 
+def kind_of(plan: Plan) -> tuple[str, ...]:
+    """What a plan does, whatever the shares: its passes, with what they prune and the form of activations."""
+    kinds = []
+    for word in plan.passes.split(","):
+        name, *options = word.split(":")
+        kinds.append(":".join([name, *(one for one in options if one.partition("=")[0] in ("kind", "activations"))]))
+    return tuple(kinds)
+
+
 def with_lesson(plan: Plan, minutes: float) -> Plan:
     """The plan with `distill` for so many minutes: behind the passes of structure, and behind `quant` where weights
     have few bits, or nothing else changes; half of the time each where both is so."""

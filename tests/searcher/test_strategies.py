@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import pytest
 
+from optc.compiler.options import Options
+from optc.passes.base import Progress
 from optc.passes.pipeline import Pipeline
 from optc.passes.quant import Quant
 from optc.report.budget import Budget
-from optc.searcher.judge import Figures, Judged
-from optc.searcher.pipelines import common, defaults, singles
-from optc.searcher.plan import Plan, plan_of
+from optc.searcher.judge import Figures, Judge, Judged, Waiting
+from optc.searcher.loop import Loop
+from optc.searcher.order import Wanted
+from optc.searcher.pipelines import Single, common, defaults, singles
+from optc.searcher.plan import Plan, kind_of, plan_of
 from optc.searcher.space import FLOAT, FORMS, LayerCost, Meter, Metric, Option, Pick, Site, Space
 from optc.searcher.strategies import STRATEGIES, knapsack, strategy
 from optc.searcher.strategies.evolution import crowding, fronts
@@ -205,10 +211,72 @@ def aim_of(budget: str) -> Aim:
 
 def test_single_pipelines_are_told_a_little_less_than_the_cap() -> None:
     structures = ["svd:ratio=0.49:scope=global", "prune:kind=channels:ratio=0.51", "prune:kind=blocks:ratio=0.51"]
-    assert singles(aim_of("macs=50%"), FORMS) == structures
-    small = singles(aim_of("size=10%"), FORMS)
+    assert [one.plan.passes for one in singles(aim_of("macs=50%"), FORMS)] == structures
+    small = [one.plan.passes for one in singles(aim_of("size=10%"), FORMS)]
     assert "quant:weights=int4" in small
     assert all(Pipeline.parse(text) for text in small)
+
+
+def test_a_single_pipeline_that_misses_its_cap_is_told_another_share() -> None:
+    aim = aim_of("latency=60%")
+    svd, channels, *_ = singles(aim, (FLOAT,))
+    less = svd.nearer(aim, {"latency": 0.72, "macs": 0.4})
+    assert less is not None
+    assert less.plan.passes == f"svd:ratio={0.98 * svd.work / 1.2:.3g}:scope=global"
+    more = channels.nearer(aim, {"latency": 0.48})
+    assert more is not None
+    assert more.plan.passes == f"prune:kind=channels:ratio={1 - 0.98 * channels.work / 0.8:.3g}"
+    assert svd.nearer(aim, {"latency": 0.59}) is None, "it is near enough"
+    assert svd.nearer(aim, {"latency": 0.2}) is None, "with all of the work it is no pruning"
+    assert svd.nearer(aim, {}) is None, "nothing was measured"
+    assert Single("quant").nearer(aim, {"latency": 0.9}) is None, "it takes no share"
+
+
+def test_plans_of_one_kind_differ_in_shares_alone() -> None:
+    def kind(passes: str) -> tuple[str, ...]:
+        return kind_of(Plan(passes, ()))
+
+    assert kind("prune:kind=channels:ratio=0.3,quant") == kind("prune:kind=channels:groups=all:ratio=0,quant")
+    several = ["prune:kind=channels:ratio=0.3", "prune:ratio=0.3", "svd:ratio=0.3", "quant", "quant:activations=none"]
+    assert len({kind(passes) for passes in several}) == len(several)
+
+
+@dataclass
+class Teacher:
+    """What judges by a table: of a lesson the loss of what is taught, by whether it is the long one."""
+
+    losses: dict[str, tuple[float, float, float]]
+    begun: list[tuple[str, float]] = field(default_factory=list)
+
+    def begin(self, plan: Plan) -> Waiting:
+        (name,) = (one for one in plan.passes.split(",") if not one.startswith("distill"))
+        minutes = sum(float(one.rpartition("=")[2]) for one in plan.passes.split(",") if one.startswith("distill"))
+        self.begun.append((name, minutes))
+        loss = self.losses[name][0 if not minutes else 1 if minutes < 5 else 2]
+        return Waiting(lambda: Figures({"macs": 0.5}, loss, 0.9, 0.0, 1.0))
+
+    def remember(self, plan: Plan) -> None:
+        """Nothing is kept."""
+
+
+def test_the_best_of_each_kind_has_a_short_lesson_and_the_best_of_these_a_long_one() -> None:
+    svd, channels, fewer = "svd:ratio=0.5", "prune:kind=channels:ratio=0.5", "prune:kind=channels:ratio=0.4"
+    judge = Teacher({svd: (0.1, 0.09, 0.08), channels: (0.4, 0.05, 0.02), fewer: (0.5, 0.5, 0.5), "clean": (0, 0, 0)})
+    wanted = Wanted(Options(), Budget.parse("macs=50%"), False, (FLOAT,))
+    loop = Loop(cast(Judge, judge), wanted, "knapsack", 600.0, 0, Progress(), lambda one, task: None, time.monotonic())
+    task = loop.task = Task(space(1), aim_of("macs=50%"), np.random.default_rng(0), Surrogate(space(1)))
+    for passes in (svd, channels, fewer):
+        task.learn(Judged(None, False, Plan(passes, ()), judge.begin(Plan(passes, ())).figures(), "single", 0.0))
+    judge.begun.clear()
+    loop._teach(task)
+    assert [name for name, _ in judge.begun] == [svd, channels, channels]
+    short, other, long = (minutes for _, minutes in judge.begun)
+    assert short == pytest.approx(1.0, abs=0.05)
+    assert other == pytest.approx(1.0, abs=0.05)
+    assert long > 9
+    best = task.best
+    assert best is not None
+    assert (best.plan.passes.split(",")[0], best.taught, best.figures.loss) == (channels, True, 0.02)
 
 
 def test_what_lies_in_a_block_that_goes_is_asked_for_nothing() -> None:

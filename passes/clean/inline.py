@@ -19,11 +19,15 @@ from ...ir.graph import Function, FunctionKey, Graph, Value
 from ...ir.instantiate import instantiate
 from ...ir.node import Node
 from ...ir.origin import Origin
+from ...ir.verify.verify import verify
 from ..base import Report
 
 
 def inline_functions(graph: Graph, report: Report) -> None:
-    """Replace the calls in `graph` and its bodies, and drop the functions that nothing calls any more."""
+    """Replace the calls in `graph` and its bodies, and drop the functions that nothing calls any more.
+
+    Raises `ModelError` where a call leaves out what a node of its function needs.
+    """
     functions = graph.functions
     reasons: dict[FunctionKey, str] = {}
     sizes, left = Calls.of(graph).nodes, most_nodes(graph)
@@ -42,6 +46,7 @@ def inline_functions(graph: Graph, report: Report) -> None:
         calls.extend(node for node in inlined if _key(node) in functions)
     if functions:
         report.rewrote("dead", _forget(graph))
+        verify(graph)
     for key, why in reasons.items():
         report.notes.append(f"function '{key[1]}' stays one, and no pass looks for layers in it: {why}")
 

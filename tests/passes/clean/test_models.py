@@ -9,6 +9,7 @@ import pytest
 from corpus import cases
 from equivalence import assert_equivalent, distance, feeds
 
+from optc.errors import ModelError
 from optc.ir.graph import Function, Graph
 from optc.ir.onnx.reader import from_proto, load
 from optc.ir.onnx.writer import size
@@ -124,6 +125,22 @@ def test_functions_are_cleaned_but_for_their_parameters() -> None:
     assert [node.op for node in function.graph] == ["Cast"]
     verify(graph)
     assert_equivalent(original, graph, feeds(original))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [("local.f<to=1>()", "input 0 is absent"), ("local.f(x)", "attribute 'to' is missing")],
+    ids=["input", "attribute"],
+)
+def test_a_call_that_leaves_out_what_its_function_needs_is_refused(call: str, words: str) -> None:
+    graph = parse(f"""
+        opset 21
+        opset local 1
+        graph g(x: float[2, 3]) -> (y: float[2, 3]) {{ y = {call} }}
+        function local.f<to>(a) -> (c) opset 21 {{ c = Cast<to: int = @to>(a) }}
+    """)
+    with pytest.raises(ModelError, match=words):
+        clean(graph)
 
 
 def test_calls_give_way_to_the_nodes_of_functions_wherever_they_stand() -> None:

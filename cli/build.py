@@ -68,7 +68,7 @@ def build(
     from ..project.lock import Lock
     from ..project.matrix import build, jobs_of
     from ..report.files import PAGE
-    from ..report.matrix import Entry, write
+    from ..report.matrix import BuildOutcome, write
 
     wanted = reports(report or [], {"--config": config}, whole=(PAGE,))
     plan = load(config)
@@ -102,7 +102,7 @@ def build(
     order = {job: number for number, job in enumerate(todo)}
     results.sort(key=lambda result: order[result.job])
     for path in wanted:
-        write([Entry(one.job.name, one.status, one.line, one.report) for one in results], path)
+        write([BuildOutcome(one.job.name, one.status, one.line, one.report) for one in results], path)
     return status
 
 

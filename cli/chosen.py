@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..compiler import Build
     from ..compiler.locked import Locked
     from ..compiler.options import Options
-    from ..project.config import Entry
+    from ..project.config import ModelEntry
     from ..project.lock import Lock
     from ..targets.base import Target
 
@@ -27,7 +27,7 @@ class Chosen:
     output: str
     options: Options
     config: str | None
-    entry: Entry | None
+    entry: ModelEntry | None
 
     @property
     def targets(self) -> tuple[Target, ...]:

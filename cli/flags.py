@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from ..compiler.option import Kind, Option, declared
+from ..compiler.option import DeclaredOption, OptionKind, declared
 from ..compiler.options import AGAIN, DEVICE, HOW_READ, RUN, SAMPLES, Options
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _placed(own: list[inspect.Parameter], more: list[inspect.Parameter]) -> list
     return [*first, *more, *(p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY)]
 
 
-def _annotation(one: Option, help: str) -> object:
+def _annotation(one: DeclaredOption, help: str) -> object:
     kind, group = one.kind, GROUPS[one.group] if one.group else None
     names = [f"--{one.flag}", *(["-o"] if one.name == "output" else [])]
     parameter = Parameter(name=names, help=help, group=group, validator=_bounds(kind))
@@ -93,5 +93,5 @@ def _annotation(one: Option, help: str) -> object:
     return Annotated[argument | None, parameter]
 
 
-def _bounds(kind: Kind) -> Number | None:
+def _bounds(kind: OptionKind) -> Number | None:
     return None if kind.low is None and kind.high is None else Number(gte=kind.low, lte=kind.high)

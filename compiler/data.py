@@ -22,7 +22,7 @@ from ..runtime.session import Session
 from ..runtime.sizes import sizes as sizes
 from ..runtime.sources import load_samples
 from ..runtime.synthesise import synthesise
-from .first_answer import Bounds, TakesTooMuch, first_answer
+from .first_answer import FirstRunBounds, TakesTooMuch, first_answer
 from .fixed_sizes import narrowed
 from .model import Model
 
@@ -85,7 +85,7 @@ def runnable(
     samples = draw(model, data, narrowed(graph, beside), ctx.seed)
     _LOG.debug("%d samples%s", samples.count, ", made up" if samples.synthetic else "")
     first = next(samples.batches(1))
-    bounds = Bounds.of(graph, first, sizes(graph, samples), ctx.threads)
+    bounds = FirstRunBounds.of(graph, first, sizes(graph, samples), ctx.threads)
     try:
         session = first_answer(graph, first, bounds, ctx.threads)
     except TakesTooMuch:

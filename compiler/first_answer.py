@@ -40,14 +40,14 @@ class TakesTooMuch(TargetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class FirstRunBounds:
     """Bytes and seconds of work that the first run of a model may take."""
 
     memory: int
     seconds: float
 
     @staticmethod
-    def of(graph: Graph, feeds: Mapping[str, Array], dims: Mapping[str, int], threads: int) -> Bounds | None:
+    def of(graph: Graph, feeds: Mapping[str, Array], dims: Mapping[str, int], threads: int) -> FirstRunBounds | None:
         """`None` where a user wants none. Raises `TargetError` where sizes that are known tell that it takes more."""
         check_size(graph)
         if os.environ.get(VARIABLE) == "off":
@@ -69,10 +69,10 @@ class Bounds:
                 raise TakesTooMuch(f"on one sample the model {what.format(size)}, {_UNEXPLAINED}")
         activations = min(whole.activations, (512 << 20) + (inputs << 8))
         memory = (384 << 20) + 8 * weights + activations + (threads or quota()) * (32 << 20)
-        return Bounds(memory, 5 + weights / 1e6 + whole.macs / 1e9 + activations / 1e8)
+        return FirstRunBounds(memory, 5 + weights / 1e6 + whole.macs / 1e9 + activations / 1e8)
 
 
-def first_answer(graph: Graph, feeds: Mapping[str, Array], bounds: Bounds | None, threads: int) -> Session:
+def first_answer(graph: Graph, feeds: Mapping[str, Array], bounds: FirstRunBounds | None, threads: int) -> Session:
     """`graph` ready to run, after it ran on `feeds`. Raises `TargetError` where it does not, and `TakesTooMuch`."""
     if bounds is None:
         session = Session(graph, threads=threads)

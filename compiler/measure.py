@@ -11,7 +11,7 @@ from ..ir.graph import Graph
 from ..ir.same import same
 from ..passes.base import Context, Pass, Report
 from ..passes.observers import Observer
-from ..report.build import BuildReport, LatencyFigure, Size, Step
+from ..report.build import BuildReport, LatencyFigure, PassRecord, Size
 from ..runtime.agreement import Agreement, agreement
 from ..runtime.latency import latency
 from ..runtime.latency_table import Estimator
@@ -75,7 +75,7 @@ class Recorder(Observer):
     """
 
     def __init__(self, dims: Mapping[str, int], ctx: Context | None = None) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[PassRecord] = []
         self.where = ""
         self.kept: Graph | None = None
         self.size: Size | None = None
@@ -93,7 +93,7 @@ class Recorder(Observer):
             agreed = ctx.agreement(graph)
         if report.changed or self.size is None:
             self.size = size_of(graph, self._dims)
-        self.steps.append(Step(one.name, report, self.size, agreed))
+        self.steps.append(PassRecord(one.name, report, self.size, agreed))
         self.where = f"after '{one.name}'"
         if one.lossy and not (self.kept is not None and same(self.kept, graph)):
             self.kept = graph.clone()

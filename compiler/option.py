@@ -22,7 +22,7 @@ LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OptionKind:
     """A kind of value.
 
     `argument` is the type that the command line hands over, and `parse` makes the option's value of it; `read` makes it
@@ -44,13 +44,13 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class DeclaredOption:
     """One option as it is declared: `name` is that of Python, `flag` the word on the command line and in a
     configuration, empty for what only Python can give. `example` is what a first configuration offers."""
 
     name: str
     default: object
-    kind: Kind
+    kind: OptionKind
     help: str
     flag: str
     group: str
@@ -61,7 +61,7 @@ class Option:
 
 def option(
     default: object,
-    kind: Kind,
+    kind: OptionKind,
     help: str,
     *,
     group: str = "",
@@ -84,14 +84,14 @@ def option(
     return dataclasses.field(default=default, hash=kind.argument in (bool, int, float, str), metadata={"option": words})
 
 
-def declared(cls: type) -> dict[str, Option]:
+def declared(cls: type) -> dict[str, DeclaredOption]:
     """The options of a dataclass by name, in the order of its fields."""
-    options: dict[str, Option] = {}
+    options: dict[str, DeclaredOption] = {}
     for field in dataclasses.fields(cls):
         words = dict(field.metadata["option"])
         if words["flag"] is None:
             words["flag"] = field.name.replace("_", "-")
-        options[field.name] = Option(field.name, field.default, **words)
+        options[field.name] = DeclaredOption(field.name, field.default, **words)
     return options
 
 
@@ -120,22 +120,22 @@ def _check_flag(name: str, value: Any) -> None:
     expect(value, bool, f"'{name}' is True or False", SpecError)
 
 
-FLAG = Kind(bool, _flag, _check_flag)
+FLAG = OptionKind(bool, _flag, _check_flag)
 
 
-TEXT = Kind(str, _text, partial(is_kind, str, "text", SpecError))
+TEXT = OptionKind(str, _text, partial(is_kind, str, "text", SpecError))
 
 
-def checked(check: Callable[[str, Any], None], *, path: bool = False) -> Kind:
+def checked(check: Callable[[str, Any], None], *, path: bool = False) -> OptionKind:
     """Text, or in Python whatever `check` takes."""
-    return Kind(str, _text, check, path=path)
+    return OptionKind(str, _text, check, path=path)
 
 
-def path(error: type[OptcError] = SpecError) -> Kind:
-    return Kind(str, _text, partial(is_kind, PATH_TYPES, "a path", error), path=True)
+def path(error: type[OptcError] = SpecError) -> OptionKind:
+    return OptionKind(str, _text, partial(is_kind, PATH_TYPES, "a path", error), path=True)
 
 
-def whole(low: int, high: int = LARGEST, *, optional: bool = False) -> Kind:
+def whole(low: int, high: int = LARGEST, *, optional: bool = False) -> OptionKind:
     """A whole number from `low` to `high`; Python may give more than `high`."""
 
     def read(value: object) -> int:
@@ -150,7 +150,7 @@ def whole(low: int, high: int = LARGEST, *, optional: bool = False) -> Kind:
         if value < low:
             raise SpecError(f"'{name}' is {low} or more, not {value}")
 
-    return Kind(int, read, check, low=low, high=high)
+    return OptionKind(int, read, check, low=low, high=high)
 
 
 def _share(value: object) -> float:
@@ -165,10 +165,10 @@ def _check_share(name: str, value: Any) -> None:
         raise SpecError(f"'{name}' is a share from 0 to 1, not {value}")
 
 
-SHARE = Kind(float, _share, _check_share, low=0, high=1)
+SHARE = OptionKind(float, _share, _check_share, low=0, high=1)
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> OptionKind:
     expected = f"{', '.join(words[:-1])} or {words[-1]}"
 
     def read(value: object) -> str:
@@ -180,10 +180,10 @@ def choice(*words: str) -> Kind:
         if value not in words:
             raise DataError(f"'{name}' is {expected}, not {value!r}")
 
-    return Kind(str, read, check, choices=words)
+    return OptionKind(str, read, check, choices=words)
 
 
-def per_channel(*, positive: bool = False) -> Kind:
+def per_channel(*, positive: bool = False) -> OptionKind:
     """A number, or one a channel; finite, and where `positive` above 0."""
     word = "positive " if positive else ""
 
@@ -209,7 +209,7 @@ def per_channel(*, positive: bool = False) -> Kind:
         for one in value if isinstance(value, Collection) and not isinstance(value, str) else (value,):
             is_kind(numbers.Real, "a number, or one a channel", DataError, name, one)
 
-    return Kind(str, read, check, parse)
+    return OptionKind(str, read, check, parse)
 
 
 def _size(value: object) -> tuple[int, int]:
@@ -235,7 +235,7 @@ def _check_size(name: str, value: Any) -> None:
             raise DataError(f"'{name}' is 1 or more, not {one}")
 
 
-SIZE = Kind(str, _size, _check_size, _parse_size)
+SIZE = OptionKind(str, _size, _check_size, _parse_size)
 
 
 def _duration(value: object) -> float:
@@ -253,7 +253,7 @@ def _parse_duration(text: str, flag: str) -> float:
     return duration(text)
 
 
-DURATION = Kind(str, _duration, partial(is_kind, numbers.Real, "a number of seconds", SpecError), _parse_duration)
+DURATION = OptionKind(str, _duration, partial(is_kind, numbers.Real, "a number of seconds", SpecError), _parse_duration)
 
 
 def _shapes(value: object) -> dict[str, tuple[int, ...]]:
@@ -310,8 +310,8 @@ def _check_dims(name: str, value: Any) -> None:
             raise SpecError(f"the size '{one}' is 1 or more, not {size}")
 
 
-DIMS = Kind(list[str], _dims, _check_dims, _parse_dims, several=True)
-SHAPES = Kind(list[str], _shapes, _check_shapes, _parse_shapes, several=True)
+DIMS = OptionKind(list[str], _dims, _check_dims, _parse_dims, several=True)
+SHAPES = OptionKind(list[str], _shapes, _check_shapes, _parse_shapes, several=True)
 
 
 def listed(value: object) -> tuple[str, ...]:
@@ -322,11 +322,11 @@ def listed(value: object) -> tuple[str, ...]:
     return tuple(items)
 
 
-def items(check: Callable[[str, Any], None]) -> Kind:
+def items(check: Callable[[str, Any], None]) -> OptionKind:
     """Texts parted by commas, in a configuration a list of them too."""
-    return Kind(str, lambda value: ",".join(listed(value)), check)
+    return OptionKind(str, lambda value: ",".join(listed(value)), check)
 
 
-def only_python(check: Callable[[str, Any], None]) -> Kind:
+def only_python(check: Callable[[str, Any], None]) -> OptionKind:
     """What only Python can give: it has no text, and no part in what tells two options apart in a table."""
-    return Kind(object(), _text, check)
+    return OptionKind(object(), _text, check)

@@ -64,7 +64,7 @@ def stored(arrays: Mapping[str, FloatArray]) -> Weights:
     return look_up
 
 
-class Builder:
+class NetworkBuilder:
     """A graph under construction. Verbs take and return values; `name` is the node's, and a prefix of its parameters'.
 
     With `batch_norm` a convolution is followed by BatchNormalization of this `epsilon` as a node of its own; without,

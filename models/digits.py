@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ir.graph import Graph
-from .builder import Builder, FloatArray, Weights
-from .inverted_residual import Block, inverted_residual
+from .builder import FloatArray, NetworkBuilder, Weights
+from .inverted_residual import InvertedResidual, inverted_residual
 from .mobilenet import separable
 from .resnet import basic_resnet
 from .transformer import row_transformer
@@ -31,7 +31,7 @@ DATA = files(__package__) / "data"
 
 def digits_dscnn(weights: Weights) -> Graph:
     """Depthwise-separable: a stem of 24 channels and five MobileNetV1 blocks up to 192."""
-    build = Builder("digits_dscnn", weights)
+    build = NetworkBuilder("digits_dscnn", weights)
     x = build.conv(build.input("input", 1, SIZE, SIZE), "stem", 24, 3, activation="relu6")
     x = separable(build, x, ((48, 1), (96, 2), (96, 1), (192, 2), (192, 1)))
     return build.finish(build.classifier(x, 10), "logits")
@@ -44,14 +44,14 @@ def digits_resnet(weights: Weights) -> Graph:
 
 def digits_mobilenet_v3(weights: Weights) -> Graph:
     """MobileNetV3's kind of blocks: gates, hard swish, 5x5 filters, and the wide layer behind the pooling."""
-    build = Builder("digits_mobilenet_v3", weights, epsilon=1e-3)
+    build = NetworkBuilder("digits_mobilenet_v3", weights, epsilon=1e-3)
     x = build.conv(build.input("input", 1, SIZE, SIZE), "stem", 16, 3, activation="hard_swish")
     blocks = (
-        Block(16, 16, 3, 2, "relu", 8, "hard_sigmoid"),
-        Block(48, 24, 3, 1, "relu"),
-        Block(72, 24, 3, 1, "relu"),
-        Block(72, 32, 5, 2, "hard_swish", 16, "hard_sigmoid", gate_activation="relu"),
-        Block(96, 32, 5, 1, "hard_swish", 24, "hard_sigmoid", gate_activation="relu"),
+        InvertedResidual(16, 16, 3, 2, "relu", 8, "hard_sigmoid"),
+        InvertedResidual(48, 24, 3, 1, "relu"),
+        InvertedResidual(72, 24, 3, 1, "relu"),
+        InvertedResidual(72, 32, 5, 2, "hard_swish", 16, "hard_sigmoid", gate_activation="relu"),
+        InvertedResidual(96, 32, 5, 1, "hard_swish", 24, "hard_sigmoid", gate_activation="relu"),
     )
     for index, block in enumerate(blocks, start=1):
         x = inverted_residual(build, x, f"block{index}", block)
@@ -63,14 +63,14 @@ def digits_mobilenet_v3(weights: Weights) -> Graph:
 
 def digits_efficientnet(weights: Weights) -> Graph:
     """EfficientNet's kind of blocks: SiLU, and a gate in each."""
-    build = Builder("digits_efficientnet", weights, epsilon=1e-3)
+    build = NetworkBuilder("digits_efficientnet", weights, epsilon=1e-3)
     x = build.conv(build.input("input", 1, SIZE, SIZE), "stem", 16, 3, activation="silu")
     blocks = (
-        Block(16, 16, 3, 1, "silu", 4),
-        Block(64, 24, 3, 2, "silu", 4),
-        Block(96, 24, 3, 1, "silu", 6),
-        Block(96, 40, 5, 2, "silu", 6),
-        Block(120, 40, 5, 1, "silu", 10),
+        InvertedResidual(16, 16, 3, 1, "silu", 4),
+        InvertedResidual(64, 24, 3, 2, "silu", 4),
+        InvertedResidual(96, 24, 3, 1, "silu", 6),
+        InvertedResidual(96, 40, 5, 2, "silu", 6),
+        InvertedResidual(120, 40, 5, 1, "silu", 10),
     )
     for index, block in enumerate(blocks, start=1):
         x = inverted_residual(build, x, f"block{index}", block)

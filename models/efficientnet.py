@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 from ..ir.graph import Graph
-from .builder import Activation, Builder, he, sizes
-from .inverted_residual import Block, divisible, inverted_residual
+from .builder import Activation, NetworkBuilder, he, sizes
+from .inverted_residual import InvertedResidual, divisible, inverted_residual
 
 STAGES = (
     (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
@@ -45,7 +45,7 @@ def efficientnet(
     `width` multiplies the channels, `depth` the repeats of each stage.
     """
     name = "efficientnet_lite" if lite else "efficientnet"
-    build = Builder(name, he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder(name, he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     act: Activation = "relu6" if lite else "silu"
     stem = 32 if lite else divisible(32 * width)
     x = build.conv(build.input("input", channels, resolution, resolution), "stem", stem, 3, stride=2, activation=act)
@@ -53,7 +53,7 @@ def efficientnet(
         fixed = lite and stage in (1, len(STAGES))
         for index in range(repeats if fixed else math.ceil(repeats * depth)):
             inputs = sizes(x)[0]
-            block = Block(
+            block = InvertedResidual(
                 inputs * expansion,
                 divisible(outputs * width),
                 kernel,

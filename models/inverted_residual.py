@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.node import Value
-from .builder import Activation, Builder, sizes
+from .builder import Activation, NetworkBuilder, sizes
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class InvertedResidual:
     """One inverted residual.
 
     `expanded` channels stand between widening and narrowing; where they are as many as come in there is no widening.
@@ -32,7 +32,7 @@ class Block:
     """What stands within the gate; the block's own activation unless given."""
 
 
-def inverted_residual(build: Builder, x: Value, name: str, block: Block) -> Value:
+def inverted_residual(build: NetworkBuilder, x: Value, name: str, block: InvertedResidual) -> Value:
     """The block on `x`: its input is added where it has the shape of the output and the block is `residual`."""
     inputs, y, act = sizes(x)[0], x, block.activation
     if block.expanded != inputs:

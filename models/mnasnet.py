@@ -6,8 +6,8 @@ Tan et al., "MnasNet: Platform-Aware Neural Architecture Search for Mobile", 201
 from __future__ import annotations
 
 from ..ir.graph import Graph
-from .builder import Builder, he, sizes
-from .inverted_residual import Block, divisible, inverted_residual
+from .builder import NetworkBuilder, he, sizes
+from .inverted_residual import InvertedResidual, divisible, inverted_residual
 
 STAGES = (
     (1, 16, 1, 1, 3, False), (6, 24, 2, 2, 3, False), (3, 40, 3, 2, 5, True), (6, 80, 4, 2, 3, False),
@@ -28,13 +28,13 @@ def mnasnet_a1(
     seed: int = 0,
 ) -> Graph:
     """MnasNet-A1 with width multiplier `width` on (N, channels, resolution, resolution), random weights."""
-    build = Builder("mnasnet_a1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder("mnasnet_a1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     stem = divisible(32 * width)
     x = build.conv(build.input("input", channels, resolution, resolution), "stem", stem, 3, stride=2, activation="relu")
     for stage, (expansion, outputs, repeats, stride, kernel, gated) in enumerate(STAGES, start=1):
         for index in range(repeats):
             inputs = sizes(x)[0]
-            block = Block(
+            block = InvertedResidual(
                 inputs * expansion,
                 divisible(outputs * width),
                 kernel,

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from ..ir.graph import Graph
 from ..ir.node import Value
-from .builder import Builder, he, sizes
-from .inverted_residual import Block, divisible, inverted_residual
+from .builder import NetworkBuilder, he, sizes
+from .inverted_residual import InvertedResidual, divisible, inverted_residual
 
 V1_BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
@@ -35,7 +35,7 @@ def mobilenet_v1(
     seed: int = 0,
 ) -> Graph:
     """MobileNetV1 with width multiplier `alpha` on (N, channels, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder("mobilenet_v1", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     x = build.conv(
         build.input("input", channels, resolution, resolution),
         "stem",
@@ -48,7 +48,7 @@ def mobilenet_v1(
     return build.finish(build.classifier(x, classes), "logits")
 
 
-def separable(build: Builder, x: Value, blocks: Iterable[tuple[int, int]]) -> Value:
+def separable(build: NetworkBuilder, x: Value, blocks: Iterable[tuple[int, int]]) -> Value:
     """Depthwise 3x3 and pointwise 1x1, each with ReLU6, once per (output channels, stride)."""
     for index, (channels, stride) in enumerate(blocks, start=1):
         x = _depthwise(build, x, f"block{index}.depthwise", stride)
@@ -71,7 +71,7 @@ def mobilenet_v2(
 
     The last convolution is widened by a multiplier above 1 but not narrowed by one below (section 6.1).
     """
-    build = Builder("mobilenet_v2", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder("mobilenet_v2", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     x = build.conv(
         build.input("input", channels, resolution, resolution),
         "stem",
@@ -82,7 +82,7 @@ def mobilenet_v2(
     )
     for stage, (expansion, outputs, repeats, stride) in enumerate(V2_STAGES, start=1):
         for block in range(repeats):
-            step = Block(sizes(x)[0] * expansion, divisible(outputs * width), 3, 1 if block else stride)
+            step = InvertedResidual(sizes(x)[0] * expansion, divisible(outputs * width), 3, 1 if block else stride)
             x = inverted_residual(build, x, f"stage{stage}.block{block + 1}", step)
     x = build.conv(x, "head", divisible(1280 * max(1.0, width)), activation="relu6")
     return build.finish(build.classifier(x, classes), "logits")
@@ -92,6 +92,6 @@ def _thin(channels: int, alpha: float) -> int:
     return max(8, int(channels * alpha))
 
 
-def _depthwise(build: Builder, x: Value, name: str, stride: int) -> Value:
+def _depthwise(build: NetworkBuilder, x: Value, name: str, stride: int) -> Value:
     channels = sizes(x)[0]
     return build.conv(x, name, channels, 3, stride=stride, groups=channels, activation="relu6")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ..ir.graph import Graph
 from ..ir.node import Value
-from .builder import Activation, Builder, he, sizes
-from .inverted_residual import Block, divisible, inverted_residual
+from .builder import Activation, NetworkBuilder, he, sizes
+from .inverted_residual import InvertedResidual, divisible, inverted_residual
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def mobilenet_v3_large(
     seed: int = 0,
 ) -> Graph:
     """MobileNetV3-Large on (N, channels, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v3_large", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder("mobilenet_v3_large", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     image = build.input("input", channels, resolution, resolution)
     return _mobilenet_v3(build, image, LARGE, 1280, width, classes, minimalistic)
 
@@ -90,13 +90,13 @@ def mobilenet_v3_small(
     seed: int = 0,
 ) -> Graph:
     """MobileNetV3-Small on (N, channels, resolution, resolution), random weights."""
-    build = Builder("mobilenet_v3_small", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder("mobilenet_v3_small", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     image = build.input("input", channels, resolution, resolution)
     return _mobilenet_v3(build, image, SMALL, 1024, width, classes, minimalistic)
 
 
 def _mobilenet_v3(
-    build: Builder,
+    build: NetworkBuilder,
     image: Value,
     rows: tuple[_Row, ...],
     features: int,
@@ -111,7 +111,7 @@ def _mobilenet_v3(
         # A stage ends where the table's number of channels changes.
         stage, index = (stage, index + 1) if before and before.channels == row.channels else (stage + 1, 1)
         expanded = divisible(sizes(x)[0] * row.expansion)
-        block = Block(
+        block = InvertedResidual(
             expanded,
             divisible(row.channels * width),
             3 if minimalistic else row.kernel,

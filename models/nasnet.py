@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..errors import SpecError
 from ..ir.graph import Graph
 from ..ir.node import Value
-from .builder import Builder, he, sizes
+from .builder import NetworkBuilder, he, sizes
 
 
 def nasnet(
@@ -35,7 +35,7 @@ def nasnet(
     """
     if filters % 96:
         raise SpecError(f"filters={filters} is no multiple of 96; take 1056 or 4032")
-    build = Builder("nasnet_a", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
+    build = NetworkBuilder("nasnet_a", he(seed), batch_norm=batch_norm, epsilon=epsilon, pads=pads)
     image = build.input("input", channels, resolution, resolution)
     x = build.conv(image, "stem", stem, 3, stride=2, pads=[0] * 4, gain=1.0)
     width = filters // 24
@@ -51,7 +51,7 @@ def nasnet(
     return build.finish(build.classifier(build.activate(x, "head", "relu"), classes), "logits")
 
 
-def _normal(build: Builder, x: Value, previous: Value, filters: int, name: str) -> Value:
+def _normal(build: NetworkBuilder, x: Value, previous: Value, filters: int, name: str) -> Value:
     p, h = _fitted(build, previous, x, filters, name), _squeezed(build, x, filters, f"{name}.squeeze")
     pads = build.pads(h, 3, 1)
     average = build.pool(p, f"{name}.average", "AveragePool", 3, 1, pads)
@@ -66,7 +66,7 @@ def _normal(build: Builder, x: Value, previous: Value, filters: int, name: str) 
     return build.concat([p, *blocks], f"{name}.concat")
 
 
-def _reduction(build: Builder, x: Value, previous: Value, filters: int, name: str) -> Value:
+def _reduction(build: NetworkBuilder, x: Value, previous: Value, filters: int, name: str) -> Value:
     p, h = _fitted(build, previous, x, filters, name), _squeezed(build, x, filters, f"{name}.squeeze")
     pads = build.pads(h, 3, 2)
     largest = build.pool(h, f"{name}.largest", "MaxPool", 3, 2, pads)
@@ -84,11 +84,11 @@ def _reduction(build: Builder, x: Value, previous: Value, filters: int, name: st
     return build.concat([second, third, fourth, fifth], f"{name}.concat")
 
 
-def _squeezed(build: Builder, x: Value, filters: int, name: str) -> Value:
+def _squeezed(build: NetworkBuilder, x: Value, filters: int, name: str) -> Value:
     return build.conv(build.activate(x, name, "relu"), name, filters)
 
 
-def _fitted(build: Builder, previous: Value, x: Value, filters: int, name: str) -> Value:
+def _fitted(build: NetworkBuilder, previous: Value, x: Value, filters: int, name: str) -> Value:
     """The earlier input in the size of the later one and with `filters` channels.
 
     Where a reduction stands between the two, two halves of the channels come from every second pixel, the other half
@@ -105,11 +105,11 @@ def _fitted(build: Builder, previous: Value, x: Value, filters: int, name: str) 
     return build.concat(halves, f"{name}.concat")
 
 
-def _every_second(build: Builder, x: Value, name: str) -> Value:
+def _every_second(build: NetworkBuilder, x: Value, name: str) -> Value:
     return build.pool(x, name, "AveragePool", 1, 2, [0] * 4)
 
 
-def _shifted(build: Builder, x: Value, name: str) -> Value:
+def _shifted(build: NetworkBuilder, x: Value, name: str) -> Value:
     """The map one pixel up and to the left, zeros behind its end."""
     channels, height, width = sizes(x)
     padded = build.node(
@@ -125,7 +125,7 @@ def _shifted(build: Builder, x: Value, name: str) -> Value:
     return build.node("Slice", f"{name}.slice", [padded, *cut], ("N", channels, height, width))
 
 
-def _separable(build: Builder, x: Value, filters: int, kernel: int, stride: int, name: str) -> Value:
+def _separable(build: NetworkBuilder, x: Value, filters: int, kernel: int, stride: int, name: str) -> Value:
     """Twice ReLU, a convolution a channel, a 1x1 convolution and normalisation; the first time with the stride."""
     for part, step in (("first", stride), ("second", 1)):
         y = build.activate(x, f"{name}.{part}", "relu")

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from ..errors import SpecError
 from ..ir.graph import Graph
 from ..ir.node import Value
-from .builder import Builder, Weights, he, sizes
+from .builder import NetworkBuilder, Weights, he, sizes
 
 Shortcut: TypeAlias = Literal["pad", "project"]
 
@@ -49,7 +49,7 @@ def basic_resnet(
     The last layer of a block starts divided by the square root of the number of blocks, which bounds the growth of the
     signal along the additions whatever the depth (De and Smith, 2020, arXiv:2002.10444).
     """
-    build = Builder(name, weights, batch_norm=batch_norm)
+    build = NetworkBuilder(name, weights, batch_norm=batch_norm)
     x = build.conv(build.input("input", *image), "stem", 16, 3, activation="relu")
     for stage, channels in enumerate((16, 32, 64), start=1):
         for block in range(1, blocks + 1):
@@ -59,7 +59,7 @@ def basic_resnet(
 
 
 def _basic_block(
-    build: Builder, x: Value, name: str, channels: int, stride: int, shortcut: Shortcut, scale: float
+    build: NetworkBuilder, x: Value, name: str, channels: int, stride: int, shortcut: Shortcut, scale: float
 ) -> Value:
     y = build.conv(x, f"{name}.conv1", channels, 3, stride=stride, activation="relu")
     y = build.conv(y, f"{name}.conv2", channels, 3, gain=1.0, scale=scale)
@@ -69,7 +69,7 @@ def _basic_block(
     return build.activate(build.add(y, x, f"{name}.add"), f"{name}.add", "relu")
 
 
-def _pad(build: Builder, x: Value, like: Value, name: str) -> Value:
+def _pad(build: NetworkBuilder, x: Value, like: Value, name: str) -> Value:
     """Every second pixel of `x`, and zero channels up to those of `like`."""
     inputs, (channels, *image) = sizes(x)[0], sizes(like)
     end, name = 2**31 - 1, f"{name}.shortcut"

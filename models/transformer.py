@@ -14,14 +14,14 @@ import numpy as np
 from ..ir.graph import Graph
 from ..ir.node import Value
 from ..ir.types import Shape
-from .builder import Builder, Weights, sizes
+from .builder import NetworkBuilder, Weights, sizes
 
 
 def row_transformer(
     name: str, weights: Weights, *, size: int, classes: int, width: int, heads: int, layers: int
 ) -> Graph:
     """(N, 1, size, size) -> logits (N, classes): each of the `size` rows is a token of `width` features."""
-    build = Builder(name, weights)
+    build = NetworkBuilder(name, weights)
     x = build.input("input", 1, size, size)
     x = build.node("Squeeze", "rows", [x, build.integers("rows.axes", [1])], ("N", size, size))
     x = _linear(build, x, "embed", width)
@@ -36,20 +36,20 @@ def row_transformer(
     return build.finish(build.dense(x, "classifier", classes), "logits")
 
 
-def _linear(build: Builder, x: Value, name: str, features: int) -> Value:
+def _linear(build: NetworkBuilder, x: Value, name: str, features: int) -> Value:
     tokens, inputs = sizes(x)
     weight = build.parameter(f"{name}.weight", [inputs, features], deviation=math.sqrt(1.0 / inputs))
     y = build.node("MatMul", name, [x, weight], ("N", tokens, features))
     return build.add(y, build.parameter(f"{name}.bias", [features]), f"{name}.add")
 
 
-def _layer_norm(build: Builder, x: Value, name: str) -> Value:
+def _layer_norm(build: NetworkBuilder, x: Value, name: str) -> Value:
     tokens, width = sizes(x)
     gamma, beta = build.parameter(f"{name}.gamma", [width], mean=1.0), build.parameter(f"{name}.beta", [width])
     return build.node("LayerNormalization", name, [x, gamma, beta], ("N", tokens, width), {"axis": -1, "epsilon": 1e-5})
 
 
-def _attention(build: Builder, x: Value, name: str, heads: int) -> Value:
+def _attention(build: NetworkBuilder, x: Value, name: str, heads: int) -> Value:
     tokens, width = sizes(x)
     size = width // heads
 
@@ -75,14 +75,14 @@ def _attention(build: Builder, x: Value, name: str, heads: int) -> Value:
     return _linear(build, y, f"{name}.output", width)
 
 
-def _feed_forward(build: Builder, x: Value, name: str) -> Value:
+def _feed_forward(build: NetworkBuilder, x: Value, name: str) -> Value:
     width = sizes(x)[1]
     return _linear(
         build, _gelu(build, _linear(build, x, f"{name}.expand", 4 * width), f"{name}.gelu"), f"{name}.project", width
     )
 
 
-def _gelu(build: Builder, x: Value, name: str) -> Value:
+def _gelu(build: NetworkBuilder, x: Value, name: str) -> Value:
     """x / 2 * (1 + erf(x / sqrt(2)))."""
     shape: Shape = ("N", *sizes(x))
     root, one, half = (

@@ -30,7 +30,7 @@ Option: TypeAlias = int | float | bool | str
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Network:
     """One network. `build` makes an architecture and is `None` for a trained one, which is read from its file."""
 
     name: str
@@ -54,33 +54,37 @@ class Entry:
 
 
 _ENTRIES = (
-    Entry("digits_dscnn", "depthwise-separable CNN on 16x16 digits, 99.8 % right", "trained here on the UCI digits"),
-    Entry("digits_resnet", "residual CNN on 16x16 digits, 99.5 % right", "trained here on the UCI digits"),
-    Entry("digits_transformer", "transformer encoder on 16x16 digits, 99.0 % right", "trained here on the UCI digits"),
-    Entry(
+    Network("digits_dscnn", "depthwise-separable CNN on 16x16 digits, 99.8 % right", "trained here on the UCI digits"),
+    Network("digits_resnet", "residual CNN on 16x16 digits, 99.5 % right", "trained here on the UCI digits"),
+    Network(
+        "digits_transformer", "transformer encoder on 16x16 digits, 99.0 % right", "trained here on the UCI digits"
+    ),
+    Network(
         "digits_mobilenet_v3",
         "gated CNN with hard swish on 16x16 digits, 99.7 % right",
         "trained here on the UCI digits",
     ),
-    Entry("digits_efficientnet", "gated CNN with SiLU on 16x16 digits, 99.8 % right", "trained here on the UCI digits"),
-    Entry(
+    Network(
+        "digits_efficientnet", "gated CNN with SiLU on 16x16 digits, 99.8 % right", "trained here on the UCI digits"
+    ),
+    Network(
         "mobilenet_v1", "depthwise-separable CNN for ImageNet", "Howard et al., 2017, arXiv:1704.04861", mobilenet_v1
     ),
-    Entry("mobilenet_v2", "inverted residuals for ImageNet", "Sandler et al., 2018, arXiv:1801.04381", mobilenet_v2),
-    Entry(
+    Network("mobilenet_v2", "inverted residuals for ImageNet", "Sandler et al., 2018, arXiv:1801.04381", mobilenet_v2),
+    Network(
         "mobilenet_v3_large",
         "gated inverted residuals, searched for ImageNet",
         "Howard et al., 2019, arXiv:1905.02244",
         mobilenet_v3_large,
     ),
-    Entry(
+    Network(
         "mobilenet_v3_small",
         "its small form, for the least latency",
         "Howard et al., 2019, arXiv:1905.02244",
         mobilenet_v3_small,
     ),
     *(
-        Entry(
+        Network(
             f"efficientnet_{variant}",
             "compound-scaled CNN for phones" if variant.startswith("lite") else "compound-scaled CNN for ImageNet",
             "Tan and Le, 2019, arXiv:1905.11946",
@@ -89,29 +93,29 @@ _ENTRIES = (
         )
         for variant, (width, depth, resolution) in SCALES.items()
     ),
-    Entry("mnasnet_a1", "searched by latency on a phone", "Tan et al., 2019, arXiv:1807.11626", mnasnet_a1),
-    Entry(
+    Network("mnasnet_a1", "searched by latency on a phone", "Tan et al., 2019, arXiv:1807.11626", mnasnet_a1),
+    Network(
         "nasnet_mobile",
         "cells found by reinforcement learning, 4 @ 1056",
         "Zoph et al., 2018, arXiv:1707.07012",
         partial(nasnet, repeats=4, filters=1056, stem=32, skip_reduction=False, resolution=224),
     ),
-    Entry(
+    Network(
         "nasnet_large",
         "the same cells, 6 @ 4032",
         "Zoph et al., 2018, arXiv:1707.07012",
         partial(nasnet, repeats=6, filters=4032, stem=96, skip_reduction=True, resolution=331),
     ),
-    Entry("resnet_cifar", "basic-block ResNet for 32x32 images", "He et al., 2015, arXiv:1512.03385", resnet_cifar),
+    Network("resnet_cifar", "basic-block ResNet for 32x32 images", "He et al., 2015, arXiv:1512.03385", resnet_cifar),
 )
 
 
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[Network, ...]:
     """All networks, trained ones first."""
     return _ENTRIES
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> Network:
     """The entry of a name, with or without options behind it. Raises `SpecError` for an unknown one."""
     word = name.partition(":")[0]
     for entry in _ENTRIES:
@@ -169,7 +173,7 @@ def _split(name: str, split: str) -> digits.Split:
     raise DataError(f"{entry.name} has no split '{split}'.{nearest(split, digits.SPLITS)}")
 
 
-def _parse_options(entry: Entry, spec: str) -> dict[str, Option]:
+def _parse_options(entry: Network, spec: str) -> dict[str, Option]:
     declared = entry.options
     parsed: dict[str, Option] = {}
     position = len(entry.name) + 1

@@ -59,7 +59,7 @@ class Ruling:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CachedPass:
     """What a pass has left: the digest of the graph, the report, and the rulings that were made on the way."""
 
     graph: str
@@ -105,12 +105,12 @@ class PassCache:
         }
         return Fingerprint("pass", spec(one), code, before, json.dumps(context, sort_keys=True), environment()).text
 
-    def find(self, key: str | None) -> tuple[Graph, Entry] | None:
+    def find(self, key: str | None) -> tuple[Graph, CachedPass] | None:
         """The graph and the entry under `key`, checked; `None` where there is none."""
         if self.store is None or key is None or (document := self.store.get(key)) is None:
             return None
         try:
-            entry: Entry = restored(Entry, json.loads(document))
+            entry: CachedPass = restored(CachedPass, json.loads(document))
             path = self.store.object(entry.graph)
             if path is None:
                 return None
@@ -134,7 +134,7 @@ class PassCache:
         if not digest or self.store.object(digest) is None:
             digest = self.store.add(lambda file: snapshot.write(graph, file))
         if key is not None:
-            entry = Entry(digest, report, latest)
+            entry = CachedPass(digest, report, latest)
             self.store.put(key, json.dumps(plain(entry)).encode())
         return digest
 

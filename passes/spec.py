@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class OptionSpec:
     """One option of a pass, read from its dataclass field."""
 
     name: str
@@ -41,11 +41,11 @@ class Option:
         return "|".join(_words(self.annotation))
 
 
-def options(cls: type[DataclassInstance]) -> tuple[Option, ...]:
+def options(cls: type[DataclassInstance]) -> tuple[OptionSpec, ...]:
     """The options of a pass or target class, in the order of its fields."""
     hints = typing.get_type_hints(cls)
     return tuple(
-        Option(
+        OptionSpec(
             field.name,
             hints[field.name],
             field.default,
@@ -132,7 +132,7 @@ def options_from(text: str, cls: type[DataclassInstance], item: Sequence[Token])
     return values
 
 
-def convert(choice: Option, text: str) -> object:
+def convert(choice: OptionSpec, text: str) -> object:
     """The value of an option from its text. Raises `ValueError` saying what was expected."""
     for kind in _alternatives(choice.annotation):
         value = _convert_one(kind, text)
@@ -165,7 +165,7 @@ def check(name: str, one: DataclassInstance) -> None:
 
 
 @functools.cache
-def _options_of(cls: type[DataclassInstance]) -> tuple[Option, ...]:
+def _options_of(cls: type[DataclassInstance]) -> tuple[OptionSpec, ...]:
     """The options; none where annotations name what is local to a function, as in a test of somebody else's pass."""
     try:
         return options(cls)
@@ -184,7 +184,7 @@ def _is(kind: object, value: object) -> bool:
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
-def _beyond(choice: Option, number: float) -> str:
+def _beyond(choice: OptionSpec, number: float) -> str:
     """The bounds of an option where `number` lies outside of them, else ""."""
     low, high = choice.low, choice.high
     if math.isfinite(number) and (low is None or number >= low) and (high is None or number <= high):

@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelEntry:
     """One model: `name` is its word on the command line, `output` a folder, or a file that ends in the target's
     suffix or has {name} or {target} in its name."""
 
@@ -82,20 +82,20 @@ class Config:
     """The file `path` as it was read; `entries` in its order."""
 
     path: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ModelEntry, ...]
 
     @property
     def lock_path(self) -> str:
         return os.path.splitext(self.path)[0] + ".lock"
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> ModelEntry:
         """The entry called `name`. Raises `SpecError`."""
         for one in self.entries:
             if one.name == name:
                 return one
         raise SpecError(f"{self.path} has no model called '{name}'.{nearest(name, [one.name for one in self.entries])}")
 
-    def of_model(self, model: str) -> Entry | None:
+    def of_model(self, model: str) -> ModelEntry | None:
         """The entry that builds the file `model`, if any."""
         for one in self.entries:
             if one.path == model or (not model.startswith("zoo:") and os.path.realpath(model) == one.path):
@@ -147,7 +147,7 @@ class _Reader:
         shared = self.keys(document, _SHARED, ())
         if not models:
             raise SpecError(f"{self.shown}: names no model; add a table [[model]] with a path, or run: optc init MODEL")
-        entries: list[Entry] = []
+        entries: list[ModelEntry] = []
         places: set[str] = set()
         for i, model in enumerate(models):
             entries.append(self.entry({**shared, **self.keys(model, _OWN, ("model", i))}, i))
@@ -161,7 +161,7 @@ class _Reader:
                 places.add(place)
         return Config(self.path, tuple(entries))
 
-    def entry(self, section: dict[str, Any], number: int) -> Entry:
+    def entry(self, section: dict[str, Any], number: int) -> ModelEntry:
         from ..targets import table
 
         at = ("model", number)
@@ -179,7 +179,7 @@ class _Reader:
         options = replace(Options(), overrides=overrides, **section)
         self.check(options, targets, at)
         targets = tuple(table.spec(one) for text in targets for one in table.parse(text))
-        return Entry(name, path, targets, None if output is None else self.place(output), options)
+        return ModelEntry(name, path, targets, None if output is None else self.place(output), options)
 
     def check(self, options: Options, targets: tuple[str, ...], at: tuple[str | int, ...]) -> None:
         """Let every text parse now, rather than in the middle of a build."""

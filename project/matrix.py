@@ -28,7 +28,7 @@ from ..report.amount import amount
 from ..report.build import BuildReport
 from ..runtime.agreement_text import whole_text
 from ..runtime.interrupt import ENDS, listen
-from .config import Config, Entry
+from .config import Config, ModelEntry
 from .lock import Lock, build_name
 
 if sys.platform == "win32":
@@ -51,7 +51,7 @@ _PATIENCE = 10.0
 class Job:
     """One build: an entry for one of its targets."""
 
-    entry: Entry
+    entry: ModelEntry
     target: str
 
     @property

@@ -25,7 +25,7 @@ _COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class BudgetMetric:
     """A figure that can be limited. `units` are the factors to its own unit, `unit`; `floor` where more is better."""
 
     unit: str
@@ -35,19 +35,19 @@ class Metric:
     example: str = ""
 
 
-METRICS: Mapping[str, Metric] = {
-    "size": Metric(
+METRICS: Mapping[str, BudgetMetric] = {
+    "size": BudgetMetric(
         "B",
         {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
         relative=True,
         example="4MB, 0.3x or 30%",
     ),
-    "params": Metric("", _COUNT, relative=True, example="2M, 0.5x or 50%"),
-    "macs": Metric("", _COUNT, relative=True, example="300M, 0.5x or 50%"),
-    "latency": Metric("ms", {"us": 1e-3, "ms": 1.0, "s": 1e3}, relative=True, example="2ms, 0.6x or 60%"),
-    "agreement": Metric("share", {"": 1.0, "%": 0.01}, floor=True, example="99% or 0.99"),
-    "kl": Metric("nats", {"": 1.0, "nats": 1.0}, example="0.01"),
-    "snr": Metric("dB", {"": 1.0, "dB": 1.0}, floor=True, example="30dB"),
+    "params": BudgetMetric("", _COUNT, relative=True, example="2M, 0.5x or 50%"),
+    "macs": BudgetMetric("", _COUNT, relative=True, example="300M, 0.5x or 50%"),
+    "latency": BudgetMetric("ms", {"us": 1e-3, "ms": 1.0, "s": 1e3}, relative=True, example="2ms, 0.6x or 60%"),
+    "agreement": BudgetMetric("share", {"": 1.0, "%": 0.01}, floor=True, example="99% or 0.99"),
+    "kl": BudgetMetric("nats", {"": 1.0, "nats": 1.0}, example="0.01"),
+    "snr": BudgetMetric("dB", {"": 1.0, "dB": 1.0}, floor=True, example="30dB"),
 }
 MEASURED = frozenset({"latency", "agreement", "kl", "snr"})
 """The metrics that only a run of both models tells."""

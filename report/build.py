@@ -84,7 +84,7 @@ class SampleRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PassRecord:
     """One pass as it went: its report, what the model cost after it, and how far it agreed where that was asked for."""
 
     name: str
@@ -161,7 +161,7 @@ class BuildReport:
     versions: dict[str, str]
     before: Size
     after: Size
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PassRecord] = field(default_factory=list)
     samples: SampleRecord | None = None
     agreement: Agreement | None = None
     latency: LatencyFigure | None = None
@@ -179,7 +179,7 @@ class BuildReport:
     """Writes a form of the report that shows more than the record holds, by the extension of the path."""
 
     @property
-    def passes(self) -> list[Step]:
+    def passes(self) -> list[PassRecord]:
         """The passes in the order in which they ran, by the name that they have in the JSON document."""
         return self.steps
 
@@ -250,7 +250,7 @@ def agreement_dict(agreement: Agreement) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: PassRecord) -> dict[str, Any]:
     report = step.report
     return {
         "name": step.name,

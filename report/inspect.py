@@ -18,14 +18,14 @@ from ..ir.stored import parameters, stored_values, tensor_of
 from ..ir.tensor import Tensor
 from ..ir.types import DType
 from .amount import amount
-from .layers import LayerCost, costliest, layer_costs, type_text
+from .layers import ListedLayer, costliest, layer_costs, type_text
 from .shown import shown
 from .tables import table
 from .weights import Weight, look, pieces, prepares, rank, stored_weights
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class InterfaceValue:
     """One input or output: its name and its type as text (`float[N, 3, 32, 32]`)."""
 
     name: str
@@ -33,7 +33,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class StoredWeights:
     """The parameters stored in one element type; `zeros` is the share of them that are exactly zero."""
 
     dtype: str
@@ -62,8 +62,8 @@ class Summary:
     ir_version: int
     producer: str
     opsets: dict[str, int]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[InterfaceValue, ...]
+    outputs: tuple[InterfaceValue, ...]
     dims: tuple[str, ...]
     nodes: int
     functions: int
@@ -72,10 +72,10 @@ class Summary:
     macs: int
     integer_macs: int
     activations: int
-    weights: tuple[Weights, ...]
+    weights: tuple[StoredWeights, ...]
     ops: dict[str, int]
-    layers: tuple[LayerCost, ...]
-    largest: tuple[LayerCost, ...]
+    layers: tuple[ListedLayer, ...]
+    largest: tuple[ListedLayer, ...]
     tensors: tuple[LayerWeight, ...]
 
 
@@ -98,8 +98,8 @@ def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = Non
         ir_version=graph.header.ir_version,
         producer=producer,
         opsets={domain or "ai.onnx": version for domain, version in sorted(graph.opsets.items())},
-        inputs=tuple(Port(value.name, type_text(value.type)) for value in graph.inputs),
-        outputs=tuple(Port(output.name, type_text(output.type)) for output in graph.outputs),
+        inputs=tuple(InterfaceValue(value.name, type_text(value.type)) for value in graph.inputs),
+        outputs=tuple(InterfaceValue(output.name, type_text(output.type)) for output in graph.outputs),
         dims=tuple(name for name in named if name not in dims),
         nodes=sum(ops.values()),
         functions=len(graph.functions),
@@ -116,7 +116,7 @@ def summary(graph: Graph, *, top: int = 10, dims: Mapping[str, int] | None = Non
     )
 
 
-def _weights(graph: Graph) -> tuple[Weights, ...]:
+def _weights(graph: Graph) -> tuple[StoredWeights, ...]:
     kinds: dict[DType, list[int]] = {}
     for value in stored_values(graph):
         tensor = tensor_of(value)
@@ -126,7 +126,7 @@ def _weights(graph: Graph) -> tuple[Weights, ...]:
             for index, part in enumerate((count, tensor.nbytes, _zeros(tensor))):
                 sums[index] += part
     order = sorted(kinds.items(), key=lambda item: -item[1][1])
-    return tuple(Weights(dtype.text, count, size, zeros / count) for dtype, (count, size, zeros) in order)
+    return tuple(StoredWeights(dtype.text, count, size, zeros / count) for dtype, (count, size, zeros) in order)
 
 
 def _zeros(tensor: Tensor) -> int:
@@ -190,7 +190,7 @@ def _operators(summary: Summary) -> Table:
     return listed
 
 
-def _layers(title: str, layers: tuple[LayerCost, ...]) -> Table:
+def _layers(title: str, layers: tuple[ListedLayer, ...]) -> Table:
     heads = ("layer", "op", "output", ">MACs", ">share", ">parameters", ">stored", ">share")
     costs = table(*heads, title=f"\n{title}")
     for one in layers:

@@ -14,7 +14,7 @@ from ..passes.base import Outcome
 from .verdict import RANKED_BY, sentence
 
 if TYPE_CHECKING:
-    from .build import BuildReport, Step, Validation
+    from .build import BuildReport, PassRecord, Validation
     from .verdict import CostlyLayer, Verdict
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -85,7 +85,7 @@ def _layer(one: CostlyLayer) -> str:
     return f"  by {one.by}: {one.name} ({one.op}): {said}"
 
 
-def _pass(suite: ElementTree.Element, step: Step) -> None:
+def _pass(suite: ElementTree.Element, step: PassRecord) -> None:
     report = step.report
     seconds = f"{report.seconds:.3f}"
     case = ElementTree.SubElement(suite, "testcase", classname="optc.passes", name=legal(report.spec), time=seconds)

@@ -20,7 +20,7 @@ from ..ir.types import MapType, OpaqueType, OptionalType, SequenceType, TensorTy
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCost:
+class ListedLayer:
     """One node. `share` is its part of the model's MACs, `stored` that of its bytes; `output` its output's type."""
 
     name: str
@@ -35,7 +35,7 @@ class LayerCost:
 
 def layer_costs(
     graph: Graph, dims: Mapping[str, int] | None = None, whole: GraphCost | None = None
-) -> tuple[LayerCost, ...]:
+) -> tuple[ListedLayer, ...]:
     """Every node of the outermost graph that does work or holds bytes, in the graph's order.
 
     `dims` fixes symbolic sizes by name; `whole` is the graph's cost where it is known already. Raises `ModelError`
@@ -60,7 +60,7 @@ def layer_costs(
         elif one.macs or size:
             kind = type_text(inference.type(node.output)) if node.outputs else ""
             name = node.label
-            layers.append(LayerCost(name, node.op, kind, one.macs, one.macs / macs, params, size, size / stored))
+            layers.append(ListedLayer(name, node.op, kind, one.macs, one.macs / macs, params, size, size / stored))
     return tuple(layers)
 
 
@@ -77,7 +77,7 @@ def _elements(type: Type | None) -> int:
     return math.prod(size if isinstance(size, int) else 1 for size in sizes or ()) or 1
 
 
-def costliest(layers: Iterable[LayerCost], by: str, top: int) -> tuple[LayerCost, ...]:
+def costliest(layers: Iterable[ListedLayer], by: str, top: int) -> tuple[ListedLayer, ...]:
     """The `top` layers with the most `macs` or `bytes`, of those that have any; equal ones in the graph's order."""
     return tuple(sorted((one for one in layers if getattr(one, by)), key=lambda one: -getattr(one, by))[:top])
 

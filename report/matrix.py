@@ -22,7 +22,7 @@ _WORDS = {0: "done", 1: "our fault", 2: "input", 3: "budget missed"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BuildOutcome:
     """One build: its name, its exit status, the line that it ended with, and its report where there is one."""
 
     name: str
@@ -31,7 +31,7 @@ class Entry:
     report: BuildReport | None
 
 
-def write(entries: Sequence[Entry], path: str) -> None:
+def write(entries: Sequence[BuildOutcome], path: str) -> None:
     """Write the report of all builds in the form of the extension. Raises `SpecError` and `OutputError`."""
     from .files import PAGE, extension
 
@@ -39,7 +39,7 @@ def write(entries: Sequence[Entry], path: str) -> None:
     write_text(path, text)
 
 
-def _json(entries: Sequence[Entry]) -> str:
+def _json(entries: Sequence[BuildOutcome]) -> str:
     builds = [
         {
             "name": one.name,
@@ -52,7 +52,7 @@ def _json(entries: Sequence[Entry]) -> str:
     return json.dumps({"schema": SCHEMA, "builds": builds}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _junit(entries: Sequence[Entry]) -> str:
+def _junit(entries: Sequence[BuildOutcome]) -> str:
     root = ElementTree.Element("testsuites", name="optc")
     for one in entries:
         suite = ElementTree.SubElement(root, "testsuite", name=junit.legal(one.name))
@@ -64,7 +64,7 @@ def _junit(entries: Sequence[Entry]) -> str:
     return junit.text(root, sum(one.report.seconds for one in entries if one.report is not None))
 
 
-def cells(one: Entry) -> tuple[str, ...]:
+def cells(one: BuildOutcome) -> tuple[str, ...]:
     """A row of the table of builds, as a person reads it."""
     word, report = _WORDS.get(one.status, str(one.status)), one.report
     if report is None:
@@ -76,13 +76,13 @@ def cells(one: Entry) -> tuple[str, ...]:
     return one.name, word, amount(before, "B"), amount(after, "B"), ratio(before, after), agrees, latency, budget
 
 
-def _markdown(entries: Sequence[Entry]) -> str:
+def _markdown(entries: Sequence[BuildOutcome]) -> str:
     rows = [(code(name), *map(plain, rest)) for name, *rest in map(cells, entries)]
     done = sum(one.status == 0 for one in entries)
     return f"## {done} of {len(entries)} builds done\n\n{table(HEADS, rows)}\n"
 
 
-def _page(entries: Sequence[Entry]) -> str:
+def _page(entries: Sequence[BuildOutcome]) -> str:
     heads = [element("th", head.removeprefix(">"), scope="col") for head in HEADS]
     rows = [element("tr", *(element("td", cell) for cell in cells(one))) for one in entries]
     done = sum(one.status == 0 for one in entries)
@@ -101,7 +101,7 @@ def _page(entries: Sequence[Entry]) -> str:
     return html(title, body)
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Entry]], str]] = {
+FORMATS: Mapping[str, Callable[[Sequence[BuildOutcome]], str]] = {
     ".json": _json,
     ".xml": _junit,
     ".md": _markdown,

@@ -11,7 +11,7 @@ from ..passes.base import Outcome
 from ..runtime.agreement import Agreement
 from ..runtime.agreement_text import output_text, whole_text
 from .amount import detail_text, size_rows
-from .build import BuildReport, Step
+from .build import BuildReport, PassRecord
 from .shown import shown
 from .tables import notes, table
 from .targets import HEADS, cells
@@ -106,7 +106,7 @@ def _passes(report: BuildReport) -> Table:
     return passes
 
 
-def _layers(step: Step) -> Table:
+def _layers(step: PassRecord) -> Table:
     layers = table("layer", "op", "", "why, or how")
     for layer in step.report.layers:
         style = _STYLE[layer.outcome]

@@ -203,7 +203,7 @@ def agreement(
     Raises `DataError` for bad samples and `TargetError` where a graph does not run.
     """
     graph = teacher if isinstance(teacher, Graph) else teacher.graph
-    judge = Judge(graph)
+    judge = AnswerJudge(graph)
     before = selected_from(graph, student) if judge.picked and isinstance(student, Graph) else None
     first = teacher if isinstance(teacher, Session) else Session(teacher, threads=threads)
     second: Runnable = Session(student, threads=threads, exact=exact) if isinstance(student, Graph) else student
@@ -218,7 +218,7 @@ def agreement(
     return Agreement(count, judge.results())
 
 
-class Judge:
+class AnswerJudge:
     """What is summed of all outputs of `teacher`, the outputs numbered in `picked` together, as rows to be matched, or
     by the values that they are selected from."""
 

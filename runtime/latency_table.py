@@ -35,7 +35,7 @@ _FEWEST = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class LayerWork:
     """What decides about the time of a layer. `text` is all of it, the figures are what the cost model sees."""
 
     text: str
@@ -49,7 +49,7 @@ class Workload:
 class Row:
     """A workload as it was measured, in seconds."""
 
-    work: Workload
+    work: LayerWork
     seconds: float
 
 
@@ -144,7 +144,7 @@ def from_json(text: str, name: str) -> LatencyTable:
         if document["schema"] != SCHEMA:
             raise DataError(f"{name} is of form {document['schema']}, and this version reads {SCHEMA}; profile again")
         rows = tuple(
-            Row(Workload(str(o["text"]), int(o["macs"]), int(o["bytes"]), bool(o["integer"]), bool(o["grouped"])), s)
+            Row(LayerWork(str(o["text"]), int(o["macs"]), int(o["bytes"]), bool(o["integer"]), bool(o["grouped"])), s)
             for o in document["layers"]
             if (s := float(o["seconds"])) > 0
         )
@@ -166,7 +166,7 @@ def fixed(graph: Graph, dims: Mapping[str, int] | None = None) -> tuple[Graph, d
     return copy, dict(zip(copy, graph, strict=True))
 
 
-def workloads(graph: Graph, dims: Mapping[str, int] | None = None) -> Iterator[tuple[Node, Workload]]:
+def workloads(graph: Graph, dims: Mapping[str, int] | None = None) -> Iterator[tuple[Node, LayerWork]]:
     """The layers of `graph` (nodes that multiply and accumulate) with their workloads, in order."""
     copy, originals = fixed(graph, dims)
     costs = cost(copy).nodes
@@ -178,7 +178,7 @@ def workloads(graph: Graph, dims: Mapping[str, int] | None = None) -> Iterator[t
             attributes = ", ".join(f"{name}={attribute.value!r}" for name, attribute in sorted(node.attributes.items()))
             whole = integer(node)
             text = f"{'integer ' if whole else ''}{node.op}({', '.join(map(type_text, kinds))}) {attributes}".strip()
-            yield original, Workload(text, one.macs, read + one.activations, whole, node.get_int("group", 1) > 1)
+            yield original, LayerWork(text, one.macs, read + one.activations, whole, node.get_int("group", 1) > 1)
 
 
 def fit(rows: Sequence[Row], whole: bool, grouped: bool) -> tuple[float, float, float]:
@@ -194,7 +194,7 @@ def fit(rows: Sequence[Row], whole: bool, grouped: bool) -> tuple[float, float, 
     return a * 1e-6, b * 1e-9, c * 1e-9
 
 
-def predict(model: tuple[float, float, float], work: Workload) -> float:
+def predict(model: tuple[float, float, float], work: LayerWork) -> float:
     a, b, c = model
     return a + b * work.macs + c * work.bytes
 

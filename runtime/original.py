@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ..ir.graph import Graph
 from ..ir.text.snapshot import digest
-from .agreement import Agreement, Judge, agreement
+from .agreement import Agreement, AnswerJudge, agreement
 from .columns import Array
 from .parallel import imap, threads_each, threads_for
 from .samples import Feeds, Samples
@@ -46,7 +46,7 @@ class Original:
         return self._known[key]
 
     def _judged(self, student: Graph, exact: bool, *, itself: bool) -> Agreement:
-        judge = Judge(self.graph)
+        judge = AnswerJudge(self.graph)
         if judge.picked:
             return agreement(self.graph, student, self.samples, threads=self._threads, exact=exact)
         count = 0

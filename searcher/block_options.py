@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from ..ir.graph import Graph, Node
 from ..passes.base import Context
 from ..passes.prune import Prune
-from ..passes.prune.blocks import Blocks
+from ..passes.prune.blocks import BlockKind
 from ..passes.structure.edit import Edit
-from ..passes.structure.order import Judge, start, tried
+from ..passes.structure.order import EditJudge, start, tried
 from ..passes.structure.saving import Saving
 from .layer_options import LEAST
 from .space import Option
@@ -18,7 +18,7 @@ from .space import Option
 
 def removable(graph: Graph, ctx: Context, *, timed: bool) -> dict[str, Edit]:
     """The blocks of `graph` by name that save enough to be worth a trial, by time or by work."""
-    kind, options = Blocks(), Prune(kind="blocks")
+    kind, options = BlockKind(), Prune(kind="blocks")
     saving = Saving.in_graph(graph, ctx, "latency" if timed else "macs")
     return {
         name: edit
@@ -31,8 +31,8 @@ def removals(
     graph: Graph, ctx: Context, edits: Mapping[str, Edit], deadline: float, done: Callable[[str, Option], None]
 ) -> None:
     """Try to remove each of `edits` alone until the `deadline` (`time.monotonic`); `done` is handed what that loses."""
-    judge = Judge(graph, ctx)
-    trial = start(Blocks(), graph, Saving.in_graph(graph, ctx, "macs"), edits, {}, judge)
+    judge = EditJudge(graph, ctx)
+    trial = start(BlockKind(), graph, Saving.in_graph(graph, ctx, "macs"), edits, {}, judge)
     with ctx.progress.task("survey of blocks", len(edits)) as advance:
         for name in edits:
             if time.monotonic() > deadline:

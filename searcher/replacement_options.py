@@ -14,7 +14,7 @@ from ..passes.replace.forms import fitted
 from ..passes.replace.kind import Fitted, Replacements, cost_left, finished, own_options
 from ..passes.replace.places import Place, places
 from ..passes.replace.samples import Taken, taken
-from ..passes.structure.order import Judge, start, tried
+from ..passes.structure.order import EditJudge, start, tried
 from ..passes.structure.saving import Saving
 from ..runtime.sizes import sizes
 from .layer_options import LEAST
@@ -62,7 +62,7 @@ def replacement_options(
 ) -> None:
     """Fit the forms of each of `named` until the `deadline` (`time.monotonic`); `done` is handed what each place can
     be."""
-    judge = Judge(graph, ctx)
+    judge = EditJudge(graph, ctx)
     with ctx.progress.task("survey of replacements", len(named)) as advance:
         for name, place in named.items():
             if time.monotonic() > deadline:
@@ -71,7 +71,7 @@ def replacement_options(
             advance(1)
 
 
-def _options(graph: Graph, ctx: Context, place: Place, judge: Judge, *, timed: bool) -> tuple[Option, ...]:
+def _options(graph: Graph, ctx: Context, place: Place, judge: EditJudge, *, timed: bool) -> tuple[Option, ...]:
     options: list[Option] = []
     pairs = taken(graph, place.begin, place.end, ctx)
     for way in WAYS:

@@ -22,7 +22,7 @@ from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
 from optc.targets.tvm.artifact.build import lowered
 from optc.targets.tvm.artifact.codegen import dlpack_code
-from optc.targets.tvm.artifact.plan import Call, Copy, Fill, Plan, Tensor
+from optc.targets.tvm.artifact.plan import Copy, Fill, KernelCall, PlannedTensor, RunPlan
 from optc.targets.tvm.cpu import toolchain
 from optc.targets.tvm.cpu.machine import Machine
 from optc.targets.tvm.host import HostTarget
@@ -76,7 +76,7 @@ class Emulator:
             check_equal(plan, script.sizes)
         except OptcError as error:
             return error
-        if any(isinstance(step, Call) for step in plan.steps):
+        if any(isinstance(step, KernelCall) for step in plan.steps):
             folder = self.folder / "kernels"
             folder.mkdir(exist_ok=True)
             objects = pipeline.write_objects(mod, self.machine, str(folder)).files
@@ -112,7 +112,7 @@ class Emulator:
 class _Script:
     """A plan as the runner reads it."""
 
-    def __init__(self, plan: Plan, feeds: Sequence[Any]) -> None:
+    def __init__(self, plan: RunPlan, feeds: Sequence[Any]) -> None:
         self.plan, self.feeds, self.library = plan, [np.asarray(one) for one in feeds], ""
         self.sizes = {name: self.feeds[index].shape[axis] for name, index, axis in plan.dims}
         self.texts: list[str] = []
@@ -158,7 +158,7 @@ class _Script:
             name, arguments = "copy", (step.source, step.to)
         elif isinstance(step, Fill):
             name, arguments = "fill", (step.to, *step.values)
-        elif isinstance(step, Call):
+        elif isinstance(step, KernelCall):
             name, arguments = step.kernel, step.arguments
         else:
             name, arguments = "require", (step.truth, str(len(self.texts)))
@@ -166,14 +166,14 @@ class _Script:
         self._text(name.encode())
         self._numbers(len(arguments))
         for one in arguments:
-            if isinstance(one, Tensor):
+            if isinstance(one, PlannedTensor):
                 self._tensor(one)
             else:
                 self._numbers(-1, self.size(one))
         if name == "copy":
             self._numbers(self.size(step.to.size))
 
-    def _tensor(self, tensor: Tensor) -> None:
+    def _tensor(self, tensor: PlannedTensor) -> None:
         kind, index = tensor.space.kind, tensor.space.index
         within = kind in ("weights", "tables")
         room, offset = (self.first[kind], index) if within else (self.first[kind] + index, 0)

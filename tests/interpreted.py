@@ -15,7 +15,7 @@ from optc.ir.onnx.reader import from_proto
 from optc.passes.base import Context
 from optc.passes.clean.clean import Clean
 from optc.targets.tvm.artifact.build import lowered
-from optc.targets.tvm.artifact.plan import Call, Copy, Fill, Plan, Require, Tensor
+from optc.targets.tvm.artifact.plan import Copy, Fill, KernelCall, PlannedTensor, Require, RunPlan
 from optc.targets.tvm.cpu.machine import Machine
 from optc.targets.tvm.host import HostTarget
 from optc.targets.tvm.schedule import pipeline
@@ -25,7 +25,7 @@ from optc.targets.tvm.schedule import pipeline
 class Program:
     """A plan, and its kernels as functions."""
 
-    plan: Plan
+    plan: RunPlan
     kernels: Any
 
 
@@ -85,7 +85,7 @@ class _Run:
     def size(self, text: str) -> int:
         return evaluated(text, self.sizes)
 
-    def view(self, tensor: Tensor) -> np.ndarray:
+    def view(self, tensor: PlannedTensor) -> np.ndarray:
         shape, dtype = tuple(map(self.size, tensor.shape)), dtype_of(tensor.dtype)
         rooms, index = self.spaces[tensor.space.kind], tensor.space.index
         raw = rooms[0][index:] if tensor.space.kind in ("weights", "tables") else rooms[index]
@@ -105,13 +105,13 @@ class _Run:
                 self._call(step)
         return [self.view(tensor).copy() for tensor in self.plan.outputs]
 
-    def _call(self, step: Call) -> None:
+    def _call(self, step: KernelCall) -> None:
         import tvm
 
         arguments = [self.size(one) if isinstance(one, str) else self.view(one) for one in step.arguments]
         tensors = {}
         for index, (one, array) in enumerate(zip(step.arguments, arguments, strict=True)):
-            if isinstance(one, Tensor):
+            if isinstance(one, PlannedTensor):
                 tensors[index] = tvm.runtime.empty(array.shape, one.dtype)
                 if array.size:
                     tensors[index].copyfrom(np.asarray(array, order="C"))
@@ -127,7 +127,7 @@ def evaluated(text: str, sizes: Mapping[str, int]) -> int:
     return int(eval(text, names, dict(sizes)))
 
 
-def check_equal(plan: Plan, sizes: Mapping[str, int]) -> None:
+def check_equal(plan: RunPlan, sizes: Mapping[str, int]) -> None:
     """Raises `TargetError` where sizes differ that must be the same."""
     for left, right, what in plan.equal:
         if evaluated(left, sizes) != evaluated(right, sizes):

@@ -28,6 +28,24 @@ def test_a_vague_name_is_seen() -> None:
     assert sorted(name for name in names(source) if name in VAGUE) == ["found", "given", "known"]
 
 
+def classes() -> Iterator[tuple[str, str]]:
+    """The name of each public class of the package, and its file."""
+    for path in ROOT.rglob("*.py"):
+        here = path.relative_to(ROOT)
+        if here.parts[0] not in {*OUTSIDE, "tests", "benchmarks", "docs", "examples"} and here.parts[0][0] != ".":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    yield node.name, here.as_posix()
+
+
+def test_the_name_of_a_class_stands_for_one_class() -> None:
+    files: dict[str, list[str]] = {}
+    for name, path in classes():
+        files.setdefault(name, []).append(path)
+    assert len(files) > 400
+    assert not {name: paths for name, paths in files.items() if len(paths) > 1}
+
+
 def test_names_say_what_things_are() -> None:
     paths = [p.relative_to(ROOT) for p in ROOT.rglob("*.py")]
     ours = [p for p in paths if p.parts[0] not in OUTSIDE and not p.parts[0].startswith(".")]

@@ -23,7 +23,7 @@ from ..types import TensorType
 from .flow import Flow, Labels, Role
 from .rules import RULES
 
-__all__ = ["ChannelGroup", "Channels", "Member", "Role", "channel_groups"]
+__all__ = ["ChannelGroup", "CoupledChannels", "Member", "Role", "channel_groups"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +80,7 @@ class ChannelGroup:
         return f"ChannelGroup({self.size} of {names}{': ' + self.reason if self.reason else ''})"
 
 
-class Channels:
+class CoupledChannels:
     """The channel groups of `graph` as it is now; any edit but `prune` makes them void, and so does `prune`."""
 
     __slots__ = ("graph", "groups", "_flow", "_classes", "_members")
@@ -162,4 +162,4 @@ def _shrink(value: Value, masks: list[npt.NDArray[np.bool_] | None]) -> None:
 
 def channel_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
     """The channel groups of `graph`, in the order in which their first channels are made."""
-    return Channels(graph).groups
+    return CoupledChannels(graph).groups

@@ -43,7 +43,7 @@ class Role(enum.Enum):
     PASSIVE = "passive"
 
 
-class Cannot(Exception):
+class CannotRemove(Exception):
     """Raised by a rule: this node holds on to every channel it reads, for this reason."""
 
 
@@ -68,14 +68,14 @@ class Flow:
     # -- what rules ask
 
     def shape(self, value: Value) -> tuple[Size, ...]:
-        """Raises `Cannot` where not even the rank is known."""
+        """Raises `CannotRemove` where not even the rank is known."""
         inferred = self.inference.shape(value)
         if inferred is None:
-            raise Cannot(f"the rank of '{value.name}' is not known")
+            raise CannotRemove(f"the rank of '{value.name}' is not known")
         return inferred
 
     def labels(self, value: Value) -> Axes:
-        """The labels of every axis. Raises `Cannot` where the rank is not known."""
+        """The labels of every axis. Raises `CannotRemove` where the rank is not known."""
         labels = self.arrays.get(value)
         return [None] * len(self.shape(value)) if labels is None else list(labels)
 
@@ -122,7 +122,7 @@ class Flow:
         shape = self.shape(value)
         axis %= len(shape)
         if shape[axis] != len(labels):
-            raise Cannot(f"input '{value.name}' has {shape[axis]} elements where {len(labels)} channels are")
+            raise CannotRemove(f"input '{value.name}' has {shape[axis]} elements where {len(labels)} channels are")
         axes = self.arrays.setdefault(value, [None] * len(shape))
         present = axes[axis]
         if value.constant is not None:
@@ -131,7 +131,7 @@ class Flow:
                 axes[axis] = labels
                 return
         if present is None:
-            raise Cannot(f"'{value.name}', which it reads beside, cannot shrink")
+            raise CannotRemove(f"'{value.name}', which it reads beside, cannot shrink")
         self.unify(present, labels)
 
     def hold(self, node: Node, labels: Iterable[Labels | None]) -> None:
@@ -146,9 +146,9 @@ class Flow:
         what = f"{node.op} '{node.label}'"
         try:
             if rule is None:
-                raise Cannot("what it does with channels is not known")
+                raise CannotRemove("what it does with channels is not known")
             rule(self, node)
-        except Cannot as reason:
+        except CannotRemove as reason:
             for value in (*(v for v in node.inputs if v is not None), *node.captures):
                 self.pin_all(value, f"{what}: {reason}")
             for value in node.outputs:
@@ -182,17 +182,17 @@ class Flow:
 
 
 def operand(node: Node, index: int = 0) -> Value:
-    """Input `index`. Raises `Cannot` where it is absent."""
+    """Input `index`. Raises `CannotRemove` where it is absent."""
     value = node.input(index)
     if value is None:
-        raise Cannot(f"input {index} is absent")
+        raise CannotRemove(f"input {index} is absent")
     return value
 
 
 def number(size: Size) -> int:
-    """A size that is a number. Raises `Cannot` where it is symbolic."""
+    """A size that is a number. Raises `CannotRemove` where it is symbolic."""
     if not isinstance(size, int):
-        raise Cannot("its sizes are not known well enough")
+        raise CannotRemove("its sizes are not known well enough")
     return size
 
 

@@ -16,7 +16,7 @@ PASS = "gradient"
 """The pass that nodes made here have as their origin."""
 
 
-class Cannot(Exception):
+class CannotDifferentiate(Exception):
     """Raised by a rule that cannot differentiate this node; its text says why."""
 
 
@@ -71,10 +71,10 @@ class Builder:
     # -- what is known of values of the forward pass
 
     def shape(self, value: Value) -> tuple[Size, ...]:
-        """Its sizes, numbers or symbols. Raises `Cannot` where its rank is not known."""
+        """Its sizes, numbers or symbols. Raises `CannotDifferentiate` where its rank is not known."""
         shape = self.inference.shape(value)
         if shape is None:
-            raise Cannot(f"the rank of '{value.name}' is not known")
+            raise CannotDifferentiate(f"the rank of '{value.name}' is not known")
         return shape
 
     def rank(self, value: Value) -> int:
@@ -87,11 +87,11 @@ class Builder:
         return sizes if len(sizes) == len(shape) else None
 
     def dtype(self, value: Value) -> DType:
-        """Raises `Cannot` where it is not known."""
+        """Raises `CannotDifferentiate` where it is not known."""
         fact = self.inference.facts.get(value)
         dtype = value.dtype if fact is None or not fact.dtype else fact.dtype
         if not dtype:
-            raise Cannot(f"the element type of '{value.name}' is not known")
+            raise CannotDifferentiate(f"the element type of '{value.name}' is not known")
         return dtype
 
     def like(self, value: Value, other: Value) -> Value:
@@ -235,7 +235,7 @@ class Builder:
             summed = self.sum(gradient, [*range(lead), *ones])
             return self.reshape_as(summed, to) if ones else summed
         if self.opset < 13:
-            raise Cannot(f"which axes of '{to.name}' are broadcast is not known before the model runs")
+            raise CannotDifferentiate(f"which axes of '{to.name}' are broadcast is not known before the model runs")
         padded = self("Concat", self.ints([1] * lead), self.shape_of(to), axis=0) if lead else self.shape_of(to)
         repeated = self("Not", self("Equal", padded, self("Shape", gradient)))
         axes = self.reshape(self("NonZero", repeated), [-1])
@@ -249,7 +249,7 @@ class Builder:
         lead = len(large) - len(small)
         ones = [axis for axis, size in enumerate(small, lead) if size == 1 and large[axis] != 1]
         if any(size not in (1, other) for size, other in zip(small, large[lead:])):
-            raise Cannot(f"which batches of '{to.name}' are broadcast is not known before the model runs")
+            raise CannotDifferentiate(f"which batches of '{to.name}' are broadcast is not known before the model runs")
         summed = self.sum(gradient, [*range(lead), *ones])
         return self.reshape_as(summed, to) if ones else summed
 
@@ -265,7 +265,7 @@ class Builder:
     def scatter_rows(self, gradient: Value, indices: Value, zeros: Value) -> Value:
         """`zeros` with each element of `gradient` added at the place that the last axis of `indices` names."""
         if self.opset < 16:
-            raise Cannot("needs sums into places, which opsets before 16 lack")
+            raise CannotDifferentiate("needs sums into places, which opsets before 16 lack")
         return self("ScatterND", zeros, indices, gradient, reduction="add")
 
     def scatter_along(

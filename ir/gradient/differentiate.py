@@ -18,9 +18,9 @@ from ...errors import ModelError
 from ..graph import Graph, Node, Value
 from ..order import sort
 from ..shapes.infer import analyse, infer
-from .builder import Builder, Cannot
+from .builder import Builder, CannotDifferentiate
 from .prepare import prepare
-from .rules import RULES, ZERO, Call
+from .rules import RULES, ZERO, GradientCall
 
 OLDEST = 11
 """The oldest opset whose operators the rules append."""
@@ -148,7 +148,7 @@ class _Walk:
                 try:
                     self._visit(node, frozenset(places))
                     continue
-                except Cannot as cannot:
+                except CannotDifferentiate as cannot:
                     block = node, str(cannot)
             captures = node.captures if node.bodies else ()
             for value in (*(node.inputs[i] for i in places), *captures):
@@ -159,7 +159,7 @@ class _Walk:
         """Whether a derivative can pass through: floats, and the integers of quantization."""
         try:
             dtype = self.build.dtype(value)
-        except Cannot:
+        except CannotDifferentiate:
             return True
         quantized = dtype.is_integer and (dtype.bits <= 16 or any(u.op == "DequantizeLinear" for u in value.users))
         return dtype.is_float or quantized
@@ -170,11 +170,11 @@ class _Walk:
         rule = RULES.get((node.domain, node.op))
         if rule is None:
             domain = f" of {node.domain}" if node.domain else ""
-            raise Cannot(f"is an operator{domain} without a gradient")
+            raise CannotDifferentiate(f"is an operator{domain} without a gradient")
         arrived = tuple(self._sum(value) for value in node.outputs)
         if all(gradient is None for gradient in arrived):
             return
-        results = rule(Call(node, arrived, places), self.build)
+        results = rule(GradientCall(node, arrived, places), self.build)
         for index, gradient in enumerate(results):
             value = node.input(index)
             if gradient is not None and value is not None and index in places:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..attributes import AttributeKind
 from ..graph import Node, Value
-from .builder import Builder, Cannot
+from .builder import Builder, CannotDifferentiate
 
 Expansion = Callable[[Node, Builder], "Sequence[Value | None]"]
 """Appends what a node computes; returns what stands for its outputs, `None` for those that nothing reads. Raises
-`Cannot`."""
+`CannotDifferentiate`."""
 
 _MICROSOFT = "com.microsoft"
 
@@ -18,7 +18,7 @@ _MICROSOFT = "com.microsoft"
 def _input(node: Node, index: int) -> Value:
     value = node.input(index)
     if value is None:
-        raise Cannot(f"lacks input {index}")
+        raise CannotDifferentiate(f"lacks input {index}")
     return value
 
 
@@ -29,7 +29,7 @@ def _used(node: Node, *indices: int) -> bool:
 def skip_normalization(node: Node, build: Builder) -> Sequence[Value | None]:
     """(input, skip, gamma, beta, bias): the sum, normalised; output 3 is the sum itself."""
     if _used(node, 1, 2):
-        raise Cannot("returns statistics that are read")
+        raise CannotDifferentiate("returns statistics that are read")
     simple = node.op == "SkipSimplifiedLayerNormalization"
     total = build("Add", _input(node, 0), _input(node, 1))
     gamma, beta = _input(node, 2), None if simple else node.input(3)
@@ -49,7 +49,7 @@ def fused_matmul(node: Node, build: Builder) -> Sequence[Value | None]:
     """alpha A' B', each side transposed or not."""
     a, b = _input(node, 0), _input(node, 1)
     if node.get_int("transBatchA") or node.get_int("transBatchB"):
-        raise Cannot("moves batch axes")
+        raise CannotDifferentiate("moves batch axes")
     sides = []
     for value, turned in ((a, node.get_int("transA")), (b, node.get_int("transB"))):
         rank = build.rank(value)
@@ -78,7 +78,7 @@ def _activated(node: Node, build: Builder, value: Value, like: Value) -> Value:
             return build(name, value, alpha=numbers[0], beta=numbers[1])
         case "Clip" if len(numbers) == 2:
             return build(name, value, build.scalar(numbers[0], like), build.scalar(numbers[1], like))
-    raise Cannot(f"ends in the activation {name}")
+    raise CannotDifferentiate(f"ends in the activation {name}")
 
 
 def fused_conv(node: Node, build: Builder) -> Sequence[Value | None]:
@@ -98,7 +98,7 @@ def fused_gemm(node: Node, build: Builder) -> Sequence[Value | None]:
     name = node.get_string("activation", "")
     if name in ("", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"):
         return (build(name, value, **numbers) if name else value,)
-    raise Cannot(f"ends in the activation {name}")
+    raise CannotDifferentiate(f"ends in the activation {name}")
 
 
 _SHARES = ("alpha", "beta", "gamma")
@@ -112,10 +112,10 @@ def attention(node: Node, build: Builder) -> Sequence[Value | None]:
     """(x [B, S, I], weights [I, 3 H], bias [3 H], mask [B, T]): heads attend to one another, without a past."""
     x, weights, bias = _input(node, 0), _input(node, 1), node.input(2)
     if any(node.input(i) is not None for i in (4, 6)) or _used(node, 1) or node.get_int("do_rotary"):
-        raise Cannot("keeps keys of the past, or turns positions")
+        raise CannotDifferentiate("keeps keys of the past, or turns positions")
     width = build.shape(weights)[1]
     if not isinstance(width, int) or width % 3 or "qkv_hidden_sizes" in node.attributes:
-        raise Cannot("has heads of different sizes")
+        raise CannotDifferentiate("has heads of different sizes")
     product = build("MatMul", x, weights)
     if bias is not None:
         product = build("Add", product, bias)
@@ -127,13 +127,13 @@ def attention(node: Node, build: Builder) -> Sequence[Value | None]:
 def multi_head(node: Node, build: Builder) -> Sequence[Value | None]:
     """(query [B, S, H], key [B, T, H], value [B, T, H], bias [3 H], mask [B, T], bias of the scores)."""
     if any(node.input(i) is not None for i in range(6, len(node.inputs))) or _used(node, 1, 2, 3):
-        raise Cannot("keeps keys of the past")
+        raise CannotDifferentiate("keeps keys of the past")
     sources = [_input(node, i) for i in range(3)]
     if any(build.rank(value) != 3 for value in sources):
-        raise Cannot("takes packed keys and values")
+        raise CannotDifferentiate("takes packed keys and values")
     hidden = build.shape(sources[0])[2]
     if not isinstance(hidden, int) or any(build.shape(value)[2] != hidden for value in sources):
-        raise Cannot("has heads of different sizes")
+        raise CannotDifferentiate("has heads of different sizes")
     bias = node.input(3)
     if bias is not None:
         cut = [build.slice(bias, [0], [i * hidden], [(i + 1) * hidden]) for i in range(3)]
@@ -146,7 +146,7 @@ def _attend(
 ) -> Sequence[Value | None]:
     heads, like = node.get_int("num_heads"), _input(node, 0)
     if not heads or hidden % heads:
-        raise Cannot("has a number of heads that does not divide its width")
+        raise CannotDifferentiate("has a number of heads that does not divide its width")
     q, k, v = (build.transpose(build.reshape(one, [0, 0, heads, hidden // heads]), 0, 2, 1, 3) for one in parts)
     scale = node.get_float("scale") or (hidden // heads) ** -0.5
     scores = build("Mul", build("MatMul", q, build.transpose(k, 0, 1, 3, 2)), build.scalar(scale, like))
@@ -154,7 +154,7 @@ def _attend(
         scores = build("Add", scores, bias)
     if mask is not None:
         if build.rank(mask) != 2:
-            raise Cannot("has a mask of another form than one number a position")
+            raise CannotDifferentiate("has a mask of another form than one number a position")
         kept = build.unsqueeze(build.cast(mask, build.dtype(like)), [1, 2])
         hole = build.scalar(node.get_float("mask_filter_value", -10000.0), like)
         scores = build("Add", scores, build("Mul", build("Sub", build.scalar(1.0, like), kept), hole))

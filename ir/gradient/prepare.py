@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..graph import Graph, Node, Value
 from ..shapes.infer import analyse
-from .builder import Builder, Cannot
+from .builder import Builder, CannotDifferentiate
 from .fused import FUSED, Expansion
 from .unroll import RECURRENT, unroll
 
@@ -37,7 +37,7 @@ def prepare(graph: Graph, nodes: Iterable[Node], kept: frozenset[Value]) -> bool
         build.source = node
         try:
             _replace(node, expansion(node, build), build, kept)
-        except Cannot:
+        except CannotDifferentiate:
             continue
         replaced = True
     if build is not None:

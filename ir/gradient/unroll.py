@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..attributes import AttributeKind
 from ..graph import Node, Value
-from .builder import Builder, Cannot
+from .builder import Builder, CannotDifferentiate
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _DEFAULT = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -24,7 +24,7 @@ Activation = Callable[[Value], Value]
 
 
 def unroll(node: Node, build: Builder) -> Sequence[Value | None]:
-    """Append what `node` computes; returns what stands for its outputs. Raises `Cannot` where it cannot be."""
+    """Append what `node` computes; returns what stands for its outputs. Raises `CannotDifferentiate`."""
     return _Unrolled(node, build).run()
 
 
@@ -35,17 +35,17 @@ class _Unrolled:
         self.x = self._input(0)
         steps = build.shape(self.x)[1 if self.batch_first else 0]
         if not isinstance(steps, int):
-            raise Cannot("has an open number of steps")
+            raise CannotDifferentiate("has an open number of steps")
         weight, again = build.static(self._input(1)), build.static(self._input(2))
         if weight is None or again is None:
-            raise Cannot("has weights of open size")
+            raise CannotDifferentiate("has weights of open size")
         self.steps, self.hidden, self.directions = steps, again[2], again[0]
         self.gates = _GATES[node.op]
 
     def _input(self, index: int) -> Value:
         value = self.node.input(index)
         if value is None:
-            raise Cannot(f"lacks input {index}")
+            raise CannotDifferentiate(f"lacks input {index}")
         return value
 
     def run(self) -> list[Value]:
@@ -192,7 +192,7 @@ class _Unrolled:
 
     def _activation(self, name: str, parameters: dict[str, float]) -> Activation:
         if name not in _SHARES and name not in _PLAIN:
-            raise Cannot(f"has the activation {name}")
+            raise CannotDifferentiate(f"has the activation {name}")
         bound = self.node.get_float("clip")
 
         def apply(value: Value) -> Value:

@@ -13,7 +13,7 @@ from ..graph import Function, Graph, Node, Output, Value
 from ..onnx.signature import Signature, onnx_domains, signature_of
 from ..tensor import SparseTensor, Tensor
 from ..types import DType, MapType, OpaqueType, OptionalType, SequenceType, TensorType, Type
-from .rule import Fault, Place, Rule
+from .rule import CheckedGraph, Fault, VerifierRule
 
 _SCALARS: dict[AttributeKind, Callable[[object], bool]] = {
     AttributeKind.FLOAT: lambda v: isinstance(v, float),
@@ -37,7 +37,7 @@ them, and ONNX Runtime has registered some there for itself, which its optimiser
 _ELEMENT_TYPES = frozenset(DType) - {DType.UNDEFINED}
 
 
-def _interface(place: Place) -> Iterator[Fault]:
+def _interface(place: CheckedGraph) -> Iterator[Fault]:
     if not place.outermost:
         return
     inputs: dict[str, Value] = {}
@@ -52,7 +52,7 @@ def _interface(place: Place) -> Iterator[Fault]:
             yield Fault(f"output {output.name!r} has the name of an input that it is not; rename one", None, output)
 
 
-def _output_types(place: Place) -> Iterator[Fault]:
+def _output_types(place: CheckedGraph) -> Iterator[Fault]:
     for output in place.graph.outputs:
         declared, actual = output.type, output.value.type
         if not isinstance(declared, TensorType) or not isinstance(actual, TensorType):
@@ -67,7 +67,7 @@ def _output_types(place: Place) -> Iterator[Fault]:
             )
 
 
-def _constants(place: Place) -> Iterator[Fault]:
+def _constants(place: CheckedGraph) -> Iterator[Fault]:
     for value in place.graph.constants:
         if value.constant is not None:
             yield from _data(value, value.type, value.constant)
@@ -88,7 +88,7 @@ def _data(value: Value, declared: Type | None, tensor: Tensor) -> Iterator[Fault
         yield Fault(f"its type is {type_text(declared)} and its data {content}; make a new constant", None, value)
 
 
-def _attributes(place: Place) -> Iterator[Fault]:
+def _attributes(place: CheckedGraph) -> Iterator[Fault]:
     for node in place.graph:
         for name, attribute in node.attributes.items():
             if problem := _misfit(attribute):
@@ -111,7 +111,7 @@ def _misfit(attribute: Attribute) -> str:
     return "" if fits else f"is of kind {kind.name} and holds a {type(value).__name__}; use Node.set_attribute"
 
 
-def _references(place: Place) -> Iterator[Fault]:
+def _references(place: CheckedGraph) -> Iterator[Fault]:
     function = place.function
     for node in place.graph:
         for name, attribute in node.attributes.items():
@@ -127,7 +127,7 @@ def _references(place: Place) -> Iterator[Fault]:
                 )
 
 
-def _opsets(place: Place) -> Iterator[Fault]:
+def _opsets(place: CheckedGraph) -> Iterator[Fault]:
     imported = place.graph.root.opsets
     if place.outermost:
         from onnx.defs import onnx_opset_version
@@ -141,7 +141,7 @@ def _opsets(place: Place) -> Iterator[Fault]:
             yield Fault(f"no version of the operator set {domain!r} is imported; add it to Graph.opsets", node)
 
 
-def _schemas(place: Place) -> Iterator[Fault]:
+def _schemas(place: CheckedGraph) -> Iterator[Fault]:
     imported, functions = place.graph.root.opsets, place.model.functions
     for node in place.graph:
         version = imported.get(node.domain, 0)
@@ -186,7 +186,7 @@ def _span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low} or more" if high > 1 << 30 else f"{low} to {high}"
 
 
-def _element_types(place: Place) -> Iterator[Fault]:
+def _element_types(place: CheckedGraph) -> Iterator[Fault]:
     for node in place.graph:
         if not node.attributes or node.domain:
             continue
@@ -198,7 +198,7 @@ def _element_types(place: Place) -> Iterator[Fault]:
                     yield Fault(f"attribute {name!r} is {value!r}, which is no element type of ONNX", node)
 
 
-def _bodies(place: Place) -> Iterator[Fault]:
+def _bodies(place: CheckedGraph) -> Iterator[Fault]:
     for node in place.graph:
         if node.domain or node.op not in ("If", "Loop", "Scan"):
             continue
@@ -215,7 +215,7 @@ def _bodies(place: Place) -> Iterator[Fault]:
                 yield Fault(f"its body {body.name!r} {form}; it must take {takes} and return {returns}", node)
 
 
-def _calls(place: Place) -> Iterator[Fault]:
+def _calls(place: CheckedGraph) -> Iterator[Fault]:
     functions = place.model.functions
     if not functions and place.function is None:
         for node in place.graph:
@@ -233,7 +233,7 @@ def _calls(place: Place) -> Iterator[Fault]:
             yield Fault("it has more inputs or outputs than the function that it calls", node)
 
 
-def _functions(place: Place) -> Iterator[Fault]:
+def _functions(place: CheckedGraph) -> Iterator[Fault]:
     if not place.outermost or place.function is not None:
         return
     functions = place.model.functions
@@ -257,15 +257,15 @@ def _called(function: Function) -> Iterable[tuple[str, str, str]]:
 
 
 CONFORMANCE = (
-    Rule("interface", "inputs and outputs have names, each its own", _interface),
-    Rule("output-types", "a value has the element type its output declares", _output_types),
-    Rule("constants", "the data of constants and defaults is of the type they are declared", _constants),
-    Rule("attributes", "an attribute holds a value of its kind, or a reference", _attributes),
-    Rule("references", "a reference names an attribute of the function around it", _references),
-    Rule("opsets", "every operator set used is imported, in a version that exists", _opsets),
-    Rule("schemas", "ONNX's operators have the inputs, outputs and attributes their schemas ask", _schemas),
-    Rule("element-types", "an attribute that names an element type names one", _element_types),
-    Rule("bodies", "the bodies of If, Loop and Scan take and return what their node does", _bodies),
-    Rule("calls", "calls of functions resolve, and give no more than the function takes", _calls),
-    Rule("functions", "functions are kept under their names and do not recurse", _functions),
+    VerifierRule("interface", "inputs and outputs have names, each its own", _interface),
+    VerifierRule("output-types", "a value has the element type its output declares", _output_types),
+    VerifierRule("constants", "the data of constants and defaults is of the type they are declared", _constants),
+    VerifierRule("attributes", "an attribute holds a value of its kind, or a reference", _attributes),
+    VerifierRule("references", "a reference names an attribute of the function around it", _references),
+    VerifierRule("opsets", "every operator set used is imported, in a version that exists", _opsets),
+    VerifierRule("schemas", "ONNX's operators have the inputs, outputs and attributes their schemas ask", _schemas),
+    VerifierRule("element-types", "an attribute that names an element type names one", _element_types),
+    VerifierRule("bodies", "the bodies of If, Loop and Scan take and return what their node does", _bodies),
+    VerifierRule("calls", "calls of functions resolve, and give no more than the function takes", _calls),
+    VerifierRule("functions", "functions are kept under their names and do not recurse", _functions),
 )

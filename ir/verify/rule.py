@@ -9,7 +9,7 @@ from ..graph import Function, Graph, Node, Output, Value
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CheckedGraph:
     """One graph to check: of `model` itself (`function` is `None`) or of one of its functions, outermost or a body."""
 
     graph: Graph
@@ -31,9 +31,9 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class VerifierRule:
     """`check` yields the faults of one graph; the graphs around and inside it get their own turn."""
 
     name: str
     meaning: str
-    check: Callable[[Place], Iterator[Fault]]
+    check: Callable[[CheckedGraph], Iterator[Fault]]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from ...errors import ModelError
 from ..graph import Graph
 from .conformance import CONFORMANCE
-from .rule import Fault, Place, Rule
+from .rule import CheckedGraph, Fault, VerifierRule
 from .well_formed import WALKABLE, WELL_FORMED
 
-RULES: tuple[Rule, ...] = (*WALKABLE, *WELL_FORMED, *CONFORMANCE)
+RULES: tuple[VerifierRule, ...] = (*WALKABLE, *WELL_FORMED, *CONFORMANCE)
 
 
 def verify(graph: Graph) -> None:
@@ -28,21 +28,21 @@ def verify(graph: Graph) -> None:
             _hold((rule,), place)
 
 
-def _hold(rules: tuple[Rule, ...], place: Place) -> None:
+def _hold(rules: tuple[VerifierRule, ...], place: CheckedGraph) -> None:
     for rule in rules:
         for fault in rule.check(place):
             raise ModelError(_message(rule, place, fault))
 
 
-def _places(model: Graph) -> Iterator[Place]:
+def _places(model: Graph) -> Iterator[CheckedGraph]:
     for graph in model.graphs():
-        yield Place(graph, model, None)
+        yield CheckedGraph(graph, model, None)
     for function in model.functions.values():
         for graph in function.graph.graphs():
-            yield Place(graph, model, function)
+            yield CheckedGraph(graph, model, function)
 
 
-def _message(rule: Rule, place: Place, fault: Fault) -> str:
+def _message(rule: VerifierRule, place: CheckedGraph, fault: Fault) -> str:
     where = [f"function {place.function.name!r}"] if place.function is not None else []
     graph = fault.node.graph if fault.node is not None and fault.node.graph is not None else place.graph
     if graph.name or not where:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..graph import Graph, Node, Value
-from .rule import Fault, Place, Rule
+from .rule import CheckedGraph, Fault, VerifierRule
 
 
-def _links(place: Place) -> Iterator[Fault]:
+def _links(place: CheckedGraph) -> Iterator[Fault]:
     graph, count, previous = place.graph, 0, None
     node = graph._first
     while node is not None:
@@ -22,7 +22,7 @@ def _links(place: Place) -> Iterator[Fault]:
         yield Fault(f"the list of nodes holds {count} and says {graph._count}; edit it through Graph only", previous)
 
 
-def _parents(place: Place) -> Iterator[Fault]:
+def _parents(place: CheckedGraph) -> Iterator[Fault]:
     whole = place.model if place.function is None else place.function.graph
     if place.graph is whole and not place.outermost:
         yield Fault("a model or function is the body of a node; use a clone, or verify the whole model")
@@ -36,7 +36,7 @@ def _parents(place: Place) -> Iterator[Fault]:
                 yield Fault("it holds one body twice; give each attribute a body of its own", node)
 
 
-def _owners(place: Place) -> Iterator[Fault]:
+def _owners(place: CheckedGraph) -> Iterator[Fault]:
     graph = place.graph
     if len(set(graph._inputs)) != len(graph._inputs):
         yield Fault("one value is an input twice; make every input with Graph.add_input")
@@ -52,7 +52,7 @@ def _owners(place: Place) -> Iterator[Fault]:
                 yield Fault(f"output {index} is also made elsewhere; every value is made in one place", node, value)
 
 
-def _uses(place: Place) -> Iterator[Fault]:
+def _uses(place: CheckedGraph) -> Iterator[Fault]:
     graph = place.graph
     for node in graph:
         for index, read in enumerate(node._inputs):
@@ -80,7 +80,7 @@ def _false_uses(value: Value) -> Iterator[Fault]:
             yield Fault("its uses name a reader that does not read it; edit through set_input and remove", None, value)
 
 
-def _scope(place: Place) -> Iterator[Fault]:
+def _scope(place: CheckedGraph) -> Iterator[Fault]:
     around: set[Graph] = set()
     graph: Graph | None = place.graph
     while graph is not None:
@@ -96,7 +96,7 @@ def _scope(place: Place) -> Iterator[Fault]:
             yield Fault(f"what output {output.name!r} returns {text}", None, output.value)
 
 
-def _order(place: Place) -> Iterator[Fault]:
+def _order(place: CheckedGraph) -> Iterator[Fault]:
     if place.outermost:
         yield from _read_before_made(place.graph, set())
 
@@ -117,7 +117,7 @@ def _read_before_made(graph: Graph, defined: set[Value]) -> Iterator[Fault]:
             yield Fault(f"what output {output.name!r} returns is not made by any node", None, output.value)
 
 
-def _body_fields(place: Place) -> Iterator[Fault]:
+def _body_fields(place: CheckedGraph) -> Iterator[Fault]:
     graph = place.graph
     if not place.outermost and (graph.opsets or graph.functions or graph.header != Graph().header):
         yield Fault("a body holds opsets, functions or a header; these belong to the outermost graph")
@@ -126,13 +126,13 @@ def _body_fields(place: Place) -> Iterator[Fault]:
 
 
 WALKABLE = (
-    Rule("links", "the list of nodes is whole and every node in it knows its graph", _links),
-    Rule("parents", "every body belongs to the one node that holds it", _parents),
+    VerifierRule("links", "the list of nodes is whole and every node in it knows its graph", _links),
+    VerifierRule("parents", "every body belongs to the one node that holds it", _parents),
 )
 WELL_FORMED = (
-    Rule("owners", "every value is made in exactly one place, which knows it", _owners),
-    Rule("uses", "use lists and reads agree, both ways", _uses),
-    Rule("scope", "what is read belongs to the reader's graph or one around it", _scope),
-    Rule("order", "every value is made before it is read", _order),
-    Rule("body-fields", "operator sets, functions and header are the outermost graph's", _body_fields),
+    VerifierRule("owners", "every value is made in exactly one place, which knows it", _owners),
+    VerifierRule("uses", "use lists and reads agree, both ways", _uses),
+    VerifierRule("scope", "what is read belongs to the reader's graph or one around it", _scope),
+    VerifierRule("order", "every value is made before it is read", _order),
+    VerifierRule("body-fields", "operator sets, functions and header are the outermost graph's", _body_fields),
 )

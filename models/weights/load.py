@@ -14,7 +14,7 @@ from ...ir.graph import Graph
 from ...ir.tensor import ArrayTensor
 from ..builder import FloatArray
 from . import files
-from .names import Scheme, nearest_scheme, parameters
+from .names import NamingScheme, nearest_scheme, parameters
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ def trained(build: Callable[..., Graph], options: Mapping[str, Any], spelled: fr
     return graph
 
 
-def _follow(options: dict[str, Any], spelled: frozenset[str], scheme: Scheme, family: str, path: str) -> None:
+def _follow(options: dict[str, Any], spelled: frozenset[str], scheme: NamingScheme, family: str, path: str) -> None:
     """Set the pads and the epsilon that networks of this scheme are trained with."""
     pads, epsilon = scheme.pads, scheme.epsilon
     if not pads:
@@ -65,7 +65,7 @@ def _follow(options: dict[str, Any], spelled: frozenset[str], scheme: Scheme, fa
     options.update({name: value for name, value in (("pads", pads), ("epsilon", epsilon)) if name not in spelled})
 
 
-def _fill(graph: Graph, scheme: Scheme, arrays: Mapping[str, Array], path: str) -> None:
+def _fill(graph: Graph, scheme: NamingScheme, arrays: Mapping[str, Array], path: str) -> None:
     wanted = parameters(graph, scheme) or {}
     constants = {value.name: value for value in graph.constants}
     missing = [source for source, _ in wanted.values() if source not in arrays]
@@ -93,7 +93,7 @@ def _fill(graph: Graph, scheme: Scheme, arrays: Mapping[str, Array], path: str) 
         value.constant = ArrayTensor(array.astype(np.float32))
 
 
-def _laid_out(array: Array, scheme: Scheme, depthwise: bool, rank: int) -> FloatArray | Array:
+def _laid_out(array: Array, scheme: NamingScheme, depthwise: bool, rank: int) -> FloatArray | Array:
     """A kernel as (out, in / groups, height, width), a dense weight as (out, in)."""
     if scheme.channels_last and array.ndim == 4:
         array = array.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))

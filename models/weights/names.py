@@ -14,7 +14,7 @@ from ...ir.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class NamedLayer:
     """One convolution or dense layer of a network of the zoo.
 
     `role` is the last part of its name. Of a layer within a block: `stage` and `index` count from 0, `block` counts the
@@ -41,7 +41,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Scheme:
+class NamingScheme:
     """`names` gives a layer's; `epsilon` is that of the networks trained under it, `pads` their windows'.
 
     `epsilon` 0 and `pads` "" say that networks of both kinds bear these names, so that only the user can tell.
@@ -50,14 +50,14 @@ class Scheme:
     """
 
     name: str
-    names: Callable[[Layer], Names | None]
+    names: Callable[[NamedLayer], Names | None]
     epsilon: float
     pads: str
     leaves: tuple[str, str, str, str, str, str, str]
     channels_last: bool = False
 
 
-def layers(graph: Graph) -> Iterator[tuple[str, Layer]]:
+def layers(graph: Graph) -> Iterator[tuple[str, NamedLayer]]:
     """The names of a network's layers, and what they are, in order."""
     named = [(node.name, node) for node in graph if node.op in ("Conv", "Gemm")]
     blocks = list(dict.fromkeys(name.rpartition(f".{_role(name)}")[0] for name, _ in named if _stage(name)))
@@ -65,7 +65,7 @@ def layers(graph: Graph) -> Iterator[tuple[str, Layer]]:
         role, place = _role(name), _stage(name)
         depthwise = node.op == "Conv" and "depthwise" in role
         if place is None:
-            yield name, Layer(graph.name, role, len(blocks), depthwise=depthwise)
+            yield name, NamedLayer(graph.name, role, len(blocks), depthwise=depthwise)
             continue
         prefix = name.rpartition(f".{role}")[0]
         roles = list(
@@ -73,7 +73,7 @@ def layers(graph: Graph) -> Iterator[tuple[str, Layer]]:
         )
         yield (
             name,
-            Layer(
+            NamedLayer(
                 graph.name, role, len(blocks), blocks.index(prefix), *place,
                 roles.index(role.partition(".")[0]), "expand" in roles, depthwise,
             ),
@@ -95,7 +95,7 @@ def _role(name: str) -> str:
 _TORCH = ("weight", "weight", "bias", "weight", "bias", "running_mean", "running_var")
 
 
-def _torchvision(layer: Layer) -> Names | None:
+def _torchvision(layer: NamedLayer) -> Names | None:
     """torchvision.models: mobilenetv2, mobilenetv3, efficientnet."""
     second = layer.family == "mobilenet_v2"
     efficient = layer.family == "efficientnet"
@@ -128,7 +128,7 @@ _TIMM = {
 _TIMM_FIRST = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
 
 
-def _timm(layer: Layer) -> Names | None:
+def _timm(layer: NamedLayer) -> Names | None:
     """timm.models: mobilenetv3.py and efficientnet.py, which hold MobileNetV2, V3, EfficientNet, Lite and MnasNet."""
     if layer.family in ("mobilenet_v1", "nasnet_a"):
         return None
@@ -156,7 +156,7 @@ _EFFICIENT = {
 }  # fmt: skip
 
 
-def _efficientnet_pytorch(layer: Layer) -> Names | None:
+def _efficientnet_pytorch(layer: NamedLayer) -> Names | None:
     """efficientnet-pytorch, and what follows it for EfficientNet-Lite."""
     if not layer.family.startswith("efficientnet"):
         return None
@@ -179,7 +179,7 @@ _SLIM_SCOPES = {"mobilenet_v1": "MobilenetV1", "mobilenet_v2": "MobilenetV2"} | 
 _GATES = {"gate.squeeze": "squeeze_excite/Conv", "gate.excite": "squeeze_excite/Conv_1"}
 
 
-def _slim(layer: Layer) -> Names | None:
+def _slim(layer: NamedLayer) -> Names | None:
     """tensorflow/models, slim/nets/mobilenet: the names of the checkpoints' variables."""
     scope = _SLIM_SCOPES.get(layer.family)
     if scope is None:
@@ -200,7 +200,7 @@ def _slim(layer: Layer) -> Names | None:
     return Names(f"{block}/{layer.role}", f"{block}/{layer.role}/BatchNorm")
 
 
-def _keras(layer: Layer) -> Names | None:
+def _keras(layer: NamedLayer) -> Names | None:
     """keras.applications of Keras 2: the layers of its .h5 files."""
     match layer.family:
         case "mobilenet_v1":
@@ -215,7 +215,7 @@ def _keras(layer: Layer) -> Names | None:
             return None
 
 
-def _keras_3(layer: Layer) -> Names | None:
+def _keras_3(layer: NamedLayer) -> Names | None:
     """keras.applications of Keras 3, which has no slashes in the names of layers."""
     names = _keras(layer)
     if names is None or not layer.family.startswith("mobilenet_v3"):
@@ -226,7 +226,7 @@ def _keras_3(layer: Layer) -> Names | None:
     return Names(layer_name, norm)
 
 
-def _keras_early(layer: Layer) -> Names | None:
+def _keras_early(layer: NamedLayer) -> Names | None:
     """keras.applications.mobilenetv2 of Keras 2.1, whose blocks bear their number twice."""
     if layer.family != "mobilenet_v2" or layer.role in ("stem", "head", "classifier"):
         return _keras_logits(layer)
@@ -234,14 +234,14 @@ def _keras_early(layer: Layer) -> Names | None:
     return Names(f"mobl{block}_{layer.role}", f"bn{block}_bn_{layer.role}")
 
 
-def _keras_logits(layer: Layer) -> Names | None:
+def _keras_logits(layer: NamedLayer) -> Names | None:
     """keras-applications, the package: its MobileNetV2 ends in another name."""
     if layer.family != "mobilenet_v2":
         return None
     return Names("Logits") if layer.role == "classifier" else _keras_v2(layer)
 
 
-def _keras_v1(layer: Layer) -> Names:
+def _keras_v1(layer: NamedLayer) -> Names:
     if layer.role == "classifier":
         return Names("conv_preds")
     kind = "dw" if layer.role == "depthwise" else "pw"
@@ -249,7 +249,7 @@ def _keras_v1(layer: Layer) -> Names:
     return Names(name, f"{name}_bn")
 
 
-def _keras_v2(layer: Layer) -> Names:
+def _keras_v2(layer: NamedLayer) -> Names:
     whole = {"stem": ("Conv1", "bn_Conv1"), "head": ("Conv_1", "Conv_1_bn"), "classifier": ("predictions", "")}
     if layer.role in whole:
         return Names(*whole[layer.role])
@@ -257,7 +257,7 @@ def _keras_v2(layer: Layer) -> Names:
     return Names(name, f"{name}_BN")
 
 
-def _keras_v3(layer: Layer) -> Names:
+def _keras_v3(layer: NamedLayer) -> Names:
     whole = {"stem": "Conv", "head": "Conv_1"}
     if layer.role in whole:
         return Names(whole[layer.role], f"{whole[layer.role]}/BatchNorm")
@@ -269,7 +269,7 @@ def _keras_v3(layer: Layer) -> Names:
     return Names(f"{block}/{layer.role}", f"{block}/{layer.role}/BatchNorm")
 
 
-def _keras_efficientnet(layer: Layer) -> Names:
+def _keras_efficientnet(layer: NamedLayer) -> Names:
     whole = {"stem": ("stem_conv", "stem_bn"), "head": ("top_conv", "top_bn"), "classifier": ("predictions", "")}
     if layer.role in whole:
         return Names(*whole[layer.role])
@@ -284,18 +284,18 @@ def _keras_efficientnet(layer: Layer) -> Names:
 
 
 SCHEMES = (
-    Scheme("torchvision", _torchvision, 1e-5, "torch", _TORCH),
-    Scheme("efficientnet-pytorch", _efficientnet_pytorch, 1e-3, "tf", _TORCH),
-    Scheme("timm", _timm, 0.0, "", _TORCH),
-    Scheme("TF-slim", _slim, 1e-3, "tf", _SLIM, channels_last=True),
-    Scheme("Keras", _keras, 1e-3, "tf", _KERAS, channels_last=True),
-    Scheme("Keras 3", _keras_3, 1e-3, "tf", _KERAS_3, channels_last=True),
-    Scheme("keras-applications", _keras_logits, 1e-3, "tf", _KERAS, channels_last=True),
-    Scheme("Keras 2.1", _keras_early, 1e-3, "tf", _KERAS, channels_last=True),
+    NamingScheme("torchvision", _torchvision, 1e-5, "torch", _TORCH),
+    NamingScheme("efficientnet-pytorch", _efficientnet_pytorch, 1e-3, "tf", _TORCH),
+    NamingScheme("timm", _timm, 0.0, "", _TORCH),
+    NamingScheme("TF-slim", _slim, 1e-3, "tf", _SLIM, channels_last=True),
+    NamingScheme("Keras", _keras, 1e-3, "tf", _KERAS, channels_last=True),
+    NamingScheme("Keras 3", _keras_3, 1e-3, "tf", _KERAS_3, channels_last=True),
+    NamingScheme("keras-applications", _keras_logits, 1e-3, "tf", _KERAS, channels_last=True),
+    NamingScheme("Keras 2.1", _keras_early, 1e-3, "tf", _KERAS, channels_last=True),
 )
 
 
-def parameters(graph: Graph, scheme: Scheme) -> dict[str, tuple[str, bool]] | None:
+def parameters(graph: Graph, scheme: NamingScheme) -> dict[str, tuple[str, bool]] | None:
     """For each parameter of a network its name under a scheme, and whether it is a depthwise kernel.
 
     `None` where the scheme does not know the family.
@@ -318,11 +318,11 @@ def parameters(graph: Graph, scheme: Scheme) -> dict[str, tuple[str, bool]] | No
     return {name: source for name, source in names.items() if name in present}
 
 
-def nearest_scheme(tensors: Iterable[str], graph: Graph) -> Scheme | None:
+def nearest_scheme(tensors: Iterable[str], graph: Graph) -> NamingScheme | None:
     """The scheme under which a network finds most of its parameters among the names of `tensors`, if any at all."""
     names = set(tensors)
 
-    def hits(scheme: Scheme) -> int:
+    def hits(scheme: NamingScheme) -> int:
         wanted = parameters(graph, scheme) or {}
         return sum(source in names for source, _ in wanted.values())
 

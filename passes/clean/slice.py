@@ -21,7 +21,7 @@ _END = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SliceBounds:
     """One axis of a Slice, as given: `start`, `end` and `axis` may be negative."""
 
     axis: int
@@ -37,7 +37,7 @@ class Bounds:
         return starts and (self.end >= _END or (isinstance(size, int) and self.end >= size))
 
 
-def bounds(node: Node, rewriter: Rewriter) -> list[Bounds] | None:
+def bounds(node: Node, rewriter: Rewriter) -> list[SliceBounds] | None:
     """The bounds of a Slice, one per axis; `None` where they are not constant."""
     if rewriter.opset < 10:
         starts: tuple[int, ...] | None = node.get_ints("starts")
@@ -51,7 +51,7 @@ def bounds(node: Node, rewriter: Rewriter) -> list[Bounds] | None:
     if starts is None or ends is None or axes is None or steps is None:
         return None
     axes = axes or tuple(range(len(starts)))
-    return [Bounds(*b) for b in zip(axes, starts, ends, steps or (1,) * len(starts))]
+    return [SliceBounds(*b) for b in zip(axes, starts, ends, steps or (1,) * len(starts))]
 
 
 def _no_op(node: Node, rewriter: Rewriter) -> bool:

@@ -23,7 +23,7 @@ from ..walk.choice import Choice
 from ..walk.layer_time import slower
 from ..walk.layerwise import Layerwise, Rewritten, first_in_time
 from ..walk.linear import Linear
-from ..walk.target import Array, Target
+from ..walk.target import Array, LayerTarget
 from ..walk.walk import Step
 from . import dw_pw, pw_dw
 
@@ -140,7 +140,7 @@ class Separate(Layerwise["Depthwise", Separated]):
     def dense(self, form: Separated) -> Array:
         return form.merged
 
-    def refit(self, layer: Linear, target: Target, form: Separated) -> Separated:
+    def refit(self, layer: Linear, target: LayerTarget, form: Separated) -> Separated:
         return refit(layer, target, form)
 
     def write(self, layer: Linear, form: Separated, bias: Array | None) -> None:
@@ -197,7 +197,7 @@ def _kinds(layer: Linear, wanted: str) -> tuple[str, ...]:
     return ("dw-pw",)
 
 
-def fit(target: Target, layer: Linear, kind: str, rank: int, allowed: float = math.inf) -> Separated:
+def fit(target: LayerTarget, layer: Linear, kind: str, rank: int, allowed: float = math.inf) -> Separated:
     """The separable form of `layer` (groups = 1) nearest to its target, or one that loses more than `allowed`."""
     w, h = target.weight[0], target.hessian[0]
     if kind == "dw-pw":
@@ -216,7 +216,7 @@ def _blank(layer: Linear, kind: str, rank: int) -> Separated:
     return Separated(kind, rank, first, second, np.zeros((n, d)), 0.0)
 
 
-def refit(layer: Linear, target: Target, form: Separated) -> Separated:
+def refit(layer: Linear, target: LayerTarget, form: Separated) -> Separated:
     """The kind and rank of `form`, fitted to another target from its factors on."""
     w, h, c, n = target.weight[0], target.hessian[0], layer.channels, layer.shape[1]
     if form.kind == "dw-pw":
@@ -225,7 +225,7 @@ def refit(layer: Linear, target: Target, form: Separated) -> Separated:
     return _separated(target, layer, form.kind, *pw_dw.refit(w, h, form.second.reshape(n, form.rank, -1)))
 
 
-def _separated(target: Target, layer: Linear, kind: str, p: Array, d: Array) -> Separated:
+def _separated(target: LayerTarget, layer: Linear, kind: str, p: Array, d: Array) -> Separated:
     c, rank, kernel = layer.channels, d.shape[1], layer.kernel
     ones = (1,) * len(kernel)
     if kind == "dw-pw":

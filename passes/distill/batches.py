@@ -68,7 +68,7 @@ class Batches:
         return [np.asarray(x, np.float32) for x in self._session.run(feeds)]
 
 
-class Rows:
+class TaughtRows:
     """What a block reads and what it should answer, both kept: batches of `read`, the input `name`, and `answers`."""
 
     def __init__(self, name: str, read: Floats, answers: Floats, *, batch: int, seed: int = 0) -> None:

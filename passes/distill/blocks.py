@@ -20,7 +20,7 @@ from ...runtime.session import Session
 from ...runtime.training.parameters import Floats, Parameters
 from ..base import Context
 from ..recall import count
-from .batches import Rows
+from .batches import TaughtRows
 from .cuts import FED, Block, blocks, part
 from .loss import Term, channel_axis, least_variance, variance_of
 from .parameters import Parameter
@@ -149,7 +149,7 @@ class BlockStage:
             answered = _run(Session(graph, outputs=[copies[block.end]], threads=self.ctx.threads), end.held_out)
             return _error(answered, held_out, scale, term.axis)
 
-        course = Training(trainer, Rows(FED, end.student, answers, batch=self.batch, seed=self.ctx.seed), judge)
+        course = Training(trainer, TaughtRows(FED, end.student, answers, batch=self.batch, seed=self.ctx.seed), judge)
         steps = pace.steps or self._steps(number, course, pace.seconds)
         if steps < STEPS:
             return course.step, None

@@ -37,7 +37,7 @@ from ...runtime.training.trainer import Trainer
 from ...storage.fingerprint import Fingerprint
 from ...storage.plain import plain, restored
 from ..base import Draft, Moment
-from .batches import Batches, Rows
+from .batches import Batches, TaughtRows
 from .loss import Term, append_loss, drop_loss, variance_of
 from .parameters import Parameter
 
@@ -157,7 +157,7 @@ class Training:
     def __init__(
         self,
         trainer: Trainer,
-        batches: Batches | Rows,
+        batches: Batches | TaughtRows,
         judge: Judge,
         draft: Draft | None = None,
         *,

@@ -24,7 +24,7 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType, TensorType
 from ..base import Context, Skip
 from ..structure.apart import apart, shape_of, share_left
-from ..structure.edit import Edit, Kind
+from ..structure.edit import Edit, EditKind
 from ..walk.linear import Linear
 from ..walk.readers import linear_layer
 from ..walk.target import Array
@@ -59,7 +59,7 @@ class Pair(Edit):
         return frozenset({self.out.name})
 
 
-class Pairs(Kind):
+class Pairs(EditKind):
     """Pairs of layers that become one. Lines through activations are those of the graph as it came in."""
 
     verb = "merging saved"

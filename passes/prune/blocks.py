@@ -16,7 +16,7 @@ from ...ir.graph import Graph, Node
 from ...ir.ops import LAYERS
 from ..base import Context, Report
 from ..structure.driver import Restructuring
-from ..structure.edit import Edit, Kind
+from ..structure.edit import Edit, EditKind
 from .bypass import block_at, blocks
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def prune_blocks(options: Prune, graph: Graph, ctx: Context) -> Report:
     """Run `prune:kind=blocks`."""
-    return Restructuring(options, options, Blocks(), "remove", ctx, Report()).run(graph)
+    return Restructuring(options, options, BlockKind(), "remove", ctx, Report()).run(graph)
 
 
-class Blocks(Kind):
+class BlockKind(EditKind):
     """Blocks that go."""
 
     verb = "removed"

@@ -24,7 +24,7 @@ _ONCE = frozenset({"Relu", "Clip", "LayerNormalization"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block(Edit):
+class BypassedBlock(Edit):
     """The readers of `out` can read `stays` instead, which its node reads as input `number`; `nodes` are then read by
     nobody."""
 
@@ -34,7 +34,7 @@ class Block(Edit):
         return bypass(graph, self)
 
 
-def blocks(graph: Graph) -> list[Block]:
+def blocks(graph: Graph) -> list[BypassedBlock]:
     """The blocks of `graph`, in its order. Of two branches that meet the one of more layers goes, the first of two
     alike."""
     every = []
@@ -47,12 +47,12 @@ def blocks(graph: Graph) -> list[Block]:
     return every
 
 
-def block_at(node: Node, index: int) -> Block | None:
+def block_at(node: Node, index: int) -> BypassedBlock | None:
     """The block whose node reads as input `index` what stays; `None` where there is none (any more)."""
     return next((side for side in _sides(node) if side.number == index), None) if node.graph is not None else None
 
 
-def _sides(node: Node) -> Iterator[Block]:
+def _sides(node: Node) -> Iterator[BypassedBlock]:
     """The ways to do without what `node` makes but one of the values that it reads."""
     joins = node.op in _JOINS and len(node.inputs) == 2 and node.inputs[0] is not node.inputs[1]
     if not joins and (node.op not in LAYERS or _is_product(node)):
@@ -64,7 +64,7 @@ def _sides(node: Node) -> Iterator[Block]:
             continue  # what has a name of its own cannot have the output's
         nodes = _orphans(node, stays)
         if nodes is not None and any(one.op in LAYERS and not _is_product(one) for one in nodes):
-            yield Block(index, node.output, nodes, stays)
+            yield BypassedBlock(index, node.output, nodes, stays)
 
 
 def _stands_for(value: Value, other: Value) -> bool:
@@ -104,7 +104,7 @@ def _orphans(node: Node, stays: Value) -> tuple[Node, ...] | None:
     return None if lost else tuple(dead)
 
 
-def bypass(graph: Graph, block: Block) -> frozenset[str]:
+def bypass(graph: Graph, block: BypassedBlock) -> frozenset[str]:
     """Take `block` out of `graph`. Returns the names of the values that are now asked for more than they were: what
     the layers that end in them, or read them, should be fitted to is another than before."""
     stays, out = block.stays, block.out

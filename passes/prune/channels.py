@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ...ir.channels.coupled import Channels
+from ...ir.channels.coupled import CoupledChannels
 from ...ir.cost import cost
 from ...runtime.agreement_text import percent
 from ..base import Context, Report
@@ -35,7 +35,7 @@ from ..walk.tolerance import safest
 from ..walk.walk import Step, walk
 from .coupled import Coupled, refit_without
 from .damage import Damage
-from .removal import Plan, Scene, carry_out, columns_staying, cut, report_unreached
+from .removal import RemovalPlan, Scene, carry_out, columns_staying, cut, report_unreached
 from .structured import Consumer, Removal, removal_order
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def prune_channels(options: Prune, graph: Graph, ctx: Context) -> Report:
         curves = damage_curves(scene, ctx, several, weigh=False)
         counts = {i: count for i, count in counts.items() if i not in several or i in curves}
         report_unreached(scene, [i for i in several if i not in curves], report)
-        carry_out(options, scene, ctx, Plan(counts, {i: curve.removal for i, curve in curves.items()}), report)
+        carry_out(options, scene, ctx, RemovalPlan(counts, {i: curve.removal for i, curve in curves.items()}), report)
         return report
     curves = damage_curves(scene, ctx, {i: least(scene.groups[i]) for i in open_})
     report_unreached(scene, [i for i in open_ if i not in curves], report)
@@ -191,7 +191,7 @@ def _weighed(one: Coupled, steps: list[Step], removal: Removal, damage: Damage) 
 # -- how many channels of each group
 
 
-def _allocate(scene: Scene, curves: Mapping[int, Curve], options: Prune, ratio: float) -> Plan:
+def _allocate(scene: Scene, curves: Mapping[int, Curve], options: Prune, ratio: float) -> RemovalPlan:
     """The plan that removes at least `ratio` of the cost at the least error.
 
     Costs of groups that share a layer multiply, but the knapsack adds: its budget is found by bisection, so that the
@@ -228,7 +228,7 @@ def _allocate(scene: Scene, curves: Mapping[int, Curve], options: Prune, ratio: 
         else:
             high = budget
     share = 1.0 - cost_with(best) / max(whole, 1.0)
-    return Plan(best, {i: curve.removal for i, curve in curves.items()}, share)
+    return RemovalPlan(best, {i: curve.removal for i, curve in curves.items()}, share)
 
 
 def _cost(graph: Graph, options: Prune) -> float:
@@ -244,7 +244,7 @@ def _cost(graph: Graph, options: Prune) -> float:
 def _cost_with(graph: Graph, counts: Mapping[int, int], curves: Mapping[int, Curve], options: Prune) -> float:
     """The cost of `graph` with `counts` channels in the groups."""
     trial = graph.clone()
-    channels = Channels(trial)
+    channels = CoupledChannels(trial)
     cut(channels, {i: curves[i].removal.keep(count) for i, count in counts.items()})
     return _cost(trial, options)
 

@@ -19,7 +19,7 @@ from ...ir.channels.coupled import ChannelGroup
 from ...ir.graph import Node, Value
 from ..walk.linear import Linear
 from ..walk.refit import refit_columns
-from ..walk.target import Array, Target
+from ..walk.target import Array, LayerTarget
 from .structured import Consumer
 
 Mask = NDArray[np.bool_]
@@ -36,7 +36,7 @@ class Reader:
         """The channel of every column of the layer's weights, or -1."""
         return np.repeat(self.channel, self.layer.shape[2] // len(self.channel))
 
-    def consumers(self, target: Target) -> list[Consumer]:
+    def consumers(self, target: LayerTarget) -> list[Consumer]:
         """The layer as a consumer, once for each group of a grouped convolution."""
         columns = self._columns()
         size = int(columns.max()) + 1
@@ -50,7 +50,7 @@ class Reader:
         return np.asarray((columns < 0) | keep[columns])
 
 
-def _heard(target: Target) -> Array:
+def _heard(target: LayerTarget) -> Array:
     """The target weights, zero where the input never varies: the bias stands in for such a channel."""
     if target.hessian.shape[1] == 1:
         return target.weight
@@ -59,7 +59,7 @@ def _heard(target: Target) -> Array:
     return np.where(silent[:, None, :], 0.0, target.weight)
 
 
-def refit_without(target: Target, stays: Mask) -> Array:
+def refit_without(target: LayerTarget, stays: Mask) -> Array:
     """The weights (groups, n, d) nearest to the target that are zero outside the columns `stays`."""
     columns = np.flatnonzero(stays)
     out = np.zeros_like(target.weight)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...ir.channels.coupled import ChannelGroup, Channels
+from ...ir.channels.coupled import ChannelGroup, CoupledChannels
 from ..base import Context, Detail, Report
 from ..walk.choice import Choice
 from ..walk.layerwise import Layerwise, rewrite
 from ..walk.linear import Linear
 from ..walk.mirror import NOTE, with_mirror_images
 from ..walk.readers import linear_layers
-from ..walk.target import UNREACHED, Array, Target
+from ..walk.target import UNREACHED, Array, LayerTarget
 from ..walk.walk import Step, too_wide
 from .coupled import Coupled, Mask, coupled_groups, refit_without
 from .structured import Removal, removal_order
@@ -38,7 +38,7 @@ class Scene:
     """A graph with its groups and layers. The same graph, or a copy of it, gives the same groups in the same order."""
 
     graph: Graph
-    channels: Channels
+    channels: CoupledChannels
     layers: list[Linear]
     groups: list[Coupled]
 
@@ -50,12 +50,12 @@ class Scene:
         walked = [layer for layer, reason in reasons.items() if not reason]
         for layer in walked:
             _own_bias(layer)
-        channels = Channels(graph)
+        channels = CoupledChannels(graph)
         return Scene(graph, channels, walked, coupled_groups(channels.groups, walked, [*refused, *wide], align))
 
     def cut(self, keeps: Mapping[int, Mask]) -> None:
         """Cut out of the graph all channels but those that `keeps` (masks by number) keeps."""
-        now = Channels(self.graph)
+        now = CoupledChannels(self.graph)
         if [_form(group) for group in now.groups] != [_form(group) for group in self.channels.groups]:
             raise RuntimeError("the groups of channels are not those that were pruned")
         cut(now, keeps)
@@ -91,7 +91,7 @@ def _form(group: ChannelGroup) -> tuple[object, ...]:
 
 
 @dataclass(slots=True)
-class Plan:
+class RemovalPlan:
     """How many channels each group (by its number) keeps, in what order its channels go where that is known, and the
     share of the cost that is gone then, where that was asked for."""
 
@@ -125,7 +125,7 @@ class Compensate(Layerwise["Prune", _Without]):
     rows = ROWS
     begins_late = False
 
-    def __init__(self, options: Prune, ctx: Context, scene: Scene, plan: Plan) -> None:
+    def __init__(self, options: Prune, ctx: Context, scene: Scene, plan: RemovalPlan) -> None:
         super().__init__(options, ctx)
         self.keeps: dict[int, Mask] = {}
         self.groups: dict[Linear, list[int]] = {}
@@ -155,14 +155,14 @@ class Compensate(Layerwise["Prune", _Without]):
     def dense(self, form: _Without) -> Array:
         return form.weight
 
-    def refit(self, layer: Linear, target: Target, form: _Without) -> _Without:
+    def refit(self, layer: Linear, target: LayerTarget, form: _Without) -> _Without:
         return _Without(refit_without(target, form.stay), form.stay)
 
     def write(self, layer: Linear, form: _Without, bias: Array | None) -> None:
         layer.write(form.weight, bias)
 
 
-def carry_out(options: Prune, scene: Scene, ctx: Context, plan: Plan, report: Report) -> None:
+def carry_out(options: Prune, scene: Scene, ctx: Context, plan: RemovalPlan, report: Report) -> None:
     """Walk, refit every layer, and cut the channels out."""
     seen = with_mirror_images(ctx)
     if seen is not ctx:
@@ -199,7 +199,7 @@ def report_unreached(scene: Scene, numbers: Sequence[int], report: Report) -> No
         report.skipped(one.name, one.node.op, f"a layer that reads it cannot be fitted: {UNREACHED}", channels=one.size)
 
 
-def cut(channels: Channels, keeps: Mapping[int, Mask]) -> None:
+def cut(channels: CoupledChannels, keeps: Mapping[int, Mask]) -> None:
     masks: dict[ChannelGroup, Mask] = {channels.groups[i]: keep for i, keep in keeps.items() if not keep.all()}
     if masks:
         channels.prune(masks)

@@ -24,7 +24,7 @@ from ..walk.choice import Choice
 from ..walk.layerwise import Layerwise, Rewritten
 from ..walk.linear import Linear
 from ..walk.refit import Fit, fit_masked
-from ..walk.target import Array, Target, inverse_factor
+from ..walk.target import Array, LayerTarget, inverse_factor
 from ..walk.walk import Step
 from .exchange import FEW, GAIN, ROUNDS, exchange, settled, single
 from .masks import Grouped, Pattern, Unstructured, keep_largest, sparsegpt_mask
@@ -92,7 +92,7 @@ class PruneWeights(Layerwise["Prune", Pruned]):
     def dense(self, form: Pruned) -> Array:
         return form.weight
 
-    def refit(self, layer: Linear, target: Target, form: Pruned) -> Pruned:
+    def refit(self, layer: Linear, target: LayerTarget, form: Pruned) -> Pruned:
         if self.tolerance(self.options) is None:
             return Pruned(prune_layer(target, form.pattern, layer, form.weight), form.pattern)
         # Little is lost, and the target has moved by a part of that: the same weights stay.
@@ -122,7 +122,7 @@ class PruneWeights(Layerwise["Prune", Pruned]):
 
 
 def prune_layer(
-    target: Target, pattern: Pattern, layer: Linear, start: Array | None = None, *, rounds: int = ROUNDS
+    target: LayerTarget, pattern: Pattern, layer: Linear, start: Array | None = None, *, rounds: int = ROUNDS
 ) -> Array:
     """The pruned weights (groups, n, d) nearest to the target under `pattern`, found from those of `start` on."""
     if isinstance(pattern, Grouped) and layer.channels < pattern.m:
@@ -155,7 +155,7 @@ def _reduction_order(layer: Linear, pattern: Pattern) -> NDArray[np.intp]:
     return np.arange(d).reshape(layer.channels, -1).T.reshape(-1)
 
 
-def _error_at(target: Target, sparsity: float) -> float:
+def _error_at(target: LayerTarget, sparsity: float) -> float:
     """The loss at a sparsity as a share of the answer's variance, from a cheap mask and a short refit."""
     parts = zip(*_singles(target), strict=True)
     lost = sum(float(_cheap(w, h, Unstructured(sparsity)).loss.sum()) for w, h in parts)
@@ -167,11 +167,11 @@ def _cheap(w: Array, h: Array, pattern: Pattern) -> Fit:
     return fit_masked(w, h, keep_largest(w**2 * np.diagonal(h), pattern), steps=6)
 
 
-def _singles(target: Target) -> tuple[Array, Array]:
+def _singles(target: LayerTarget) -> tuple[Array, Array]:
     return single(target.weight), single(target.hessian)
 
 
-def _sparsest(target: Target, error: float) -> Unstructured:
+def _sparsest(target: LayerTarget, error: float) -> Unstructured:
     """The highest of `LEVELS` whose loss stays within `error`. Raises `Skip` where none does."""
     low, high = 0, len(LEVELS)
     while high - low > 1:

@@ -105,7 +105,7 @@ class Trial:
 
     def results(self, rule: str = "mse") -> tuple[OutputAgreement, ...]:
         """How each output agrees with the float model's, with ranges by `rule`."""
-        from ...runtime.agreement import Judge
+        from ...runtime.agreement import AnswerJudge
         from ...runtime.session import Session
 
         ctx = self.ctx
@@ -115,7 +115,7 @@ class Trial:
         # Left to itself, the runtime would round float weights between codes, with one scale a tensor.
         threads = threads_for(copy, ctx.threads)
         student = Session(copy, threads=threads_each(threads), exact=True, spins=False)
-        judge = Judge(self.graph)
+        judge = AnswerJudge(self.graph)
         if self._teacher is None:
             self._teacher = Session(self.graph, threads=threads_each(threads), spins=False)
 

@@ -13,7 +13,7 @@ from ...ir.origin import Origin
 from ...ir.types import DType, TensorType
 from ..base import Context, Detail, Report, Skip
 from ..structure.apart import apart, share_left
-from ..structure.edit import Edit, Kind
+from ..structure.edit import Edit, EditKind
 from ..structure.saving import Saving
 from .forms import FORMS, fitted
 from .places import Place, outside, place_from, places
@@ -41,7 +41,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Replacement(Edit):
+class BlockReplacement(Edit):
     """`fitted` goes to the `place`."""
 
     place: Place
@@ -69,7 +69,7 @@ class Replacement(Edit):
         return frozenset({name})
 
 
-class Replacements(Kind):
+class Replacements(EditKind):
     """Blocks with what was `fitted` for them."""
 
     verb = "replacing saved"
@@ -88,10 +88,10 @@ class Replacements(Kind):
         )
         return [edit for edit in each if edit is not None]
 
-    def at(self, node: Node, number: int) -> Replacement | None:
+    def at(self, node: Node, number: int) -> BlockReplacement | None:
         one = self._fitted[number]
         place = place_from(one.begin, node)
-        return None if place is None else Replacement(number, place.end, place.nodes, place, one)
+        return None if place is None else BlockReplacement(number, place.end, place.nodes, place, one)
 
     def left(self, graph: Graph, name: str, edit: Edit, ctx: Context, of: str) -> float:
         return self._fitted[edit.number].left
@@ -166,11 +166,11 @@ def cost_left(place: Place, form: str, body: Graph, pairs: Taken, ctx: Context, 
     one = Fitted("x", place.end.name, form, body, 0.0, 0.0)
     shape = (1, *pairs.read[0].shape[1:])
 
-    def standing(node: Node) -> Replacement | None:
+    def standing(node: Node) -> BlockReplacement | None:
         twin = place_from("x", node)
-        return None if twin is None else Replacement(0, twin.end, twin.nodes, twin, one)
+        return None if twin is None else BlockReplacement(0, twin.end, twin.nodes, twin, one)
 
-    edit = Replacement(0, place.end, place.nodes, place, one)
+    edit = BlockReplacement(0, place.end, place.nodes, place, one)
     graphs = apart(edit, place.begin, TensorType(DType.FLOAT, shape), standing)
     return share_left(graphs, shape, ctx, of, f"time of '{place.node.label}' as {_shapes(body)}")
 

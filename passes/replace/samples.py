@@ -12,8 +12,8 @@ from ...ir.graph import Graph, Value
 from ...runtime.session import Session
 from ..base import Context, Skip
 from ..walk.moments import Moments
-from ..walk.patches import Window, sample_positions, take_outputs, take_patches
-from ..walk.target import Target, choose_ridges, fit_target
+from ..walk.patches import PatchWindow, sample_positions, take_outputs, take_patches
+from ..walk.target import LayerTarget, choose_ridges, fit_target
 from ..walk.walk import THIN
 
 Floats = NDArray[np.float32]
@@ -44,8 +44,8 @@ class Kernel:
         return (a - 1) * c // 2, (b - 1) * d // 2
 
     @property
-    def window(self) -> Window:
-        return Window(self.size, self.strides, self.pads, self.dilations)
+    def window(self) -> PatchWindow:
+        return PatchWindow(self.size, self.strides, self.pads, self.dilations)
 
     @property
     def attributes(self) -> dict[str, list[int]]:
@@ -112,7 +112,7 @@ def taken(graph: Graph, begin: Value, end: Value, ctx: Context) -> Taken:
     return Taken(read, answers, len(read) - max(len(read) // HELD_OUT, 1))
 
 
-def target(pairs: Taken, features: Sequence[Floats], kernel: Kernel, seed: int) -> Target:
+def target(pairs: Taken, features: Sequence[Floats], kernel: Kernel, seed: int) -> LayerTarget:
     """What a convolution of `kernel` over `features`, one array a batch, should become to give the answers.
 
     Raises `DataError` where they are not finite.

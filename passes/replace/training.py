@@ -8,7 +8,7 @@ import numpy as np
 from ...ir.cost import cost
 from ...ir.graph import Graph
 from ..base import Context
-from ..distill.batches import Rows
+from ..distill.batches import TaughtRows
 from ..distill.loss import Term
 from ..distill.parameters import parameters as parameters_of
 from ..distill.training import RATES, Training, onward, trainer_of, trial_of
@@ -44,7 +44,7 @@ def trained(graph: Graph, pairs: Taken, steps: int, ctx: Context) -> None:
         own.write()
         return pairs.error(graph, ctx.threads)
 
-    course = Training(trainer, Rows(graph.inputs[0].name, read, answers, batch=batch, seed=ctx.seed), judge)
+    course = Training(trainer, TaughtRows(graph.inputs[0].name, read, answers, batch=batch, seed=ctx.seed), judge)
     course.begin(steps, onward(course.try_rates(RATES, trial_of(steps), lambda _: None), steps))
     course.run(lambda _: None)
     own.write()

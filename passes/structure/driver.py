@@ -21,8 +21,8 @@ from ..walk.linear import FLOATS
 from ..walk.mirror import NOTE, with_mirror_images
 from ..walk.tolerance import safest
 from ..walk.walk import thin_note
-from .edit import Edit, Kind
-from .order import Tried, in_order_of_price, words
+from .edit import Edit, EditKind
+from .order import TriedEdits, in_order_of_price, words
 from .repair import repair
 from .saving import Saving
 
@@ -50,7 +50,7 @@ class Restructuring:
 
     one: Pass
     amount: Amount
-    kind: Kind
+    kind: EditKind
     wants: str
     ctx: Context
     report: Report
@@ -110,7 +110,7 @@ class Restructuring:
             (forced if wanted else open_)[name] = edit
         return forced, open_
 
-    def _all(self, graph: Graph, saving: Saving, order: Sequence[Tried], ratio: float) -> None:
+    def _all(self, graph: Graph, saving: Saving, order: Sequence[TriedEdits], ratio: float) -> None:
         """Make all edits of `order`."""
         before = graph.clone()
         self._carry_out(graph, _figures(order), self.report)
@@ -118,7 +118,7 @@ class Restructuring:
         most = "no more than " if 1.0 - left < ratio else ""
         self.report.notes.append(f"{self.kind.verb} {most}{1.0 - left:.1%} of the {saving.of}")
 
-    def _as_many_as_are_safe(self, graph: Graph, saving: Saving, order: Sequence[Tried]) -> str:
+    def _as_many_as_are_safe(self, graph: Graph, saving: Saving, order: Sequence[TriedEdits]) -> str:
         """Make the most edits of `order` that are safe; returns why not the rest of them."""
 
         def run(trial: Graph, count: float) -> Report:
@@ -178,7 +178,7 @@ def _little(saved: float, left: float, worth: float, of: str) -> str:
     return f"it saves {max(saved, 0.0):.1%} of the {of}, less than {worth:.1%}"
 
 
-def _figures(order: Sequence[Tried]) -> dict[str, dict[str, Detail]]:
+def _figures(order: Sequence[TriedEdits]) -> dict[str, dict[str, Detail]]:
     """What is told of each edit; of several that are made together the last has the figures."""
     figures: dict[str, dict[str, Detail]] = {}
     for one in order:

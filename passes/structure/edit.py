@@ -36,7 +36,7 @@ class Edit(ABC):
         layers that end in them, or read them, are to be fitted anew."""
 
 
-class Kind(ABC):
+class EditKind(ABC):
     """Edits of one kind, and the words for them."""
 
     verb: ClassVar[str]

@@ -18,7 +18,7 @@ from ...ir.graph import Graph, Node, Value
 from ...runtime.agreement import agreement
 from ...runtime.session import Session
 from ..base import Context
-from .edit import Edit, Kind
+from .edit import Edit, EditKind
 from .repair import repair
 from .saving import Saving
 
@@ -30,7 +30,7 @@ _LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TriedEdits:
     """Edits that are made together, one by the rule, with what they save, a share of the cost, and what the model's
     answers lose by them."""
 
@@ -44,11 +44,11 @@ class Tried:
 
 
 @dataclass(slots=True)
-class Trial:
+class EditTrial:
     """A graph that is edited once and again: `at` are the edits' nodes with their numbers, `loss` is what its answers
     lack of the teacher's."""
 
-    kind: Kind
+    kind: EditKind
     graph: Graph
     at: dict[str, tuple[Node, int]]
     saving: Saving
@@ -61,7 +61,7 @@ class Trial:
             return None
         return self.kind.at(*self.at[name])
 
-    def edited(self, several: Sequence[str], judge: Judge) -> Trial:
+    def edited(self, several: Sequence[str], judge: EditJudge) -> EditTrial:
         """A copy with these edits, the layers next to them fitted and its answers judged."""
         copies: dict[Value, Value] = {}
         graph = clone(self.graph, copies)
@@ -70,7 +70,7 @@ class Trial:
             twin = copies[node.output].producer if node.graph is not None else None
             if twin is not None:
                 at[other] = twin, index
-        trial = Trial(self.kind, graph, at, self.saving.carried(copies), self.left)
+        trial = EditTrial(self.kind, graph, at, self.saving.carried(copies), self.left)
         touched: set[str] = set()
         for name in several:
             edit = trial.edit(name)
@@ -83,7 +83,7 @@ class Trial:
         return trial
 
 
-class Judge:
+class EditJudge:
     """What graphs lose of the answers, on samples that their layers are not fitted to; `ctx` has those to fit on."""
 
     def __init__(self, graph: Graph, ctx: Context) -> None:
@@ -99,7 +99,7 @@ class Judge:
 
 
 def in_order_of_price(
-    kind: Kind,
+    kind: EditKind,
     graph: Graph,
     ctx: Context,
     saving: Saving,
@@ -108,20 +108,20 @@ def in_order_of_price(
     share: float,
     *,
     free: float = 0.0,
-) -> list[Tried]:
+) -> list[TriedEdits]:
     """The edits to make, first to make first, until `share` of the cost is gone, and then those that lose no more than
     `free`. `left` is what stands for the nodes of each, as a share of their cost. None are made where the answers are
     not finite as they are."""
     if not open_:
         return []
-    judge = Judge(graph, ctx)
+    judge = EditJudge(graph, ctx)
     trial = start(kind, graph, saving, open_, left, judge)
     if not math.isfinite(trial.loss):
         return []
     candidates: list[tuple[str, ...]] = [*((name,) for name in open_), *kind.together(dict(open_))]
     waiting: list[tuple[float, int, int]] = []
-    gone: list[Tried] = []
-    ready: dict[int, tuple[Trial, Tried]] = {}
+    gone: list[TriedEdits] = []
+    ready: dict[int, tuple[EditTrial, TriedEdits]] = {}
     with ctx.progress.task("edits of the structure", len(candidates)) as tick:
         for number, several in enumerate(candidates):
             if (one := tried(trial, several, judge)) is not None:
@@ -150,8 +150,8 @@ def in_order_of_price(
 
 
 def start(
-    kind: Kind, graph: Graph, saving: Saving, open_: Mapping[str, Edit], left: Mapping[str, float], judge: Judge
-) -> Trial:
+    kind: EditKind, graph: Graph, saving: Saving, open_: Mapping[str, Edit], left: Mapping[str, float], judge: EditJudge
+) -> EditTrial:
     """A copy of `graph` that has lost nothing yet."""
     copies: dict[Value, Value] = {}
     twin = clone(graph, copies)
@@ -160,10 +160,10 @@ def start(
         for name, edit in open_.items()
         if (producer := copies[edit.out].producer) is not None
     }
-    return Trial(kind, twin, at, saving.carried(copies), left, judge.loss(twin))
+    return EditTrial(kind, twin, at, saving.carried(copies), left, judge.loss(twin))
 
 
-def tried(trial: Trial, several: Sequence[str], judge: Judge) -> tuple[Trial, Tried] | None:
+def tried(trial: EditTrial, several: Sequence[str], judge: EditJudge) -> tuple[EditTrial, TriedEdits] | None:
     """`trial` with these edits, and what that is worth; `None` where another one left nothing of them, or the answers
     are not finite with them."""
     parts = {name: trial.edit(name) for name in several}
@@ -176,8 +176,8 @@ def tried(trial: Trial, several: Sequence[str], judge: Judge) -> tuple[Trial, Tr
     if not math.isfinite(after.loss):
         return None
     saved = sum(share * trial.saving.share([node]) for node, share in nodes.items())
-    return after, Tried(tuple(several), saved, max(after.loss - trial.loss, 0.0))
+    return after, TriedEdits(tuple(several), saved, max(after.loss - trial.loss, 0.0))
 
 
-def words(order: Sequence[Tried]) -> str:
+def words(order: Sequence[TriedEdits]) -> str:
     return " and ".join(f"'{name}'" for one in order for name in one.names)

@@ -25,10 +25,10 @@ from ..walk.choice import Choice
 from ..walk.layer_time import slower
 from ..walk.layerwise import Layerwise, Rewritten, first_in_time
 from ..walk.linear import Linear
-from ..walk.target import Array, Target
+from ..walk.target import Array, LayerTarget
 from ..walk.walk import Step
 from .channel import channel_losses
-from .split import Begun, Split, Work, forms_of, resplit, split
+from .split import BegunSplit, Split, SplitWork, forms_of, resplit, split
 from .tucker import InputBases, tucker_split
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Factorise(Layerwise["Svd", Split]):
 
     def __init__(self, options: Svd, ctx: Context) -> None:
         super().__init__(options, ctx)
-        self._begun = Begun()
+        self._begun = BegunSplit()
         self._looked_at: dict[Linear, Sequence[SplitChoice]] = {}
         """The choices of a layer as a glance told them, whose errors are about those that a walk would tell."""
 
@@ -63,7 +63,7 @@ class Factorise(Layerwise["Svd", Split]):
 
     def candidates(self, step: Step, options: Svd) -> Sequence[SplitChoice]:
         """Costs are MACs, errors shares of the answer's variance."""
-        keep: SplitChoice = Choice(Work.of(step).macs("keep", 0), 0.0)
+        keep: SplitChoice = Choice(SplitWork.of(step).macs("keep", 0), 0.0)
         try:
             return [keep, *self._splits(step, options)]
         except Skip:
@@ -114,14 +114,14 @@ class Factorise(Layerwise["Svd", Split]):
     ) -> Sequence[SplitChoice]:
         forms = _forms(options, step.layer)
         each = splits(
-            step.target, step.layer, Work.of(step), forms, self._align(options), self._begun, macs=macs, loss=loss
+            step.target, step.layer, SplitWork.of(step), forms, self._align(options), self._begun, macs=macs, loss=loss
         )
         return list(each)
 
     def _best(self, step: Step, options: Svd, share: float) -> SplitChoice | None:
         """The one of least loss, once fitted, among the best of each form within `share` of the layer's MACs."""
         best: dict[str, SplitChoice] = {}
-        for choice in self._splits(step, options, macs=share * Work.of(step).macs("keep", 0)):
+        for choice in self._splits(step, options, macs=share * SplitWork.of(step).macs("keep", 0)):
             if choice.kind not in best or choice.error < best[choice.kind].error:
                 best[choice.kind] = choice
         return min((self._fitted(step, choice) for choice in best.values()), key=_loss, default=None)
@@ -130,7 +130,7 @@ class Factorise(Layerwise["Svd", Split]):
         """The choice with its factors, its cost a share of the layer's MACs and its error as `Target.error` counts
         it."""
         rank, inner = int(choice.settings["rank"]), int(choice.settings.get("rank_in", 0))
-        work = Work.of(step)
+        work = SplitWork.of(step)
         form = split(step.target, step.layer, choice.kind, rank, inner, begun=self._begun)
         cost = work.macs(choice.kind, rank, inner) / work.macs("keep", 0)
         return replace(choice, cost=cost, error=step.target.error(form.merged), form=form)
@@ -138,7 +138,7 @@ class Factorise(Layerwise["Svd", Split]):
     def dense(self, form: Split) -> Array:
         return form.merged
 
-    def refit(self, layer: Linear, target: Target, form: Split) -> Split:
+    def refit(self, layer: Linear, target: LayerTarget, form: Split) -> Split:
         return resplit(layer, target, form, begun=self._begun)
 
     def write(self, layer: Linear, form: Split, bias: Array | None) -> None:
@@ -163,12 +163,12 @@ def _forms(options: Svd, layer: Linear) -> tuple[str, ...]:
 
 
 def splits(
-    target: Target,
+    target: LayerTarget,
     layer: Linear,
-    work: Work,
+    work: SplitWork,
     forms: tuple[str, ...],
     align: int,
-    begun: Begun,
+    begun: BegunSplit,
     *,
     macs: float = math.inf,
     loss: float = math.inf,

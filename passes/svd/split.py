@@ -14,7 +14,7 @@ import numpy as np
 from ...ir.graph import Node, Value
 from ...ir.origin import Origin
 from ..walk.linear import Linear
-from ..walk.target import Array, Target
+from ..walk.target import Array, LayerTarget
 from ..walk.walk import Step
 from .channel import ChannelSplit, channel_split
 from .products import replace_products
@@ -35,7 +35,7 @@ FORMS = ("channel", "spatial", "tucker")
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class SplitWork:
     """What a layer does: weights n x c x kernel, `positions` outputs a sample, `wide` positions after striding only the
     first kernel axis, `read` input positions; a `transposed` convolution applies its kernel at these."""
 
@@ -48,15 +48,17 @@ class Work:
     transposed: bool = False
 
     @staticmethod
-    def of(step: Step) -> Work:
+    def of(step: Step) -> SplitWork:
         layer, positions = step.layer, step.positions
         if layer.transposed:
             read = int(np.prod(step.input[2:]))
-            return Work(layer.shape[1], layer.channels, layer.kernel, positions, positions, read, transposed=True)
+            return SplitWork(layer.shape[1], layer.channels, layer.kernel, positions, positions, read, transposed=True)
         strides = layer.strides if layer.is_conv else ()
         across = strides[-1] if len(strides) == 2 else 1
         _, n, _ = layer.shape
-        return Work(n, layer.channels, layer.kernel, positions, positions * across, positions * int(np.prod(strides)))
+        return SplitWork(
+            n, layer.channels, layer.kernel, positions, positions * across, positions * int(np.prod(strides))
+        )
 
     @property
     def taps(self) -> int:
@@ -119,17 +121,17 @@ class Split:
             _replace_conv(reader, self.factors, weights, shift)
 
 
-class Begun:
+class BegunSplit:
     """What is found once for the layer at hand, whatever the rank: its channel split, and its spatial problems in each
     order that is worth trying. What the metric alone decides outlasts the target."""
 
     def __init__(self) -> None:
-        self._target: Target | None = None
+        self._target: LayerTarget | None = None
         self._channel: ChannelSplit | None = None
         self._metrics: dict[bool, Metric] = {}
         self._problems: dict[bool, Problem] = {}
 
-    def _turn_to(self, target: Target) -> None:
+    def _turn_to(self, target: LayerTarget) -> None:
         if self._target is None or self._target.hessian is not target.hessian:
             self._metrics.clear()
         if self._target is not target:
@@ -137,13 +139,13 @@ class Begun:
             self._channel = None
         self._target = target
 
-    def channel(self, target: Target) -> ChannelSplit:
+    def channel(self, target: LayerTarget) -> ChannelSplit:
         self._turn_to(target)
         if self._channel is None:
             self._channel = channel_split(target.weight[0], target.hessian[0])
         return self._channel
 
-    def problem(self, target: Target, layer: Linear, turned: bool) -> Problem:
+    def problem(self, target: LayerTarget, layer: Linear, turned: bool) -> Problem:
         """The problem of one order; `turned` is 1 x k before k x 1."""
         self._turn_to(target)
         kernel = layer.channels, layer.kernel[0], layer.kernel[1]
@@ -153,30 +155,30 @@ class Begun:
             self._problems[turned] = Problem.of(target.weight[0], self._metrics[turned], kernel, turned=turned)
         return self._problems[turned]
 
-    def problems(self, target: Target, layer: Linear) -> list[Problem]:
+    def problems(self, target: LayerTarget, layer: Linear) -> list[Problem]:
         return [self.problem(target, layer, turned) for turned in turns(layer)]
 
-    def losses(self, target: Target, layer: Linear) -> Array:
+    def losses(self, target: LayerTarget, layer: Linear) -> Array:
         """About the loss of every rank of the better order."""
         return spatial_curve(self.problems(target, layer))
 
-    def loss(self, target: Target, layer: Linear, rank: int, allowed: float) -> float:
+    def loss(self, target: LayerTarget, layer: Linear, rank: int, allowed: float) -> float:
         """About the loss of one rank of the better order, by a short fit; an order that will lose more than `allowed`
         is not fitted to the end."""
         return short_fit(self.problems(target, layer), rank, allowed)
 
-    def spatial(self, target: Target, layer: Linear, rank: int) -> Split:
+    def spatial(self, target: LayerTarget, layer: Linear, rank: int) -> Split:
         _, number, pair = best_order(self.problems(target, layer), rank)
         return _spatial(target, layer, pair, turns(layer)[number])
 
-    def resplit(self, target: Target, layer: Linear, form: Split) -> Split:
+    def resplit(self, target: LayerTarget, layer: Linear, form: Split) -> Split:
         first, second = form.factors
         turned = first.shape[3] > 1
         problem = self.problem(target, layer, turned)
         return _spatial(target, layer, spatial_refit(problem, *of_factors(first, second)), turned)
 
 
-def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0, *, begun: Begun) -> Split:
+def split(target: LayerTarget, layer: Linear, form: str, rank: int, inner: int = 0, *, begun: BegunSplit) -> Split:
     """Factor the target of `layer` (groups = 1) into `form` at `rank`."""
     w, h = target.weight[0], target.hessian[0]
     if form == "channel":
@@ -192,7 +194,7 @@ def split(target: Target, layer: Linear, form: str, rank: int, inner: int = 0, *
                  target.loss(whole[None]))  # fmt: skip
 
 
-def resplit(layer: Linear, target: Target, form: Split, *, begun: Begun) -> Split:
+def resplit(layer: Linear, target: LayerTarget, form: Split, *, begun: BegunSplit) -> Split:
     """The form and the ranks of `form`, fitted to another target; alternating fits start from its factors."""
     if form.kind == "spatial":
         return begun.resplit(target, layer, form)
@@ -201,7 +203,7 @@ def resplit(layer: Linear, target: Target, form: Split, *, begun: Begun) -> Spli
     return split(target, layer, form.kind, rank, inner, begun=begun)
 
 
-def _spatial(target: Target, layer: Linear, pair: tuple[Array, Array], turned: bool) -> Split:
+def _spatial(target: LayerTarget, layer: Linear, pair: tuple[Array, Array], turned: bool) -> Split:
     whole = merged(*pair, layer.channels, turned=turned)
     return Split("spatial", factors(*pair, layer.channels, turned=turned), whole, target.loss(whole[None]))
 
@@ -212,7 +214,7 @@ def turns(layer: Linear) -> tuple[bool, ...]:
     return (False, True) if same else (False,)
 
 
-def channel_form(layer: Linear, factors: ChannelSplit, target: Target, rank: int) -> Split:
+def channel_form(layer: Linear, factors: ChannelSplit, target: LayerTarget, rank: int) -> Split:
     a, b = factors.factors(rank)
     whole = a @ b
     if layer.is_conv:

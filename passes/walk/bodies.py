@@ -14,7 +14,7 @@ from ...ir.graph import Graph, Node
 from ..base import Skip
 from .linear import OPS, Linear
 from .readers import linear_layer
-from .target import Target
+from .target import LayerTarget
 from .walk import Step
 
 
@@ -41,7 +41,7 @@ def white_step(layer: Linear) -> Step:
     """The layer with itself as its target, on white inputs of mean zero."""
     weight, bias = layer.weights(), layer.bias()
     groups, n, d = weight.shape
-    target = Target(
+    target = LayerTarget(
         weight,
         np.broadcast_to(np.eye(d), (groups, d, d)).copy(),
         np.zeros((groups, d)),

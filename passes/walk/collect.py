@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Value
 from ...storage.spill import Data, Spill
-from .frontier import Elsewhere, Frontier, Pick
+from .frontier import Elsewhere, Frontier, FrontierPick
 from .moments import Moments, Products
 from .order import Goal
 from .pairing import Selections
@@ -188,7 +188,7 @@ class Collector:
             return source.shape
         return (source.shape[0], source.shape[2], *self._pick.sizes)
 
-    def _picking(self) -> Pick | None:
+    def _picking(self) -> FrontierPick | None:
         """What the rows need of the value that the layers read, where that is few of its positions, known beforehand;
         else `None`."""
         first, source, number = self._layer, self._source, self._number
@@ -206,7 +206,7 @@ class Collector:
             places = np.asarray(self._kept.get(("at", number), batch), np.intp)
             return first.places(sizes, places, shape)[0].reshape(-1).astype(np.int64)
 
-        return Pick(source, sizes, at) if FEW * at(0).size <= math.prod(sizes) else None
+        return FrontierPick(source, sizes, at) if FEW * at(0).size <= math.prod(sizes) else None
 
     def _to_keep(
         self, batch: int, values: Mapping[Value, Data], x: Rows, answers: list[tuple[Rows, Rows | None]]

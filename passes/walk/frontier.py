@@ -5,7 +5,7 @@ samples, and keeps every value that a node still to come will read: the frontier
 dropped.
 What DequantizeLinear makes is not kept but made again from the codes, which take a quarter of the memory, and neither
 is what takes less time to make again than to keep (`again`). Of such a value those who want it at some places alone say
-which (`Pick`): these are gathered within the run.
+which (`FrontierPick`): these are gathered within the run.
 `rest(wanted, edit)` runs what is left in an edited copy and keeps nothing: what would be if.
 """
 
@@ -37,7 +37,7 @@ AT = "optc.at"
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class FrontierPick:
     """That of `value` (samples, channels, *positions), of the positions `sizes`, only some are wanted: of each batch
     those of the flat numbers that `at` gives."""
 
@@ -74,7 +74,7 @@ class Frontier:
         use: Callable[[int, Mapping[Value, Data]], Used],
         *,
         ahead_only: bool = False,
-        pick: Pick | None = None,
+        pick: FrontierPick | None = None,
     ) -> Iterator[Used]:
         """Compute `wanted` and yield what `use` makes of the number of a batch and its values, batch by batch.
 
@@ -212,7 +212,7 @@ class Frontier:
         reads: list[Value],
         outputs: Sequence[Value],
         edit: Callable[[Mapping[Value, Value]], None] | None = None,
-        pick: Pick | None = None,
+        pick: FrontierPick | None = None,
     ) -> tuple[Session, dict[Value, str]]:
         from ...runtime.session import Session
 
@@ -242,7 +242,7 @@ class Frontier:
         return Session(part, outputs=results, threads=threads, exact=self._exact, spins=False), names
 
 
-def _run(session: Session, feeds: Feeds, pick: Pick | None) -> list[Data]:
+def _run(session: Session, feeds: Feeds, pick: FrontierPick | None) -> list[Data]:
     if pick is None:
         return session.run(feeds)
     try:

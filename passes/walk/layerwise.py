@@ -29,7 +29,7 @@ from .layer_time import slower, time_ratio
 from .linear import Linear, too_small
 from .rivals import made_by_rivals, outdo
 from .saturation import eased
-from .target import Array, Target
+from .target import Array, LayerTarget
 from .tolerance import loosest
 from .walk import BATCH, ROWS, Step, thin_note, walk, walkable
 
@@ -108,7 +108,7 @@ class Layerwise(ABC, Generic[Options, Form]):
     def dense(self, form: Form) -> Array:
         """The weights (groups, n, d) that a form stands for; (n, d) where there is one group."""
 
-    def refit(self, layer: Linear, target: Target, form: Form) -> Form:
+    def refit(self, layer: Linear, target: LayerTarget, form: Form) -> Form:
         """The form fitted to another target, starting from what it is."""
         raise TypeError(f"{type(self).__name__} eases, and has no way to refit")
 
@@ -361,7 +361,7 @@ def rewrite(
 
 def _fitted(
     hooks: Layerwise[Options, Form], step: Step, options: Options, allotted: Choice[Form] | None
-) -> tuple[Rewritten[Form], Target]:
+) -> tuple[Rewritten[Form], LayerTarget]:
     """The form that the layer takes, and the target that it was fitted to last."""
     if allotted is not None and allotted.kind == "keep":
         raise Skip("the share it could give is cheaper elsewhere")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Node, Value
 from ...ir.types import DType
-from .patches import Window, patch_places, take_outputs, take_patches, take_transposed
+from .patches import PatchWindow, patch_places, take_outputs, take_patches, take_transposed
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -330,8 +330,8 @@ class Linear:
         (positions, taps), and which of these lie inside."""
         return patch_places(sizes, positions, output[2:], self._window(sizes, output[2:]))
 
-    def _window(self, sizes: tuple[int, ...], output: tuple[int, ...]) -> Window:
-        return Window(self.kernel, self.strides, self._begin_pads(sizes, output), self.dilations)
+    def _window(self, sizes: tuple[int, ...], output: tuple[int, ...]) -> PatchWindow:
+        return PatchWindow(self.kernel, self.strides, self._begin_pads(sizes, output), self.dilations)
 
     def targets(self, y: Rows, positions: NDArray[np.intp]) -> Rows:
         """Rows (count, groups * n) of an output `y` at `positions`."""

@@ -25,7 +25,7 @@ Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PatchWindow:
     """What a convolution reads for an output: along each spatial axis taps, strides, the pads before the beginning
     (what lies beyond the end is zero all the same), and dilations."""
 
@@ -42,13 +42,13 @@ def sample_positions(total: int, count: int, rng: np.random.Generator) -> Indice
     return np.sort(rng.choice(total, size=count, replace=False))
 
 
-def take_patches(x: Floats, positions: Indices, output: Sequence[int], window: Window) -> NDArray[np.float32]:
+def take_patches(x: Floats, positions: Indices, output: Sequence[int], window: PatchWindow) -> NDArray[np.float32]:
     """Patches of `x` (N, C, *spatial) at flat `positions` of the `output`, whose spatial shape is given, as rows
     (N * len(positions), C * prod(kernel)): over samples first, positions second."""
     return _take(x, _read(positions, output, window))
 
 
-def take_transposed(x: Floats, positions: Indices, output: Sequence[int], window: Window) -> NDArray[np.float32]:
+def take_transposed(x: Floats, positions: Indices, output: Sequence[int], window: PatchWindow) -> NDArray[np.float32]:
     """What each tap of a transposed convolution reads of `x` for its outputs at `positions`; see `take_patches`."""
     read = []
     for where, tap, stride, pad, dilation in _axes(positions, output, window):
@@ -57,7 +57,7 @@ def take_transposed(x: Floats, positions: Indices, output: Sequence[int], window
     return _take(x, read)
 
 
-def _read(positions: Indices, output: Sequence[int], window: Window) -> list[Indices]:
+def _read(positions: Indices, output: Sequence[int], window: PatchWindow) -> list[Indices]:
     """Where patches read along each spatial axis (positions, taps)."""
     return [
         where * stride - pad + tap * dilation for where, tap, stride, pad, dilation in _axes(positions, output, window)
@@ -65,7 +65,7 @@ def _read(positions: Indices, output: Sequence[int], window: Window) -> list[Ind
 
 
 def _axes(
-    positions: Indices, output: Sequence[int], window: Window
+    positions: Indices, output: Sequence[int], window: PatchWindow
 ) -> Iterator[tuple[Indices, Indices, int, int, int]]:
     """Along each spatial axis where outputs are (positions, 1), where taps are (1, taps), stride, pad, dilation."""
     where = np.unravel_index(positions, tuple(output))
@@ -75,7 +75,7 @@ def _axes(
 
 
 def patch_places(
-    sizes: Sequence[int], positions: Indices, output: Sequence[int], window: Window
+    sizes: Sequence[int], positions: Indices, output: Sequence[int], window: PatchWindow
 ) -> tuple[Indices, NDArray[np.bool_]]:
     """Where patches of an input of the spatial `sizes` read, as flat positions (positions, taps), and which of these
     are inside of it; see `take_patches`."""

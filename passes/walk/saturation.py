@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Value
 from ...ir.ops import clamp_bounds
-from .target import Array, Target
+from .target import Array, LayerTarget
 
 Rows = NDArray[np.float32]
 Made = TypeVar("Made")
@@ -79,7 +79,7 @@ class Saturation:
     count: int
     read: Callable[[int], Part]
 
-    def ease(self, target: Target, weight: Array, start: Target) -> Target:
+    def ease(self, target: LayerTarget, weight: Array, start: LayerTarget) -> LayerTarget:
         """The target that touches the bound at `weight` (1, n, d), which was fitted to `target`; `start` is the
         target before any easing."""
         mean = start.mean[0].astype(np.float32)
@@ -92,7 +92,7 @@ class Saturation:
         eased = start.weight + start.repair(cross[None] / count)
         return replace(start, weight=eased, target_mean=start.target_mean + shift / count)
 
-    def error(self, target: Target, weight: Array) -> float:
+    def error(self, target: LayerTarget, weight: Array) -> float:
         """E (act(a) - act(y))^2 over the batches that easing does not learn from, for `weight` (1, n, d) with the bias
         that `target` gives it."""
         low, high = self.range.low, self.range.high
@@ -102,7 +102,7 @@ class Saturation:
             count += a.size
         return total / max(count, 1)
 
-    def _answers(self, target: Target, weight: Array, *, held_out: bool) -> Iterator[tuple[Rows, Rows, Rows]]:
+    def _answers(self, target: LayerTarget, weight: Array, *, held_out: bool) -> Iterator[tuple[Rows, Rows, Rows]]:
         """Inputs, the teacher's answers and the student's, of the batches that are held out or of the others; of all
         where there are too few to hold any out."""
         w, bias = weight.reshape(target.weight.shape)[0].T.astype(np.float32), target.bias(weight).astype(np.float32)
@@ -119,13 +119,13 @@ class Saturation:
 
 def eased(
     saturation: Saturation | None,
-    start: Target,
+    start: LayerTarget,
     form: Made,
     dense: Callable[[Made], Array],
-    refit: Callable[[Target, Made], Made],
+    refit: Callable[[LayerTarget, Made], Made],
     *,
     once: bool = False,
-) -> tuple[Made, Target]:
+) -> tuple[Made, LayerTarget]:
     """`form`, fitted to `start`, refitted to what the activation asks for, with the target it was fitted to last.
 
     `dense` gives the weights (n, d) that a form stands for, `refit` fits the form anew, starting from what it is.

@@ -55,7 +55,7 @@ WORTH = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LayerTarget:
     """What a layer should become: `weight` (groups, n, d) in the metric `hessian` (groups, d, d).
 
     `mean` (groups, d) and `target_mean` (groups, n) give the bias; `energy` is the total variance of the teacher's
@@ -186,7 +186,7 @@ def choose_ridges(weight: Array, fit: Statistics, held_out: Statistics) -> Ridge
     )
 
 
-def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges()) -> Target:
+def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges()) -> LayerTarget:
     """Target of a layer with weights `weight` (groups, n, d), from the moments of all its rows. Raises DataError where
     there are none or they are not finite."""
     h, c = everything.covariance, everything.cross
@@ -198,7 +198,7 @@ def fit_target(weight: Array, everything: Statistics, ridges: Ridges = Ridges())
     strength = 10.0 * RIDGES[-1] if ridge is None else ridge
     metric, repairing = damped(h, min(strength, least) if least == METRICS[0] else least), damped(h, strength)
     best = weight if ridge is None else weight + solve_spd(repairing, c - weight @ h)
-    return Target(
+    return LayerTarget(
         weight=best,
         hessian=metric,
         mean=everything.mean,

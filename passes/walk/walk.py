@@ -39,7 +39,7 @@ from .pairing import Selections, selections
 from .readers import linear_layers
 from .refit import refit_masked
 from .saturation import Saturation, eased
-from .target import Array, Target, choose_ridges, fit_target
+from .target import Array, LayerTarget, choose_ridges, fit_target
 from .teacher import teach
 
 ROWS, BATCH = 32768, 16
@@ -69,7 +69,7 @@ class Step:
     """
 
     layer: Linear
-    target: Target
+    target: LayerTarget
     output: tuple[int, ...]
     disturbed: bool
     saturation: Saturation | None = None
@@ -94,7 +94,7 @@ class Step:
         """Whether there are fewer than four rows an input, so that the ridge, not the samples, decides much."""
         return self.target.rows < THIN * self.layer.shape[2]
 
-    def settle(self, weight: Array | None = None, target: Target | None = None) -> None:
+    def settle(self, weight: Array | None = None, target: LayerTarget | None = None) -> None:
         """Write `weight` (groups, n, d) with the bias that goes with it, by the `target` that it was fitted to.
 
         By default the target's own weights where the layer is `disturbed`, and no change where it is not; zeros that
@@ -109,7 +109,7 @@ class Step:
             chosen = weight.reshape(self.target.weight.shape)
         self.layer.write(chosen, None if self.layer.bias_place is None else (target or self.target).bias(chosen))
 
-    def _repaired(self, target: Target) -> Array:
+    def _repaired(self, target: LayerTarget) -> Array:
         mask = self.layer.weights() != 0.0
         if mask.all():
             return target.weight
@@ -229,7 +229,7 @@ def too_wide(layer: Linear) -> str:
     return f"{d} inputs a row, more than the {WIDEST} whose covariance is kept" if d > WIDEST else ""
 
 
-def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, ctx: Context) -> Target:
+def _target(layer: Linear, moments: Sequence[Moments], outputs: slice, ctx: Context) -> LayerTarget:
     """What `layer` should become, by `moments` to fit on and held out, of which the `outputs` are its own."""
     assert ctx.fit is not None
     weight = layer.weights()

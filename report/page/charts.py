@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .answers import Answers
-    from .drift import Histogram
+    from .drift import BinShares
 
 BEFORE, AFTER, INK, GRID, ALARM = "#0b0001", "#0b0002", "#0b0003", "#0b0004", "#0b0005"
 """Markers that `page.css` turns into colours."""
@@ -151,7 +151,7 @@ def curve(title: str, moments: Sequence[tuple[int, float | None, float | None]])
     return _figure(draw, title, said, height=2.2)
 
 
-def histogram(title: str, counted: Histogram) -> Markup:
+def histogram(title: str, counted: BinShares) -> Markup:
     """How elements lie, before and after, as shares of each."""
 
     def draw(axes: Axes) -> None:

@@ -18,7 +18,7 @@ from ...ir.view import convex_partitions
 from ...passes.base import Outcome
 from .layout import HEIGHT, WIDTH, layout
 from .markup import Markup, element
-from .rows import Row, Rows
+from .rows import PageRow, PageRows
 
 LIMIT = 320
 """Boxes in one picture, at most."""
@@ -40,13 +40,13 @@ class Drawing:
 class _Box:
     op: str
     name: str
-    row: Row | None
+    row: PageRow | None
     mark: str = ""
     by: str = ""
     outcome: str = ""
 
 
-def draw(graph: Graph, rows: Rows, side: str) -> Drawing:
+def draw(graph: Graph, rows: PageRows, side: str) -> Drawing:
     """The picture of one of the two graphs; `side` is `before` or `after`, and begins the ids of its boxes."""
     drawn = [node for node in _flowing(graph) if not _codes(node)]
     groups, note = _groups(graph, drawn, rows)
@@ -99,7 +99,7 @@ def _connect(
         edges[source, at] = edges.get((source, at), False) or coded
 
 
-def _groups(graph: Graph, drawn: list[Node], rows: Rows) -> tuple[list[list[Node]], str]:
+def _groups(graph: Graph, drawn: list[Node], rows: PageRows) -> tuple[list[list[Node]], str]:
     if len(drawn) <= LIMIT:
         return [[node] for node in drawn], ""
     wanted = set(drawn)
@@ -117,7 +117,7 @@ def _path(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.replace(".", "/").split("/") if part)
 
 
-def _box(nodes: list[Node], table: Rows, side: str) -> _Box:
+def _box(nodes: list[Node], table: PageRows, side: str) -> _Box:
     rows = [table.of[node] for node in nodes]
     by = dict.fromkeys(fate.name for row in rows for fate in row.fates if fate.layer.outcome is Outcome.DONE)
     if side == "after":
@@ -137,7 +137,7 @@ def _box(nodes: list[Node], table: Rows, side: str) -> _Box:
     return _Box(f"{len(nodes)} nodes", "/".join(paths[0][:shared]) or rows[0].name, rows[0], mark, makers, outcome)
 
 
-def _outcome(rows: list[Row], by: list[str]) -> str:
+def _outcome(rows: list[PageRow], by: list[str]) -> str:
     """What became of the layers in a word: the last pass that changed one, else reverted, else kept."""
     words = {"prune": "pruned", "svd": "split", "depthwise": "split", "quant": "quantized"}
     for name in reversed(by):

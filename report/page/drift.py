@@ -24,7 +24,7 @@ from ...runtime.agreement import decibel
 from ...runtime.columns import Array
 from ...runtime.samples import Feeds, Samples
 from ...runtime.session import Session
-from .rows import Row, Rows, title
+from .rows import PageRow, PageRows, title
 
 SAMPLES = 4
 """Held-out samples that are looked at."""
@@ -44,7 +44,7 @@ Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
+class BinShares:
     """Shares of the elements in bins with common `edges`; either side may be missing."""
 
     edges: Counts
@@ -53,12 +53,12 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Spread:
+class LayerDrift:
     """The histograms of one layer."""
 
-    row: Row
-    weights: Histogram | None = None
-    activations: Histogram | None = None
+    row: PageRow
+    weights: BinShares | None = None
+    activations: BinShares | None = None
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class _Pair:
     """One value in both graphs, and sums over it: t^2 and (t - s)^2 of all elements, and a channel `sums` of t^2, t s,
     s^2, t, s and 1."""
 
-    row: Row
+    row: PageRow
     before: Value
     after: Value
     size: int
@@ -125,8 +125,8 @@ class _Pair:
 
 
 def drift(
-    original: Graph, result: Graph, rows: Rows, samples: Samples, sizes: Mapping[Node, int], threads: int
-) -> list[Spread]:
+    original: Graph, result: Graph, rows: PageRows, samples: Samples, sizes: Mapping[Node, int], threads: int
+) -> list[LayerDrift]:
     """Enter `snr_db` into the rows; returns histograms of the layers with weights where it is lowest.
 
     `sizes` are the bytes that each node of the original puts out for one sample. Raises `TargetError` where a graph
@@ -152,7 +152,7 @@ def drift(
     return _spreads(original, result, worst, pairs, few, threads)
 
 
-def _pairs(original: Graph, result: Graph, rows: Rows, sizes: Mapping[Node, int]) -> list[_Pair]:
+def _pairs(original: Graph, result: Graph, rows: PageRows, sizes: Mapping[Node, int]) -> list[_Pair]:
     named: dict[str, Node] = {}
     order = {node: at for at, node in enumerate(original)}
     for node in original:
@@ -194,8 +194,8 @@ def _runs(
 
 
 def _spreads(
-    original: Graph, result: Graph, worst: Sequence[Row], pairs: Sequence[_Pair], few: Samples, threads: int
-) -> list[Spread]:
+    original: Graph, result: Graph, worst: Sequence[PageRow], pairs: Sequence[_Pair], few: Samples, threads: int
+) -> list[LayerDrift]:
     by_row: dict[int, _Pair] = {}
     for pair in pairs:
         by_row.setdefault(pair.row.index, pair)
@@ -209,7 +209,7 @@ def _spreads(
     for row in worst:
         old, new = _weights(original, row.before.work, feeds), _weights(result, row.after.work, feeds)
         weights = _histogram(_together(old), _together(_at_scale(old, new, row.after.work)))
-        spread = Spread(row, weights)
+        spread = LayerDrift(row, weights)
         if row.index in values:
             one, other = zip(*values[row.index], strict=True)
             spread.activations = _histogram(np.concatenate(one), np.concatenate(other))
@@ -259,14 +259,14 @@ def _elements(value: Value) -> int:
     return int(np.prod(shape)) if shape is not None else 0
 
 
-def _histogram(before: Array | None, after: Array | None) -> Histogram | None:
+def _histogram(before: Array | None, after: Array | None) -> BinShares | None:
     both = [array for array in (before, after) if array is not None and array.size]
     if not both:
         return None
     low, high = min(float(a.min()) for a in both), max(float(a.max()) for a in both)
     edges = np.linspace(low, high if high > low else low + 1e-6, _BINS + 1)
     one, other = (None if a is None or not a.size else np.histogram(a, edges)[0] / a.size for a in (before, after))
-    return Histogram(edges, one, other)
+    return BinShares(edges, one, other)
 
 
 def _some(array: Array) -> Array:

@@ -21,8 +21,8 @@ from ...runtime.session import Session
 from ...runtime.sizes import sizes
 from .. import annotated
 from .answers import Answers, answers
-from .drift import Spread, drift
-from .rows import Rows, count_seconds, rows
+from .drift import LayerDrift, drift
+from .rows import PageRows, count_seconds, rows
 
 if TYPE_CHECKING:
     from ...runtime.samples import Samples
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..build import BuildReport
 
 
-class Built(annotated.Built, Protocol):
+class BuildEvidence(annotated.Built, Protocol):
     """What a compilation gives, as far as the page is concerned."""
 
     @property
@@ -49,8 +49,8 @@ class Evidence:
 
     original: Graph
     result: Graph
-    rows: Rows
-    spreads: list[Spread] = field(default_factory=list)
+    rows: PageRows
+    spreads: list[LayerDrift] = field(default_factory=list)
     answers: Answers | None = None
     timed: bool = False
     starts: tuple[FirstRun, FirstRun] | None = None
@@ -60,7 +60,7 @@ class Evidence:
     notes: list[str] = field(default_factory=list)
 
 
-def gather(build: Built) -> Evidence:
+def gather(build: BuildEvidence) -> Evidence:
     """Look at a build from all sides; its graphs stay as they are. Raises `ModelError` where shape inference does."""
     original, result, samples, report = build.original, build.graph.clone(), build.held_out, build.report
     infer(result)

@@ -13,7 +13,7 @@ from ..build import BuildReport
 from . import charts
 from .evidence import Evidence
 from .markup import Child, Markup, element, join
-from .rows import Fate, Part, Row
+from .rows import Fate, PageRow, PartCost
 from .summary import section
 from .treemap import treemaps
 
@@ -70,10 +70,10 @@ def _said(heads: Sequence[str], at: int) -> str:
     return heads[at - 1].replace("before", "after") if heads[at] == "after" else heads[at]
 
 
-def _charts(rows: Sequence[Row], *, timed: bool) -> list[Markup]:
+def _charts(rows: Sequence[PageRow], *, timed: bool) -> list[Markup]:
     drawn = []
 
-    def add(title: str, unit: str, value: Callable[[Part], float]) -> None:
+    def add(title: str, unit: str, value: Callable[[PartCost], float]) -> None:
         ranked = sorted(rows, key=lambda row: (-max(value(row.before), value(row.after)), row.index))[:_TOP]
         top = [(row.name, value(row.before), value(row.after)) for row in ranked]
         if top and any(one or other for _, one, other in top):
@@ -86,7 +86,7 @@ def _charts(rows: Sequence[Row], *, timed: bool) -> list[Markup]:
     return drawn
 
 
-def _empty(row: Row) -> bool:
+def _empty(row: PageRow) -> bool:
     """Whether there is nothing to see: a constant that was folded, or a node without bytes, work or time."""
     parts = (row.before, row.after)
     return not row.fates and not any(part.bytes or part.macs or part.seconds for part in parts)
@@ -130,7 +130,7 @@ def _legend(*, timed: bool) -> str:
     )
 
 
-def _row(row: Row, report: BuildReport, *, timed: bool) -> Markup:
+def _row(row: PageRow, report: BuildReport, *, timed: bool) -> Markup:
     before, after = row.before, row.after
     cells = [
         element("th", element("span", row.name, class_="layer"), " ", element("small", row.op), scope="row"),
@@ -157,7 +157,7 @@ def _cell(head: str, value: float | None, words: Callable[[float], str]) -> Mark
     return element("td", words(value), class_="num", data_head=head, data_v=f"{value:.6g}")
 
 
-def _fates(row: Row, report: BuildReport) -> Markup | None:
+def _fates(row: PageRow, report: BuildReport) -> Markup | None:
     if not row.fates:
         return None
     short = [

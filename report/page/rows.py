@@ -18,7 +18,7 @@ from ..build import BuildReport
 
 
 @dataclass(slots=True)
-class Part:
+class PartCost:
     """What the nodes of one layer cost in one graph: stored bytes (shared constants at each reader), multiply-
     accumulates, and seconds of one run where they were measured. `work` are the nodes that multiply."""
 
@@ -39,14 +39,14 @@ class Fate:
 
 
 @dataclass(slots=True)
-class Row:
+class PageRow:
     """One layer. `snr_db` tells how far the result's value here is from the original's; `None` where none compares."""
 
     index: int
     name: str
     op: str
-    before: Part = field(default_factory=Part)
-    after: Part = field(default_factory=Part)
+    before: PartCost = field(default_factory=PartCost)
+    after: PartCost = field(default_factory=PartCost)
     fates: list[Fate] = field(default_factory=list)
     snr_db: float | None = None
 
@@ -61,11 +61,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PageRows:
     """All rows, in the original's order, and where to find that of a node of either graph."""
 
-    all: tuple[Row, ...]
-    of: Mapping[Node, Row]
+    all: tuple[PageRow, ...]
+    of: Mapping[Node, PageRow]
 
 
 def title(node: Node) -> str:
@@ -73,7 +73,7 @@ def title(node: Node) -> str:
     return node.name or (node.outputs[0].name if node.outputs else "") or node.op
 
 
-def rows(original: Graph, result: Graph, report: BuildReport, dims: Mapping[str, int]) -> Rows:
+def rows(original: Graph, result: Graph, report: BuildReport, dims: Mapping[str, int]) -> PageRows:
     """Join both graphs, which stay as they are, and the report of the passes. Raises `ModelError` where shape
     inference does."""
     table = _Table()
@@ -94,17 +94,17 @@ def rows(original: Graph, result: Graph, report: BuildReport, dims: Mapping[str,
             if entry is None:
                 entry = table.by_name[layer.name] = table.add(layer.name, layer.op)
             entry.fates.append(Fate(step, one.name, layer))
-    return Rows(tuple(table.rows), table.of)
+    return PageRows(tuple(table.rows), table.of)
 
 
-def count_seconds(rows: Rows, seconds: Mapping[Node, float], *, after: bool) -> None:
+def count_seconds(rows: PageRows, seconds: Mapping[Node, float], *, after: bool) -> None:
     """Enter measured times of the nodes of one of the graphs."""
     for node, taken in seconds.items():
         part = rows.of[node].after if after else rows.of[node].before
         part.seconds = (part.seconds or 0.0) + taken
 
 
-def _count(part: Part, node: Node, cost: NodeCost) -> None:
+def _count(part: PartCost, node: Node, cost: NodeCost) -> None:
     part.nodes.append(node)
     if cost.macs:
         part.work.append(node)
@@ -116,16 +116,16 @@ class _Table:
     """The rows so far."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.by_name: dict[str, Row] = {}
-        self.of: dict[Node, Row] = {}
+        self.rows: list[PageRow] = []
+        self.by_name: dict[str, PageRow] = {}
+        self.of: dict[Node, PageRow] = {}
 
-    def add(self, name: str, op: str) -> Row:
-        row = Row(len(self.rows), name, op)
+    def add(self, name: str, op: str) -> PageRow:
+        row = PageRow(len(self.rows), name, op)
         self.rows.append(row)
         return row
 
-    def origin(self, node: Node) -> Row:
+    def origin(self, node: Node) -> PageRow:
         """The row that a node of the result belongs to."""
         rows = [self.by_name[name] for name in node.origin.nodes if name in self.by_name]
         if not rows and not node.origin.nodes and title(node) in self.by_name:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .markup import Markup, element
-from .rows import Part, Row
+from .rows import PageRow, PartCost
 
 _WIDTH, _HEIGHT = 480.0, 240.0
 _LEAST = 0.002
@@ -56,7 +56,7 @@ def _worst(row: Sequence[float], side: float) -> float:
     return max(max(side**2 * size / total**2, total**2 / (side**2 * size)) for size in row)
 
 
-def treemaps(rows: Sequence[Row], alignment: int) -> list[Markup]:
+def treemaps(rows: Sequence[PageRow], alignment: int) -> list[Markup]:
     """The maps before and after, to one scale of area; none where no time was measured."""
     totals = [sum(part.seconds or 0.0 for part in parts) for parts in _sides(rows)]
     if not all(totals):
@@ -67,11 +67,11 @@ def treemaps(rows: Sequence[Row], alignment: int) -> list[Markup]:
     ]
 
 
-def _sides(rows: Sequence[Row]) -> tuple[list[Part], list[Part]]:
+def _sides(rows: Sequence[PageRow]) -> tuple[list[PartCost], list[PartCost]]:
     return [row.before for row in rows], [row.after for row in rows]
 
 
-def _map(rows: Sequence[Row], parts: Sequence[Part], share: float, title: str, alignment: int) -> Markup:
+def _map(rows: Sequence[PageRow], parts: Sequence[PartCost], share: float, title: str, alignment: int) -> Markup:
     timed = sorted(
         ((part.seconds, row, part) for row, part in zip(rows, parts, strict=True) if part.seconds), key=lambda o: -o[0]
     )
@@ -103,7 +103,7 @@ def _map(rows: Sequence[Row], parts: Sequence[Part], share: float, title: str, a
     return element("figure", drawn, element("figcaption", caption), class_="chart")
 
 
-def unaligned(part: Part, alignment: int) -> bool:
+def unaligned(part: PartCost, alignment: int) -> bool:
     """Whether a layer's output channels leave vectors of the target unfilled."""
     if alignment <= 1:
         return False

@@ -16,7 +16,7 @@ from ...storage.atomic import Replacement
 from ...storage.fingerprint import Fingerprint
 from ...storage.store import Store
 from .charts import require
-from .evidence import Built, Evidence, gather
+from .evidence import BuildEvidence, Evidence, gather
 from .findings import distributions, graphs, reproduce, teacher_and_student
 from .layers import layers
 from .markup import Markup, element, join
@@ -26,7 +26,7 @@ from .summary import Document, header, passes, summary
 __all__ = ["require", "write"]
 
 
-def write(build: Built, path: str | os.PathLike[str], command: str = "", store: Store | None = None) -> None:
+def write(build: BuildEvidence, path: str | os.PathLike[str], command: str = "", store: Store | None = None) -> None:
     """Write the page of `build` to `path`, whole or not at all.
 
     Runs both graphs on the held-out samples where there are some. `command` is how the build was asked for; without it
@@ -48,7 +48,7 @@ def _kept(store: Store | None, key: str) -> bytes | None:
     return None if store is None or not key else store.get(key)
 
 
-def _key(build: Built, command: str) -> str:
+def _key(build: BuildEvidence, command: str) -> str:
     """What a page is known by: the build, and what of its record the build's own key leaves out."""
     report = build.report
     budget = None if report.budget is None else report.budget.as_dict()
@@ -56,7 +56,7 @@ def _key(build: Built, command: str) -> str:
     return Fingerprint("page", build.key, command, json.dumps(parts, sort_keys=True)).text
 
 
-def page(build: Built, evidence: Evidence, command: str = "") -> str:
+def page(build: BuildEvidence, evidence: Evidence, command: str = "") -> str:
     """The page as text."""
     report = build.report
     document = report.as_dict()

@@ -134,12 +134,12 @@ class CpuTarget(LibraryTarget, MeasuredTarget):
         from .legal.legal import FloatWeights, Spread
         from .legal.patches import Patches
         from .legal.primitive import Primitive
-        from .legal.rows import Rows
+        from .legal.rows import LegalRows
         from .legal.widen import Widen
 
         widen = () if self.halves else (Widen(),)
         return Pipeline(
-            (Primitive(), *widen, Spread(), Rows(), ComputedWeights(), FloatWeights(integer=True), Patches())
+            (Primitive(), *widen, Spread(), LegalRows(), ComputedWeights(), FloatWeights(integer=True), Patches())
         )
 
     def check_tuning(self, how: Tuning) -> None:
@@ -166,10 +166,10 @@ class CpuTarget(LibraryTarget, MeasuredTarget):
     def emit(self, graph: Graph, path: str, choice: str = "") -> Artifact:
         from .artifact.build import build
         from .loading import require
-        from .tuning.choice import Choice
+        from .tuning.choice import TuningChoice
 
         require()
-        machine, tuned = self.machine(), Choice.of(choice) if choice else None
+        machine, tuned = self.machine(), TuningChoice.of(choice) if choice else None
         text, archive = text_of(self.name, self), self.archived
         return self.packed(path, lambda folder: build(graph, machine, text, folder, {}, archive=archive, tuned=tuned))
 

@@ -22,7 +22,7 @@ from optc.cli.app import run
 from optc.cli.console import as_json
 from optc.ir.printable import MOST, spelled
 from optc.passes.base import Report
-from optc.report.build import BuildReport, Size, Step
+from optc.report.build import BuildReport, PassRecord, Size
 from optc.report.terminal import show
 
 HOSTILE = ["[/x]", "[bold red]x[/]", "[link=file:///etc]x[/link]", ":smile:", "a\\", "[", "\x1b]0;title\x07", "\x9b2J"]
@@ -104,7 +104,7 @@ def test_text_too_long_to_be_read_is_cut(text: str, capsys: pytest.CaptureFixtur
     record = BuildReport("m.onnx", "prune", "onnx", 0, {}, *[Size(0, 0, 0, 0)] * 2)
     passed = Report(spec="prune", notes=[text] * 20)
     passed.skipped(text, text, text)
-    record.steps, record.notes = [Step("prune", passed, record.before)], [text]
+    record.steps, record.notes = [PassRecord("prune", passed, record.before)], [text]
     start = time.process_time()
     show(record, console.console(), layers=True)
     console.out(text, error=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from channel_nets import CASES, Net
 
-from optc.ir.channels.coupled import ChannelGroup, Channels, channel_groups
+from optc.ir.channels.coupled import ChannelGroup, CoupledChannels, channel_groups
 from optc.ir.graph import Graph, Value
 from optc.ir.onnx.reader import load
 from optc.ir.tensor import ArrayTensor
@@ -54,7 +54,7 @@ def check(graph: Graph, seed: int, batch: int = 2) -> int:
     """Removed against zeroed, random channels of every group that may lose some; returns how many went."""
     rng = np.random.default_rng(seed)
     zeroed, pruned = graph.clone(), graph.clone()
-    left, right = Channels(zeroed), Channels(pruned)
+    left, right = CoupledChannels(zeroed), CoupledChannels(pruned)
     keeps: tuple[dict[ChannelGroup, np.ndarray], dict[ChannelGroup, np.ndarray]] = ({}, {})
     gone = 0
     for a, b in zip(left.groups, right.groups, strict=True):
@@ -203,7 +203,7 @@ def test_sizes_sliced_from_a_shape_by_attributes_do_not_hold_channels() -> None:
 
 
 def test_prune_refuses_what_would_break() -> None:
-    channels = Channels(built("residual"))
+    channels = CoupledChannels(built("residual"))
     free = next(g for g in channels.groups if g.prunable)
     fixed = next(g for g in channels.groups if not g.prunable)
     with pytest.raises(ValueError, match="keeps at least one"):
@@ -218,7 +218,7 @@ def test_keeping_all_changes_nothing() -> None:
     for name in CASES:
         graph = built(name)
         before = str(graph)
-        channels = Channels(graph)
+        channels = CoupledChannels(graph)
         channels.prune({g: np.ones(g.size, bool) for g in channels.groups})
         assert str(graph) == before, name
 

@@ -11,7 +11,7 @@ from optc.ir.graph import Graph
 from optc.ir.onnx.writer import to_bytes, to_proto
 from optc.ir.verify.verify import verify
 from optc.models import zoo
-from optc.models.builder import Builder, he, stored
+from optc.models.builder import NetworkBuilder, he, stored
 from optc.models.mobilenet import divisible, mobilenet_v1, mobilenet_v2
 from optc.models.resnet import resnet_cifar
 
@@ -171,9 +171,9 @@ def test_a_parameter_does_not_depend_on_the_others() -> None:
 
 def test_stored_weights_say_what_is_missing() -> None:
     with pytest.raises(ModelError, match=r"'stem.weight' is missing"):
-        Builder("net", stored({})).parameter("stem.weight", [3, 3])
+        NetworkBuilder("net", stored({})).parameter("stem.weight", [3, 3])
     with pytest.raises(ModelError, match=r"'stem.weight' has shape \(2,\)"):
-        Builder("net", stored({"stem.weight": np.zeros(2, np.float32)})).parameter("stem.weight", [3, 3])
+        NetworkBuilder("net", stored({"stem.weight": np.zeros(2, np.float32)})).parameter("stem.weight", [3, 3])
 
 
 @pytest.mark.parametrize("depth", [2, 21, 19])

@@ -9,7 +9,7 @@ from optc.errors import SpecError
 from optc.ir.cost import cost
 from optc.ir.graph import Graph
 from optc.models import zoo
-from optc.models.builder import Builder, he
+from optc.models.builder import NetworkBuilder, he
 
 
 def parameters(graph: Graph, *, moving: bool = False) -> int:
@@ -87,7 +87,7 @@ def test_folded_networks_have_biases_in_the_place_of_normalisation() -> None:
 )
 def test_tensorflow_s_pads_stand_at_the_end(size: int, kernel: int, stride: int) -> None:
     """As many windows as ceil(size / stride), the last of which just fits, and never more before than behind."""
-    build = Builder("net", he(0), pads="tf")
+    build = NetworkBuilder("net", he(0), pads="tf")
     x = build.input("input", 1, size, size)
     top, left, bottom, right = build.pads(x, kernel, stride)
     places = -(-size // stride)

@@ -16,7 +16,7 @@ from processes import ended
 
 from optc.compiler.options import Options
 from optc.errors import LockError, SpecError
-from optc.project.config import Entry, load
+from optc.project.config import ModelEntry, load
 from optc.project.lock import Lock
 from optc.project.matrix import Job, Result, build, jobs_of, worst
 
@@ -141,7 +141,7 @@ def check_reports(folder: Path) -> None:
 
 
 def test_memory_bounds_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [Entry(str(i), f"none{i}.onnx", ("onnx",), None, Options()) for i in range(3)]
+    entries = [ModelEntry(str(i), f"none{i}.onnx", ("onnx",), None, Options()) for i in range(3)]
     results: list[Result] = []
     jobs = [Job(entry, "onnx") for entry in entries]
     status = build(jobs, Lock(str(tmp_path / "l")), cache=None, processes=3, memory=1, tell=results.append)

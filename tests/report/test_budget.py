@@ -13,7 +13,7 @@ from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Report
 from optc.report.budget import METRICS, Budget, nearest_misses
-from optc.report.build import BuildReport, LatencyFigure, Size, Step
+from optc.report.build import BuildReport, LatencyFigure, PassRecord, Size
 from optc.report.verdict import judge, sentence
 from optc.runtime.agreement import Agreement, OutputAgreement
 from optc.runtime.kinds import Kind
@@ -154,7 +154,7 @@ def test_a_missed_budget_names_the_layers_to_look_at() -> None:
     record.done("last", "MatMul", error=0.02)
     record.done("first", "Conv", error=0.3)
     record.skipped("other", "Conv", "too small", error=9.0)
-    whole.steps.append(Step("quant", record, whole.after))
+    whole.steps.append(PassRecord("quant", record, whole.after))
     graph = small()
     assert judge(Budget.parse("size=1x"), whole, graph).layers == ()
     verdict = judge(Budget.parse("size=0.1x,macs=0.1x,agreement=99%"), whole, graph)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from optc.passes.base import Report
 from optc.report.budget import Budget
-from optc.report.build import BuildReport, Size, Step
+from optc.report.build import BuildReport, PassRecord, Size
 from optc.report.junit import render
 from optc.report.verdict import CostlyLayer, Verdict
 
@@ -17,7 +17,7 @@ def parsed(name: str = "conv", budget: str | None = "size=0.1x,macs=1x,kl=0.1") 
     undone.done(name, "Conv")
     undone.revert("it would run 1.20 times as long")
     before, after = Size(4000, 1000, 300, 5), Size(1000, 0, 300, 8)
-    steps = [Step("quant", kept, after), Step("svd", undone, after)]
+    steps = [PassRecord("quant", kept, after), PassRecord("svd", undone, after)]
     report = BuildReport(f"{name}.onnx", "quant", "onnx", 0, {}, before, after, steps)
     if budget is not None:
         limits = Budget.parse(budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optc.passes.base import Report
 from optc.report.budget import Budget
-from optc.report.build import BuildReport, Size, Step
+from optc.report.build import BuildReport, PassRecord, Size
 from optc.report.markdown import code, plain, render, table
 from optc.report.verdict import CostlyLayer, Verdict
 
@@ -18,7 +18,7 @@ def build(name: str = "conv") -> BuildReport:
     record.done(name, "Conv", error=0.02)
     record.notes.append("mind <this> | *that*")
     before, after = Size(4000, 1000, 300, 5), Size(1000, 0, 300, 8)
-    report = BuildReport("m|.onnx", "quant", "onnx", 0, {}, before, after, [Step("quant", record, after)])
+    report = BuildReport("m|.onnx", "quant", "onnx", 0, {}, before, after, [PassRecord("quant", record, after)])
     budget = Budget.parse("size=0.1x,macs=1x")
     layers = (CostlyLayer("bytes", name, "Conv", 900, None, None),)
     report.budget = Verdict(budget, budget.judge(report), layers)

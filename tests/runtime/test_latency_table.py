@@ -12,11 +12,11 @@ import pytest
 from optc.cli.app import run
 from optc.compiler import compile, read
 from optc.errors import DataError
-from optc.runtime.latency_table import LatencyTable, Row, Workload, fit, from_json, predict, workloads
+from optc.runtime.latency_table import LatencyTable, LayerWork, Row, fit, from_json, predict, workloads
 
 
-def work(macs: int, size: int) -> Workload:
-    return Workload(f"Conv {macs} {size}", macs, size, False, False)
+def work(macs: int, size: int) -> LayerWork:
+    return LayerWork(f"Conv {macs} {size}", macs, size, False, False)
 
 
 def rows() -> tuple[Row, ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.runtime.agreement import Judge, Sums
+from optc.runtime.agreement import AnswerJudge, Sums
 from optc.runtime.kinds import Kind
 from optc.runtime.rows import Rows, selected
 
@@ -380,7 +380,7 @@ def picking(last: str) -> Graph:
 def test_outputs_of_a_selection_are_known_by_the_graph() -> None:
     assert selected(picking("TopK")) == (0, 1)
     assert selected(picking("MatMul")) == (1,)
-    judge = Judge(picking("TopK"))
+    judge = AnswerJudge(picking("TopK"))
     judge.add([np.array([[3.0, 2, 1]]), np.array([[7, 1, 4]])], [np.array([[3.0, 2, 1]]), np.array([[1, 7, 4]])])
     assert [one.kind for one in judge.results()] == [Kind.ROWS, Kind.ROWS]
     assert judge.results()[0].share == 1
@@ -402,9 +402,9 @@ def places(*, cast: bool = False) -> Graph:
 def test_places_are_columns_and_none_of_them_is_no_agreement(cast: bool) -> None:
     at = np.array([[0, 2, 5], [1, 3, 4]])
     for student, share in ((at, 1.0), (at[:, :2], 0.8), (at[:, [0]], 0.5), (at[:, :0], 0.0), (at[::-1], 0.0)):
-        judge = Judge(places(cast=cast))
+        judge = AnswerJudge(places(cast=cast))
         judge.add([at], [student])
         assert judge.results()[0].share == pytest.approx(share)
-    nothing = Judge(places(cast=cast))
+    nothing = AnswerJudge(places(cast=cast))
     nothing.add([at[:, :0]], [at[:, :0]])
     assert np.isnan(nothing.results()[0].share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph import Node
-from ..flow import Axes, Cannot, Flow, Labels, Role, Rule, operand
+from ..flow import Axes, CannotRemove, Flow, Labels, Role, Rule, operand
 from .pointwise import broadcast
 
 
@@ -52,7 +52,7 @@ def conv_transpose(flow: Flow, node: Node) -> None:
             flow.tie(node, 1, 0, read, Role.PASSIVE)
             flow.fixes.append(lambda mask: node.set_attribute("group", int(mask(kept).sum())))
     else:
-        raise Cannot("it is grouped")
+        raise CannotRemove("it is grouped")
     _finish(flow, node, x, outputs)
 
 
@@ -67,7 +67,7 @@ def _finish(flow: Flow, node: Node, x: Axes, outputs: Labels | None) -> None:
 def gemm(flow: Flow, node: Node) -> None:
     x, shape = flow.labels(operand(node)), _weight(node, 1)
     if node.get_int("transA"):
-        raise Cannot("it reads its input transposed")
+        raise CannotRemove("it reads its input transposed")
     reads, makes = (1, 0) if node.get_int("transB") else (0, 1)
     outputs = flow.fresh(shape[makes])
     if x[1] is not None:
@@ -83,7 +83,7 @@ def matmul(flow: Flow, node: Node) -> None:
     a, b = operand(node), operand(node, 1)
     left, right = flow.labels(a), flow.labels(b)
     if len(left) < 2 or len(right) < 2:
-        raise Cannot("it multiplies a vector")
+        raise CannotRemove("it multiplies a vector")
     rows, columns = left[-2], right[-1]
     # Constants first: what they read, and what they make.
     if a.constant is None and b.constant is not None:
@@ -99,7 +99,7 @@ def matmul(flow: Flow, node: Node) -> None:
     elif left[-1] is not None and right[-2] is not None:
         flow.unify(left[-1], right[-2])
     elif left[-1] is not None or right[-2] is not None:
-        raise Cannot("it sums over channels against something of fixed size")
+        raise CannotRemove("it sums over channels against something of fixed size")
     axes = broadcast(flow, node, range(2), len(flow.shape(node.output)), keep=2)
     flow.give(node.output, [*axes[:-2], rows, columns])
 
@@ -107,7 +107,7 @@ def matmul(flow: Flow, node: Node) -> None:
 def batch_norm(flow: Flow, node: Node) -> None:
     x = flow.labels(operand(node))
     if len(node.outputs) > 1 and any(v.uses for v in node.outputs[1:]):
-        raise Cannot("it is in training mode")
+        raise CannotRemove("it is in training mode")
     _parameters(flow, node, x)
 
 
@@ -144,7 +144,7 @@ def quantize(flow: Flow, node: Node) -> None:
     """QuantizeLinear and DequantizeLinear: scales and zero points go along where there is one for each channel."""
     x = flow.labels(operand(node))
     if node.get_int("block_size"):
-        raise Cannot("it is quantized in blocks")
+        raise CannotRemove("it is quantized in blocks")
     axis = node.get_int("axis", 1)
     for index in (1, 2):
         value = node.input(index)
@@ -158,7 +158,7 @@ def quantize(flow: Flow, node: Node) -> None:
 def _weight(node: Node, index: int) -> tuple[int, ...]:
     value = node.input(index)
     if value is None or value.constant is None:
-        raise Cannot(f"its weight is {'absent' if value is None else value.unknown}")
+        raise CannotRemove(f"its weight is {'absent' if value is None else value.unknown}")
     return value.constant.shape
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from ...graph import Node
-from ..flow import Axes, Cannot, Flow, Labels, Mask, Role, Rule, number, operand, positions, write
+from ..flow import Axes, CannotRemove, Flow, Labels, Mask, Role, Rule, number, operand, positions, write
 
 
 def concat(flow: Flow, node: Node) -> None:
@@ -46,7 +46,7 @@ def split(flow: Flow, node: Node) -> None:
         for value in node.outputs:
             edges.append(edges[-1] + number(flow.shape(value)[axis]))
         if edges[-1] != len(array):
-            raise Cannot("its parts are not known beforehand")
+            raise CannotRemove("its parts are not known beforehand")
     parts = None if array is None else [array[a:b] for a, b in itertools.pairwise(edges)]
     for i, value in enumerate(node.outputs):
         flow.give(value, [*labels[:axis], None if parts is None else parts[i], *labels[axis + 1 :]])
@@ -74,20 +74,20 @@ def slice_(flow: Flow, node: Node) -> None:
     steps = [1] * len(starts or ()) if node.input(4) is None else flow.ints(node.input(4))
     axes = list(range(len(starts or ()))) if node.input(3) is None else flow.ints(node.input(3))
     if axes is None or len(node.inputs) < 3:
-        raise Cannot("what it cuts is not known beforehand")
+        raise CannotRemove("what it cuts is not known beforehand")
     axes = positions(axes, len(shape))
     if all(labels[axis] is None for axis in axes):
         flow.give(node.output, labels)
         return
     if starts is None or ends is None or steps is None:
-        raise Cannot("what it cuts is not known beforehand")
+        raise CannotRemove("what it cuts is not known beforehand")
     cuts: list[tuple[int, Labels, int, int]] = []
     for i, axis in enumerate(axes):
         array = labels[axis]
         if array is None:
             continue
         if steps[i] != 1:
-            raise Cannot("it takes every other channel")
+            raise CannotRemove("it takes every other channel")
         first, last, _ = slice(starts[i], ends[i]).indices(len(array))
         cuts.append((i, array, first, last))
         labels[axis] = array[first:last]
@@ -108,10 +108,10 @@ def slice_(flow: Flow, node: Node) -> None:
 def gather(flow: Flow, node: Node) -> None:
     data, index = operand(node), node.inputs[1]
     if index is None:
-        raise Cannot("its indices are absent")
+        raise CannotRemove("its indices are absent")
     shape, rank = flow.shape(data), len(flow.shape(index))
     if any(array is not None for array in flow.labels(index)):
-        raise Cannot("its indices come from channels")
+        raise CannotRemove("its indices come from channels")
     axis = node.get_int("axis") % len(shape)
     labels = flow.labels(data)
     picked: Labels | None = None
@@ -119,7 +119,7 @@ def gather(flow: Flow, node: Node) -> None:
     if array is not None:
         indices = flow.ints(index)
         if indices is None:
-            raise Cannot("its indices are not known beforehand")
+            raise CannotRemove("its indices are not known beforehand")
         at = np.asarray(indices, np.int64) % len(array)
         if rank == 1:
             picked = array[at]
@@ -156,14 +156,14 @@ def pad(flow: Flow, node: Node) -> None:
     if all(array is None for array in labels):
         return
     if pads is None or axes is None or any(p < 0 for p in pads):
-        raise Cannot("what it pads is not known beforehand")
+        raise CannotRemove("what it pads is not known beforehand")
     ends: list[tuple[int, Labels]] = []
     for i, axis in enumerate(positions(axes, len(labels))):
         array, before, after = labels[axis], pads[i], pads[i + len(axes)]
         if array is None or not before + after:
             continue
         if node.get_string("mode", "constant") != "constant":
-            raise Cannot("it repeats channels")
+            raise CannotRemove("it repeats channels")
         front, back = flow.fresh(before), flow.fresh(after)
         ends += [(i, front), (i + len(axes), back)]
         labels[axis] = np.concatenate([front, array, back])

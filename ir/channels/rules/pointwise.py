@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...graph import Node
-from ..flow import Axes, Cannot, Flow, Role, Rule, operand, positions
+from ..flow import Axes, CannotRemove, Flow, Role, Rule, operand, positions
 
 _UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu
     HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign
@@ -67,7 +67,7 @@ def across(flow: Flow, node: Node) -> None:
     if node.op == "CumSum":
         axes = flow.ints(node.input(1))
         if axes is None:
-            raise Cannot("its axis is not known beforehand")
+            raise CannotRemove("its axis is not known beforehand")
         axis = axes[0] % len(x)
     summed = range(axis, len(x)) if old else [axis]
     flow.hold(node, [x[i] for i in summed])
@@ -91,7 +91,7 @@ def reduction(flow: Flow, node: Node) -> None:
     x = flow.labels(operand(node))
     reduced = flow.ints(node.input(1)) if node.input(1) is not None else list(node.get_ints("axes"))
     if reduced is None:
-        raise Cannot("its axes are not known beforehand")
+        raise CannotRemove("its axes are not known beforehand")
     if not reduced and node.get_int("noop_with_empty_axes"):
         flow.give(node.output, x)
         return

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...graph import Node, Value
 from ...shapes.symbols import Size, divide
-from ..flow import Axes, Cannot, Fix, Flow, Labels, Mask, Rule, number, operand, unchanged, write
+from ..flow import Axes, CannotRemove, Fix, Flow, Labels, Mask, Rule, number, operand, unchanged, write
 
 
 def reshape(flow: Flow, node: Node) -> None:
@@ -20,14 +20,14 @@ def reshape(flow: Flow, node: Node) -> None:
         labels, before, after = flow.labels(x), flow.shape(x), flow.shape(node.output)
         if all(array is None for array in labels):
             if like is not None:
-                raise Cannot("its shape is that of channels which it does not read")
+                raise CannotRemove("its shape is that of channels which it does not read")
             return
         result = _regroup(flow, labels, before, after)
         if like is not None:
             _tie_to(flow, result, flow.labels(like))
         elif node.op == "Reshape":
             flow.fixes.append(_reshape_fix(flow, node, labels, result))
-    except Cannot as reason:
+    except CannotRemove as reason:
         if like is not None:
             flow.pin_all(like, f"{node.op} '{node.label}': {reason}")
         raise
@@ -46,7 +46,7 @@ def shape_read(node: Node) -> Value | None:
 def _tie_to(flow: Flow, result: Axes, other: Axes) -> None:
     """Tie the channels of a result to those of the value that it has the shape of."""
     if [None if a is None else len(a) for a in result] != [None if a is None else len(a) for a in other]:
-        raise Cannot("the shape is computed")
+        raise CannotRemove("the shape is computed")
     for one, two in zip(result, other, strict=True):
         if one is not None and two is not None:
             flow.unify(one, two)
@@ -73,7 +73,7 @@ def _regroup(flow: Flow, labels: Axes, before: Sequence[Size], after: Sequence[S
         wide = [o for o in split if after[o] != 1]
         sizes = [number(after[o]) for o in wide]
         if not wide:
-            raise Cannot("its channels vanish")
+            raise CannotRemove("its channels vanish")
         place = _target(len(before), len(after), len(wide))
         size, stride = sizes[place], math.prod(sizes[place + 1 :])
         index = np.arange(len(flat)) // stride % size
@@ -107,7 +107,7 @@ def _target(before: int, after: int, parts: int) -> int:
 
 
 def _segments(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int], list[int]]]:
-    """The finest runs of axes of equal size on both sides. Raises `Cannot` where symbolic sizes do not show them."""
+    """The finest runs of axes of equal size on both sides. Raises `CannotRemove` where symbols do not show them."""
     segments = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -120,7 +120,7 @@ def _segments(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[
             j += 1
             continue
         if i >= len(before) or j >= len(after):
-            raise Cannot("its sizes are not known well enough")
+            raise CannotRemove("its sizes are not known well enough")
         left, right = [i], [j]
         a, b = before[i], after[j]
         i, j = i + 1, j + 1
@@ -132,7 +132,7 @@ def _segments(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[
                 right.append(j)
                 b, j = b * after[j], j + 1
             else:
-                raise Cannot("its sizes are not known well enough")
+                raise CannotRemove("its sizes are not known well enough")
         segments.append((left, right))
     return segments
 
@@ -140,7 +140,7 @@ def _segments(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[
 def _reshape_fix(flow: Flow, node: Node, labels: Axes, result: Axes) -> Fix:
     """Write the sizes of what stays in the shape that a Reshape is given.
 
-    Raises `Cannot` where that shape is computed and cannot be written as copies and one rest.
+    Raises `CannotRemove` where that shape is computed and cannot be written as copies and one rest.
     """
     before, after = flow.shape(operand(node)), flow.shape(node.output)
     shape = node.input(1)
@@ -154,7 +154,7 @@ def _reshape_fix(flow: Flow, node: Node, labels: Axes, result: Axes) -> Fix:
             for i, size in enumerate(after)
         ]
         if sum(isinstance(size, int) and size == -1 for size in plan) > 1:
-            raise Cannot("the shape is computed")
+            raise CannotRemove("the shape is computed")
     for i, array in enumerate(result):
         if array is not None and not (isinstance(plan[i], int) and plan[i] == -1):
             plan[i] = array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph import Node
-from ..flow import Axes, Cannot, Flow, Mask, Rule, operand, positions, unchanged, write
+from ..flow import Axes, CannotRemove, Flow, Mask, Rule, operand, positions, unchanged, write
 from .reshape import shape_read
 
 
@@ -17,13 +17,13 @@ def expand(flow: Flow, node: Node) -> None:
     if all(array is None for array in labels):
         return
     if shape is None:
-        raise Cannot("the shape is computed")
+        raise CannotRemove("the shape is computed")
     # A size of one leaves the axis as it is.
     for place in range(1, min(len(shape), len(labels)) + 1):
         if labels[-place] is not None and after[-place] == flow.shape(x)[-place]:
             shape[-place] = 1
         elif labels[-place] is not None:
-            raise Cannot("it repeats a channel")
+            raise CannotRemove("it repeats a channel")
 
     def fix(mask: Mask) -> None:
         if not unchanged(mask, labels):
@@ -39,7 +39,7 @@ def tile(flow: Flow, node: Node) -> None:
         return
     repeats = flow.ints(node.input(1))
     if repeats is None or len(repeats) != len(labels):
-        raise Cannot("how often it repeats is not known beforehand")
+        raise CannotRemove("how often it repeats is not known beforehand")
     flow.give(node.output, [None if a is None else np.tile(a, r) for a, r in zip(labels, repeats, strict=True)])
 
 
@@ -48,12 +48,12 @@ def resize(flow: Flow, node: Node) -> None:
     labels, before, after = flow.labels(x), flow.shape(x), flow.shape(node.output)
     labelled = [i for i, array in enumerate(labels) if array is not None]
     if any(before[i] != after[i] for i in labelled):
-        raise Cannot("it resizes channels")
+        raise CannotRemove("it resizes channels")
     sizes = node.input(3) if node.op == "Resize" else None
     if labelled and sizes is not None and flow.shape(sizes) != (0,):
         wanted = flow.ints(sizes)
         if wanted is None:
-            raise Cannot("the sizes are computed")
+            raise CannotRemove("the sizes are computed")
         axes = positions(node.get_ints("axes") or range(len(before)), len(before))
         stored = [labels[axis] for axis in axes]
 
@@ -89,7 +89,7 @@ def space_to_depth(flow: Flow, node: Node) -> None:
 
 def _no_positions(labels: Axes) -> None:
     if any(array is not None for array in labels[2:]):
-        raise Cannot("its positions are channels")
+        raise CannotRemove("its positions are channels")
 
 
 def shape_of(flow: Flow, node: Node) -> None:

@@ -1,12 +1,12 @@
 """Gradient rules: for each operator, the nodes that compute the gradients of its inputs.
 
-A rule takes a `Call` and a `Builder` and returns one value an input, or `None` where no gradient flows (indices,
-shapes, masks). It raises `Cannot` where this node has no derivative that it knows.
+A rule takes a `GradientCall` and a `Builder` and returns one value an input, or `None` where no gradient flows
+(indices, shapes, masks). It raises `CannotDifferentiate` where this node has no derivative that it knows.
 """
 
 from __future__ import annotations
 
-from ..builder import Cannot
+from ..builder import CannotDifferentiate
 from . import (
     activations,
     arithmetic,
@@ -21,9 +21,9 @@ from . import (
     selection,
     structure,
 )
-from .call import Call, Rule
+from .call import GradientCall, Rule
 
-__all__ = ["RULES", "ZERO", "Call", "Cannot", "Rule"]
+__all__ = ["RULES", "ZERO", "CannotDifferentiate", "GradientCall", "Rule"]
 
 _MODULES = (
     activations, arithmetic, convolution, normalisations, pooling, products, quantized, reductions, resizing, selection,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ...graph import Value
 from ..builder import Builder
-from .call import Call, Rule
+from .call import GradientCall, Rule
 
 
 def _positive(build: Builder, x: Value, bound: float = 0.0) -> Value:
@@ -26,22 +26,22 @@ def _scaled(build: Builder, gradient: Value, number: float, like: Value) -> Valu
     return build("Mul", gradient, build.scalar(number, like))
 
 
-def relu(call: Call, build: Builder) -> Sequence[Value | None]:
+def relu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     # The result is positive where the argument is: the argument need not be kept.
     return (build.where(_positive(build, call.output), call.gradient, call.output),)
 
 
-def leaky_relu(call: Call, build: Builder) -> Sequence[Value | None]:
+def leaky_relu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, x = call.gradient, call.input(0)
     return _sides(build, x, g, _scaled(build, g, call.node.get_float("alpha", 0.01), x))
 
 
-def thresholded_relu(call: Call, build: Builder) -> Sequence[Value | None]:
+def thresholded_relu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x = call.input(0)
     return (build.where(_positive(build, x, call.node.get_float("alpha", 1.0)), call.gradient, x),)
 
 
-def prelu(call: Call, build: Builder) -> Sequence[Value | None]:
+def prelu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, x, slope = call.gradient, call.input(0), call.input(1)
     positive = _positive(build, x)
     across = build("Where", positive, g, build("Mul", g, slope))
@@ -51,14 +51,14 @@ def prelu(call: Call, build: Builder) -> Sequence[Value | None]:
     return across, build.unbroadcast(below, call.output, slope)
 
 
-def elu(call: Call, build: Builder) -> Sequence[Value | None]:
+def elu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """alpha (exp(x) - 1) below 0, whose derivative is its value plus alpha."""
     g, x, y = call.gradient, call.input(0), call.output
     alpha = build.scalar(call.node.get_float("alpha", 1.0), x)
     return _sides(build, x, g, build("Mul", g, build("Add", y, alpha)))
 
 
-def selu(call: Call, build: Builder) -> Sequence[Value | None]:
+def selu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, x, y = call.gradient, call.input(0), call.output
     gamma = call.node.get_float("gamma", 1.0507009873554804934193349852946)
     alpha = gamma * call.node.get_float("alpha", 1.6732632423543772848170429916717)
@@ -66,14 +66,14 @@ def selu(call: Call, build: Builder) -> Sequence[Value | None]:
     return _sides(build, x, _scaled(build, g, gamma, x), left)
 
 
-def celu(call: Call, build: Builder) -> Sequence[Value | None]:
+def celu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """alpha (exp(x / alpha) - 1) below 0, whose derivative is its value over alpha, plus 1."""
     g, x, y = call.gradient, call.input(0), call.output
     slope = build("Add", _scaled(build, y, 1.0 / call.node.get_float("alpha", 1.0), x), build.scalar(1.0, x))
     return _sides(build, x, g, build("Mul", g, slope))
 
 
-def clip(call: Call, build: Builder) -> Sequence[Value | None]:
+def clip(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """The argument passes unchanged exactly where it lies inside the bounds or at one.
 
     Behind a convolution, whose result is at a bound by chance only, the bounds count as outside: then the result alone
@@ -91,7 +91,7 @@ def clip(call: Call, build: Builder) -> Sequence[Value | None]:
     return gradients
 
 
-def _inside(call: Call, build: Builder) -> Value:
+def _inside(call: GradientCall, build: Builder) -> Value:
     """Whether the argument of a Clip lies inside its bounds."""
     x, y = call.input(0), call.output
     layer = x.producer is not None and x.producer.op == "Conv" and not x.is_output
@@ -105,23 +105,23 @@ def _inside(call: Call, build: Builder) -> Value:
     return build("And", *sides) if len(sides) > 1 else sides[0]
 
 
-def sigmoid(call: Call, build: Builder) -> Sequence[Value | None]:
+def sigmoid(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     y = call.output
     return (build("Mul", call.gradient, build("Mul", y, build("Sub", build.scalar(1.0, y), y))),)
 
 
-def tanh(call: Call, build: Builder) -> Sequence[Value | None]:
+def tanh(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     y = call.output
     return (build("Mul", call.gradient, build("Sub", build.scalar(1.0, y), build("Mul", y, y))),)
 
 
-def hard_sigmoid(call: Call, build: Builder) -> Sequence[Value | None]:
+def hard_sigmoid(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     y = call.output
     inside = build("And", _positive(build, y), build("Less", y, build.scalar(1.0, y)))
     return (build.where(inside, _scaled(build, call.gradient, call.node.get_float("alpha", 0.2), y), y),)
 
 
-def hard_swish(call: Call, build: Builder) -> Sequence[Value | None]:
+def hard_swish(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """x min(max(x / 6 + 1/2, 0), 1): x / 3 + 1/2 between -3 and 3."""
     g, x = call.gradient, call.input(0)
     slope = build("Add", _scaled(build, x, 1.0 / 3.0, x), build.scalar(0.5, x))
@@ -131,17 +131,17 @@ def hard_swish(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", g, slope),)
 
 
-def softplus(call: Call, build: Builder) -> Sequence[Value | None]:
+def softplus(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", call.gradient, build("Sigmoid", call.input(0))),)
 
 
-def softsign(call: Call, build: Builder) -> Sequence[Value | None]:
+def softsign(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x = call.input(0)
     below = build("Add", build("Abs", x), build.scalar(1.0, x))
     return (build("Div", call.gradient, build("Mul", below, below)),)
 
 
-def gelu(call: Call, build: Builder) -> Sequence[Value | None]:
+def gelu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     approximate = call.node.get_string("approximate", "none") == "tanh"
     slope = gelu_tanh_slope(build, call.input(0)) if approximate else gelu_slope(build, call.input(0))
     return (build("Mul", call.gradient, slope),)
@@ -168,7 +168,7 @@ def gelu_tanh_slope(build: Builder, x: Value) -> Value:
     return _scaled(build, build("Add", build("Add", bent, one), curve), 0.5, x)
 
 
-def mish(call: Call, build: Builder) -> Sequence[Value | None]:
+def mish(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """x t, t = tanh(softplus(x)): t + x (1 - t^2) sigmoid(x)."""
     x = call.input(0)
     bent = build("Tanh", build("Softplus", x))
@@ -176,7 +176,7 @@ def mish(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", call.gradient, build("Add", bent, build("Mul", x, steep))),)
 
 
-def swish(call: Call, build: Builder) -> Sequence[Value | None]:
+def swish(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (
         build("Mul", call.gradient, swish_slope(build, call.input(0), call.output, call.node.get_float("alpha", 1.0))),
     )
@@ -189,7 +189,7 @@ def swish_slope(build: Builder, x: Value, y: Value, alpha: float) -> Value:
     return build("Add", gate, rest if alpha == 1.0 else _scaled(build, rest, alpha, x))
 
 
-def _normalised(call: Call, build: Builder) -> list[int]:
+def _normalised(call: GradientCall, build: Builder) -> list[int]:
     """The axes that are normalised together: one, or all from one on before opset 13."""
     rank = build.rank(call.output)
     old = build.opset < 13
@@ -197,14 +197,14 @@ def _normalised(call: Call, build: Builder) -> list[int]:
     return list(range(axis, rank)) if old else [axis]
 
 
-def softmax(call: Call, build: Builder) -> Sequence[Value | None]:
+def softmax(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     y = call.output
     share = build("Mul", call.gradient, y)
     total = build.sum(share, _normalised(call, build), keepdims=True)
     return (build("Sub", share, build("Mul", y, total)),)
 
 
-def log_softmax(call: Call, build: Builder) -> Sequence[Value | None]:
+def log_softmax(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     total = build.sum(call.gradient, _normalised(call, build), keepdims=True)
     return (build("Sub", call.gradient, build("Mul", build("Exp", call.output), total)),)
 

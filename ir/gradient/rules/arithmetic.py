@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from ...graph import Value
 from ..builder import Builder
-from .call import Call, Rule
+from .call import GradientCall, Rule
 
 
-def _undone(call: Call, build: Builder, gradients: Sequence[Value | None]) -> list[Value | None]:
+def _undone(call: GradientCall, build: Builder, gradients: Sequence[Value | None]) -> list[Value | None]:
     """Gradients in the shape of the output, each brought to the shape of its input."""
     return [
         None if gradient is None or not call.wants(i) else build.unbroadcast(gradient, call.output, call.input(i))
@@ -18,33 +18,33 @@ def _undone(call: Call, build: Builder, gradients: Sequence[Value | None]) -> li
     ]
 
 
-def add(call: Call, build: Builder) -> Sequence[Value | None]:
+def add(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return _undone(call, build, [call.gradient] * len(call.node.inputs))
 
 
-def subtract(call: Call, build: Builder) -> Sequence[Value | None]:
+def subtract(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     first, second = _undone(call, build, [call.gradient] * 2)
     return first, None if second is None else build("Neg", second)
 
 
-def multiply(call: Call, build: Builder) -> Sequence[Value | None]:
+def multiply(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, (x, y) = call.gradient, (call.input(0), call.input(1))
     return _undone(call, build, [build("Mul", g, y), build("Mul", g, x) if call.wants(1) else None])
 
 
-def divide(call: Call, build: Builder) -> Sequence[Value | None]:
+def divide(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     share = build("Div", call.gradient, call.input(1))
     first, second = _undone(call, build, [share, build("Mul", share, call.output) if call.wants(1) else None])
     return first, None if second is None else build("Neg", second)
 
 
-def mean(call: Call, build: Builder) -> Sequence[Value | None]:
+def mean(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     count = len(call.node.inputs)
     share = build("Mul", call.gradient, build.scalar(1.0 / count, call.output))
     return _undone(call, build, [share] * count)
 
 
-def power(call: Call, build: Builder) -> Sequence[Value | None]:
+def power(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """x**p: p x**(p-1) for the base; y log(x) for the exponent, 0 where the logarithm does not exist."""
     g, x, p, y = call.gradient, call.input(0), call.input(1), call.output
     zero, one = build.scalar(0.0, x), build.scalar(1.0, x)
@@ -64,13 +64,13 @@ def power(call: Call, build: Builder) -> Sequence[Value | None]:
     return _undone(call, build, [base, build("Mul", g, build("Mul", y, logarithm))])
 
 
-def where(call: Call, build: Builder) -> Sequence[Value | None]:
+def where(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, condition, zero = call.gradient, call.input(0), build.scalar(0.0, call.output)
     taken = [build("Where", condition, g, zero), build("Where", condition, zero, g)]
     return _undone(call, build, [None, *taken])
 
 
-def extreme(call: Call, build: Builder) -> Sequence[Value | None]:
+def extreme(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """Max and Min: to the first input that is the extreme."""
     gradients: list[Value | None] = []
     free: Value | None = None
@@ -84,7 +84,7 @@ def extreme(call: Call, build: Builder) -> Sequence[Value | None]:
     return _undone(call, build, gradients)
 
 
-def modulo(call: Call, build: Builder) -> Sequence[Value | None]:
+def modulo(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """x - y k for a whole number k: the sign of k rounds as `fmod` says."""
     x, y = call.input(0), call.input(1)
     whole = build("Div", build("Sub", x, call.output), y)
@@ -97,7 +97,7 @@ Slope = Callable[[Builder, Value, Value], Value]
 
 
 def _function(slope: Slope) -> Rule:
-    def rule(call: Call, build: Builder) -> Sequence[Value | None]:
+    def rule(call: GradientCall, build: Builder) -> Sequence[Value | None]:
         return (build("Mul", call.gradient, slope(build, call.input(0), call.output)),)
 
     return rule
@@ -106,17 +106,17 @@ def _function(slope: Slope) -> Rule:
 def _over(divisor: Slope) -> Rule:
     """For a function whose derivative is one over something simple."""
 
-    def rule(call: Call, build: Builder) -> Sequence[Value | None]:
+    def rule(call: GradientCall, build: Builder) -> Sequence[Value | None]:
         return (build("Div", call.gradient, divisor(build, call.input(0), call.output)),)
 
     return rule
 
 
-def negate(call: Call, build: Builder) -> Sequence[Value | None]:
+def negate(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (build("Neg", call.gradient),)
 
 
-def straight(call: Call, build: Builder) -> Sequence[Value | None]:
+def straight(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (call.gradient,)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...graph import Node, Value
-from ..builder import Builder, Cannot
+from ..builder import Builder, CannotDifferentiate
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GradientCall:
     node: Node
     gradients: tuple[Value | None, ...]
     """One an output; `None` where nothing that is differentiated depends on it."""
@@ -20,9 +20,9 @@ class Call:
 
     @property
     def gradient(self) -> Value:
-        """That of the first output. Raises `Cannot` where a gradient arrives only elsewhere."""
+        """That of the first output. Raises `CannotDifferentiate` where a gradient arrives only elsewhere."""
         if self.gradients[0] is None:
-            raise Cannot("has a gradient at a further output, which has none")
+            raise CannotDifferentiate("has a gradient at a further output, which has none")
         return self.gradients[0]
 
     @property
@@ -30,10 +30,10 @@ class Call:
         return self.node.output
 
     def input(self, index: int) -> Value:
-        """Raises `Cannot` where it is absent."""
+        """Raises `CannotDifferentiate` where it is absent."""
         value = self.node.input(index)
         if value is None:
-            raise Cannot(f"lacks input {index}")
+            raise CannotDifferentiate(f"lacks input {index}")
         return value
 
     def wants(self, index: int) -> bool:
@@ -42,11 +42,12 @@ class Call:
     def axis(self, rank: int, default: int = 0, name: str = "axis") -> int:
         axis = self.node.get_int(name, default)
         if not -rank <= axis < max(rank, 1):
-            raise Cannot(f"has axis {axis}, which is none of {rank}")
+            raise CannotDifferentiate(f"has axis {axis}, which is none of {rank}")
         return axis % rank if rank else 0
 
     def ints(self, build: Builder, name: str, index: int) -> tuple[int, ...] | None:
-        """Numbers given as attribute `name` or as input `index`; `None` where absent. `Cannot` if computed."""
+        """Numbers given as attribute `name` or as input `index`; `None` where absent. Raises `CannotDifferentiate`
+        where they are computed."""
         if name in self.node.attributes:
             return self.node.get_ints(name)
         value = self.node.input(index)
@@ -54,9 +55,9 @@ class Call:
             return None
         numbers = build.numbers(value)
         if numbers is None:
-            raise Cannot(f"reads '{name}' from '{value.name}', which is computed as the model runs")
+            raise CannotDifferentiate(f"reads '{name}' from '{value.name}', which is computed as the model runs")
         return numbers
 
 
-Rule: TypeAlias = Callable[[Call, Builder], Sequence[Value | None]]
+Rule: TypeAlias = Callable[[GradientCall, Builder], Sequence[Value | None]]
 """The gradients of a node's inputs, in order; `None`, or nothing at the end, where none flows."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ...graph import Value
 from ..builder import Builder
 from .activations import gelu_slope, gelu_tanh_slope, swish_slope
-from .call import Call, Rule
+from .call import GradientCall, Rule
 
 
-def _biased(call: Call, build: Builder, *, tanh: bool) -> Sequence[Value | None]:
+def _biased(call: GradientCall, build: Builder, *, tanh: bool) -> Sequence[Value | None]:
     """Of the sum of the argument and a bias, which may be absent."""
     x, bias = call.input(0), call.node.input(1)
     total = x if bias is None else build("Add", x, bias)
@@ -20,15 +20,15 @@ def _biased(call: Call, build: Builder, *, tanh: bool) -> Sequence[Value | None]
     return gradient, None if bias is None else build.unbroadcast(gradient, call.output, bias)
 
 
-def bias_gelu(call: Call, build: Builder) -> Sequence[Value | None]:
+def bias_gelu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return _biased(call, build, tanh=False)
 
 
-def fast_gelu(call: Call, build: Builder) -> Sequence[Value | None]:
+def fast_gelu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return _biased(call, build, tanh=True)
 
 
-def quick_gelu(call: Call, build: Builder) -> Sequence[Value | None]:
+def quick_gelu(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     slope = swish_slope(build, call.input(0), call.output, call.node.get_float("alpha", 1.702))
     return (build("Mul", call.gradient, slope),)
 

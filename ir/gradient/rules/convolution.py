@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from ...attributes import AttributeValue
 from ...graph import Value
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 from .depthwise import kernel_gradient
-from .window import FAR, Window, shifted, spread, window
+from .window import FAR, GradientWindow, shifted, spread, window
 
 LARGE = {True: 100, False: 2048}
 """Places of a map above which one product a sample is faster than one over all samples for each kernel element: for
@@ -32,11 +32,11 @@ better one.
 def _kernel(build: Builder, weight: Value) -> tuple[int, ...]:
     shape = build.static(weight)
     if shape is None:
-        raise Cannot(f"has a weight '{weight.name}' of open size")
+        raise CannotDifferentiate(f"has a weight '{weight.name}' of open size")
     return shape[2:]
 
 
-def conv(call: Call, build: Builder) -> Sequence[Value | None]:
+def conv(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, x, weight = call.gradient, call.input(0), call.input(1)
     group = call.node.get_int("group", 1)
     view = window(call.node, build, _kernel(build, weight), x, call.output)
@@ -51,7 +51,9 @@ def conv(call: Call, build: Builder) -> Sequence[Value | None]:
     return across, by_weight, by_bias
 
 
-def _input_gradient(build: Builder, g: Value, weight: Value, view: Window, group: int, x: Value, y: Value) -> Value:
+def _input_gradient(
+    build: Builder, g: Value, weight: Value, view: GradientWindow, group: int, x: Value, y: Value
+) -> Value:
     if view.plain and group == 1:
         turned = build.transpose(build("Flatten", weight, axis=1), 1, 0)
         return build.reshape_as(build("MatMul", turned, build.reshape(g, [0, 0, -1])), x)
@@ -64,7 +66,7 @@ def _input_gradient(build: Builder, g: Value, weight: Value, view: Window, group
     return build("Conv", g, turned, pads=[*begin, *end], **common)
 
 
-def _turned(build: Builder, weight: Value, view: Window) -> Value:
+def _turned(build: Builder, weight: Value, view: GradientWindow) -> Value:
     """The kernel with every spatial axis reversed."""
     axes = [axis for axis, size in enumerate(view.kernel, 2) if size > 1]
     if not axes:
@@ -72,7 +74,7 @@ def _turned(build: Builder, weight: Value, view: Window) -> Value:
     return build.slice(weight, axes, [-1] * len(axes), [-FAR] * len(axes), [-1] * len(axes))
 
 
-def _exchanged(build: Builder, kernel: Value, group: int, view: Window, weight: Value) -> Value:
+def _exchanged(build: Builder, kernel: Value, group: int, view: GradientWindow, weight: Value) -> Value:
     """[O, C / group, …] as [C, O / group, …]."""
     out, channels = (build.static(weight) or (0, 0))[:2]
     if channels == 1 and out == group:
@@ -90,7 +92,7 @@ def weight_gradient(
     g: Value,
     x: Value,
     weight: Value,
-    view: Window,
+    view: GradientWindow,
     group: int,
     places: Sequence[object],
     reach: Sequence[object],
@@ -123,13 +125,13 @@ def weight_gradient(
     return _ordered(build, products, [out, *view.kernel, channels])
 
 
-def _bordered(build: Builder, x: Value, view: Window, like: Value, lead: int = 2) -> Value:
+def _bordered(build: Builder, x: Value, view: GradientWindow, like: Value, lead: int = 2) -> Value:
     """Zeros around the spatial axes; one axis behind them where `lead` is 1."""
     behind = [0] * (2 - lead)
     return build.pad(x, [0] * lead + [*view.begin, *behind], [0] * lead + [*view.end, *behind], like)
 
 
-def _over_all_is_faster(places: Sequence[object], view: Window) -> bool:
+def _over_all_is_faster(places: Sequence[object], view: GradientWindow) -> bool:
     count = 1
     for size in places[2:]:
         if not isinstance(size, int):
@@ -139,7 +141,7 @@ def _over_all_is_faster(places: Sequence[object], view: Window) -> bool:
 
 
 def _over_all(
-    build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: Window, elements: list[tuple[int, ...]]
+    build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: GradientWindow, elements: list[tuple[int, ...]]
 ) -> Value:
     """`g` as [O, samples and places], times what each element reads as [samples and places, C]: channels stand last,
     so that rows are long where borders are added and pieces taken."""
@@ -162,7 +164,7 @@ def _ordered(build: Builder, products: Value, sizes: list[int]) -> Value:
     return build.transpose(build.reshape(products, sizes), 0, rank + 1, *range(1, rank + 1))
 
 
-def conv_transpose(call: Call, build: Builder) -> Sequence[Value | None]:
+def conv_transpose(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """The convolution that it transposes, of the gradient; the two sides of the weight change places."""
     node, g, x, weight = call.node, call.gradient, call.input(0), call.input(1)
     group = node.get_int("group", 1)
@@ -183,7 +185,7 @@ def conv_transpose(call: Call, build: Builder) -> Sequence[Value | None]:
     return across, by_weight, by_bias
 
 
-def _transposed_window(call: Call, build: Builder, kernel: tuple[int, ...]) -> Window:
+def _transposed_window(call: GradientCall, build: Builder, kernel: tuple[int, ...]) -> GradientWindow:
     """The window of the convolution from the output to the input; its end leaves out what `output_padding` added."""
     node, rank = call.node, len(kernel)
     strides = node.get_ints("strides", (1,) * rank)
@@ -196,7 +198,7 @@ def _transposed_window(call: Call, build: Builder, kernel: tuple[int, ...]) -> W
         if wanted or auto in ("SAME_UPPER", "SAME_LOWER"):
             size, count = build.shape(call.output)[axis + 2], build.shape(call.input(0))[axis + 2]
             if not isinstance(size, int) or not isinstance(count, int):
-                raise Cannot("has borders that depend on an open size")
+                raise CannotDifferentiate("has borders that depend on an open size")
             total = (count - 1) * strides[axis] + extra[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size
             total = max(total, 0)
             begin[axis] = total - total // 2 if auto == "SAME_LOWER" else total // 2
@@ -205,8 +207,8 @@ def _transposed_window(call: Call, build: Builder, kernel: tuple[int, ...]) -> W
             begin[axis] = end[axis] = 0
         end[axis] -= extra[axis] if not wanted and auto == "NOTSET" else 0
     if min(*begin, *end) < 0:
-        raise Cannot("adds more behind its output than it cuts off")
-    return Window(tuple(kernel), strides, dilations, tuple(begin), tuple(end))
+        raise CannotDifferentiate("adds more behind its output than it cuts off")
+    return GradientWindow(tuple(kernel), strides, dilations, tuple(begin), tuple(end))
 
 
 RULES: dict[str, Rule] = {"Conv": conv, "ConvTranspose": conv_transpose}

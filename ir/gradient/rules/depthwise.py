@@ -10,7 +10,7 @@ from ...attributes import AttributeValue
 from ...graph import Graph, Value
 from ...types import DType, TensorType
 from ..builder import Builder
-from .window import Window
+from .window import GradientWindow
 
 WIDEST = 64
 """Places of a row, of what is read and of what is written, up to which products of whole rows are faster than a
@@ -27,7 +27,7 @@ def kernel_gradient(
     g: Value,
     x: Value,
     weight: Value,
-    view: Window,
+    view: GradientWindow,
     places: Sequence[object],
     read: Sequence[object],
 ) -> Value:
@@ -46,7 +46,7 @@ def _by_sample(
     g: Value,
     x: Value,
     shape: tuple[int, ...],
-    view: Window,
+    view: GradientWindow,
     places: Sequence[int],
     read: Sequence[int],
 ) -> Value:
@@ -90,7 +90,7 @@ def _by_rows(
     g: Value,
     x: Value,
     weight: Value,
-    view: Window,
+    view: GradientWindow,
     places: tuple[int, int],
     read: tuple[int, int],
 ) -> Value:
@@ -124,7 +124,7 @@ def _by_rows(
     return build.reshape(build("MatMul", stacked, diagonals), shape)
 
 
-def _diagonals(view: Window, columns: int, wide: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _diagonals(view: GradientWindow, columns: int, wide: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """[columns of g and of x, columns of the kernel]: 1 where an element of the kernel reads one for the other."""
     ones = np.zeros((columns, wide, view.kernel[1]), np.float32)
     for j in range(view.kernel[1]):
@@ -134,7 +134,7 @@ def _diagonals(view: Window, columns: int, wide: int) -> np.ndarray[tuple[int, i
     return ones.reshape(columns * wide, -1)
 
 
-def _over_samples(build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: Window) -> Value:
+def _over_samples(build: Builder, g: Value, x: Value, shape: tuple[int, ...], view: GradientWindow) -> Value:
     """Depthwise: each channel of `x` convolved with that of `g`, samples being one more axis that both have in full.
 
     Strides and dilations change places. ONNX Runtime 1.32, one thread, ms, beside k * k products element by element and

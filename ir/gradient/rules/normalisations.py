@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from ...graph import Value
 from ...types import DType
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 
-def batch_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
+def batch_normalization(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     node, g, x = call.node, call.gradient, call.input(0)
     if node.get_int("training_mode"):
-        raise Cannot("is in training mode")
+        raise CannotDifferentiate("is in training mode")
     scale, mean, variance = call.input(1), call.input(3), call.input(4)
     rank = build.rank(x)
     epsilon = build.scalar(node.get_float("epsilon", 1e-5), variance)
@@ -52,7 +52,7 @@ def _through(build: Builder, h: Value, xhat: Value, inverse: Value, axes: Sequen
     return build("Mul", rest, inverse)
 
 
-def layer_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
+def layer_normalization(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """Also RMSNormalization; the statistics that the forward pass returns are read where it does (`prepare`)."""
     node, g, x, scale = call.node, call.gradient, call.input(0), call.input(1)
     rank = build.rank(x)
@@ -71,7 +71,7 @@ def layer_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
     return across, by_scale, build.unbroadcast(g, call.output, call.input(2))
 
 
-def instance_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
+def instance_normalization(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, x, scale = call.gradient, call.input(0), call.input(1)
     rank = build.rank(x)
     axes = list(range(2, rank))
@@ -85,7 +85,7 @@ def instance_normalization(call: Call, build: Builder) -> Sequence[Value | None]
     )
 
 
-def group_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
+def group_normalization(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """Groups of channels are normalised together; scale and bias a channel, or a group before opset 21."""
     g, x, scale = call.gradient, call.input(0), call.input(1)
     groups, epsilon = call.node.get_int("num_groups"), call.node.get_float("epsilon", 1e-5)
@@ -99,7 +99,7 @@ def group_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
     rank = build.rank(x)
     channels = build.shape(x)[1]
     if not isinstance(channels, int):
-        raise Cannot("has an open number of channels")
+        raise CannotDifferentiate("has an open number of channels")
     sizes = build.ints([0, groups, channels // groups, -1])
     arrived = build.reshape(g, sizes)
     factor = build.along(build.reshape(scale, [groups, channels // groups]), 0, 2) if rank < 2 else scale
@@ -110,7 +110,7 @@ def group_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
     return across, by_scale, build.reshape(build.sum(arrived, [0, 3]), [-1])
 
 
-def lp_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
+def lp_normalization(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """y = x / n: (g - y sum(g y)) / n for the Euclidean norm, (g - sign(x) sum(g y)) / n for the sum of sizes."""
     g, x, y = call.gradient, call.input(0), call.output
     axis = call.axis(build.rank(x), -1)
@@ -122,7 +122,7 @@ def lp_normalization(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Div", build("Sub", g, build("Mul", side, total)), size),)
 
 
-def local_response(call: Call, build: Builder) -> Sequence[Value | None]:
+def local_response(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """x D^-b, D = k + a/n times the sum of squares of n channels around: g D^-b - 2ab/n x W'(g x D^(-b-1))."""
     g, x, node = call.gradient, call.input(0), call.node
     count = node.get_int("size")
@@ -150,7 +150,7 @@ def _windows(build: Builder, value: Value, before: int, after: int, x: Value) ->
     return total
 
 
-def mean_variance(call: Call, build: Builder) -> Sequence[Value | None]:
+def mean_variance(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, axes = call.input(0), list(call.node.get_ints("axes", (0, 2, 3)))
     xhat, inverse = _statistics(build, x, axes, 0.0, True)
     return (_through(build, call.gradient, xhat, inverse, axes, True),)

@@ -8,22 +8,22 @@ import numpy as np
 
 from ...attributes import Attribute
 from ...graph import Value
-from ..builder import Builder, Cannot
-from .call import Call, Rule
-from .window import Window, spread, window
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
+from .window import GradientWindow, spread, window
 
 
 def _spatial(build: Builder, x: Value) -> list[int]:
     return list(range(2, build.rank(x)))
 
 
-def global_average(call: Call, build: Builder) -> Sequence[Value | None]:
+def global_average(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x = call.input(0)
     share = build("Div", call.gradient, build.count(x, _spatial(build, x)))
     return (build("Expand", share, build.shape_of(x)),)
 
 
-def global_max(call: Call, build: Builder) -> Sequence[Value | None]:
+def global_max(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """To the first maximum."""
     x = call.input(0)
     flat = build.reshape(x, [0, 0, -1])
@@ -33,14 +33,14 @@ def global_max(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build.reshape_as(build("ScatterElements", zeros, place, gradient, axis=2), x),)
 
 
-def _back(build: Builder, gradient: Value, view: Window, x: Value, y: Value) -> Value:
+def _back(build: Builder, gradient: Value, view: GradientWindow, x: Value, y: Value) -> Value:
     """Each element of `gradient` summed into all that its window reads: channels are samples of one channel here."""
     ones = build.graph.constant(np.ones((1, 1, *view.kernel), build.dtype(x).numpy))
     single = build("Concat", build.ints([-1, 1]), build.slice(build.shape_of(y), [0], [2], [1 << 62]), axis=0)
     return build.reshape_as(spread(build, build.reshape(gradient, single), ones, view, 1, x, y), x)
 
 
-def average(call: Call, build: Builder) -> Sequence[Value | None]:
+def average(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     node, x, y = call.node, call.input(0), call.output
     view = window(node, build, node.get_ints("kernel_shape"), x, y)
     size = 1
@@ -53,14 +53,14 @@ def average(call: Call, build: Builder) -> Sequence[Value | None]:
     return (_back(build, share, view, x, y),)
 
 
-def _shares(call: Call, build: Builder, view: Window) -> Value:
+def _shares(call: GradientCall, build: Builder, view: GradientWindow) -> Value:
     """One over the number of elements that each window counts."""
     node, x, y = call.node, call.input(0), call.output
     sizes = [
         (a, b) for a, b in zip(build.shape(x)[2:], build.shape(y)[2:]) if isinstance(a, int) and isinstance(b, int)
     ]
     if len(sizes) < view.rank:
-        raise Cannot("counts its borders by an open size")
+        raise CannotDifferentiate("counts its borders by an open size")
     include = node.get_int("count_include_pad")
     rank = view.rank
     pads = node.get_ints("pads", (0,) * 2 * rank)
@@ -78,11 +78,11 @@ def _shares(call: Call, build: Builder, view: Window) -> Value:
     return build.graph.constant(array)
 
 
-def maximum(call: Call, build: Builder) -> Sequence[Value | None]:
+def maximum(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """To the element that the forward pass names as the first maximum (`prepare` asks it to)."""
     node, x, g = call.node, call.input(0), call.gradient
     if len(node.outputs) < 2 or node.get_int("storage_order"):
-        raise Cannot("does not name its maxima in row-major order")
+        raise CannotDifferentiate("does not name its maxima in row-major order")
     flat = [build.reshape(value, [-1]) for value in (g, node.outputs[1])]
     zeros = build.reshape(build.zeros(x), [-1])
     kernel = node.get_ints("kernel_shape")
@@ -90,7 +90,7 @@ def maximum(call: Call, build: Builder) -> Sequence[Value | None]:
     if apart:
         return (build.reshape_as(build("ScatterElements", zeros, flat[1], flat[0]), x),)
     if build.opset < 16:
-        raise Cannot("has windows that overlap, whose sums opsets before 16 lack")
+        raise CannotDifferentiate("has windows that overlap, whose sums opsets before 16 lack")
     return (build.reshape_as(build("ScatterElements", zeros, flat[1], flat[0], reduction="add"), x),)
 
 
@@ -112,7 +112,7 @@ def _powered(build: Builder, x: Value, p: int) -> Value:
     return sign if p == 1 else build("Mul", sign, build("Pow", build("Abs", x), build.scalar(float(p - 1), x)))
 
 
-def lp(call: Call, build: Builder) -> Sequence[Value | None]:
+def lp(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     node, x, y = call.node, call.input(0), call.output
     p = node.get_int("p", 2)
     view = window(node, build, node.get_ints("kernel_shape"), x, y)
@@ -120,7 +120,7 @@ def lp(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", _powered(build, x, p), spreaded),)
 
 
-def global_lp(call: Call, build: Builder) -> Sequence[Value | None]:
+def global_lp(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, p = call.input(0), call.node.get_int("p", 2)
     return (build("Mul", _powered(build, x, p), _norm(build, call.gradient, call.output, p, x)),)
 

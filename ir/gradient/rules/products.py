@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...graph import Value
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 
 def _turned(build: Builder, value: Value, rank: int) -> Value:
@@ -14,7 +14,7 @@ def _turned(build: Builder, value: Value, rank: int) -> Value:
     return build.transpose(value, *range(rank - 2), rank - 1, rank - 2)
 
 
-def matmul(call: Call, build: Builder) -> Sequence[Value | None]:
+def matmul(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """A' = G B^T and B' = A^T G, batches that were broadcast summed; vectors are matrices of one row or column."""
     g, a, b = call.gradient, call.input(0), call.input(1)
     ranks = build.rank(a), build.rank(b)
@@ -33,7 +33,7 @@ def matmul(call: Call, build: Builder) -> Sequence[Value | None]:
     return first, second
 
 
-def _with_vector(call: Call, build: Builder, ranks: tuple[int, int]) -> Sequence[Value | None]:
+def _with_vector(call: GradientCall, build: Builder, ranks: tuple[int, int]) -> Sequence[Value | None]:
     g, a, b = call.gradient, call.input(0), call.input(1)
     if ranks == (1, 1):
         return build("Mul", g, b), build("Mul", g, a)
@@ -45,7 +45,7 @@ def _with_vector(call: Call, build: Builder, ranks: tuple[int, int]) -> Sequence
     return build("Mul", column, b), build.sum(build("Mul", a, column), range(ranks[0] - 1))
 
 
-def gemm(call: Call, build: Builder) -> Sequence[Value | None]:
+def gemm(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """alpha A' B' + beta C, where A' and B' may be transposed."""
     g, a, b, c = call.gradient, call.input(0), call.input(1), call.node.input(2)
     node = call.node
@@ -66,11 +66,11 @@ def gemm(call: Call, build: Builder) -> Sequence[Value | None]:
     return first, second, third
 
 
-def einsum(call: Call, build: Builder) -> Sequence[Value | None]:
+def einsum(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """For each operand, the gradient times the other operands, summed over the axes that it lacks."""
     equation = call.node.get_string("equation").replace(" ", "")
     if "." in equation:
-        raise Cannot("leaves axes without a letter")
+        raise CannotDifferentiate("leaves axes without a letter")
     left, arrow, out = equation.partition("->")
     terms = left.split(",")
     if not arrow:
@@ -82,7 +82,7 @@ def einsum(call: Call, build: Builder) -> Sequence[Value | None]:
             gradients.append(None)
             continue
         if len(set(term)) < len(term):
-            raise Cannot("reads a diagonal")
+            raise CannotDifferentiate("reads a diagonal")
         others = [(other, call.input(i)) for i, other in enumerate(terms) if i != index]
         there = {*out, *(letter for other, _ in others for letter in other)}
         kept = "".join(letter for letter in term if letter in there)

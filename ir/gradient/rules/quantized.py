@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from ...graph import Value
 from ...types import DType
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 
 class _Grid:
@@ -21,7 +21,7 @@ class _Grid:
     With blocks, elements are seen as [..., blocks, elements of a block, ...].
     """
 
-    def __init__(self, call: Call, build: Builder, like: Value) -> None:
+    def __init__(self, call: GradientCall, build: Builder, like: Value) -> None:
         self.call, self.build = call, build
         self.scale = call.input(1)
         self.dtype = build.dtype(self.scale)
@@ -34,7 +34,7 @@ class _Grid:
         if block:
             size = build.shape(like)[self.axis]
             if not isinstance(size, int) or size % block:
-                raise Cannot("has blocks that do not divide its axis")
+                raise CannotDifferentiate("has blocks that do not divide its axis")
             self.summed = [self.axis + 1]
         elif shape in ((), (1,)):
             self.summed = list(range(rank))
@@ -68,7 +68,7 @@ class _Grid:
         return self.build.reshape_as(self.build.sum(gradient, self.summed), self.scale)
 
 
-def quantize(call: Call, build: Builder) -> Sequence[Value | None]:
+def quantize(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, q = call.input(0), call.output
     grid = _Grid(call, build, x)
     g, scale, zero = grid.seen(call.gradient), grid.spread(grid.scale), grid.zero()
@@ -88,13 +88,13 @@ def quantize(call: Call, build: Builder) -> Sequence[Value | None]:
 
 def _range(dtype: DType) -> tuple[float, float]:
     if not dtype.is_integer:
-        raise Cannot(f"quantizes to {dtype.text}")
+        raise CannotDifferentiate(f"quantizes to {dtype.text}")
     if dtype.name.startswith("U"):
         return 0.0, float(2**dtype.bits - 1)
     return -float(2 ** (dtype.bits - 1)), float(2 ** (dtype.bits - 1) - 1)
 
 
-def dequantize(call: Call, build: Builder) -> Sequence[Value | None]:
+def dequantize(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     q = call.input(0)
     grid = _Grid(call, build, q)
     g, scale, zero = grid.seen(call.gradient), grid.spread(grid.scale), grid.zero()
@@ -108,7 +108,7 @@ def dequantize(call: Call, build: Builder) -> Sequence[Value | None]:
     return build.reshape_as(scaled, q), by_scale, by_zero
 
 
-def dynamic_quantize(call: Call, build: Builder) -> Sequence[Value | None]:
+def dynamic_quantize(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """Everything is inside the range, which is the data's own: straight through, but for the rounding of its ends."""
     return (build("Div", call.gradient, call.node.outputs[1]),)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...graph import Value
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 
-def _axes(call: Call, build: Builder) -> list[int]:
+def _axes(call: GradientCall, build: Builder) -> list[int]:
     """The axes that are reduced, in order; none where the node changes nothing."""
     rank = build.rank(call.input(0))
     axes = call.ints(build, "axes", 1)
@@ -18,7 +18,7 @@ def _axes(call: Call, build: Builder) -> list[int]:
     return sorted(axis % rank for axis in axes)
 
 
-def _kept(call: Call, build: Builder, value: Value, axes: Sequence[int]) -> Value:
+def _kept(call: GradientCall, build: Builder, value: Value, axes: Sequence[int]) -> Value:
     """A value of the shape of the output, with the reduced axes at size 1."""
     return value if call.node.get_int("keepdims", 1) else build.unsqueeze(value, axes)
 
@@ -28,7 +28,7 @@ Slope = Callable[[Builder, Value, Value], "Value | None"]
 
 
 def _reduction(slope: Slope) -> Rule:
-    def rule(call: Call, build: Builder) -> Sequence[Value | None]:
+    def rule(call: GradientCall, build: Builder) -> Sequence[Value | None]:
         x, axes = call.input(0), _axes(call, build)
         g, y = (_kept(call, build, value, axes) for value in (call.gradient, call.output))
         factor = slope(build, x, y)
@@ -39,7 +39,7 @@ def _reduction(slope: Slope) -> Rule:
     return rule
 
 
-def mean(call: Call, build: Builder) -> Sequence[Value | None]:
+def mean(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, axes = call.input(0), _axes(call, build)
     if not axes:
         return (call.gradient,)
@@ -47,7 +47,7 @@ def mean(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Expand", share, build.shape_of(x)),)
 
 
-def extreme(call: Call, build: Builder) -> Sequence[Value | None]:
+def extreme(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """ReduceMax and ReduceMin: shared among the elements that are the extreme."""
     x, axes = call.input(0), _axes(call, build)
     g, y = (_kept(call, build, value, axes) for value in (call.gradient, call.output))
@@ -55,7 +55,7 @@ def extreme(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", chosen, build("Div", g, build.sum(chosen, axes, keepdims=True))),)
 
 
-def norm(call: Call, build: Builder) -> Sequence[Value | None]:
+def norm(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """ReduceL2: x / y, and 0 where all elements are."""
     x, axes = call.input(0), _axes(call, build)
     g, y = (_kept(call, build, value, axes) for value in (call.gradient, call.output))
@@ -64,24 +64,24 @@ def norm(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", x, build("Div", g, safe)),)
 
 
-def log_sum(call: Call, build: Builder) -> Sequence[Value | None]:
+def log_sum(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """The logarithm of a sum: one over the sum, for each of its elements."""
     x, axes = call.input(0), _axes(call, build)
     g, y = (_kept(call, build, value, axes) for value in (call.gradient, call.output))
     return (build("Expand", build("Mul", g, build("Exp", build("Neg", y))), build.shape_of(x)),)
 
 
-def product(call: Call, build: Builder) -> Sequence[Value | None]:
+def product(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """ReduceProd along one axis: the product of what comes before and of what comes after, zeros or not."""
     x, axes = call.input(0), _axes(call, build)
     if len(axes) > 1:
-        raise Cannot("multiplies along several axes")
+        raise CannotDifferentiate("multiplies along several axes")
     if not axes:
         return (call.gradient,)
     rank, (axis,) = build.rank(x), axes
     size = build.shape(x)[axis]
     if not isinstance(size, int):
-        raise Cannot("multiplies along an axis of open size")
+        raise CannotDifferentiate("multiplies along an axis of open size")
     parts = [build.slice(x, [axis], [i], [i + 1]) for i in range(size)]
     one = build("Expand", build.scalar(1.0, x), build.ints([1] * rank))
     before, after = [one], [one]
@@ -92,7 +92,7 @@ def product(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build("Mul", _kept(call, build, call.gradient, axes), build("Concat", *others, axis=axis)),)
 
 
-def cumulative_sum(call: Call, build: Builder) -> Sequence[Value | None]:
+def cumulative_sum(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     exclusive, reverse = call.node.get_int("exclusive"), call.node.get_int("reverse")
     return (build("CumSum", call.gradient, call.input(1), exclusive=exclusive, reverse=1 - reverse),)
 

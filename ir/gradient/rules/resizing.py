@@ -11,16 +11,16 @@ import numpy as np
 
 from ...attributes import Attribute
 from ...graph import Value
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 _KEPT = ("mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")
 
 
-def resize(call: Call, build: Builder) -> Sequence[Value | None]:
+def resize(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     node, x, g = call.node, call.input(0), call.gradient
     if node.get_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        raise Cannot("crops as it resizes")
+        raise CannotDifferentiate("crops as it resizes")
     shape, result = build.shape(x), build.shape(call.output)
     rank = len(shape)
     axes = list(node.get_ints("axes", range(rank)))
@@ -29,7 +29,7 @@ def resize(call: Call, build: Builder) -> Sequence[Value | None]:
     if numbers is not None and not numbers.size:
         numbers = None
     if numbers is None and (scales is not None and node.input(3) is None):
-        raise Cannot("has scales that are computed as the model runs")
+        raise CannotDifferentiate("has scales that are computed as the model runs")
     for place, axis in enumerate(axes):
         axis %= rank
         scale = None if numbers is None else float(numbers[place])
@@ -43,7 +43,7 @@ def resize(call: Call, build: Builder) -> Sequence[Value | None]:
     return (g,)
 
 
-def _repeats(call: Call) -> bool:
+def _repeats(call: GradientCall) -> bool:
     """Whether a whole factor repeats each element."""
     node = call.node
     if node.get_string("mode", "nearest") != "nearest":
@@ -62,7 +62,7 @@ def _summed(build: Builder, g: Value, axis: int, factor: int, rank: int) -> Valu
     return build.sum(build.reshape(g, build("Concat", ahead, behind, axis=0)), [axis + 1])
 
 
-def _along(call: Call, build: Builder, g: Value, axis: int, scale: float | None, rank: int) -> Value:
+def _along(call: GradientCall, build: Builder, g: Value, axis: int, scale: float | None, rank: int) -> Value:
     x, y = call.input(0), call.output
     size = build.size(x, axis)
     number = build.reshape(size, [])

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from ...graph import Value
 from ...types import DType
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 
-def gather(call: Call, build: Builder) -> Sequence[Value | None]:
+def gather(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, indices, g = call.input(0), call.input(1), call.gradient
     rank = build.rank(x)
     axis = call.axis(rank)
@@ -29,14 +29,14 @@ def gather(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build.scatter_along(g, axis, places, build.size(x, axis), rank, x),)
 
 
-def gather_elements(call: Call, build: Builder) -> Sequence[Value | None]:
+def gather_elements(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, axis = call.input(0), call.node.get_int("axis")
     if build.opset < 16:
-        raise Cannot("needs sums into places, which opsets before 16 lack")
+        raise CannotDifferentiate("needs sums into places, which opsets before 16 lack")
     return (build("ScatterElements", build.zeros(x), call.input(1), call.gradient, axis=axis, reduction="add"),)
 
 
-def gather_nd(call: Call, build: Builder) -> Sequence[Value | None]:
+def gather_nd(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, indices = call.input(0), call.input(1)
     batch = call.node.get_int("batch_dims")
     if batch:
@@ -56,24 +56,24 @@ def _with_batches(build: Builder, indices: Value, batch: int) -> Value:
     return build("Concat", *columns, indices, axis=-1)
 
 
-def scatter_elements(call: Call, build: Builder) -> Sequence[Value | None]:
+def scatter_elements(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, indices, updates = call.gradient, call.input(1), call.input(2)
     axis, data = call.node.get_int("axis"), g
     reduction = call.node.get_string("reduction", "none")
     if reduction == "none":
         data = build("ScatterElements", g, indices, build.zeros(updates), axis=axis)
     elif reduction != "add":
-        raise Cannot(f"combines what it writes with '{reduction}'")
+        raise CannotDifferentiate(f"combines what it writes with '{reduction}'")
     return data, None, build("GatherElements", g, indices, axis=axis)
 
 
-def scatter_nd(call: Call, build: Builder) -> Sequence[Value | None]:
+def scatter_nd(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     g, indices, updates = call.gradient, call.input(1), call.input(2)
     reduction, data = call.node.get_string("reduction", "none"), g
     if reduction == "none":
         data = build("ScatterND", g, indices, build.zeros(updates))
     elif reduction != "add":
-        raise Cannot(f"combines what it writes with '{reduction}'")
+        raise CannotDifferentiate(f"combines what it writes with '{reduction}'")
     return data, None, build("GatherND", g, indices)
 
 

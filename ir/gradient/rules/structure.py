@@ -8,29 +8,29 @@ import numpy as np
 
 from ...graph import Value
 from ...types import DType
-from ..builder import Builder, Cannot
-from .call import Call, Rule
+from ..builder import Builder, CannotDifferentiate
+from .call import GradientCall, Rule
 
 _DENSE = 256
 """The largest axis along which elements are put in place by a product of matrices."""
 
 
-def view(call: Call, build: Builder) -> Sequence[Value | None]:
+def view(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (build.reshape_as(call.gradient, call.input(0)),)
 
 
-def cast(call: Call, build: Builder) -> Sequence[Value | None]:
+def cast(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x = call.input(0)
     if not (build.dtype(x).is_float and build.dtype(call.output).is_float):
         return ()
     return (build.cast(call.gradient, build.dtype(x)),)
 
 
-def expand(call: Call, build: Builder) -> Sequence[Value | None]:
+def expand(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (build.unbroadcast(call.gradient, call.output, call.input(0)),)
 
 
-def tile(call: Call, build: Builder) -> Sequence[Value | None]:
+def tile(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """[r0 d0, r1 d1, …] seen as [r0, d0, r1, d1, …] and summed over the repeats."""
     x = call.input(0)
     rank = build.rank(x)
@@ -39,13 +39,13 @@ def tile(call: Call, build: Builder) -> Sequence[Value | None]:
     return (build.sum(build.reshape(call.gradient, interleaved), range(0, 2 * rank, 2)),)
 
 
-def transpose(call: Call, build: Builder) -> Sequence[Value | None]:
+def transpose(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     rank = build.rank(call.input(0))
     perm = call.node.get_ints("perm", tuple(reversed(range(rank))))
     return (build.transpose(call.gradient, *sorted(range(rank), key=lambda axis: perm[axis])),)
 
 
-def concat(call: Call, build: Builder) -> Sequence[Value | None]:
+def concat(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     values = [call.input(i) for i in range(len(call.node.inputs))]
     axis = call.axis(build.rank(call.output))
     if len(values) == 1:
@@ -65,20 +65,20 @@ def concat(call: Call, build: Builder) -> Sequence[Value | None]:
     return gradients
 
 
-def split(call: Call, build: Builder) -> Sequence[Value | None]:
+def split(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     axis = call.axis(build.rank(call.input(0)))
     parts = [g if g is not None else build.zeros(v) for g, v in zip(call.gradients, call.node.outputs)]
     return (build("Concat", *parts, axis=axis),)
 
 
-def slice_(call: Call, build: Builder) -> Sequence[Value | None]:
+def slice_(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     """Zeros where nothing was taken. A negative step is undone first; larger steps have zeros between."""
     x, g = call.input(0), call.gradient
     rank = build.rank(x)
     starts = build.numbers(call.input(1))
     count = len(starts) if starts is not None else build.shape(call.input(1))[0]
     if not isinstance(count, int):
-        raise Cannot("takes an unknown number of axes")
+        raise CannotDifferentiate("takes an unknown number of axes")
     axes = [axis % rank for axis in call.ints(build, "axes", 3) or range(count)]
     steps = call.ints(build, "steps", 4) or (1,) * count
     ends = build.numbers(call.input(2))
@@ -146,7 +146,7 @@ def _merged(build: Builder, g: Value, axis: int, rank: int) -> Value:
     return build("Concat", build.ints([*[0] * axis, -1]), behind, axis=0)
 
 
-def _open(call: Call, build: Builder, g: Value, place: int, axis: int, step: int) -> Value:
+def _open(call: GradientCall, build: Builder, g: Value, place: int, axis: int, step: int) -> Value:
     """One axis whose size or bounds are known only as the model runs: what the same Slice takes of its positions."""
     x = call.input(0)
     g = _spread(build, g, axis, step, x)
@@ -163,7 +163,7 @@ def _open(call: Call, build: Builder, g: Value, place: int, axis: int, step: int
     return build("Pad", g, pads, build.scalar(0.0, x))
 
 
-def pad(call: Call, build: Builder) -> Sequence[Value | None]:
+def pad(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     x, g = call.input(0), call.gradient
     rank = build.rank(x)
     mode = call.node.get_string("mode", "constant")
@@ -171,7 +171,7 @@ def pad(call: Call, build: Builder) -> Sequence[Value | None]:
     axes_input = call.node.input(3)
     axes = [axis % rank for axis in build.numbers(axes_input) or ()] if axes_input is not None else list(range(rank))
     if pads is None or len(pads) != 2 * len(axes):
-        raise Cannot("has pads that are computed as the model runs")
+        raise CannotDifferentiate("has pads that are computed as the model runs")
     pairs = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes) if pads[i] or pads[i + len(axes)]}
     if mode != "constant":
         return (_mirrored(call, build, pairs, mode),)
@@ -189,16 +189,16 @@ def _cropped(build: Builder, g: Value, pairs: dict[int, tuple[int, int]], rank: 
     return build.pad(g, begin, end, like)
 
 
-def _mirrored(call: Call, build: Builder, pairs: dict[int, tuple[int, int]], mode: str) -> Value:
+def _mirrored(call: GradientCall, build: Builder, pairs: dict[int, tuple[int, int]], mode: str) -> Value:
     """Each position of the border is a copy of one inside: its gradient goes there."""
     x, g = call.input(0), call.gradient
     rank = build.rank(x)
     for axis, (before, after) in reversed(pairs.items()):
         size = build.shape(x)[axis]
         if not isinstance(size, int):
-            raise Cannot(f"continues an axis of open size ({mode})")
+            raise CannotDifferentiate(f"continues an axis of open size ({mode})")
         if min(before, after) < 0:
-            raise Cannot(f"cuts off and continues ({mode})")
+            raise CannotDifferentiate(f"cuts off and continues ({mode})")
         sources = [_source(i - before, size, mode) for i in range(before + size + after)]
         g = build.scatter_along(g, axis, build.ints(sources), size, rank, x)
     return g
@@ -214,32 +214,32 @@ def _source(position: int, size: int, mode: str) -> int:
     return min(position, period - position) if size > 1 else 0
 
 
-def depth_to_space(call: Call, build: Builder) -> Sequence[Value | None]:
+def depth_to_space(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     block = call.node.get_int("blocksize")
     if call.node.get_string("mode", "DCR") == "DCR":
         return (build("SpaceToDepth", call.gradient, blocksize=block),)
     x = call.input(0)
     channels = build.shape(x)[1]
     if not isinstance(channels, int):
-        raise Cannot("has an open number of channels")
+        raise CannotDifferentiate("has an open number of channels")
     size = build("Concat", build.size(x, 0), build.ints([channels // block**2]), build.size(x, 2), axis=0)
     size = build("Concat", size, build.ints([block]), build.size(x, 3), build.ints([block]), axis=0)
     parts = build.transpose(build.reshape(call.gradient, size), 0, 1, 3, 5, 2, 4)
     return (build.reshape_as(parts, x),)
 
 
-def space_to_depth(call: Call, build: Builder) -> Sequence[Value | None]:
+def space_to_depth(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (build("DepthToSpace", call.gradient, blocksize=call.node.get_int("blocksize"), mode="DCR"),)
 
 
-def triangle(call: Call, build: Builder) -> Sequence[Value | None]:
+def triangle(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     return (build("Trilu", call.gradient, call.node.input(1), upper=call.node.get_int("upper", 1)),)
 
 
-def dropout(call: Call, build: Builder) -> Sequence[Value | None]:
+def dropout(call: GradientCall, build: Builder) -> Sequence[Value | None]:
     training = call.node.input(2)
     if training is not None and (training.constant is None or bool(training.constant.numpy().any())):
-        raise Cannot("may be in training mode")
+        raise CannotDifferentiate("may be in training mode")
     return (call.gradient,)
 
 

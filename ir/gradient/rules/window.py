@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from ...attributes import AttributeValue
 from ...graph import Node, Value
-from ..builder import Builder, Cannot
+from ..builder import Builder, CannotDifferentiate
 
 FAR = 1 << 62
 """A bound past every end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class GradientWindow:
     """Element i of a window at place p lies at `strides` p + `dilations` i - `begin`, along each spatial axis."""
 
     kernel: tuple[int, ...]
@@ -37,7 +37,7 @@ class Window:
         return {*self.kernel, *self.strides} == {1} and not any(self.begin) and not any(self.end)
 
 
-def window(node: Node, build: Builder, kernel: tuple[int, ...], x: Value, y: Value) -> Window:
+def window(node: Node, build: Builder, kernel: tuple[int, ...], x: Value, y: Value) -> GradientWindow:
     """The windows by which `node` reads `x` to make `y`. A pool that rounds up has an `end` as far as they reach."""
     rank = len(kernel)
     strides = node.get_ints("strides", (1,) * rank)
@@ -54,7 +54,7 @@ def window(node: Node, build: Builder, kernel: tuple[int, ...], x: Value, y: Val
             elif strides[axis] == 1:
                 total = reach
             else:
-                raise Cannot("has borders that depend on an open size")
+                raise CannotDifferentiate("has borders that depend on an open size")
             begin[axis] = total // 2 if auto == "SAME_UPPER" else total - total // 2
             end[axis] = total - begin[axis]
         elif auto == "VALID":
@@ -63,11 +63,11 @@ def window(node: Node, build: Builder, kernel: tuple[int, ...], x: Value, y: Val
             if isinstance(size, int) and isinstance(count, int):
                 end[axis] = max((count - 1) * strides[axis] + reach + 1 - size - begin[axis], end[axis])
             elif strides[axis] > 1:
-                raise Cannot("rounds up an open size")
-    return Window(tuple(kernel), strides, dilations, tuple(begin), tuple(end))
+                raise CannotDifferentiate("rounds up an open size")
+    return GradientWindow(tuple(kernel), strides, dilations, tuple(begin), tuple(end))
 
 
-def shifted(build: Builder, padded: Value, place: tuple[int, ...], view: Window, lead: int = 2) -> Value:
+def shifted(build: Builder, padded: Value, place: tuple[int, ...], view: GradientWindow, lead: int = 2) -> Value:
     """What element `place` of each window reads of a tensor whose borders are added; `lead` axes stand before."""
     starts, ends = [], []
     for i, dilation, reach in zip(place, view.dilations, view.reach):
@@ -79,7 +79,7 @@ def shifted(build: Builder, padded: Value, place: tuple[int, ...], view: Window,
     return build.slice(padded, list(range(lead, lead + view.rank)), starts, ends, view.strides)
 
 
-def spread(build: Builder, g: Value, weight: Value, view: Window, group: int, x: Value, y: Value) -> Value:
+def spread(build: Builder, g: Value, weight: Value, view: GradientWindow, group: int, x: Value, y: Value) -> Value:
     """The transposed convolution of `g`, a gradient of the shape of `y`, in the shape of `x` along spatial axes."""
     common: dict[str, AttributeValue] = {
         "strides": view.strides,

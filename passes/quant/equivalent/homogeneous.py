@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....ir.channels.flow import FIXED, Cannot, Flow, Labels, Rule, operand
+from ....ir.channels.flow import FIXED, CannotRemove, Flow, Labels, Rule, operand
 from ....ir.graph import Graph, Node, Value
 from ....ir.ops import cut
 from ...walk.linear import Linear
@@ -49,7 +49,7 @@ def scale_classes(graph: Graph, layers: Mapping[Node, Linear]) -> Classes:
 
     def linear(flow: Flow, node: Node) -> None:
         if node not in layers:
-            raise Cannot("it is not quantized")
+            raise CannotRemove("it is not quantized")
         _linear(flow, layers[node])
 
     flow = Flow(graph, {**_RULES, **dict.fromkeys(("Conv", "Gemm", "MatMul"), linear)})
@@ -60,16 +60,16 @@ def scale_classes(graph: Graph, layers: Mapping[Node, Linear]) -> Classes:
 
 
 def _channels(flow: Flow, value: Value | None) -> Labels:
-    """The labels of axis 1. Raises `Cannot` where it has none."""
+    """The labels of axis 1. Raises `CannotRemove` where it has none."""
     labels = None if value is None else flow.arrays.get(value, [None, None])[1]
     if labels is None:
-        raise Cannot("its channels are not scaled")
+        raise CannotRemove("its channels are not scaled")
     return labels
 
 
 def _give(flow: Flow, node: Node, labels: Labels) -> None:
     if any(value.uses for value in node.outputs[1:]):
-        raise Cannot("its second output is read")
+        raise CannotRemove("its second output is read")
     flow.give(node.outputs[0], [None, labels])
 
 
@@ -77,7 +77,7 @@ def _linear(flow: Flow, layer: Linear) -> None:
     value, node = layer.source, layer.node
     two = layer.op == "Conv" or (value.shape is not None and len(value.shape) == 2)
     if not layer.unshared:
-        raise Cannot("its weight is shared")
+        raise CannotRemove("its weight is shared")
     labels = flow.arrays.get(value, [None, _NONE])[1]
     if not two or labels is None or len(labels) != layer.groups * layer.channels:
         flow.pin_all(value, "it is read along another axis")
@@ -92,14 +92,14 @@ def _same(flow: Flow, node: Node) -> None:
 def _add(flow: Flow, node: Node) -> None:
     first, second = (_channels(flow, node.input(i)) for i in (0, 1))
     if len(first) != len(second):
-        raise Cannot("one operand is repeated")
+        raise CannotRemove("one operand is repeated")
     flow.unify(first, second)
     _give(flow, node, first)
 
 
 def _concat(flow: Flow, node: Node) -> None:
     if node.get_int("axis") != 1:
-        raise Cannot("it joins another axis")
+        raise CannotRemove("it joins another axis")
     _give(flow, node, np.concatenate([_channels(flow, value) for value in node.inputs]))
 
 
@@ -107,7 +107,7 @@ def _flatten(flow: Flow, node: Node) -> None:
     x = operand(node)
     sizes = [size for size in (x.shape or ())[2:] if isinstance(size, int)]
     if x.shape is None or node.get_int("axis", 1) != 1 or len(sizes) != len(x.shape) - 2:
-        raise Cannot("its sizes are not known")
+        raise CannotRemove("its sizes are not known")
     _give(flow, node, np.repeat(_channels(flow, x), int(np.prod(sizes))))
 
 
@@ -118,10 +118,10 @@ def _slice(flow: Flow, node: Node) -> None:
         steps = np.ones_like(starts)
     arrays = [array for array in (starts, ends, axes, steps) if array is not None]
     if len(arrays) != 4:
-        raise Cannot("its bounds are not known")
+        raise CannotRemove("its bounds are not known")
     for begin, end, axis, step in zip(*(array.tolist() for array in arrays), strict=True):
         if axis <= 0:
-            raise Cannot("it cuts along the batch, or an axis counted from behind")
+            raise CannotRemove("it cuts along the batch, or an axis counted from behind")
         if axis == 1:
             labels = labels[cut(begin, end, step, len(labels))]
     _give(flow, node, labels)
@@ -135,10 +135,10 @@ def _pad(flow: Flow, node: Node) -> None:
     filled = 0.0 if fill is None else fill.numpy()
     plain = axes is None and node.get_string("mode", "constant") == "constant"
     if sizes is None or filled is None or np.any(filled) or not plain:
-        raise Cannot("it does not pad by zeros")
+        raise CannotRemove("it does not pad by zeros")
     half = len(sizes) // 2
     if sizes[0] or sizes[half] or min(sizes[1], sizes[half + 1]) < 0:
-        raise Cannot("it pads the batch, or cuts channels")
+        raise CannotRemove("it pads the batch, or cuts channels")
     _give(flow, node, np.concatenate([flow.fresh(int(sizes[1])), labels, flow.fresh(int(sizes[half + 1]))]))
 
 

@@ -53,7 +53,7 @@ EXTREMES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedScale:
     """A scaling, (channels,) or `None`; the range rule that goes with it; the relative squared error of the answers."""
 
     scale: Rows | None
@@ -108,7 +108,7 @@ def _sampled(graph: Graph, values: Sequence[Value], ctx: Context, samples: Sampl
     return [np.concatenate([*rows, top]) for rows, top in zip(drawn, extreme)]
 
 
-def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str], bits: int) -> tuple[Judged, Judged]:
+def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str], bits: int) -> tuple[JudgedScale, JudgedScale]:
     """The best without scaling, and the best with; `rows` is the weights of all layers, (outputs, channels).
 
     Rows of `x` that are not finite tell nothing. The unit of either side changes no relative error, but squares of
@@ -116,7 +116,7 @@ def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str], bits: int) -> 
     """
     x = x[np.isfinite(x).all(axis=1)]
     if not (x.any() and rows.any()) or not np.isfinite(rows).all():
-        return Judged(None, how[0], 0.0), Judged(None, how[0], 0.0)
+        return JudgedScale(None, how[0], 0.0), JudgedScale(None, how[0], 0.0)
     x, rows = x / np.abs(x).max(), rows / np.abs(rows).max()
     high, wide = np.abs(x).max(axis=0, initial=0.0), np.abs(rows).max(axis=0, initial=0.0)
     # Channels that hardly fired here may fire elsewhere: none is taken for smaller than the ordinary one.
@@ -144,7 +144,7 @@ def _error(
     how: Sequence[str],
     energy: Rows,
     bits: int,
-) -> Judged:
+) -> JudgedScale:
     if scale is not None:
         x, rows = x / scale, rows * scale
     dtype = ctx.target.activation_dtype
@@ -164,7 +164,7 @@ def _error(
         params = activation_params(*find_range(histogram, rule, high - low + 1), dtype)
         off = params.dequantize(params.quantize(x)) @ weight - answer
         # The bias takes the mean.
-        judged_rules.append(Judged(scale, rule, float(np.mean(off.var(axis=0) / energy))))
+        judged_rules.append(JudgedScale(scale, rule, float(np.mean(off.var(axis=0) / energy))))
     return min(judged_rules, key=lambda judged: judged.error)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ....ir.types import DType
 from ...base import TargetFacts
 from ...walk.refit import refit_masked
-from ...walk.target import Target
+from ...walk.target import LayerTarget
 from .codebook import LEAST as BOOK_LEAST
 from .codebook import fit_book
 from .multipliers import BLOCKS, round_multipliers
@@ -63,7 +63,7 @@ class Encoded:
 
 def encode_target(
     now: Array,
-    target: Target,
+    target: LayerTarget,
     facts: TargetFacts,
     least: Array,
     *,

@@ -35,7 +35,7 @@ DOMAIN = "com.microsoft"
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class CodedCell:
     """`codes` and `scale` broadcast against each other, in the weight's own layout but for groups, which may be an axis
     of their own in front; `error` is a share of its power."""
 
@@ -107,16 +107,16 @@ def _weights(node: Node, schemes: Schemes) -> dict[int, Value]:
     return weights
 
 
-def _encode(weight: Value, node: Node, *, saturating: bool = False) -> Coded:
+def _encode(weight: Value, node: Node, *, saturating: bool = False) -> CodedCell:
     numbers = np.asarray(weight.numpy(), np.float32)
     if node.op == "ConvTranspose":  # (inputs, outputs of a group, kernel...)
         return _encode_transposed(numbers, node.get_int("group", 1))
     rows = numbers.reshape(-1, numbers.shape[-1])
     codes, scale, error = _encode_rows(rows, saturating)
-    return Coded(codes.reshape(numbers.shape), scale.reshape(*numbers.shape[:-1], 1), error)
+    return CodedCell(codes.reshape(numbers.shape), scale.reshape(*numbers.shape[:-1], 1), error)
 
 
-def _encode_transposed(numbers: NDArray[np.float32], groups: int) -> Coded:
+def _encode_transposed(numbers: NDArray[np.float32], groups: int) -> CodedCell:
     inputs, outputs, *kernel = numbers.shape
     parts = np.moveaxis(numbers.reshape(groups, inputs // groups, outputs, *kernel), 2, 1)
     codes, scale, error = _encode_rows(parts.reshape(groups * outputs, -1), False)
@@ -124,7 +124,7 @@ def _encode_transposed(numbers: NDArray[np.float32], groups: int) -> Coded:
     scale = scale.reshape(groups, 1, outputs, *(1 for _ in kernel))
     if groups == 1 or inputs == groups:  # the groups need no axis of their own
         codes, scale = codes.reshape(numbers.shape), scale.reshape(groups, outputs, *(1 for _ in kernel))
-    return Coded(np.ascontiguousarray(codes), scale, error)
+    return CodedCell(np.ascontiguousarray(codes), scale, error)
 
 
 def _encode_rows(rows: NDArray[np.float32], saturating: bool) -> tuple[NDArray[np.int8], NDArray[np.float32], float]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from ....ir.graph import Graph, Value
     from ..schedule.pipeline import Objects
-    from ..tuning.choice import Choice
-    from .plan import Plan, Tensor
+    from ..tuning.choice import TuningChoice
+    from .plan import PlannedTensor, RunPlan
 
 _LOG = logging.getLogger("optc")
 _SHIPPED = ("model.h", "runner.cc")
@@ -41,7 +41,7 @@ def build(
     dims: Mapping[str, int],
     *,
     archive: bool = False,
-    tuned: Choice | None = None,
+    tuned: TuningChoice | None = None,
 ) -> None:
     """Compile `graph` for `machine` into the empty `folder`; with `archive`, also as `model.a` to link statically.
 
@@ -94,8 +94,8 @@ def build(
 
 
 def lowered(
-    graph: Graph, machine: Machine, dims: Mapping[str, int], tuned: Choice | None = None
-) -> tuple[tvm.IRModule, Plan]:
+    graph: Graph, machine: Machine, dims: Mapping[str, int], tuned: TuningChoice | None = None
+) -> tuple[tvm.IRModule, RunPlan]:
     """The kernels of a graph, not cut yet, and the plan that calls them; writes the types of all values onto the graph.
 
     Raises `TargetError` for what cannot be built, naming the open sizes or the node that it is for, and `EmissionError`
@@ -106,7 +106,7 @@ def lowered(
     from ..schedule import pipeline
     from .plan import Unplanned, plan_of
 
-    def attempt(one: Graph) -> tuple[tvm.IRModule, Plan]:
+    def attempt(one: Graph) -> tuple[tvm.IRModule, RunPlan]:
         mod = pipeline.lower(import_graph(one, machine, dims, None if tuned is None else tuned.tiles), machine)
         return mod, plan_of(mod, tables=True)
 
@@ -164,7 +164,9 @@ def _archive(machine: Machine, work: str, kernels: tuple[str, ...], path: str) -
     toolchain.run([archiver, "rcsD", path, *objects], folder=work, what="writing the archive")
 
 
-def ports_of(graph: Graph, plan: Plan, tensors: list[Tensor], named: list[tuple[str, Value]]) -> tuple[Port, ...]:
+def ports_of(
+    graph: Graph, plan: RunPlan, tensors: list[PlannedTensor], named: list[tuple[str, Value]]
+) -> tuple[Port, ...]:
     """The interface: sizes that are open keep the names that the model gives them."""
     ports = []
     for tensor, (name, value) in zip(tensors, named, strict=True):

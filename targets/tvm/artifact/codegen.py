@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .manifest import Port
-from .plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
+from .plan import ALIGNMENT, Copy, Fill, KernelCall, PlannedTensor, Require, RunPlan
 
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 """DLPack's numbers for kinds of element, by numpy's letters."""
@@ -21,9 +21,9 @@ MARK = "optc_weights"
 KERNELS = "optc_kernels"
 
 
-def source(plan: Plan, inputs: Sequence[Port], outputs: Sequence[Port], weights: str) -> str:
+def source(plan: RunPlan, inputs: Sequence[Port], outputs: Sequence[Port], weights: str) -> str:
     """The text of `model.cc`. `weights` is the file that the assembler includes, beside it."""
-    steps = [step.kernel if isinstance(step, Call) else "copy" for step in plan.steps]
+    steps = [step.kernel if isinstance(step, KernelCall) else "copy" for step in plan.steps]
     tables = _Tables()
     numbers = [tables.step(step) for step in plan.steps]
     lines = [
@@ -122,10 +122,10 @@ class _Tables:
     def types(self) -> list[str]:
         return list(self._types)
 
-    def step(self, step: Call | Copy | Fill | Require) -> str:
+    def step(self, step: KernelCall | Copy | Fill | Require) -> str:
         """One step, as C++ writes it; its operands follow those of the steps before."""
         kernel: str
-        arguments: tuple[Tensor | str, ...]
+        arguments: tuple[PlannedTensor | str, ...]
         if isinstance(step, Copy):
             kernel, arguments = "kCopy", (step.source, step.to)
         elif isinstance(step, Fill):
@@ -137,10 +137,10 @@ class _Tables:
             kernel, arguments = str(self.kernels.setdefault(step.kernel, len(self.kernels))), step.arguments
         self.operands += map(self._operand, arguments)
         self.most = max(self.most, len(arguments))
-        self.longest = max(self.longest, sum(len(one.shape) for one in arguments if isinstance(one, Tensor)))
+        self.longest = max(self.longest, sum(len(one.shape) for one in arguments if isinstance(one, PlannedTensor)))
         return f"{{{kernel}, {len(arguments)}}}"
 
-    def _operand(self, argument: Tensor | str) -> str:
+    def _operand(self, argument: PlannedTensor | str) -> str:
         if isinstance(argument, str):
             return f"{{{self._number(argument)}, 0, kNumber, 0}}"
         dtype = np.dtype(argument.dtype)
@@ -185,11 +185,11 @@ def declared(kind: str, ports: Sequence[Port]) -> list[str]:
     return lines
 
 
-def _dims(plan: Plan) -> list[str]:
+def _dims(plan: RunPlan) -> list[str]:
     return [f"  const int64_t {name} = dims[{index}][{axis}]; (void){name};" for name, index, axis in plan.dims]
 
 
-def _checks(plan: Plan, inputs: Sequence[Port]) -> list[str]:
+def _checks(plan: RunPlan, inputs: Sequence[Port]) -> list[str]:
     lines = []
     for name, index, axis in plan.dims if plan.filled else ():
         text = json.dumps(f"input '{inputs[index].name}' has no elements on axis {axis}, where the model takes some")
@@ -203,7 +203,7 @@ def _checks(plan: Plan, inputs: Sequence[Port]) -> list[str]:
     return lines
 
 
-def _arena(plan: Plan) -> list[str]:
+def _arena(plan: RunPlan) -> list[str]:
     lines = ["  int64_t bytes = 0;"]
     for index, sizes in enumerate(plan.slots):
         most = sizes[0] if len(sizes) == 1 else f"largest({{{', '.join(sizes)}}})"
@@ -212,7 +212,7 @@ def _arena(plan: Plan) -> list[str]:
     return lines
 
 
-def _staged(kind: str, tensors: Sequence[Tensor], first: int) -> list[str]:
+def _staged(kind: str, tensors: Sequence[PlannedTensor], first: int) -> list[str]:
     lines = []
     for index, tensor in enumerate(tensors):
         fill = "true" if kind == "input" else "false"

@@ -22,11 +22,11 @@ from ....errors import TargetError
 from ..relax.importer import EQUAL, FILLED, REQUIRED
 from .constants import ALIGNMENT, Constants
 
-__all__ = ["ALIGNMENT", "Call", "Copy", "Fill", "Plan", "Require", "Space", "Tensor", "plan_of"]
+__all__ = ["ALIGNMENT", "Copy", "Fill", "KernelCall", "MemorySpace", "PlannedTensor", "Require", "RunPlan", "plan_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class MemorySpace:
     """Where bytes are: `kind` is input, output, arena, weights or tables; `index` counts inputs, outputs, arena slots,
     and bytes within the weights or within what tables are spread out into."""
 
@@ -35,11 +35,11 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class PlannedTensor:
     """A view: where it is, its element type, and its sizes as C expressions. `elements` counts them with every unknown
     dimension taken as one."""
 
-    space: Space
+    space: MemorySpace
     dtype: str
     shape: tuple[str, ...]
     elements: int
@@ -51,19 +51,19 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class KernelCall:
     """One kernel on its arguments in order: tensors, and whole numbers as C expressions."""
 
     kernel: str
-    arguments: tuple[Tensor | str, ...]
+    arguments: tuple[PlannedTensor | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """Bytes from one place to another, where an output is an input, a constant or a view."""
 
-    source: Tensor
-    to: Tensor
+    source: PlannedTensor
+    to: PlannedTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +71,26 @@ class Fill:
     """Sizes written as numbers into a tensor of int64."""
 
     values: tuple[str, ...]
-    to: Tensor
+    to: PlannedTensor
 
 
 @dataclass(frozen=True, slots=True)
 class Require:
     """A run fails, saying `what`, where a bool of one element is false."""
 
-    truth: Tensor
+    truth: PlannedTensor
     what: str
 
 
 @dataclass(slots=True)
-class Plan:
+class RunPlan:
     """Steps in order. `dims` reads each symbolic dimension from an input: name, input, axis; with `filled`, none may be
     zero. `equal` are sizes that must be the same, and what to say where they are not. `slots` holds the sizes of
     everything that takes turns in one part of the arena."""
 
-    inputs: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    steps: list[Call | Copy | Fill | Require] = field(default_factory=list)
+    inputs: list[PlannedTensor] = field(default_factory=list)
+    outputs: list[PlannedTensor] = field(default_factory=list)
+    steps: list[KernelCall | Copy | Fill | Require] = field(default_factory=list)
     dims: list[tuple[str, int, int]] = field(default_factory=list)
     equal: list[tuple[str, str, str]] = field(default_factory=list)
     slots: list[list[str]] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Unplanned(TargetError):
     """What only TVM's own runtime could run. It names what TVM has, not the node."""
 
 
-def plan_of(mod: tvm.IRModule, *, tables: bool = False) -> Plan:
+def plan_of(mod: tvm.IRModule, *, tables: bool = False) -> RunPlan:
     """The plan of `main`, with `tables` for constants of few kinds of numbers.
 
     Raises `Unplanned` for what needs TVM's own runtime.
@@ -116,17 +116,17 @@ class _Planner:
         self.required = [str(what) for what in (mod.attrs or {}).get(REQUIRED, ())]
         self.equal = [str(what) for what in (mod.attrs or {}).get(EQUAL, ())]
         self.tables = tables
-        self.plan = Plan(filled=bool((mod.attrs or {}).get(FILLED, False)))
+        self.plan = RunPlan(filled=bool((mod.attrs or {}).get(FILLED, False)))
         self._held: dict[Any, Any] = {}
         self._free: list[int] = []
         self._nominal: list[int] = []
         self._symbols: dict[Any, str] = {}
 
-    def run(self) -> Plan:
+    def run(self) -> RunPlan:
         for index, param in enumerate(self.function.params):
             self._symbolic(index, param)
         for index, param in enumerate(self.function.params):
-            self._held[param] = self._view(Space("input", index), param.ty)
+            self._held[param] = self._view(MemorySpace("input", index), param.ty)
             self.plan.inputs.append(self._held[param])
         body = self.function.body
         bindings = [binding for block in body.blocks for binding in block.bindings]
@@ -146,7 +146,7 @@ class _Planner:
             self.plan.equal.append((left, right, what))
         for index, expr in enumerate(result[:outputs]):
             tensor = self._tensor(expr)
-            to = replace(tensor, space=Space("output", index))
+            to = replace(tensor, space=MemorySpace("output", index))
             self.plan.outputs.append(to)
             if tensor.space != to.space:
                 self.plan.steps.append(Copy(tensor, to))
@@ -249,14 +249,14 @@ class _Planner:
         out = value.ty_args[0]
         fields = list(out.fields) if isinstance(out, relax.TupleType) else [out]
         if output is not None and len(fields) == 1:
-            outputs = [self._view(Space("output", output), out)]
+            outputs = [self._view(MemorySpace("output", output), out)]
         else:
             outputs = [self._take(self._view(_NOWHERE, kind)) for kind in fields]
         numbers = tuple(self._c(size)[0] for size in value.args[2].values) if len(value.args) > 2 else ()
         self._held[var] = outputs[0] if len(fields) == 1 and not isinstance(out, relax.TupleType) else outputs
-        self.plan.steps.append(Call(value.args[0].name_hint, (*arguments, *outputs, *numbers)))
+        self.plan.steps.append(KernelCall(value.args[0].name_hint, (*arguments, *outputs, *numbers)))
 
-    def _take(self, like: Tensor) -> Tensor:
+    def _take(self, like: PlannedTensor) -> PlannedTensor:
         """A part of the arena for a new buffer: the free one whose size fits best, or a new one."""
         wanted = like.elements * np.dtype(like.dtype).itemsize
         best = min(self._free, key=lambda slot: (abs(self._nominal[slot] - wanted), slot), default=None)
@@ -269,38 +269,42 @@ class _Planner:
         self._nominal[best] = max(self._nominal[best], wanted)
         if like.size not in self.plan.slots[best]:
             self.plan.slots[best].append(like.size)
-        return replace(like, space=Space("arena", best))
+        return replace(like, space=MemorySpace("arena", best))
 
     def _release(self, var: Any) -> None:
         placed = self._held.get(var)
         for tensor in placed if isinstance(placed, list) else [placed]:
-            if isinstance(tensor, Tensor) and tensor.space.kind == "arena" and tensor.space.index not in self._free:
+            if (
+                isinstance(tensor, PlannedTensor)
+                and tensor.space.kind == "arena"
+                and tensor.space.index not in self._free
+            ):
                 self._free.append(tensor.space.index)
 
-    def _argument(self, expr: Any) -> Tensor | str:
+    def _argument(self, expr: Any) -> PlannedTensor | str:
         is_number = isinstance(expr, tirx.Var | tirx.IntImm) or type(expr).__name__ in _FORMS
         return self._c(expr)[0] if is_number and expr not in self._held else self._tensor(expr)
 
-    def _tensor(self, expr: Any) -> Tensor:
+    def _tensor(self, expr: Any) -> PlannedTensor:
         if expr in self._held:
             tensor = self._held[expr]
-            if not isinstance(tensor, Tensor):
+            if not isinstance(tensor, PlannedTensor):
                 raise Unplanned(f"'{expr}' is no tensor; sequences cannot be built")
             return tensor
         if _is_constant(expr):
             return self._constant(expr.value.numpy())
         raise Unplanned(f"'{type(expr).__name__}' cannot be an argument of a kernel")
 
-    def _constant(self, array: npt.NDArray[np.generic]) -> Tensor:
-        space = Space(*self.plan.constants.place(array, self.tables))
-        return Tensor(space, array.dtype.name, tuple(map(str, array.shape)), array.size)
+    def _constant(self, array: npt.NDArray[np.generic]) -> PlannedTensor:
+        space = MemorySpace(*self.plan.constants.place(array, self.tables))
+        return PlannedTensor(space, array.dtype.name, tuple(map(str, array.shape)), array.size)
 
-    def _view(self, space: Space, kind: Any) -> Tensor:
+    def _view(self, space: MemorySpace, kind: Any) -> PlannedTensor:
         dtype = kind.dtype.dtype if hasattr(kind.dtype, "dtype") else str(kind.dtype)
         if kind.shape is None:
             raise Unplanned("a tensor's rank depends on data")
         sizes = [self._c(size) for size in kind.shape]
-        return Tensor(space, str(dtype), tuple(text for text, _ in sizes), math.prod(one for _, one in sizes))
+        return PlannedTensor(space, str(dtype), tuple(text for text, _ in sizes), math.prod(one for _, one in sizes))
 
     def _c(self, expr: Any) -> tuple[str, int]:
         """A size as a C expression, and what it is where every unknown dimension is one."""
@@ -315,7 +319,7 @@ class _Planner:
         raise Unplanned(f"the size '{expr}' depends on data")
 
 
-_NOWHERE = Space("arena", -1)
+_NOWHERE = MemorySpace("arena", -1)
 _FORMS: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "Add": ("({}+{})", operator.add),
     "Sub": ("({}-{})", operator.sub),

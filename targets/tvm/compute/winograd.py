@@ -49,7 +49,7 @@ class Transform:
 
 
 @dataclass(frozen=True, slots=True)
-class Scheme:
+class WinogradScheme:
     """F(out x out, 3 x 3): `inputs` is B^T, `weights` G and `outputs` A^T. A tile reads `size` rows and columns."""
 
     out: int
@@ -62,13 +62,13 @@ class Scheme:
         return self.out + 2
 
 
-F2 = Scheme(
+F2 = WinogradScheme(
     2,
     Transform(((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))),
     ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)),
     Transform(((1, 1, 1, 0), (0, 1, -1, -1))),
 )
-F4 = Scheme(
+F4 = WinogradScheme(
     4,
     Transform(
         (
@@ -111,20 +111,20 @@ def fits(window: Window) -> bool:
     return window.size == (3, 3) and window.strides == (1, 1) and window.dilations == (1, 1)
 
 
-def tiles(window: Window, scheme: Scheme) -> tuple[int, int]:
+def tiles(window: Window, scheme: WinogradScheme) -> tuple[int, int]:
     """Rows and columns of tiles over the output."""
     height, width = window.output
     return -(-height // scheme.out), -(-width // scheme.out)
 
 
-def strip(window: Window, scheme: Scheme) -> int:
+def strip(window: Window, scheme: WinogradScheme) -> int:
     """Rows of tiles in a strip: as few as give a register tile enough, of those that waste the fewest."""
     down, across = tiles(window, scheme)
     enough = [rows for rows in range(1, down + 1) if rows * across >= _FEWEST] or [down]
     return min(enough, key=lambda rows: (-(-down // rows) * rows, rows))
 
 
-def pack(weights: npt.NDArray[np.generic], tile: Tile, block: int, scheme: Scheme) -> npt.NDArray[np.generic]:
+def pack(weights: npt.NDArray[np.generic], tile: Tile, block: int, scheme: WinogradScheme) -> npt.NDArray[np.generic]:
     """[Co, Ci, 3, 3] as G g G^T, [Co / (m b), s, s, Ci / b, b, m, b], s rows and columns of a tile; missing output
     channels become zero."""
     co, ci = weights.shape[:2]
@@ -136,7 +136,9 @@ def pack(weights: npt.NDArray[np.generic], tile: Tile, block: int, scheme: Schem
     return np.ascontiguousarray(cut.transpose(2, 0, 1, 5, 6, 3, 4).astype(weights.dtype))
 
 
-def winograd(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, scheme: Scheme) -> te.Tensor:
+def winograd(
+    x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Tile, scheme: WinogradScheme
+) -> te.Tensor:
     """x [N, Ci / b, H * W, b] with packed weights to [N, Co / b, OH * OW, b], float32.
 
     `channels` are those of the output; its last block may hold more, which are zero.
@@ -183,7 +185,7 @@ def winograd(x: te.Tensor, w: te.Tensor, channels: int, window: Window, tile: Ti
     return te.compute((x.shape[0], -(-channels // block), window.output[0] * width, block), placed, name="winograd")
 
 
-def _padded(x: te.Tensor, window: Window, grid: tuple[int, int], scheme: Scheme) -> Callable[..., Any]:
+def _padded(x: te.Tensor, window: Window, grid: tuple[int, int], scheme: WinogradScheme) -> Callable[..., Any]:
     """A function (n, channel block, row, column, channel) -> the input there, as far as a grid of so many tiles looks;
     beyond the border it is zero."""
     from tvm import te, tirx

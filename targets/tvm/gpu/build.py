@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ....ir.graph import Graph
     from ..artifact.manifest import Port
-    from ..artifact.plan import Plan
+    from ..artifact.plan import RunPlan
     from .launches import LaunchPlan
 
 _LOG = logging.getLogger("optc")
@@ -68,7 +68,7 @@ def planned(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[LaunchPlan, 
     return launches, inputs, outputs
 
 
-def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, LaunchPlan]:
+def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[RunPlan, LaunchPlan]:
     """The launches, of kernels that are fused where they can be."""
     from ..artifact.plan import plan_of
     from ..blame import blamed
@@ -76,7 +76,7 @@ def _launches(graph: Graph, gpu: Gpu, spec: str, half: bool) -> tuple[Plan, Laun
     from .kernels import schedule
     from .launches import launch_plan
 
-    def cut(mod: tvm.IRModule, fused: bool = False) -> tuple[Plan, LaunchPlan]:
+    def cut(mod: tvm.IRModule, fused: bool = False) -> tuple[RunPlan, LaunchPlan]:
         mod = schedule(mod, gpu, fused=fused)
         plan = plan_of(mod)
         return plan, launch_plan(mod, plan, gpu, half)

@@ -52,7 +52,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class KernelLaunches:
     """One call of the plan: its launches in order, and the bytes of each scratch buffer."""
 
     launches: tuple[Launch, ...]
@@ -90,7 +90,7 @@ def schedule(mod: tvm.IRModule, gpu: Gpu, *, fused: bool = True) -> tvm.IRModule
 
 def lower(
     kernels: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool = False
-) -> tuple[dict[str, tirx.PrimFunc], dict[str, Function]]:
+) -> tuple[dict[str, tirx.PrimFunc], dict[str, KernelLaunches]]:
     """The device functions of scheduled kernels by name, and how each kernel is launched."""
     low = tirx.transform
     named = {name: function.with_attr("global_symbol", name) for name, function in kernels.items()}
@@ -176,7 +176,7 @@ def together(sources: Mapping[str, str]) -> str:
     return f"{ROUND_SOURCE}\n{text}" if f"{ROUND}(" in text else text
 
 
-def _function(host: tirx.PrimFunc) -> Function:
+def _function(host: tirx.PrimFunc) -> KernelLaunches:
     """What the host part of a function launches."""
     places: dict[Any, int] = {param: index for index, param in enumerate(host.params)}
     scratch: list[int] = []
@@ -199,7 +199,7 @@ def _function(host: tirx.PrimFunc) -> Function:
             launches.append(_launch(one.value, places))
         else:
             raise TargetError(f"a kernel needs a '{kind}' on the host, which the launch plan has no word for")
-    return Function(tuple(launches), tuple(scratch))
+    return KernelLaunches(tuple(launches), tuple(scratch))
 
 
 def _launch(call: Any, places: Mapping[Any, int]) -> Launch:

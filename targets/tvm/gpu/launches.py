@@ -19,7 +19,7 @@ import tvm_ffi
 from tvm import tirx
 
 from ....errors import TargetError
-from ..artifact.plan import ALIGNMENT, Call, Copy, Fill, Plan, Require, Tensor
+from ..artifact.plan import ALIGNMENT, Copy, Fill, KernelCall, PlannedTensor, Require, RunPlan
 from ..legal.half import fits
 from . import kernels
 from .device import Gpu
@@ -46,7 +46,7 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LaunchStep:
     """One launch of `kernel` on the buffers of these numbers; without a kernel, a copy from the first to the second."""
 
     kernel: str
@@ -68,7 +68,7 @@ class LaunchPlan:
     """Everything that a program needs to run the model: `source` holds the kernels' text by name."""
 
     buffers: list[Buffer] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[LaunchStep] = field(default_factory=list)
     required: list[Required] = field(default_factory=list)
     weights: bytearray = field(default_factory=bytearray)
     source: dict[str, str] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class LaunchPlan:
     """Elements of weights by the type that they are stored in."""
 
 
-def launch_plan(mod: tvm.IRModule, plan: Plan, gpu: Gpu, half: bool) -> LaunchPlan:
+def launch_plan(mod: tvm.IRModule, plan: RunPlan, gpu: Gpu, half: bool) -> LaunchPlan:
     """The launches of a scheduled module. Raises `TargetError` for sizes that are open."""
     if plan.dims:
         raise TargetError("a GPU plan needs fixed sizes; give them with --shape")
@@ -85,10 +85,10 @@ def launch_plan(mod: tvm.IRModule, plan: Plan, gpu: Gpu, half: bool) -> LaunchPl
 
 
 class _Maker:
-    def __init__(self, plan: Plan, scheduled: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool) -> None:
+    def __init__(self, plan: RunPlan, scheduled: Mapping[str, tirx.PrimFunc], gpu: Gpu, half: bool) -> None:
         self.plan, self.gpu, self.half = plan, gpu, half
         self.launches = LaunchPlan()
-        used = dict.fromkeys(step.kernel for step in plan.steps if isinstance(step, Call))
+        used = dict.fromkeys(step.kernel for step in plan.steps if isinstance(step, KernelCall))
         self.device, self.functions = kernels.lower({name: scheduled[name] for name in used}, gpu, half)
         self.written = {name: _written(scheduled[name]) for name in used}
         self._whole = self._kept_whole()
@@ -101,10 +101,10 @@ class _Maker:
 
     def run(self) -> LaunchPlan:
         for at, step in enumerate(self.plan.steps):
-            if isinstance(step, Call):
+            if isinstance(step, KernelCall):
                 self._call(at, step)
             elif isinstance(step, Copy):
-                self.launches.steps.append(Step("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
+                self.launches.steps.append(LaunchStep("", (self._buffer(step.source)[0], self._buffer(step.to)[0])))
             elif isinstance(step, Require):
                 self.launches.required.append(Required(self._buffer(step.truth)[0], step.what))
             else:
@@ -121,24 +121,24 @@ class _Maker:
         for at, step in enumerate(self.plan.steps):
             if isinstance(step, Copy) and step.source.space.kind == "arena":
                 whole.add(last.get(step.source.space.index, at))
-            elif isinstance(step, Call):
+            elif isinstance(step, KernelCall):
                 for place in self.written[step.kernel]:
                     argument = step.arguments[place]
-                    if isinstance(argument, Tensor) and argument.space.kind == "arena":
+                    if isinstance(argument, PlannedTensor) and argument.space.kind == "arena":
                         last[argument.space.index] = at
         return whole
 
     def _slots(self) -> list[int]:
         sizes = [0] * len(self.plan.slots)
         for step in self.plan.steps:
-            tensors = step.arguments if isinstance(step, Call) else _places(step)
+            tensors = step.arguments if isinstance(step, KernelCall) else _places(step)
             for one in tensors:
-                if isinstance(one, Tensor) and one.space.kind == "arena":
+                if isinstance(one, PlannedTensor) and one.space.kind == "arena":
                     sizes[one.space.index] = max(sizes[one.space.index], _bytes(one))
         return sizes
 
-    def _call(self, at: int, step: Call) -> None:
-        arguments = [one for one in step.arguments if isinstance(one, Tensor)]
+    def _call(self, at: int, step: KernelCall) -> None:
+        arguments = [one for one in step.arguments if isinstance(one, PlannedTensor)]
         if len(arguments) != len(step.arguments):
             raise TargetError(f"kernel '{step.kernel}' takes a size, which a GPU plan has no word for")
         for place in self.written[step.kernel]:
@@ -158,7 +158,7 @@ class _Maker:
         for launch in function.launches:
             name = self._source(launch, stored)
             used = tuple(buffers[place] for place in launch.arguments)
-            self.launches.steps.append(Step(name, used, launch.groups, launch.threads))
+            self.launches.steps.append(LaunchStep(name, used, launch.groups, launch.threads))
 
     def _source(self, launch: kernels.Launch, narrow: Mapping[int, str]) -> str:
         """The name of the kernel for arguments of these types; its text is written when it is first asked for."""
@@ -189,9 +189,9 @@ class _Maker:
 
     def _fill(self, step: Fill) -> None:
         data = np.array([int(value) for value in step.values], np.int64).tobytes()
-        self.launches.steps.append(Step("", (self._weights(data), self._buffer(step.to)[0])))
+        self.launches.steps.append(LaunchStep("", (self._weights(data), self._buffer(step.to)[0])))
 
-    def _buffer(self, tensor: Tensor) -> tuple[int, str]:
+    def _buffer(self, tensor: PlannedTensor) -> tuple[int, str]:
         """The number of the buffer that holds a tensor, and the type that it is stored in."""
         space = tensor.space
         if space.kind in ("input", "output"):
@@ -210,7 +210,7 @@ class _Maker:
             self._numbers[key] = self._weights(data)
         return self._numbers[key], dtype
 
-    def _storage(self, tensor: Tensor, data: bytes) -> str:
+    def _storage(self, tensor: PlannedTensor, data: bytes) -> str:
         """The type that a constant is stored in: int8 where nothing is lost by it, else half where asked for."""
         if tensor.dtype != "float32" or tensor.elements < _FEW or tensor.space.index in self._copied:
             return tensor.dtype
@@ -243,11 +243,11 @@ def _short(name: str) -> str:
     return f"{name[:_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _places(step: Copy | Fill | Require) -> tuple[Tensor, ...]:
+def _places(step: Copy | Fill | Require) -> tuple[PlannedTensor, ...]:
     return (step.truth,) if isinstance(step, Require) else (step.to,)
 
 
-def _bytes(tensor: Tensor) -> int:
+def _bytes(tensor: PlannedTensor) -> int:
     return tensor.elements * np.dtype(tensor.dtype).itemsize
 
 

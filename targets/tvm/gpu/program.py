@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..artifact.codegen import declared
 from ..artifact.manifest import Port
-from .launches import LaunchPlan, Step
+from .launches import LaunchPlan, LaunchStep
 
 
 def program(plan: LaunchPlan, inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
@@ -48,7 +48,7 @@ def program(plan: LaunchPlan, inputs: Sequence[Port], outputs: Sequence[Port]) -
     return "\n".join(lines)
 
 
-def _launch(plan: LaunchPlan, step: Step, first: int) -> str:
+def _launch(plan: LaunchPlan, step: LaunchStep, first: int) -> str:
     name = json.dumps(step.kernel) if step.kernel else "nullptr"
     points = ", ".join(str(groups * threads) for groups, threads in zip(step.groups, step.threads, strict=True))
     threads = ", ".join(map(str, step.threads))

@@ -12,7 +12,16 @@ from typing import Any
 
 from tvm import s_tir
 
-from ..schedule.blocks import Rule, annotated, blocks_of, called, extent, inline_injective, is_reduction, is_result
+from ..schedule.blocks import (
+    MachineRule,
+    annotated,
+    blocks_of,
+    called,
+    extent,
+    inline_injective,
+    is_reduction,
+    is_result,
+)
 from .device import Gpu
 
 _LANES = 4
@@ -25,7 +34,7 @@ _DOWN = 8
 """Rows of a work group, at most: blocks of channels, which share what the threads of a column load."""
 
 
-class GpuRule(Rule):
+class GpuRule(MachineRule):
     """A rule for a GPU."""
 
     machine: Gpu

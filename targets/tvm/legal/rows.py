@@ -33,7 +33,7 @@ _ONE_AHEAD = {"kernel_shape": (1,), "strides": (1,), "dilations": (1,), "output_
 
 
 @dataclass(frozen=True, slots=True)
-class Rows(Pass):
+class LegalRows(Pass):
     """Convolutions and pools over one axis become those over an image of one row.
 
     Exact. Does not fire where a weight is neither a constant nor codes of one, or a pool tells where it found a value.

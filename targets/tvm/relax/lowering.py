@@ -19,7 +19,7 @@ from .converter import convert
 from .expressions import FUSABLE, OPAQUE, Blocked, constant
 from .importer import Importer
 from .integer_layers import lower_crop
-from .rules.call import Call
+from .rules.call import LoweringCall
 from .rules.extremes import folded
 from .weights import spread
 from .windows import image_size, window
@@ -172,7 +172,7 @@ def lower_elementwise(importer: Importer, node: Node) -> relax.Expr | Blocked | 
     if node.op == "Clip":
         lowered = _clip(importer, node, operands[0])
     elif node.op in ("Max", "Min"):
-        lowered = folded(Call(importer, node), operands)
+        lowered = folded(LoweringCall(importer, node), operands)
     else:
         lowered = convert(importer, node, operands)
     if lowered is None or isinstance(lowered, list):

@@ -29,7 +29,7 @@ from .conditions import check
 from .converter import convert
 from .expressions import Blocked, constant, number
 from .importer import EQUAL, FILLED, PACKED, REQUIRED, Importer
-from .rules.call import Call
+from .rules.call import LoweringCall
 from .rules.indices import PLACES, within
 from .sizes import OpenSizes
 from .table import kernel, lowering
@@ -138,13 +138,13 @@ def _lower(importer: Importer, node: Node) -> None:
         rule = None
     lowered: Any = rule(importer, node) if rule is not None else None
     if lowered is None and node.domain == "" and not moves and (own := kernel(node.op)) is not None:
-        lowered = own(Call(importer, node))
+        lowered = own(LoweringCall(importer, node))
     if lowered is None:
         take = importer.flat if moves else importer.plain
         operands = [None if v is None else take(v) for v in node.inputs]
         if node.op in PLACES and node.domain == "":
             place = PLACES[node.op]
-            operands[place] = within(Call(importer, node), operands[0], operands[place])
+            operands[place] = within(LoweringCall(importer, node), operands[0], operands[place])
         lowered = convert(importer, node, operands)
     if moves:
         importer.quantized.update(node.outputs)

@@ -15,7 +15,7 @@ from .conditions import REDUCTIONS
 if TYPE_CHECKING:
     from ....ir.node import Node
     from .importer import Importer
-    from .rules.call import Call
+    from .rules.call import LoweringCall
 
 _UNARY = (
     "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Abs", "Neg", "Exp", "Sqrt", "Softplus",
@@ -116,7 +116,7 @@ def lowering(operator: str) -> Callable[[Importer, Node], Any] | None:
     return None if operator not in LOWERINGS else _resolved(LOWERINGS[operator], __package__)
 
 
-def kernel(operator: str) -> Callable[[Call], Any] | None:
+def kernel(operator: str) -> Callable[[LoweringCall], Any] | None:
     """The rule of `RULES`, which gives the results of a node, one or a list."""
     return None if operator not in RULES else _resolved(RULES[operator], f"{__package__}.rules")
 

@@ -15,7 +15,7 @@ from ..cpu.machine import Machine
 _REDUCE = 2
 
 
-class Rule(ScheduleRule):  # type: ignore[misc]
+class MachineRule(ScheduleRule):  # type: ignore[misc]
     """A rule for a machine. What no rule can cut stays as TVM wrote it, slower but right, and the manifest names
     it (see `pipeline.Objects`)."""
 

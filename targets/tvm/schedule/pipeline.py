@@ -17,7 +17,7 @@ from ..cpu.beside import each
 from ..cpu.machine import Machine
 from ..relax.exact import legalizations, spelled_out, without_nan
 from .matrix import Matrix
-from .rest import Elementwise, Rows
+from .rest import Elementwise, RowsRule
 from .tiled import Tiled
 from .winograd import Winograd
 
@@ -57,7 +57,7 @@ def lower(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
 
 def schedule(mod: tvm.IRModule, machine: Machine) -> tvm.IRModule:
     """Every kernel of a lowered module cut for the machine, each by itself."""
-    rules = (Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), Rows(machine))
+    rules = (Matrix(machine), Winograd(machine), Tiled(machine), Elementwise(machine), RowsRule(machine))
     with Target(machine.target()):
         return without_nan(dlight.ApplyDefaultSchedule(*rules)(mod))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from .blocks import Rule, blocks_of, extent, inline_injective, is_aligned, is_reduction, is_result
+from .blocks import MachineRule, blocks_of, extent, inline_injective, is_aligned, is_reduction, is_result
 
 _FEW = 8
 """Elements of a last axis that are written one after the other."""
@@ -24,7 +24,7 @@ _SMALL = 4096
 """Elements below which sharing out costs more than it gains."""
 
 
-class Elementwise(Rule):
+class Elementwise(MachineRule):
     """No sums: each element for itself."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:
@@ -81,7 +81,7 @@ class Elementwise(Rule):
             sch.unroll(loop)
 
 
-class Rows(Rule):
+class RowsRule(MachineRule):
     """Stages with reductions that share their outer loops: each row is taken through all of them at once."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:

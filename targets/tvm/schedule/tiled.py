@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import s_tir
 
-from .blocks import Rule, annotated, blocks_of, called, extent, inline_injective, written_out
+from .blocks import MachineRule, annotated, blocks_of, called, extent, inline_injective, written_out
 from .dot import register
 
 _FEW = 16
@@ -20,7 +20,7 @@ _STORES = 16
 """Blocks of one tile whose elements may be stored one by one, where some may lie beyond the end."""
 
 
-class Tiled(Rule):
+class Tiled(MachineRule):
     """The rule for kernels that have a stage of sums with the annotation `optc.points`."""
 
     def schedule(self, sch: s_tir.Schedule) -> s_tir.Schedule | None:

@@ -18,7 +18,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TuningChoice:
     """`cuts` are the workloads that are not cut by default; `kernels` counts all of them, `records` is the digest of
     the trials that it rests on, `share` what the kernels of those should take of the time that they take by default."""
 
@@ -40,7 +40,7 @@ class Choice:
         return json.dumps(plain(self), sort_keys=True)
 
     @staticmethod
-    def of(text: str) -> Choice:
+    def of(text: str) -> TuningChoice:
         """The choice in a text of `to_text`. Raises `ValueError`."""
-        choice: Choice = restored(Choice, json.loads(text))
+        choice: TuningChoice = restored(TuningChoice, json.loads(text))
         return choice

@@ -27,14 +27,14 @@ from ..schedule.winograd import Winograd
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class TunedKernel:
     """The module's function `main`, and shape and type of each argument, the result last."""
 
     mod: tvm.IRModule
     arguments: tuple[tuple[tuple[int, ...], str], ...]
 
 
-def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
+def alone(work: Workload, tile: Tile, machine: Machine) -> TunedKernel | None:
     """The kernel of a workload with every size known, the number of samples taken as 1 where it is not; none where it
     cannot be cut like this."""
     x = te.placeholder(tuple(size or 1 for size in work.data), work.dtype, name="x")
@@ -50,10 +50,10 @@ def alone(work: Workload, tile: Tile, machine: Machine) -> Kernel | None:
     if sch is None:
         return None
     tensors = (x, w, *operands, out)
-    return Kernel(sch.mod, tuple((tuple(int(d) for d in one.shape), str(one.dtype)) for one in tensors))
+    return TunedKernel(sch.mod, tuple((tuple(int(d) for d in one.shape), str(one.dtype)) for one in tensors))
 
 
-def inputs(kernel: Kernel) -> list[np.ndarray[Any, Any]]:
+def inputs(kernel: TunedKernel) -> list[np.ndarray[Any, Any]]:
     """Numbers for the arguments of a kernel, of a size that sums stay far from what floats cannot hold."""
     random = np.random.default_rng(0)
     arrays = []

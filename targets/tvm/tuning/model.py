@@ -9,7 +9,7 @@ from ....ir.shapes.infer import infer
 from ...tuning import Tuned, Tuning
 from ..cpu.machine import Machine
 from ..relax.module import workloads
-from .choice import Choice, Cut
+from .choice import Cut, TuningChoice
 from .records import Records
 from .runner import Here, Runner, There
 from .search import search
@@ -32,7 +32,7 @@ def tune(graph: Graph, machine: Machine, how: Tuning, advance: Callable[[float],
     ended = search(counts, machine, records, runner, how.seconds, advance=advance)
     best = {work: records.best(work, work.default(machine)) for work in counts}
     cuts = tuple(Cut(work, tile) for work, tile in best.items() if tile != work.default(machine))
-    choice = Choice(len(counts), records.digest(counts), records.gain(counts), cuts)
+    choice = TuningChoice(len(counts), records.digest(counts), records.gain(counts), cuts)
     summary = (
         f"{len(cuts)} of {len(counts)} kernels are not cut by default; those that were measured should take "
         f"{100 * choice.share:.0f} % of their time; {ended.trials} trials"

@@ -24,7 +24,7 @@ MARGIN = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class KernelTrial:
     """`seconds` are those of the tile `default`, `ratio` what `tile` takes of them."""
 
     machine: str
@@ -47,10 +47,10 @@ class Records:
         self.path = path
         self.machine, self.versions = machine_text(machine, threads), versions()
         self._cpu = machine
-        self._trials: dict[Workload, dict[Tile, Trial]] = {}
+        self._trials: dict[Workload, dict[Tile, KernelTrial]] = {}
         for line in [] if path is None else _lines(path):
             try:
-                trial: Trial = restored(Trial, json.loads(line))
+                trial: KernelTrial = restored(KernelTrial, json.loads(line))
             except (ValueError, RecursionError):
                 continue  # cut off when it was written, or by another version
             same = (trial.machine, trial.versions) == (self.machine, self.versions)
@@ -67,7 +67,7 @@ class Records:
 
     def add(self, work: Workload, tile: Tile, seconds: float, ratio: float | None) -> None:
         """Keep a trial, in the file at once. Raises `OutputError`."""
-        trial = Trial(self.machine, self.versions, work, tile, work.default(self._cpu), seconds, ratio)
+        trial = KernelTrial(self.machine, self.versions, work, tile, work.default(self._cpu), seconds, ratio)
         self._keep(trial)
         if self.path is None:
             return
@@ -109,7 +109,7 @@ class Records:
         lines = sorted(one.line for work in counts for one in self._trials.get(work, {}).values())
         return Fingerprint("trials", *lines).text
 
-    def _keep(self, trial: Trial) -> None:
+    def _keep(self, trial: KernelTrial) -> None:
         self._trials.setdefault(trial.workload, {})[trial.tile] = trial
 
 

@@ -16,7 +16,7 @@ from ... import tuning
 from ..cpu import toolchain
 from ..cpu.machine import Machine
 from ..remote.connection import Connection
-from .kernel import Kernel, inputs
+from .kernel import TunedKernel, inputs
 
 Timed: TypeAlias = Callable[[int], float]
 """So many runs of a kernel, and the seconds of one of them."""
@@ -35,13 +35,13 @@ class Runner(ABC):
         self.threads = threads
 
     @abstractmethod
-    def load(self, kernel: Kernel) -> Timed:
+    def load(self, kernel: TunedKernel) -> Timed:
         """The kernel ready to run. Raises `TargetError` where a device fails."""
 
     def close(self) -> None:  # noqa: B027 - what runs here needs no end
         """Give back what was taken."""
 
-    def build(self, kernel: Kernel) -> Any:
+    def build(self, kernel: TunedKernel) -> Any:
         with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
             return tvm.tirx.build(kernel.mod, target=Target(self.machine.target()))
 
@@ -53,7 +53,7 @@ class Here(Runner):
         super().__init__(machine, threads)
         tvm.get_global_func("runtime.config_threadpool")(1, threads or os.cpu_count() or 1)
 
-    def load(self, kernel: Kernel) -> Timed:
+    def load(self, kernel: TunedKernel) -> Timed:
         return _timed(self.build(kernel), tvm.cpu(), kernel)
 
 
@@ -68,7 +68,7 @@ class There(Runner):
     def _set_threads(self) -> None:
         self._connection.session.get_function("runtime.config_threadpool")(1, self.threads)
 
-    def load(self, kernel: Kernel) -> Timed:
+    def load(self, kernel: TunedKernel) -> Timed:
         built = self.build(kernel)
         name = self._connection.name()
         with Workspace() as folder:
@@ -88,7 +88,7 @@ class There(Runner):
         self._connection.close()
 
 
-def _timed(module: Any, device: Any, kernel: Kernel) -> Timed:
+def _timed(module: Any, device: Any, kernel: TunedKernel) -> Timed:
     tensors = [tvm.runtime.tensor(array, device) for array in inputs(kernel)]
 
     def timed(runs: int) -> float:

@@ -22,9 +22,9 @@ from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context, Outcome, Override, Report
 from optc.passes.prune import Prune
-from optc.passes.prune.blocks import Blocks
+from optc.passes.prune.blocks import BlockKind
 from optc.passes.structure import saving
-from optc.passes.structure.order import Judge
+from optc.passes.structure.order import EditJudge
 from optc.runtime.sources import load_samples
 
 
@@ -116,10 +116,10 @@ def test_as_many_as_are_safe_go_by_default() -> None:
 @pytest.mark.parametrize(("net", "op"), [(residual_net, "Add"), (behind_activations, "Conv")])
 def test_repair_is_worth_something(net: Callable[[], Graph], op: str) -> None:
     graph, plain = net(), net()
-    name = [name for name, edit in Blocks().named(graph).items() if edit.node.op == op][-1]
+    name = [name for name, edit in BlockKind().named(graph).items() if edit.node.op == op][-1]
     ctx = context(graph, Override(name, passes={"prune": {"remove": True}}))
     run(graph, ctx, ratio=0.0)
-    Blocks().named(plain)[name].apply(plain)
+    BlockKind().named(plain)[name].apply(plain)
     assert ctx.teacher is not None
     assert distance(ctx.teacher, graph, ctx) < 0.7 * distance(ctx.teacher, plain, ctx)
 
@@ -153,7 +153,7 @@ def test_what_the_clock_decides_is_not_asked_again(monkeypatch: pytest.MonkeyPat
 
 def test_answers_that_are_not_finite_judge_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = two_branches(0.05)
-    monkeypatch.setattr(Judge, "loss", lambda *_: math.inf)
+    monkeypatch.setattr(EditJudge, "loss", lambda *_: math.inf)
     report = run(graph, context(graph), ratio=0.3)
     assert not done(report)
     assert "nothing tells what it would lose: answers are not finite" in reasons(report).values()

@@ -14,7 +14,7 @@ import pytest
 from optc.ir.shapes.infer import infer
 from optc.ir.text.parse import parse
 from optc.ir.verify.verify import verify
-from optc.passes.prune.blocks import Blocks
+from optc.passes.prune.blocks import BlockKind
 
 
 @golden_text.cases("blocks")
@@ -22,7 +22,7 @@ def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
     before, _, expected = path.read_text().partition("\n---")
     graph = parse(before + "\n")
     verify(graph)
-    blocks = Blocks().named(graph)
+    blocks = BlockKind().named(graph)
     if expected.strip() == "none":
         assert not blocks
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optc.ir.channels.coupled import Channels
+from optc.ir.channels.coupled import CoupledChannels
 from optc.ir.cost import cost
 from optc.ir.graph import Graph, Value
 from optc.ir.shapes.infer import infer
@@ -147,7 +147,7 @@ def test_the_refit_beats_taking_channels_away() -> None:
     ctx = context(graph, 256)
     plain = graph.clone()
     run(graph, ctx, ratio=0.25)
-    channels = Channels(plain)
+    channels = CoupledChannels(plain)
     group = next(g for g in channels.groups if g.prunable)
     norm = np.abs(next(m for m in group.consumers).value.numpy()).sum(axis=(0, 2, 3))
     channels.prune({group: norm > np.sort(norm)[3]})

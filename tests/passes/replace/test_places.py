@@ -17,7 +17,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.replace import Replace
 from optc.passes.replace.forms import Body, kernel_of
-from optc.passes.replace.kind import Fitted, Replacement
+from optc.passes.replace.kind import BlockReplacement, Fitted
 from optc.passes.replace.places import outside, places
 
 
@@ -27,7 +27,7 @@ def put_convolutions(graph: Graph) -> None:
         weight = np.zeros((place.outputs, place.inputs, *kernel.size))
         done = body.done(body.conv(body.x, weight, kernel))
         one = Fitted(place.begin.name, place.end.name, "conv", done, 0.0, 0.0)
-        Replacement(0, place.end, place.nodes, place, one).apply(graph)
+        BlockReplacement(0, place.end, place.nodes, place, one).apply(graph)
 
 
 @golden_text.cases("replace")

@@ -19,7 +19,7 @@ from optc.passes.svd.spatial import (
     spatial_curve,
     spatial_split,
 )
-from optc.passes.svd.split import FORMS, Begun, Work, resplit, split
+from optc.passes.svd.split import FORMS, BegunSplit, SplitWork, resplit, split
 from optc.passes.svd.tucker import InputBases, tucker_fit, tucker_split
 from optc.passes.walk.moments import Moments
 from optc.passes.walk.readers import linear_layer
@@ -159,7 +159,7 @@ def test_a_spatial_split_takes_the_order_that_fits(first: tuple[int, int]) -> No
     moments, rows = Moments(1, 36, 6), rng.normal(size=(400, 36)).astype(np.float32)
     moments.add(rows, rows @ weight.reshape(6, -1).T)
     target = fit_target(layer.weights(), moments.statistics())
-    both = Begun()
+    both = BegunSplit()
     form = resplit(layer, target, split(target, layer, "spatial", 2, begun=both), begun=both)
     assert form.factors[0].shape == (2, 4, *first)
     assert form.loss < 1e-6 * target.energy
@@ -180,13 +180,13 @@ def test_bounds_leave_out_choices_and_change_none() -> None:
     layer = linear_layer(conv)
     moments, rows = Moments(1, 108, 16), rng.normal(size=(600, 108)).astype(np.float32)
     moments.add(rows, rows @ weight.T)
-    target, work = fit_target(layer.weights(), moments.statistics()), Work(16, 12, (3, 3), 49, 49, 49)
-    everything = list(splits(target, layer, work, FORMS, 2, Begun()))
+    target, work = fit_target(layer.weights(), moments.statistics()), SplitWork(16, 12, (3, 3), 49, 49, 49)
+    everything = list(splits(target, layer, work, FORMS, 2, BegunSplit()))
     for share in (0.001, 0.02, 0.3):
-        few = list(splits(target, layer, work, FORMS, 2, Begun(), loss=share * target.energy))
+        few = list(splits(target, layer, work, FORMS, 2, BegunSplit(), loss=share * target.energy))
         assert sorted(few, key=str) == sorted((c for c in everything if c.error <= share), key=str)
     whole = work.macs("keep", 0)
-    for choice in splits(target, layer, work, FORMS, 2, Begun(), macs=0.6 * whole):
+    for choice in splits(target, layer, work, FORMS, 2, BegunSplit(), macs=0.6 * whole):
         alike = [c for c in everything if c.kind == choice.kind and c.cost <= 0.6 * whole]
         alike = [c for c in alike if c.settings.get("rank_in") == choice.settings.get("rank_in")]
         assert choice.settings == min(alike, key=lambda c: c.error).settings

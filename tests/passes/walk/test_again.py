@@ -15,7 +15,7 @@ from optc.passes.base import Context
 from optc.passes.walk import frontier
 from optc.passes.walk.again import effort_of, size_of
 from optc.passes.walk.frontier import Frontier
-from optc.passes.walk.target import Target
+from optc.passes.walk.target import LayerTarget
 from optc.passes.walk.walk import walk
 from optc.storage.spill import Spill
 
@@ -32,7 +32,7 @@ def widening() -> tuple[Graph, Context]:
     return graph, context(graph, count=40)
 
 
-def targets(graph: Graph, ctx: Context) -> list[Target]:
+def targets(graph: Graph, ctx: Context) -> list[LayerTarget]:
     """The target of each layer of a walk that halves the small weights of every layer."""
     seen = []
     for step in walk(graph, ctx, rows=512):
@@ -55,7 +55,7 @@ def kept_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def alike(one: Sequence[Target], other: Sequence[Target]) -> None:
+def alike(one: Sequence[LayerTarget], other: Sequence[LayerTarget]) -> None:
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a.hessian, b.hessian, rtol=2e-3, atol=1e-5)

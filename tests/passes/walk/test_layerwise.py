@@ -19,7 +19,7 @@ from optc.passes.walk.layer_pass import LayerPass
 from optc.passes.walk.layerwise import ENOUGH, READS_INPUT, Layerwise, _with_enough
 from optc.passes.walk.linear import Linear
 from optc.passes.walk.readers import linear_layers
-from optc.passes.walk.target import Array, Target
+from optc.passes.walk.target import Array, LayerTarget
 from optc.passes.walk.walk import Step
 
 
@@ -43,7 +43,7 @@ class Snapping(Layerwise[Snap, Array]):
     def dense(self, form: Array) -> Array:
         return form
 
-    def refit(self, layer: Linear, target: Target, form: Array) -> Array:
+    def refit(self, layer: Linear, target: LayerTarget, form: Array) -> Array:
         unit = np.min(np.abs(form[form != 0.0]))
         return np.asarray(np.round(target.weight / unit) * unit)
 

@@ -6,7 +6,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from optc.passes.walk.moments import Moments, _flatten
-from optc.passes.walk.patches import Window, sample_positions, take_outputs, take_patches
+from optc.passes.walk.patches import PatchWindow, sample_positions, take_outputs, take_patches
 
 
 def rows(groups: int, d: int, n: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def test_patches_times_weights_are_the_convolution(
     y = ReferenceEvaluator(node).run(None, {"x": x, "w": w})[0]
     sites = int(np.prod(y.shape[2:]))
     at = sample_positions(sites, max(sites - 2, 1), rng)
-    window = Window(kernel, strides, pads[: len(kernel)], dilations)
+    window = PatchWindow(kernel, strides, pads[: len(kernel)], dilations)
     taken = take_patches(x, at, y.shape[2:], window).reshape(2 * len(at), groups, -1)
     answer = np.einsum("rgd,gnd->rgn", taken, w.reshape(groups, 9 // groups, -1)).reshape(-1, 9)
     np.testing.assert_allclose(answer, take_outputs(y, at), rtol=1e-4, atol=1e-4)

@@ -14,11 +14,11 @@ from optc.passes.svd.channel import channel_split
 from optc.passes.walk import saturation as module
 from optc.passes.walk.moments import Moments
 from optc.passes.walk.saturation import ROWS, SPACE, Range, Saturation, eased, range_after, rows_to_keep
-from optc.passes.walk.target import Target, fit_target
+from optc.passes.walk.target import LayerTarget, fit_target
 from optc.runtime.sources import load_samples
 
 
-def problem(low: float, high: float) -> tuple[Saturation, Target]:
+def problem(low: float, high: float) -> tuple[Saturation, LayerTarget]:
     """A layer of 6 outputs and 20 inputs with a summand of its own, and its target."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(4000, 20)) @ rng.normal(size=(20, 20)) / 4.0 + 0.3).astype(np.float32)
@@ -32,7 +32,7 @@ def problem(low: float, high: float) -> tuple[Saturation, Target]:
     )
 
 
-def shown(saturation: Saturation, target: Target, weight: np.ndarray) -> float:
+def shown(saturation: Saturation, target: LayerTarget, weight: np.ndarray) -> float:
     """The mean squared error behind the activation."""
     x, a, other = saturation.read(0)
     assert other is not None
@@ -45,7 +45,7 @@ def shown(saturation: Saturation, target: Target, weight: np.ndarray) -> float:
 def test_a_split_fitted_to_eased_targets_shows_less_error(low: float, high: float) -> None:
     saturation, start = problem(low, high)
 
-    def fitted(target: Target) -> np.ndarray:
+    def fitted(target: LayerTarget) -> np.ndarray:
         a, b = channel_split(target.weight[0], target.hessian[0]).factors(2)
         return a @ b
 

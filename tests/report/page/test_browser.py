@@ -16,7 +16,7 @@ from optc.compiler import Data, compile
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Report
-from optc.report.build import Step
+from optc.report.build import PassRecord
 from optc.runtime.agreement_text import percent
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def test_two_thousand_layers(browser: Browser, tmp_path: Path) -> None:
     report = Report("svd")
     for at in range(2000):
         report.skipped(f"layer_{at}", "Relu", "has no weights")
-    build.report.steps.append(Step("svd", report, build.report.after))
+    build.report.steps.append(PassRecord("svd", report, build.report.after))
     path = tmp_path / "page.html"
     write(build, path)
     assert path.stat().st_size < 3_000_000

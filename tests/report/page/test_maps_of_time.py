@@ -14,7 +14,7 @@ from optc.ir.graph import Graph
 from optc.ir.onnx.writer import save
 from optc.ir.types import DType, TensorType
 from optc.report.model_explorer import render
-from optc.report.page.rows import Part
+from optc.report.page.rows import PartCost
 from optc.report.page.treemap import Area, squarified, unaligned
 from optc.report.page.waterfall import waterfall
 
@@ -42,8 +42,8 @@ def convolution(channels: int) -> Graph:
 
 def test_channels_that_leave_vectors_unfilled_are_told() -> None:
     for channels, odd in ((16, False), (11, True)):
-        assert unaligned(Part(work=list(convolution(channels))), 8) is odd
-        assert not unaligned(Part(work=list(convolution(channels))), 1)
+        assert unaligned(PartCost(work=list(convolution(channels))), 8) is odd
+        assert not unaligned(PartCost(work=list(convolution(channels))), 1)
 
 
 def test_a_pass_that_was_undone_is_grey_and_says_why() -> None:

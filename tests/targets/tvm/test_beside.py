@@ -162,9 +162,9 @@ def test_kernels_are_the_same_bytes_whoever_compiles_them(
 def test_kernels_that_no_rule_cuts_are_named_whoever_compiles_them(
     network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from optc.targets.tvm.schedule.blocks import Rule
+    from optc.targets.tvm.schedule.blocks import MachineRule
     from optc.targets.tvm.schedule.pipeline import write_objects
 
     assert write_objects(*network, str(tmp_path)).unscheduled == ()
-    monkeypatch.setattr(Rule, "apply", lambda *_: None)
+    monkeypatch.setattr(MachineRule, "apply", lambda *_: None)
     assert len(write_objects(*network, str(tmp_path)).unscheduled) == 5

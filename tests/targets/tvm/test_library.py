@@ -131,10 +131,10 @@ def test_images_answer_as_before(target: str, tmp_path: Path) -> None:
 def kernels_of(graph: Graph) -> list[str]:
     """What is called in turn on a machine of wide vectors."""
     from optc.targets.tvm.artifact.build import lowered
-    from optc.targets.tvm.artifact.plan import Call
+    from optc.targets.tvm.artifact.plan import KernelCall
 
     wide = Machine("wide", "x86_64-linux-gnu", lanes=16, registers=32, block=16, filtering=True)
-    return [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, Call)]
+    return [step.kernel for step in lowered(graph.clone(), wide, {})[1].steps if isinstance(step, KernelCall)]
 
 
 def test_halves_of_blocks_are_read_where_they_are(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_kernel_that_no_rule_can_cut_is_named(
     need("host")
     from tvm import s_tir
 
-    from optc.targets.tvm.schedule.rest import Elementwise, Rows
+    from optc.targets.tvm.schedule.rest import Elementwise, RowsRule
 
     def fails(self: object, sch: s_tir.Schedule) -> None:
         sch.get_sblock("nowhere")
@@ -376,7 +376,7 @@ def test_a_kernel_that_no_rule_can_cut_is_named(
     for name, broken in (("whole", False), ("left", True)):
         if broken:
             monkeypatch.setattr(Elementwise, "schedule", fails)
-            monkeypatch.setattr(Rows, "schedule", fails)
+            monkeypatch.setattr(RowsRule, "schedule", fails)
         build(graph, "host", tmp_path / f"{name}.tar")
         artifact.unpack(str(tmp_path / f"{name}.tar"), str(tmp_path / name))
         left = manifest.read(str(tmp_path / name)).get("unscheduled", [])

@@ -16,7 +16,7 @@ from optc.ir.shapes.infer import infer
 from optc.ir.verify.verify import verify
 from optc.passes.base import Context
 from optc.targets.tvm.host import HostTarget
-from optc.targets.tvm.legal.rows import Rows
+from optc.targets.tvm.legal.rows import LegalRows
 
 
 class Net:
@@ -52,7 +52,7 @@ def compare(model: Any) -> Counter[str]:
     """The operators after the pass, which answer as the model does."""
     graph = from_proto(model)
     infer(graph)
-    Rows().run(graph, Context(HostTarget().facts))
+    LegalRows().run(graph, Context(HostTarget().facts))
     verify(graph)
     x = np.random.default_rng(1).standard_normal((3, 8, 12)).astype(np.float32)
     options = onnxruntime.SessionOptions()
@@ -108,7 +108,7 @@ def test_codes_stay_codes() -> None:
     assert (counts["Unsqueeze"], counts["Squeeze"]) == (1, 1)
     graph = from_proto(model)
     infer(graph)
-    Rows().run(graph, Context(HostTarget().facts))
+    LegalRows().run(graph, Context(HostTarget().facts))
     for layer_node in (node for node in graph if node.op == "Conv"):
         for value in layer_node.inputs[:2]:
             assert value is not None

@@ -22,7 +22,7 @@ from optc.runtime.session import Session
 from optc.targets import table
 from optc.targets.tuning import Tuning, duration
 from optc.targets.tvm.artifact import manifest
-from optc.targets.tvm.tuning.choice import Choice, Cut
+from optc.targets.tvm.tuning.choice import Cut, TuningChoice
 
 from .test_codes import picture_net
 from .test_library import images, need, picture, small
@@ -47,7 +47,7 @@ def tuned(
     *,
     stop_at: int = 10**9,
     slow: bool = False,
-) -> Choice:
+) -> TuningChoice:
     """Tune with kernels that are their tiles, and need half the time (or twice) where those are of one block."""
     from optc.targets.tvm.cpu.machines import host
     from optc.targets.tvm.relax.module import workloads
@@ -73,7 +73,7 @@ def tuned(
     best = {work: records.best(work, work.default(machine)) for work in works}
     cuts = tuple(Cut(work, tile) for work, tile in best.items() if tile != work.default(machine))
     assert ended.interrupted == (loads >= stop_at)
-    return Choice(ended.left, records.digest(works), records.gain(works), cuts)
+    return TuningChoice(ended.left, records.digest(works), records.gain(works), cuts)
 
 
 def wide() -> Graph:
@@ -150,7 +150,7 @@ def test_any_cut_answers_as_the_default_does(coded: bool, tmp_path: Path) -> Non
         assert alone(work, tile, machine) is not None, work.text
         cuts.append(Cut(work, tile))
     assert any(cut.tile != cut.workload.default(machine) for cut in cuts)
-    target.emit(graph, str(tmp_path / "a.tar"), Choice(len(cuts), "", 1.0, tuple(cuts)).to_text())
+    target.emit(graph, str(tmp_path / "a.tar"), TuningChoice(len(cuts), "", 1.0, tuple(cuts)).to_text())
     shape = [size if isinstance(size, int) else 1 for size in graph.inputs[0].shape or ()]
     feeds = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)} if coded else picture(1)
     answers = target.open(str(tmp_path / "a.tar"), threads=1).run(feeds)

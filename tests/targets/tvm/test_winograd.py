@@ -14,7 +14,7 @@ from optc.ir.types import DType, TensorType
 from optc.runtime import cpu
 from optc.runtime.session import Session
 from optc.targets import table
-from optc.targets.tvm.compute.winograd import F2, F4, Scheme
+from optc.targets.tvm.compute.winograd import F2, F4, WinogradScheme
 from optc.targets.tvm.cpu.machine import Machine
 from optc.targets.tvm.cpu.machines import arm64
 
@@ -47,7 +47,7 @@ def filtered(graph: Graph, machine: Machine) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", [F2, F4])
-def test_products_of_transforms_are_the_filter(scheme: Scheme) -> None:
+def test_products_of_transforms_are_the_filter(scheme: WinogradScheme) -> None:
     """Of whole numbers, so that all is exact but the thirds and fifteenths in the weights."""
     random = np.random.default_rng(0)
     d = random.integers(-9, 9, (scheme.size, scheme.size)).astype(np.float64)

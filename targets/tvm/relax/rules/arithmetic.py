@@ -10,7 +10,7 @@ from tvm import relax, te, tirx, topi
 
 from ..expressions import number
 from . import sorting
-from .call import Call
+from .call import LoweringCall
 
 _BROADCAST = 1
 """TVM's number for a kernel that work may be fused to."""
@@ -28,7 +28,7 @@ def pairwise(a: te.Tensor, b: te.Tensor, compute: Callable[[Any, Any], Any], nam
     return te.compute(shape.shape, lambda *i: compute(read(a, i), read(b, i)), name=name)
 
 
-def lower_clip(call: Call) -> relax.Expr:
+def lower_clip(call: LoweringCall) -> relax.Expr:
     """Between bounds that are known when the model runs: NaN stays, and bounds nothing."""
     x = call.expr(0)
     for place, beyond in ((1, relax.op.less), (2, relax.op.greater)):
@@ -38,7 +38,7 @@ def lower_clip(call: Call) -> relax.Expr:
     return x
 
 
-def lower_mod(call: Call) -> relax.Expr:
+def lower_mod(call: LoweringCall) -> relax.Expr:
     return call.te(modulo, call.expr(0), call.expr(1), pattern=_BROADCAST, truncated=bool(call.node.get_int("fmod")))
 
 
@@ -59,7 +59,7 @@ def modulo(a: te.Tensor, b: te.Tensor, *, truncated: bool) -> te.Tensor:
     return pairwise(a, b, real if str(a.dtype).startswith(("float", "bfloat")) else whole, "modulo")
 
 
-def lower_pow(call: Call) -> relax.Expr | None:
+def lower_pow(call: LoweringCall) -> relax.Expr | None:
     a, b = call.value(0).dtype, call.value(1).dtype
     if a is None or b is None or (a is b and a.is_float):
         return None
@@ -90,7 +90,7 @@ def whole_power(a: te.Tensor, b: te.Tensor) -> te.Tensor:
     return pairwise(a, b, at, "whole_power")
 
 
-def lower_bit_shift(call: Call) -> relax.Expr:
+def lower_bit_shift(call: LoweringCall) -> relax.Expr:
     left = call.node.get_string("direction") == "LEFT"
     return call.te(shifted, call.expr(0), call.expr(1), pattern=_BROADCAST, left=left)
 
@@ -113,7 +113,7 @@ def shifted(a: te.Tensor, b: te.Tensor, *, left: bool) -> te.Tensor:
     return pairwise(a, b, at, "shifted")
 
 
-def lower_sign(call: Call) -> relax.Expr:
+def lower_sign(call: LoweringCall) -> relax.Expr:
     return call.te(sign_of, call.expr(0), pattern=_BROADCAST)
 
 
@@ -129,7 +129,7 @@ def sign_of(x: te.Tensor) -> te.Tensor:
     return te.compute(x.shape, at, name="sign_of")
 
 
-def lower_shrink(call: Call) -> relax.Expr:
+def lower_shrink(call: LoweringCall) -> relax.Expr:
     far, bias = call.node.get_float("lambd", 0.5), call.node.get_float("bias")
     return call.te(shrunk, call.expr(0), pattern=_BROADCAST, far=far, bias=bias)
 
@@ -148,7 +148,7 @@ def shrunk(x: te.Tensor, *, far: float, bias: float) -> te.Tensor:
     return te.compute(x.shape, at, name="shrunk")
 
 
-def lower_thresholded_relu(call: Call) -> relax.Expr:
+def lower_thresholded_relu(call: LoweringCall) -> relax.Expr:
     return call.te(thresholded, call.expr(0), pattern=_BROADCAST, least=call.node.get_float("alpha", 1.0))
 
 
@@ -157,7 +157,7 @@ def thresholded(x: te.Tensor, *, least: float) -> te.Tensor:
     return te.compute(x.shape, lambda *i: tirx.Select(x[i] > bound, x[i], zero), name="thresholded")
 
 
-def lower_is_inf(call: Call) -> relax.Expr:
+def lower_is_inf(call: LoweringCall) -> relax.Expr:
     signs = [s for s, name in ((1, "detect_positive"), (-1, "detect_negative")) if call.node.get_int(name, 1)]
     return call.te(infinite, call.expr(0), pattern=_BROADCAST, signs=signs)
 
@@ -172,7 +172,7 @@ def infinite(x: te.Tensor, *, signs: list[int]) -> te.Tensor:
     return te.compute(x.shape, at, name="infinite")
 
 
-def lower_hyperbolic(call: Call) -> relax.Expr:
+def lower_hyperbolic(call: LoweringCall) -> relax.Expr:
     """sinh and cosh as halves of exponentials; near 0, where those of sinh are alike, by its series."""
     sign = -1 if call.node.op == "Sinh" else 1
     return call.te(hyperbolic, call.expr(0), pattern=_BROADCAST, sign=sign)
@@ -198,7 +198,7 @@ def hyperbolic(x: te.Tensor, *, sign: int) -> te.Tensor:
     return te.compute(x.shape, at, name="hyperbolic")
 
 
-def lower_cumulative(call: Call) -> relax.Expr:
+def lower_cumulative(call: LoweringCall) -> relax.Expr:
     rank = len(call.value(0).shape or ())
     operand = call.array(1)
     if call.node.op == "CumSum" and operand is not None:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from .call import Call
+from .call import LoweringCall
 
 
-def lower_space_to_depth(call: Call) -> relax.Expr | None:
+def lower_space_to_depth(call: LoweringCall) -> relax.Expr | None:
     if call.node.get_string("mode", "DCR") == "DCR":
         return None
     n, c, h, w = call.sizes(0)
@@ -20,7 +20,7 @@ def lower_space_to_depth(call: Call) -> relax.Expr | None:
     return call.reshape(moved, (n, c * b * b, h // b, w // b))
 
 
-def lower_dequantize(call: Call) -> relax.Expr | None:
+def lower_dequantize(call: LoweringCall) -> relax.Expr | None:
     """(x - zero point) * scale, both spread out over their blocks."""
     block = call.node.get_int("block_size")
     if not block:
@@ -36,7 +36,7 @@ def lower_dequantize(call: Call) -> relax.Expr | None:
     return call.cast(call.emit(relax.op.multiply(x, scale)), call.dtype())
 
 
-def lower_quantize(call: Call) -> relax.Expr | None:
+def lower_quantize(call: LoweringCall) -> relax.Expr | None:
     """round(x / scale) + zero point, kept within the codes, the scale and zero point spread out over their blocks."""
     block = call.node.get_int("block_size")
     dtype = call.node.outputs[0].dtype
@@ -53,7 +53,7 @@ def lower_quantize(call: Call) -> relax.Expr | None:
     return call.cast(call.emit(relax.op.minimum(call.emit(relax.op.maximum(y, low)), high)), call.dtype())
 
 
-def _spread(call: Call, x: relax.Expr, axis: int, block: int, sizes: tuple[int, ...]) -> Any:
+def _spread(call: LoweringCall, x: relax.Expr, axis: int, block: int, sizes: tuple[int, ...]) -> Any:
     """Each element so many times along the axis, as far as that goes."""
     wide = call.emit(relax.op.repeat(x, block, axis))
     return call.emit(relax.op.strided_slice(wide, [axis], [0], [sizes[axis]]))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ADVICE = "build for onnx, or replace it by other operators"
 
 
-class Call:
+class LoweringCall:
     """One node. Operands are counted as ONNX counts them; results have the sizes that the graph gives them."""
 
     def __init__(self, importer: Importer, node: Node) -> None:

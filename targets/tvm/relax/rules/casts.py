@@ -10,10 +10,10 @@ from tvm import relax, te, tirx
 from .....ir.types import DType
 from ..conditions import EIGHTS
 from ..expressions import constant
-from .call import Call
+from .call import LoweringCall
 
 
-def lower_cast(call: Call) -> relax.Expr | None:
+def lower_cast(call: LoweringCall) -> relax.Expr | None:
     source, wanted = call.value(0).dtype, call.node.outputs[0].dtype
     if source is None or wanted is None or source is wanted:
         return None if source is None or source is not wanted else call.expr(0)
@@ -74,11 +74,11 @@ def decoded(codes: te.Tensor, values: te.Tensor) -> te.Tensor:
     return te.compute(codes.shape, lambda *i: values[codes[i].astype("int32")], name="decoded")
 
 
-def _values(call: Call, dtype: DType) -> relax.Expr:
+def _values(call: LoweringCall, dtype: DType) -> relax.Expr:
     return constant(np.arange(256, dtype=np.uint8).view(dtype.numpy).astype(np.float32))
 
 
-def _encoded(call: Call, x: relax.Expr, wanted: DType) -> relax.Expr:
+def _encoded(call: LoweringCall, x: relax.Expr, wanted: DType) -> relax.Expr:
     """The code of the nearest value: as many as there are bounds between neighbours below the number."""
     unsigned = wanted in (DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2FNUZ)
     values = np.arange(128, dtype=np.uint8).view(wanted.numpy).astype(np.float64)
@@ -117,5 +117,5 @@ def encoded(x: te.Tensor, bounds: te.Tensor, *, most: int, beyond: int, nan: int
     return te.compute(x.shape, code, name="encoded")
 
 
-def lower_bit_cast(call: Call) -> relax.Expr:
+def lower_bit_cast(call: LoweringCall) -> relax.Expr:
     return call.te(bits, call.expr(0), dtype=call.dtype())

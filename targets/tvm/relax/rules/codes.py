@@ -6,12 +6,12 @@ import math
 
 from tvm import relax
 
-from .call import Call
+from .call import LoweringCall
 
 _CONVOLUTIONS = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 
 
-def lower_conv_integer(call: Call) -> relax.Expr:
+def lower_conv_integer(call: LoweringCall) -> relax.Expr:
     sizes, kernel = call.sizes(0), call.sizes(1)
     x, w = _shifted(call, 0, 2, ()), _shifted(call, 1, 3, (1,) * (len(kernel) - 1))
     rank = len(sizes) - 2
@@ -23,7 +23,7 @@ def lower_conv_integer(call: Call) -> relax.Expr:
     )
 
 
-def _shifted(call: Call, index: int, zero: int, behind: tuple[int, ...]) -> relax.Expr:
+def _shifted(call: LoweringCall, index: int, zero: int, behind: tuple[int, ...]) -> relax.Expr:
     """An operand less its zero point; several, of its first axis, have sizes of one `behind` them."""
     codes = call.cast(call.expr(index), "int32")
     if not call.has(zero):
@@ -34,7 +34,11 @@ def _shifted(call: Call, index: int, zero: int, behind: tuple[int, ...]) -> rela
 
 
 def _pads(
-    call: Call, image: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+    call: LoweringCall,
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
 ) -> list[int]:
     """What stands around the image: before it along each axis, then behind it."""
     mode = call.node.get_string("auto_pad", "NOTSET")

@@ -14,16 +14,16 @@ from tvm import relax, te, tirx
 
 from ..exact import equal
 from ..expressions import number
-from .call import Call
+from .call import LoweringCall
 from .reductions import extreme
 
 
-def lower_pairs(call: Call) -> relax.Expr:
+def lower_pairs(call: LoweringCall) -> relax.Expr:
     """Max and Min, of one tensor after the other."""
     return folded(call, [call.expr(index) for index in range(len(call.node.inputs))])
 
 
-def folded(call: Call, operands: list[relax.Expr]) -> relax.Expr:
+def folded(call: LoweringCall, operands: list[relax.Expr]) -> relax.Expr:
     """The larger numbers of `operands` for Max, the smaller for Min."""
     pick = relax.op.maximum if call.node.op == "Max" else relax.op.minimum
     answer = operands[0]
@@ -32,7 +32,7 @@ def folded(call: Call, operands: list[relax.Expr]) -> relax.Expr:
     return answer
 
 
-def lower_arg_extreme(call: Call) -> relax.Expr | None:
+def lower_arg_extreme(call: LoweringCall) -> relax.Expr | None:
     sizes = [number(size) for size in call.expr(0).ty.shape]
     axis = call.node.get_int("axis") % len(sizes)
     largest, last = call.node.op == "ArgMax", bool(call.node.get_int("select_last_index"))
@@ -42,7 +42,7 @@ def lower_arg_extreme(call: Call) -> relax.Expr | None:
     return call.squeeze(places, axis)
 
 
-def lower_hardmax(call: Call) -> relax.Expr:
+def lower_hardmax(call: LoweringCall) -> relax.Expr:
     sizes = call.sizes(0)
     old = call.importer.graph.opset() < 13
     axis = call.node.get_int("axis", 1 if old else -1) % len(sizes)
@@ -53,11 +53,11 @@ def lower_hardmax(call: Call) -> relax.Expr:
     return call.reshape(_hot(call, rows, 1), sizes)
 
 
-def _hot(call: Call, x: relax.Expr, axis: int) -> relax.Expr:
+def _hot(call: LoweringCall, x: relax.Expr, axis: int) -> relax.Expr:
     return call.te(marked, x, _places(call, x, axis, largest=True, last=False), axis=axis)
 
 
-def _places(call: Call, x: relax.Expr, axis: int, *, largest: bool, last: bool) -> relax.Expr:
+def _places(call: LoweringCall, x: relax.Expr, axis: int, *, largest: bool, last: bool) -> relax.Expr:
     most = call.te(extreme, x, axes=(axis,), largest=largest)
     return call.te(place_of, x, most, axis=axis, last=last)
 

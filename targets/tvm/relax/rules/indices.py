@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import relax, te, tirx
 
-from .call import Call
+from .call import LoweringCall
 
 PLACES = {
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND"), 1),
@@ -21,7 +21,7 @@ PLACES = {
 """Operators one of whose operands says places, and which one."""
 
 
-def within(call: Call, data: relax.Expr, places: relax.Expr) -> relax.Expr:
+def within(call: LoweringCall, data: relax.Expr, places: relax.Expr) -> relax.Expr:
     """`places` from 0 on, each within `data`; what the artifact requires is noted. Constants stay as they are."""
     node, index = call.node, PLACES[call.node.op]
     if call.array(index) is not None or 0 in (call.value(index).shape or ()):

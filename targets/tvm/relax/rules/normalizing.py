@@ -6,10 +6,10 @@ import numpy as np
 from tvm import relax
 
 from ..expressions import constant
-from .call import Call
+from .call import LoweringCall
 
 
-def lower_layer_normalization(call: Call) -> list[relax.Expr] | None:
+def lower_layer_normalization(call: LoweringCall) -> list[relax.Expr] | None:
     """y = (x - mean) / sqrt(variance + epsilon) * scale + bias; mean and the inverse of the root are results, too."""
     if len(call.node.outputs) < 2 or not any(value.uses for value in call.node.outputs[1:]):
         return None
@@ -33,7 +33,7 @@ def lower_layer_normalization(call: Call) -> list[relax.Expr] | None:
     ]
 
 
-def lower_batch_normalization(call: Call) -> list[relax.Expr] | None:
+def lower_batch_normalization(call: LoweringCall) -> list[relax.Expr] | None:
     """In training mode: by the mean and variance of the batch, and running ones moved on by `momentum`."""
     if not call.node.get_int("training_mode"):
         return None
@@ -62,14 +62,14 @@ def lower_batch_normalization(call: Call) -> list[relax.Expr] | None:
     return results[: len(call.node.outputs)]
 
 
-def lower_dropout(call: Call) -> list[relax.Expr]:
+def lower_dropout(call: LoweringCall) -> list[relax.Expr]:
     x = call.expr(0)
     if len(call.node.outputs) == 1:
         return [x]
     return [x, constant(np.ones(call.sizes(0), np.bool_))]
 
 
-def lower_lp_normalization(call: Call) -> relax.Expr:
+def lower_lp_normalization(call: LoweringCall) -> relax.Expr:
     """x / |x| along an axis, and 0 where that norm is."""
     x, kind = call.expr(0), call.dtype()
     axis = call.node.get_int("axis", -1)

@@ -14,13 +14,13 @@ from tvm import relax, tirx
 
 from ...compute import dense as products
 from ..expressions import FUSABLE, constant
-from .call import Call
+from .call import LoweringCall
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _Floats = npt.NDArray[Any]
 
 
-def lower_cell(call: Call) -> list[relax.Expr]:
+def lower_cell(call: LoweringCall) -> list[relax.Expr]:
     node = call.node
     first = node.get_int("layout") == 1
     x = call.expr(0)
@@ -43,7 +43,7 @@ def lower_cell(call: Call) -> list[relax.Expr]:
 class _Direction:
     """One direction of a cell: `index` counts it, `back` tells that it walks from the last step to the first."""
 
-    def __init__(self, call: Call, x: relax.Expr, index: int, back: bool) -> None:
+    def __init__(self, call: LoweringCall, x: relax.Expr, index: int, back: bool) -> None:
         self.call, self.x, self.index, self.back = call, x, index, back
         self.op = call.node.op
 

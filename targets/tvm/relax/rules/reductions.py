@@ -14,7 +14,7 @@ from tvm import relax, te, tirx
 from ..conditions import sets_of_axes
 from ..exact import equal
 from ..expressions import constant, number
-from .call import Call
+from .call import LoweringCall
 
 _NONE = {
     "ReduceMax": -np.inf,
@@ -27,7 +27,7 @@ _NONE = {
 """What a reduction of nothing gives, where it is not 0."""
 
 
-def lower_reduce(call: Call) -> relax.Expr:
+def lower_reduce(call: LoweringCall) -> relax.Expr:
     sizes = _sizes(call)
     keep = bool(call.node.get_int("keepdims", 1))
     if call.is_known(1):
@@ -55,7 +55,7 @@ def lower_reduce(call: Call) -> relax.Expr:
     return result
 
 
-def _identity(call: Call) -> relax.Expr:
+def _identity(call: LoweringCall) -> relax.Expr:
     """What a reduction over no axis makes of each element."""
     x, op = call.expr(0), call.node.op
     if op in ("ReduceL1", "ReduceL2"):
@@ -77,13 +77,13 @@ def is_set(operand: te.Tensor, *, axes: tuple[int, ...], sizes: tuple[int, ...])
     return te.compute((), lambda: tirx.all(*wanted) if wanted else tirx.const(True, "bool"), name="is_set")
 
 
-def _sizes(call: Call) -> tuple[Any, ...]:
+def _sizes(call: LoweringCall) -> tuple[Any, ...]:
     """The sizes of what is reduced: numbers, or TVM's expressions for those that are open."""
     shape = call.expr(0).ty.shape
     return tuple(size if (fixed := number(size)) is None else fixed for size in shape)
 
 
-def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
+def _over(call: LoweringCall, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     """The reduction over `axes` (all of them numbers of axes that exist)."""
     op, sizes, x = call.node.op, _sizes(call), call.expr(0)
     out = [1 if axis in axes else size for axis, size in enumerate(sizes)]
@@ -130,7 +130,7 @@ def _over(call: Call, axes: tuple[int, ...], keep: bool) -> relax.Expr:
     return call.reshape(call.cast(y, dtype), final)
 
 
-def _log_sum_exp(call: Call, x: relax.Expr, axes: tuple[int, ...], total: Any) -> relax.Expr:
+def _log_sum_exp(call: LoweringCall, x: relax.Expr, axes: tuple[int, ...], total: Any) -> relax.Expr:
     """log(sum(exp(x - m))) + m, where m is the largest, or nothing where that is no number."""
     if not axes:
         return x

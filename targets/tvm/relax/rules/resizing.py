@@ -15,11 +15,11 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from ..expressions import constant
-from .call import Call
+from .call import LoweringCall
 from .sizes import every, other_sizes
 
 
-def lower_resize(call: Call) -> relax.Expr:
+def lower_resize(call: LoweringCall) -> relax.Expr:
     node = call.node
     sizes, result = call.sizes(0), call.result()
     rank = len(sizes)
@@ -97,7 +97,7 @@ class _Axis:
 
 
 def _factors(
-    call: Call, axes: tuple[int, ...], sizes: tuple[int, ...], result: tuple[int, ...]
+    call: LoweringCall, axes: tuple[int, ...], sizes: tuple[int, ...], result: tuple[int, ...]
 ) -> tuple[relax.Expr, list[float] | None]:
     """The scale of each axis as a vector, and as numbers where they are known."""
     one = np.float32
@@ -128,7 +128,7 @@ def _factors(
     return scales, None
 
 
-def lower_roi_align(call: Call) -> relax.Expr:
+def lower_roi_align(call: LoweringCall) -> relax.Expr:
     """Means over the cells of regions; of coordinates in pixels, half a pixel is taken off (`half_pixel`)."""
     node, rois = call.node, call.cast(call.expr(1), "float32")
     scale = node.get_float("spatial_scale", 1.0)

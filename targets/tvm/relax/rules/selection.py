@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
-from .call import Call
+from .call import LoweringCall
 from .sizes import every, other_sizes
 
 
-def lower_compress(call: Call) -> relax.Expr:
+def lower_compress(call: LoweringCall) -> relax.Expr:
     sizes, result = call.sizes(0), call.result()
     x, condition = call.expr(0), call.expr(1)
     if "axis" in call.node.attributes:
@@ -26,7 +26,7 @@ def lower_compress(call: Call) -> relax.Expr:
     return call.te(taken, x, chosen, axis=axis)
 
 
-def lower_non_zero(call: Call) -> relax.Expr:
+def lower_non_zero(call: LoweringCall) -> relax.Expr:
     sizes, result = call.sizes(0), call.result()
     count = int(np.prod(sizes, dtype=np.int64))
     flat = call.reshape(call.expr(0), (count,))
@@ -36,7 +36,7 @@ def lower_non_zero(call: Call) -> relax.Expr:
     return call.te(unravelled, chosen, sizes=sizes)
 
 
-def _positions(call: Call, condition: relax.Expr, size: int, count: int) -> relax.Expr:
+def _positions(call: LoweringCall, condition: relax.Expr, size: int, count: int) -> relax.Expr:
     """Where a vector of truths is true, in order: `count` places, which the artifact makes sure of."""
     counts = call.te(counted, condition, size=size)
     call.require(call.te(counts_fit, counts, count=count), other_sizes(call))
@@ -80,7 +80,7 @@ def unravelled(places: te.Tensor, *, sizes: tuple[int, ...]) -> te.Tensor:
     return te.compute((len(sizes), places.shape[0]), at, name="unravelled")
 
 
-def lower_reverse_sequence(call: Call) -> relax.Expr:
+def lower_reverse_sequence(call: LoweringCall) -> relax.Expr:
     batch, time = call.node.get_int("batch_axis", 1), call.node.get_int("time_axis", 0)
     return call.te(reversed_sequence, call.expr(0), call.expr(1), batch=batch, time=time)
 

@@ -10,10 +10,10 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from ..expressions import constant, number
-from .call import Call
+from .call import LoweringCall
 
 
-def lower_reshape(call: Call) -> relax.Expr | None:
+def lower_reshape(call: LoweringCall) -> relax.Expr | None:
     if not _computed(call, 1):
         return None
     sizes, result = call.sizes(0), call.result()
@@ -29,7 +29,7 @@ def lower_reshape(call: Call) -> relax.Expr | None:
     return call.reshape(call.expr(0), result)
 
 
-def lower_expand(call: Call) -> relax.Expr | None:
+def lower_expand(call: LoweringCall) -> relax.Expr | None:
     if not _computed(call, 1):
         return None
     sizes, result = call.sizes(0), call.result()
@@ -53,7 +53,7 @@ def broadcast(x: te.Tensor, *, result: tuple[int, ...]) -> te.Tensor:
     return te.compute(result, at, name="broadcast")
 
 
-def lower_tile(call: Call) -> relax.Expr | None:
+def lower_tile(call: LoweringCall) -> relax.Expr | None:
     if call.is_known(1):
         return None
     if call.elements(1) is not None:
@@ -69,7 +69,7 @@ def tile(x: te.Tensor, *, result: tuple[Any, ...]) -> te.Tensor:
     return te.compute(result, lambda *i: x[tuple(a % size for a, size in zip(i, x.shape, strict=True))], name="tile")
 
 
-def lower_constant_of_shape(call: Call) -> relax.Expr | None:
+def lower_constant_of_shape(call: LoweringCall) -> relax.Expr | None:
     result = call.node.outputs[0].static_shape
     if result is None:
         return None
@@ -80,7 +80,7 @@ def lower_constant_of_shape(call: Call) -> relax.Expr | None:
     return constant(np.broadcast_to(value.reshape(()), result))
 
 
-def lower_split(call: Call) -> list[relax.Expr] | None:
+def lower_split(call: LoweringCall) -> list[relax.Expr] | None:
     if not _computed(call, 1):
         return None
     axis = call.node.get_int("axis") % len(call.sizes(0))
@@ -99,15 +99,15 @@ def part(x: te.Tensor, *, axis: int, start: int, result: tuple[int, ...]) -> te.
     return te.compute(result, lambda *i: x[(*i[:axis], i[axis] + start, *i[axis + 1 :])], name="part")
 
 
-def lower_squeeze(call: Call) -> relax.Expr | None:
+def lower_squeeze(call: LoweringCall) -> relax.Expr | None:
     return _moved_ones(call, call.sizes(0), call.result()) if _computed(call, 1) else None
 
 
-def lower_unsqueeze(call: Call) -> relax.Expr | None:
+def lower_unsqueeze(call: LoweringCall) -> relax.Expr | None:
     return _moved_ones(call, call.result(), call.sizes(0)) if _computed(call, 1) else None
 
 
-def _moved_ones(call: Call, wide: tuple[int, ...], narrow: tuple[int, ...]) -> relax.Expr:
+def _moved_ones(call: LoweringCall, wide: tuple[int, ...], narrow: tuple[int, ...]) -> relax.Expr:
     """Axes of size one that an operand names: `wide` has them, `narrow` does not."""
     count = len(wide) - len(narrow)
     ones = [axis for axis, size in enumerate(wide) if size == 1]
@@ -130,7 +130,7 @@ def is_one_of(operand: te.Tensor, *, sets: list[tuple[int, ...]], rank: int) -> 
     return te.compute((), lambda: any_of(*exact), name="is_one_of")
 
 
-def lower_range(call: Call) -> relax.Expr | None:
+def lower_range(call: LoweringCall) -> relax.Expr | None:
     if all(call.is_known(index) for index in range(3)):
         return None
     start, limit, delta = (call.elements(index) for index in range(3))
@@ -165,7 +165,7 @@ def progression(start: te.Tensor, limit: te.Tensor, delta: te.Tensor, *, count: 
     return te.compute((count,), lambda i: start[()] + delta[()] * i.astype(delta.dtype), name="progression")
 
 
-def lower_one_hot(call: Call) -> relax.Expr:
+def lower_one_hot(call: LoweringCall) -> relax.Expr:
     result = call.open_result()
     axis = call.node.get_int("axis", -1) % len(result)
     if call.elements(1) is None:
@@ -184,7 +184,7 @@ def one_hot(indices: te.Tensor, values: te.Tensor, *, axis: int, result: tuple[A
     return te.compute(result, at, name="one_hot")
 
 
-def lower_center_crop_pad(call: Call) -> relax.Expr:
+def lower_center_crop_pad(call: LoweringCall) -> relax.Expr:
     sizes, result = call.sizes(0), call.result()
     axes = call.node.get_ints("axes", range(len(sizes)))
     if call.array(1) is None:
@@ -209,7 +209,7 @@ def framed(x: te.Tensor, *, before: list[int], result: tuple[int, ...]) -> te.Te
     return te.compute(result, at, name="framed")
 
 
-def lower_trilu(call: Call) -> relax.Expr:
+def lower_trilu(call: LoweringCall) -> relax.Expr:
     k = call.expr(1) if call.has(1) else call.emit(relax.const(0, "int64"))
     return call.te(trilu, call.expr(0), call.reshape(k, ()), upper=bool(call.node.get_int("upper", 1)))
 
@@ -222,14 +222,14 @@ def trilu(x: te.Tensor, k: te.Tensor, *, upper: bool) -> te.Tensor:
     return te.compute(x.shape, at, name="trilu")
 
 
-def lower_eye_like(call: Call) -> relax.Expr:
+def lower_eye_like(call: LoweringCall) -> relax.Expr:
     rows, columns = call.sizes(0)
     dtype = call.node.outputs[0].dtype
     assert dtype is not None
     return constant(np.eye(rows, columns, call.node.get_int("k")).astype(dtype.numpy))
 
 
-def lower_shape(call: Call) -> relax.Expr | None:
+def lower_shape(call: LoweringCall) -> relax.Expr | None:
     sizes = call.value(0).static_shape
     if sizes is None:
         return None
@@ -237,12 +237,12 @@ def lower_shape(call: Call) -> relax.Expr | None:
     return constant(np.array(sizes[start:end], np.int64))
 
 
-def lower_size(call: Call) -> relax.Expr | None:
+def lower_size(call: LoweringCall) -> relax.Expr | None:
     sizes = call.value(0).static_shape
     return None if sizes is None else constant(np.array(np.prod(sizes, dtype=np.int64), np.int64))
 
 
-def _computed(call: Call, index: int) -> bool:
+def _computed(call: LoweringCall, index: int) -> bool:
     """Whether an operand is a tensor that is known only when the model runs: sizes computed from sizes are not."""
     if call.is_known(index):
         return False
@@ -250,7 +250,7 @@ def _computed(call: Call, index: int) -> bool:
     return isinstance(kind, relax.TensorType) and call.node.outputs[0].static_shape is not None
 
 
-def agree(call: Call, operand: relax.Expr, fits: Any, count: int) -> None:
+def agree(call: LoweringCall, operand: relax.Expr, fits: Any, count: int) -> None:
     """The artifact fails unless `fits` holds for each number of a vector of `count` of them."""
     if count:
         call.require(call.te(agrees, operand, fits=fits, count=count), other_sizes(call))
@@ -260,7 +260,7 @@ def agrees(operand: te.Tensor, *, fits: Any, count: int) -> te.Tensor:
     return te.compute((), lambda: every(*[fits(k, operand[k]) for k in range(count)]), name="agrees")
 
 
-def other_sizes(call: Call) -> str:
+def other_sizes(call: LoweringCall) -> str:
     sizes = [list(value.static_shape or ()) for value in call.node.outputs]
     return f"it was built to give {sizes[0] if len(sizes) == 1 else sizes}, and its operand asks for other sizes"
 

@@ -9,11 +9,11 @@ from tvm import relax, te, tirx
 
 from .....ir.ops import LARGEST
 from ..expressions import constant
-from .call import Call
+from .call import LoweringCall
 from .sizes import any_of, every, other_sizes
 
 
-def lower_slice(call: Call) -> relax.Expr | None:
+def lower_slice(call: LoweringCall) -> relax.Expr | None:
     if call.node.outputs[0].static_shape is None or all(call.is_known(index) for index in range(1, 5)):
         return None
     sizes, result = call.sizes(0), call.result()
@@ -76,7 +76,7 @@ def sliced(x: te.Tensor, cuts: te.Tensor, *, result: tuple[int, ...]) -> te.Tens
     return te.compute(result, at, name="sliced")
 
 
-def lower_pad(call: Call) -> relax.Expr | None:
+def lower_pad(call: LoweringCall) -> relax.Expr | None:
     if call.node.outputs[0].static_shape is None:
         return None
     sizes, result = call.sizes(0), call.result()

@@ -12,11 +12,11 @@ from typing import Any
 
 from tvm import relax, te, tirx
 
-from .call import Call
+from .call import LoweringCall
 from .sizes import agree
 
 
-def lower_top_k(call: Call) -> list[relax.Expr]:
+def lower_top_k(call: LoweringCall) -> list[relax.Expr]:
     sizes, result = call.sizes(0), call.result()
     axis = call.node.get_int("axis", -1) % len(sizes)
     if not call.is_known(1):
@@ -38,7 +38,7 @@ def lower_top_k(call: Call) -> list[relax.Expr]:
     return results
 
 
-def lower_cum_sum(call: Call) -> relax.Expr:
+def lower_cum_sum(call: LoweringCall) -> relax.Expr:
     """Along an axis that is known."""
     axes = call.array(1)
     assert axes is not None

@@ -7,7 +7,7 @@ input's batch axis (`axes.py`). Nothing is read before it is asked for, and the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ from .columns import Array, Column, Index, LoadedColumn, SharedColumn, runs
 
 Feeds: TypeAlias = dict[str, Array]
 """Input name -> tensor: what a session runs on."""
+
+Change: TypeAlias = "Callable[[Feeds, int], Feeds]"
 
 Source: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[object]"
 
@@ -28,7 +30,7 @@ class Samples:
     `synthetic` tells made-up inputs from real ones. `notes` are sentences for the user about how the data was read.
     """
 
-    __slots__ = ("axes", "synthetic", "notes", "_columns", "_index", "_single")
+    __slots__ = ("axes", "synthetic", "notes", "_columns", "_index", "_single", "_change")
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class Samples:
         notes: Sequence[str] = (),
         index: Index | None = None,
         single: bool = False,
+        change: Change | None = None,
     ) -> None:
         """Raises `DataError` where the columns disagree in length or hold nothing."""
         self.axes = dict(axes)
@@ -46,6 +49,7 @@ class Samples:
         self.notes = tuple(notes)
         self._columns = tuple(columns)
         self._single = single
+        self._change = change
         first = columns[0]
         for column in columns:
             if len(column) != len(first):
@@ -78,9 +82,11 @@ class Samples:
 
     def singly(self) -> Samples:
         """The same samples in batches of one, for a graph that declares a batch axis and takes no batch."""
-        return Samples(
-            self._columns, self.axes, synthetic=self.synthetic, notes=self.notes, index=self._index, single=True
-        )
+        return self._with(self._index, single=True, change=self._change)
+
+    def through(self, change: Change) -> Samples:
+        """The same samples, each batch as `change` makes it, which is given the place of the batch too."""
+        return self._with(self._index, single=self._single, change=change)
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """All samples in order, up to `size` at a time.
@@ -95,7 +101,8 @@ class Samples:
             at = self._index[start : start + step]
             rows = [column.rows(at) for column in self._columns]
             for a, b in runs(rows, len(at)):
-                yield {c.name: self._stack(c, r, a, b) for c, r in zip(self._columns, rows, strict=True)}
+                feeds = {c.name: self._stack(c, r, a, b) for c, r in zip(self._columns, rows, strict=True)}
+                yield feeds if self._change is None else self._change(feeds, start + a)
 
     def _stack(self, column: Column, rows: Array | list[Array], a: int, b: int) -> Array:
         axis = self.axes[column.name]
@@ -150,13 +157,17 @@ class Samples:
 
     def pick(self, at: Index) -> Samples:
         """The samples at these places, in this order."""
+        return self._with(self._index[np.asarray(at)], single=self._single, change=self._change)
+
+    def _with(self, index: Index, *, single: bool, change: Change | None) -> Samples:
         return Samples(
             self._columns,
             self.axes,
             synthetic=self.synthetic,
             notes=self.notes,
-            index=self._index[np.asarray(at)],
-            single=self._single,
+            index=index,
+            single=single,
+            change=change,
         )
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from ...runtime.providers import provider_of
 from ...runtime.samples import Samples
 from ...runtime.session import Session
 from ...runtime.training.optimizer import AdamW
-from ...runtime.training.parameters import Parameters
+from ...runtime.training.parameters import Floats, Parameters
 from ...runtime.training.trainer import Trainer
 from ..base import Context, Report
 from ..prune.storage import sparse
@@ -144,6 +144,8 @@ class _Course:
             bounds={one.value: one.bounds for one in moving if one.bounds is not None},
         )
         self.terms = terms
+        self.better = False
+        """Whether what was learnt stays."""
         self._answered = True
         """Whether the teacher's answers to the samples are all numbers."""
         self.trainer = self._trainer()
@@ -273,7 +275,7 @@ class _Course:
     def _tell(self, course: Training, seconds: float) -> None:
         report, way = self.report, course.way
         report.curve = course.curve
-        if course.loss >= course.start:
+        if not self.better:
             for node, _ in self._layers():
                 report.skipped(node.label, node.op, f"{course.step or 'the'} steps did not make the held-out loss less")
         else:
@@ -283,8 +285,7 @@ class _Course:
                 share = round(float(np.linalg.norm(change)) / max(size, 1e-30), 4)
                 report.done(node.label, node.op, change=share, **self.student.details(value))
         if way.steps:
-            fell = course.loss < course.start
-            became = f"-> {course.loss:.4g} in" if fell else "stays: the student was no better after"
+            became = f"-> {course.loss:.4g} in" if self.better else "stays: the student was no better after"
             report.notes.append(
                 f"held-out loss {course.start:.4g} {became} {course.step} steps of {self.batches.batch} "
                 f"samples at rate {way.rate:g} ({seconds:.0f} s; views: {self.views})"
@@ -338,27 +339,42 @@ class _Course:
         return max(int(left / seconds), 1)
 
     def _judge(self) -> float:
-        """The held-out loss of the student as its parameters are now."""
-        self._write(self.parameters.flat)
-        seen = agreement(
-            self.teacher, self.student.answers, self._judges, threads=self.ctx.threads, exact=self.ctx.exact
-        )
+        """The held-out loss of the student as its parameters are now, on views of the samples."""
+        return self._loss(self.parameters.flat, self._judges)
+
+    def _loss(self, flat: Floats, samples: Samples) -> float:
+        self._write(flat)
+        seen = agreement(self.teacher, self.student.answers, samples, threads=self.ctx.threads, exact=self.ctx.exact)
         return sum(output.loss for output in seen.outputs)
 
     @property
     def _judges(self) -> Samples:
+        """What judges: views of the samples that nothing is learned from. Those themselves the teacher may know by
+        heart: it is so sure of them that who answers them best is not who answers others best."""
+        return self.views.of(self._held_out, self.ctx.seed)
+
+    @property
+    def _held_out(self) -> Samples:
         samples = self.ctx.held_out or self.ctx.fit
         assert samples is not None
         return samples
 
-    def _write(self, flat: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+    def _better(self, course: Training) -> bool:
+        """Whether the best answers held-out samples better than the first, on views of them and as they are."""
+        if not course.loss < course.start:
+            return False
+        plain = (self._loss(flat, self._held_out) for flat in (course.best, course.first))
+        return not self.views or next(plain) <= next(plain)
+
+    def _write(self, flat: Floats) -> None:
         self.parameters.write(flat)
         self.student.write()
 
     def _put_back(self, course: Training) -> None:
         """Give the graph its final numbers, in the form in which they were stored."""
-        self._write(course.best if course.loss < course.start else course.first)
-        if course.loss >= course.start:
+        self.better = self._better(course)
+        self._write(course.best if self.better else course.first)
+        if not self.better:
             self.student.restore()
         for value in self.sparse:
             if value.constant is not None and (stored := sparse(value.constant)) is not None:

@@ -85,17 +85,28 @@ def _at(x: Images, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Images:
 
 
 def mix(x: Images, rng: np.random.Generator) -> Images:
-    """The samples of a batch with parts of others in them: of images a rectangle, or all of them faintly."""
+    """The samples of a batch with parts of others in them: of images a rectangle, or all of them faintly.
+
+    Each sample in its own measure: batches that are mixed alike differ so much that rates are mistaken for too large.
+    """
     others = x[rng.permutation(len(x))]
-    share = rng.random()
-    if rng.random() < 0.5 or x.ndim != 4:
-        return np.asarray(share * x + (1.0 - share) * others, np.float32)
+    share = rng.random(len(x)).astype(np.float32)
+    each = share.reshape(-1, *[1] * (x.ndim - 1))
+    faint = np.asarray(each * x + (1.0 - each) * others, np.float32)
+    if x.ndim != 4:
+        return faint
     height, width = x.shape[2:]
-    tall, wide = round(height * np.sqrt(share)), round(width * np.sqrt(share))
-    top, left = rng.integers(0, height - tall, endpoint=True), rng.integers(0, width - wide, endpoint=True)
-    mixed = x.copy()
-    mixed[:, :, top : top + tall, left : left + wide] = others[:, :, top : top + tall, left : left + wide]
-    return mixed
+    down, right = _stretch(height, np.sqrt(share), rng), _stretch(width, np.sqrt(share), rng)
+    cut = np.where(down[:, None, :, None] & right[:, None, None, :], others, x)
+    return np.where((rng.random(len(x)) < 0.5)[:, None, None, None], faint, cut)
+
+
+def _stretch(size: int, share: Images, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Of each of so many axes of `size` a stretch somewhere that is a `share` (N,) of it, as (N, size)."""
+    length = np.round(size * share).astype(np.intp)
+    first = np.floor(rng.random(len(share)) * (size - length + 1)).astype(np.intp)[:, None]
+    at = np.arange(size)
+    return (at >= first) & (at < first + length[:, None])
 
 
 class Views:
@@ -127,6 +138,12 @@ class Views:
             x = mix(x, rng)
         x = np.concatenate([plain, x])
         return {self.name: np.ascontiguousarray(np.moveaxis(x, 1, axis)).astype(array.dtype, copy=False)}
+
+    def of(self, samples: Samples, seed: int) -> Samples:
+        """Views of `samples`, the same ones whenever they are asked for."""
+        if not self:
+            return samples
+        return samples.through(lambda feeds, at: self(feeds, np.random.default_rng((seed, at))))
 
     def __str__(self) -> str:
         words = [*(view.__name__ for view in self.views), *(["mixtures"] if self.mixed else [])]

@@ -145,11 +145,12 @@ def test_the_provider_that_is_asked_for_trains(ctx: Context) -> None:
     assert to_bytes(graphs[0]) == to_bytes(graphs[1])
 
 
-def test_a_rate_raised_in_vain_goes_back_to_that_of_the_trials(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_raised_in_vain_falls_towards_that_of_the_trials(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course, "WARMEST", 3.0)
     monkeypatch.setattr(course, "WARMER", 1000)
     report = Distill(steps=80, batch=8, views="none", stage="whole").run(student(), ctx)
     said = " ".join(report.notes)
     assert "taken back 1 times, to a lower rate" in said, said
     rate = float(re.search(r"at rate ([\d.e-]+)", said)[1])  # type: ignore[index]
-    assert rate in course.RATES
+    raised = [5 * tried for tried in course.RATES]  # the way is five times a trial
+    assert any(rate == pytest.approx(one / course.LOWERED, rel=1e-3) for one in raised)

@@ -9,7 +9,9 @@ from optc.compiler import read
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
 from optc.models import zoo
-from optc.passes.distill.views import Views, crop, fitting_views, mirror, mix, shift
+from optc.passes.distill.views import NO_VIEWS, Views, crop, fitting_views, mirror, mix, shift
+from optc.runtime.columns import ArrayColumn
+from optc.runtime.samples import Samples
 from optc.runtime.sources import load_samples
 
 
@@ -101,3 +103,26 @@ def test_channels_may_come_last(axis: int) -> None:
     plain, viewed = np.split(np.moveaxis(seen, axis, 1), [1])
     assert np.array_equal(plain, ramp(4)[:1])
     assert np.array_equal(viewed, shift(ramp(4)[1:], np.random.default_rng(0)))
+
+
+def test_views_of_samples_are_the_same_whenever_they_are_asked_for() -> None:
+    x = np.random.default_rng(0).standard_normal((12, 3, 8, 8)).astype(np.float32)
+    samples = Samples([ArrayColumn("x", x.dtype, x)], {"x": 0})
+    seen = Views("x", 1, (mirror, shift)).of(samples, 3)
+    first, again = (np.concatenate([feeds["x"] for feeds in seen.batches(4)]) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert seen.count == samples.count
+    assert not np.array_equal(first[:4] - x[:4], first[4:8] - x[4:8]), "each batch has views of its own"
+    assert NO_VIEWS.of(samples, 3) is samples
+
+
+def test_each_sample_is_mixed_in_its_own_measure() -> None:
+    """Ones among zeros: the share of ones in a sample is that in which it was mixed."""
+    for shape in ((400, 1, 32, 32), (400, 16)):
+        x = np.zeros(shape, np.float32)
+        x[:200] = 1.0
+        ones = mix(x, np.random.default_rng(0)).reshape(400, -1).mean(axis=1)[:200]
+        mixed = ones[(ones > 0.02) & (ones < 0.98)]
+        assert 60 < len(mixed) < 140, "half of the others are alike"
+        assert len(np.unique(mixed.round(3))) > 40
+        assert 0.3 < mixed.mean() < 0.7

@@ -276,7 +276,8 @@ class _Walk:
         """The inferred fact, completed by a recorded type."""
         actual = fact.other or TensorType(fact.dtype)
         if recorded is not None and _says(fact) and type(recorded) is not type(actual):
-            if not self.depth:
+            # What a loop carries may be an optional before its first turn, and what that holds after it.
+            if not self.depth and TensorType in (type(recorded), type(actual)):
                 raise _contradicted(value, _kind(recorded), _kind(actual), call)
             return fact
         if not isinstance(recorded, TensorType):

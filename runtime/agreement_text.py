@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .agreement import Agreement, OutputAgreement
+    from .agreement import Agreement
+    from .sums import OutputAgreement
 
 
 def percent(share: float | None) -> str:

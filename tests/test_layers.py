@@ -149,7 +149,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "storage": (("fingerprint", "workspace"), ("abandoned", "atomic", "spill")),
     "runtime": (
         ("axes", "classes", "columns", "cpu", "first_layer", "kinds", "margins", "noise", "rows", "slices"),
-        ("archive", "before_selection", "deviation", "images", "layout", "ort_values", "parallel", "samples"),
+        ("archive", "before_selection", "deviation", "images", "layout", "ort_values", "parallel", "samples", "sums"),
         ("spool", "states"),
         ("identity", "session", "sources"),
         ("agreement", "answers", "latency", "providers", "synthesise", "training"),

@@ -69,7 +69,7 @@ class Damage:
 
     def of_edit(self, edit: Callable[[Mapping[Value, Value]], None]) -> float:
         """The damage of what `edit` does to a copy of the graph, whose values it is given with their twins there."""
-        from ...runtime.agreement import Sums
+        from ...runtime.sums import Sums
 
         sums = [Sums(*kind) for kind in self._kinds]
         for batch, answers in enumerate(self._frontier.rest(self._outputs, edit)):

@@ -39,9 +39,9 @@ from .qdq.ramps import laid_through
 from .scheme import FREE, Form, Scheme, Schemes, of_copy
 
 if TYPE_CHECKING:
-    from ...runtime.agreement import OutputAgreement
     from ...runtime.samples import Feeds, Samples
     from ...runtime.session import Session
+    from ...runtime.sums import OutputAgreement
 
 SAMPLES = 32
 BATCH = 2

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from ...ir.graph import Graph
 from ...ir.node import Node, Value
-from ...runtime.agreement import decibel
 from ...runtime.columns import Array
 from ...runtime.samples import Feeds, Samples
 from ...runtime.session import Session
+from ...runtime.sums import decibel
 from .rows import PageRow, PageRows, title
 
 SAMPLES = 4

@@ -15,8 +15,9 @@ from optc.passes.base import Report
 from optc.report.budget import METRICS, Budget, nearest_misses
 from optc.report.build import BuildReport, LatencyFigure, PassRecord, Size
 from optc.report.verdict import judge, sentence
-from optc.runtime.agreement import Agreement, OutputAgreement
+from optc.runtime.agreement import Agreement
 from optc.runtime.kinds import Kind
+from optc.runtime.sums import OutputAgreement
 
 
 def report(**changed: object) -> BuildReport:

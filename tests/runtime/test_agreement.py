@@ -8,9 +8,10 @@ import pytest
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, Shape, TensorType
-from optc.runtime.agreement import CEILING_DB, OutputAgreement, Sums, agreement
+from optc.runtime.agreement import agreement
 from optc.runtime.kinds import Kind, output_axis, output_kind
 from optc.runtime.sources import load_samples
+from optc.runtime.sums import CEILING_DB, OutputAgreement, Sums
 
 RNG = np.random.default_rng(0)
 

@@ -15,9 +15,10 @@ from optc.ir.types import DType, TensorType
 from optc.report import junit, markdown, terminal
 from optc.report.page.summary import summary
 from optc.report.verdict import sentence
-from optc.runtime.agreement import Agreement, Sums
+from optc.runtime.agreement import Agreement
 from optc.runtime.agreement_text import percent, text
 from optc.runtime.kinds import Kind
+from optc.runtime.sums import Sums
 
 
 @pytest.mark.parametrize(

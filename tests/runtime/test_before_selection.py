@@ -13,12 +13,13 @@ from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.quant import Quant
-from optc.runtime.agreement import OutputAgreement, Sums, agreement
+from optc.runtime.agreement import agreement
 from optc.runtime.before_selection import as_table
 from optc.runtime.kinds import Kind
 from optc.runtime.samples import Samples
 from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
+from optc.runtime.sums import OutputAgreement, Sums
 
 ANCHORS, CLASSES = 80, 3
 

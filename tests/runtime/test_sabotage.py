@@ -12,9 +12,10 @@ import pytest
 
 from optc.ir.graph import Graph
 from optc.ir.types import DType, TensorType
-from optc.runtime.agreement import AnswerJudge, Sums
+from optc.runtime.agreement import AnswerJudge
 from optc.runtime.kinds import Kind
 from optc.runtime.rows import Rows, selected
+from optc.runtime.sums import Sums
 
 Array = np.ndarray
 FLOOR = 0.98

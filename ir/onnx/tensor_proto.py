@@ -17,9 +17,9 @@ import numpy.typing as npt
 import onnx
 
 from ...errors import ModelError
-from ..printable import has_control
 from ..tensor import ArrayTensor, FileTensor, SourceFile, SparseTensor, Tensor, unpack
 from ..types import DType, is_possible
+from .scope import as_name
 
 _TYPED = {
     DType.FLOAT: "float_data",
@@ -75,7 +75,7 @@ class TensorReader:
         return FileTensor(self.model, begin, dtype, shape)
 
     def _external(self, proto: onnx.TensorProto, dtype: DType, shape: tuple[int, ...]) -> Tensor:
-        entries = {entry.key: entry.value for entry in proto.external_data}
+        entries = {as_name(entry.key): as_name(entry.value) for entry in proto.external_data}
         location = entries.get("location", "")
         try:
             offset = int(entries.get("offset", "0"))
@@ -107,8 +107,6 @@ class TensorReader:
         where = f"tensor {name!r}: external data file {location!r}"
         if self.folder is None:
             raise ModelError(f"{where} has no folder to be found in; load the model from its file")
-        if has_control(location):
-            raise ModelError(f"{where} holds a control character; refused")
         parts = location.replace("\\", "/").split("/")
         if not location or os.path.isabs(location) or parts[0].endswith(":") or ".." in parts:
             raise ModelError(f"{where} is not a path inside the model's folder; refused")

@@ -143,6 +143,24 @@ def test_a_name_that_is_no_text_is_refused_and_a_comment_that_is_none_is_mended(
     assert from_bytes(to_bytes(graph)).doc == "the gr\\xffph"
 
 
+@pytest.mark.parametrize("word", [b"location", b"data.bin", b"offset", b"4096"])
+def test_where_data_lies_may_be_no_text(tmp_path: Path, word: bytes) -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="data.bin")
+    tensor.external_data.add(key="offset", value="4096")
+    (tmp_path / "data.bin").write_bytes(bytes(4112))
+    path = tmp_path / "m.onnx"
+    nodes = [helper.make_node("Relu", ["w"], ["y"])]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [output], [tensor])).SerializeToString()
+    path.write_bytes(model)
+    assert len(load(path)) == 1
+    path.write_bytes(model.replace(word, b"\xff" + word[1:]))
+    with pytest.raises(ModelError, match="not UTF-8") as error:
+        load(path)
+    one_line(error)
+
+
 def test_messages_nested_without_end_are_refused(tmp_path: Path) -> None:
     data = numpy_helper.from_array(np.zeros(1 << 19, np.float32)).SerializeToString()
     for tag in [0x2A, *[0x32, 0x2A, 0x0A] * 60, 0x3A]:  # a graph in an attribute in a node in a graph, and so on

@@ -75,6 +75,7 @@ def attempts(
                 before = _seconds()
                 ended = command(one.words)
                 sys.stdout.flush()
+                sys.stderr.flush()
                 outcome = Outcome(ended, said.read_text(errors="replace"), _memory(), _seconds() - before)
                 if not judge(one, number, outcome):
                     break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from typing import TYPE_CHECKING
@@ -54,7 +53,7 @@ LAYER_KINDS: tuple[Kind, ...] = ("weight", "codes")
 """The kinds of which a layer has one."""
 TRIAL_SHARE = 10
 """Where the clock counts, a trial has at most one of so many parts of the steps: three or four of them leave most."""
-WARM, TIMED = 2, 8
+WARM, TIMED = 3, 8
 """Steps by which the time of a step is measured: some that only warm up, and those that count at the least."""
 TIMING = 0.02
 """The share of the time in which they are measured: a few short steps tell nothing of a machine that does other things
@@ -322,21 +321,25 @@ class _Course:
 
     def _steps(self, course: Training) -> int:
         """The steps for which time is left, all taken to show views, as most do; judging takes of it."""
-        first = -(-self.batches.unseen // self.batches.batch)
-        begin = judging = time.perf_counter()
-        for number in itertools.count():
-            (feeds,) = self.batches.steps(first + number, 1)
-            course.trainer.step(feeds)
-            judging = time.perf_counter()
-            if number < WARM:
-                begin = judging
-            elif number + 1 >= WARM + TIMED and judging - begin >= TIMING * 60 * self.options.minutes:
-                break
-        seconds = (judging - begin) / (number + 1 - WARM)
+        first, wanted = -(-self.batches.unseen // self.batches.batch), TIMING * 60 * self.options.minutes
+        seconds = self._seconds_a_step(course, first, TIMED)
+        if seconds * TIMED < wanted:
+            seconds = self._seconds_a_step(course, first + TIMED, math.ceil(wanted / seconds))
+        judging = time.perf_counter()
         self._judge()
         end = time.perf_counter()
         left = 60 * self.options.minutes - (end - self._begin) - JUDGED * (end - judging)
         return max(int(left / seconds), 1)
+
+    def _seconds_a_step(self, course: Training, first: int, count: int) -> float:
+        """The time of each of so many steps, one after the other, as they are taken later: the teacher answers the next
+        batch while the student learns from one."""
+        begin = time.perf_counter()
+        for number, feeds in enumerate(self.batches.steps(first, WARM + count), 1):
+            course.trainer.step(feeds)
+            if number == WARM:
+                begin = time.perf_counter()
+        return (time.perf_counter() - begin) / count
 
     def _judge(self) -> float:
         """The held-out loss of the student as its parameters are now, on views of the samples."""

@@ -16,7 +16,7 @@ from ..runtime import cpu
 from .base import Artifact, Target
 
 if TYPE_CHECKING:
-    from ..ir.graph import Graph
+    from ..ir.graph import Graph, Node
     from ..runtime.session import Runnable
 
 
@@ -80,7 +80,7 @@ class OnnxTarget(Target):
         from .qlinear import fuse_convolutions
         from .small_files import shorten
 
-        if not any(node.op == "DequantizeLinear" for node in graph):
+        if not any(node.op == "DequantizeLinear" or _is_decoder(node) for node in graph):
             return graph
         short = graph.clone()
         # Models for other CPUs are judged by what they say in floats, which QLinearConv does not.
@@ -99,6 +99,13 @@ class OnnxTarget(Target):
         placed = super(OnnxTarget, self).place(staged, path)
         discard(old, placed.files)
         return placed
+
+
+def _is_decoder(node: Node) -> bool:
+    """Whether a node reads a constant that a pass stored in few bits, to be computed with in float."""
+    source = node.input(0)
+    stored = source is not None and source.constant is not None
+    return node.op == "Cast" and not node.domain and stored and "quant" in node.origin.passes
 
 
 @functools.cache

@@ -5,6 +5,7 @@ Each other node with weights of its own is a named skip; see `quantizable`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from ...ir.graph import Graph, Node, Value
@@ -110,6 +111,12 @@ def find_layers(
         del layers[node]
         skipped[node] = f"{other.label} reads the same weight and needs it float"
     return layers, skipped
+
+
+def sharing(nodes: Iterable[Node], layers: Mapping[Node, Linear]) -> list[Node]:
+    """The `layers` that read the weight of one of `nodes`, in order: in two forms it would be stored twice."""
+    weights = {layers[node].weight for node in nodes}
+    return [node for node, layer in layers.items() if layer.weight in weights]
 
 
 def _conflicts(layers: dict[Node, Linear]) -> dict[Node, Node]:

@@ -9,12 +9,13 @@ products: what comes behind them pays for these.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...ir.cost import cost
-from ...ir.graph import Graph, Node, Output
+from ...ir.graph import Graph, Node, Output, Value
 from ...runtime.agreement_text import percent
 from ...runtime.kinds import Kind, output_kind
 from ...runtime.sizes import sizes
@@ -26,7 +27,7 @@ from .scheme import Schemes, inherited, left_float, of_copy
 from .trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 AIM = 0.985
 """The agreement of a mask (Cohen's kappa, or Dice where that is less) in the trial."""
@@ -48,13 +49,13 @@ def first_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, 
     masks = [number for number, output in enumerate(graph.outputs) if is_mask(output)]
     if not masks or ctx.held_out is None:
         return {}
-    most = _affordable(graph, list(layers), ctx)
+    most = _affordable(graph, layers, ctx)
 
     @functools.cache
     def share(count: int) -> float:
-        """The agreement of the worst mask where the first `count` layers are float."""
+        """The agreement of the worst mask where the layers of the first `count` weights are float."""
         copy = graph.clone()
-        own = of_copy(left_float(schemes, dict.fromkeys(most[:count], "a mask")), graph, copy)
+        own = of_copy(left_float(schemes, dict.fromkeys(itertools.chain(*most[:count]), "a mask")), graph, copy)
         for rewrite in (pool_spatial_means, spell_gates):  # as it will be when it is quantized
             own = inherited(own, rewrite(copy))
         results = Trial(copy, ctx, own).results()
@@ -62,30 +63,34 @@ def first_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, 
 
     with ctx.progress.task("trying which layers a mask needs in float"):
         before = share(0)
-        count = _fewest(share, len(most)) if before < AIM else 0
+        count = fewest(share, len(most)) if before < AIM else 0
         after = share(count) if count else before
     if not 1 - after < WORTH * (1 - before):
         return {}
     why = f"a mask would agree to {percent(before)} with it and all others in integers, {percent(after)} without"
-    return dict.fromkeys(most[:count], why)
+    return dict.fromkeys(itertools.chain(*most[:count]), why)
 
 
-def _affordable(graph: Graph, layers: Sequence[Node], ctx: Context) -> list[Node]:
-    """The first of `layers` that together have no more than `SHARE` of the products of all."""
+def _affordable(graph: Graph, layers: Mapping[Node, Linear], ctx: Context) -> list[list[Node]]:
+    """The first of `layers`, by their weights, that together have no more than `SHARE` of the products of all: who
+    reads one weight stays float together, or it would be stored twice."""
     assert ctx.fit is not None
     costs = cost(graph, sizes(graph, ctx.fit)).nodes
     left = SHARE * sum(costs[node].macs for node in layers)
-    first = []
+    readers: dict[Value, list[Node]] = {}
     for node in graph:
         if node in layers:
-            left -= costs[node].macs
-            if left < 0:
-                break
-            first.append(node)
+            readers.setdefault(layers[node].weight, []).append(node)
+    first = []
+    for nodes in readers.values():
+        left -= sum(costs[node].macs for node in nodes)
+        if left < 0:
+            break
+        first.append(nodes)
     return first
 
 
-def _fewest(share: Callable[[int], float], most: int) -> int:
+def fewest(share: Callable[[int], float], most: int) -> int:
     """The least number up to `most` whose share is `AIM`, taken to grow with it; `most` where none is."""
     low, high = 0, min(2, most)
     while high < most and share(high) < AIM:

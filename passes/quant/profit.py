@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ir.graph import Graph, Node, Value
+from ...ir.names import unique_names
 from ...ir.types import DType
 from ..base import Context
 from ..recall import texts
@@ -33,7 +34,7 @@ from .equivalent.gates import spell_gates
 from .equivalent.input_lanes import fill_inputs
 from .equivalent.lanes import fill_lanes
 from .equivalent.pooling import pool_spatial_means
-from .layers import find_layers
+from .layers import find_layers, sharing
 from .numbers.minimum_cut import sink_side
 from .numbers.params import QuantParams, activation_params, limits
 from .qdq.insertion import Insertion
@@ -63,15 +64,17 @@ SHORTEST, LONGEST = 0.05, 0.25
 
 def slower_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
     """The layers to leave float, each with the reason. Measured on one sample, or as measured before."""
-    named = {node.outputs[0].name: node for node in layers}
+    names = unique_names(graph)  # what passes made may have none
+    named = {names[node.outputs[0]]: node for node in layers}
 
     def measured() -> str:
         copy = graph.clone()
+        name_of = {twin: names[node.outputs[0]] for node, twin in zip(graph, copy, strict=True) if node in layers}
         own = of_copy(schemes, graph, copy)
         for rewrite in (pool_spatial_means, spell_gates):  # as it will be when it is quantized
             own = inherited(own, rewrite(copy))
         integer = find_layers(copy, own, Form.INTEGER)[0]
-        return json.dumps({node.outputs[0].name: why for node, why in _measured(copy, integer, own, ctx).items()})
+        return json.dumps({name_of[node]: why for node, why in _measured(copy, integer, own, ctx).items()})
 
     reasons = ctx.recall("layers to leave float", measured, texts)
     return {named[name]: why for name, why in reasons.items() if name in named}
@@ -101,6 +104,10 @@ def _measured(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx
     }
     if not reasons:
         return {}
+    reasons = {
+        **dict.fromkeys(sharing(reasons, layers), "its weight is shared with layers that are faster in float"),
+        **reasons,
+    }
     mixed, _ = _trial(graph, left_float(schemes, reasons), ctx)
     pair = [sessions[1], Session(mixed, threads=ctx.threads)]
     cut = latency(pair, feeds, limit=limit, stretch=STRETCH, border=GAIN)[1]

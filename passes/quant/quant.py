@@ -13,6 +13,7 @@ bodies of control flow, ops without an integer kernel, and layers that are to be
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...errors import DataError, ModelError
@@ -20,7 +21,9 @@ from ...ir.types import DType
 from ..base import Context, Pass, Report, option
 
 if TYPE_CHECKING:
-    from ...ir.graph import Graph, Node
+    from collections.abc import Callable, Collection, Sequence
+
+    from ...ir.graph import Graph, Node, Value
     from ..walk.linear import Linear
     from .scheme import Schemes
 
@@ -142,6 +145,7 @@ class Quant(Pass):
         from .stored.other_weights import store_others
         from .stored.recurrent import store_kernelless
         from .stored.weight_only import store_only
+        from .wide import stored_bytes, wide_weights
 
         schemes = plan(graph, self, ctx)
         layers, skipped = find_layers(graph, schemes)
@@ -157,14 +161,15 @@ class Quant(Pass):
             {node: layer for node, layer in layers.items() if schemes[node].form is form}
             for form in (Form.STORED, Form.DYNAMIC, Form.INTEGER)
         )
+        wide = partial(wide_weights, graph, total=stored_bytes(layers.values()), schemes=schemes, ctx=ctx)
         for some in alike(stored.values(), schemes).values():
-            store_only(graph, some, schemes, ctx, report, fit_biases=self.bias_correction)
+            store_only(graph, some, schemes, ctx, report, fit_biases=self.bias_correction, wide=wide)
         if dynamic:
             products = [layer for layer in dynamic.values() if layer.op != "Conv"]
             own = with_smallest_kept(schemes, products, self.bits, SPARED_PRODUCTS)
             quantize_dynamic(graph, dynamic.values(), own, ctx, report, fit_biases=self.bias_correction)
         if integer:
-            self._quantize_integers(graph, integer, schemes, ctx, report)
+            self._quantize_integers(graph, integer, schemes, ctx, report, wide)
         if whole:
             encode_tables(graph, schemes, report)
         graph.sweep()
@@ -175,7 +180,13 @@ class Quant(Pass):
             report_islands(graph, report)
 
     def _quantize_integers(
-        self, graph: Graph, layers: dict[Node, Linear], schemes: Schemes, ctx: Context, report: Report
+        self,
+        graph: Graph,
+        layers: dict[Node, Linear],
+        schemes: Schemes,
+        ctx: Context,
+        report: Report,
+        wide: Callable[[Sequence[Linear]], Collection[Value]],
     ) -> None:
         from .layers import OPS
         from .masks import first_layers
@@ -199,18 +210,18 @@ class Quant(Pass):
             )
         # For another CPU nothing can be measured here; with fewer bits than 8 size comes before speed.
         measured = self.slower == "float" and self.bits == 8 and self.activations == "int8" and ctx.target.measurable
-        if measured and (slow := slower_layers(graph, layers, schemes, ctx)):
-            slow = {n: why for n, why in slow.items() if not schemes[n].named or schemes[n].bits == 8}
-            if slow:
-                leave_float(graph, {layers.pop(node): why for node, why in slow.items()}, schemes, ctx, report)
-            schemes = left_float(schemes, slow)
+        slow = slower_layers(graph, layers, schemes, ctx) if measured else {}
+        floats = {n: why for n, why in slow.items() if not schemes[n].named or schemes[n].bits == 8}
+        whys = ["where they are faster here"] if floats else []
         if self.weights == self.activations == "int8":
-            spared = first_layers(graph, layers, schemes, ctx)
-            for node, reason in spared.items():
-                report.skipped(layers.pop(node).name, node.op, reason)
-            if spared:
-                report.notes.append(f"left the first {len(spared)} layer(s) float, since a mask needs them exact")
-            schemes = left_float(schemes, spared)
+            rest = {node: layer for node, layer in layers.items() if node not in floats}
+            spared = first_layers(graph, rest, left_float(schemes, floats), ctx)
+            whys += ["where a mask needs what they read exact"] if spared else []
+            floats |= spared
+        if floats:
+            left = {layers.pop(node): why for node, why in floats.items()}
+            leave_float(graph, left, schemes, ctx, report, " and ".join(whys), wide(list(left)))
+            schemes = left_float(schemes, floats)
         if not layers:
             return
 

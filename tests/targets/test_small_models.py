@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from quantized import cleaned, quantized
 
 from optc.ir.graph import Graph
+from optc.ir.onnx.reader import load
 from optc.ir.onnx.writer import to_bytes
 from optc.ir.origin import Origin
 from optc.ir.types import DType, TensorType
@@ -20,6 +23,7 @@ from optc.passes.quant.numbers.params import SCALE_BASE, powers_of_base, shorten
 from optc.runtime.islands import optimised
 from optc.runtime.session import Session
 from optc.targets.load_time import LoadTime
+from optc.targets.onnx import OnnxTarget
 from optc.targets.packed import pack
 from optc.targets.qlinear import fuse_convolutions
 from optc.targets.small_files import shorten
@@ -155,3 +159,23 @@ def test_codes_of_few_digits() -> None:
     kept = shortened(codes)
     assert (np.abs(kept - codes) <= np.abs(codes) * 2.0**-11).all()
     assert np.array_equal(shortened(np.arange(-2048, 2049)), np.arange(-2048, 2049))
+
+
+def test_names_of_a_model_whose_weights_are_stored_alone_are_short_too(tmp_path: Path) -> None:
+    before = cleaned("digits_dscnn")
+    for number, value in enumerate(value for node in before for value in node.outputs if not value.is_output):
+        value.name = f"a/long/name/as/exporters/write/it/of/value_{number}"
+    target = OnnxTarget()
+    feeds = {k: v[:32] for k, v in zoo.samples("digits_dscnn", "calib").items()}
+    sizes = {}
+    for form in ("clean", "quant"):
+        graph = before.clone()
+        if form == "quant":
+            quantized(graph, feeds, Quant(activations="none"))
+        path = str(tmp_path / f"{form}.onnx")
+        target.emit(graph, path)
+        words = [name for node in load(path) for name in (value.name for value in node.outputs)]
+        assert any(len(word) > 30 for word in words) == (form == "clean"), "what nobody made smaller keeps its names"
+        sizes[form] = os.path.getsize(path)
+        assert np.allclose(Session.open(path).run(feeds)[0], Session(graph).run(feeds)[0], atol=1e-5)
+    assert sizes["quant"] < 0.5 * sizes["clean"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ..calibrate import calibrate
 from .storage import store_weights
 
 if TYPE_CHECKING:
-    from ....ir.graph import Graph
+    from ....ir.graph import Graph, Value
     from ...base import Context, Report
     from ...walk.linear import Linear
     from ..scheme import Schemes
@@ -22,14 +22,24 @@ def leave_float(
     schemes: Schemes,
     ctx: Context,
     report: Report,
-    why: str = "where they are faster here",
+    why: str,
+    wide: Collection[Value] = (),
 ) -> None:
-    """Store the weights of layers in int8, to be computed with in float; say of each its reason, and `why` of all."""
+    """Store the weights of layers in int8, those of `wide` as float16, to be computed with in float; say of each its
+    reason, and `why` of all."""
     layers = list(reasons)
-    store_weights(graph, layers, calibrate(graph, [], layers, ctx), ctx, schemes)
+    bits = {layer: 16 if layer.weight in wide else 8 for layer in layers}
+    store_weights(graph, layers, calibrate(graph, [], layers, ctx), ctx, schemes, wide)
     for layer, reason in reasons.items():
-        report.skipped(layer.name, layer.op, reason, weight_bits=8)
-    report.notes.append(f"{len(layers)} layer(s) run in float, {why}; their weights are stored in int8")
+        report.skipped(layer.name, layer.op, reason, weight_bits=bits[layer])
+    report.notes.append(
+        f"{len(layers)} layer(s) run in float, {why}; their weights are stored in int8{in_halves(wide)}"
+    )
+
+
+def in_halves(wide: Collection[Value]) -> str:
+    """What a report adds of weights that have 16 bits."""
+    return f", {len(wide)} of them as float16, since a mask needs them so" if wide else ""
 
 
 def report_islands(graph: Graph, report: Report) -> None:

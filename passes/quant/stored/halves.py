@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ....ir.graph import Graph, Value
+from ....ir.graph import Graph, Node, Value
 from ....ir.origin import Origin
 from ....ir.types import DType
 from ...base import Report
@@ -36,17 +37,16 @@ def store_halves(graph: Graph, layers: Sequence[Linear], dtype: DType, report: R
             report.skipped(layer.name, layer.op, f"a weight is larger than float16 can hold ({LARGEST:g})")
             continue
         if weight not in casts:
-            stored = graph.constant(numbers.astype(dtype.numpy), weight.name)
-            casts[weight] = graph.add(
-                "Cast",
-                [stored],
-                {"to": int(DType.FLOAT)},
-                outputs=[weight.name],
-                types=[weight.type],
-                origin=Origin.merge([layer.node.origin], "quant"),
-                before=first,
-            ).output
+            casts[weight] = cast_half(graph, numbers.astype(dtype.numpy), weight, layer.node.origin, first)
         half = layer.kernel_rows(numbers.astype(dtype.numpy).astype(np.float32))
         error = weight_error(layer.kernel_rows(), half)
         layer.node.set_input(1, casts[weight])
         report.done(layer.name, layer.op, bits=16, weight_error=round(error, 9))
+
+
+def cast_half(graph: Graph, half: NDArray[np.generic], weight: Value, origin: Origin, before: Node | None) -> Value:
+    """What is read in the place of `weight`, of which `half` is stored."""
+    return graph.add(
+        "Cast", [graph.constant(half, weight.name)], {"to": int(DType.FLOAT)}, outputs=[weight.name],
+        types=[weight.type], origin=Origin.merge([origin], "quant"), before=before,
+    ).output  # fmt: skip

@@ -9,7 +9,7 @@ speed and every kernel stay those of the float model. (DequantizeLinear in its p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -22,13 +22,19 @@ from ..numbers.weights import weight_error
 from ..qdq.packing import dequantized
 from ..qdq.parameters import encode, importance
 from ..scheme import Schemes
+from .halves import cast_half
 
 
 def store_weights(
-    graph: Graph, layers: Sequence[Linear], seen: Calibration, ctx: Context, schemes: Schemes
+    graph: Graph,
+    layers: Sequence[Linear],
+    seen: Calibration,
+    ctx: Context,
+    schemes: Schemes,
+    wide: Collection[Value] = (),
 ) -> dict[Linear, float]:
-    """Let every layer read its weight from int8 codes; layers that share a weight share the expression. Returns the
-    error of each (`weight_error`)."""
+    """Let every layer read its weight from int8 codes, those of `wide` from float16; layers that share a weight share
+    the expression. Returns the error of each (`weight_error`)."""
     target = dataclasses.replace(ctx.target, saturating_int8=False)  # the products are float
     readers: dict[Value, list[Linear]] = {}
     for layer in layers:
@@ -38,6 +44,15 @@ def store_weights(
     with ctx.progress.task("storing weights", len(readers)) as step:
         for weight, (layer, *others) in readers.items():
             least = np.zeros(layer.outputs)
+            if weight in wide:
+                half = np.asarray(weight.numpy(), np.float16)
+                decoded = cast_half(graph, half, weight, layer.node.origin, first)
+                for reader in (layer, *others):
+                    rounded = reader.kernel_rows(half.astype(np.float32))
+                    errors[reader] = weight_error(reader.kernel_rows(), rounded, importance(reader, seen.energy))
+                    reader.node.set_input(1, decoded)
+                step(1)
+                continue
             h = importance(layer, seen.energy)
             codes, params, errors[layer] = encode(layer, h, target, least, per_channel=schemes[layer.node].per_channel)
             for other in others:

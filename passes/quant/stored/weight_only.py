@@ -10,18 +10,19 @@ In each the runtime decodes the weights once, when it loads the model, except wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ....ir.types import DType
 from ..calibrate import calibrate
 from .block_walk import walk_blocks
 from .blocks import has_blocks, store_blocks
+from .floats import in_halves
 from .halves import store_halves
 from .storage import store_weights
 
 if TYPE_CHECKING:
-    from ....ir.graph import Graph
+    from ....ir.graph import Graph, Value
     from ...base import Context, Report
     from ...walk.linear import Linear
     from ..scheme import Schemes
@@ -38,8 +39,10 @@ def store_only(
     report: Report,
     *,
     fit_biases: bool,
+    wide: Callable[[Sequence[Linear]], Collection[Value]],
 ) -> None:
-    """Store the weights of `layers`, which have schemes alike; `report` is told of each."""
+    """Store the weights of `layers`, which have schemes alike; `report` is told of each. `wide` tells of those with a
+    scale a channel which weights are to be float16."""
     scheme = schemes[layers[0].node]
     if scheme.half is not None:
         store_halves(graph, layers, scheme.half, report)
@@ -53,5 +56,9 @@ def store_only(
         return
     seen = calibrate(graph, [], [*parted, *whole], ctx)
     store_blocks(graph, parted, seen, DType.INT4 if scheme.bits == 4 else DType.INT8, block, report)
-    for layer, error in store_weights(graph, whole, seen, ctx, schemes).items():
-        report.done(layer.name, layer.op, bits=8, weight_error=round(error, 6))
+    halves = wide(whole)
+    bits = {layer: 16 if layer.weight in halves else 8 for layer in whole}
+    for layer, error in store_weights(graph, whole, seen, ctx, schemes, halves).items():
+        report.done(layer.name, layer.op, bits=bits[layer], weight_error=round(error, 6))
+    if halves:
+        report.notes.append(f"weights are stored in int8{in_halves(halves)}")

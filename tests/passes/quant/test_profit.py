@@ -16,6 +16,8 @@ from optc.passes.base import Context, Outcome
 from optc.passes.quant import Quant, profit
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.qdq.placement import place
+from optc.runtime import latency
+from optc.runtime.latency import Latency
 from optc.runtime.sources import load_samples
 
 
@@ -94,3 +96,19 @@ def test_measuring_answers_for_every_layer_that_it_takes_out(monkeypatch: pytest
     report = quantized(graph, samples(), Quant())
     named = [layer.name for layer in report.layers if layer.op == "Conv" and "island" not in layer.detail]
     assert sorted(named) == [f"conv{i}" for i in range(5)]
+
+
+def test_who_shares_the_weight_of_a_slow_layer_is_left_float_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain()
+    first, last = (next(node for node in graph if node.name == name) for name in ("conv0", "conv4"))
+    last.set_input(1, first.inputs[1])
+    layers, _ = find_layers(graph)
+    data = load_samples(samples(), graph)
+    ctx = Context(facts_of(), fit=data, held_out=data, threads=1)
+    monkeypatch.setattr(profit, "LEAST", 0.0)
+    monkeypatch.setattr(profit, "PAYS", 1e9)
+    monkeypatch.setattr(profit, "GAIN", 1e9)
+    monkeypatch.setattr(profit, "_cut", lambda graph, *rest: {node for node in graph if node.name == "conv0"})
+    monkeypatch.setattr(latency, "latency", lambda *_, **__: (Latency(1.0, 0.5, 0.5, 0.5, 5, 1.0, 1.0),) * 2)
+    slow = profit.slower_layers(graph, layers, {}, ctx)
+    assert [node.name for node in layers if node in slow] == ["conv0", "conv4"]

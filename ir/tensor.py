@@ -53,6 +53,11 @@ class Tensor(ABC):
         """Whether `numpy()` takes no more memory than is allowed to be made of what a file says."""
         return True
 
+    @property
+    def repeats(self) -> bool:
+        """Whether few elements stand for all, and a file of many stores these alone."""
+        return False
+
     @abstractmethod
     def numpy(self) -> npt.NDArray[np.generic]:
         """The elements as a read-only array of `dtype.numpy` and `shape`; strings as an object array of `bytes`."""
@@ -145,6 +150,10 @@ class FillTensor(Tensor):
     def nbytes(self) -> int:
         return self.size * self.element.nbytes if self.dtype is DType.STRING else super().nbytes
 
+    @property
+    def repeats(self) -> bool:
+        return True
+
     def numpy(self) -> npt.NDArray[np.generic]:
         return np.broadcast_to(self.element.numpy(), self.shape)
 
@@ -172,6 +181,10 @@ class BroadcastTensor(Tensor):
         super().__init__(self.core.dtype, shape)
         require(self.dtype, self.shape, "a constant of repeated elements")
         np.broadcast_to(self.core.numpy(), self.shape)
+
+    @property
+    def repeats(self) -> bool:
+        return True
 
     def numpy(self) -> npt.NDArray[np.generic]:
         return np.broadcast_to(self.core.numpy(), self.shape)

@@ -29,6 +29,12 @@ between two codes becomes either. One in thousands is; with this error enough ar
 it."""
 HALF = 2.0**-9
 """That of floats where a target stores them in half precision."""
+UNDRAWN = 22
+"""The opset from which on ONNX Runtime has no kernel that draws numbers: they are drawn here, and taken in turn."""
+TAKEN = 14
+"""That from which on they can be."""
+DRAWN = 1009
+"""How many: a prime, so that the rows of an array begin with different ones."""
 
 _SIZES = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
 _LAYOUT = MOVES | REPEATS | BLOCKS | {"Pad"}
@@ -117,10 +123,25 @@ def _multiplied(graph: Graph, value: Value, size: float, random: np.random.Gener
     if value.dtype is not wide:
         at = graph.add("Cast", [value], {"to": int(wide)}, after=at)
         read = at.output
-    limits = {"low": 1 - size, "high": 1 + size, "seed": float(random.integers(1 << 20)), "dtype": int(wide)}
-    factor = graph.add("RandomUniformLike", [read], limits, after=at)
+    factor = _factors(graph, read, size, wide, random, at)
     product = graph.add("Mul", [read, factor.output], after=factor)
     if value.dtype is not wide:
         product = graph.add("Cast", [product.output], {"to": int(value.dtype or wide)}, after=product)
     product.output.type = value.type
     return product.output
+
+
+def _factors(graph: Graph, like: Value, size: float, wide: DType, random: np.random.Generator, at: Node | None) -> Node:
+    """The node behind `at` that makes a number within `size` of 1 for each element of `like`."""
+    # The bounds that the operator is given are single floats, between which and 1 there may be no other number.
+    if graph.opset() < (TAKEN if wide is DType.DOUBLE else UNDRAWN):
+        limits = {"low": 1 - size, "high": 1 + size, "seed": float(random.integers(1 << 20)), "dtype": int(wide)}
+        return graph.add("RandomUniformLike", [like], limits, after=at)
+    numbers = graph.constant(random.uniform(1 - size, 1 + size, DRAWN).astype(wide.numpy))
+    first, step, count = (graph.constant(np.asarray(number, np.int64)) for number in (0, 1, DRAWN))
+    shape = graph.add("Shape", [like], after=at)
+    elements = graph.add("Size", [like], after=shape)
+    places = graph.add("Range", [first, elements.output, step], after=elements)
+    turns = graph.add("Mod", [places.output, count], after=places)
+    drawn = graph.add("Gather", [numbers, turns.output], after=turns)
+    return graph.add("Reshape", [drawn.output, shape.output], {"allowzero": 1}, after=drawn)

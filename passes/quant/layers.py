@@ -16,6 +16,8 @@ from .scheme import FREE, Form, Schemes
 
 OPS = frozenset({"Conv", "Gemm", "MatMul"})
 WEIGHTED = OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
+REPEATED = 64
+"""Weights of fewer numbers are codes also where these repeat."""
 RECODING = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 QUANTIZED = RECODING | {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 _INTEGER = (
@@ -60,6 +62,8 @@ def quantizable(node: Node, schemes: Schemes = MappingProxyType({}), form: Form 
         raise Skip(f"the weight is {weight.constant.dtype.text}, not float")
     if source.constant is not None:
         raise Skip("the input is constant")
+    if weight.constant.repeats and weight.constant.size >= REPEATED:
+        raise Skip("its weight is few numbers that repeat, which take no bytes")
     rank = len(weight.constant.shape)
     if not weight.constant.size:
         raise Skip("the weight is empty")

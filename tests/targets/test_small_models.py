@@ -159,6 +159,8 @@ def test_codes_of_few_digits() -> None:
     kept = shortened(codes)
     assert (np.abs(kept - codes) <= np.abs(codes) * 2.0**-11).all()
     assert np.array_equal(shortened(np.arange(-2048, 2049)), np.arange(-2048, 2049))
+    ends = np.asarray([2**31 - 1, -(2**31) + 1])
+    assert np.allclose(shortened(ends), ends, rtol=2.0**-11), "int32 holds what the ends are rounded to"
 
 
 def test_names_of_a_model_whose_weights_are_stored_alone_are_short_too(tmp_path: Path) -> None:

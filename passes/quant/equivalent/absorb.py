@@ -48,7 +48,8 @@ def absorb(graph: Graph, layers: Mapping[Node, Linear], seen: Seen) -> int:
     shifts: dict[Value, Array] = {}
     for layer, one in zip(free.values(), seen.channels(dict.fromkeys(free, 1)), strict=True):
         mean, low = one.mean, np.where(np.isinf(one.low), 0.0, one.low)
-        deviation = np.sqrt(np.maximum(one.square - mean**2, 0.0))
+        with np.errstate(invalid="ignore", over="ignore"):  # what overflows has no mean to move
+            deviation = np.sqrt(np.maximum(one.square - mean**2, 0.0))
         if any(user.op == "Relu" for user in layer.node.output.users):
             c = np.maximum(np.minimum(low, mean - 3 * deviation), 0.0)
         else:

@@ -108,9 +108,10 @@ def round_up(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def shortened(codes: NDArray[np.generic]) -> NDArray[np.int32]:
-    """The nearest integers to `codes` of `DIGITS` bits."""
+    """The nearest integers to `codes` of `DIGITS` bits that int32 holds."""
     parts, exponents = np.frexp(codes.astype(np.float64))
-    return np.asarray(np.ldexp(np.rint(np.ldexp(parts, DIGITS)), exponents - DIGITS), np.int32)
+    numbers = np.ldexp(np.rint(np.ldexp(parts, DIGITS)), exponents - DIGITS)
+    return np.asarray(np.clip(numbers, -(2.0**31), 2.0**31 - 2.0 ** (31 - DIGITS)), np.int32)
 
 
 def activation_params(

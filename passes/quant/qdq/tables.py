@@ -82,7 +82,7 @@ def _is_sliced(node: Node) -> bool:
     constant, axes = table.constant, node.input(3)
     shape, taken = constant.shape, None if axes is None else axes.numpy()
     whole = taken is not None and not any(axis % len(shape) == len(shape) - 1 for axis in np.asarray(taken).reshape(-1))
-    sizes = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
+    sizes = not constant.repeats and (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))
     return whole and sizes and constant.dtype is DType.FLOAT and constant.size >= LEAST and not table.is_output
 
 
@@ -113,7 +113,9 @@ def _is_table(node: Node) -> bool:
     if table is None or ids is None or table.constant is None or ids.shape is None:
         return False
     constant = table.constant
-    return constant.dtype is DType.FLOAT and len(constant.shape) == 2 and constant.size >= LEAST
+    return (
+        constant.dtype is DType.FLOAT and len(constant.shape) == 2 and constant.size >= LEAST and not constant.repeats
+    )
 
 
 def _readers(table: Value) -> list[Node]:

@@ -116,6 +116,7 @@ def _constants(value: Value, through: Collection[str]) -> Iterator[Value]:
             if (
                 constant.dtype in (DType.FLOAT, DType.DOUBLE)
                 and constant.size >= LEAST
+                and not constant.repeats
                 and matrix
                 and _read_by_weights(value)
             ):

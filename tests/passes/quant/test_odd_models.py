@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from protos import model, value
 
 from optc.compiler import Build, compile
+from optc.ir.onnx.writer import size
 from optc.passes.base import Outcome
 from optc.runtime.session import Session
 
@@ -342,3 +343,57 @@ def test_numbers_that_are_none_stay_where_they_are(passes: str, number: float) -
         assert np.array_equal(np.isfinite(want), np.isfinite(have))
     assert {name for name, reason in reasons(done).items() if "not finite" in reason} == {"weight", "bias"}
     assert count(done) == 1
+
+
+@pytest.mark.parametrize("number", [1e14, 1e20, 1e28, 3e38])
+@pytest.mark.parametrize("where", ["weight", "bias"])
+def test_numbers_too_large_for_their_neighbours(where: str, number: float) -> None:
+    """What overflows is left float by name, and where it does not, the channel keeps its sign."""
+    w = [floats(24, 3, 3, 3), floats(24, 24, 3, 3), floats(10, 24, 1, 1)]
+    bias = floats(24)
+    if where == "weight":
+        w[1][3, 2, 1, 1] = number
+    else:
+        bias[2] = number
+    constants = {"w0": w[0], "w1": w[1], "w2": w[2], "b": bias}
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"], "c0", pads=[1] * 4),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1", "b"], ["c1"], "c1", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["y"], "c2"),
+    ]
+    feeds = {"x": RANDOM.standard_normal((40, 3, 12, 12)).astype(np.float32)}
+    done = built(model(nodes, [value("x", ["N", 3, 12, 12])], [value("y", None)], constants), PASSES[0], feeds)
+    want, have = (Session(graph, threads=1).run(feeds)[0] for graph in (done.original, done.graph))
+    both = np.isfinite(want) & np.isfinite(have)
+    assert both.sum() > 0.95 * np.isfinite(want).sum()
+    assert (np.sign(want) == np.sign(have))[both & (np.abs(want) > 0.1 * np.abs(want[both]).max())].all()
+
+
+def test_constants_that_repeat_few_numbers_are_not_written_out() -> None:
+    """A table and a kernel of one number each take no bytes; their codes would."""
+    constants = {"shape": np.array([3000, 64]), "kernel": np.array([64, 1, 9, 9]), "w": floats(64, 16)}
+    filled = {
+        name: helper.make_node(
+            "ConstantOfShape", [shape], [name], value=helper.make_tensor("one", TensorProto.FLOAT, [1], [number])
+        )
+        for name, shape, number in (("table", "shape", 0.5), ("blur", "kernel", 1 / 81))
+    }
+    nodes = [
+        *filled.values(),
+        helper.make_node("Gather", ["table", "ids"], ["rows"], "rows"),
+        helper.make_node("Conv", ["x", "blur"], ["mean"], "mean", group=64),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Add", ["flat", "rows"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "w"], ["y"], "fc"),
+    ]
+    feeds = {
+        "x": RANDOM.standard_normal((40, 64, 9, 9)).astype(np.float32),
+        "ids": RANDOM.integers(0, 3000, 40).astype(np.int64),
+    }
+    inputs = [value("x", ["N", 64, 9, 9]), value("ids", ["N"], TensorProto.INT64)]
+    done = built(model(nodes, inputs, [value("y", ["N", 16])], constants), PASSES[0], feeds)
+    assert size(done.graph) < 0.9 * size(done.original)
+    assert "repeat" in reasons(done)["mean"]
+    assert noise(done, feeds) > 25

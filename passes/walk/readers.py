@@ -21,6 +21,10 @@ from ...ir.order import depths
 from ..base import Skip
 from .linear import FLOATS, OPS, OTHERWISE, PRODUCTS, Linear, Other, has_weight, layer_view, turns
 
+WHOLE = frozenset({"Einsum", "GRU", "LSTM", "RNN"})
+"""Operators of ONNX that multiply by weights and are no linear layers."""
+LEAST = 1024
+"""Numbers from which on a constant of theirs counts as a weight."""
 IN_BODY = "it is inside the body of a control-flow operator"
 
 
@@ -151,3 +155,14 @@ def linear_layers(graph: Graph) -> tuple[list[Linear], list[tuple[Node, str]]]:
     inside = (node for node in graph.walk() if node.graph is not graph and node not in behind)
     refused += [(node, IN_BODY) for node in inside if node.op in OPS and not node.domain]
     return layers, refused
+
+
+def holds_weights(node: Node) -> bool:
+    """Whether a node that is no linear layer multiplies by weights: a recurrent cell, an Einsum, a fused operator."""
+    if not node.domain and node.op not in WHOLE:
+        return False
+    constants = [value.constant for value in node.inputs if value is not None and value.constant is not None]
+    return any(
+        tensor.dtype in FLOATS and tensor.size >= LEAST and sum(size > 1 for size in tensor.shape) > 1
+        for tensor in constants
+    )

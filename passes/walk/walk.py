@@ -36,7 +36,7 @@ from .linear import Linear
 from .moments import Moments, Statistics
 from .order import Goal, goals_of, in_order, visited_early
 from .pairing import Selections, selections
-from .readers import linear_layers
+from .readers import holds_weights, linear_layers
 from .refit import refit_masked
 from .saturation import Saturation, eased
 from .target import Array, LayerTarget, choose_ridges, fit_target
@@ -217,6 +217,9 @@ def walkable(graph: Graph, report: Report, apart: Container[Node] = ()) -> list[
     for node, reason in refused:
         if node not in apart:
             report.skipped(node.name, node.op, reason)
+    for node in graph:
+        if holds_weights(node) and node not in apart:
+            report.skipped(node.label, node.op, f"its weights are inside of what {node.op} computes as a whole")
     for layer in layers:
         if too_wide(layer):
             report.skipped(layer.name, layer.op, too_wide(layer))

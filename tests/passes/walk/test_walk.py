@@ -10,11 +10,12 @@ import pytest
 from walked import Net, context, distance, residual_net
 
 from optc.errors import DataError
+from optc.ir.attributes import AttributeValue
 from optc.ir.graph import Graph, Node, Value
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.ir.verify.verify import verify
-from optc.passes.base import Context, Outcome, TargetFacts
+from optc.passes.base import Context, Outcome, Report, TargetFacts
 from optc.passes.depthwise import Depthwise
 from optc.passes.prune import Prune
 from optc.passes.svd import Svd
@@ -23,7 +24,7 @@ from optc.passes.walk.frontier import Frontier
 from optc.passes.walk.moments import Moments
 from optc.passes.walk.order import goals_of, in_order
 from optc.passes.walk.readers import linear_layers
-from optc.passes.walk.walk import _batch_size, walk
+from optc.passes.walk.walk import _batch_size, walk, walkable
 from optc.runtime.session import Session
 from optc.runtime.sources import load_samples
 
@@ -403,3 +404,29 @@ def test_a_walk_goes_no_further_than_what_may_change(monkeypatch: pytest.MonkeyP
     assert seen == layers[2:]  # once something has changed there is something to repair
     monkeypatch.setattr(Session, "run", lambda *_: pytest.fail("nothing may change, so nothing needs to run"))
     assert not list(walk(graph, context(graph), layers, changing=[]))
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "attributes", "shape"),
+    [
+        ("Einsum", "", {"equation": "nij,jk->nik"}, (40, 60)),
+        ("FusedMatMul", "com.microsoft", {"alpha": 0.5}, (40, 60)),
+        ("LSTM", "", {"hidden_size": 16}, (1, 64, 40)),
+    ],
+)
+def test_weights_that_are_in_no_layer_are_said_to_be_left(
+    op: str, domain: str, attributes: dict[str, AttributeValue], shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    graph = Graph("g", opsets={"": 17, "com.microsoft": 1})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 8, 40)))
+    weight = graph.constant(rng.normal(size=shape).astype(np.float32))
+    rest = [graph.constant(rng.normal(size=(1, 64, 16)).astype(np.float32))] if op == "LSTM" else []
+    node = graph.add(op, [x, weight, *rest], attributes, domain=domain, name="whole")
+    small = graph.constant(np.ones((4, 4), np.float32))
+    graph.add("Einsum", [x, small], {"equation": "nij,kl->ni"}, name="small")
+    graph.add_output(node.output, "y", None)
+    report = Report()
+    assert not walkable(graph, report)
+    assert [(layer.name, layer.outcome) for layer in report.layers] == [("whole", Outcome.SKIPPED)]
+    assert op in report.layers[0].reason

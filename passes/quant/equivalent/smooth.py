@@ -119,9 +119,9 @@ def _judge(x: Rows, rows: Rows, ctx: Context, how: Sequence[str], bits: int) -> 
         return JudgedScale(None, how[0], 0.0), JudgedScale(None, how[0], 0.0)
     x, rows = x / np.abs(x).max(), rows / np.abs(rows).max()
     high, wide = np.abs(x).max(axis=0, initial=0.0), np.abs(rows).max(axis=0, initial=0.0)
-    # Channels that hardly fired here may fire elsewhere: none is taken for smaller than the ordinary one.
-    high = np.maximum(high, np.median(high) + 1e-20)
-    wide = np.maximum(wide, np.median(wide) + 1e-20)
+    # Channels that hardly fired here may fire elsewhere: none is taken for smaller than the ordinary one that did. Of
+    # words that are one of many, most channels are zero in any few rows.
+    high, wide = (np.maximum(size, np.median(size[size > 0])) for size in (high, wide))
     answer = x @ rows.T
     # Each output channel against its own variance: what reads them next is often a normalisation.
     energy = np.maximum(answer.var(axis=0), 1e-6 * answer.var(axis=0).max(initial=0.0) + 1e-30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from facts import facts_of
+from quantized import quantized
 
 from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
@@ -50,3 +51,20 @@ def test_an_outlying_channel_is_scaled_and_the_function_stays(outlier: float, no
     feeds = next(ctx.fit.batches(64))
     want, got = (Session(g, threads=1).run(feeds)[0] for g in (teacher, graph))
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
+def test_words_that_no_row_held_are_not_scaled_up() -> None:
+    """One of many: most channels are zero in any few rows, and one when their word comes."""
+    rng = np.random.default_rng(0)
+    graph = Graph("words", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 200)))
+    weight = rng.normal(size=(200, 16)) * np.exp(rng.normal(size=200))[:, None]
+    weights = graph.constant(weight.astype(np.float32)), graph.constant(rng.normal(size=(16, 8)).astype(np.float32))
+    hidden = graph.add("Tanh", [graph.add("MatMul", [x, weights[0]], name="first").output]).output
+    graph.add_output(graph.add("MatMul", [hidden, weights[1]]).output, "y", TensorType(DType.FLOAT, ("N", 8)))
+    infer(graph)
+    teacher = Session(graph.clone(), threads=1)
+    every = np.eye(200, dtype=np.float32)
+    quantized(graph, {"x": every[rng.integers(0, 40, 400)]})
+    want, got = teacher.run({"x": every})[0], Session(graph, threads=1).run({"x": every})[0]
+    assert ((want - got) ** 2).sum() < 1e-2 * (want**2).sum()

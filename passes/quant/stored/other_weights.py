@@ -49,7 +49,8 @@ _MOVING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Trans
 _PLACES: Mapping[tuple[str, str], tuple[int, ...]] = {
     **dict.fromkeys([("", "Conv"), ("", "ConvTranspose")], (1,)),
     **dict.fromkeys([("", "LSTM"), ("", "GRU"), ("", "RNN")], (1, 2)),
-    **dict.fromkeys([("", "MatMul"), ("", "Gemm"), ("", "Einsum")], (0, 1)),
+    **dict.fromkeys([("", "MatMul"), ("", "Gemm")], (0, 1)),
+    ("", "Einsum"): (0, 1, 2, 3),
     **dict.fromkeys([(CONTRIB, op) for op in ("FusedMatMul", "FusedMatMulActivation", "FusedGemm")], (0, 1)),
     **dict.fromkeys([(CONTRIB, op) for op in ("Attention", "PackedAttention", "DecoderMaskedSelfAttention")], (1,)),
     **dict.fromkeys([(CONTRIB, op) for op in ("FusedConv", "NhwcFusedConv", "GemmFastGelu")], (1,)),

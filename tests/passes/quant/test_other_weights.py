@@ -54,6 +54,12 @@ def einsum() -> onnx.ModelProto:
     return make.build({"x": ["N", 128]}, {"y": make.add("Einsum", h, make.weight(4, 32, 16), equation="bhd,hde->bhe")})
 
 
+def einsum_of_three() -> onnx.ModelProto:
+    make = Maker()
+    y = make.add("Einsum", "x", make.weight(128, 40), make.weight(40, 64), equation="bi,ij,jk->bk")
+    return make.build({"x": ["N", 128]}, {"y": y})
+
+
 def scaled() -> onnx.ModelProto:
     make = Maker()
     return make.build({"x": ["N", 128]}, {"y": make.add("Gemm", "x", make.weight(64, 128), transB=1, alpha=0.5)})
@@ -82,7 +88,7 @@ def modulated() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("passes", FORMS)
-@pytest.mark.parametrize("build", [stacked, on_the_left, einsum, scaled, attention, fused, modulated])
+@pytest.mark.parametrize("build", [stacked, on_the_left, einsum, einsum_of_three, scaled, attention, fused, modulated])
 def test_places(build: Callable[[], onnx.ModelProto], passes: str) -> None:
     model = build()
     if build is modulated:

@@ -163,6 +163,7 @@ _COUNTS: dict[tuple[str, str], Count] = {
     ("", "RNN"): _recurrent(1),
     ("", "Attention"): _attention,
     **{("com.microsoft", op): _conv(1) for op in ("FusedConv", "NhwcFusedConv")},
+    ("com.microsoft.nchwc", "Conv"): _conv(1),
     **{("com.microsoft", op): _matmul(1) for op in ("FusedMatMul", "FusedGemm", "GemmFastGelu", "TransposeMatMul")},
     ("com.microsoft", "MatMulIntegerToFloat"): _matmul(1),
     ("com.microsoft", "DynamicQuantizeMatMul"): _matmul(1),

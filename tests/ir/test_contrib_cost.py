@@ -68,3 +68,19 @@ def test_a_recurrent_layer_costs_as_much_when_it_is_quantized() -> None:
     assert build.report.after.macs == build.report.before.macs == 7 * 2 * 64 * (24 + 16)
     feeds = {"x": samples(1, 2, x=(7, 1, 24))["x"][0]}
     onnxruntime.InferenceSession(to_bytes(build.graph)).run(None, feeds)
+
+
+def test_channels_in_blocks_cost_as_they_do_in_a_row() -> None:
+    domain = "com.microsoft.nchwc"
+    make = Maker(com_microsoft_nchwc=1)
+    h = make.add("Conv", "x", make.weight(16, 3, 3, 3), domain=domain, pads=[1] * 4, activation="Relu")
+    h = make.add("MaxPool", h, domain=domain, kernel_shape=[2, 2], strides=[2, 2])
+    h = make.add("Conv", h, make.weight(32, 16, 1, 1), domain=domain)
+    pooled = make.add("GlobalAveragePool", h, domain=domain)
+    outputs = {
+        "y": make.add("ReorderOutput", pooled, domain=domain, channels=20),
+        "z": make.add("ReorderOutput", h, domain=domain, channels=20, channels_last=1),
+    }
+    graph = read(make.build({"x": [2, 3, 8, 8]}, outputs))
+    assert cost(graph).macs == 2 * 64 * 16 * 27 + 2 * 16 * 32 * 16
+    assert [output.value.shape for output in graph.outputs] == [(2, 20, 1, 1), (2, 4, 4, 20)]

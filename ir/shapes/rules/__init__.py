@@ -29,5 +29,6 @@ RULES: dict[tuple[str, str], Rule] = {
     for op, rule in module.RULES.items()
 }
 RULES |= {("com.microsoft", op): rule for op, rule in contrib.RULES.items()}
+RULES |= {("com.microsoft.nchwc", op): rule for op, rule in contrib.BLOCKED.items()}
 RULES |= {("ai.onnx.ml", op): rule for op, rule in tabular.RULES.items()}
 """(domain, op) -> rule."""

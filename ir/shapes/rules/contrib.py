@@ -86,6 +86,14 @@ def split_gelu(call: Call) -> list[Fact]:
     return [Fact(call.fact(0).dtype, (*rest, floor_divide(width, 2)))]
 
 
+def reorder_output(call: Call) -> list[Fact]:
+    """Channels in blocks to channels as they are, of which the last block may hold fewer."""
+    batch, _, *positions = call.shape(0)
+    channels = call.node.get_int("channels")
+    last = call.node.get_int("channels_last")
+    return [Fact(call.fact(0).dtype, (batch, *positions, channels) if last else (batch, channels, *positions))]
+
+
 _LIKE_FIRST = (
     *("BiasAdd", "BiasDropout", "BiasGelu", "BiasSoftmax", "BitmaskDropout", "FastGelu", "Gelu", "QuickGelu"),
     *("GroupNorm", "Inverse", "MoE", "QMoE", "RotaryEmbedding", "SkipGroupNorm", "Trilu"),
@@ -117,3 +125,12 @@ RULES: dict[str, Rule] = {
     "SkipSimplifiedLayerNormalization": skip_normalisation,
     "TransposeMatMul": fused_matmul,
 }
+
+BLOCKED: dict[str, Rule] = {
+    "Conv": windows.conv,
+    "ReorderInput": elementwise.same,
+    "ReorderOutput": reorder_output,
+    **dict.fromkeys(("MaxPool", "AveragePool"), windows.pool),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), windows.global_pool),
+}
+"""Of operators on channels in blocks (`com.microsoft.nchwc`), which ONNX Runtime's optimizer writes."""

@@ -54,6 +54,7 @@ _PLACES: Mapping[tuple[str, str], tuple[int, ...]] = {
     **dict.fromkeys([(CONTRIB, op) for op in ("FusedMatMul", "FusedMatMulActivation", "FusedGemm")], (0, 1)),
     **dict.fromkeys([(CONTRIB, op) for op in ("Attention", "PackedAttention", "DecoderMaskedSelfAttention")], (1,)),
     **dict.fromkeys([(CONTRIB, op) for op in ("FusedConv", "NhwcFusedConv", "GemmFastGelu")], (1,)),
+    (f"{CONTRIB}.nchwc", "Conv"): (1,),
     (CONTRIB, "LongformerAttention"): (1, 5),
     (CONTRIB, "EmbedLayerNormalization"): (2, 3, 4),
     (CONTRIB, "MoE"): (2, 4, 6),

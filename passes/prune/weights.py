@@ -100,9 +100,12 @@ class PruneWeights(Layerwise["Prune", Pruned]):
         return Pruned(np.stack([settled(*part) for part in parts]), form.pattern)
 
     def write(self, layer: Linear, form: Pruned, bias: Array | None) -> None:
-        """Where one number is the bias of all outputs it stays one, as zeros make up for no larger a file."""
+        """Where one number is the bias of all outputs it stays one, and a bias that others read stays as it is: zeros
+        make up for no larger a file."""
         place = layer.bias_place
         old = None if place is None else place[0].inputs[place[1]]
+        if old is not None and not {reader.bias_place for reader in layer.readers}.issuperset(old.uses):
+            bias = None
         if bias is not None and old is not None and old.constant is not None and old.constant.size == 1:
             bias = bias.mean().reshape(old.constant.shape)
         layer.write(form.weight, bias)

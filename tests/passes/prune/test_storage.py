@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optc.compiler import compile
 from optc.ir.graph import Graph
 from optc.ir.onnx.reader import load
 from optc.ir.onnx.writer import save
@@ -101,3 +102,23 @@ def test_quantizing_afterwards_keeps_the_zeros() -> None:
                 zeros = {k: v for k, v in zeros.items() if k != name}
                 break
     assert not zeros
+
+
+def test_a_bias_that_layers_share_stays_shared() -> None:
+    """One of its own for each would make the weights grow, and the pass be undone."""
+    rng = np.random.default_rng(0)
+    graph = Graph("g", opsets={"": 17})
+    x = graph.add_input("x", TensorType(DType.FLOAT, ("N", 16, 10, 10)))
+    bias = graph.constant(rng.normal(size=16).astype(np.float32), "bias")
+    value = x
+    for number in range(3):
+        weight = graph.constant(rng.normal(size=(16, 16, 3, 3)).astype(np.float32) / 12, f"w{number}")
+        value = graph.add("Conv", [value, weight, bias], {"pads": [1] * 4}, name=f"conv{number}").output
+        value = graph.add("Relu", [value]).output
+    graph.add_output(value, "y", None)
+    infer(graph)
+    feeds = {"x": rng.normal(size=(40, 16, 10, 10)).astype(np.float32)}
+    build = compile(graph, "prune:ratio=0.5", data=feeds, check=False)
+    (report,) = (step.report for step in build.report.steps if step.name == "prune")
+    assert report.count(Outcome.DONE) == 2
+    assert [value.name for value in build.graph.constants if value.static_shape == (16,)] == ["bias"]

@@ -27,7 +27,7 @@ from .scheme import Schemes, inherited, left_float, of_copy
 from .trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 AIM = 0.985
 """The agreement of a mask (Cohen's kappa, or Dice where that is less) in the trial."""
@@ -44,12 +44,17 @@ def is_mask(output: Output) -> bool:
     return (kind is Kind.DECISIONS and rank >= 3) or (kind is Kind.PROBABILITIES and rank >= 4)
 
 
-def first_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context) -> dict[Node, str]:
-    """The layers to leave float, each with the reason; none where no output is a mask, or nothing is held out."""
+def first_layers(
+    graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, ctx: Context, floats: Collection[Node] = ()
+) -> dict[Node, str]:
+    """The layers to leave float, each with the reason, besides `floats`, which are float in any case; none where no
+    output is a mask, or nothing is held out."""
     masks = [number for number, output in enumerate(graph.outputs) if is_mask(output)]
-    if not masks or ctx.held_out is None:
+    rest = {node: layer for node, layer in layers.items() if node not in floats}
+    if not masks or ctx.held_out is None or not rest:
         return {}
-    most = _affordable(graph, layers, ctx)
+    most = _affordable(graph, layers, rest, ctx)
+    schemes = left_float(schemes, dict.fromkeys(floats, "float in any case"))
 
     @functools.cache
     def share(count: int) -> float:
@@ -71,16 +76,18 @@ def first_layers(graph: Graph, layers: Mapping[Node, Linear], schemes: Schemes, 
     return dict.fromkeys(itertools.chain(*most[:count]), why)
 
 
-def _affordable(graph: Graph, layers: Mapping[Node, Linear], ctx: Context) -> list[list[Node]]:
-    """The first of `layers`, by their weights, that together have no more than `SHARE` of the products of all: who
-    reads one weight stays float together, or it would be stored twice."""
+def _affordable(
+    graph: Graph, layers: Mapping[Node, Linear], rest: Mapping[Node, Linear], ctx: Context
+) -> list[list[Node]]:
+    """The first of `rest`, by their weights, that together have no more than `SHARE` of the products of all `layers`:
+    who reads one weight stays float together, or it would be stored twice."""
     assert ctx.fit is not None
     costs = cost(graph, sizes(graph, ctx.fit)).nodes
     left = SHARE * sum(costs[node].macs for node in layers)
     readers: dict[Value, list[Node]] = {}
     for node in graph:
-        if node in layers:
-            readers.setdefault(layers[node].weight, []).append(node)
+        if node in rest:
+            readers.setdefault(rest[node].weight, []).append(node)
     first = []
     for nodes in readers.values():
         left -= sum(costs[node].macs for node in nodes)

@@ -214,8 +214,7 @@ class Quant(Pass):
         floats = {n: why for n, why in slow.items() if not schemes[n].named or schemes[n].bits == 8}
         whys = ["where they are faster here"] if floats else []
         if self.weights == self.activations == "int8":
-            rest = {node: layer for node, layer in layers.items() if node not in floats}
-            spared = first_layers(graph, rest, left_float(schemes, floats), ctx)
+            spared = first_layers(graph, layers, schemes, ctx, floats)
             whys += ["where a mask needs what they read exact"] if spared else []
             floats |= spared
         if floats:

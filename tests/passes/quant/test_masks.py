@@ -11,7 +11,7 @@ from optc.ir.graph import Graph
 from optc.ir.shapes.infer import infer
 from optc.ir.types import DType, TensorType
 from optc.passes.base import Context, Outcome
-from optc.passes.quant import Quant
+from optc.passes.quant import Quant, profit
 from optc.passes.quant.layers import find_layers
 from optc.passes.quant.masks import fewest
 from optc.passes.quant.scheme import Form, Scheme
@@ -119,3 +119,14 @@ def test_weights_of_sixteen_bits_are_no_more_than_a_share_of_all() -> None:
     first = layers[0].weight
     assert wide_weights(graph, layers[:1], 10 * 64, schemes, ctx) == {first}  # whichever of the others are stored here
     assert not wide_weights(graph, layers, 64, schemes, ctx)
+
+
+def test_a_layer_that_a_mask_needs_is_left_float_beside_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few of the layers the clock left in integers: the share is that of the work of all."""
+    monkeypatch.setattr(
+        profit, "slower_layers", lambda graph, layers, *_: {n: "slow" for n in layers if n.name != "conv0"}
+    )
+    report = quantized(segments(100.0), feeds(100.0), Quant())
+    skipped = {layer.name: layer.reason for layer in report.layers if layer.outcome is Outcome.SKIPPED}
+    assert set(skipped) == {"conv0", "conv1", "conv2"}
+    assert "mask" in skipped["conv0"]

@@ -84,3 +84,15 @@ def test_channels_in_blocks_cost_as_they_do_in_a_row() -> None:
     graph = read(make.build({"x": [2, 3, 8, 8]}, outputs))
     assert cost(graph).macs == 2 * 64 * 16 * 27 + 2 * 16 * 32 * 16
     assert [output.value.shape for output in graph.outputs] == [(2, 20, 1, 1), (2, 4, 4, 20)]
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_the_last_block_of_channels_is_full(last: int) -> None:
+    domain = "com.microsoft.nchwc"
+    make = Maker(com_microsoft_nchwc=1)
+    h = make.add("ReorderInput", "x", domain=domain, channels_last=last)
+    h = make.add("Conv", h, make.weight(32, 32, 3, 3), domain=domain, pads=[1] * 4)
+    y = make.add("ReorderOutput", h, domain=domain, channels=24)
+    graph = read(make.build({"x": [2, 8, 8, 20] if last else [2, 20, 8, 8]}, {"y": y}))
+    assert cost(graph).macs == 2 * 64 * 32 * 9 * 32
+    assert graph.outputs[0].value.shape == (2, 24, 8, 8)

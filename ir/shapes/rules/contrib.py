@@ -86,6 +86,13 @@ def split_gelu(call: Call) -> list[Fact]:
     return [Fact(call.fact(0).dtype, (*rest, floor_divide(width, 2)))]
 
 
+def reorder_input(call: Call) -> list[Fact]:
+    """Channels as they are to channels in blocks: enough to fill the last block, whose size is the machine's."""
+    batch, *sizes = call.shape(0)
+    positions = sizes[:-1] if call.node.get_int("channels_last") else sizes[1:]
+    return [Fact(call.fact(0).dtype, (batch, call.fresh(), *positions))]
+
+
 def reorder_output(call: Call) -> list[Fact]:
     """Channels in blocks to channels as they are, of which the last block may hold fewer."""
     batch, _, *positions = call.shape(0)
@@ -128,7 +135,7 @@ RULES: dict[str, Rule] = {
 
 BLOCKED: dict[str, Rule] = {
     "Conv": windows.conv,
-    "ReorderInput": elementwise.same,
+    "ReorderInput": reorder_input,
     "ReorderOutput": reorder_output,
     **dict.fromkeys(("MaxPool", "AveragePool"), windows.pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), windows.global_pool),

@@ -225,6 +225,9 @@ class TestRecorded:
         ("x: float[2, 3]", "y = Reshape(x, int64[2] {4, -1})", "do not divide"),
         ("x: float[2, 3]", "y = Transpose<perm=[0, 0]>(x)", "no permutation"),
         ("x: float[2, 3]", "y = Softmax(x)\nz = Concat<axis=5>(x, y)", "axis 5"),
+        ("x: float[2, 6]", "y, z = Split<axis=1>(x, int64[2] {2, 3})", "do not make up the 6"),
+        ("x: float[2, 6]", "y, z = Split<axis=1>(x, int64[2] {7, -1})", "do not make up the 6"),
+        ("x: float[2, 6]", "a = Shape(x)\ny = Split(a, int64[1] {4611686018427387904})", "do not make up the 2"),
     ],
 )
 def test_what_cannot_run_is_named(inputs: str, line: str, message: str) -> None:

@@ -56,6 +56,10 @@ def split(call: Call) -> list[Fact]:
             sizes = (*(chunk,) * (count - 1), size - chunk * (count - 1)) if call.opset >= 18 else (chunk,) * count
     if sizes is None or len(sizes) != count:
         sizes = call.unknown(count)
+    parts = [part for part in sizes if isinstance(part, int)]
+    whole = sum(parts) if len(parts) == count else size
+    if any(part < 0 for part in parts) or (isinstance(size, int) and whole != size):
+        raise call.error(f"parts of {list(sizes)} do not make up the {size} along axis {axis}")
     facts: list[Fact] = []
     start: int | None = 0
     for part in sizes:

@@ -62,7 +62,7 @@ def test_the_first_layers_are_left_float_where_a_mask_needs_them(loud: float, en
 
 
 @pytest.mark.parametrize("needed", range(1, 30))
-def test_thefewest_that_reach_the_aim_are_sought_in_few_trials(needed: int) -> None:
+def test_the_fewest_that_reach_the_aim_are_sought_in_few_trials(needed: int) -> None:
     tried: list[int] = []
 
     def share(count: int) -> float:
